@@ -1,0 +1,70 @@
+"""
+What is running here: the engine, the step, or a workflow body.
+
+Authors call ``start(...)``, ``get_step_metadata()`` or ``request.respond_with``
+without naming an engine; this file is the only place that answers "which one".
+Inside the library the engine is passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .errors import ConfigurationError, NonDeterministicCall
+
+if TYPE_CHECKING:
+    from .http import Response
+
+
+class RunningStep(Protocol):
+    """What an attempt offers to the author's function while it runs."""
+
+    engine: Any
+    metadata: Any
+    workflow_metadata: Any
+
+    def respond(self, request_id: str, response: Response) -> bool: ...
+
+
+#: The attempt that runs in this context, None outside a step.
+running_step: ContextVar[RunningStep | None] = ContextVar("durable_running_step", default=None)
+
+_latest: list[Any] = []
+
+
+def made(engine: Any) -> None:
+    """Note *engine* as the one made last in this process."""
+    _latest[:] = [engine]
+
+
+def forget(engine: Any) -> None:
+    """Undo ``made``: for tests that close their engine."""
+    if _latest == [engine]:
+        _latest.clear()
+
+
+def workflow_loop() -> Any | None:
+    """The deterministic loop that runs in this thread, None outside a workflow body."""
+    loop = asyncio._get_running_loop()
+    return loop if getattr(loop, "is_durable", False) else None
+
+
+def refuse_in_workflow(call: str, fix: str = "move it into a step") -> None:
+    """Raise NonDeterministicCall when a workflow body is running in this thread."""
+    if workflow_loop() is not None:
+        raise NonDeterministicCall(call, fix)
+
+
+def current_engine() -> Any:
+    """The engine of the running step, else the one made last in this process."""
+    step = running_step.get()
+    if step is not None:
+        return step.engine
+    if not _latest:
+        raise ConfigurationError(
+            "No durable engine exists in this process.  Make one with Durable(celery_app) in the module"
+            " that makes the Celery app, and import that module here."
+        )
+    return _latest[0]

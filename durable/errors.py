@@ -1,0 +1,298 @@
+"""
+Every exception of durable.
+
+::
+
+    DurableError
+    ├── ConfigurationError        a setting, a decorator or the wiring is wrong
+    │   └── SchemaOutOfDate       the database has another schema than the code
+    ├── SerializationError        a value cannot cross between processes
+    ├── NonDeterministicCall      a workflow body calls what only a step may call
+    ├── NonDeterminismError       a replay asks for something its log does not record
+    ├── RunNotFound               no run has this id
+    ├── RunFailed                 the run whose result is wanted has failed
+    ├── RunCancelled              the run whose result is wanted was cancelled
+    ├── RunConflict               the key of an existing run, with other arguments
+    ├── HookNotFound              nobody holds this token open
+    ├── HookClosed                the hook awaited is closed and has nothing queued
+    ├── HookConflict              the token belongs to another run
+    ├── HookPayloadError          a payload does not fit the hook's type
+    ├── StepFailed                a step failed with an error that cannot be rebuilt here
+    └── BadRequestBody            a request's body is not what it was read as (a ValueError)
+    FatalError                    for authors: fail the step, never retry
+    RetryableError                for authors: retry the step, not before a moment
+
+All arguments go to ``Exception.__init__``, so that each survives a copy
+through a prefork worker's pipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+
+class DurableError(Exception):
+    """Base of every error that durable itself raises."""
+
+
+class ConfigurationError(DurableError):
+    """Raised when a setting, a decorator or the wiring of an application is wrong."""
+
+
+class SchemaOutOfDate(ConfigurationError):
+    """
+    Raised when the database's schema is not the one this code needs.
+
+    Attributes:
+        found: The revision in the database, None for an empty one.
+        needed: The revision that this code was written for.
+    """
+
+    def __init__(self, found: str | None, needed: str) -> None:
+        super().__init__(found, needed)
+        self.found = found
+        self.needed = needed
+
+    def __str__(self) -> str:
+        return (
+            f"The database has durable's schema {self.found or '(none)'}, this code needs {self.needed}."
+            "  Run `durable migrate` (with --app, or DURABLE_DATABASE_URL set) and start again."
+        )
+
+
+class SerializationError(DurableError):
+    """
+    Raised when a value cannot be written to, or read from, the log.
+
+    Attributes:
+        path: Where in the value it stands, e.g. ``args.order.items[3].price``.
+        reason: What is wrong with it there, and what to do.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class NonDeterministicCall(DurableError):
+    """
+    Raised when a workflow body calls something whose outcome a replay could not repeat.
+
+    Attributes:
+        call: What was called, e.g. ``time.sleep``.
+        fix: What to do instead.
+    """
+
+    def __init__(self, call: str, fix: str = "move it into a step") -> None:
+        super().__init__(call, fix)
+        self.call = call
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.call} was called in a workflow body, where a replay could not repeat its outcome: {self.fix}."
+
+
+class NonDeterminismError(DurableError):
+    """
+    Raised when a replay asks for something that its log does not record.
+
+    Attributes:
+        run_id: The run being replayed.
+        op_id: The operation, by task path and ordinal (``r.1#3``).
+        recorded: What the log holds at this point, "nothing" if it holds nothing.
+        asked: What the workflow asked for instead, "nothing" if it asked for nothing.
+        where: The author's line, ``file:line``, where it is known.
+    """
+
+    def __init__(self, run_id: str, op_id: str, recorded: str, asked: str, where: str | None = None) -> None:
+        super().__init__(run_id, op_id, recorded, asked, where)
+        self.run_id = run_id
+        self.op_id = op_id
+        self.recorded = recorded
+        self.asked = asked
+        self.where = where
+
+    def __str__(self) -> str:
+        return (
+            f"Run {self.run_id!r} no longer matches its log at {self.op_id}"
+            + (f" ({self.where})" if self.where else "")
+            + f":\n  recorded  {self.recorded}\n  asked     {self.asked}\n"
+            "The workflow's code has changed since the run began, or it reads a clock, a random number or the"
+            " environment.  Read those in a step, or deploy code that matches and `durable runs retry` the run."
+        )
+
+
+class RunNotFound(DurableError):
+    """Raised when no run has the id asked for.  Attribute: ``run_id``."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
+
+    def __str__(self) -> str:
+        return (
+            f"There is no run {self.run_id!r} in this database.  Its start may have been rolled back, its"
+            " retention may be over, or the id is of another database: compare DURABLE_DATABASE_URL."
+        )
+
+
+class RunFailed(DurableError):
+    """
+    Raised by ``Run.result()``, or by awaiting a child run, when that run has failed.
+
+    ``__cause__`` is the original exception where its class is known in this process.
+
+    Attributes:
+        run_id, error_type, message: Which run, and its error's class name and text.
+        traceback: The traceback as text, from the process where it was raised.
+    """
+
+    def __init__(self, run_id: str, error_type: str, message: str, traceback: str = "") -> None:
+        super().__init__(run_id, error_type, message, traceback)
+        self.run_id = run_id
+        self.error_type = error_type
+        self.message = message
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return f"Run {self.run_id!r} failed: {self.error_type}: {self.message}"
+
+
+class RunCancelled(DurableError):
+    """Raised by ``Run.result()`` when the run was cancelled.  Attributes: ``run_id``, ``reason``."""
+
+    def __init__(self, run_id: str, reason: str | None = None) -> None:
+        super().__init__(run_id, reason)
+        self.run_id = run_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"Run {self.run_id!r} was cancelled" + (f": {self.reason}" if self.reason else ".")
+
+
+class RunConflict(DurableError):
+    """Raised when a run id or an idempotency key is used again with other arguments."""
+
+    def __init__(self, key: str, run_id: str) -> None:
+        super().__init__(key, run_id)
+        self.key = key
+        self.run_id = run_id
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key!r} started run {self.run_id!r}, of another workflow or with other arguments."
+            "  Use a key that is derived from what makes the run unique, or a new one."
+        )
+
+
+class HookNotFound(DurableError):
+    """Raised when no hook with this token is open."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__(token)
+        self.token = token
+
+    def __str__(self) -> str:
+        return (
+            f"No open hook has the token {self.token!r}.  Its run may be over, the hook closed, or not created"
+            ' yet: resume_hook(token, payload, wait="5s") waits for one that is about to be created.'
+        )
+
+
+class HookClosed(DurableError):
+    """Raised when a closed hook with nothing queued is awaited."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__(token)
+        self.token = token
+
+    def __str__(self) -> str:
+        return (
+            "This hook is closed (its `async for` or `with` was left, or close() was called) and has nothing"
+            " queued.  Await it before that, or create a new one."
+        )
+
+
+class HookConflict(DurableError):
+    """Raised when a hook is awaited whose token another hook holds.  Attributes: ``token``, ``run_id``."""
+
+    def __init__(self, token: str, run_id: str) -> None:
+        super().__init__(token, run_id)
+        self.token = token
+        self.run_id = run_id
+
+    def __str__(self) -> str:
+        return (
+            f"The token {self.token!r} is held by run {self.run_id!r}.  Wait until that run ends or closes its"
+            " hook, resume its hook instead, or use another token."
+        )
+
+
+class HookPayloadError(DurableError):
+    """Raised when a payload does not fit a typed hook; nothing was recorded.  ``errors`` are pydantic's."""
+
+    def __init__(self, token: str, errors: Sequence[Any]) -> None:
+        super().__init__(token, errors)
+        self.token = token
+        self.errors = errors
+
+    def __str__(self) -> str:
+        lines = "; ".join(
+            f"{'.'.join(map(str, error.get('loc', ()))) or 'payload'}: {error.get('msg')}"
+            for error in self.errors
+        )
+        return f"The payload for hook {self.token!r} does not fit its type, and was not recorded: {lines}"
+
+
+class StepFailed(DurableError):
+    """
+    Raised where a failed step is awaited and its exception cannot be rebuilt in this process.
+
+    Attributes:
+        error_type, message, traceback: The original's class name, text, and traceback as text.
+        attempts: How many attempts were made.
+    """
+
+    def __init__(self, error_type: str, message: str, traceback: str = "", attempts: int = 1) -> None:
+        super().__init__(error_type, message, traceback, attempts)
+        self.error_type = error_type
+        self.message = message
+        self.traceback = traceback
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        return f"{self.error_type}: {self.message}"
+
+
+class BadRequestBody(DurableError, ValueError):
+    """Raised by ``Request.json()`` and others when the body is not what it is read as."""
+
+
+class FatalError(Exception):
+    """For authors: raised in a step, it fails the step at once, whatever its retries."""
+
+
+class RetryableError(Exception):
+    """
+    For authors: raised in a step, it asks for the next attempt not before *retry_after*.
+
+    Attributes:
+        retry_after: What ``sleep`` takes (``"10s"``, seconds, a timedelta, an aware datetime), or
+            None for the step's own backoff.
+    """
+
+    def __init__(
+        self, message: str = "", retry_after: str | float | timedelta | datetime | None = None
+    ) -> None:
+        super().__init__(message, retry_after)
+        self.message = message
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return self.message

@@ -1,0 +1,188 @@
+"""Connections, transactions and the database's clock, on SQLite, PostgreSQL and MariaDB."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.engine import URL
+
+from ..errors import ConfigurationError
+
+_DRIVERS = {
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+}
+_EXTRAS = {"psycopg": "postgres", "pymysql": "mysql"}
+
+#: Microseconds since 1970 UTC, as each database says it.
+NOW = {
+    "postgresql": "(extract(epoch from clock_timestamp()) * 1000000)::bigint",
+    "mysql": "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))",
+    "mariadb": "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))",
+    "sqlite": "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000",
+}
+
+#: How long a measured difference to the database's clock is trusted.
+_CLOCK_TRUST_SECS = 30.0
+
+_READ_ONLY = {"durable_read_only": True}
+
+
+def unreachable(error: BaseException) -> bool:
+    """Whether *error* says that the database cannot be reached now, rather than that a statement is wrong."""
+    if isinstance(error, sa_exc.OperationalError | sa_exc.InterfaceError | sa_exc.TimeoutError):
+        return True
+    return isinstance(error, sa_exc.DBAPIError) and error.connection_invalidated
+
+
+def parse_url(given: str) -> URL:
+    """The SQLAlchemy URL with the driver that we are tested with; ConfigurationError for another database."""
+    try:
+        url = make_url(given)
+    except sa_exc.ArgumentError:
+        raise ConfigurationError(
+            "database_url is not an SQLAlchemy URL.  Write sqlite:///path, postgresql://user@host/name or"
+            " mysql://user@host/name."
+        ) from None
+    if "+" not in url.drivername and url.drivername in _DRIVERS:
+        url = url.set(drivername=_DRIVERS[url.drivername])
+    if url.get_backend_name() not in NOW:
+        raise ConfigurationError(
+            f"durable does not store in {url.get_backend_name()!r}: use SQLite, PostgreSQL or MySQL/MariaDB."
+        )
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        raise ConfigurationError(
+            "An SQLite database in memory is seen by one process only.  Name a file: sqlite:///durable.db."
+        )
+    return url
+
+
+class Store:
+    """One database.  Making it does no I/O; connections are opened when used, anew after a fork."""
+
+    def __init__(self, url: str, pool_size: int) -> None:
+        self.url = parse_url(url)
+        self.dialect = self.url.get_backend_name()
+        self.sql_now = text(NOW[self.dialect])
+        self._pool_size = pool_size
+        self._engine: Engine | None = None
+        self._pid = 0
+        self._lock = threading.Lock()
+        self._clock: tuple[int, float] | None = None
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A transaction that may write.  On SQLite it takes the write lock at once."""
+        with self.engine.begin() as tx:
+            self._measure(tx)
+            yield tx
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection for reading: SQLite's writers are not kept waiting."""
+        with self.engine.connect().execution_options(**_READ_ONLY) as tx:
+            self._measure(tx)
+            yield tx
+
+    def now(self) -> int:
+        """The database's time in microseconds, by the difference measured last."""
+        if self._clock is None:
+            with self.read():
+                pass
+        assert self._clock is not None
+        offset, _ = self._clock
+        return offset + time.monotonic_ns() // 1000
+
+    @property
+    def engine(self) -> Engine:
+        """This process's SQLAlchemy engine: a connection never crosses a fork."""
+        if self._engine is None or self._pid != os.getpid():
+            with self._lock:
+                self._renew()
+        assert self._engine is not None
+        return self._engine
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        if self._engine is not None and self._pid == os.getpid():
+            self._engine.dispose()
+
+    def _renew(self) -> None:
+        if self._engine is not None and self._pid == os.getpid():
+            return
+        if self._engine is not None:
+            self._engine.dispose(close=False)
+            self._clock = None
+        self._engine = self._open()
+        self._pid = os.getpid()
+
+    def _open(self) -> Engine:
+        try:
+            return (
+                _open_sqlite(self.url, self._pool_size) if self.dialect == "sqlite" else self._open_server()
+            )
+        except ModuleNotFoundError as missing:
+            extra = _EXTRAS.get(missing.name or "")
+            raise ConfigurationError(
+                f"database_url wants the driver {missing.name!r}, which is not installed"
+                + (f": pip install 'durable-celery[{extra}]'." if extra else ".")
+            ) from None
+
+    def _open_server(self) -> Engine:
+        connect: dict[str, Any] = {"connect_timeout": 5}
+        if self.dialect == "postgresql":
+            # A connection whose peer vanished must not hold a step for the kernel's 15 minutes.
+            connect |= {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+        return create_engine(
+            self.url,
+            isolation_level="READ COMMITTED",
+            pool_pre_ping=True,
+            pool_recycle=1800,
+            pool_size=self._pool_size,
+            max_overflow=5,
+            pool_timeout=10,
+            connect_args=connect,
+        )
+
+    def _measure(self, tx: Connection) -> None:
+        before = time.monotonic()
+        if self._clock is not None and before - self._clock[1] < _CLOCK_TRUST_SECS:
+            return
+        database_now = int(tx.execute(text(f"SELECT {NOW[self.dialect]}")).scalar_one())
+        middle = (before + time.monotonic()) / 2
+        self._clock = (database_now - int(middle * 1_000_000), middle)
+
+
+def _open_sqlite(url: URL, pool_size: int) -> Engine:
+    assert url.database is not None
+    Path(url.database).resolve().parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        url, pool_size=pool_size, max_overflow=5, pool_timeout=10, connect_args={"timeout": 30.0}
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # The driver's own idea of when to begin is switched off: we say BEGIN ourselves.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    read_only = connection.get_execution_options().get("durable_read_only", False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

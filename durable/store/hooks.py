@@ -1,0 +1,113 @@
+"""Hooks and webhooks: tokens, and who holds them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, insert, select, update
+
+from ..commands import CreateHook
+from ..schema import hooks
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hook:
+    """A hook's row."""
+
+    run_id: str
+    op_id: str
+    name: str
+    token: str
+    config: str | None
+    metadata: str | None
+    created_at: int
+    closed_at: int | None
+
+    @property
+    def open(self) -> bool:
+        return self.closed_at is None
+
+
+_ROW = select(
+    hooks.c.run_id,
+    hooks.c.op_id,
+    hooks.c.name,
+    hooks.c.token,
+    hooks.c.config,
+    hooks.c.metadata,
+    hooks.c.created_at,
+    hooks.c.closed_at,
+)
+
+
+def token_hash(token: str) -> str:
+    """What a token is looked up by: comparing hashes tells an attacker nothing by its timing."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def create(tx: Connection, run_id: str, command: CreateHook, now: int, *, closed: bool) -> None:
+    """Insert the row.  IntegrityError: somebody took the token since it was looked at."""
+    hashed = token_hash(command.token)
+    tx.execute(
+        insert(hooks),
+        {
+            "run_id": run_id,
+            "op_id": command.op_id,
+            "name": command.name,
+            "token": command.token,
+            "token_hash": hashed,
+            "active_token_hash": None if closed else hashed,
+            "config": command.config,
+            "metadata": command.metadata,
+            "created_at": now,
+            "closed_at": now if closed else None,
+        },
+    )
+
+
+def owner(tx: Connection, token: str) -> tuple[str, str] | None:
+    """The run and operation that hold a token open."""
+    row = tx.execute(
+        select(hooks.c.run_id, hooks.c.op_id).where(hooks.c.active_token_hash == token_hash(token))
+    ).one_or_none()
+    return None if row is None else (row.run_id, row.op_id)
+
+
+def find(tx: Connection, token: str) -> Hook | None:
+    """The hook that holds this token, else the one that held it last."""
+    rows = tx.execute(
+        _ROW.where(hooks.c.token_hash == token_hash(token))
+        .order_by(hooks.c.active_token_hash.is_(None), hooks.c.created_at.desc())
+        .limit(1)
+    )
+    row = rows.mappings().one_or_none()
+    return None if row is None else Hook(**row)
+
+
+def lock_open(tx: Connection, token: str) -> Hook | None:
+    """The open hook of this token, kept from closing until this transaction ends."""
+    query = _ROW.where(hooks.c.active_token_hash == token_hash(token)).with_for_update(read=True)
+    row = tx.execute(query).mappings().one_or_none()
+    return None if row is None else Hook(**row)
+
+
+def close(tx: Connection, run_id: str, now: int, op_ids: Collection[str] | None = None) -> None:
+    """Close these hooks, or all of the run's; waits for whoever is putting a payload in."""
+    if op_ids is not None and not op_ids:
+        return
+    mine = [hooks.c.run_id == run_id, hooks.c.closed_at.is_(None)]
+    if op_ids is not None:
+        mine.append(hooks.c.op_id.in_(op_ids))
+    tx.execute(update(hooks).where(*mine).values(active_token_hash=None, closed_at=now))
+
+
+def open_hooks(tx: Connection, *, run_id: str | None, limit: int) -> list[Hook]:
+    """Open hooks: a run's in the order of their creation, or the newest of all."""
+    query = _ROW.where(hooks.c.closed_at.is_(None)).limit(limit)
+    if run_id is None:
+        query = query.order_by(hooks.c.created_at.desc())
+    else:
+        query = query.where(hooks.c.run_id == run_id).order_by(hooks.c.created_at, hooks.c.op_id)
+    return [Hook(**row) for row in tx.execute(query).mappings()]

@@ -1,0 +1,58 @@
+"""
+A webhook's token is a password in a URL: it must not reach the logs.
+
+``MaskTokens`` is a ``logging.Filter`` that replaces it.  Registering the
+blueprint puts one on the loggers that are known to log paths; for a logger of
+your own, ``logger.addFilter(MaskTokens())``.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from typing import Any
+
+#: Loggers that log the request line: a filter counts only for the logger it is on.
+LOGGERS = (
+    "gunicorn.access",
+    "gunicorn.error",
+    "werkzeug",
+    "hypercorn.access",
+    "granian.access",
+    "_granian.access",
+)
+
+# As parse_target has it, with what percent-encoding may have made of it.
+_TOKEN = re.compile(r"(v1/webhook(?:/|%2F))[A-Za-z0-9_%-]{20,}", re.IGNORECASE)
+
+
+def mask(text: str) -> str:
+    """*text* with each token in a webhook's path replaced by ``…``."""
+    return _TOKEN.sub(r"\1...", text) if "webhook" in text else text
+
+
+class MaskTokens(logging.Filter):
+    """Masks the tokens in a record's message, in its arguments and in the text of its traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg = _masked(record.msg)
+        if isinstance(record.args, dict):
+            # gunicorn's atoms: a dict that looks missing names up, so it must stay the same object.
+            record.args.update({key: _masked(value) for key, value in record.args.items()})
+        elif record.args:
+            record.args = tuple(_masked(value) for value in record.args)
+        return True
+
+
+_filter = MaskTokens()
+
+
+def install(names: Iterable[str]) -> None:
+    """Mask tokens in what the loggers of these names log; doing it twice changes nothing."""
+    for name in names:
+        logging.getLogger(name).addFilter(_filter)
+
+
+def _masked(value: Any) -> Any:
+    return mask(value) if isinstance(value, str) else value

@@ -1,0 +1,87 @@
+"""
+A WSGI request as its sender wrote it: the address looked for, the URL, the body.
+
+The body is read once, raw, before anything can parse it.  Werkzeug's own ways
+lose bytes in silence: a chunked body over the limit is cut, one that the
+server cannot deliver is empty, and where the server ends the input itself
+(gunicorn) a body that stops short counts as whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import flask
+from werkzeug.exceptions import BadRequest, HTTPException, LengthRequired, RequestEntityTooLarge
+
+#: Where the blueprint listens, below ``public_url``.
+PATH = "/.well-known/workflow/v1/webhook/"
+
+# fullmatch, since $ lets a trailing newline through.
+_TARGET = re.compile(r"([A-Za-z0-9_-]{20,128})(?:/requests/([A-Za-z0-9_-]{20,64}))?")
+
+
+class Target(NamedTuple):
+    """What an address names: a webhook, or one request that it was sent."""
+
+    token: str
+    request_id: str | None
+
+
+def parse_target(rest: str) -> Target | None:
+    """The part of the path after ``PATH``, None when no webhook can have that address."""
+    match = _TARGET.fullmatch(rest)
+    return Target(match[1], match[2]) if match else None
+
+
+def exact_url(environ: Mapping[str, Any]) -> str:
+    """
+    The URL as it was sent: ``%2F``, ``%7e`` and ``//`` as they were, which ``request.url`` is not.
+
+    A server that does not hand the request line on (granian, hypercorn,
+    gevent's pywsgi) leaves only its decoded path, which is encoded again.
+    """
+    target = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
+    if not target.startswith("/"):
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        query = environ.get("QUERY_STRING", "")
+        target = quote(path.encode("latin-1"), safe="/:@!$&'()*+,;=~") + ("?" + query if query else "")
+    return f"{environ['wsgi.url_scheme']}://{environ.get('HTTP_HOST') or environ['SERVER_NAME']}{target}"
+
+
+def read_body(request: flask.Request, limit: int) -> bytes:
+    """
+    The bytes as sent; not kept by *request*, so that a held connection does not keep them either.
+
+    Raises:
+        BadRequest: The body is short, or its framing is wrong.
+        LengthRequired: It is chunked, and this server does not deliver that.
+        RequestEntityTooLarge: It is longer than *limit* bytes.
+    """
+    declared = request.content_length
+    chunked = "HTTP_TRANSFER_ENCODING" in request.environ
+    if chunked and declared is None and not request.environ.get("wsgi.input_terminated"):
+        raise LengthRequired
+    if declared is not None and declared > limit:
+        raise RequestEntityTooLarge
+    body = _read(request, limit)
+    if len(body) > limit:
+        raise RequestEntityTooLarge
+    if declared is not None and len(body) < declared:
+        raise BadRequest(f"The body ended after {len(body)} of {declared} bytes.")
+    return body
+
+
+def _read(request: flask.Request, limit: int) -> bytes:
+    # One more than the limit: Werkzeug stops there without an error when the body is chunked.
+    request.max_content_length = limit + 1
+    try:
+        return request.get_data(cache=False)
+    except HTTPException:
+        raise
+    except Exception as error:
+        # The server's own complaint about the framing; gunicorn's is not an OSError.
+        raise BadRequest("The body ended early, or is framed wrongly.") from error
