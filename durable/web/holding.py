@@ -33,7 +33,7 @@ Answers = Callable[[Collection[str]], Mapping[str, Response]]
 SLOW_SECS = 1.0
 #: How often it is asked while they don't: at first, and after a while.
 FAST_SECS = 0.05
-FASTEST_FOR = 2.0
+FAST_FOR_SECS = 2.0
 STEADY_SECS = 0.25
 
 _hubs: WeakSet[Hub] = WeakSet()
@@ -86,8 +86,13 @@ class Hub:
         self._waiters: dict[str, Waiter] = {}
         self._hinted: set[str] = set()
         self._polling = False
-        self._fast_until = 0.0
         self._draining = False
+        self._failing = False
+        #: By the monotonic clock: until when SQL is asked most often; when it is asked for all; when
+        #: the clients are looked at.
+        self._fast_until = 0.0
+        self._look_at = 0.0
+        self._peek_at = 0.0
         _hubs.add(self)
 
     def __len__(self) -> int:
@@ -100,11 +105,11 @@ class Hub:
             if self._draining or len(self._waiters) >= limit:
                 return None
             self._waiters[request_id] = waiter
-            self._fast_until = time.monotonic() + FASTEST_FOR
+            self._fast_until = time.monotonic() + FAST_FOR_SECS
             starts, self._polling = not self._polling, True
         self._notifier.listen(self.holder, self.hint)
         if starts:
-            threading.Thread(target=self._poll, name="durable-hold", daemon=True).start()
+            self._start()
         return waiter
 
     def close(self, waiter: Waiter) -> None:
@@ -117,9 +122,10 @@ class Hub:
 
     def hint(self, request_id: str) -> None:
         """Look at this request in SQL now."""
-        if request_id in self._waiters:
-            self._hinted.add(request_id)
-            self._wake.set()
+        with self._lock:
+            if request_id in self._waiters:
+                self._hinted.add(request_id)
+                self._wake.set()
 
     def drain(self) -> None:
         """Let everybody go without an answer, and hold nobody from now on."""
@@ -127,14 +133,24 @@ class Hub:
         for waiter in tuple(self._waiters.values()):
             waiter.release(None)
 
+    def _start(self) -> None:
+        try:
+            threading.Thread(target=self._poll, name="durable-hold", daemon=True).start()
+        except RuntimeError as error:
+            # Out of threads.  Whoever comes next tries again; this one gets its timeout answer.
+            self._polling = False
+            log.warning("Nobody looks for the answers to held requests: %s", error)
+
     def _poll(self) -> None:
-        poll = _Poll(time.monotonic())
+        now = time.monotonic()
+        self._look_at, self._peek_at = now, now + SLOW_SECS
         while self._goes_on():
-            if self._is_stopping():
-                self.drain()
-            now = time.monotonic()
-            self._look_at(poll, now)
-            self._wake.wait(max(0.0, min(poll.look_at, poll.peek_at) - time.monotonic()))
+            try:
+                self._look()
+            except Exception:
+                # A bug here must not leave everybody else waiting.
+                log.exception("Held requests could not be looked at")
+            self._wake.wait(max(0.0, min(self._look_at, self._peek_at) - time.monotonic()))
             self._wake.clear()
 
     def _goes_on(self) -> bool:
@@ -142,22 +158,25 @@ class Hub:
             self._polling = bool(self._waiters)
             return self._polling
 
-    def _look_at(self, poll: _Poll, now: float) -> None:
-        hinted = self._take_hints()
-        if now >= poll.look_at:
-            hinted = set(self._waiters)
-            poll.look_at = now + self._pause(now)
-        else:
-            poll.look_at = min(poll.look_at, now + self._pause(now))
-        if hinted:
-            self._release_answered(hinted)
-        if now >= poll.peek_at:
+    def _look(self) -> None:
+        if self._draining or self._is_stopping():
+            self.drain()
+        now = time.monotonic()
+        wanted = self._wanted(now)
+        if wanted:
+            self._release_answered(wanted)
+        if now >= self._peek_at:
+            self._peek_at = now + SLOW_SECS
             self._release_gone()
-            poll.peek_at = now + SLOW_SECS
 
-    def _take_hints(self) -> set[str]:
-        hinted, self._hinted = self._hinted, set()
-        return hinted
+    def _wanted(self, now: float) -> Collection[str]:
+        """Whose answers to ask for: everybody's when that is due, else those hinted at."""
+        with self._lock:
+            hinted, self._hinted = self._hinted, set()
+            due = now >= self._look_at
+            # The next time may have come nearer: somebody new waits, or hints ceased.
+            self._look_at = now + self._pause(now) if due else min(self._look_at, now + self._pause(now))
+            return tuple(self._waiters) if due else hinted
 
     def _pause(self, now: float) -> float:
         if self._notifier.healthy:
@@ -168,9 +187,12 @@ class Hub:
         try:
             answers = self._answers(request_ids)
         except Exception as error:
-            # Who waits has been recorded: keep waiting, the database may be back in time.
-            log.warning("The answers to held requests could not be read: %s", type(error).__name__)
+            # What is waited for has been recorded: keep waiting, the database may be back in time.
+            if not self._failing:
+                log.warning("The answers to held requests cannot be read: %s", type(error).__name__)
+            self._failing = True
             return
+        self._failing = False
         for request_id, answer in answers.items():
             waiter = self._waiters.get(request_id)
             if waiter is not None:
@@ -180,14 +202,6 @@ class Hub:
         for waiter in tuple(self._waiters.values()):
             if waiter.is_gone():
                 waiter.release(None)
-
-
-class _Poll:
-    """When the poller is to look at everything in SQL, and at the clients' sockets."""
-
-    def __init__(self, now: float) -> None:
-        self.look_at = now
-        self.peek_at = now + SLOW_SECS
 
 
 def drain(engine: Any = None) -> None:

@@ -33,7 +33,7 @@ def mask(text: str) -> str:
 
 
 class MaskTokens(logging.Filter):
-    """Masks the tokens in a record's message, in its arguments and in the text of its traceback."""
+    """Masks the tokens in a record's message and in its arguments."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg = _masked(record.msg)

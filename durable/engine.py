@@ -1,0 +1,170 @@
+"""The engine: store, dispatch, notifier and settings of one application, passed and never ambient."""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from celery import Celery
+from sqlalchemy import text
+
+from . import embedded, migrations, registry
+from .dispatch import Dispatcher
+from .errors import SchemaOutOfDate
+from .notify import Notifier, make_notifier
+from .schema import REVISION
+from .settings import Settings, check_names, resolve
+from .store import Store
+
+log = logging.getLogger("durable")
+
+#: Filled into the Celery app's configuration where the application leaves them unset.
+CELERY_DEFAULTS: dict[str, Any] = {
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+}
+
+#: The same for the options of Redis's transport (docs/operating.md says why).
+REDIS_OPTIONS: dict[str, Any] = {
+    "visibility_timeout": 21600,
+    "unacked_restore_interval": 10,
+    "unacked_restore_throttle": 1,
+    "socket_timeout": 5.0,
+    "socket_connect_timeout": 2.0,
+    "socket_keepalive": True,
+    "health_check_interval": 25,
+    "queue_order_strategy": "round_robin",
+}
+
+
+class Engine:
+    """
+    What the library passes around.  Making one does no I/O.
+
+    The public class is ``durable.Durable``; this one knows nothing of runs and steps.
+    """
+
+    def __init__(self, celery_app: Celery, **settings: object) -> None:
+        check_names(settings)
+        self.celery = celery_app
+        self._given = settings
+        # Malformed keywords and variables are told here; the app's own configuration is read when it is needed.
+        resolve(settings, lambda name: None)
+        self._configure()
+        self._identity: tuple[int, str] | None = None
+        self._notifiers: dict[int, Notifier] = {}
+        self._schema_checked = False
+        #: Claims of the attempts that run in this process.
+        self.running: set[str] = set()
+        #: Called with the due time of what is to be published then, where messages may not wait in a worker.
+        self.on_due: Callable[[int], None] | None = None
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings in force; the first use reads the Celery app's configuration."""
+        return resolve(self._given, lambda name: self.celery.conf.get(name))
+
+    @cached_property
+    def store(self) -> Store:
+        return Store(self.settings.database_url, self.settings.pool_size)
+
+    @cached_property
+    def dispatch(self) -> Dispatcher:
+        return Dispatcher(self.celery, self.settings.eta_horizon, self.store.now)
+
+    @property
+    def notifier(self) -> Notifier:
+        """This process's notifier."""
+        pid = os.getpid()
+        if pid not in self._notifiers:
+            options = self.celery.conf.broker_transport_options or {}
+            self._notifiers = {pid: make_notifier(self.broker_url(), options)}
+        return self._notifiers[pid]
+
+    @property
+    def process_id(self) -> str:
+        """A name of this process, made anew after a fork."""
+        if self._identity is None or self._identity[0] != os.getpid():
+            self._identity = (os.getpid(), uuid.uuid4().hex)
+        return self._identity[1]
+
+    def broker_url(self) -> str:
+        """The broker in use."""
+        url = self.celery.conf.broker_write_url
+        return str(url[0] if isinstance(url, list | tuple) else url)
+
+    def code_version(self, workflow: registry.Workflow[..., Any]) -> str:
+        """What a run remembers as the code that started it."""
+        return self.settings.code_version or registry.code_version(workflow)
+
+    def now(self) -> int:
+        """The database's time, in microseconds since 1970 UTC."""
+        return self.store.now()
+
+    def is_embedded(self) -> bool:
+        """Whether the store is the embedded default, which migrates itself."""
+        return self.store.dialect == "sqlite"
+
+    def migrate(self) -> None:
+        """Bring the database to the schema that this code needs; one process at a time."""
+        with self.store.begin() as tx:
+            if self.store.dialect == "postgresql":
+                tx.execute(text("SELECT pg_advisory_xact_lock(hashtext('durable_migrate'))"))
+            migrations.upgrade(tx)
+
+    def check_schema(self) -> None:
+        """Raise SchemaOutOfDate unless the database has the schema that this code needs."""
+        if self._schema_checked:
+            return
+        found = self._revision()
+        if found != REVISION and self.is_embedded():
+            self.migrate()
+            found = self._revision()
+        if found != REVISION:
+            raise SchemaOutOfDate(found, REVISION)
+        self._schema_checked = True
+
+    def hint(self, holder: str, message: str) -> None:
+        """Tell a process that something it waits for is in the store now."""
+        if holder:
+            self.notifier.hint(holder, message)
+
+    def close(self) -> None:
+        """Close connections: for tests and scripts that make many engines."""
+        self.store.close()
+        for notifier in self._notifiers.values():
+            notifier.close()
+        self._notifiers = {}
+
+    def _revision(self) -> str | None:
+        with self.store.read() as tx:
+            return migrations.revision(tx)
+
+    def _configure(self) -> None:
+        broker_url = resolve(self._given, lambda name: None).broker_url
+        if broker_url is not None:
+            self.celery.conf.broker_url = broker_url
+        self.celery.add_defaults(lambda: {**CELERY_DEFAULTS, "broker_url": embedded.url()})
+        if self.celery.configured:
+            self._fill_transport_options(self.celery)
+        else:
+            self.celery.on_after_configure.connect(self._fill_transport_options, weak=False)
+
+    def _fill_transport_options(self, sender: Celery, **_: object) -> None:
+        given = dict(sender.conf.broker_transport_options or {})
+        sender.conf.broker_transport_options = {**_transport_defaults(self.broker_url()), **given}
+
+
+def _transport_defaults(url: str) -> dict[str, Any]:
+    scheme = url.partition("://")[0].partition("+")[0]
+    if scheme in ("redis", "rediss", "valkey", "valkeys", "sentinel"):
+        return dict(REDIS_OPTIONS)
+    if scheme in ("amqp", "amqps", "pyamqp"):
+        return {"confirm_publish": True}
+    return {}
+

@@ -1,0 +1,14 @@
+"""What Alembic runs: the migrations, on the connection that it was given."""
+
+from alembic import context
+
+from durable.schema import VERSION_TABLE, metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    version_table=VERSION_TABLE,
+    include_name=lambda name, kind, _parents: kind != "table" or (name or "").startswith("durable_"),
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,63 @@
+"""Which process this is, and whether another one on the same host still runs."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A process: its host, the host's boot and process namespace, its pid, and when it began (kernel ticks)."""
+
+    host: str
+    boot_id: str
+    pid: int
+    pid_started: int
+
+
+def identify() -> Identity:
+    """This process."""
+    pid = os.getpid()
+    return Identity(socket.gethostname(), _boot_id(), pid, _started(pid) or 0)
+
+
+def is_gone(other: Identity, here: Identity) -> bool:
+    """Whether *other* ran on this host and runs no more.  False where that cannot be known."""
+    if (other.host, other.boot_id) != (here.host, here.boot_id):
+        return False
+    if not other.pid_started:
+        return not _exists(other.pid)
+    return _started(other.pid) != other.pid_started
+
+
+def _boot_id() -> str:
+    # Two containers on one host share the boot, but not the numbering of their processes.
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}:{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return "unknown"
+
+
+def _started(pid: int) -> int | None:
+    """Field 22 of /proc/<pid>/stat (proc(5)); the name in field 2 may hold blanks and parentheses."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    # A zombie has ended: nobody has collected its exit status yet.
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,97 @@
+"""
+The Flask blueprint: receives webhooks, and holds their connections until a step answers.
+
+::
+
+    app.register_blueprint(create_blueprint(engine))
+
+One rule takes every method and whatever stands behind the prefix, slashes and
+newlines included, so that nothing here is ever answered by Flask's own HTML
+pages or redirects.  No request is redirected, needs a CSRF token, or touches
+the application's session.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+import flask
+from flask.blueprints import BlueprintSetupState
+from werkzeug.routing import BaseConverter
+
+from ..store import unreachable
+from . import masking
+from .holding import drain
+from .masking import MaskTokens
+from .reading import PATH
+from .receiving import Receiver
+
+__all__ = ["MaskTokens", "create_blueprint", "drain"]
+
+log = logging.getLogger("durable.web")
+
+
+def create_blueprint(engine: Any, *, url_prefix: str | None = None) -> flask.Blueprint:
+    """
+    The blueprint named ``durable``, for one engine.
+
+    Registering it checks the database's schema, and masks tokens in the
+    loggers that are known to log paths.
+
+    Args:
+        url_prefix: As Flask has it; ``public_url`` then ends with it.
+
+    Raises:
+        SchemaOutOfDate: When it is registered and the database has another schema.
+    """
+    receiver = Receiver(engine)
+    blueprint = flask.Blueprint("durable", __name__, url_prefix=url_prefix)
+    blueprint.record(partial(_add_rule, receiver))
+    blueprint.record(partial(_check_schema, receiver))
+    blueprint.url_value_preprocessor(_exempt_from_csrf)
+    return blueprint
+
+
+class _Rest(BaseConverter):
+    """All that is left of a path."""
+
+    regex = r"[\s\S]*"
+    part_isolating = False
+
+
+def _add_rule(receiver: Receiver, state: BlueprintSetupState) -> None:
+    app = state.app
+    masking.install([*masking.LOGGERS, app.name])
+    app.url_map.converters["durable_rest"] = _Rest
+    endpoint = ".".join(filter(None, [state.name_prefix, state.name, "webhook"]))
+    # Not add_url_rule, which knows no rule for all methods.
+    rule = app.url_rule_class(
+        (state.url_prefix or "").rstrip("/") + PATH + "<durable_rest:token>",
+        endpoint=endpoint,
+        subdomain=state.subdomain,
+        merge_slashes=False,
+    )
+    app.url_map.add(rule)
+    app.view_functions[endpoint] = receiver.view
+
+
+def _check_schema(receiver: Receiver, state: BlueprintSetupState) -> None:
+    try:
+        receiver.check_schema()
+    except Exception as error:
+        if not unreachable(error):
+            raise
+        log.warning(
+            "The database is unreachable, so its schema is checked at the first webhook: %s",
+            type(error).__name__,
+        )
+
+
+def _exempt_from_csrf(endpoint: str | None, values: dict[str, Any] | None) -> None:
+    """Exempt the blueprint from Flask-WTF, whose check is a ``before_request`` and comes after this."""
+    exempt = getattr(flask.current_app.extensions.get("csrf"), "exempt", None)
+    blueprint = flask.current_app.blueprints.get(flask.request.blueprint or "")
+    if exempt is not None and blueprint is not None:
+        exempt(blueprint)

@@ -1,0 +1,93 @@
+"""
+What the WSGI server around a request can do: hold a connection, how many, and see the client leave.
+
+PEP 3333 says none of it, so each server is asked in its own way; one that we
+don't know gets the careful answer.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import io
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from . import gunicorn
+
+Environ = Mapping[str, Any]
+
+#: How many connections a process holds whose number of threads is unknown.
+UNKNOWN_LIMIT = 100
+
+_SOCKETS = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
+
+
+def can_hold(environ: Environ) -> bool:
+    """Whether other requests are served while one waits: not by gunicorn's sync worker, for one."""
+    return bool(environ.get("wsgi.multithread")) or _is_gevent() or _is_test_client(environ)
+
+
+def held_limit(environ: Environ, setting: int | None) -> int:
+    """How many connections this process may hold: its threads less a reserve, and no more than *setting*."""
+    count = _threads(environ)
+    limits = [] if count is None else [count - _reserve(count)]
+    limits += [] if setting is None else [setting]
+    return min(limits, default=UNKNOWN_LIMIT)
+
+
+def client_watch(environ: Environ) -> Callable[[], bool]:
+    """A function that says whether the client has left, as far as the server lets us see."""
+    disconnected = environ.get("waitress.client_disconnected")
+    if callable(disconnected):
+        return lambda: bool(disconnected())
+    for name in _SOCKETS:
+        if isinstance(environ.get(name), socket.socket):
+            return lambda: _is_at_end(environ[name])
+    return lambda: False
+
+
+def _reserve(threads: int) -> int:
+    """Threads kept for requests that don't wait: 1 of up to 31, 4 of 64 and more."""
+    return max(1, min(4, threads // 16))
+
+
+def _threads(environ: Environ) -> int | None:
+    worker = gunicorn.current_worker()
+    if worker is not None:
+        return gunicorn.threads(worker)
+    channel = getattr(environ.get("waitress.client_disconnected"), "__self__", None)
+    adjustments = getattr(getattr(channel, "server", None), "adj", None)
+    return getattr(adjustments, "threads", None)
+
+
+def _is_gevent() -> bool:
+    """Greenlets are as good as threads; gevent's own server doesn't say that it has any."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def _is_test_client(environ: Environ) -> bool:
+    """Flask's test client calls the application in the caller's thread, which waits as a sender would."""
+    return "SERVER_SOFTWARE" not in environ and isinstance(environ.get("wsgi.input"), io.BytesIO)
+
+
+def _is_at_end(sock: socket.socket) -> bool:
+    """
+    Whether the other side has closed its half.
+
+    Looks without taking anything, and below gevent's and ssl's wrappers: the
+    first would wait, the second refuses to.  (A TLS client that said good-bye
+    before closing is not noticed: its last record stays unread.)
+    """
+    if sock.fileno() < 0:
+        return True
+    raw = _socket.socket(sock.family, sock.type, sock.proto, sock.fileno())
+    try:
+        return raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EINTR)
+    finally:
+        raw.detach()

@@ -1,0 +1,259 @@
+"""The hub of held connections, with answers and hints made by hand."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from durable.http import Response
+from durable.notify import PollingNotifier
+from durable.web import holding
+from durable.web.holding import Hub, Waiter
+
+NEVER = threading.Event()
+
+
+class Inbox(PollingNotifier):
+    """A notifier whose hints the test sends, and which says that they arrive."""
+
+    healthy = True
+
+    def __init__(self) -> None:
+        self.receive: Callable[[str], None] | None = None
+
+    def listen(self, holder: str, receive: Callable[[str], None]) -> None:
+        self.receive = receive
+
+
+class Table:
+    """The answers in SQL, and who was asked for."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Response] = {}
+        self.asked: list[set[str]] = []
+        self.error: Exception | None = None
+
+    def answers(self, request_ids: Collection[str]) -> dict[str, Response]:
+        self.asked.append(set(request_ids))
+        if self.error is not None:
+            raise self.error
+        return {key: self.rows[key] for key in request_ids if key in self.rows}
+
+
+@pytest.fixture
+def table() -> Table:
+    return Table()
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(20) as pool:
+        yield pool
+
+
+def make_hub(table: Table, notifier: PollingNotifier, is_stopping: Callable[[], bool] = lambda: False) -> Hub:
+    return Hub(table.answers, notifier, "web-1", is_stopping)
+
+
+def open_place(hub: Hub, request_id: str, is_gone: Callable[[], bool] = lambda: False) -> Waiter:
+    waiter = hub.open(request_id, 10, is_gone)
+    assert waiter is not None
+    return waiter
+
+
+def held(threads: ThreadPoolExecutor, waiter: Waiter, secs: float = 5) -> Future[Response | None]:
+    return threads.submit(waiter.wait, secs)
+
+
+def wait_until(condition: Callable[[], bool], secs: float = 5) -> bool:
+    """Whether *condition* came true in time; looks 100 times a second."""
+    deadline = time.monotonic() + secs
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        NEVER.wait(0.01)
+    return True
+
+
+def test_a_hint_brings_the_answer_at_once(table, threads):
+    """With a healthy inbox the answer is there long before the next poll."""
+    inbox = Inbox()
+    hub = make_hub(table, inbox)
+    waiter = open_place(hub, "a")
+    future = held(threads, waiter)
+    assert wait_until(lambda: len(table.asked) == 1)
+    started = time.monotonic()
+
+    table.rows["a"] = Response(b"yes")
+    inbox.receive("a")
+
+    assert future.result().data == b"yes"
+    assert time.monotonic() - started < holding.SLOW_SECS / 2
+    hub.close(waiter)
+
+
+def test_a_hint_asks_for_its_own_request_only(table, threads):
+    """A burst of hints doesn't ask for everybody's answer each time."""
+    inbox = Inbox()
+    hub = make_hub(table, inbox)
+    waiters = [open_place(hub, name) for name in "abc"]
+    assert wait_until(lambda: len(table.asked) >= 1)
+    table.asked.clear()
+
+    inbox.receive("b")
+    inbox.receive("unknown")
+
+    assert wait_until(lambda: {"b"} in table.asked)
+    assert all("unknown" not in asked for asked in table.asked)
+    for waiter in waiters:
+        hub.close(waiter)
+
+
+def test_a_lost_hint_costs_a_second(table, threads):
+    """Without the hint the poll finds the answer."""
+    hub = make_hub(table, Inbox())
+    waiter = open_place(hub, "a")
+    table.rows["a"] = Response(b"yes")
+
+    assert held(threads, waiter, 2 * holding.SLOW_SECS).result().data == b"yes"
+    hub.close(waiter)
+
+
+def test_without_hints_it_polls_fast(table, threads):
+    """When hints do not arrive, an answer is found within STEADY_SECS."""
+    hub = make_hub(table, PollingNotifier())
+    waiter = open_place(hub, "a")
+    future = held(threads, waiter)
+    assert wait_until(lambda: len(table.asked) >= 3)
+    started = time.monotonic()
+
+    table.rows["a"] = Response(b"yes")
+
+    assert future.result().data == b"yes"
+    assert time.monotonic() - started < 2 * holding.STEADY_SECS
+    hub.close(waiter)
+
+
+def test_all_waiters_share_one_select(table, threads):
+    """However many wait, one question asks for all of them."""
+    hub = make_hub(table, Inbox())
+    waiters = [open_place(hub, name) for name in "abcdefgh"]
+
+    assert wait_until(lambda: set("abcdefgh") in table.asked)
+    table.rows = {name: Response(name.encode()) for name in "abcdefgh"}
+
+    answers = [future.result() for future in [held(threads, waiter) for waiter in waiters]]
+    assert [answer.data for answer in answers] == [name.encode() for name in "abcdefgh"]
+    for waiter in waiters:
+        hub.close(waiter)
+
+
+def test_no_answer_in_time_is_none(table):
+    """A wait ends by itself."""
+    hub = make_hub(table, Inbox())
+    waiter = open_place(hub, "a")
+
+    assert waiter.wait(0.05) is None
+    hub.close(waiter)
+
+
+def test_a_full_house_takes_no_more(table):
+    """Above the limit there is no place; one given back can be had again."""
+    hub = make_hub(table, Inbox())
+    first = hub.open("a", 1, lambda: False)
+
+    assert hub.open("b", 1, lambda: False) is None
+    hub.close(first)
+    second = hub.open("c", 1, lambda: False)
+    assert second is not None
+    hub.close(second)
+
+
+def test_a_client_that_left_frees_the_thread(table, threads):
+    """The wait ends about a second after the client has gone."""
+    gone = threading.Event()
+    hub = make_hub(table, Inbox())
+    waiter = open_place(hub, "a", gone.is_set)
+    future = held(threads, waiter)
+
+    gone.set()
+
+    assert future.result(timeout=2 * holding.SLOW_SECS) is None
+    hub.close(waiter)
+
+
+def test_drain_lets_everybody_go_and_takes_no_more(table, threads):
+    """A process that is to end holds nobody."""
+    hub = make_hub(table, Inbox())
+    waiters = [open_place(hub, name) for name in "ab"]
+    futures = [held(threads, waiter) for waiter in waiters]
+
+    holding.drain()
+
+    assert [future.result(timeout=1) for future in futures] == [None, None]
+    assert hub.open("c", 10, lambda: False) is None
+    for waiter in waiters:
+        hub.close(waiter)
+
+
+def test_a_stopping_server_drains_by_itself(table, threads):
+    """Nobody has to call drain where the server's state can be seen."""
+    stopping = threading.Event()
+    hub = make_hub(table, Inbox(), stopping.is_set)
+    waiter = open_place(hub, "a")
+    future = held(threads, waiter)
+
+    stopping.set()
+
+    assert future.result(timeout=2 * holding.SLOW_SECS) is None
+    hub.close(waiter)
+
+
+def test_a_database_that_is_down_is_waited_out(table, threads, caplog):
+    """Errors while polling are logged once, and the answer is found when the database is back."""
+    hub = make_hub(table, PollingNotifier())
+    table.error = OSError("down")
+    waiter = open_place(hub, "a")
+    future = held(threads, waiter)
+    assert wait_until(lambda: len(table.asked) >= 3)
+
+    table.rows["a"] = Response(b"yes")
+    table.error = None
+
+    assert future.result().data == b"yes"
+    assert len([record for record in caplog.records if record.name == "durable.web"]) == 1
+    hub.close(waiter)
+
+
+def test_a_bug_in_one_watch_harms_nobody_else(table, threads, caplog):
+    """The poller survives what it calls."""
+
+    def broken() -> bool:
+        raise RuntimeError("bug")
+
+    hub = make_hub(table, Inbox())
+    bad, good = open_place(hub, "bad", broken), open_place(hub, "good")
+    future = held(threads, good)
+    assert wait_until(lambda: "could not be looked at" in caplog.text)
+
+    table.rows["good"] = Response(b"yes")
+
+    assert future.result().data == b"yes"
+    hub.close(bad)
+    hub.close(good)
+
+
+def test_nothing_runs_while_nobody_waits(table):
+    """The thread ends with the last waiter and starts again with the next."""
+    hub = make_hub(table, Inbox())
+    before = threading.active_count()
+    for name in "ab":
+        waiter = open_place(hub, name)
+        assert threading.active_count() == before + 1
+        hub.close(waiter)
+        assert wait_until(lambda: threading.active_count() == before)
+        assert len(hub) == 0
