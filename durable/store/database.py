@@ -128,9 +128,7 @@ class Store:
 
     def _open(self) -> Engine:
         try:
-            return (
-                _open_sqlite(self.url, self._pool_size) if self.dialect == "sqlite" else self._open_server()
-            )
+            return _open_sqlite(self.url, self._pool_size) if self.dialect == "sqlite" else self._open_server()
         except ModuleNotFoundError as missing:
             extra = _EXTRAS.get(missing.name or "")
             raise ConfigurationError(

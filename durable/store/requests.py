@@ -65,9 +65,7 @@ def answer(tx: Connection, request_id: str, response: Response, now: int) -> str
 
 def unanswered(tx: Connection, run_id: str) -> list[str]:
     """Requests of a run that nobody has answered."""
-    rows = tx.execute(
-        select(requests.c.id).where(requests.c.run_id == run_id, requests.c.answered_at.is_(None))
-    )
+    rows = tx.execute(select(requests.c.id).where(requests.c.run_id == run_id, requests.c.answered_at.is_(None)))
     return list(rows.scalars())
 
 

@@ -86,11 +86,7 @@ def advance(tx: Connection, run: Run, **changes: Any) -> bool:
 
 def lock(tx: Connection, run_id: str) -> Run | None:
     """The run, kept from ending until this transaction does."""
-    row = (
-        tx.execute(select(runs).where(runs.c.id == run_id).with_for_update(read=True))
-        .mappings()
-        .one_or_none()
-    )
+    row = tx.execute(select(runs).where(runs.c.id == run_id).with_for_update(read=True)).mappings().one_or_none()
     return None if row is None else Run(**row)
 
 
@@ -110,3 +106,8 @@ def newest(tx: Connection, *, status: str | None, name: str | None, limit: int) 
     if name is not None:
         query = query.where(runs.c.name == name)
     return [Run(**row) for row in tx.execute(query).mappings()]
+
+
+def ended(tx: Connection, run_id: str, *, seq: int, at: int) -> None:
+    """Note where the log ends for good, in a transaction that has passed the fence."""
+    tx.execute(update(runs).where(runs.c.id == run_id).values(seq=seq, last_at=at, completed_at=at))

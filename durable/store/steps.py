@@ -176,9 +176,7 @@ def withdraw(tx: Connection, run_id: str, op_ids: Collection[str]) -> None:
 def pending_of(tx: Connection, run_id: str) -> list[str]:
     """The run's attempts that nobody has claimed."""
     rows = tx.execute(
-        select(steps.c.op_id)
-        .where(steps.c.run_id == run_id, steps.c.status == "pending")
-        .order_by(steps.c.op_id)
+        select(steps.c.op_id).where(steps.c.run_id == run_id, steps.c.status == "pending").order_by(steps.c.op_id)
     )
     return [row.op_id for row in rows]
 
@@ -241,8 +239,6 @@ def held_by(tx: Connection, worker_ids: Collection[str], limit: int) -> list[Hel
 def unsent(tx: Connection) -> list[tuple[str, int]]:
     """How many steps of each name wait for a worker."""
     rows = tx.execute(
-        select(steps.c.name, func.count().label("n"))
-        .where(steps.c.status == "pending")
-        .group_by(steps.c.name)
+        select(steps.c.name, func.count().label("n")).where(steps.c.status == "pending").group_by(steps.c.name)
     )
     return [(row.name, row.n) for row in rows]

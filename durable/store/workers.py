@@ -27,9 +27,7 @@ class Worker:
 
 def beat(tx: Connection, worker: Worker, now: Any) -> None:
     """Say that the process lives; inserts its row the first time, or when it was taken for dead."""
-    beaten = tx.execute(
-        update(workers).where(workers.c.id == worker.id).values(beat_at=now, names=worker.names)
-    )
+    beaten = tx.execute(update(workers).where(workers.c.id == worker.id).values(beat_at=now, names=worker.names))
     if beaten.rowcount == 0:
         row = {name: getattr(worker, name) for name in workers.c.keys()}  # noqa: SIM118
         tx.execute(insert(workers).values(**(row | {"started_at": now, "beat_at": now})))

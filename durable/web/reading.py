@@ -20,6 +20,12 @@ from werkzeug.exceptions import BadRequest, HTTPException, LengthRequired, Reque
 #: Where the blueprint listens, below ``public_url``.
 PATH = "/.well-known/workflow/v1/webhook/"
 
+#: The most that is read of a body only to be dropped.
+DISCARDED = 2 * 1024 * 1024
+
+#: Noted in the WSGI environment once the body has been read to its end.
+_READ = "durable.body_read"
+
 # fullmatch, since $ lets a trailing newline through.
 _TARGET = re.compile(r"([A-Za-z0-9_-]{20,128})(?:/requests/([A-Za-z0-9_-]{20,64}))?")
 
@@ -75,13 +81,35 @@ def read_body(request: flask.Request, limit: int) -> bytes:
     return body
 
 
+def discard_body(request: flask.Request) -> None:
+    """
+    Read and drop what is left of the body, up to ``DISCARDED`` bytes.
+
+    Before a refusal: a server that closes with bytes unread resets the
+    connection, and the sender may never see the answer.
+    """
+    environ = request.environ
+    declared = DISCARDED if environ.get("wsgi.input_terminated") else request.content_length or 0
+    if environ.get(_READ):
+        return
+    left = min(declared, DISCARDED)
+    try:
+        while left > 0 and (piece := environ["wsgi.input"].read(min(left, 65536))):
+            left -= len(piece)
+    except Exception:
+        # It was to be dropped anyway.
+        return
+
+
 def _read(request: flask.Request, limit: int) -> bytes:
     # One more than the limit: Werkzeug stops there without an error when the body is chunked.
     request.max_content_length = limit + 1
     try:
-        return request.get_data(cache=False)
+        body = request.get_data(cache=False)
     except HTTPException:
         raise
     except Exception as error:
         # The server's own complaint about the framing; gunicorn's is not an OSError.
         raise BadRequest("The body ended early, or is framed wrongly.") from error
+    request.environ[_READ] = len(body) <= limit
+    return body

@@ -58,9 +58,11 @@ class Receiver:
         try:
             return self._answer(token)
         except Refused as refused:
-            return answers.to_flask(refused.answer)
+            answer = refused.answer
         except Exception as error:
-            return answers.to_flask(_failure(error, token))
+            answer = _failure(error, token)
+        reading.discard_body(flask.request)
+        return answers.to_flask(answer)
 
     def check_schema(self) -> None:
         """
