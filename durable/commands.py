@@ -91,9 +91,7 @@ class SetAttributes:
     attributes: dict[str, str | None]
 
 
-Command = (
-    CreateStep | CreateWait | CreateHook | CreateChild | CloseHook | Withdraw | RecordMarker | SetAttributes
-)
+Command = CreateStep | CreateWait | CreateHook | CreateChild | CloseHook | Withdraw | RecordMarker | SetAttributes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -167,4 +167,3 @@ def _transport_defaults(url: str) -> dict[str, Any]:
     if scheme in ("amqp", "amqps", "pyamqp"):
         return {"confirm_publish": True}
     return {}
-

@@ -95,7 +95,9 @@ class NonDeterministicCall(DurableError):
         self.fix = fix
 
     def __str__(self) -> str:
-        return f"{self.call} was called in a workflow body, where a replay could not repeat its outcome: {self.fix}."
+        return (
+            f"{self.call} was called in a workflow body, where a replay could not repeat its outcome: {self.fix}."
+        )
 
 
 class NonDeterminismError(DurableError):
@@ -244,8 +246,7 @@ class HookPayloadError(DurableError):
 
     def __str__(self) -> str:
         lines = "; ".join(
-            f"{'.'.join(map(str, error.get('loc', ()))) or 'payload'}: {error.get('msg')}"
-            for error in self.errors
+            f"{'.'.join(map(str, error.get('loc', ()))) or 'payload'}: {error.get('msg')}" for error in self.errors
         )
         return f"The payload for hook {self.token!r} does not fit its type, and was not recorded: {lines}"
 
@@ -287,9 +288,7 @@ class RetryableError(Exception):
             None for the step's own backoff.
     """
 
-    def __init__(
-        self, message: str = "", retry_after: str | float | timedelta | datetime | None = None
-    ) -> None:
+    def __init__(self, message: str = "", retry_after: str | float | timedelta | datetime | None = None) -> None:
         super().__init__(message, retry_after)
         self.message = message
         self.retry_after = retry_after

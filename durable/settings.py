@@ -150,9 +150,7 @@ def resolve(keywords: Mapping[str, object], configuration: Callable[[str], objec
     return Settings(**known)
 
 
-def _find(
-    name: str, keywords: Mapping[str, object], configuration: Callable[[str], object]
-) -> tuple[str, object]:
+def _find(name: str, keywords: Mapping[str, object], configuration: Callable[[str], object]) -> tuple[str, object]:
     if keywords.get(name) is not None:
         return f"{name}=", keywords[name]
     variable = f"DURABLE_{name.upper()}"

@@ -1,0 +1,38 @@
+"""Waits into the log: a sleep that is over, by its time or by ``wake_up``."""
+
+from __future__ import annotations
+
+from . import events
+from .engine import Engine
+from .store import log, runs, waits
+
+
+def ring(engine: Engine, run_id: str, op_id: str) -> bool:
+    """
+    Record that a wait is over, if by the database's clock it is.
+
+    A message may ring early, late or twice: the row decides.  True when the run has news.
+    """
+    engine.check_schema()
+    with engine.store.begin() as tx:
+        due_at = waits.end(tx, run_id, op_id, engine.store.sql_now)
+        if due_at is None:
+            return False
+        now = engine.store.now()
+        over = events.WaitCompleted(at=max(now, due_at), op_id=op_id)
+        log.post(tx, run_id, over, send_at=now + engine.settings.resend_after)
+    return True
+
+
+def wake_up(engine: Engine, run_id: str) -> int:
+    """End a run's pending sleeps now; how many there were."""
+    with engine.store.begin() as tx:
+        run = runs.find(tx, run_id)
+        now = engine.store.now()
+        ended = waits.end_early(tx, run_id)
+        for op_id in ended:
+            over = events.WaitCompleted(at=now, op_id=op_id, early=True)
+            log.post(tx, run_id, over, send_at=now + engine.settings.resend_after)
+    if run is not None and ended:
+        engine.dispatch.drive(run_id, run.queue, run.priority)
+    return len(ended)

@@ -1,0 +1,214 @@
+"""
+From outside into the log: payloads for hooks, requests for webhooks, answers to them.
+
+Whoever has news for a run commits it to the run's inbox and sends a drive.  A
+crash between the two, or a broker that is down, only delays: the sweep sends
+the drive.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from . import codec, duration, events
+from .current import refuse_in_workflow
+from .engine import Engine
+from .errors import HookClosed, HookNotFound
+from .http import Request, Response
+from .store import hooks, log, requests, runs
+from .store.hooks import Hook as HookRow
+
+_LOOK_AGAIN_SECS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class HookInfo:
+    """What ``get_hook`` tells."""
+
+    token: str
+    run_id: str
+    metadata: Any
+    created_at: datetime
+    is_webhook: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WebhookConfig:
+    """How a webhook takes and answers requests; durations in microseconds, sizes in bytes."""
+
+    methods: tuple[str, ...] = ("POST",)
+    mode: str = "default"
+    response: Response | None = None
+    timeout: int | None = None
+    on_timeout: Response | None = None
+    max_body: int | None = None
+
+    @classmethod
+    def from_json(cls, text: str) -> WebhookConfig:
+        known = json.loads(text)
+        return cls(
+            methods=tuple(known["methods"]),
+            mode=known["mode"],
+            response=_response(known.get("response")),
+            timeout=known.get("timeout"),
+            on_timeout=_response(known.get("on_timeout")),
+            max_body=known.get("max_body"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WebhookRow:
+    """A webhook as a request finds it."""
+
+    run_id: str
+    op_id: str
+    token: str
+    open: bool
+    config: WebhookConfig
+
+
+def _response(known: dict[str, Any] | None) -> Response | None:
+    return None if known is None else Response.from_head(known["head"], base64.b64decode(known["body_b64"]))
+
+
+def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None) -> str:
+    """
+    Put *payload* into the inbox of the run that holds this token open; its id.
+
+    Returns once the payload is committed; the run may not have seen it yet.  Calling twice delivers twice.
+
+    Args:
+        token: The hook's token.
+        payload: Anything that may cross (docs/values.md).
+        wait: How long to wait for a hook that is about to be created, as ``sleep`` takes it.
+
+    Raises:
+        HookNotFound: Nobody holds the token open; nothing is recorded.
+        SerializationError: The payload cannot cross; nothing is recorded.
+    """
+    refuse_in_workflow("resume_hook")
+    engine.check_schema()
+    text = codec.encode(payload, "payload")
+    deadline = time.monotonic() + (duration.to_micros(wait) / 1_000_000 if wait is not None else 0)
+    while True:
+        hook = _deliver(engine, token, text)
+        if hook is not None:
+            break
+        if time.monotonic() >= deadline:
+            raise HookNotFound(token)
+        time.sleep(_LOOK_AGAIN_SECS)
+    _drive(engine, hook.run_id)
+    return hook.run_id
+
+
+def _deliver(engine: Engine, token: str, text: str) -> HookRow | None:
+    with engine.store.begin() as tx:
+        hook = hooks.lock_open(tx, token)
+        if hook is not None:
+            now = engine.store.now()
+            news = events.HookReceived(at=now, op_id=hook.op_id, payload=text)
+            log.post(tx, hook.run_id, news, send_at=now + engine.settings.resend_after)
+        return hook
+
+
+def _drive(engine: Engine, run_id: str) -> None:
+    with engine.store.read() as tx:
+        run = runs.find(tx, run_id)
+    if run is not None:
+        engine.dispatch.drive(run_id, run.queue, run.priority)
+
+
+def get_hook(engine: Engine, token: str) -> HookInfo:
+    """What is known of an open hook; HookNotFound when nobody holds the token."""
+    refuse_in_workflow("get_hook")
+    engine.check_schema()
+    with engine.store.read() as tx:
+        hook = hooks.find(tx, token)
+    if hook is None or not hook.open:
+        raise HookNotFound(token)
+    return HookInfo(
+        token=hook.token,
+        run_id=hook.run_id,
+        metadata=None if hook.metadata is None else codec.decode(hook.metadata),
+        created_at=duration.to_datetime(hook.created_at),
+        is_webhook=hook.config is not None,
+    )
+
+
+def find_webhook(engine: Engine, token: str) -> WebhookRow | None:
+    """The webhook of this token, open or closed; None for an unknown token and for a plain hook's."""
+    with engine.store.read() as tx:
+        hook = hooks.find(tx, token)
+    if hook is None or hook.config is None:
+        return None
+    return WebhookRow(
+        run_id=hook.run_id,
+        op_id=hook.op_id,
+        token=hook.token,
+        open=hook.open,
+        config=WebhookConfig.from_json(hook.config),
+    )
+
+
+def accept_request(engine: Engine, webhook: WebhookRow, request: Request, *, holder: str | None) -> None:
+    """
+    Commit a request and its place in the run's inbox, then drive the run.
+
+    Args:
+        webhook: Where it came in.
+        request: With its id; header and body as they were sent.
+        holder: The process that holds the connection, to be told of the answer.
+
+    Raises:
+        HookClosed: The webhook closed since it was looked up; nothing is recorded.
+    """
+    assert request.id is not None, "a request is recorded under its id"
+    with engine.store.begin() as tx:
+        hook = hooks.lock_open(tx, webhook.token)
+        if hook is None:
+            raise HookClosed(webhook.token)
+        now = engine.store.now()
+        answer = _static_answer(webhook.config)
+        requests.create(tx, hook.run_id, hook.op_id, request, holder=holder, answer=answer, now=now)
+        news = events.HookReceived(at=now, op_id=hook.op_id, request_id=request.id)
+        log.post(tx, hook.run_id, news, send_at=now + engine.settings.resend_after)
+        run = runs.find(tx, hook.run_id)
+    if run is not None:
+        engine.dispatch.drive(run.id, run.queue, run.priority)
+
+
+def _static_answer(config: WebhookConfig) -> Response | None:
+    """What a webhook that holds nothing answers at once."""
+    if config.mode == "manual":
+        return None
+    return config.response or Response(status=202)
+
+
+def answers(engine: Engine, request_ids: Collection[str]) -> dict[str, Response]:
+    """Those of these requests that have been answered, with their answers."""
+    with engine.store.read() as tx:
+        return requests.answers(tx, request_ids)
+
+
+def find_answer(engine: Engine, token: str, request_id: str) -> Response | None:
+    """The answer to one request, None while there is none; KeyError when this webhook has no such request."""
+    with engine.store.read() as tx:
+        if not requests.belongs(tx, request_id, hooks.token_hash(token)):
+            raise KeyError(request_id)
+        return requests.answers(tx, [request_id]).get(request_id)
+
+
+def respond(engine: Engine, request_id: str, response: Response) -> bool:
+    """Answer a request from outside a step; False when it has been answered."""
+    with engine.store.begin() as tx:
+        holder = requests.answer(tx, request_id, response, engine.store.now())
+    if holder is None:
+        return False
+    engine.hint(holder, request_id)
+    return True

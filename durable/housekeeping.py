@@ -1,0 +1,151 @@
+"""
+The thread that each process which runs steps has: it beats, and one of them sweeps.
+
+It is started after the fork, so that no lock is carried over one, and it is
+not a Celery task, so that a full pool cannot starve it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import logging
+import os
+import threading
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from . import registry
+from .engine import Engine
+from .processes import identify
+from .store import workers
+from .store.workers import Worker
+from .sweep import bury, release_forgotten, sweep
+
+LEASE = "sweep"
+#: Due times that are kept for ``on_due``; beyond it the regular sweep finds them.
+_MOST_ALARMS = 10_000
+
+log = logging.getLogger("durable.housekeeping")
+
+
+class Housekeeping:
+    """One process's housekeeping.  ``start`` once per process, ``stop`` when it ends."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._stopping = threading.Event()
+        self._changed = threading.Condition()
+        self._alarms: list[int] = []
+        self._beating_since: int | None = None
+        self._thread = threading.Thread(target=self._run, name="durable-housekeeping", daemon=True)
+
+    def start(self) -> None:
+        """Beat once, so that a claim finds the process registered; then go on in a thread."""
+        self._engine.on_due = self.on_due
+        self._tick()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Say good-bye: the process runs nothing any more."""
+        self._stopping.set()
+        with self._changed:
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+        self._farewell()
+
+    def on_due(self, due_at: int) -> None:
+        """Look again at *due_at*: something is published then which must not wait in a worker."""
+        with self._changed:
+            if len(self._alarms) < _MOST_ALARMS:
+                heapq.heappush(self._alarms, due_at)
+                self._changed.notify()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._pause()
+            if not self._stopping.is_set():
+                self._tick()
+
+    def _pause(self) -> None:
+        engine = self._engine
+        longest = min(engine.settings.sweep_interval, engine.settings.beat_interval)
+        with self._changed:
+            if self._alarms:
+                longest = min(longest, max(0, self._alarms[0] - engine.now()))
+            if longest:
+                self._changed.wait(longest / 1_000_000)
+
+    def _tick(self) -> None:
+        try:
+            self._beat()
+            self._sweep()
+        except SQLAlchemyError as error:
+            self._beating_since = None
+            log.warning("Housekeeping could not reach the database (%s); trying again.", type(error).__name__)
+        except Exception:
+            log.exception("Housekeeping failed; trying again.")
+
+    def _beat(self) -> None:
+        engine = self._engine
+        here = identify()
+        with engine.store.begin() as tx:
+            row = Worker(
+                id=engine.process_id,
+                host=here.host,
+                boot_id=here.boot_id,
+                pid=here.pid,
+                pid_started=here.pid_started,
+                started_at=0,
+                beat_at=0,
+                names=json.dumps(sorted({*registry.steps, *registry.workflows})),
+            )
+            workers.beat(tx, row, engine.store.sql_now)
+        if self._beating_since is None:
+            self._beating_since = engine.now()
+        release_forgotten(engine)
+
+    def _sweep(self) -> None:
+        engine = self._engine
+        with engine.store.begin() as tx:
+            ttl = 3 * engine.settings.sweep_interval
+            leased = workers.take_lease(tx, LEASE, engine.process_id, engine.now(), ttl)
+        if leased and self._beating_since is not None:
+            bury(engine, beating_since=self._beating_since)
+        if leased or self._alarm_rings():
+            sweep(engine)
+
+    def _alarm_rings(self) -> bool:
+        now = self._engine.now()
+        with self._changed:
+            rings = bool(self._alarms) and self._alarms[0] <= now
+            while self._alarms and self._alarms[0] <= now:
+                heapq.heappop(self._alarms)
+        return rings
+
+    def _farewell(self) -> None:
+        try:
+            with self._engine.store.begin() as tx:
+                workers.drop_lease(tx, LEASE, self._engine.process_id)
+                workers.remove(tx, self._engine.process_id)
+        except SQLAlchemyError as error:
+            log.warning("Could not sign off (%s); the others notice by the missing beat.", type(error).__name__)
+
+
+_running: dict[tuple[int, int], Housekeeping] = {}
+
+
+def ensure(engine: Engine) -> None:
+    """Start this process's housekeeping unless it runs."""
+    key = (os.getpid(), id(engine))
+    if key not in _running:
+        _running[key] = housekeeping = Housekeeping(engine)
+        housekeeping.start()
+
+
+def end(engine: Engine) -> None:
+    """Stop this process's housekeeping if it runs."""
+    housekeeping = _running.pop((os.getpid(), id(engine)), None)
+    if housekeeping is not None:
+        housekeeping.stop()
