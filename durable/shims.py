@@ -3,7 +3,8 @@ Where asyncio itself is not deterministic, or differs between Python versions, i
 
 ``wait_for`` of Python 3.11 wraps a coroutine in a task, later ones do not:
 operations would change their names with the Python version.  ``as_completed``
-and ``wait`` go through sets, whose order is that of memory addresses.
+goes through a set of coroutines, whose order is that of memory addresses, and
+``gather`` makes futures that hash by theirs.
 
 Each shim acts only while a workflow's loop runs in this thread; everybody
 else gets the stock function.  A module that said ``from asyncio import
@@ -14,55 +15,72 @@ or the other by the order of imports.
 
 from __future__ import annotations
 
-import asyncio.tasks
+import asyncio
 import sys
-from collections.abc import Callable
+from asyncio import tasks
+from collections.abc import Awaitable, Callable, Iterable
 from types import FunctionType
 from typing import Any
 
-
-def _redirect(function: Any, replacement: Callable[..., Any], **names: Any) -> None:
-    """Give *function* the code of *replacement*, which sees *names* and the stock one as globals."""
-    stock = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
-    stock.__kwdefaults__ = function.__kwdefaults__
-    key = f"_durable_{function.__name__}"
-    function.__globals__.update({f"{key}_stock": stock, **{f"{key}_{k}": v for k, v in names.items()}})
-    function.__code__ = replacement.__code__
+from . import current
 
 
-async def _wait_for(fut, timeout):  # type: ignore[no-untyped-def]
-    # Runs among the globals of asyncio.tasks.  As Python 3.12 has it.
-    if not getattr(events.get_running_loop(), "is_durable", False):  # type: ignore[name-defined]  # noqa: F821
-        return await _durable_wait_for_stock(fut, timeout)  # type: ignore[name-defined]  # noqa: F821
+def _copy(function: Any) -> Any:
+    """A function object of its own, with the code that *function* has now."""
+    twin = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    twin.__kwdefaults__ = function.__kwdefaults__
+    return twin
+
+
+_stock_wait_for: Callable[..., Any] = _copy(tasks.wait_for)
+_stock_as_completed: Callable[..., Any] = _copy(tasks.as_completed)
+
+
+async def _wait_for(awaitable: Awaitable[Any], timeout: float | None) -> Any:
+    """``wait_for`` as Python 3.12 has it."""
+    if current.workflow_loop() is None:
+        return await _stock_wait_for(awaitable, timeout)
     if timeout is None or timeout > 0:
-        async with _durable_wait_for_timeout(timeout):  # type: ignore[name-defined]  # noqa: F821
-            return await fut
-    fut = ensure_future(fut)  # type: ignore[name-defined]  # noqa: F821
-    if fut.done():
-        return fut.result()
-    await _cancel_and_wait(fut, events.get_running_loop())  # type: ignore[name-defined]  # noqa: F821
+        async with asyncio.timeout(timeout):
+            return await awaitable
+    future = asyncio.ensure_future(awaitable)
+    if not future.done():
+        future.cancel()
+        await asyncio.wait([future])
     try:
-        return fut.result()
-    except exceptions.CancelledError as exc:  # type: ignore[name-defined]  # noqa: F821
-        raise TimeoutError from exc
+        return future.result()
+    except asyncio.CancelledError as error:
+        raise TimeoutError from error
 
 
-def _as_completed(fs, *, timeout=None):  # type: ignore[no-untyped-def]
-    # Runs among the globals of asyncio.tasks.  Tasks are made in the order of the list.
-    loop = events._get_running_loop()  # type: ignore[name-defined]  # noqa: F821
-    if getattr(loop, "is_durable", False) and isinstance(fs, list | tuple | set | frozenset):
-        fs = [ensure_future(f, loop=loop) for f in dict.fromkeys(fs)]  # type: ignore[name-defined]  # noqa: F821
-    return _durable_as_completed_stock(fs, timeout=timeout)  # type: ignore[name-defined]  # noqa: F821
+def _as_completed(awaitables: Iterable[Any], timeout: float | None) -> Any:
+    """``as_completed`` whose tasks are made in the order of the list, at the call."""
+    loop = current.workflow_loop()
+    if loop is None or asyncio.isfuture(awaitables) or asyncio.iscoroutine(awaitables):
+        return _stock_as_completed(awaitables, timeout=timeout)
+    futures = [asyncio.ensure_future(each, loop=loop) for each in dict.fromkeys(awaitables)]
+    return _stock_as_completed(futures, timeout=timeout)
 
 
 def _hash_of_gather(future: Any) -> int:
-    """``gather`` makes futures that are not ours: they get their ordinal when first put in a set."""
+    """An ordinal, taken when the future is first hashed."""
     loop = future.get_loop()
     if not getattr(loop, "is_durable", False):
         return object.__hash__(future)
-    if "_durable_ordinal" not in future.__dict__:
-        future._durable_ordinal = next(loop.ordinals)
-    return int(future._durable_ordinal)
+    if "durable_ordinal" not in future.__dict__:
+        future.durable_ordinal = next(loop.ordinals)
+    return int(future.durable_ordinal)
+
+
+# The two below run as the code of asyncio's own functions, so among the globals of asyncio.tasks.
+
+
+async def _wait_for_code(fut, timeout):  # type: ignore[no-untyped-def]
+    return await _durable_wait_for(fut, timeout)  # type: ignore[name-defined]  # noqa: F821
+
+
+def _as_completed_code(fs, *, timeout=None):  # type: ignore[no-untyped-def]
+    return _durable_as_completed(fs, timeout)  # type: ignore[name-defined]  # noqa: F821
 
 
 _installed: list[bool] = []
@@ -73,7 +91,8 @@ def install() -> None:
     if _installed:
         return
     _installed.append(True)
+    vars(tasks).update(_durable_wait_for=_wait_for, _durable_as_completed=_as_completed)
     if sys.version_info < (3, 12):
-        _redirect(asyncio.tasks.wait_for, _wait_for, timeout=asyncio.timeout)
-    _redirect(asyncio.tasks.as_completed, _as_completed)
-    asyncio.tasks._GatheringFuture.__hash__ = _hash_of_gather  # type: ignore[attr-defined]
+        tasks.wait_for.__code__ = _wait_for_code.__code__
+    tasks.as_completed.__code__ = _as_completed_code.__code__
+    tasks._GatheringFuture.__hash__ = _hash_of_gather  # type: ignore[attr-defined]

@@ -68,8 +68,8 @@ def internal() -> Response:
 def pending(request_id: str, location: str) -> Response:
     """RFC 9110's "accepted, not yet processed", and where to ask for the answer."""
     answer = Response.json({"request_id": request_id, "status": "pending"}, 202)
-    headers = [*answer.headers.items(multi=True), ("Location", location), ("Cache-Control", "no-store")]
-    return Response(answer.data, 202, headers)
+    headers = [*answer.headers, ("Location", location), ("Cache-Control", "no-store")]
+    return Response(answer.body, 202, headers)
 
 
 class Exact(flask.Response):
@@ -86,4 +86,4 @@ class Exact(flask.Response):
 
 def to_flask(answer: Response, extra: Iterable[tuple[str, str]] = ()) -> Exact:
     """*answer* as it goes on the wire, with *extra* headers."""
-    return Exact(answer.data, answer.status, [*answer.headers.items(multi=True), *extra])
+    return Exact(answer.body, answer.status, [*answer.headers, *extra])

@@ -1,0 +1,58 @@
+"""
+A hash of the code of a module, as it is loaded: which version of a workflow runs here.
+
+No file is read.  Comments, line numbers and paths don't count; another version
+of Python compiles to other code and counts as a change, which is harmless.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from types import CodeType
+from typing import Any
+
+
+def of_module(name: str) -> str:
+    """The hash of the functions and classes that module *name* defines, as 16 hex digits."""
+    digest = hashlib.sha256()
+    members = vars(sys.modules[name]) if name in sys.modules else {}
+    for key in sorted(members):
+        for code in _codes(members[key], name):
+            digest.update(f"{key}\n{_text(code)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def of_function(function: Any) -> str:
+    """The hash of one function, as 16 hex digits."""
+    return hashlib.sha256(_text(function.__code__).encode()).hexdigest()[:16]
+
+
+def _codes(member: Any, module: str) -> Iterator[CodeType]:
+    if getattr(member, "__module__", None) != module:
+        return
+    function = getattr(member, "function", member)  # of a step or a workflow
+    code = getattr(function, "__code__", None)
+    if isinstance(code, CodeType):
+        yield code
+    elif isinstance(member, type):
+        for key in sorted(vars(member)):
+            value = vars(member)[key]
+            code = getattr(getattr(value, "__func__", value), "__code__", None)
+            if isinstance(code, CodeType):
+                yield code
+
+
+def _text(code: CodeType) -> str:
+    return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {[_constant(c) for c in code.co_consts]}"
+
+
+def _constant(value: object) -> str:
+    if isinstance(value, CodeType):
+        return _text(value)
+    if isinstance(value, frozenset):
+        return str(sorted(_constant(each) for each in value))
+    if isinstance(value, tuple):
+        return str([_constant(each) for each in value])
+    return repr(value)

@@ -1,0 +1,221 @@
+"""The request that a webhook received."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+from urllib.parse import quote, unquote
+
+from werkzeug import wrappers
+from werkzeug.datastructures import FileStorage, Headers, ImmutableMultiDict, MultiDict
+from werkzeug.exceptions import HTTPException
+
+from .. import current, duration
+from ..errors import BadRequestBody
+from .headers import FrozenHeaders, read_head, write_head
+from .response import Response
+
+_MISSING: Any = object()
+
+#: Codecs that a stranger must not choose: quadratic in the length, or Python's own escapes.
+_NO_CHARSETS = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"})
+
+
+@dataclass(frozen=True)
+class Request:
+    """
+    A request as it was received.
+
+    ``url`` and ``data`` are exactly what was sent; ``args``, ``form``, ``files``, ``headers`` and
+    ``cookies`` are Werkzeug's dictionaries, immutable.  One may be made in a test; without an ``id``
+    nobody waits for its answer.
+
+    Attributes:
+        id: Its name in the store, None when it was made by hand.
+        remote_addr: The sender's address, as the server saw it.
+        received_at: When, aware, by the database's clock.
+    """
+
+    method: str = "POST"
+    url: str = "http://localhost/"
+    headers: Headers = field(default_factory=FrozenHeaders)
+    data: bytes = b""
+    id: str | None = field(default=None, kw_only=True)
+    remote_addr: str | None = field(default=None, kw_only=True)
+    received_at: datetime | None = field(default=None, kw_only=True)
+    #: Whether it came from the store, and may be written to the log by its id alone.
+    recorded: bool = field(default=False, init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"data must be bytes, not {type(self.data).__name__}: encode it first.")
+        if self.received_at is not None:
+            duration.from_datetime(self.received_at)
+        object.__setattr__(self, "data", bytes(self.data))
+        object.__setattr__(self, "headers", FrozenHeaders(self.headers))
+
+    def __repr__(self) -> str:
+        """Without the URL, which holds the token, and the headers, which hold credentials."""
+        return f"<Request {self.id or '(no id)'} {self.method} {len(self.data)} bytes>"
+
+    @property
+    def path(self) -> str:
+        """The path of the URL, percent-decoded as in Flask."""
+        return unquote(_target(self.url)[0]) or "/"
+
+    @property
+    def content_type(self) -> str | None:
+        """The header, with its parameters."""
+        return self.headers.get("Content-Type")
+
+    @cached_property
+    def args(self) -> MultiDict[str, str]:
+        """The query string's parameters."""
+        return self._parsed().args
+
+    @cached_property
+    def cookies(self) -> ImmutableMultiDict[str, str]:
+        return self._parsed().cookies
+
+    @cached_property
+    def form(self) -> ImmutableMultiDict[str, str]:
+        """
+        The fields of a form, empty when the body is none.
+
+        Raises:
+            BadRequestBody: When it has more parts, or larger fields, than Werkzeug allows.
+        """
+        fields: ImmutableMultiDict[str, str] = self._form()[0]
+        return fields
+
+    @property
+    def files(self) -> ImmutableMultiDict[str, FileStorage]:
+        """The files of a multipart form, opened anew each time: reading one changes nothing."""
+        files: ImmutableMultiDict[str, FileStorage] = self._form()[1]
+        return files
+
+    def text(self) -> str:
+        """The body in its declared charset, else in UTF-8; what doesn't decode is replaced by U+FFFD."""
+        return self.data.decode(_charset(self._parsed().mimetype_params.get("charset", "")), "replace")
+
+    def json(self, default: Any = _MISSING) -> Any:
+        """
+        The body as JSON, whatever its content type says; a new object at each call.
+
+        Args:
+            default: What to return when the body is not JSON.
+
+        Raises:
+            BadRequestBody: When it is not, and there is no default.
+        """
+        try:
+            return json.loads(self.data)
+        except (ValueError, RecursionError) as error:
+            if default is not _MISSING:
+                return default
+            why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            raise BadRequestBody(
+                f"The body ({len(self.data)} bytes, {self.content_type or 'without a content type'}) is not JSON:"
+                f" {why}.  Pass json(default=...) to accept such requests."
+            ) from error
+
+    def respond_with(self, response: object) -> bool:
+        """
+        Answer the sender who holds the connection.  Call it in a step.
+
+        The first answer wins.  A request without an id has no sender: the response is only checked,
+        and the result is True, so that a step can be tested with a request made by hand.
+
+        Args:
+            response: A ``Response``, or what a Flask view may return.
+
+        Returns:
+            False when the request has an answer already, or this attempt was given up.
+
+        Raises:
+            NonDeterministicCall: In a workflow body.
+            TypeError, ValueError: For what cannot go on the wire; nothing is recorded.
+        """
+        current.refuse_in_workflow("request.respond_with", "call it in a step")
+        answer = Response.coerce(response).checked()
+        if self.id is None:
+            return True
+        step = current.running_step.get()
+        if step is not None:
+            return step.respond(self.id, answer)
+        return bool(current.current_engine().respond(self.id, answer))
+
+    def head_json(self) -> str:
+        """Everything but the body, as ASCII text for the store."""
+        received = None if self.received_at is None else duration.from_datetime(self.received_at)
+        return write_head(
+            id=self.id,
+            method=self.method,
+            url=self.url,
+            headers=list(self.headers),
+            remote_addr=self.remote_addr,
+            received_at=received,
+        )
+
+    @classmethod
+    def from_head(cls, head: str, body: bytes) -> Request:
+        """The request that the store holds as ``head_json`` and body."""
+        known = read_head(head, "request")
+        if known["received_at"] is not None:
+            known["received_at"] = duration.to_datetime(known["received_at"])
+        request = cls(data=body, **known)
+        object.__setattr__(request, "recorded", True)
+        return request
+
+    def _parsed(self) -> _Parsed:
+        return _Parsed(
+            {
+                "REQUEST_METHOD": self.method,
+                "QUERY_STRING": _target(self.url)[1],
+                "CONTENT_TYPE": self.content_type or "",
+                "CONTENT_LENGTH": str(len(self.data)),
+                "HTTP_COOKIE": "; ".join(self.headers.getlist("Cookie")),
+                "wsgi.input": io.BytesIO(self.data),
+            }
+        )
+
+    def _form(self) -> tuple[Any, Any]:
+        parsed = self._parsed()
+        try:
+            return parsed.form, parsed.files
+        except HTTPException as error:
+            raise BadRequestBody(
+                f"The body ({len(self.data)} bytes) is more than a form may be: {parsed.max_form_parts} parts,"
+                f" and {parsed.max_form_memory_size} bytes of fields.  Read request.data instead."
+            ) from error
+
+
+class _Parsed(wrappers.Request):
+    """Werkzeug's view of a request; its files stay in memory, where the body is already."""
+
+    def _get_file_stream(self, *_args: Any, **_kwargs: Any) -> io.BytesIO:
+        return io.BytesIO()
+
+
+def _charset(declared: str) -> str:
+    """The codec of a declared charset; UTF-8 for none, and for codecs of Python's that are no charset."""
+    try:
+        name = codecs.lookup(declared).name
+        b"".decode(name)
+    except (LookupError, ValueError):
+        return "utf-8"
+    return "utf-8" if name in _NO_CHARSETS else name
+
+
+def _target(url: str) -> tuple[str, str]:
+    """Path and query string, as sent and in ASCII.  Not ``urlsplit``, which refuses and repairs."""
+    ascii_url = re.sub(r"[^\x00-\x7f]+", lambda found: quote(found[0], errors="replace"), url)
+    before_query, _, query = ascii_url.partition("#")[0].partition("?")
+    path = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/]*", "", before_query)
+    return path, query

@@ -1,0 +1,264 @@
+"""
+The answer to a webhook's request, and what may go on the wire.
+
+``Response`` itself takes anything that has the right types; ``checked`` lets
+through what every WSGI server sends as it is (RFC 9110 §15).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import date, datetime, time
+from decimal import Decimal
+from enum import Enum
+from typing import Any, cast
+from uuid import UUID
+
+from pydantic import BaseModel
+from werkzeug import wrappers
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import HTTPException
+from werkzeug.urls import iri_to_uri
+
+from .headers import FrozenHeaders, HeadersLike, read_head, wire_headers, write_head
+
+#: The most that a body may hold, in bytes.  It is kept in the database.
+MAX_BODY = 1024 * 1024
+
+_TEXT = "text/plain; charset=utf-8"
+_HTML = "text/html; charset=utf-8"
+_WITHOUT_BODY = (204, 205, 304)
+_STATUS_LINE = re.compile(r"([0-9]{3})(?: [\x20-\x7e]*)?")
+
+
+@dataclass(frozen=True, init=False)
+class Response:
+    """
+    An answer, whole: never streamed.
+
+    Args:
+        body: bytes, or a str that goes out in UTF-8.
+        content_type: Replaces the header.  Without either, a str is ``text/plain`` and other
+            content ``application/octet-stream``.
+    """
+
+    body: bytes
+    status: int
+    headers: Headers
+
+    def __init__(
+        self,
+        body: bytes | bytearray | memoryview | str = b"",
+        status: int = 200,
+        headers: HeadersLike | None = None,
+        content_type: str | None = None,
+    ) -> None:
+        if not isinstance(body, (str, bytes, bytearray, memoryview)):
+            raise TypeError(f"A body is bytes or str, not {type(body).__name__}; Response.json() takes objects.")
+        given = Headers(cast(Any, headers))
+        if content_type is not None:
+            given["Content-Type"] = content_type
+        elif body and "Content-Type" not in given:
+            given["Content-Type"] = _TEXT if isinstance(body, str) else "application/octet-stream"
+        object.__setattr__(self, "body", _encoded(body))
+        object.__setattr__(self, "status", status)
+        object.__setattr__(self, "headers", FrozenHeaders(given))
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {self.content_type or '(no content type)'} {len(self.body)} bytes>"
+
+    @property
+    def data(self) -> bytes:
+        """The body, by Werkzeug's name."""
+        return self.body
+
+    @property
+    def content_type(self) -> str | None:
+        return self.headers.get("Content-Type")
+
+    @classmethod
+    def json(cls, obj: object, status: int = 200) -> Response:
+        """JSON text (RFC 8259: no NaN).  Dates, Decimal, UUID, Enum, dataclasses and models become plain."""
+        try:
+            text = json.dumps(obj, default=_plain, allow_nan=False, separators=(",", ":"))
+        except RecursionError:
+            raise ValueError("The response's object is nested too deeply for JSON.") from None
+        return cls(text, status, content_type="application/json")
+
+    @classmethod
+    def text(cls, text: str, status: int = 200) -> Response:
+        return cls(text, status, content_type=_TEXT)
+
+    @classmethod
+    def html(cls, html: str, status: int = 200) -> Response:
+        return cls(html, status, content_type=_HTML)
+
+    @classmethod
+    def redirect(cls, url: str, status: int = 303) -> Response:
+        """An empty redirect.  303 makes the sender GET *url*, whatever its method was (RFC 9110 §15.4.4)."""
+        if status not in (301, 302, 303, 307, 308):
+            raise ValueError(f"{status!r} does not redirect; use 303, or 307 to have the request sent again.")
+        return cls(b"", status, [("Location", iri_to_uri(url))])
+
+    @classmethod
+    def empty(cls, status: int = 204) -> Response:
+        return cls(b"", status)
+
+    @classmethod
+    def coerce(cls, value: object) -> Response:
+        """
+        What a Flask view may return, made a Response as Flask makes it.
+
+        A str, bytes or an iterator is HTML; a dict or list JSON; a tuple is ``(body, status, headers)``,
+        ``(body, status)`` or ``(body, headers)``.  Files and generators are read to their end.
+
+        Raises:
+            TypeError: For anything else.
+            ValueError: For a status that is no number, and for a body over the limit.
+        """
+        body, status, headers = _taken_apart(value)
+        answer = _from_body(body)
+        if status is not None:
+            answer = replace(answer, status=_code(status))
+        if headers:
+            merged = Headers(list(answer.headers))
+            merged.update(headers)
+            answer = replace(answer, headers=merged)
+        return answer
+
+    def checked(self) -> Response:
+        """
+        This response as it may go on the wire, the headers that are the server's left out.
+
+        Raises:
+            ValueError: For what a server would refuse, repair or send on with harm.
+        """
+        status = _code(self.status)
+        if self.body and status in _WITHOUT_BODY:
+            raise ValueError(f"A response of status {status} has no body, this one has {len(self.body)} bytes.")
+        _check_size(len(self.body))
+        return replace(self, status=status, headers=Headers(wire_headers(self.headers)))
+
+    def head_json(self) -> str:
+        """Everything but the body, as ASCII text for the store."""
+        return write_head(status=self.status, headers=list(self.headers))
+
+    @classmethod
+    def from_head(cls, head: str, body: bytes) -> Response:
+        """The response that the store holds as ``head_json`` and body."""
+        known = read_head(head, "response")
+        return cls(body, known["status"], known["headers"])
+
+
+def problem(
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    request_id: str | None = None,
+    headers: Iterable[tuple[str, str]] = (),
+) -> Response:
+    """
+    An error as problem details (RFC 9457), which nobody may store.
+
+    Args:
+        code: A stable word for programs, e.g. ``webhook-closed``; "" for none.
+    """
+    document: dict[str, object] = {
+        "type": f"urn:durable:problem:{code}" if code else "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail,
+    }
+    if code:
+        document["code"] = code
+    if request_id is not None:
+        document["request_id"] = request_id
+    private = [("Cache-Control", "no-store"), ("Referrer-Policy", "no-referrer")]
+    text = json.dumps(document, separators=(",", ":"))
+    return Response(text, status, [*private, *headers], "application/problem+json")
+
+
+def _taken_apart(value: object) -> tuple[object, Any, Any]:
+    """Body, status and headers of a view's return value, by Flask's rules (``Flask.make_response``)."""
+    if not isinstance(value, tuple):
+        return value, None, None
+    if len(value) == 3:
+        return value
+    if len(value) == 2 and isinstance(value[1], (Headers, dict, tuple, list)):
+        return value[0], None, value[1]
+    if len(value) == 2:
+        return value[0], value[1], None
+    raise TypeError(
+        f"A tuple of {len(value)} is no response: use (body, status, headers), (body, status) or (body, headers)."
+    )
+
+
+def _from_body(body: object) -> Response:
+    if isinstance(body, Response):
+        return body
+    if isinstance(body, HTTPException):
+        body = body.get_response()
+    if isinstance(body, wrappers.Response):
+        with closing(body):
+            return Response(_read(body.iter_encoded()), body.status_code, body.headers)
+    if isinstance(body, (dict, list)):
+        return Response.json(body)
+    if isinstance(body, (str, bytes, bytearray)):
+        return Response(body, content_type=_HTML)
+    if isinstance(body, Iterator):
+        with closing(cast(Any, body)) if hasattr(body, "close") else nullcontext():
+            return Response(_read(body), content_type=_HTML)
+    raise TypeError(
+        f"{type(body).__name__} is no response: use a Response, or what a Flask view may return"
+        " (dict, list, str, bytes, a tuple of body, status and headers, a Flask response)."
+    )
+
+
+def _read(pieces: Iterable[str | bytes]) -> bytes:
+    """A body that comes in pieces; refused as soon as it is too large, since a generator may never end."""
+    body = bytearray()
+    for piece in pieces:
+        body += _encoded(piece)
+        _check_size(len(body))
+    return bytes(body)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BODY:
+        raise ValueError(
+            f"The response's body has {size} bytes or more, it may have {MAX_BODY}:"
+            " redirect to where the content is, or answer in parts."
+        )
+
+
+def _encoded(body: str | bytes | bytearray | memoryview) -> bytes:
+    return body.encode() if isinstance(body, str) else bytes(body)
+
+
+def _code(status: object) -> int:
+    """The status as a number; a str as Flask takes it, ``"404 NOT FOUND"``."""
+    line = _STATUS_LINE.fullmatch(status) if isinstance(status, str) else None
+    code = int(line[1]) if line else status
+    if isinstance(code, bool) or not isinstance(code, int) or not 200 <= code <= 599:
+        raise ValueError(f"{status!r} is not a final HTTP status: use an int from 200 to 599.")
+    return int(code)
+
+
+def _plain(value: object) -> object:
+    """What ``json.dumps`` doesn't know, as Flask's own JSON shows it; dates in ISO 8601."""
+    if isinstance(value, (date, datetime, time)):
+        return value.isoformat()
+    if isinstance(value, (Decimal, UUID)):
+        return str(value)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in fields(value)}
+    raise TypeError(f"A {type(value).__name__} has no JSON form: make it a dict, list, str or number first.")

@@ -1,0 +1,1 @@
+"""The example application's Celery side: the app, and one file per workflow."""
