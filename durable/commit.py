@@ -37,8 +37,8 @@ class Aftermath:
 
     steps: list[StepRow] = field(default_factory=list)
     waits: list[WaitRow] = field(default_factory=list)
-    #: Other runs to drive: (run id, queue, priority).
-    drives: list[tuple[str, str | None, int | None]] = field(default_factory=list)
+    #: Other runs that have news now: children and parents.
+    drives: list[str] = field(default_factory=list)
     #: Whom to tell of answers: (process, request id).
     hints: list[tuple[str, str]] = field(default_factory=list)
 
@@ -73,9 +73,10 @@ def _write(engine: Engine, tx: Connection, decision: Decision, after: Aftermath)
         return
     _fence(engine, tx, decision)
     _withdraw(tx, decision)
+    _cancel_children(engine, tx, decision, after, now)
     _hooks(tx, decision, now)
     if decision.outcome is not None and not decision.run.ended:
-        _end(tx, decision, after, now)
+        _end(engine, tx, decision, after, now)
     log.append(tx, decision.run.id, decision.events)
     log.drained(tx, decision.run.id, decision.drained)
     _create(engine, tx, decision, after, now)
@@ -129,6 +130,10 @@ def _create(engine: Engine, tx: Connection, decision: Decision, after: Aftermath
     run = decision.run
     if decision.outcome is not None and decision.outcome.status == "cancelled":
         return
+    for command in decision.commands:
+        if isinstance(command, commands.CreateChild):
+            _create_child(engine, tx, run, command, now)
+            after.drives.append(command.run_id)
     new_steps = [c for c in decision.commands if isinstance(c, commands.CreateStep)]
     new_waits = [c for c in decision.commands if isinstance(c, commands.CreateWait)]
     steps.create(
@@ -150,7 +155,66 @@ def _create(engine: Engine, tx: Connection, decision: Decision, after: Aftermath
     after.waits += [WaitRow(run.id, c.op_id, c.due_at, run.queue, run.priority) for c in new_waits]
 
 
-def _end(tx: Connection, decision: Decision, after: Aftermath, now: int) -> None:
+def _create_child(engine: Engine, tx: Connection, run: Run, command: commands.CreateChild, now: int) -> None:
+    workflow = registry.workflows.get(command.name)
+    child = Run(
+        id=command.run_id,
+        name=command.name,
+        status="pending",
+        turn=0,
+        seq=0,
+        last_at=now,
+        queue=None if workflow is None else workflow.options.get("queue"),
+        priority=run.priority if workflow is None else workflow.options.get("priority", run.priority),
+        digest=command.digest,
+        idempotency_key=None,
+        code_version=None if workflow is None else engine.code_version(workflow),
+        python_version=None,
+        parent_run_id=run.id,
+        parent_op_id=command.op_id,
+        not_before=None,
+        blocked=None,
+        blocked_version=None,
+        created_at=now,
+        started_at=None,
+        completed_at=None,
+    )
+    runs.create(tx, child)
+    created = events.RunCreated(at=now, name=command.name, args=command.args)
+    log.post(tx, child.id, created, send_at=now + engine.settings.resend_after)
+
+
+def _tell_parent(engine: Engine, tx: Connection, ended: events.Event, run: Run, after: Aftermath) -> None:
+    """A child's end is news for the run that awaits it."""
+    if run.parent_run_id is None or run.parent_op_id is None:
+        return
+    at, op_id = ended.at, run.parent_op_id
+    news: events.Event
+    match ended:
+        case events.RunCompleted(result=result):
+            news = events.ChildCompleted(at=at, op_id=op_id, result=result)
+        case events.RunFailed(error=error):
+            news = events.ChildFailed(at=at, op_id=op_id, error=error)
+        case events.RunCancelled(reason=reason):
+            news = events.ChildCancelled(at=at, op_id=op_id, reason=reason)
+        case _:
+            raise AssertionError(f"{ended.kind} does not end a run")
+    log.post(tx, run.parent_run_id, news, send_at=at + engine.settings.resend_after)
+    after.drives.append(run.parent_run_id)
+
+
+def _cancel_children(engine: Engine, tx: Connection, decision: Decision, after: Aftermath, now: int) -> None:
+    """A child that nobody awaits any more is cancelled with the call."""
+    for command in decision.commands:
+        if isinstance(command, commands.Withdraw) and command.kind == "child":
+            created = log.creation(tx, decision.run.id, command.op_id)
+            assert isinstance(created, events.ChildCreated)
+            news = events.RunCancelRequested(at=now, reason="the run that awaited it gave it up")
+            log.post(tx, created.run_id, news, send_at=now + engine.settings.resend_after)
+            after.drives.append(created.run_id)
+
+
+def _end(engine: Engine, tx: Connection, decision: Decision, after: Aftermath, now: int) -> None:
     """Close all doors, take in what came through them meanwhile, and answer who still waits."""
     assert decision.outcome is not None
     run, outcome = decision.run, decision.outcome
@@ -159,7 +223,8 @@ def _end(tx: Connection, decision: Decision, after: Aftermath, now: int) -> None
     waits.withdraw(tx, run.id)
     if outcome.status == "cancelled":
         _drop_pending_steps(tx, decision)
-    decision.add(_ended(decision, now))
+    ended = decision.add(_ended(decision, now))
+    _tell_parent(engine, tx, ended, run, after)
     runs.ended(tx, run.id, seq=decision.placing.seq, at=decision.placing.at)
     _answer_all(tx, decision, after, now)
 

@@ -13,6 +13,7 @@ import logging
 from . import registry
 from .commit import Aftermath, Overtaken, commit, current_code_version
 from .engine import Engine
+from .store import runs
 from .turn import View, decide, read
 
 #: How often a turn that was overtaken thinks again before it leaves the run to the next drive.
@@ -70,8 +71,16 @@ def send(engine: Engine, after: Aftermath) -> None:
     for wait in after.waits:
         if not engine.dispatch.wait(wait) and engine.on_due is not None:
             engine.on_due(wait.due_at)
-    for run_id, queue, priority in after.drives:
-        engine.dispatch.drive(run_id, queue, priority)
+    for run_id in after.drives:
+        send_drive(engine, run_id)
+
+
+def send_drive(engine: Engine, run_id: str) -> None:
+    """Send a turn to the queue of the run."""
+    with engine.store.read() as tx:
+        run = runs.find(tx, run_id)
+    if run is not None:
+        engine.dispatch.drive(run.id, run.queue, run.priority)
 
 
 def _waits_for_other_code(engine: Engine, view: View) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 
 from . import codec, duration, events
 from .current import refuse_in_workflow
+from .drive import send_drive
 from .engine import Engine
 from .errors import HookClosed, HookNotFound
 from .http import Request, Response
@@ -103,7 +104,7 @@ def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None) -
         if time.monotonic() >= deadline:
             raise HookNotFound(token)
         time.sleep(_LOOK_AGAIN_SECS)
-    _drive(engine, hook.run_id)
+    send_drive(engine, hook.run_id)
     return hook.run_id
 
 
@@ -115,13 +116,6 @@ def _deliver(engine: Engine, token: str, text: str) -> HookRow | None:
             news = events.HookReceived(at=now, op_id=hook.op_id, payload=text)
             log.post(tx, hook.run_id, news, send_at=now + engine.settings.resend_after)
         return hook
-
-
-def _drive(engine: Engine, run_id: str) -> None:
-    with engine.store.read() as tx:
-        run = runs.find(tx, run_id)
-    if run is not None:
-        engine.dispatch.drive(run_id, run.queue, run.priority)
 
 
 def get_hook(engine: Engine, token: str) -> HookInfo:

@@ -13,6 +13,7 @@ import json
 import logging
 
 from . import steps as attempts
+from .drive import send_drive
 from .engine import Engine
 from .processes import Identity, identify, is_gone
 from .store import log as run_log
@@ -114,10 +115,7 @@ def _give_up(engine: Engine, held: steps.Held) -> None:
     if row is not None:
         engine.dispatch.step(row)
         return
-    with engine.store.read() as tx:
-        run = runs.find(tx, held.run_id)
-    if run is not None:
-        engine.dispatch.drive(run.id, run.queue, run.priority)
+    send_drive(engine, held.run_id)
 
 
 def release_forgotten(engine: Engine) -> None:

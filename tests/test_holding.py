@@ -44,6 +44,12 @@ class Table:
         return {key: self.rows[key] for key in request_ids if key in self.rows}
 
 
+@pytest.fixture(autouse=True)
+def slow_is_a_quarter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happens every second happens four times as often, so that the tests don't take as long."""
+    monkeypatch.setattr(holding, "SLOW_SECS", 0.25)
+
+
 @pytest.fixture
 def table() -> Table:
     return Table()
@@ -51,7 +57,7 @@ def table() -> Table:
 
 @pytest.fixture
 def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(20) as pool:
+    with ThreadPoolExecutor(8) as pool:
         yield pool
 
 
@@ -96,12 +102,12 @@ def test_a_hint_brings_the_answer_at_once(table, threads):
     hub.close(waiter)
 
 
-def test_a_hint_asks_for_its_own_request_only(table, threads):
+def test_a_hint_asks_for_its_own_request_only(table):
     """A burst of hints doesn't ask for everybody's answer each time."""
     inbox = Inbox()
     hub = make_hub(table, inbox)
     waiters = [open_place(hub, name) for name in "abc"]
-    assert wait_until(lambda: len(table.asked) >= 1)
+    assert wait_until(lambda: set("abc") in table.asked)
     table.asked.clear()
 
     inbox.receive("b")
@@ -113,7 +119,7 @@ def test_a_hint_asks_for_its_own_request_only(table, threads):
         hub.close(waiter)
 
 
-def test_a_lost_hint_costs_a_second(table, threads):
+def test_a_lost_hint_costs_one_poll(table, threads):
     """Without the hint the poll finds the answer."""
     hub = make_hub(table, Inbox())
     waiter = open_place(hub, "a")
@@ -174,7 +180,7 @@ def test_a_full_house_takes_no_more(table):
 
 
 def test_a_client_that_left_frees_the_thread(table, threads):
-    """The wait ends about a second after the client has gone."""
+    """The wait ends with the next look at the clients, which is once a second."""
     gone = threading.Event()
     hub = make_hub(table, Inbox())
     waiter = open_place(hub, "a", gone.is_set)

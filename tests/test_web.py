@@ -1,0 +1,609 @@
+"""The blueprint, with a real engine on SQLite, Celery in eager mode, and Flask's test client."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import flask
+import pytest
+import sqlalchemy as sa
+from celery import Celery
+from sqlalchemy.orm import scoped_session, sessionmaker
+from werkzeug.test import TestResponse
+
+from durable import (
+    Durable,
+    Request,
+    Response,
+    Run,
+    create_hook,
+    create_webhook,
+    current,
+    housekeeping,
+    step,
+    workflow,
+)
+from durable.errors import SchemaOutOfDate
+from durable.web import MaskTokens, create_blueprint, drain, receiving
+from durable.web.reading import PATH
+
+BYTES = bytes(range(256))
+EXACT = Response(
+    BYTES,
+    201,
+    [
+        ("Content-Type", "application/x-own"),
+        ("Set-Cookie", "a=1"),
+        ("Set-Cookie", "b=2"),
+        ("X-Name", "caf\xe9"),
+        ("Location", "relative/%7e?q=a b"),
+    ],
+)
+
+MODES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "static": {"respond_with": EXACT},
+    "manual": {"respond_with": "manual"},
+    "brief": {"respond_with": "manual", "timeout": "100ms"},
+    "busy": {"respond_with": "manual", "timeout": 0, "on_timeout": Response(b"later", 503)},
+    "put": {"methods": ("PUT", "GET")},
+    "small": {"max_body": 10},
+}
+
+
+@step
+def take(request: Request) -> dict[str, Any]:
+    if request.headers.get("X-Do") == "answer":
+        request.respond_with(Response(request.data, 201, content_type="application/x-echo"))
+    return {"url": request.url, "data": request.data, "headers": list(request.headers)}
+
+
+@workflow
+async def listening(mode: str) -> list[Any]:
+    taken = []
+    async for request in create_webhook(**MODES[mode]):
+        taken.append(await take(request))
+        if request.headers.get("X-Last"):
+            break
+    return taken
+
+
+@workflow
+async def hooked(token: str) -> Any:
+    return await create_hook(token=token)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Durable]:
+    celery = Celery("test_web", broker="memory://")
+    celery.conf.task_always_eager = True
+    made = Durable(celery, database_url=f"sqlite:///{tmp_path}/durable.db", public_url="https://hooks.test/base")
+    yield made
+    housekeeping.end(made)
+    made.close()
+    current.forget(made)
+
+
+@pytest.fixture
+def app(engine: Durable) -> flask.Flask:
+    return make_app(engine)
+
+
+def make_app(engine: Durable) -> flask.Flask:
+    app = flask.Flask("test_web_app")
+    app.register_blueprint(create_blueprint(engine, url_prefix="/base"))
+    return app
+
+
+@dataclass
+class Webhook:
+    """A webhook that a run listens on, and a client that posts to it."""
+
+    run: Run[Any]
+    token: str
+    client: Any
+
+    @property
+    def path(self) -> str:
+        return f"/base{PATH}{self.token}"
+
+    def post(self, data: bytes = b"", **headers: str) -> TestResponse:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.client.post(self.path, data=data, headers=named)
+
+    def received(self) -> int:
+        return len([event for event in self.run.events() if event.kind == "hook_received"])
+
+
+@pytest.fixture
+def listen(engine: Durable, app: flask.Flask) -> Callable[[str], Webhook]:
+    """Starts a run that listens in one of the MODES."""
+
+    def start(mode: str) -> Webhook:
+        run = engine.start(listening, mode)
+        (hook,) = run.hooks()
+        return Webhook(run, hook["token"], app.test_client())
+
+    return start
+
+
+def assert_problem(response: TestResponse, status: int) -> None:
+    """An error as api.md has them: problem details, not stored, no HTML."""
+    assert (response.status_code, response.content_type) == (status, "application/problem+json")
+    assert response.json["status"] == status
+    assert {"type", "title", "detail"} <= set(response.json)
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["Referrer-Policy"] == "no-referrer"
+
+
+# How it answers.
+
+
+def test_default_mode_answers_202_with_nothing(listen):
+    """The request is recorded and the sender told so, with an empty body and no content type."""
+    webhook = listen("default")
+
+    response = webhook.post(b"hello")
+
+    assert (response.status_code, response.data) == (202, b"")
+    assert "Content-Type" not in response.headers
+    assert webhook.received() == 1
+
+
+def test_static_mode_answers_exactly_what_was_given(listen):
+    """Bytes, both cookies, latin-1 and a relative Location go out as they are."""
+    response = listen("static").post(b"")
+
+    assert (response.status_code, response.data) == (201, BYTES)
+    sent = [(name, value) for name, value in response.headers if name != "Content-Length"]
+    assert sent == list(EXACT.headers)
+
+
+def test_manual_mode_answers_what_the_step_says(listen):
+    """The step's response goes out on the connection that brought the request."""
+    response = listen("manual").post(BYTES, X_Do="answer")
+
+    assert (response.status_code, response.data) == (201, BYTES)
+    assert response.headers["Content-Type"] == "application/x-echo"
+
+
+def test_the_workflow_sees_the_request_as_it_was_sent(listen, engine):
+    """URL, bytes and repeated headers reach the step unchanged."""
+    webhook = listen("default")
+
+    webhook.client.post(
+        webhook.path + "?q=%20a&q=b%2F", data=BYTES, headers=[("X-Twice", "1"), ("X-Twice", "2"), ("X-Last", "1")]
+    )
+
+    (seen,) = webhook.run.result(timeout=5)
+    assert seen["data"] == BYTES
+    assert seen["url"] == f"http://localhost{webhook.path}?q=%20a&q=b%2F"
+    assert ",".join(value for name, value in seen["headers"] if name == "X-Twice") in ("1,2", "1, 2")
+
+
+def test_a_taken_request_without_an_answer_is_500_at_the_runs_end(listen):
+    """A sender is not left hanging when the run forgets it."""
+    response = listen("manual").post(b"", X_Last="1")
+
+    assert_problem(response, 500)
+    assert response.json["code"] == "webhook-response-not-sent"
+
+
+def test_a_cancelled_run_answers_503(listen):
+    """Whoever is held when the run is cancelled hears at once that it is our doing."""
+    webhook = listen("manual")
+    with ThreadPoolExecutor(1) as threads:
+        held = threads.submit(webhook.post, b"")
+        while webhook.received() == 0:
+            pass
+        webhook.run.cancel()
+
+        assert_problem(held.result(timeout=5), 503)
+
+
+# When there is no answer in time.
+
+
+def test_a_hold_that_times_out_says_where_to_ask(listen):
+    """202, the request's id, and an absolute Location below public_url."""
+    webhook = listen("brief")
+
+    response = webhook.post(b"")
+
+    assert response.status_code == 202
+    assert response.json == {"request_id": response.json["request_id"], "status": "pending"}
+    where = f"https://hooks.test/base{PATH}{webhook.token}/requests/{response.json['request_id']}"
+    assert response.headers["Location"] == where
+    assert webhook.received() == 1
+
+
+def test_a_poll_is_202_until_it_is_what_a_held_connection_would_have_got(listen, engine):
+    """The late answer is exact, and marked as recorded."""
+    pending = listen("brief").post(b"")
+    path = pending.headers["Location"].removeprefix("https://hooks.test")
+    client = pending.request and flask.Flask.test_client(make_app(engine))
+
+    assert client.get(path).status_code == 202
+    assert client.get(path).json["status"] == "pending"
+    assert engine.respond(pending.json["request_id"], EXACT.checked())
+    answer = client.get(path)
+
+    assert (answer.status_code, answer.data) == (201, BYTES)
+    assert answer.headers.getlist("Set-Cookie") == ["a=1", "b=2"]
+    assert answer.headers["Durable-Recorded"] == "true"
+
+
+def test_a_poll_needs_both_the_token_and_the_id(listen):
+    """An id is worth nothing at another webhook, and an invented one is unknown."""
+    one, other = listen("brief"), listen("brief")
+    request_id = one.post(b"").json["request_id"]
+
+    assert_problem(one.client.get(f"{other.path}/requests/{request_id}"), 404)
+    assert_problem(one.client.get(f"{one.path}/requests/{'x' * 24}"), 404)
+    assert_problem(one.client.get(f"{one.path}/requests/{request_id}/"), 404)
+
+
+def test_a_poll_is_a_get(listen):
+    """Other methods are refused, and deliver nothing."""
+    webhook = listen("brief")
+    request_id = webhook.post(b"").json["request_id"]
+
+    response = webhook.client.post(f"{webhook.path}/requests/{request_id}")
+
+    assert_problem(response, 405)
+    assert response.headers["Allow"] == "GET"
+    assert webhook.received() == 1
+
+
+def test_on_timeout_is_answered_instead(listen):
+    """The webhook's own timeout answer goes out; the request is recorded all the same."""
+    webhook = listen("busy")
+
+    response = webhook.post(b"")
+
+    assert (response.status_code, response.data) == (503, b"later")
+    assert webhook.received() == 1
+
+
+def test_a_process_that_holds_nothing_says_so_once(listen, engine, caplog):
+    """Under a one-request server a manual webhook is 202 at once, and the log says why, once."""
+    webhook = listen("manual")
+
+    answers = [
+        webhook.client.post(webhook.path, environ_overrides={"SERVER_SOFTWARE": "one-at-a-time"}) for _ in "ab"
+    ]
+
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert all(answer.json["status"] == "pending" for answer in answers)
+    assert webhook.received() == 2
+    assert caplog.text.count("--worker-class gthread") == 1
+
+
+def test_an_answer_that_is_there_already_is_given_without_holding(listen):
+    """What an eager or very fast worker has answered need not be polled for."""
+    webhook = listen("manual")
+
+    answer = webhook.client.post(
+        webhook.path, data=b"x", headers={"X-Do": "answer"}, environ_overrides={"SERVER_SOFTWARE": "one"}
+    )
+
+    assert (answer.status_code, answer.data) == (201, b"x")
+
+
+def test_drain_ends_a_hold(listen, engine):
+    """drain(engine) gives every held connection its timeout answer at once."""
+    webhook = listen("manual")
+    with ThreadPoolExecutor(1) as threads:
+        held = threads.submit(webhook.post, b"")
+        while webhook.received() == 0:
+            pass
+        drain(engine)
+
+        assert held.result(timeout=5).json["status"] == "pending"
+
+
+def test_a_hold_gives_the_applications_connection_back(listen, app, tmp_path):
+    """What Flask-SQLAlchemy's session used before the view is not kept while a webhook is held."""
+    database = sa.create_engine(f"sqlite:///{tmp_path}/app.db", poolclass=sa.QueuePool)
+    session = scoped_session(sessionmaker(database))
+    app.extensions["sqlalchemy"] = SimpleNamespace(session=session)
+    in_use: list[int] = []
+    app.before_request(lambda: session.execute(sa.text("SELECT 1")) and None)
+
+    @app.after_request
+    def note(response: flask.Response) -> flask.Response:
+        in_use.append(database.pool.checkedout())
+        return response
+
+    listen("brief").post(b"")
+
+    assert in_use == [0]
+    session.remove()
+    database.dispose()
+
+
+# What it refuses.
+
+
+BAD_TOKENS = [
+    "",
+    "/",
+    "short",
+    "x" * 43,
+    "x" * 5000,
+    "x" * 43 + "/",
+    "x" * 43 + "\n",
+    "x" * 43 + "\0",
+    "a/b" * 20,
+    "/" + "x" * 43,
+    "../" * 10,
+    "'; DROP TABLE durable_runs; --",
+    "\N{PILE OF POO}" * 22,
+    "x" * 43 + "/requests/",
+    "x" * 43 + "/requests/" + "y" * 24,
+    "x" * 43 + "//requests/" + "y" * 24,
+]
+
+
+@pytest.mark.parametrize("token", BAD_TOKENS, ids=lambda token: ascii(token)[:20])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_unknown_and_malformed_tokens_are_404(app, token, method):
+    """Any shape: problem details, never Flask's page, a redirect or a 500; the token isn't echoed."""
+    response = app.test_client().open("/base" + PATH + token, method=method)
+
+    assert_problem(response, 404)
+    assert len(token) < 5 or token not in response.text
+
+
+@pytest.mark.parametrize("encoded", ["%00" * 30, "x%2Fy", "%", "%zz", "%ff%fe", "%0A", "x" * 43 + "%0a"])
+def test_percent_encoded_tokens_are_404(app, encoded):
+    """What a server decodes into the path is no token either."""
+    assert_problem(app.test_client().post("/base" + PATH + encoded), 404)
+
+
+def test_a_plain_hooks_token_is_404(app, engine):
+    """Only webhooks have an address."""
+    engine.start(hooked, "plain-hook-token-of-36-characters----")
+
+    assert_problem(app.test_client().post(f"/base{PATH}plain-hook-token-of-36-characters----"), 404)
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "FROB"])
+def test_a_method_that_is_not_enabled_is_405(listen, method):
+    """POST by default; Allow names what is enabled, and nothing is delivered."""
+    webhook = listen("default")
+
+    response = webhook.client.open(webhook.path, method=method)
+
+    assert (response.status_code, response.headers["Allow"]) == (405, "POST")
+    if method != "HEAD":
+        assert_problem(response, 405)
+    assert webhook.received() == 0
+
+
+def test_methods_can_be_enabled_but_head_and_options_never_deliver(listen):
+    """A webhook takes the methods it names, and no others."""
+    webhook = listen("put")
+
+    statuses = {
+        method: webhook.client.open(webhook.path, method=method).status_code
+        for method in ("PUT", "GET", "POST", "HEAD", "OPTIONS")
+    }
+
+    assert statuses == {"PUT": 202, "GET": 202, "POST": 405, "HEAD": 405, "OPTIONS": 405}
+    assert webhook.received() == 2
+
+
+def test_a_closed_webhook_is_410(listen):
+    """After the loop was left, whatever the method."""
+    webhook = listen("default")
+    webhook.post(b"", X_Last="1")
+
+    assert_problem(webhook.post(b""), 410)
+    assert_problem(webhook.client.get(webhook.path), 410)
+
+
+def test_one_byte_over_the_limit_is_413(listen):
+    """The webhook's own limit, else 1 MiB; at the limit a body is taken."""
+    small, default = listen("small"), listen("default")
+
+    assert [small.post(b"x" * 10).status_code, default.post(b"x" * 2**20).status_code] == [202, 202]
+    assert_problem(small.post(b"x" * 11), 413)
+    assert_problem(default.post(b"x" * (2**20 + 1)), 413)
+    assert [small.received(), default.received()] == [1, 1]
+
+
+def test_a_chunked_body_that_the_server_cannot_deliver_is_411(listen):
+    """Rather than an event with an empty body."""
+    webhook = listen("default")
+
+    response = webhook.client.post(
+        webhook.path,
+        environ_overrides={"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": ""},
+    )
+
+    assert_problem(response, 411)
+    assert webhook.received() == 0
+
+
+def test_a_short_body_is_400(listen):
+    """A sender that hung up in the body has sent nothing."""
+    webhook = listen("default")
+
+    response = webhook.client.post(webhook.path, data=b"abc", environ_overrides={"CONTENT_LENGTH": "10"})
+
+    assert_problem(response, 400)
+    assert webhook.received() == 0
+
+
+# Our own trouble.
+
+
+def test_an_unreachable_database_is_503(tmp_path, caplog):
+    """The sender is asked to come again; the application starts all the same."""
+    celery = Celery("test_web_down", broker="memory://")
+    down = Durable(celery, database_url=f"sqlite:///{tmp_path}/no/such/folder/durable.db")
+    (tmp_path / "no").write_text("a file where a folder should be")
+    client = make_app(down).test_client()
+
+    response = client.post(f"/base{PATH}{'x' * 43}")
+
+    assert_problem(response, 503)
+    assert response.headers["Retry-After"] == "2"
+    assert "unreachable" in caplog.text
+    down.close()
+    current.forget(down)
+
+
+class Outdated(Durable):
+    """An engine whose database has the schema of a release before; SQLite would migrate itself."""
+
+    def check_schema(self) -> None:
+        raise SchemaOutOfDate("0000", "0001")
+
+
+def test_an_old_schema_stops_the_web_process(tmp_path):
+    """Registering the blueprint raises, naming the command that helps."""
+    outdated = Outdated(Celery("test_web_old", broker="memory://"), database_url=f"sqlite:///{tmp_path}/a.db")
+
+    with pytest.raises(SchemaOutOfDate, match="durable migrate"):
+        make_app(outdated)
+
+    current.forget(outdated)
+
+
+def test_a_bug_is_500_and_shows_nothing(listen, caplog, monkeypatch):
+    """An unexpected error is logged with its traceback, without the token, and told to nobody else."""
+    webhook = listen("default")
+
+    def broken(*_: object) -> None:
+        raise RuntimeError(f"SELECT … {webhook.token}")
+
+    monkeypatch.setattr(receiving.hooks, "find_webhook", broken)
+    response = webhook.post(b"")
+
+    assert_problem(response, 500)
+    assert "RuntimeError" in caplog.text
+    assert webhook.token not in caplog.text
+    assert "RuntimeError" not in response.text
+
+
+# Logs.
+
+
+def test_no_token_reaches_a_log(listen, caplog):
+    """Whatever a request comes to, no record of any logger, at any level, holds the token."""
+    caplog.set_level(logging.DEBUG)
+    webhook = listen("brief")
+
+    webhook.post(b"")
+    webhook.client.get(webhook.path)
+    webhook.client.get(f"{webhook.path}/requests/{'x' * 24}")
+    webhook.post(b"", X_Last="1")
+    webhook.post(b"")
+
+    assert webhook.token not in caplog.text
+
+
+TOKEN = "Zt5yQ2x_bN-7" * 3
+LINE = f"POST /base/.well-known/workflow/v1/webhook/{TOKEN}?a=1 HTTP/1.1"
+
+
+class Atoms(dict[str, str]):
+    """As gunicorn's: unknown atoms read as "-"."""
+
+    def __missing__(self, name: str) -> str:
+        return "-"
+
+
+@pytest.mark.parametrize(
+    ("message", "args"),
+    [
+        ('%(h)s "%(r)s" %({referer}i)s', (Atoms(h="1.2.3.4", r=LINE),)),
+        ('%s - - "%s" %s', ("1.2.3.4", LINE, 202)),
+        (LINE, None),
+        (LINE.replace("/webhook/", "/webhook%2f"), None),
+        (LINE.replace("?a=1", "/requests/abc"), None),
+    ],
+)
+def test_masked_in_access_logs(message, args):
+    """gunicorn's atoms, positional arguments and finished lines alike; the rest of the line stays."""
+    record = logging.LogRecord("access", logging.INFO, __file__, 1, message, args, None)
+
+    assert MaskTokens().filter(record)
+
+    assert TOKEN not in record.getMessage()
+    assert "v1/webhook" in record.getMessage()
+    assert "HTTP/1.1" in record.getMessage()
+
+
+def test_registering_masks_the_loggers_that_log_paths(app):
+    """gunicorn's, werkzeug's and the application's own logger have the filter, once each."""
+    make_app_again = create_blueprint  # registering twice must not add it twice
+
+    assert callable(make_app_again)
+    for name in ("gunicorn.access", "gunicorn.error", "werkzeug", app.name):
+        filters = [f for f in logging.getLogger(name).filters if isinstance(f, MaskTokens)]
+        assert len(filters) == 1
+
+
+# Manners.
+
+
+def test_the_blueprint_is_named_durable(app):
+    """Applications exempt ``durable.*`` from their own checks by that name."""
+    with app.test_request_context():
+        assert flask.url_for("durable.webhook", token="abc") == f"/base{PATH}abc"
+    assert "durable" in app.blueprints
+
+
+def test_the_application_sees_our_endpoint(listen, app):
+    """A before_request of the application can tell our requests from its own."""
+    seen: list[tuple[str | None, str | None]] = []
+    app.before_request(lambda: seen.append((flask.request.endpoint, flask.request.blueprint)))
+
+    listen("default").post(b"")
+
+    assert seen == [("durable.webhook", "durable")]
+
+
+def test_csrf_protection_lets_webhooks_through(listen, app):
+    """With Flask-WTF's CSRFProtect, made before or after the blueprint, senders need no token."""
+    csrf = pytest.importorskip("flask_wtf.csrf", reason="Flask-WTF is not installed")
+    app.secret_key = "secret"
+    app.add_url_rule("/form", "form", lambda: "ok", methods=["POST"])
+    csrf.CSRFProtect(app)
+    webhook = listen("default")
+
+    assert webhook.client.post("/form").status_code == 400
+    assert webhook.post(b"").status_code == 202
+
+
+def test_paths_next_to_ours_are_the_applications(app):
+    """Only what is below the webhook's path is ours; a merged slash doesn't redirect to it."""
+    client = app.test_client()
+
+    assert client.get("/base/.well-known/workflow/v1/other").content_type.startswith("text/html")
+    assert client.post("/base//.well-known/workflow/v1/webhook/" + "x" * 43).status_code == 404
+
+
+def test_location_is_relative_without_a_public_url():
+    """The Host header is never trusted for an address."""
+    receiver = receiving.Receiver(SimpleNamespace(settings=SimpleNamespace(public_url=None)))
+    app = flask.Flask(__name__)
+
+    with app.test_request_context(f"/base{PATH}tok", headers={"Host": "evil.test"}):
+        assert receiver._location("tok", "id") == f"/base{PATH}tok/requests/id"
+
+
+def test_request_ids_cannot_be_guessed():
+    """At least 128 random bits, in characters that a URL takes as they are."""
+    assert re.fullmatch(r"[A-Za-z0-9_-]{24}", receiving._new_id())
+    assert receiving._new_id() != receiving._new_id()
