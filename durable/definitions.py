@@ -33,12 +33,13 @@ class Definition(Generic[P, R]):
     """What steps and workflows share: a function, its name, and where it was written."""
 
     noun = ""
+    __name__: str
 
     def __init__(self, function: Callable[P, Any], name: str | None) -> None:
         self.function: FunctionType = _function(function, self.noun)
         self.name = name or f"{_module_name(self.function)}.{self.function.__qualname__}"
         self.signature = inspect.signature(self.function)
-        functools.update_wrapper(self, self.function)
+        functools.update_wrapper(self, self.function)  # type: ignore[arg-type]
 
     @property
     def place(self) -> str:

@@ -28,20 +28,22 @@ import asyncio
 import collections
 import contextlib
 import contextvars
-import ctypes
 import gc
 import itertools
 import logging
 import sys
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from . import shims
-from .commands import Command, CreateWait, Withdraw
-from .errors import NonDeterminismError, NonDeterministicCall
+from .commands import Command, CreateWait
 from .events import ROOT
-from .operations import Create, Created, Identity, calling_line, describe, identity, waiting_line
+from .futures import OpFuture, OrdinalFuture, OrdinalTask, Parked, Timer
+from .ledger import Ledger
+from .operations import Create, waiting_line
+from .parking import close, close_generator
+from .refused import REFUSED, refusal
 
 T = TypeVar("T")
 
@@ -51,68 +53,6 @@ MICRO = 1_000_000
 
 #: Durable calls that a closing workflow is refused before it is left to wait for ever instead.
 REFUSALS = 8
-#: How often a coroutine is closed that awaits something whenever it is closed.
-CLOSINGS = 16
-
-
-class Parked(BaseException):
-    """Raised by durable calls while a workflow is being put away, or has diverged from its log."""
-
-
-class Timer(asyncio.TimerHandle):
-    """A timer of asyncio's own (``sleep``, ``timeout``), which is a durable wait."""
-
-    __slots__ = ("op_id",)
-    op_id: str | None
-
-
-class OrdinalFuture(asyncio.Future[Any]):
-    """A future that hashes by its ordinal, so that sets of them iterate alike everywhere."""
-
-    def __init__(self, *, loop: DurableLoop) -> None:
-        self.ordinal = next(loop.ordinals)  # before super(), which may hash us
-        #: When it was resolved, in the loop's count of such moments; None: not yet, or not known.
-        self.settled: int | None = None
-        super().__init__(loop=loop)
-
-    def __hash__(self) -> int:
-        return self.ordinal
-
-
-class OpFuture(OrdinalFuture):
-    """The outcome of an operation.  Cancelling it gives the operation up."""
-
-    op_id: str | None = None
-
-    def cancel(self, msg: Any | None = None) -> bool:
-        cancelled = super().cancel(msg=msg)
-        if cancelled and self.op_id is not None:
-            self.get_loop().withdraw(self.op_id)  # type: ignore[attr-defined]
-        return cancelled
-
-
-class OrdinalTask(asyncio.Task[Any]):
-    """A task with a path for a name, that hashes by its ordinal."""
-
-    def __init__(
-        self,
-        coro: Coroutine[Any, Any, Any],
-        *,
-        loop: DurableLoop,
-        path: str,
-        context: contextvars.Context | None,
-    ) -> None:
-        self.ordinal, self.path = next(loop.ordinals), path
-        self.settled: int | None = None
-        self.context = contextvars.copy_context() if context is None else context  # get_context() is 3.12+
-        super().__init__(coro, loop=loop, name=path, context=self.context)
-        self._log_destroy_pending = False
-        # asyncio's registry of all tasks is one set per process.  Ours hash alike from run to run,
-        # and those of parked workflows stay: it would become slow, and no other loop's business.
-        asyncio._unregister_task(self)
-
-    def __hash__(self) -> int:
-        return self.ordinal
 
 
 class DurableLoop(asyncio.AbstractEventLoop):
@@ -120,14 +60,10 @@ class DurableLoop(asyncio.AbstractEventLoop):
     Runs one workflow.  Times inside are integers, microseconds since 1970; ``time()`` is seconds since the start.
 
     Attributes:
-        now: The time of the last event applied.
-        recorded: Events that create an operation which the workflow has not asked for yet, by op id.
-        issued: What the workflow has asked for.
+        ledger: What was asked for, and what the log says of it.
         pending: The future or timer of each operation whose outcome is still awaited.
-        commands: What the log lacks, in the order of issue.
-        ended: Operations whose outcome is known, or no longer wanted.
-        given_up: Operations that the log records as cancelled or closed.
-        fault: How the workflow differs from its log.
+        now: The time of the last event applied.
+        muted: What runs now has run before, in an earlier turn.
         unclosable: Where a coroutine waits that swallows even its own end.
     """
 
@@ -135,22 +71,16 @@ class DurableLoop(asyncio.AbstractEventLoop):
 
     def __init__(self, run_id: str) -> None:
         shims.install()
-        self.run_id = run_id
+        self.ledger = Ledger(run_id)
+        self.pending: dict[str, Timer | OpFuture] = {}
         self.context: Any = None
         self.main: OrdinalTask | None = None
         self.started_at = self.now = 0
-        self.ordinals, self._counts = itertools.count(1), collections.Counter[str]()
-        self._settled = itertools.count(1)
+        self.ordinals: Iterator[int] = itertools.count(1)
+        self._stamps, self._counts = itertools.count(1), collections.Counter[str]()
         self._ready: collections.deque[asyncio.Handle] = collections.deque()
         self._tasks: dict[int, OrdinalTask] = {}  # asyncio holds tasks weakly: ours is strong and ordered
         self._gens: weakref.WeakSet[AsyncGenerator[Any, Any]] = weakref.WeakSet()
-        self.recorded: dict[str, Created] = {}
-        self.issued: dict[str, Identity] = {}
-        self.pending: dict[str, Timer | OpFuture] = {}
-        self.commands: dict[str, Command] = {}
-        self.ended: set[str] = set()
-        self.given_up: set[str] = set()
-        self.fault: NonDeterminismError | None = None
         self.unclosable: str | None = None
         self.closing = False
         self.muted = False
@@ -176,7 +106,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
 
     def stamp(self) -> int:
         """The next in the count of moments at which something was resolved or received."""
-        return next(self._settled)
+        return next(self._stamps)
 
     def issue(self, build: Callable[[str], Create]) -> str | None:
         """
@@ -187,21 +117,14 @@ class DurableLoop(asyncio.AbstractEventLoop):
         if self._refuse():
             return None
         op_id = self.numbered("#")
-        command = build(op_id)
-        asked = identity(command)
-        recorded = self.recorded.pop(op_id, None)
-        if recorded is not None and identity(recorded) != asked:
-            self.diverge(op_id, describe(recorded), describe(command), calling_line())
+        if not self.ledger.ask(build(op_id)):
             raise Parked
-        self.issued[op_id] = asked
-        if recorded is None:
-            self.commands[op_id] = command
         return op_id
 
     def ask(self, key: str, command: Command) -> None:
         """Ask for what has no ordinal and no outcome, unless the workflow is being put away."""
         if not self.closing:
-            self.commands[key] = command
+            self.ledger.commands[key] = command
 
     def op(self, build: Callable[[str], Create]) -> OpFuture:
         """Ask for an operation with an outcome."""
@@ -214,30 +137,31 @@ class DurableLoop(asyncio.AbstractEventLoop):
 
     def withdraw(self, op_id: str) -> None:
         """The workflow no longer wants the outcome.  Not so while closing, when `finally` cancels things."""
-        if self.closing or self.pending.pop(op_id, None) is None:
-            return
-        self.ended.add(op_id)
-        if self.commands.pop(op_id, None) is not None or op_id in self.given_up:
-            return
-        kind: Any = self.issued[op_id].kind
-        self.commands[f"{op_id}/withdraw"] = Withdraw(op_id=op_id, kind=kind)
+        if not self.closing and self.pending.pop(op_id, None) is not None:
+            self.ledger.withdraw(op_id)
 
-    def end(self, op_id: str) -> Timer | OpFuture | None:
-        """The log knows the outcome: who waits for it, None when nobody does any more."""
-        self.ended.add(op_id)
-        self.commands.pop(f"{op_id}/withdraw", None)
-        return self.pending.pop(op_id, None)
+    def resolve(self, op_id: str, at: int, value: Any = None, error: BaseException | None = None) -> None:
+        """Apply the outcome of an operation, unless nobody waits for it any more."""
+        self.ledger.end(op_id)
+        waiting = self.pending.pop(op_id, None)
+        if waiting is None:
+            return
+        self.now = max(self.now, at)
+        if isinstance(waiting, Timer):
+            self.run(self._ready.append, waiting)
+        else:
+            self.run(waiting.settle, value, error)
 
     def diverge(self, op_id: str, recorded: str, asked: str, where: str | None) -> None:
-        """Note that the workflow does not match its log.  The first time counts."""
-        if self.fault is None and not self.closing:
-            self.fault = NonDeterminismError(self.run_id, op_id, recorded, asked, where)
+        """Note that the workflow does not match its log."""
+        if not self.closing:
+            self.ledger.diverge(op_id, recorded, asked, where)
 
     def waiting_line(self, op_id: str) -> str | None:
         """Where the task waits that would have asked for *op_id*, else where the main one does."""
         path = op_id.partition("#")[0]
-        tasks = [task for task in self._tasks.values() if task.path == path]
-        return waiting_line((tasks or [self.main])[0].get_coro()) if tasks or self.main else None  # type: ignore[union-attr]
+        found = next((task for task in self._tasks.values() if task.path == path), self.main)
+        return None if found is None else waiting_line(found.get_coro())
 
     def _refuse(self) -> bool:
         """True where a closing workflow that swallows Parked is left to wait."""
@@ -263,7 +187,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
         """Call *function* as from inside, then run whatever is ready.  Look at ``fault`` afterwards."""
         with self._running():
             result = function(*args)
-            while self._ready and self.fault is None:
+            while self._ready and self.ledger.fault is None:
                 if self.main is not None and self.main.done():
                     self._last_round()
                     break
@@ -278,7 +202,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
     def _last_round(self) -> None:
         """What is ready when the main task ends still runs, as in ``run_until_complete``; no more."""
         for _ in range(len(self._ready)):
-            if self.fault is None:
+            if self.ledger.fault is None:
                 self._run_one()
         self._ready.clear()
 
@@ -302,10 +226,6 @@ class DurableLoop(asyncio.AbstractEventLoop):
         if not self.closing and asyncio._get_running_loop() is self:
             self.create_task(gen.aclose())
 
-    def make_ready(self, handle: asyncio.Handle) -> None:
-        """A timer's time has come."""
-        self._ready.append(handle)
-
     # Parking
 
     def park(self) -> None:
@@ -315,28 +235,14 @@ class DurableLoop(asyncio.AbstractEventLoop):
         self.closing = True
         with self._running():
             for task in reversed(list(self._tasks.values())):
-                self._close(task)
+                self._refused = 0
+                if not close(task):
+                    # It would go on for ever.
+                    self.unclosable = f"task {task.path} at {waiting_line(task.get_coro())}"
             for gen in list(self._gens):
-                with contextlib.suppress(BaseException):
-                    gen.aclose().send(None)
-        for held in (self._ready, self._tasks, self.pending, self.recorded):
+                close_generator(gen)
+        for held in (self._ready, self._tasks, self.pending, self.ledger.recorded):
             held.clear()
-
-    def _close(self, task: OrdinalTask) -> None:
-        coro: Any = task.get_coro()
-        self._refused = 0
-        for _ in range(CLOSINGS):
-            try:
-                task.context.run(coro.close)
-            except RuntimeError as error:
-                if "GeneratorExit" in str(error):
-                    continue  # "coroutine ignored GeneratorExit": it awaited; close it again
-            except BaseException:
-                pass  # Parked, or the author's own: nobody is there to hear it
-            return
-        # It would go on for ever: then so would the collector, or the exit of Python.  Keep it.
-        self.unclosable = f"task {task.path} at {waiting_line(coro)}"
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(coro))
 
     # What asyncio asks of a loop
 
@@ -367,7 +273,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if not self.replaying:
             message, error = context.get("message", "unhandled error"), context.get("exception")
-            log.error("in the workflow of run %s: %s", self.run_id, message, exc_info=error)
+            log.error("in the workflow of run %s: %s", self.ledger.run_id, message, exc_info=error)
 
     def create_future(self) -> asyncio.Future[Any]:
         self._refuse()  # cuts `finally: await …` and TaskGroup.__aexit__ short
@@ -455,22 +361,5 @@ def _micros(seconds: float) -> int:
         ) from None
 
 
-def _refusal(name: str) -> Callable[..., NoReturn]:
-    def refuse(self: DurableLoop, *args: Any, **kwargs: Any) -> NoReturn:
-        raise NonDeterministicCall(f"loop.{name}")
-
-    return refuse
-
-
-#: What reaches out of the loop, or would stop it.
-_REFUSED = """
-    add_reader add_writer add_signal_handler call_soon_threadsafe close connect_accepted_socket
-    connect_read_pipe connect_write_pipe create_connection create_datagram_endpoint create_server
-    create_unix_connection create_unix_server getaddrinfo getnameinfo remove_reader remove_signal_handler
-    remove_writer run_forever run_in_executor run_until_complete sendfile set_debug set_default_executor
-    set_task_factory shutdown_asyncgens shutdown_default_executor sock_accept sock_connect sock_recv
-    sock_recv_into sock_recvfrom sock_recvfrom_into sock_sendall sock_sendfile sock_sendto start_tls stop
-    subprocess_exec subprocess_shell
-"""
-for _name in _REFUSED.split():
-    setattr(DurableLoop, _name, _refusal(_name))
+for _name in REFUSED:
+    setattr(DurableLoop, _name, refusal(_name))

@@ -36,7 +36,7 @@ _KINDS: dict[type, str] = {
 #: How much of an operation's arguments a diff shows, in characters.
 SHOWN = 300
 
-_OURS = tuple(name.rpartition("/")[0] + "/" for name in (__file__, asyncio.__file__)) + ("<frozen ",)
+_OURS = (__file__.rpartition("/")[0] + "/", asyncio.__file__.rpartition("/")[0] + "/", "<frozen ")
 
 
 class Identity(NamedTuple):

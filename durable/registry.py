@@ -44,7 +44,8 @@ _subscribers: list[Callable[[Defined], object]] = []
 def subscribe(callback: Callable[[Defined], object]) -> Callable[[], None]:
     """Call *callback* for every step and workflow, those defined later too; returns how to end that."""
     _subscribers.append(callback)
-    for defined in (*steps.values(), *workflows.values()):
+    known: list[Defined] = [*steps.values(), *workflows.values()]
+    for defined in known:
         callback(defined)
     return lambda: _subscribers.remove(callback) if callback in _subscribers else None
 

@@ -247,9 +247,7 @@ def test_a_forked_child_listens_for_itself(make):
     assert notifier.healthy
 
 
-@pytest.mark.parametrize(
-    "url", [None, "", "amqp://guest@127.0.0.1//", "memory://", "sentinel://a:1", "sqs://"]
-)
+@pytest.mark.parametrize("url", [None, "", "amqp://guest@127.0.0.1//", "memory://", "sentinel://a:1", "sqs://"])
 def test_other_brokers_are_polled(url):
     """Without Redis there are no hints: never healthy, so that waiters poll fast."""
     notifier = notify.make_notifier(url, {})

@@ -1,0 +1,225 @@
+"""
+The author's calls as operations of one run's loop.
+
+A call binds and encodes its arguments, and asks the loop for an operation; its
+outcome comes with an event, by ``replay``.  Times are microseconds since 1970
+UTC.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from random import Random
+from secrets import token_bytes
+from typing import Any
+from unicodedata import category
+
+from . import codec, duration
+from .commands import CloseHook, CreateChild, CreateHook, CreateStep, RecordMarker, SetAttributes
+from .definitions import Step, Workflow
+from .errors import SerializationError
+from .events import HookConflicted, HookCreated
+from .futures import Parked
+from .listening import Hook, Received
+from .loop import DurableLoop
+from .operations import calling_line
+
+#: Limits of attributes: characters of a key, bytes of a value.
+KEY_LIMIT, VALUE_LIMIT = 256, 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """What a run knows of itself.  ``started_at`` is microseconds since 1970 UTC."""
+
+    run_id: str
+    name: str
+    started_at: int
+    public_url: str | None = None
+
+
+class RunContext:
+    """
+    The author's calls as operations of one run's loop.
+
+    Attributes:
+        hooks: By op id; closed ones only as long as something is queued in them.
+        taken: Ids of the webhook requests that the workflow has taken out of a queue.
+    """
+
+    def __init__(self, loop: DurableLoop, info: RunInfo) -> None:
+        self.loop = loop
+        self.info = info
+        self.hooks: dict[str, Hook[Any]] = {}
+        self.taken: set[str] = set()
+        self._randoms: dict[str, Random] = {}
+        self._patches: dict[str, bool] = {}
+        loop.context = self
+
+    def call_step(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
+        """Schedule *step*; TypeError and SerializationError are raised here, at the author's call."""
+        text, digest = _encoded_call(step, args, kwargs)
+        return self.loop.op(lambda op_id: CreateStep(op_id=op_id, name=step.name, digest=digest, args=text))
+
+    def call_child(
+        self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Awaitable[Any]:
+        """Start *workflow* as a run of its own."""
+        text, digest = _encoded_call(workflow, args, kwargs)
+        return self.loop.op(
+            lambda op_id: CreateChild(
+                op_id=op_id,
+                name=workflow.name,
+                digest=digest,
+                args=text,
+                run_id=child_run_id(self.info.run_id, op_id),
+            )
+        )
+
+    def sleep(self, value: str | float | timedelta | datetime) -> Awaitable[None]:
+        """Wait until a moment by the run's clock."""
+        due_at = duration.due_at(value, self.loop.now)
+        if due_at > self.loop.now:
+            return self.loop.op(lambda op_id: self.loop.wait_until(op_id, "sleep", due_at))
+        future = self.loop.create_future()
+        self.loop.call_soon(_end, future)
+        return future
+
+    def random(self) -> Random:
+        """The generator of the running task: what others draw meanwhile changes nothing."""
+        path = self.loop.path()
+        if path not in self._randoms:
+            # A str seeds the same way in every process; a hash would not.
+            self._randoms[path] = Random(f"{self.info.run_id}:{path}")
+        return self._randoms[path]
+
+    def open_hook(
+        self,
+        kind: type[Hook[Any]],
+        name: str,
+        token: str | None,
+        metadata: object,
+        *,
+        config: str | None = None,
+        payload_type: Any = Any,
+    ) -> Hook[Any]:
+        """Ask for a token, and listen on it."""
+        if token is not None:
+            _check_token(token)
+        told = None if metadata is None else codec.encode(metadata, "metadata")
+        digest = _digest(name, token, config)
+        known = token
+
+        def build(op_id: str) -> CreateHook:
+            nonlocal known
+            known = token or self._recorded_token(op_id) or _drawn_token()
+            return CreateHook(
+                op_id=op_id,
+                name=name,
+                digest=digest,
+                token=known,
+                drawn=token is None,
+                config=config,
+                metadata=told,
+            )
+
+        op_id = self.loop.issue(build)
+        hook = kind(
+            self.loop, op_id, known or "", lambda item: self._read(op_id, item, payload_type), self._closed
+        )
+        if op_id is not None:
+            self.hooks[op_id] = hook
+        return hook
+
+    def patched(self, name: str) -> bool:
+        """Whether the run goes the new way: decided once per name and run, and recorded."""
+        key = f"patch:{name}"
+        if key in self.loop.ledger.noted:
+            return True
+        if name not in self._patches:
+            self._patches[name] = not self.loop.replaying
+            if self._patches[name]:
+                self.loop.ask(key, RecordMarker(op_id=key, name=name))
+        return self._patches[name]
+
+    def set_attributes(self, attributes: Mapping[str, str | None]) -> None:
+        """Change the run's attributes.  Takes no ordinal, so that adding a call shifts nothing."""
+        _check_attributes(attributes)
+        op_id = self.loop.numbered("@")
+        if op_id not in self.loop.ledger.noted:
+            self.loop.ask(op_id, SetAttributes(op_id=op_id, attributes=dict(attributes)))
+
+    def _recorded_token(self, op_id: str) -> str | None:
+        recorded = self.loop.ledger.recorded.get(op_id)
+        return recorded.token if isinstance(recorded, HookCreated | HookConflicted) else None
+
+    def _closed(self, hook: Hook[Any]) -> None:
+        op_id = hook.op_id
+        if op_id is None:
+            return
+        self.loop.ledger.ended.add(op_id)
+        if not hook.waiting:
+            del self.hooks[op_id]
+        if op_id not in self.loop.ledger.given_up and not hook.has_conflict:
+            self.loop.ask(f"{op_id}/close", CloseHook(op_id=op_id))
+
+    def _read(self, op_id: str | None, received: Received, payload_type: Any) -> Any:
+        if received.request is not None:
+            self.taken.add(received.request.id or "")
+            return received.request
+        try:
+            value = codec.decode(received.payload or "null", received.requests)
+            return codec.fit(value, payload_type, "payload")
+        except SerializationError as error:
+            # It was valid where it was sent: this is other code, and no failure of the run.
+            self.loop.diverge(str(op_id), f"payload {received.payload}", f"nothing, for {error}", calling_line())
+            raise Parked from error
+
+
+def _end(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def child_run_id(run_id: str, op_id: str) -> str:
+    """The id of the run that the call *op_id* starts: the same however often it is asked."""
+    return hashlib.sha256(f"{run_id}/{op_id}".encode()).hexdigest()[:32]
+
+
+def _encoded_call(
+    called: Step[..., Any] | Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[str, str]:
+    bound = codec.bind(called.signature, args, kwargs)
+    return codec.encode_arguments(bound), codec.digest(bound, called.signature)
+
+
+def _drawn_token() -> str:
+    return base64.urlsafe_b64encode(token_bytes(32)).rstrip(b"=").decode("ascii")
+
+
+def _digest(name: str, token: str | None, config: str | None) -> str:
+    return hashlib.sha256(json.dumps([name, token, config]).encode()).hexdigest()[:32]
+
+
+def _check_token(token: object) -> None:
+    if not isinstance(token, str) or not 1 <= len(token) <= 255 or any(map(_is_control, token)):
+        raise ValueError(f"token {token!r} must be a str of 1 to 255 characters without control characters.")
+
+
+def _is_control(character: str) -> bool:
+    """Control characters, and halves of surrogate pairs, which no database keeps."""
+    return category(character) in ("Cc", "Cs")
+
+
+def _check_attributes(attributes: Mapping[str, str | None]) -> None:
+    for key, value in attributes.items():
+        if not isinstance(key, str) or not 1 <= len(key) <= KEY_LIMIT:
+            raise ValueError(f"The attribute name {key!r} must be a str of 1 to {KEY_LIMIT} characters.")
+        if value is not None and (not isinstance(value, str) or len(value.encode()) > VALUE_LIMIT):
+            raise ValueError(f"The attribute {key!r} must be a str of at most {VALUE_LIMIT} bytes, or None.")

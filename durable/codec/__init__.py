@@ -1,0 +1,48 @@
+"""
+Values <-> JSON text, types kept.
+
+What JSON has is written as it is; everything else as an object with the key
+``$``, the tag of its kind: ``{"$":"tuple","v":[1,2]}``.  A dict that has such a
+key itself, or keys that are no str, is written as pairs.  The text is ASCII,
+and the same in every process.
+
+Kinds are a table (``kinds.py``) that later files add to with ``register``.
+Classes are written as ``module:qualname`` and found among the modules already
+imported, never imported.  An exact type is carried, a subclass refused: what
+came back would not be what was sent.  No pickle.
+
+====================  =============================================================
+kinds                 the table, and how classes are named and found
+writing, refusals     encode; where and why a value cannot be
+reading               decode; the ids of the requests in a text; a value as plain JSON
+builtin, objects      kinds: those of Python, http and time; enums, dataclasses, models
+failures              kinds: exceptions; an error as text and back
+arguments             a call by parameter name, and its digest
+fitting               whether a value fits an annotation
+====================  =============================================================
+"""
+
+from . import builtin, objects  # noqa: F401  they fill the table
+from .arguments import bind, decode_arguments, digest, encode_arguments
+from .failures import ErrorSummary, decode_error, encode_error, error_summary
+from .fitting import fit
+from .kinds import register
+from .reading import decode, plain, request_ids
+from .writing import encode
+
+__all__ = [
+    "ErrorSummary",
+    "bind",
+    "decode",
+    "decode_arguments",
+    "decode_error",
+    "digest",
+    "encode",
+    "encode_arguments",
+    "encode_error",
+    "error_summary",
+    "fit",
+    "plain",
+    "register",
+    "request_ids",
+]

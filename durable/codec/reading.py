@@ -1,0 +1,91 @@
+"""Decode: ``json`` reads the text, and each tagged object becomes its value, the innermost first."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from ..errors import SerializationError
+from ..http import Request
+from .kinds import TAG, Fields, kind_by_tag
+
+NO_REQUESTS: Mapping[str, Request] = MappingProxyType({})
+
+#: In a tagged value the tag is a key, so this text stands nowhere else: within a string, quotes are escaped.
+_TAGGED = f'"{TAG}":'
+_REQUEST = re.compile(r'"\$":"request","v":("(?:[^"\\]|\\.)*")')
+
+
+def decode(text: str, requests: Mapping[str, Request] = NO_REQUESTS) -> Any:
+    """
+    The value that ``encode`` wrote.
+
+    Args:
+        requests: The recorded requests that the value refers to (``request_ids``), by id.
+
+    Raises:
+        SerializationError: When a class, a request or a kind is not known here.
+    """
+    if _TAGGED not in text:
+        return _load(text, None)
+
+    def revive(fields: Fields) -> Any:
+        if TAG not in fields:
+            return fields
+        return read_tagged(requests, fields)
+
+    return _load(text, revive)
+
+
+def request_ids(text: str) -> set[str]:
+    """The ids of the recorded requests in an encoded value."""
+    if '"request"' not in text:
+        return set()
+    return {json.loads(quoted) for quoted in _REQUEST.findall(text)}
+
+
+def plain(text: str, requests: Mapping[str, Request] = NO_REQUESTS) -> Any:
+    """
+    An encoded value as plain JSON, for people and other programs; it needs none of its classes.
+
+    A dataclass becomes an object, a set a list, a date its ISO form.  *requests* adds what is known of them.
+    """
+
+    def flatten(fields: Fields) -> Any:
+        if TAG not in fields:
+            return fields
+        kind = kind_by_tag(fields[TAG])
+        if kind.tag == "request" and fields["v"] in requests:
+            return shown_request(requests[fields["v"]])
+        return kind.plain(fields)
+
+    return _load(text, flatten)
+
+
+def shown_request(request: Request) -> Fields:
+    """A request without what a display should hide: its URL holds the token, its headers credentials."""
+    return {"id": request.id, "method": request.method, "content_type": request.content_type, "text": request.text()}
+
+
+def read_tagged(requests: Mapping[str, Request], fields: Fields) -> Any:
+    kind = kind_by_tag(fields[TAG])
+    try:
+        return kind.read(requests, fields)
+    except SerializationError:
+        raise
+    except Exception as error:
+        raise SerializationError(
+            "value", f"its {kind.tag} cannot be rebuilt: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _load(text: str, hook: Callable[[Fields], Any] | None) -> Any:
+    try:
+        return json.loads(text, object_hook=hook)
+    except RecursionError:
+        raise SerializationError("value", "it is nested too deeply to be read at this point of the stack.") from None
+    except ValueError as error:
+        raise SerializationError("value", f"its text is not JSON: {error}") from error

@@ -1,0 +1,182 @@
+"""
+Encode: one pass makes the value plain JSON, then ``json`` writes it.
+
+The pass is what each call of a step costs, so ``Writer.write`` asks for the
+exact type of a value, the common ones first.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from math import isfinite
+from typing import Any
+
+from ..errors import SerializationError
+from . import kinds
+from .kinds import TAG, Fields
+from .refusals import Refused, part_of, why_not
+
+#: The longest text of a value, in bytes.
+MAX_SIZE = 8 * 1024 * 1024
+#: How deep a value may be nested.  Reading it must not overflow a stack that is in use already.
+MAX_DEPTH = 150
+
+#: ints beyond this are written in hex, which has no limit of digits (sys.set_int_max_str_digits).
+_BIG = 2**1024
+#: Two lone surrogates that JSON's escapes would join into one character.
+_PAIR = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")
+
+dump = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
+_dump_sorted = json.JSONEncoder(
+    separators=(",", ":"), allow_nan=False, check_circular=False, sort_keys=True
+).encode
+
+
+def encode(value: object, path: str = "value") -> str:
+    """
+    *value* as JSON text.
+
+    Args:
+        path: What the value is called in an error.
+
+    Raises:
+        SerializationError: With the path to what cannot be carried; for cycles, too deep nesting, too much.
+    """
+    return checked_size(dump(written(Writer(), value, path)), path)
+
+
+def written(writer: Writer, value: object, path: str) -> Any:
+    """*value* as plain JSON, by *writer*."""
+    try:
+        return writer.write(value)
+    except Refused as refused:
+        raise SerializationError(path + refused.path, refused.reason) from refused.__cause__
+    except RecursionError:
+        raise SerializationError(path, "it is nested too deeply.  Flatten it, or pass a reference.") from None
+
+
+def checked_size(text: str, path: str) -> str:
+    if len(text) > MAX_SIZE:
+        raise SerializationError(
+            path,
+            f"it takes {len(text)} bytes, the most is {MAX_SIZE}.  Store it elsewhere and pass a reference.",
+        )
+    return text
+
+
+def canonical_text(plain: object) -> str:
+    """Plain JSON as text that doesn't depend on the order of keys."""
+    return _dump_sorted(plain)
+
+
+class Writer:
+    """Makes one value plain JSON.  ``for_digest`` writes what calls are compared by."""
+
+    def __init__(self, *, for_digest: bool = False) -> None:
+        self.for_digest = for_digest
+        #: The containers being written, outermost first, by id.
+        self.stack: list[int] = []
+
+    def write(self, value: Any) -> Any:
+        cls = type(value)
+        if cls is str:
+            return value if value.isascii() or not _PAIR.search(value) else _split(value)
+        if cls is int:
+            return value if -_BIG < value < _BIG else {TAG: "int", "v": hex(value)}
+        if value is None or cls is bool:
+            return value
+        if cls is float:
+            return value if isfinite(value) else {TAG: "float", "v": repr(value)}
+        if cls is dict:
+            return self._dict(value)
+        if cls is list:
+            return self.items(value, value)
+        return self._tagged(value, cls)
+
+    def items(self, owner: object, items: Iterable[Any]) -> list[Any]:
+        """The *items* of *owner*, as a list."""
+        self._enter(owner)
+        done: list[Any] = []
+        try:
+            for item in items:
+                done.append(self.write(item))
+        except Refused as refused:
+            refused.under(f"[{len(done)}]")
+            raise
+        self.stack.pop()
+        return done
+
+    def fields(self, owner: object, fields: Iterable[tuple[str, Any]]) -> Fields:
+        """The named *fields* of *owner*, as an object."""
+        self._enter(owner)
+        done: Fields = {}
+        name = ""
+        try:
+            for name, item in fields:
+                done[name] = self.write(item)
+        except Refused as refused:
+            refused.under(part_of(name))
+            raise
+        self.stack.pop()
+        return done
+
+    def pairs(self, owner: dict[Any, Any]) -> list[list[Any]]:
+        """The items of a dict whose keys an object cannot have."""
+        self._enter(owner)
+        done: list[list[Any]] = []
+        key: Any = None
+        try:
+            for key, item in owner.items():
+                done.append([self.write(key), self.write(item)])
+        except Refused as refused:
+            refused.under(part_of(key))
+            raise
+        self.stack.pop()
+        return sorted(done, key=canonical_text) if self.for_digest else done
+
+    def attempt(self, value: object) -> Any:
+        """*value* as plain JSON, or None in place of a ``Refused``; for None itself too."""
+        depth = len(self.stack)
+        try:
+            return self.write(value)
+        except Refused:
+            del self.stack[depth:]
+            return None
+
+    def _dict(self, value: dict[Any, Any]) -> Fields:
+        for key in value:
+            if type(key) is not str or key == TAG or not (key.isascii() or not _PAIR.search(key)):
+                return {TAG: "dict", "v": self.pairs(value)}
+        return self.fields(value, value.items())
+
+    def _tagged(self, value: object, cls: type) -> Fields:
+        kind = kinds.kind_of(cls)
+        if kind is None:
+            raise Refused(why_not(value))
+        write = kind.digest if self.for_digest and kind.digest is not None else kind.write
+        return {TAG: kind.tag, **write(self, value)}
+
+    def _enter(self, owner: object) -> None:
+        stack, mark = self.stack, id(owner)
+        stack.append(mark)
+        if len(stack) > MAX_DEPTH:
+            again = _repeated(stack)
+            if again is None:
+                raise Refused(f"it is nested more than {MAX_DEPTH} levels deep.  Flatten it, or pass a reference.", 8)
+            raise Refused("it holds itself, which JSON cannot say.  Pass an id, or break the cycle.", again)
+
+
+def _repeated(stack: list[int]) -> int | None:
+    """Where in the stack something stands that stands further out too."""
+    seen: set[int] = set()
+    for depth, mark in enumerate(stack):
+        if mark in seen:
+            return depth
+        seen.add(mark)
+    return None
+
+
+def _split(text: str) -> Fields:
+    return {TAG: "str", "v": _PAIR.split(text)}

@@ -1,0 +1,277 @@
+"""
+What an author awaits and asks in a workflow: sleep, hooks, webhooks, race, the run's time and randomness.
+
+Each function finds the run by the loop that runs in this thread, and raises
+RuntimeError outside of one, as asyncio does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any, Generic, Literal, TypeVar
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from . import codec, current, duration, racing, webhooks
+from .calls import RunContext, RunInfo
+from .errors import ConfigurationError, HookPayloadError, SerializationError
+from .http import Request, Response
+from .listening import Hook, Webhook
+
+__all__ = [
+    "Hook",
+    "HookDefinition",
+    "RunContext",
+    "RunInfo",
+    "StepMetadata",
+    "Webhook",
+    "WorkflowMetadata",
+    "create_hook",
+    "create_webhook",
+    "define_hook",
+    "definitions",
+    "get_step_metadata",
+    "get_workflow_metadata",
+    "now",
+    "patched",
+    "race",
+    "random",
+    "set_attributes",
+    "sleep",
+    "uuid4",
+]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkflowMetadata:
+    """What ``get_workflow_metadata`` tells."""
+
+    run_id: str
+    name: str
+    started_at: datetime
+    public_url: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMetadata:
+    """
+    What ``get_step_metadata`` tells.
+
+    Attributes:
+        attempt: 1 for the first.
+        started_at: When the first attempt began.
+        idempotency_key: The same in every attempt, another in every other call of every run.
+    """
+
+    run_id: str
+    step_id: str
+    name: str
+    attempt: int
+    started_at: datetime
+    idempotency_key: str
+
+
+def _here(function: str) -> RunContext:
+    loop = current.workflow_loop()
+    if loop is None:
+        raise RuntimeError(
+            f"{function}() was called outside a workflow.  Call it in the body of an `async def` decorated"
+            " with @workflow, or in what that awaits; steps, views and scripts have none."
+        )
+    context: RunContext = loop.context
+    return context
+
+
+def sleep(value: str | float | timedelta | datetime) -> Awaitable[None]:
+    """
+    Wait, however long, without holding a worker.
+
+    Args:
+        value: ``"1h30m"``, seconds, a timedelta, or an aware datetime; a past moment returns at once.
+
+    Raises:
+        ValueError: NaN, negative, malformed, or a naive datetime.
+    """
+    return _here("sleep").sleep(value)
+
+
+def now() -> datetime:
+    """The run's time, aware, in UTC: that of the last event, so the same on every replay."""
+    return duration.to_datetime(_here("now").loop.now)
+
+
+def random() -> Random:
+    """The run's own generator, one per task, which draws the same on every replay."""
+    return _here("random").random()
+
+
+def uuid4() -> UUID:
+    """A random UUID, the same on every replay."""
+    return UUID(int=_here("uuid4").random().getrandbits(128), version=4)
+
+
+def race(*awaitables: Awaitable[T]) -> Awaitable[T]:
+    """
+    The first outcome in the log, result or exception; the others are cancelled, and awaited until they end.
+
+    All start at the call.  A hook that loses keeps its payload; a step that runs already is not
+    stopped, but its result is ignored.
+    """
+    context = _here("race")
+    if not awaitables:
+        raise ValueError("race() of nothing would wait for ever; give it at least one awaitable.")
+    return racing.race(context.loop, awaitables)
+
+
+def create_hook(token: str | None = None, metadata: object = None) -> Hook[Any]:
+    """
+    Listen for payloads from outside, sent by ``resume_hook(token, payload)``.
+
+    Args:
+        token: 1 to 255 characters; one is drawn if there is none.  One that is taken raises
+            HookConflict where a payload is awaited.
+        metadata: What ``get_hook(token)`` tells of it.
+    """
+    return _here("create_hook").open_hook(Hook, "hook", token, metadata)
+
+
+def create_webhook(
+    respond_with: Response | Literal["manual"] | None = None,
+    *,
+    methods: Iterable[str] = ("POST",),
+    timeout: str | float | timedelta | None = None,
+    on_timeout: Response | None = None,
+    metadata: object = None,
+    verify: object = None,
+    dedupe: object = None,
+    max_body: int | None = None,
+) -> Webhook:
+    """
+    Listen for HTTP requests at a URL of its own, ``webhook.url``.
+
+    Args:
+        respond_with: What a sender is answered: None, 202 at once; a Response, that at once;
+            ``"manual"``, whatever a step gives to ``request.respond_with``.
+        methods: Those that deliver.
+        timeout: How long a connection is held, up to 55 s; by default the setting ``hold_timeout``.
+        on_timeout: The answer then; by default 202 and where to ask again.
+        metadata: What ``get_hook(token)`` tells of it.
+        max_body: In bytes; by default the setting of this name.
+
+    Raises:
+        ConfigurationError: The setting ``public_url`` is missing.
+        TypeError, ValueError: For an option that makes no sense.
+    """
+    context = _here("create_webhook")
+    if verify is not None or dedupe is not None:
+        raise ConfigurationError("create_webhook(verify=…, dedupe=…) is not supported yet; leave both out.")
+    webhooks.url_of(context.info.public_url, "")
+    config = webhooks.config_json(
+        respond_with=respond_with, methods=methods, timeout=timeout, on_timeout=on_timeout, max_body=max_body
+    )
+    hook = context.open_hook(Webhook, "webhook", None, metadata, config=config, payload_type=Request)
+    assert isinstance(hook, Webhook)
+    hook.url = webhooks.url_of(context.info.public_url, hook.token)
+    return hook
+
+
+class HookDefinition(Generic[T]):
+    """A kind of hook whose payloads have a type.  ``name`` is part of what a replay compares."""
+
+    def __init__(self, payload_type: type[T] | Any, name: str | None) -> None:
+        self.type = payload_type
+        self.name = name or _type_name(payload_type)
+
+    def create(self, token: str | None = None, metadata: object = None) -> Hook[T]:
+        """Listen for payloads of this type; see ``create_hook``."""
+        context = _here(f"{self.name}.create")
+        return context.open_hook(Hook, self.name, token, metadata, payload_type=self.type)
+
+    def resume(self, token: str, payload: Any) -> Any:
+        """
+        Send *payload* to the hook that holds *token*, once it fits the type.
+
+        Returns:
+            The Run that was resumed.
+
+        Raises:
+            HookPayloadError: It does not fit; nothing is recorded.
+            HookNotFound: No open hook has this token.
+        """
+        current.refuse_in_workflow(f"{self.name}.resume")
+        return current.current_engine().resume_hook(token, self.validate(token, payload))
+
+    def validate(self, token: str, payload: Any) -> T:
+        """*payload* as pydantic makes it fit the type; HookPayloadError."""
+        try:
+            return codec.fit(payload, self.type, "payload")  # type: ignore[no-any-return]
+        except SerializationError as error:
+            cause = error.__cause__
+            found: Any = cause.errors() if isinstance(cause, ValidationError) else [{"msg": error.reason}]
+            raise HookPayloadError(token, found) from cause
+
+
+#: The kinds of hooks that this process knows, by name: ``resume_hook`` validates by them.
+definitions: dict[str, HookDefinition[Any]] = {}
+
+
+def define_hook(payload_type: type[T] | Any, name: str | None = None) -> HookDefinition[T]:
+    """
+    A hook whose payloads are of *payload_type*: anything that pydantic validates.
+
+    Args:
+        name: Keep it when the type moves; by default the type's ``module.qualname``.
+    """
+    defined: HookDefinition[T] = HookDefinition(payload_type, name)
+    definitions[defined.name] = defined
+    return defined
+
+
+def _type_name(payload_type: Any) -> str:
+    if isinstance(payload_type, type):
+        return f"{payload_type.__module__}.{payload_type.__qualname__}"
+    return str(payload_type)
+
+
+def patched(name: str) -> bool:
+    """
+    True where the run goes a new way: ``if patched("x"): new() else: old()``.
+
+    A run that went past this place before the change stays on the old way; new ones record the new.
+    """
+    return _here("patched").patched(name)
+
+
+def set_attributes(attributes: Mapping[str, str | None]) -> None:
+    """Set attributes of the run, by which it can be found; None unsets one."""
+    _here("set_attributes").set_attributes(attributes)
+
+
+def get_workflow_metadata() -> WorkflowMetadata:
+    """Which run this is, in a workflow or in a step."""
+    loop, step = current.workflow_loop(), current.running_step.get()
+    if loop is None and step is not None:
+        metadata: WorkflowMetadata = step.workflow_metadata
+        return metadata
+    info = _here("get_workflow_metadata").info
+    return WorkflowMetadata(
+        run_id=info.run_id,
+        name=info.name,
+        started_at=duration.to_datetime(info.started_at),
+        public_url=info.public_url,
+    )
+
+
+def get_step_metadata() -> StepMetadata:
+    """Which attempt of which step this is."""
+    step = current.running_step.get()
+    if step is None or current.workflow_loop() is not None:
+        raise RuntimeError("get_step_metadata() was called outside a step that a worker runs for a workflow.")
+    metadata: StepMetadata = step.metadata
+    return metadata

@@ -1,0 +1,66 @@
+"""
+What the log's text becomes on its way to the workflow: its arguments, and errors.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from . import codec, events
+from .definitions import Workflow
+from .errors import RunFailed, StepFailed
+from .http import Request
+
+
+def bound_arguments(
+    workflow: Workflow[..., Any], text: str, requests: Mapping[str, Request]
+) -> inspect.BoundArguments:
+    """
+    The encoded arguments as those of a call.
+
+    Raises:
+        SerializationError, TypeError: They are for another signature, or for classes that are not here.
+    """
+    args, kwargs = codec.decode_arguments(text, requests, workflow.signature)
+    return workflow.signature.bind(*args, **kwargs)
+
+
+def fit_arguments(workflow: Workflow[..., Any], bound: inspect.BoundArguments) -> None:
+    """Make each argument what its parameter's annotation says; SerializationError."""
+    for name, value in bound.arguments.items():
+        bound.arguments[name] = codec.fit(value, _annotation(workflow, name), f"args.{name}")
+
+
+def _annotation(workflow: Workflow[..., Any], name: str) -> Any:
+    annotation: Any = workflow.annotation(name)
+    if annotation is Any:
+        return Any
+    match workflow.signature.parameters[name].kind:
+        case inspect.Parameter.VAR_POSITIONAL:
+            return tuple.__class_getitem__((annotation, ...))
+        case inspect.Parameter.VAR_KEYWORD:
+            return dict.__class_getitem__((str, annotation))
+    return annotation
+
+
+def step_error(event: events.StepFailed, name: str, requests: Mapping[str, Request]) -> BaseException:
+    """What a failed step raises in the workflow, with a note that says which it was."""
+    error: BaseException = codec.decode_error(event.error, requests)
+    if isinstance(error, StopIteration):  # no future takes it
+        summary = codec.error_summary(event.error)
+        error = StepFailed(summary.error_type, summary.message, summary.traceback)
+    if isinstance(error, StepFailed):
+        error.attempts = event.attempt
+    attempts = f"{event.attempt} attempt{'s' if event.attempt != 1 else ''}"
+    error.add_note(f"Step {name} ({event.op_id}) failed after {attempts}.")
+    return error
+
+
+def child_error(event: events.ChildFailed, run_id: str, requests: Mapping[str, Request]) -> BaseException:
+    """What a failed child run raises in the workflow, with the original as its cause."""
+    summary = codec.error_summary(event.error)
+    failed = RunFailed(run_id, summary.error_type, summary.message, summary.traceback)
+    failed.__cause__ = codec.decode_error(event.error, requests)
+    return failed

@@ -1,0 +1,369 @@
+"""
+Replay: a workflow and its log in, what to do next out.
+
+Rule 1: no I/O.  No clock, database, broker or environment; the log is the
+only thing a replay may learn from.
+
+Rule 2: no writing.  A replay never appends an event.  It returns commands,
+and ``drive`` commits them with the events that they cause, in one transaction.
+
+Rule 3: one event at a time.  An event is applied, the loop runs until nothing
+is ready, then comes the next.  Two outcomes at once would let what follows
+them come out in another order than it did live.
+
+Rule 4: a divergence never fails the run.  It is a ``fault``: nothing of this
+replay may be committed, and the run waits for code that matches its log.
+
+Theory of operation
+===================
+The workflow is a coroutine on a loop of ours.  Feeding it a log tells it at
+first what will have been asked for, so that each call can be compared as it
+is made; then each event in its turn.  ``*_created`` only checks that the
+workflow has asked by now.  An outcome resolves the call that waits for it, if
+one still does.  What the workflow has asked for beyond the log are the
+commands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from . import codec, decoding, events, guards
+from .calls import RunContext, RunInfo, child_run_id
+from .commands import Command, Outcome
+from .definitions import Workflow
+from .errors import NonDeterminismError, RunCancelled, SerializationError
+from .events import Event
+from .http import Request
+from .listening import Received
+from .loop import DurableLoop
+from .operations import Created, describe, identity
+
+#: What an event weighs in ``size`` beside its text, in bytes: futures, tasks, bookkeeping.
+OVERHEAD = 500
+
+_CREATED = (
+    events.StepCreated,
+    events.WaitCreated,
+    events.HookCreated,
+    events.HookConflicted,
+    events.ChildCreated,
+)
+_GIVEN_UP = (events.StepCancelled, events.WaitCancelled, events.ChildCancelled, events.HookClosed)
+_NOTED = (events.MarkerRecorded, events.AttributesSet)
+_OUTCOMES = (
+    events.StepCompleted,
+    events.StepFailed,
+    events.WaitCompleted,
+    events.ChildCompleted,
+    events.ChildFailed,
+)
+
+
+class Replay:
+    """
+    One run of *workflow*, as far as the log goes that it was fed.
+
+    Attributes:
+        cursor: ``seq`` of the last event fed.
+        outcome: How the run ended, None while it goes on.  The log may still lack what ``take`` returns.
+        fault: How the workflow differs from its log.  Commit nothing then.
+        size: Roughly how many bytes this object keeps.
+    """
+
+    def __init__(
+        self, workflow: Workflow[..., Any], info: RunInfo, args: str, requests: Mapping[str, Request] | None = None
+    ) -> None:
+        """
+        Args:
+            args: The encoded arguments.
+            requests: Those that the arguments refer to.
+        """
+        guards.install()
+        self.workflow = workflow
+        self.info = info
+        self.cursor = 0
+        self.outcome: Outcome | None = None
+        self.size = len(args)
+        self._args = args
+        self._requests: Mapping[str, Request] = requests or {}
+        self._loop = DurableLoop(info.run_id)  # type: ignore[abstract]  # what it lacks, it refuses
+        self._ledger = self._loop.ledger
+        self._context = RunContext(self._loop, info)
+        self._cancelling = False
+        self._ended: set[str] = set()
+        self._late: dict[str, list[str]] = collections.defaultdict(list)
+
+    # In
+
+    def feed(
+        self,
+        log: Sequence[Event],
+        requests: Mapping[str, Request] | None = None,
+        *,
+        replaying: bool = False,
+    ) -> None:
+        """
+        Apply events, in the order of their ``seq``.  After a fault or an outcome they change nothing.
+
+        Args:
+            requests: Those that these events refer to.
+            replaying: They were applied before, in an earlier turn: the workflow's log lines are not
+                wanted again, and ``patched`` answers as it would have then.
+        """
+        self._loop.muted = replaying
+        self._requests = {**self._requests, **(requests or {})} if self._loop.main is None else requests or {}
+        for event in log:
+            self._note(event)
+        for event in log:
+            self.cursor = max(self.cursor, event.seq)
+            if self.outcome is None and self.fault is None:
+                self._apply(event)
+                self._conclude()
+
+    def _note(self, event: Event) -> None:
+        """What the log says of the workflow's wishes has to be known before they are made."""
+        if isinstance(event, _CREATED) and event.op_id not in self._ledger.issued:
+            self._ledger.recorded[event.op_id] = event
+        elif isinstance(event, _GIVEN_UP):
+            self._ledger.given_up.add(event.op_id)
+        elif isinstance(event, _NOTED):
+            self._ledger.noted.add(event.op_id)
+        text = getattr(event, event.value_field) if event.value_field else None
+        self.size += OVERHEAD + len(text or "")
+
+    def _apply(self, event: Event) -> None:
+        handle = _HANDLERS.get(type(event))
+        if handle is not None and self._is_expected(event):
+            handle(self, event)
+
+    def _is_expected(self, event: Event) -> bool:
+        if isinstance(event, events.RunStarted | events.RunCancelRequested):
+            return True
+        if event.op_id not in self._ledger.issued:
+            what = describe(event) if isinstance(event, _CREATED) else f"{event.kind} of {event.op_id}"
+            self._diverge(event.op_id, what, "nothing")
+        elif isinstance(event, _OUTCOMES):
+            if event.op_id in self._ended:
+                self._diverge(event.op_id, f"two outcomes, the second is {event.kind}", "one")
+            self._ended.add(event.op_id)
+        return self.fault is None
+
+    def _diverge(self, op_id: str, recorded: str, asked: str) -> None:
+        self._loop.diverge(op_id, recorded, asked, self._loop.waiting_line(op_id))
+
+    # Out
+
+    @property
+    def fault(self) -> NonDeterminismError | None:
+        return self._ledger.fault
+
+    @property
+    def ended(self) -> set[str]:
+        """Operations whose outcome was fed, or that were withdrawn or closed."""
+        return self._ledger.ended
+
+    @property
+    def open_hooks(self) -> set[str]:
+        """Hooks that were asked for, and neither closed nor in conflict."""
+        return {op_id for op_id, hook in self._context.hooks.items() if hook.open}
+
+    @property
+    def taken(self) -> set[str]:
+        """Ids of the webhook requests that the workflow has taken out of a hook's queue."""
+        return self._context.taken
+
+    @property
+    def unclosable(self) -> str | None:
+        """After ``park``: where the workflow swallows even its own end; it leaks then."""
+        return self._loop.unclosable
+
+    def queued(self, op_id: str) -> list[str]:
+        """Ids of the webhook requests that came to a hook and were not taken."""
+        hook = self._context.hooks.get(op_id)
+        waiting = [item.request.id for item in hook.waiting if item.request] if hook else []
+        return [each for each in waiting if each] + self._late.get(op_id, [])
+
+    def take(self) -> list[Command]:
+        """What was asked for since the last call, in that order; from now on it counts as recorded."""
+        if self.fault is not None:
+            return []
+        taken = list(self._ledger.commands.values())
+        self._ledger.commands.clear()
+        return taken
+
+    def park(self) -> None:
+        """Put the workflow away.  The object is of no use afterwards."""
+        self._loop.park()
+
+    # The run
+
+    def _start(self, event: events.RunStarted) -> None:
+        if self._loop.main is not None:
+            return
+        coro = self._called()
+        if coro is not None:
+            self._loop.start(coro, event.at)
+
+    def _called(self) -> Coroutine[Any, Any, Any] | None:
+        """The workflow's coroutine; None, with a fault or an outcome, where the arguments are not for it."""
+        workflow = self.workflow
+        try:
+            bound = decoding.bound_arguments(workflow, self._args, self._requests)
+        except (SerializationError, TypeError) as error:
+            # They were bound to the signature when the run was started: this is other code.
+            self._misfit(error)
+            return None
+        try:
+            decoding.fit_arguments(workflow, bound)
+        except SerializationError as error:
+            if self._ledger.recorded:
+                self._misfit(error)
+            else:
+                self.outcome = Outcome(status="failed", value=codec.encode_error(error))
+            return None
+        return workflow.function(*bound.args, **bound.kwargs)  # type: ignore[no-any-return]
+
+    def _misfit(self, error: Exception) -> None:
+        takes = f"{self.workflow.name}{self.workflow.signature}: {error}"
+        self._loop.diverge(events.ROOT, f"arguments {self._args}", takes, self.workflow.place)
+
+    def _cancel(self, event: events.RunCancelRequested) -> None:
+        if self._loop.main is None:
+            self.outcome = Outcome(status="cancelled")
+        elif not self._cancelling:
+            self._cancelling = True
+            self._loop.now = max(self._loop.now, event.at)
+            # Deferred: a task that has not begun would never begin.
+            self._loop.run(self._loop.call_soon, self._loop.main.cancel, event.reason)
+
+    def _conclude(self) -> None:
+        main = self._loop.main
+        if main is None or not main.done() or self.fault is not None or self.outcome is not None:
+            return
+        left = next(iter(self._ledger.recorded.values()), None)
+        if left is not None:
+            self._loop.diverge(left.op_id, describe(left), "the end of the workflow", self.workflow.place)
+            return
+        error: BaseException | None = asyncio.CancelledError() if main.cancelled() else main.exception()
+        self.outcome = self._cancelled(error) if self._cancelling else self._ended_with(main, error)
+
+    def _cancelled(self, error: BaseException | None) -> Outcome:
+        """A run that was told to cancel ends so, whatever its cleanup did."""
+        if error is None or isinstance(error, asyncio.CancelledError):
+            return Outcome(status="cancelled")
+        return Outcome(status="cancelled", value=codec.encode_error(error))
+
+    def _ended_with(self, main: asyncio.Task[Any], error: BaseException | None) -> Outcome:
+        if error is None:
+            try:
+                return Outcome(status="completed", value=codec.encode(main.result(), "result"))
+            except SerializationError as refusal:
+                error = refusal
+        return Outcome(status="failed", value=codec.encode_error(error))
+
+    # Operations
+
+    def _created(self, event: Created) -> None:
+        """It was fed back, or its call was compared when it was made."""
+        asked = self._ledger.issued[event.op_id]
+        if identity(event) != asked:
+            self._diverge(event.op_id, describe(event), describe(asked))
+
+    def _step_completed(self, event: events.StepCompleted) -> None:
+        self._resolve(event, event.result)
+
+    def _step_failed(self, event: events.StepFailed) -> None:
+        self._resolve_with_error(event, lambda: decoding.step_error(event, self._name(event), self._requests))
+
+    def _wait_completed(self, event: events.WaitCompleted) -> None:
+        self._loop.resolve(event.op_id, event.at)
+
+    def _child_completed(self, event: events.ChildCompleted) -> None:
+        self._resolve(event, event.result)
+
+    def _child_failed(self, event: events.ChildFailed) -> None:
+        run_id = child_run_id(self.info.run_id, event.op_id)
+        self._resolve_with_error(event, lambda: decoding.child_error(event, run_id, self._requests))
+
+    def _child_cancelled(self, event: events.ChildCancelled) -> None:
+        run_id = child_run_id(self.info.run_id, event.op_id)
+        self._resolve_with_error(event, lambda: RunCancelled(run_id, event.reason))
+
+    def _resolve(self, event: Event, text: str) -> None:
+        if event.op_id not in self._loop.pending:
+            self._ledger.end(event.op_id)
+            return
+        try:
+            value = codec.decode(text, self._requests)
+        except SerializationError as error:
+            # It was written by other code than this: no failure of the run.
+            self._diverge(event.op_id, f"{event.kind} of {self._name(event)}: {text}", f"nothing, for {error}")
+            return
+        self._loop.resolve(event.op_id, event.at, value)
+
+    def _resolve_with_error(self, event: Event, make: Callable[[], BaseException]) -> None:
+        error = make() if event.op_id in self._loop.pending else None
+        self._loop.resolve(event.op_id, event.at, error=error)
+
+    def _name(self, event: Event) -> str:
+        return self._ledger.issued[event.op_id].name
+
+    # Hooks
+
+    def _hook_created(self, event: events.HookCreated) -> None:
+        self._created(event)
+        hook = self._context.hooks.get(event.op_id)
+        if self.fault is None and hook is not None:
+            self._loop.now = max(self._loop.now, event.at)
+            self._loop.run(hook.registered)
+
+    def _hook_conflicted(self, event: events.HookConflicted) -> None:
+        self._created(event)
+        self._ledger.ended.add(event.op_id)
+        hook = self._context.hooks.get(event.op_id)
+        if self.fault is None and hook is not None:
+            self._loop.now = max(self._loop.now, event.at)
+            self._loop.run(hook.conflicted, event.owner)
+
+    def _hook_received(self, event: events.HookReceived) -> None:
+        hook = self._context.hooks.get(event.op_id)
+        if hook is None or not hook.open:
+            if event.request_id is not None:
+                self._late[event.op_id].append(event.request_id)
+            return
+        self._loop.now = max(self._loop.now, event.at)
+        self._loop.run(hook.put, self._received(event))
+
+    def _received(self, event: events.HookReceived) -> Received:
+        stamp = self._loop.stamp()
+        if event.request_id is not None:
+            return Received(stamp, request=self._requests[event.request_id])
+        text = event.payload or "null"
+        requests = {each: self._requests[each] for each in codec.request_ids(text) if each in self._requests}
+        return Received(stamp, payload=text, requests=requests)
+
+
+_HANDLERS: dict[type[Event], Callable[[Replay, Any], None]] = {
+    events.RunStarted: Replay._start,
+    events.RunCancelRequested: Replay._cancel,
+    events.StepCreated: Replay._created,
+    events.StepRetrying: lambda replay, event: None,
+    events.StepCompleted: Replay._step_completed,
+    events.StepFailed: Replay._step_failed,
+    events.StepCancelled: lambda replay, event: None,
+    events.WaitCreated: Replay._created,
+    events.WaitCompleted: Replay._wait_completed,
+    events.WaitCancelled: lambda replay, event: None,
+    events.HookCreated: Replay._hook_created,
+    events.HookConflicted: Replay._hook_conflicted,
+    events.HookReceived: Replay._hook_received,
+    events.HookClosed: lambda replay, event: None,
+    events.ChildCreated: Replay._created,
+    events.ChildCompleted: Replay._child_completed,
+    events.ChildFailed: Replay._child_failed,
+    events.ChildCancelled: Replay._child_cancelled,
+}

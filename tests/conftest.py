@@ -1,0 +1,69 @@
+"""What all tests share: databases and brokers of their own, an engine in this process, and logs when a test fails."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from servers import new_broker, new_database
+
+from durable import Durable, current, housekeeping
+
+
+@pytest.fixture(scope="session")
+def _databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """One database of each kind for the tests in this process, made when it is first wanted."""
+    known: dict[str, str] = {}
+    with ExitStack() as stack:
+
+        def url_of(kind: str) -> str:
+            if kind not in known:
+                known[kind] = stack.enter_context(new_database(kind, tmp_path_factory.mktemp("database")))
+            return known[kind]
+
+        yield url_of
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest, _databases: Callable[[str], str], tmp_path: Path) -> str:
+    """The URL of a database; ``parametrize("database", DATABASES, indirect=True)`` for every kind."""
+    kind = getattr(request, "param", "sqlite")
+    return f"sqlite:///{tmp_path}/durable.db" if kind == "sqlite" else _databases(kind)
+
+
+@pytest.fixture
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty broker; ``parametrize("broker", BROKERS, indirect=True)`` for every kind."""
+    with new_broker(getattr(request, "param", "embedded"), tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+def engine(database: str) -> Iterator[Durable]:
+    """An engine in this process, migrated, whose messages go nowhere."""
+    made = Durable(
+        Celery(f"test-{secrets.token_hex(4)}", broker="memory://"),
+        database_url=database,
+        public_url="https://hooks.test",
+    )
+    made.migrate()
+    yield made
+    housekeeping.end(made)
+    made.close()
+    current.forget(made)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """A failed test shows the last lines of what its processes said."""
+    report = yield
+    if report.failed:
+        for value in getattr(item, "funcargs", {}).values():
+            for name, tail in getattr(value, "log_tails", dict)().items():
+                report.sections.append((name, tail))
+    return report

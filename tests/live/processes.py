@@ -1,0 +1,241 @@
+"""A deployment in real processes: Celery workers and gunicorn, started, stopped and killed by the tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from email.message import Message
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import pytest
+from celery import Celery
+
+from durable import Durable, current, housekeeping
+from durable.store import workers
+
+T = TypeVar("T")
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+_TAIL = 6000
+
+
+def eventually(predicate: Callable[[], T], deadline_secs: float = 20.0, what: str = "") -> T:
+    """What *predicate* returns once that is true; the only place here that waits."""
+    deadline = time.monotonic() + deadline_secs
+    pause = threading.Event()
+    while True:
+        found = predicate()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            pytest.fail(f"Not so within {deadline_secs:g} s: {what or predicate!r}; last seen: {found!r}")
+        pause.wait(0.01)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer."""
+
+    status: int
+    headers: Message
+    data: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.data)
+
+
+def fetch(
+    method: str, url: str, data: bytes | None = None, headers: Mapping[str, str] | None = None, timeout: float = 40
+) -> Answer:
+    """One request over real HTTP, as it is: no header added but Host and Content-Length, no redirect followed."""
+    parts = urlsplit(url)
+    connection = HTTPConnection(str(parts.hostname), parts.port, timeout=timeout)
+    with closing(connection):
+        connection.request(method, url.removeprefix(f"http://{parts.netloc}"), data, dict(headers or {}))
+        response = connection.getresponse()
+        return Answer(response.status, response.headers, response.read())
+
+
+def post_json(url: str, body: object) -> Answer:
+    return fetch("POST", url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+
+@dataclass
+class Process:
+    """A process group, and the file that its output goes to."""
+
+    name: str
+    log: Path
+    popen: subprocess.Popen[bytes]
+
+    @property
+    def running(self) -> bool:
+        return self.popen.poll() is None
+
+    def signal(self, number: int, timeout_secs: float = 20) -> None:
+        """Send a signal and wait for the end; SIGKILL goes to the whole group."""
+        if number == signal.SIGKILL:
+            self._kill()
+        elif self.running:
+            self.popen.send_signal(number)
+        try:
+            self.popen.wait(timeout_secs)
+        except subprocess.TimeoutExpired:
+            self._kill()
+            self.popen.wait(10)
+            pytest.fail(f"{self.name} did not end within {timeout_secs} s of signal {number}.\n{self.tail()}")
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+
+    def tail(self) -> str:
+        return self.log.read_text(errors="replace")[-_TAIL:]
+
+
+@dataclass
+class Deployment:
+    """One database, one broker, and the processes on them; ``engine`` looks at them from this process."""
+
+    folder: Path
+    database_url: str
+    broker_url: str
+    app: str
+    web_app: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    processes: dict[str, Process] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def engine(self) -> Durable:
+        return self._engine
+
+    def open(self) -> None:
+        self._engine = Durable(
+            Celery("observer"), database_url=self.database_url, broker_url=self.broker_url, public_url=self.url
+        )
+        self._engine.migrate()
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            process.signal(signal.SIGKILL)
+        housekeeping.end(self._engine)
+        self._engine.celery.close()
+        self._engine.close()
+        current.forget(self._engine)
+
+    def start_worker(self, name: str = "worker", *options: str, ready: bool = True) -> Process:
+        """A Celery worker; returns once it beats."""
+        arguments = options or ("--pool", "prefork", "--concurrency", "2")
+        quiet = ("--without-gossip", "--without-mingle", "--hostname", f"{name}@%h", "--loglevel", "INFO")
+        process = self._spawn(name, "celery", "-A", self.app, "worker", *quiet, *arguments)
+        if ready:
+            self.wait_for_worker(name)
+        return process
+
+    def start_web(self, *options: str, ready: bool = True) -> Process:
+        """gunicorn with the recommended worker class; returns once it answers."""
+        arguments = options or ("--threads", "32")
+        bind = ("--bind", f"127.0.0.1:{self.port}", "--worker-class", "gthread", "--graceful-timeout", "5")
+        process = self._spawn("web", "gunicorn", *bind, *arguments, self.web_app)
+        if ready:
+            self.wait_for_web()
+        return process
+
+    def wait_for_worker(self, name: str) -> None:
+        eventually(lambda: self._gone(name) or self._beats(name), 30, f"{name} beats")
+
+    def wait_for_web(self) -> None:
+        eventually(lambda: self._gone("web") or self._answers(), 30, "the web process answers")
+
+    def stop(self, name: str, number: int) -> None:
+        """End a process by a signal."""
+        self.processes.pop(name).signal(number)
+
+    def log_tails(self) -> dict[str, str]:
+        """The last lines of each log, also of the processes that have ended."""
+        return {path.name: path.read_text(errors="replace")[-_TAIL:] for path in sorted(self.folder.glob("*.log"))}
+
+    def _spawn(self, name: str, module: str, *arguments: str) -> Process:
+        log = self.folder / f"{name}.log"
+        with log.open("ab") as output:
+            popen = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                cwd=self.folder,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.processes[name] = Process(name, log, popen)
+        return self.processes[name]
+
+    def _environment(self) -> dict[str, str]:
+        known = {k: v for k, v in os.environ.items() if not k.startswith(("DURABLE_", "CELERY_"))}
+        return known | {
+            "DURABLE_DATABASE_URL": self.database_url,
+            "DURABLE_BROKER_URL": self.broker_url,
+            "DURABLE_PUBLIC_URL": self.url,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **self.settings,
+        }
+
+    def _gone(self, name: str) -> bool:
+        process = self.processes[name]
+        if not process.running:
+            pytest.fail(f"{name} ended with {process.popen.returncode}.\n{process.tail()}")
+        return False
+
+    def _beats(self, name: str) -> bool:
+        group = self.processes[name].popen.pid
+        with self._engine.store.read() as tx:
+            pids = [worker.pid for worker in workers.alive(tx)]
+        return any(_group_of(pid) == group for pid in pids)
+
+    def _answers(self) -> bool:
+        try:
+            return fetch("GET", f"{self.url}/health", timeout=5).status == 200
+        except (OSError, HTTPException):
+            return False
+
+
+def _group_of(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
+
+
+@contextmanager
+def deployed(deployment: Deployment) -> Iterator[Deployment]:
+    """The deployment, migrated and without processes; whatever was started is gone afterwards."""
+    deployment.open()
+    try:
+        yield deployment
+    finally:
+        deployment.close()

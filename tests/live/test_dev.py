@@ -1,0 +1,168 @@
+"""``durable dev`` as a user has it: real processes, stopped together."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from durable import dev, embedded
+
+pytestmark = pytest.mark.live
+
+DURABLE = str(Path(sys.executable).with_name("durable"))
+PROGRAM = dev.FIRST_STEPS[dev.FIRST_STEPS.index("# app.py") : dev.FIRST_STEPS.index("\nAnd in another")]
+
+
+def until(condition: Callable[[], bool], within_secs: float = 20.0) -> None:
+    """Wait for what another process does."""
+    pause = threading.Event()
+    for _ in range(int(within_secs / 0.05)):
+        if condition():
+            return
+        pause.wait(0.05)
+    pytest.fail(f"not so within {within_secs:g} s")
+
+
+class Dev:
+    """``durable dev`` in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("DURABLE_", "CELERY_"))
+        }
+        self.log = folder / "dev.log"
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [DURABLE, "--app", "app", "dev"],
+                cwd=folder,
+                env=self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        until(lambda: "ready; Ctrl-C" in self.log.read_text() or self.process.poll() is not None, 60)
+        assert self.process.poll() is None, self.log.read_text()
+
+    @property
+    def address(self) -> str:
+        (line,) = [line for line in self.log.read_text().splitlines() if "| web " in line and "http://" in line]
+        return line.split()[-1]
+
+    def durable(self, *args: str) -> str:
+        return subprocess.run(
+            [DURABLE, "--app", "app", *args],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout
+
+    def children(self) -> dict[int, str]:
+        """Every process below dev: pid and command line."""
+        found: dict[int, str] = {}
+        parents = {self.process.pid}
+        while parents:
+            parents = {pid for pid in _pids() if _parent(pid) in parents}
+            found |= {pid: Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in parents}
+        return found
+
+
+def _pids() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    except OSError:
+        return None
+    return None if state in "ZX" else int(parent)
+
+
+def is_running(pid: int) -> bool:
+    return _parent(pid) is not None
+
+
+@pytest.fixture
+def running(tmp_path):
+    """``durable dev`` with the program that it shows to beginners."""
+    (tmp_path / "app.py").write_text(PROGRAM)
+    dev = Dev(tmp_path)
+    yield dev
+    if dev.process.poll() is None:
+        dev.process.send_signal(signal.SIGTERM)
+        dev.process.wait(timeout=30)
+
+
+def test_the_program_shown_has_fifteen_lines():
+    """It is what the message promises."""
+    assert len(PROGRAM.strip().splitlines()) == 15
+
+
+def test_the_program_shown_runs(running):
+    """What a beginner copies works: a run started by the command that stands below it completes."""
+    run_id = json.loads(running.durable("start", "app:hello", '["world"]', "--json"))["id"]
+    shown = {}
+
+    def completed() -> bool:
+        shown.update(json.loads(running.durable("runs", "show", run_id, "--json")))
+        return shown["status"] == "completed"
+
+    until(completed)
+    assert shown["result"] == "Hello, world!"
+    assert json.loads(running.durable("doctor", "--json"))["checks"][0]["ok"]
+
+
+def test_an_application_without_a_web_app_gets_a_bare_one(running):
+    """The blueprint answers, also to a token that nobody knows."""
+    url = f"{running.address}/.well-known/workflow/v1/webhook/{'x' * 43}"
+
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(urllib.request.Request(url, b"{}"), timeout=10)
+    with caught.value as answer:
+        assert (answer.code, answer.headers["Content-Type"]) == (404, "application/problem+json")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_everything(running, signum):
+    """Ctrl-C leaves no process and no socket behind, and is no failure."""
+    pids = running.children()
+    running.process.send_signal(signum)
+
+    assert running.process.wait(timeout=30) == 0
+    assert len(pids) >= 6
+    assert not any(is_running(pid) for pid in pids)
+    assert not embedded.answers(embedded.socket_path(running.folder))
+
+
+def test_a_child_that_dies_stops_all(running):
+    """The exit code says that it was no ordinary end."""
+    pids = running.children()
+    (gunicorn,) = [pid for pid, command in pids.items() if "gunicorn" in command and _is_leader(pid)]
+    os.kill(gunicorn, signal.SIGKILL)
+
+    assert running.process.wait(timeout=30) == 128 + signal.SIGKILL
+    assert not any(is_running(pid) for pid in pids)
+
+
+def test_nobody_outlives_a_killed_dev(running):
+    """SIGKILL of the supervisor ends the worker, the web app and the broker too."""
+    pids = running.children()
+    running.process.send_signal(signal.SIGKILL)
+    running.process.wait()
+
+    until(lambda: not any(is_running(pid) for pid in pids), 30)
+
+
+def _is_leader(pid: int) -> bool:
+    """Whether it leads its process group but not its session: the command itself, neither leash nor child."""
+    return os.getpgid(pid) == pid and os.getsid(pid) != pid

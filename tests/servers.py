@@ -1,0 +1,114 @@
+"""Databases and brokers of the tests' own: made on the servers of this host, and gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import redis
+import sqlalchemy as sa
+
+from durable import embedded
+
+DATABASES = ("sqlite", "postgresql", "mariadb")
+BROKERS = ("redis", "rabbitmq", "embedded")
+
+_ADMIN = {
+    "postgresql": "postgresql+psycopg://postgres@127.0.0.1/postgres",
+    "mariadb": "mariadb+pymysql://root@127.0.0.1",
+}
+_URL = {
+    "postgresql": "postgresql://postgres@127.0.0.1/{name}",
+    "mariadb": "mysql://root@127.0.0.1/{name}",
+}
+_DROP = {"postgresql": "DROP DATABASE {name} WITH (FORCE)", "mariadb": "DROP DATABASE {name}"}
+#: Says whose a Redis database is, so that two sessions never take the same; expires if a session is killed.
+_OWNER_KEY = "durable:tests:owner"
+
+
+def absent(what: str, error: object) -> NoReturn:
+    """A server is not there: skip, but fail where it must be there."""
+    reason = f"{what} does not answer ({error}); .ci/services starts it."
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@contextmanager
+def new_database(kind: str, folder: Path) -> Iterator[str]:
+    """The URL of an empty database."""
+    if kind == "sqlite":
+        yield f"sqlite:///{folder}/durable.db"
+        return
+    name = f"durable_test_{secrets.token_hex(6)}"
+    admin = sa.create_engine(_ADMIN[kind], isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    try:
+        with admin.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    except sa.exc.OperationalError as error:
+        absent(kind, error.orig)
+    try:
+        yield _URL[kind].format(name=name)
+    finally:
+        with admin.connect() as connection:
+            connection.exec_driver_sql(_DROP[kind].format(name=name))
+
+
+@contextmanager
+def new_broker(kind: str, folder: Path) -> Iterator[str]:
+    """The URL of an empty broker."""
+    make = {"redis": _redis, "rabbitmq": _rabbitmq, "embedded": _embedded}[kind]
+    with make(folder) as url:
+        yield url
+
+
+@contextmanager
+def _redis(_folder: Path) -> Iterator[str]:
+    number = _take_redis_database()
+    try:
+        yield f"redis://127.0.0.1:6379/{number}"
+    finally:
+        with redis.Redis(db=number) as client:
+            client.flushdb()
+
+
+def _take_redis_database() -> int:
+    """The number of an empty database that nobody else has taken."""
+    try:
+        for number in range(15, 0, -1):
+            with redis.Redis(db=number) as client:
+                if client.dbsize() == 0 and client.set(_OWNER_KEY, os.getpid(), nx=True, ex=3600):
+                    return number
+    except redis.RedisError as error:
+        absent("Redis", error)
+    absent("A free Redis database", "numbers 1 to 15 hold keys")
+
+
+@contextmanager
+def _rabbitmq(_folder: Path) -> Iterator[str]:
+    name = f"durable-test-{secrets.token_hex(6)}"
+    try:
+        _rabbitmqctl("add_vhost", name)
+        _rabbitmqctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+    except (OSError, subprocess.SubprocessError) as error:
+        absent("RabbitMQ", getattr(error, "stderr", None) or error)
+    try:
+        yield f"amqp://guest:guest@127.0.0.1:5672/{name}"
+    finally:
+        _rabbitmqctl("delete_vhost", name)
+
+
+def _rabbitmqctl(*arguments: str) -> None:
+    subprocess.run(["rabbitmqctl", *arguments], check=True, capture_output=True, text=True, timeout=30)
+
+
+@contextmanager
+def _embedded(folder: Path) -> Iterator[str]:
+    with embedded.start(folder) as server:
+        yield server.url
