@@ -21,6 +21,7 @@ from .events import ROOT, Event
 from .registry import Workflow
 from .store import hooks, log, requests, runs
 from .store.runs import Run as RunRow
+from .webhooks import url_of
 
 R = TypeVar("R")
 
@@ -379,7 +380,7 @@ def _hook(engine: Engine, hook: hooks.Hook) -> dict[str, Any]:
         "token": hook.token,
         "run_id": hook.run_id,
         "is_webhook": is_webhook,
-        "url": webhook_url(engine.settings.public_url, hook.token) if is_webhook else None,
+        "url": url_of(engine.settings.public_url, hook.token) if is_webhook and engine.settings.public_url else None,
         "metadata": None if hook.metadata is None else codec.decode(hook.metadata),
         "created_at": _iso(hook.created_at),
     }

@@ -147,7 +147,9 @@ def _read_request(context: Context, fields: Fields) -> Request:
         return _new_request(fields)
     request = context.get(fields["v"])
     if not isinstance(request, Request):
-        raise SerializationError("value", f"request {fields['v']!r} is not in the store; its retention may be over.")
+        raise SerializationError(
+            "value", f"request {fields['v']!r} is not in the store; its retention may be over."
+        )
     return request
 
 

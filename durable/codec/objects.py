@@ -12,19 +12,19 @@ A digest leaves out class paths, and fields that equal their default.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from ..errors import SerializationError
 from . import kinds
 from .kinds import Context, Fields, Kind, class_path, find_class
 from .refusals import Refused, why_no_class
-from .writing import Writer
+from .writing import Writer, canonical_text
 
 _BUILTINS = (int, float, str, bytes, list, tuple, dict, set, frozenset)
 
@@ -77,21 +77,35 @@ def _plain_enum(fields: Fields) -> Any:
 # Named tuples
 
 
+def _is_named_tuple(cls: type) -> bool:
+    return issubclass(cls, tuple) and hasattr(cls, "_fields") and hasattr(cls, "_make")
+
+
 def _write_named(writer: Writer, value: Any) -> Fields:
+    if getattr(value, "__dict__", None):
+        raise Refused(f"its attributes {sorted(vars(value))} stand beside the fields, and would be lost.")
     return {"c": named_class(value), "v": writer.fields(value, zip(value._fields, value, strict=True))}
 
 
 def _digest_named(writer: Writer, value: Any) -> Fields:
-    kept = _changed(writer, zip(value._fields, value, strict=True), type(value)._field_defaults)
-    return {"v": writer.fields(value, kept)}
+    written = writer.fields(value, zip(value._fields, value, strict=True))
+    return {"v": without_defaults(writer, written, type(value)._field_defaults.__getitem__)}
 
 
 def _read_named(_context: Context, fields: Fields) -> Any:
     cls: Any = find_class(fields["c"], tuple)
-    return cls._make(_field(fields, name, cls._field_defaults.get) for name in cls._fields)
+    known = {**cls._field_defaults, **fields["v"]}
+    for name in cls._fields:
+        if name not in known:
+            raise _lacking(fields, name)
+    return cls._make(known[name] for name in cls._fields)
 
 
 # Dataclasses
+
+
+def _is_dataclass(cls: type) -> bool:
+    return dataclasses.is_dataclass(cls) and not issubclass(cls, BaseException)
 
 
 def _write_dataclass(writer: Writer, value: Any) -> Fields:
@@ -101,8 +115,9 @@ def _write_dataclass(writer: Writer, value: Any) -> Fields:
 
 
 def _digest_dataclass(writer: Writer, value: Any) -> Fields:
-    defaults = {f.name: _default(f) for f in dataclasses.fields(value)}
-    return {"v": writer.fields(value, _changed(writer, _present(value), defaults))}
+    declared = {f.name: f for f in dataclasses.fields(value)}
+    written = writer.fields(value, _present(value))
+    return {"v": without_defaults(writer, written, lambda name: _default(declared[name]))}
 
 
 def _present(value: Any) -> Iterator[tuple[str, Any]]:
@@ -116,24 +131,26 @@ def _refuse_hidden(value: Any) -> None:
     """Refuse what would be lost silently: content beside the fields."""
     cls = type(value)
     if isinstance(value, _BUILTINS):
-        raise Refused(f"dataclass {cls.__qualname__} is a builtin container too; make that a field.")
+        raise Refused(f"dataclass {cls.__qualname__} is a builtin container too.  Make that a field.")
     names = {f.name for f in dataclasses.fields(value)}
     for name in getattr(value, "__dict__", ()):
         if name not in names and not isinstance(getattr(cls, name, None), cached_property):
             raise Refused(
                 f"its attribute {name!r} is no field of dataclass {cls.__qualname__}, and would be lost."
-                f"  Declare it: {name}: ... = field(init=False)."
+                f"  Declare it in the class: {name}: ... = field(init=False)."
             )
 
 
 def _read_dataclass(_context: Context, fields: Fields) -> Any:
-    cls: Any = find_class(fields["c"])
+    cls, recorded = find_class(fields["c"]), fields["v"]
     value = object.__new__(cls)
-    for f in dataclasses.fields(cls):
-        if f.name in fields["v"] or _has_default(f):
-            object.__setattr__(value, f.name, _field(fields, f.name, lambda _name, f=f: _default(f)))
+    for f in dataclasses.fields(cast(Any, cls)):
+        if f.name in recorded:
+            object.__setattr__(value, f.name, recorded[f.name])
+        elif _has_default(f):
+            object.__setattr__(value, f.name, _default(f))
         elif f.init:
-            _field(fields, f.name, lambda _name: None)
+            raise _lacking(fields, f.name)
     return value
 
 
@@ -142,6 +159,8 @@ def _has_default(f: dataclasses.Field[Any]) -> bool:
 
 
 def _default(f: dataclasses.Field[Any]) -> Any:
+    if not _has_default(f):
+        raise LookupError(f.name)
     return f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
 
 
@@ -149,16 +168,109 @@ def _default(f: dataclasses.Field[Any]) -> Any:
 
 
 def _write_model(writer: Writer, value: BaseModel) -> Fields:
-    fields = {"c": named_class(value), "v": writer.fields(value, _of_fields(value))}
+    fields: Fields = {"c": named_class(value), "v": writer.fields(value, _of_fields(value))}
     if value.__pydantic_fields_set__ != set(fields["v"]):
         fields["set"] = sorted(value.__pydantic_fields_set__)
     if value.__pydantic_extra__:
         fields["extra"] = writer.fields(value, value.__pydantic_extra__.items())
     if value.__pydantic_private__:
-        fields["private"] = writer.fields(value, value.__pydantic_private__.items())
+        fields["private"] = writer.fields(value, _of_private(writer, value))
     return fields
+
+
+def _digest_model(writer: Writer, value: BaseModel) -> Fields:
+    written = writer.fields(value, _of_fields(value))
+    extra = writer.fields(value, (value.__pydantic_extra__ or {}).items())
+    kept = without_defaults(writer, written, lambda name: _model_default(type(value), name, value.__dict__))
+    return {"v": {**kept, **extra}}
 
 
 def _of_fields(value: BaseModel) -> Iterator[tuple[str, Any]]:
     """Without cached properties, which stand in the same dict."""
-    return ((name, item) for name, item in value.__dict__.items() if name in type(value).model_fields)
+    declared = type(value).model_fields
+    return ((name, item) for name, item in value.__dict__.items() if name in declared)
+
+
+def _of_private(writer: Writer, value: BaseModel) -> Iterator[tuple[str, Any]]:
+    """Without what cannot be carried but has a default: a client, a lock."""
+    declared = type(value).__private_attributes__
+    for name, item in (value.__pydantic_private__ or {}).items():
+        carried = item is None or writer.attempt(item) is not None
+        if carried or declared[name].get_default() is PydanticUndefined:
+            yield name, item
+
+
+def _read_model(_context: Context, fields: Fields) -> BaseModel:
+    cls = find_class(fields["c"], BaseModel)
+    assert issubclass(cls, BaseModel)
+    known = {name: item for name, item in fields["v"].items() if name in cls.model_fields}
+    given = set(known) if "set" not in fields else set(fields["set"])
+    for name, declared in cls.model_fields.items():
+        if name not in known:
+            if declared.is_required():
+                raise _lacking(fields, name)
+            known[name] = _model_default(cls, name, known)
+    model = cls.__new__(cls)
+    model.__setstate__(
+        {
+            "__dict__": known,
+            "__pydantic_fields_set__": given,
+            "__pydantic_extra__": fields.get("extra", {}) if cls.model_config.get("extra") == "allow" else None,
+            "__pydantic_private__": _read_private(cls, fields.get("private", {})),
+        }
+    )
+    return model
+
+
+def _read_private(cls: type[BaseModel], recorded: Fields) -> Fields | None:
+    if not cls.__private_attributes__:
+        return None
+    defaults = {name: declared.get_default() for name, declared in cls.__private_attributes__.items()}
+    return {name: item for name, item in {**defaults, **recorded}.items() if item is not PydanticUndefined}
+
+
+def _model_default(cls: type[BaseModel], name: str, known: dict[str, Any]) -> Any:
+    declared = cls.model_fields[name]
+    if declared.is_required():
+        raise LookupError(name)
+    return declared.get_default(call_default_factory=True, validated_data=known)
+
+
+# Defaults
+
+
+def without_defaults(writer: Writer, written: Fields, default: Callable[[str], Any]) -> Fields:
+    """
+    The fields whose values are not their defaults.
+
+    Args:
+        written: Names and values, as plain JSON.
+        default: The default by name; it raises where there is none, or where it cannot be had here.
+    """
+    return {name: plain for name, plain in written.items() if not _is_default(writer, plain, name, default)}
+
+
+def _is_default(writer: Writer, plain: Any, name: str, default: Callable[[str], Any]) -> bool:
+    try:
+        usual = default(name)
+    except Exception:  # an author's factory may do anything, also what a workflow body may not
+        return False
+    if usual is None or plain is None:
+        return usual is plain
+    written = writer.attempt(usual)
+    # In Python 1 == True == 1.0; as text they differ.
+    return bool(written == plain) and canonical_text(written) == canonical_text(plain)
+
+
+def _lacking(fields: Fields, name: str) -> SerializationError:
+    return SerializationError(
+        "value", f"{fields['c']} has a field {name!r} that the record lacks.  Give the new field a default."
+    )
+
+
+kinds.add_family(
+    Kind("enum", _write_enum, _read_enum, _digest_enum, _plain_enum), lambda cls: issubclass(cls, Enum)
+)
+kinds.add_family(Kind("namedtuple", _write_named, _read_named, _digest_named), _is_named_tuple)
+kinds.add_family(Kind("model", _write_model, _read_model, _digest_model), lambda cls: issubclass(cls, BaseModel))
+kinds.add_family(Kind("dataclass", _write_dataclass, _read_dataclass, _digest_dataclass), _is_dataclass)

@@ -67,7 +67,12 @@ def plain(text: str, requests: Mapping[str, Request] = NO_REQUESTS) -> Any:
 
 def shown_request(request: Request) -> Fields:
     """A request without what a display should hide: its URL holds the token, its headers credentials."""
-    return {"id": request.id, "method": request.method, "content_type": request.content_type, "text": request.text()}
+    return {
+        "id": request.id,
+        "method": request.method,
+        "content_type": request.content_type,
+        "text": request.text(),
+    }
 
 
 def read_tagged(requests: Mapping[str, Request], fields: Fields) -> Any:
@@ -86,6 +91,8 @@ def _load(text: str, hook: Callable[[Fields], Any] | None) -> Any:
     try:
         return json.loads(text, object_hook=hook)
     except RecursionError:
-        raise SerializationError("value", "it is nested too deeply to be read at this point of the stack.") from None
+        raise SerializationError(
+            "value", "it is nested too deeply to be read at this point of the stack."
+        ) from None
     except ValueError as error:
         raise SerializationError("value", f"its text is not JSON: {error}") from error

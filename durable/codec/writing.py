@@ -164,7 +164,9 @@ class Writer:
         if len(stack) > MAX_DEPTH:
             again = _repeated(stack)
             if again is None:
-                raise Refused(f"it is nested more than {MAX_DEPTH} levels deep.  Flatten it, or pass a reference.", 8)
+                raise Refused(
+                    f"it is nested more than {MAX_DEPTH} levels deep.  Flatten it, or pass a reference.", 8
+                )
             raise Refused("it holds itself, which JSON cannot say.  Pass an id, or break the cycle.", again)
 
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote, unquote
 
+from pydantic_core import core_schema
 from werkzeug import wrappers
 from werkzeug.datastructures import FileStorage, Headers, ImmutableMultiDict, MultiDict
 from werkzeug.exceptions import HTTPException
@@ -59,6 +60,11 @@ class Request:
             duration.from_datetime(self.received_at)
         object.__setattr__(self, "data", bytes(self.data))
         object.__setattr__(self, "headers", FrozenHeaders(self.headers))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> core_schema.CoreSchema:
+        """In an annotation it stands for itself: pydantic checks the type, not the fields."""
+        return core_schema.is_instance_schema(cls)
 
     def __repr__(self) -> str:
         """Without the URL, which holds the token, and the headers, which hold credentials."""

@@ -19,6 +19,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from pydantic import BaseModel
+from pydantic_core import core_schema
 from werkzeug import wrappers
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
@@ -67,6 +68,11 @@ class Response:
         object.__setattr__(self, "body", _encoded(body))
         object.__setattr__(self, "status", status)
         object.__setattr__(self, "headers", FrozenHeaders(given))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> core_schema.CoreSchema:
+        """In an annotation it stands for itself: pydantic checks the type, not the fields."""
+        return core_schema.is_instance_schema(cls)
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.content_type or '(no content type)'} {len(self.body)} bytes>"

@@ -1,0 +1,83 @@
+"""A call: bound by parameter name, written, read back, and compared by a digest."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+from ..errors import SerializationError
+from ..http import Request
+from .objects import without_defaults
+from .reading import NO_REQUESTS, decode
+from .writing import Writer, canonical_text, checked_size, dump, written
+
+
+def bind(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    The arguments by parameter name, without defaults; those of ``*args`` and ``**kwargs`` under these names.
+
+    Raises:
+        TypeError: When the call doesn't fit, as Python's own.
+    """
+    return dict(signature.bind(*args, **kwargs).arguments)
+
+
+def encode_arguments(bound: Mapping[str, Any], path: str = "args") -> str:
+    """Bound arguments as a JSON object by parameter name.  Errors: as ``encode``."""
+    writer = Writer()
+    return checked_size(
+        dump({name: written(writer, item, f"{path}.{name}") for name, item in bound.items()}), path
+    )
+
+
+def decode_arguments(
+    text: str, requests: Mapping[str, Request], signature: inspect.Signature
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """
+    Arguments as they are called with.
+
+    Raises:
+        SerializationError: Also when the function has lost a parameter that was given, or has a new one
+            without a default.
+    """
+    bound: dict[str, Any] = decode(text, requests)
+    for name in bound:
+        if name not in signature.parameters:
+            raise SerializationError(
+                f"args.{name}",
+                f"the function has no parameter {name!r} any more.  Keep it until the runs that gave it have ended.",
+            )
+    arguments = inspect.BoundArguments(signature, bound)  # type: ignore[arg-type]  # any dict will do
+    try:
+        signature.bind(*arguments.args, **arguments.kwargs)
+    except TypeError as error:
+        raise SerializationError(
+            "args", f"the function can no longer be called so: {error}.  Give a new parameter a default."
+        ) from error
+    return arguments.args, arguments.kwargs
+
+
+def digest(bound: Mapping[str, Any], signature: inspect.Signature) -> str:
+    """
+    32 hex digits by which two calls are compared.
+
+    What harmless deploys change has no part in it: the order of parameters and of dict keys, parameters
+    and fields that equal their default, where a class is defined.  A request, run or hook counts by its
+    id or token, an exception by its type's name and its arguments.
+
+    Raises:
+        SerializationError: As ``encode_arguments``.
+    """
+    writer = Writer(for_digest=True)
+    plain = {name: written(writer, item, f"args.{name}") for name, item in bound.items()}
+    kept = without_defaults(writer, plain, lambda name: _default(signature, name))
+    return sha256(canonical_text(kept).encode()).hexdigest()[:32]
+
+
+def _default(signature: inspect.Signature, name: str) -> Any:
+    default = signature.parameters[name].default
+    if default is inspect.Parameter.empty:
+        raise LookupError(name)
+    return default

@@ -1,0 +1,228 @@
+"""
+Kinds: exceptions, with their chain, notes and attributes; an error as text and back.
+
+An exception is rebuilt when its class is known here: ``args`` and attributes as
+they were, the author's ``__init__`` not run, since ``args`` need not be what it
+takes.  Otherwise it becomes a ``StepFailed`` that tells the same.  Writing one
+never fails: an argument that cannot be carried becomes its repr, such an
+attribute is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+from ..errors import SerializationError, StepFailed
+from ..http import Request
+from . import kinds
+from .kinds import TAG, Context, Fields, Kind, class_path, find_class
+from .reading import NO_REQUESTS, decode
+from .refusals import Refused, shown
+from .writing import MAX_SIZE, Writer, dump
+
+#: Where a rebuilt exception keeps the text of the traceback from the process where it was raised.
+_REMOTE = "__durable_traceback__"
+_NOT_ATTRIBUTES = (_REMOTE, "__notes__")
+
+#: Links of a chain (causes and contexts) that are kept.
+_MAX_CHAIN = 20
+#: The most of a message, and of a traceback, that is kept, in characters.
+_MAX_TEXT = 64 * 1024
+
+
+@dataclass(frozen=True)
+class ErrorSummary:
+    """What an encoded error says, without rebuilding it."""
+
+    error_type: str
+    message: str
+    traceback: str
+
+    def __str__(self) -> str:
+        return f"{self.error_type}: {self.message}" if self.message else self.error_type
+
+
+def encode_error(error: BaseException) -> str:
+    """The exception as JSON text.  Never fails."""
+    text = dump(Writer().write(error))
+    if len(text) <= MAX_SIZE:
+        return text
+    return dump({TAG: "exception", **_outline(error), "args": [_cut(_message(error))], "traceback": _trace(error)})
+
+
+def decode_error(text: str, requests: Mapping[str, Request] = NO_REQUESTS) -> BaseException:
+    """The exception; a ``StepFailed`` when it cannot be rebuilt in this process."""
+    try:
+        error = decode(text, requests)
+    except SerializationError:  # something in its arguments or attributes is not known here
+        return _stand_in(json.loads(text))
+    assert isinstance(error, BaseException)
+    return error
+
+
+def error_summary(text: str) -> ErrorSummary:
+    fields = json.loads(text)
+    return ErrorSummary(fields["type"], fields["message"], fields.get("traceback", ""))
+
+
+# Writing
+
+
+def _write(writer: Writer, error: BaseException) -> Fields:
+    return {**_written(writer, error, set()), "traceback": _trace(error)}
+
+
+def _digest(writer: Writer, error: BaseException) -> Fields:
+    return {"type": type(error).__qualname__, "args": _arguments(writer, error)}
+
+
+def _written(writer: Writer, error: BaseException, seen: set[int]) -> Fields:
+    """One link and those behind it; *seen* holds the links that are written, since chains may be rings."""
+    seen.add(id(error))
+    fields = {**_outline(error), "args": _arguments(writer, error)}
+    if attributes := _attributes(writer, error):
+        fields["attrs"] = attributes
+    if notes := [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]:
+        fields["notes"] = [_cut(note) for note in notes]
+    if error.__suppress_context__:
+        fields["suppress"] = True
+    for key, link in (("cause", error.__cause__), ("context", error.__context__)):
+        if link is not None and id(link) not in seen and len(seen) < _MAX_CHAIN:
+            fields[key] = {TAG: "exception", **_written(writer, link, seen)}
+    return fields
+
+
+def _outline(error: BaseException) -> Fields:
+    cls = type(error)
+    return {"c": class_path(cls), "type": cls.__qualname__, "message": _cut(_message(error))}
+
+
+def _arguments(writer: Writer, error: BaseException) -> list[Any]:
+    writer.stack.append(id(error))
+    written = [_carried(writer, argument) for argument in _state(error)[0]]
+    writer.stack.pop()
+    return written
+
+
+def _carried(writer: Writer, argument: object) -> Any:
+    if argument is None:
+        return None
+    plain = _attempt(writer, argument)
+    return _ascii_safe(shown(argument)) if plain is None else plain
+
+
+def _attributes(writer: Writer, error: BaseException) -> Fields:
+    writer.stack.append(id(error))
+    written = {}
+    for name, item in _state(error)[1].items():
+        plain = None if name in _NOT_ATTRIBUTES else _attempt(writer, item)
+        if plain is not None or (item is None and name not in _NOT_ATTRIBUTES):
+            written[name] = plain
+    writer.stack.pop()
+    return written
+
+
+def _attempt(writer: Writer, value: object) -> Any:
+    try:
+        return writer.attempt(value)
+    except RecursionError:
+        return None
+
+
+def _state(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """
+    What ``BaseException.__new__`` and the C classes' ``__init__`` were given, and the attributes.
+
+    By ``__reduce__`` where that is Python's own: it knows of an OSError's file name, an ImportError's module.
+    """
+    if isinstance(type(error).__reduce__, FunctionType):
+        return error.args, vars(error)
+    reduced: Any = error.__reduce__()
+    return reduced[1], (reduced[2] if len(reduced) > 2 and reduced[2] else {})
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return _ascii_safe(str(error))
+    except Exception as failure:
+        return f"(its __str__ raised {type(failure).__name__})"
+
+
+def _trace(error: BaseException) -> str:
+    """The traceback here; before it the one from where it was raised, if that was another process."""
+    remote = getattr(error, _REMOTE, "")
+    try:
+        here = "".join(traceback.format_exception(error))
+    except Exception as failure:
+        here = f"(the traceback could not be formatted: {type(failure).__name__})"
+    if remote and error.__traceback__ is None:
+        return str(remote)
+    if remote:
+        here = f"{remote}\nThat was raised in another process, and reached this one:\n\n{here}"
+    return _cut(_ascii_safe(here))
+
+
+def _ascii_safe(text: str) -> str:
+    """Without lone surrogates, so that it can be written as it is."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _cut(text: str) -> str:
+    if len(text) <= _MAX_TEXT:
+        return text
+    half = _MAX_TEXT // 2
+    return f"{text[:half]}\n… ({len(text) - 2 * half} characters) …\n{text[-half:]}"
+
+
+# Reading
+
+
+def _read(_context: Context, fields: Fields) -> BaseException:
+    error = _rebuilt(fields)
+    error.__dict__[_REMOTE] = fields.get("traceback", "")
+    for note in fields.get("notes", ()):
+        error.add_note(note)
+    error.__cause__ = fields.get("cause")
+    error.__context__ = fields.get("context", error.__cause__)
+    error.__suppress_context__ = fields.get("suppress", False)
+    return error
+
+
+def _rebuilt(fields: Fields) -> BaseException:
+    try:
+        error = _revived(find_class(fields["c"], Exception), fields["args"], fields.get("attrs", {}))
+        str(error)  # may need an attribute that was left out
+    except Exception:
+        return _stand_in(fields)
+    return error
+
+
+def _revived(cls: Any, args: list[Any], attributes: Fields) -> Exception:
+    error = cls.__new__(cls, *args)
+    _c_init(cls)(error, *args)
+    for name, item in attributes.items():
+        setattr(error, name, item)
+    assert isinstance(error, Exception)
+    return error
+
+
+def _c_init(cls: type) -> Any:
+    """The ``__init__`` of the nearest class written in C, which keeps its state outside ``__dict__``."""
+    inits = (vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base))
+    return next(init for init in inits if not isinstance(init, FunctionType))
+
+
+def _stand_in(fields: Fields) -> StepFailed:
+    return StepFailed(fields["type"], fields["message"], fields.get("traceback", ""))
+
+
+def _plain(fields: Fields) -> Fields:
+    return {"type": fields["type"], "message": fields["message"]}
+
+
+kinds.add_family(Kind("exception", _write, _read, _digest, _plain), lambda cls: issubclass(cls, BaseException))
