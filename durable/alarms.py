@@ -14,6 +14,14 @@ def ring(engine: Engine, run_id: str, op_id: str) -> bool:
     A message may ring early, late or twice: the row decides.  True when the run has news.
     """
     engine.check_schema()
+    if _end(engine, run_id, op_id):
+        return True
+    with engine.store.read() as tx:
+        due_at = waits.due_at(tx, run_id, op_id)
+    return engine.is_nearly(due_at) and _end(engine, run_id, op_id)
+
+
+def _end(engine: Engine, run_id: str, op_id: str) -> bool:
     with engine.store.begin() as tx:
         due_at = waits.end(tx, run_id, op_id, engine.store.sql_now)
         if due_at is None:

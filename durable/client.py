@@ -109,7 +109,9 @@ class Run(Generic[R]):
         while not (row := self._row("Run.result")).ended:
             pause = _PAUSES_SECS[min(looks, len(_PAUSES_SECS) - 1)]
             if deadline is not None and time.monotonic() + pause > deadline:
-                raise TimeoutError(f"Run {self.id!r} is {row.status} after {timeout}: it goes on; ask again later.")
+                raise TimeoutError(
+                    f"Run {self.id!r} is {row.status} after {timeout}: it goes on; ask again later."
+                )
             time.sleep(pause)
             looks += 1
         return self._outcome(row)  # type: ignore[no-any-return]
@@ -376,11 +378,12 @@ def list_hooks(engine: Engine, *, run_id: str | None = None, limit: int = 50) ->
 
 def _hook(engine: Engine, hook: hooks.Hook) -> dict[str, Any]:
     is_webhook = hook.config is not None
+    base = engine.settings.public_url
     return {
         "token": hook.token,
         "run_id": hook.run_id,
         "is_webhook": is_webhook,
-        "url": url_of(engine.settings.public_url, hook.token) if is_webhook and engine.settings.public_url else None,
+        "url": url_of(base, hook.token) if is_webhook and base else None,
         "metadata": None if hook.metadata is None else codec.decode(hook.metadata),
         "created_at": _iso(hook.created_at),
     }
@@ -396,5 +399,3 @@ def _moment(micros: int | None) -> datetime | None:
 
 def _iso(micros: int | None) -> str | None:
     return None if micros is None else duration.to_datetime(micros).isoformat()
-
-

@@ -138,10 +138,10 @@ def _create(engine: Engine, tx: Connection, decision: Decision, after: Aftermath
     new_waits = [c for c in decision.commands if isinstance(c, commands.CreateWait)]
     steps.create(
         tx,
-        [{"run_id": run.id, "op_id": c.op_id, "name": c.name, "not_before": now} for c in new_steps],
+        [{"run_id": run.id, "op_id": c.op_id, "name": c.name, "not_before": 0} for c in new_steps],
         send_at=now + engine.settings.resend_after,
     )
-    after.steps += [StepRow(run.id, c.op_id, c.name, 1, now, run.queue, run.priority) for c in new_steps]
+    after.steps += [StepRow(run.id, c.op_id, c.name, 1, 0, run.queue, run.priority) for c in new_steps]
     if decision.outcome is not None:
         return
     waits.create(
@@ -230,7 +230,7 @@ def _end(engine: Engine, tx: Connection, decision: Decision, after: Aftermath, n
 
 
 def _take_in_latecomers(tx: Connection, decision: Decision) -> None:
-    """What was accepted after this turn read the inbox is in the log all the same; a cancel makes it think again."""
+    """What was accepted since the inbox was read is in the log all the same; a cancel makes it think again."""
     late = [item for item in log.drain(tx, decision.run.id) if item.id not in set(decision.drained)]
     if any(isinstance(item.event, events.RunCancelRequested) for item in late):
         raise Overtaken("a cancel came first")
@@ -255,7 +255,7 @@ def _ended(decision: Decision, now: int) -> events.Event:
             return events.RunCompleted(at=at, result=value or "null")
         case "failed":
             return events.RunFailed(at=at, error=value or "null")
-        case "cancelled":
+        case _:
             return events.RunCancelled(at=at, error=value, reason=decision.reason)
 
 

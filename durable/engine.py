@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import uuid
 from collections.abc import Callable
 from functools import cached_property
@@ -21,6 +22,9 @@ from .settings import Settings, check_names, resolve
 from .store import Store
 
 log = logging.getLogger("durable")
+
+#: How far the clocks of a worker and of the database may be apart without a sleep being late, microseconds.
+NEARLY = 250_000
 
 #: Filled into the Celery app's configuration where the application leaves them unset.
 CELERY_DEFAULTS: dict[str, Any] = {
@@ -105,6 +109,17 @@ class Engine:
     def now(self) -> int:
         """The database's time, in microseconds since 1970 UTC."""
         return self.store.now()
+
+    def is_nearly(self, due_at: int | None) -> bool:
+        """
+        Whether a moment is so near that it pays to wait for it here, which this does.
+
+        An alarm clock goes by its worker's clock and may ring some milliseconds before the database's.
+        """
+        if due_at is None or due_at - self.now() > NEARLY:
+            return False
+        time.sleep(max(0, due_at - self.now()) / 1_000_000 + 0.002)
+        return True
 
     def is_embedded(self) -> bool:
         """Whether the store is the embedded default, which migrates itself."""

@@ -134,14 +134,18 @@ class Housekeeping:
 
 
 _running: dict[tuple[int, int], Housekeeping] = {}
+_lock = threading.Lock()
+# A fork while another thread holds the lock would leave it locked in the child for ever.
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def ensure(engine: Engine) -> None:
     """Start this process's housekeeping unless it runs."""
     key = (os.getpid(), id(engine))
-    if key not in _running:
-        _running[key] = housekeeping = Housekeeping(engine)
-        housekeeping.start()
+    with _lock:
+        if key not in _running:
+            _running[key] = housekeeping = Housekeeping(engine)
+            housekeeping.start()
 
 
 def end(engine: Engine) -> None:

@@ -38,7 +38,7 @@ from .definitions import Workflow
 from .errors import NonDeterminismError, RunCancelled, SerializationError
 from .events import Event
 from .http import Request
-from .listening import Received
+from .listening import Hook, Received
 from .loop import DurableLoop
 from .operations import Created, describe, identity
 
@@ -315,19 +315,27 @@ class Replay:
     # Hooks
 
     def _hook_created(self, event: events.HookCreated) -> None:
-        self._created(event)
-        hook = self._context.hooks.get(event.op_id)
-        if self.fault is None and hook is not None:
-            self._loop.now = max(self._loop.now, event.at)
+        hook = self._registering(event)
+        if hook is not None:
             self._loop.run(hook.registered)
 
     def _hook_conflicted(self, event: events.HookConflicted) -> None:
-        self._created(event)
         self._ledger.ended.add(event.op_id)
-        hook = self._context.hooks.get(event.op_id)
-        if self.fault is None and hook is not None:
-            self._loop.now = max(self._loop.now, event.at)
+        hook = self._registering(event)
+        if hook is not None:
             self._loop.run(hook.conflicted, event.owner)
+
+    def _registering(self, event: events.HookCreated | events.HookConflicted) -> Hook[Any] | None:
+        """The hook whose fate the event tells; None where that changes nothing any more."""
+        self._created(event)
+        hook = self._context.hooks.get(event.op_id)
+        if hook is not None and hook.token != event.token:
+            # A drawn one that was not committed, and drawn again: whoever fed this mixed two turns up.
+            self._diverge(event.op_id, f"token {event.token!r}", f"token {hook.token!r}")
+        if self.fault is None:
+            self._loop.now = max(self._loop.now, event.at)
+            return hook
+        return None
 
     def _hook_received(self, event: events.HookReceived) -> None:
         hook = self._context.hooks.get(event.op_id)

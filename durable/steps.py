@@ -115,9 +115,14 @@ def _claim(engine: Engine, address: Address, message_id: str | None) -> Claim | 
             )
 
     held = take()
-    if held is None:
-        take_over(engine, address)
-    return held
+    if held is not None:
+        return held
+    with engine.store.read() as tx:
+        not_before = steps.not_before(tx, address.run, address.op, address.attempt)
+    if engine.is_nearly(not_before):
+        return take()
+    take_over(engine, address)
+    return None
 
 
 def take_over(engine: Engine, address: Address) -> None:

@@ -52,10 +52,11 @@ def _install_turns(engine: Engine) -> None:
         housekeeping.ensure(engine)
         drive(engine, run_id)
 
-    @engine.celery.task(name=WAKE, **MANNERS)
-    def wake_run(run_id: str, op_id: str) -> None:
+    @engine.celery.task(name=WAKE, bind=True, **MANNERS)
+    def wake_run(task: Any, run_id: str, op_id: str) -> None:
         housekeeping.ensure(engine)
         alarms.ring(engine, run_id, op_id)
+        _drive_in_place(engine, task.request, run_id)
 
 
 def _install_step(engine: Engine, defined: Step[..., Any] | Workflow[..., Any]) -> None:
@@ -74,6 +75,27 @@ def _install_step(engine: Engine, defined: Step[..., Any] | Workflow[..., Any]) 
             )
             return
         attempt(engine, defined, address, task.request.id)
+        _drive_in_place(engine, task.request, address.run)
+
+
+def _drive_in_place(engine: Engine, request: Any, run_id: str) -> None:
+    """
+    Take the chain's link here, which saves a hop through the broker, and drop it.
+
+    Only where the link would have come to this very queue: another queue's workers may be the only
+    ones that know the workflow.  When the turn fails, the link is left to try again.
+    """
+    if not engine.settings.continuation or not request.chain:
+        return
+    queue = request.chain[-1].get("options", {}).get("queue") or engine.celery.conf.task_default_queue
+    if (request.delivery_info or {}).get("routing_key") != queue:
+        return
+    try:
+        drive(engine, run_id)
+    except Exception:
+        log.exception("A turn of run %s failed in place; its link is sent.", run_id)
+    else:
+        request.chain = None
 
 
 def _address(request: Any) -> Address | None:

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from sqlalchemy import Connection
 
 from . import codec, commands, events, registry
 from .context import RunInfo
+from .commands import Command, Outcome
 from .engine import Engine
 from .errors import NonDeterminismError
 from .events import Event
@@ -72,8 +74,8 @@ class Decision:
     placing: Placing
     drained: Sequence[int] = ()
     events: list[Event] = field(default_factory=list)
-    commands: list[commands.Command] = field(default_factory=list)
-    outcome: commands.Outcome | None = None
+    commands: list[Command] = field(default_factory=list)
+    outcome: Outcome | None = None
     reason: str | None = None
     #: Why the run is blocked.
     fault: NonDeterminismError | None = None
@@ -142,7 +144,7 @@ def _cancel_at_once(engine: Engine, view: View) -> Decision:
     ended = {event.op_id for event in view.past if event.phase == "ended"}
     for event in _unended(view.news, ended):
         decision.add(event)
-    decision.outcome = commands.Outcome(status="cancelled")
+    decision.outcome = Outcome(status="cancelled")
     decision.reason = view.cancel.reason if view.cancel else None
     decision.placing.at = max(decision.placing.at, engine.now())
     return decision
@@ -216,7 +218,12 @@ def _settled(
     closed: set[str],
     owner: Callable[[str], tuple[str, str] | None],
 ) -> Event:
-    known = {"at": decision.placing.at, "op_id": command.op_id, "name": command.name, "digest": command.digest}
+    known: dict[str, Any] = {
+        "at": decision.placing.at,
+        "op_id": command.op_id,
+        "name": command.name,
+        "digest": command.digest,
+    }
     other = None if command.drawn else _holder(decision.run.id, command.token, held, closed, owner)
     if other is not None:
         return events.HookConflicted(token=command.token, owner=other, **known)
@@ -260,7 +267,7 @@ def _no_longer_listening(decision: Decision, replay: Replay) -> list[str]:
     return sorted(touched - replay.open_hooks)
 
 
-def _event(command: commands.Command, at: int) -> Event:
+def _event(command: Command, at: int) -> Event:
     """The event that records a command."""
     match command:
         case commands.CreateStep(op_id=op_id, name=name, digest=digest, args=args):

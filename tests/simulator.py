@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from durable import codec, commands, events, registry
+from durable import codec, commands, current, events, registry
 from durable.calls import RunInfo
-from durable.http import Request
+from durable.http import Request, Response
 from durable.replay import Replay
 
 #: When every run starts: 2023-11-14 22:13:20 UTC.
@@ -64,6 +64,19 @@ class Turn:
 
 
 @dataclass
+class Attempt:
+    """What a step sees of the attempt that runs it: here, the answers to the requests."""
+
+    answers: dict[str, Response]
+    engine: Any = None
+    metadata: Any = None
+    workflow_metadata: Any = None
+
+    def respond(self, request_id: str, response: Response) -> bool:
+        return self.answers.setdefault(request_id, response) is response
+
+
+@dataclass
 class Simulator:
     """The run of a workflow; ``log`` is its truth."""
 
@@ -81,6 +94,7 @@ class Simulator:
         self.log: list[events.Event] = []
         self.turns: list[Turn] = []
         self.requests: dict[str, Request] = {}
+        self.answers: dict[str, Response] = {}
         self.drawn: set[str] = set()
         self.clock = START
         bound = codec.bind(self.workflow.signature, self.args, self.kwargs)
@@ -187,7 +201,7 @@ class Simulator:
     @property
     def open_ops(self) -> dict[str, events.Event]:
         """What was created and has not ended, by op id."""
-        ended = {e.op_id for e in self.log if e.phase == "ended"}
+        ended = {e.op_id for e in self.log if e.phase == "ended"} | {events.ROOT}
         return {e.op_id: e for e in self.log if e.phase == "created" and e.op_id not in ended}
 
     def open(self, kind: type[events.Event]) -> list[Any]:
@@ -229,12 +243,20 @@ class Simulator:
     def _attempt(self, created: events.StepCreated) -> None:
         step = registry.steps[created.name]
         args, kwargs = codec.decode_arguments(created.args, self.requests, step.signature)
+        running = current.running_step.set(Attempt(self.answers))
         try:
             result = step.run(*args, **kwargs)
         except Exception as error:
             self.fail(created.op_id, error)
         else:
             self.complete(created.op_id, result)
+        finally:
+            current.running_step.reset(running)
+
+    def child(self, result: Any) -> Simulator:
+        """End the first open child run."""
+        op_id = self.open(events.ChildCreated)[0].op_id
+        return self.turn(events.ChildCompleted(at=0, op_id=op_id, result=codec.encode(result)))
 
     def wait(self, seconds: float) -> Simulator:
         """Let time pass; what becomes due meanwhile completes at its moment, each in a turn of its own."""

@@ -125,7 +125,7 @@ def test_arguments_that_do_not_fit_are_refused(durable, engine):
         (("--app", "nowhere", "runs", "list"), "There is no module 'nowhere'"),
         (("--app", "empty:engine", "runs", "list"), "has no 'engine'"),
         (("--app", "shop:order", "runs", "list"), "shop:order is no durable engine"),
-        (("--app", "./shop", "runs", "list"), "There is no module"),
+        (("--app", "./shop", "runs", "list"), "is not a module's name"),
         (("hooks", "resume", "token", "{"), "is not JSON"),
     ],
 )

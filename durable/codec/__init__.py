@@ -14,20 +14,21 @@ came back would not be what was sent.  No pickle.
 ====================  =============================================================
 kinds                 the table, and how classes are named and found
 writing, refusals     encode; where and why a value cannot be
-reading               decode; the ids of the requests in a text; a value as plain JSON
+reading               decode; the ids of the requests in a text
 builtin, objects      kinds: those of Python, http and time; enums, dataclasses, models
 failures              kinds: exceptions; an error as text and back
 arguments             a call by parameter name, and its digest
+display               a value as plain JSON, for people
 fitting               whether a value fits an annotation
 ====================  =============================================================
 """
 
-from . import builtin, objects  # noqa: F401  they fill the table
 from .arguments import bind, decode_arguments, digest, encode_arguments
+from .display import plain
 from .failures import ErrorSummary, decode_error, encode_error, error_summary
 from .fitting import fit
 from .kinds import register
-from .reading import decode, plain, request_ids
+from .reading import decode, request_ids
 from .writing import encode
 
 __all__ = [

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import SerializationError
 from ..http import Request
 from .objects import without_defaults
-from .reading import NO_REQUESTS, decode
+from .reading import decode
 from .writing import Writer, canonical_text, checked_size, dump, written
 
 
@@ -47,9 +47,9 @@ def decode_arguments(
         if name not in signature.parameters:
             raise SerializationError(
                 f"args.{name}",
-                f"the function has no parameter {name!r} any more.  Keep it until the runs that gave it have ended.",
+                f"the function has no parameter {name!r} any more.  Keep it until the runs that gave it end.",
             )
-    arguments = inspect.BoundArguments(signature, bound)  # type: ignore[arg-type]  # any dict will do
+    arguments = inspect.BoundArguments(signature, bound)
     try:
         signature.bind(*arguments.args, **arguments.kwargs)
     except TypeError as error:

@@ -14,7 +14,6 @@ from ..errors import SerializationError
 from ..http import Request, Response
 from . import kinds
 from .kinds import Context, Fields, Kind
-from .reading import shown_request
 from .refusals import Refused, shown
 from .writing import Writer, canonical_text, dump
 
@@ -156,6 +155,16 @@ def _read_request(context: Context, fields: Fields) -> Request:
 def _new_request(fields: Fields) -> Request:
     # By replace: a new object, which does not claim to come from the store.
     return replace(Request.from_head(fields["head"], b64decode(fields["body"])))
+
+
+def shown_request(request: Request) -> Fields:
+    """A request without what a display should hide: its URL holds the token, its headers credentials."""
+    return {
+        "id": request.id,
+        "method": request.method,
+        "content_type": request.content_type,
+        "text": request.text(),
+    }
 
 
 def _plain_request(fields: Fields) -> Any:

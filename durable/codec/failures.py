@@ -22,7 +22,7 @@ from ..http import Request
 from . import kinds
 from .kinds import TAG, Context, Fields, Kind, class_path, find_class
 from .reading import NO_REQUESTS, decode
-from .refusals import Refused, shown
+from .refusals import shown
 from .writing import MAX_SIZE, Writer, dump
 
 #: Where a rebuilt exception keeps the text of the traceback from the process where it was raised.

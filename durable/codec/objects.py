@@ -143,7 +143,7 @@ def _refuse_hidden(value: Any) -> None:
 
 def _read_dataclass(_context: Context, fields: Fields) -> Any:
     cls, recorded = find_class(fields["c"]), fields["v"]
-    value = object.__new__(cls)
+    value: Any = object.__new__(cls)
     for f in dataclasses.fields(cast(Any, cls)):
         if f.name in recorded:
             object.__setattr__(value, f.name, recorded[f.name])

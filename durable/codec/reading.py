@@ -30,14 +30,14 @@ def decode(text: str, requests: Mapping[str, Request] = NO_REQUESTS) -> Any:
         SerializationError: When a class, a request or a kind is not known here.
     """
     if _TAGGED not in text:
-        return _load(text, None)
+        return load(text, None)
 
     def revive(fields: Fields) -> Any:
         if TAG not in fields:
             return fields
         return read_tagged(requests, fields)
 
-    return _load(text, revive)
+    return load(text, revive)
 
 
 def request_ids(text: str) -> set[str]:
@@ -45,34 +45,6 @@ def request_ids(text: str) -> set[str]:
     if '"request"' not in text:
         return set()
     return {json.loads(quoted) for quoted in _REQUEST.findall(text)}
-
-
-def plain(text: str, requests: Mapping[str, Request] = NO_REQUESTS) -> Any:
-    """
-    An encoded value as plain JSON, for people and other programs; it needs none of its classes.
-
-    A dataclass becomes an object, a set a list, a date its ISO form.  *requests* adds what is known of them.
-    """
-
-    def flatten(fields: Fields) -> Any:
-        if TAG not in fields:
-            return fields
-        kind = kind_by_tag(fields[TAG])
-        if kind.tag == "request" and fields["v"] in requests:
-            return shown_request(requests[fields["v"]])
-        return kind.plain(fields)
-
-    return _load(text, flatten)
-
-
-def shown_request(request: Request) -> Fields:
-    """A request without what a display should hide: its URL holds the token, its headers credentials."""
-    return {
-        "id": request.id,
-        "method": request.method,
-        "content_type": request.content_type,
-        "text": request.text(),
-    }
 
 
 def read_tagged(requests: Mapping[str, Request], fields: Fields) -> Any:
@@ -87,7 +59,8 @@ def read_tagged(requests: Mapping[str, Request], fields: Fields) -> Any:
         ) from error
 
 
-def _load(text: str, hook: Callable[[Fields], Any] | None) -> Any:
+def load(text: str, hook: Callable[[Fields], Any] | None) -> Any:
+    """The JSON text, each object given to *hook*, the innermost first."""
     try:
         return json.loads(text, object_hook=hook)
     except RecursionError:

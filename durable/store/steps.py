@@ -99,6 +99,18 @@ def claim(
     return _claimed(tx, run_id, op_id) if taken.rowcount == 1 else None
 
 
+def not_before(tx: Connection, run_id: str, op_id: str, attempt: int) -> int | None:
+    """When a pending attempt may start."""
+    return tx.execute(
+        select(steps.c.not_before).where(
+            steps.c.run_id == run_id,
+            steps.c.op_id == op_id,
+            steps.c.attempt == attempt,
+            steps.c.status == "pending",
+        )
+    ).scalar_one_or_none()
+
+
 def _claimed(tx: Connection, run_id: str, op_id: str) -> Claim:
     row = (
         tx.execute(

@@ -38,6 +38,13 @@ def end(tx: Connection, run_id: str, op_id: str, now: Any) -> int | None:
     return int(due_at)
 
 
+def due_at(tx: Connection, run_id: str, op_id: str) -> int | None:
+    """When a pending wait is due."""
+    return tx.execute(
+        select(waits.c.due_at).where(waits.c.run_id == run_id, waits.c.op_id == op_id)
+    ).scalar_one_or_none()
+
+
 def end_early(tx: Connection, run_id: str) -> list[str]:
     """Take every wait of a run off the list; those that this call took."""
     op_ids = (

@@ -1,0 +1,32 @@
+"""An encoded value as plain JSON, for people and other programs.  It needs none of the value's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..http import Request
+from .builtin import shown_request
+from .kinds import TAG, Fields, kind_by_tag
+from .reading import NO_REQUESTS, load
+
+
+def plain(text: str, requests: Mapping[str, Request] = NO_REQUESTS) -> Any:
+    """
+    The value that ``encode`` wrote, as plain JSON.
+
+    A dataclass becomes an object, a set a list, a date its ISO form, NaN the text "nan".
+
+    Args:
+        requests: Recorded requests by id; one that is not among them is shown by its id.
+    """
+
+    def flatten(fields: Fields) -> Any:
+        if TAG not in fields:
+            return fields
+        kind = kind_by_tag(fields[TAG])
+        if kind.tag == "request" and fields.get("v") in requests:
+            return shown_request(requests[fields["v"]])
+        return kind.plain(fields)
+
+    return load(text, flatten)
