@@ -20,8 +20,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from . import codec, commands, events, registry
-from .context import RunInfo
 from .commands import Command, Outcome
+from .context import RunInfo
 from .engine import Engine
 from .errors import NonDeterminismError
 from .events import Event

@@ -47,34 +47,14 @@ def test_every_kind_survives_the_store(kind):
 
 def test_the_vocabulary_is_the_designs():
     """There are these kinds of events and no others."""
-    assert set(events.KINDS) == set(
-        [
-            "run_created",
-            "run_started",
-            "run_completed",
-            "run_failed",
-            "run_cancel_requested",
-            "run_cancelled",
-            "step_created",
-            "step_retrying",
-            "step_completed",
-            "step_failed",
-            "step_cancelled",
-            "wait_created",
-            "wait_completed",
-            "wait_cancelled",
-            "hook_created",
-            "hook_conflicted",
-            "hook_received",
-            "hook_closed",
-            "child_created",
-            "child_completed",
-            "child_failed",
-            "child_cancelled",
-            "marker_recorded",
-            "attributes_set",
-        ]
-    )
+    run = "run_created run_started run_completed run_failed run_cancel_requested run_cancelled"
+    step = "step_created step_retrying step_completed step_failed step_cancelled"
+    wait = "wait_created wait_completed wait_cancelled"
+    hook = "hook_created hook_conflicted hook_received hook_closed"
+    child = "child_created child_completed child_failed child_cancelled"
+    other = "marker_recorded attributes_set"
+
+    assert set(events.KINDS) == set(" ".join((run, step, wait, hook, child, other)).split())
 
 
 def test_values_stay_out_of_the_small_column():

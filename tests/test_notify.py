@@ -7,48 +7,39 @@ import queue
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis
+from servers import new_broker
 
 from durable import notify
 
-#: A database that nobody else uses, so that clients can be told from others by it.
-URL = "redis://127.0.0.1:6379/9"
-
-
-@pytest.fixture(scope="module")
-def server() -> redis.Redis:
-    """The Redis that CI and `make test` use; it answers, or there is nothing to test against."""
-    client = redis.Redis.from_url(URL, socket_connect_timeout=1)
-    try:
-        client.ping()
-    except redis.RedisError as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"no Redis on 127.0.0.1:6379: {error}")
-    return client
+PREFIX = "staging-"
 
 
 @pytest.fixture
-def prefix(server: redis.Redis) -> Iterator[str]:
-    """A key prefix of this test's own; what it leaves behind is deleted."""
-    prefix = f"test-{uuid.uuid4().hex}-"
-    yield prefix
-    for key in server.scan_iter(f"{prefix}*"):
-        server.delete(key)
-    server.close()
+def broker(tmp_path: Path) -> Iterator[str]:
+    """A Redis database that nobody else uses."""
+    with new_broker("redis", tmp_path) as url:
+        yield url
 
 
 @pytest.fixture
-def make(prefix: str) -> Iterator[Callable[[], notify.RedisNotifier]]:
+def server(broker: str) -> Iterator[redis.Redis]:
+    """A client of the Redis database that this test has to itself."""
+    with redis.Redis.from_url(broker) as client:
+        yield client
+
+
+@pytest.fixture
+def make(broker: str) -> Iterator[Callable[[], notify.RedisNotifier]]:
     """Makes notifiers that share a Redis, as a web process and a worker do."""
     made: list[notify.RedisNotifier] = []
 
     def one() -> notify.RedisNotifier:
-        notifier = notify.make_notifier(URL, {"global_keyprefix": prefix})
+        notifier = notify.make_notifier(broker, {"global_keyprefix": PREFIX})
         assert isinstance(notifier, notify.RedisNotifier)
         made.append(notifier)
         return notifier
@@ -98,11 +89,11 @@ def test_hints_sent_before_anybody_listens_are_kept(make):
     assert [got.get(timeout=5), got.get(timeout=5)] == ["a", "b"]
 
 
-def test_an_unread_inbox_expires(make, server, prefix):
+def test_an_unread_inbox_expires(make, server):
     """A process that died leaves no list behind for good."""
     make().hint("dead", "a")
 
-    (key,) = server.scan_iter(f"{prefix}*")
+    (key,) = server.scan_iter(f"{PREFIX}*")
 
     assert 0 < server.ttl(key) <= notify.INBOX_SECS
 
@@ -181,7 +172,8 @@ def test_a_cut_connection_is_made_again(make, server):
     notifier.listen("web-1", got.put)
     assert wait_until(lambda: notifier.healthy)
 
-    ours = {int(c["id"]) for c in server.client_list() if c["cmd"] == "blpop" and c["db"] == "9"}
+    here = str(server.get_connection_kwargs()["db"])
+    ours = {int(c["id"]) for c in server.client_list() if c["cmd"] == "blpop" and c["db"] == here}
     assert ours
     for client in ours:
         server.client_kill_filter(_id=str(client))
@@ -290,7 +282,7 @@ def test_urls_are_spelled_as_kombu_spells_them(url, expected):
 
 def test_the_first_of_several_brokers_counts():
     """Celery separates alternates by semicolons; a hint goes to the first."""
-    notifier = notify.make_notifier(f"{URL};redis://other:1/0", {})
+    notifier = notify.make_notifier("redis://first:1/0;redis://other:1/0", {})
 
     assert isinstance(notifier, notify.RedisNotifier)
     notifier.close()

@@ -354,18 +354,18 @@ BAD_TOKENS = [
 
 @pytest.mark.parametrize("token", BAD_TOKENS, ids=lambda token: ascii(token)[:20])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_unknown_and_malformed_tokens_are_404(app, token, method):
+def test_unknown_and_malformed_tokens_are_404(idle, token, method):
     """Any shape: problem details, never Flask's page, a redirect or a 500; the token isn't echoed."""
-    response = app.test_client().open("/base" + PATH + token, method=method)
+    response = idle.open("/base" + PATH + token, method=method)
 
     assert_problem(response, 404)
     assert len(token) < 5 or token not in response.text
 
 
 @pytest.mark.parametrize("encoded", ["%00" * 30, "x%2Fy", "%", "%zz", "%ff%fe", "%0A", "x" * 43 + "%0a"])
-def test_percent_encoded_tokens_are_404(app, encoded):
+def test_percent_encoded_tokens_are_404(idle, encoded):
     """What a server decodes into the path is no token either."""
-    assert_problem(app.test_client().post("/base" + PATH + encoded), 404)
+    assert_problem(idle.post("/base" + PATH + encoded), 404)
 
 
 def test_a_plain_hooks_token_is_404(app, engine):
@@ -584,12 +584,10 @@ def test_csrf_protection_lets_webhooks_through(listen, app):
     assert webhook.post(b"").status_code == 202
 
 
-def test_paths_next_to_ours_are_the_applications(app):
+def test_paths_next_to_ours_are_the_applications(idle):
     """Only what is below the webhook's path is ours; a merged slash doesn't redirect to it."""
-    client = app.test_client()
-
-    assert client.get("/base/.well-known/workflow/v1/other").content_type.startswith("text/html")
-    assert client.post("/base//.well-known/workflow/v1/webhook/" + "x" * 43).status_code == 404
+    assert idle.get("/base/.well-known/workflow/v1/other").content_type.startswith("text/html")
+    assert idle.post("/base//.well-known/workflow/v1/webhook/" + "x" * 43).status_code == 404
 
 
 def test_location_is_relative_without_a_public_url():

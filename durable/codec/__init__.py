@@ -26,7 +26,7 @@ fitting               whether a value fits an annotation
 from .arguments import bind, decode_arguments, digest, encode_arguments
 from .display import plain
 from .failures import ErrorSummary, decode_error, encode_error, error_summary
-from .fitting import fit
+from .fitting import fit, is_checked
 from .kinds import register
 from .reading import decode, request_ids
 from .writing import encode
@@ -43,6 +43,7 @@ __all__ = [
     "encode_error",
     "error_summary",
     "fit",
+    "is_checked",
     "plain",
     "register",
     "request_ids",

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import operator
+import sys
+import types
+import typing
 from functools import lru_cache
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypeAliasType, TypedDict
 
 from ..errors import SerializationError
 from .refusals import part_of, shown
@@ -32,11 +38,16 @@ def fit(value: Any, annotation: Any, what: str) -> Any:
     if adapter is None:
         return value
     try:
-        fitted = adapter.validate_python((value,))[0]
+        fitted = adapter.validate_python(value)
     except ValidationError as error:
         raise _misfit(error, what) from error
     # The items of an Iterable are validated when somebody draws them, which nobody will.
     return value if type(fitted).__name__ == "ValidatorIterator" else fitted
+
+
+def is_checked(annotation: Any) -> bool:
+    """Whether ``fit`` can tell what fits: pydantic knows what to make of the annotation."""
+    return _adapter_of(annotation) is not None
 
 
 def _adapter_of(annotation: Any) -> TypeAdapter[Any] | None:
@@ -47,11 +58,45 @@ def _adapter_of(annotation: Any) -> TypeAdapter[Any] | None:
 
 
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
-    """Of a 1-tuple, since a dataclass or model by itself takes no configuration."""
+    """By way of an alias, since a dataclass or model by itself takes no configuration."""
     try:
-        return TypeAdapter(tuple[annotation], config=_CONFIG)
+        adapter: TypeAdapter[Any] = TypeAdapter(
+            TypeAliasType("Fitted", _with_new_dicts(annotation)), config=_CONFIG
+        )
     except Exception:  # annotations are the author's, and may be anything
         return None
+    return adapter if adapter.pydantic_complete else None
+
+
+def _with_new_dicts(annotation: Any) -> Any:
+    """
+    With each TypedDict as typing_extensions makes them.
+
+    Before Python 3.12 pydantic takes no other: typing's own forget which keys are required where.
+    """
+    if sys.version_info >= (3, 12):
+        return annotation
+    if typing.is_typeddict(annotation):
+        hints = typing.get_type_hints(annotation, include_extras=True)
+        keys = {name: _key(annotation, name, hint) for name, hint in hints.items()}
+        return TypedDict(annotation.__name__, keys)  # type: ignore[operator]
+    args = typing.get_args(annotation)
+    renewed = tuple(_with_new_dicts(arg) for arg in args)
+    if all(new is old for new, old in zip(renewed, args, strict=True)):
+        return annotation
+    if isinstance(annotation, types.UnionType):
+        return functools.reduce(operator.or_, renewed)
+    return (
+        annotation.copy_with(renewed)
+        if hasattr(annotation, "copy_with")
+        else typing.get_origin(annotation)[renewed]
+    )
+
+
+def _key(annotation: Any, name: str, hint: Any) -> Any:
+    bare = typing.get_args(hint)[0] if typing.get_origin(hint) in (typing.Required, typing.NotRequired) else hint
+    new = _with_new_dicts(bare)
+    return typing.Required[new] if name in annotation.__required_keys__ else typing.NotRequired[new]
 
 
 _cached_adapter = lru_cache(maxsize=1024)(_adapter)
@@ -59,10 +104,10 @@ _cached_adapter = lru_cache(maxsize=1024)(_adapter)
 
 def _misfit(error: ValidationError, what: str) -> SerializationError:
     first, *others = error.errors(include_url=False, include_context=False)
-    path = "".join(part_of(part) for part in first["loc"][1:])
+    path = "".join(part_of(part) for part in first["loc"])
     more = f"  (And {len(others)} more.)" if others else ""
     return SerializationError(
         what + path,
         f"{shown(first['input'])} does not fit the annotation: {first['msg']}.{more}"
-        "  Return what is annotated, or change the annotation.",
+        "  Pass or return what is annotated, or change the annotation.",
     )

@@ -89,12 +89,12 @@ class Receiver:
         return answers.to_flask(row.config.response or answers.ACCEPTED)
 
     def _poll(self, token: str, request_id: str) -> flask.Response:
-        if flask.request.method != "GET":
-            raise Refused(answers.wrong_method(flask.request.method, ["GET"]))
         try:
             answer = hooks.find_answer(self.engine, token, request_id)
         except KeyError:
             raise Refused(answers.unknown()) from None
+        if flask.request.method != "GET":
+            raise Refused(answers.wrong_method(flask.request.method, ["GET"]))
         if answer is None:
             return answers.to_flask(answers.pending(request_id, self._location(token, request_id)))
         return answers.to_flask(answer, [("Durable-Recorded", "true")])

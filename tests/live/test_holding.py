@@ -8,12 +8,10 @@ drives the run and answers requests.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ import pytest
 import redis
 import sqlalchemy as sa
 from celery import Celery
+from servers import new_broker
 from webservers import Server, body_of, header_of, post, read_all, serve, status_of
 
 from durable import Durable, Response, create_webhook, current, workflow
@@ -41,7 +40,6 @@ from durable import Durable
 from durable.web import create_blueprint, holding
 
 celery = Celery("holding", broker=os.environ["BROKER"])
-celery.conf.broker_transport_options = {"global_keyprefix": os.environ["PREFIX"]}
 engine = Durable(celery, database_url=os.environ["DATABASE"], public_url="http://hooks.test")
 
 app = flask.Flask(__name__)
@@ -105,27 +103,15 @@ def wait_until(condition: Callable[[], bool], secs: float = 15) -> bool:
     return True
 
 
-def need_redis() -> redis.Redis:
-    client = redis.Redis(port=6379, db=9, socket_connect_timeout=1)
-    try:
-        client.ping()
-    except redis.RedisError as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"no Redis on 127.0.0.1:6379: {error}")
-    return client
-
-
-def make_world(folder: Path, broker: str, prefix: str) -> World:
+def make_world(folder: Path, broker: str) -> World:
     database = f"sqlite:///{folder}/durable.db"
     (folder / "holding_app.py").write_text(APP)
     celery = Celery("holding", broker=broker)
-    celery.conf.broker_transport_options = {"global_keyprefix": prefix}
     engine = Durable(celery, database_url=database, public_url="http://hooks.test")
     run = engine.start(held_open)
     drive(engine, run.id)
     (hook,) = run.hooks()
-    env = {"BROKER": broker, "PREFIX": prefix, "DATABASE": database}
+    env = {"BROKER": broker, "DATABASE": database}
     return World(engine, folder, env, run.id, hook["token"])
 
 
@@ -137,20 +123,16 @@ def end_world(world: World) -> None:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     """Hints through Redis."""
-    client = need_redis()
-    prefix = f"test-{uuid.uuid4().hex}-"
-    made = make_world(tmp_path, "redis://127.0.0.1:6379/9", prefix)
-    yield made
-    end_world(made)
-    for key in client.scan_iter(f"{prefix}*"):
-        client.delete(key)
-    client.close()
+    with new_broker("redis", tmp_path) as broker:
+        made = make_world(tmp_path, broker)
+        yield made
+        end_world(made)
 
 
 @pytest.fixture
 def deaf(tmp_path: Path) -> Iterator[World]:
     """No hints at all."""
-    made = make_world(tmp_path, "memory://", "")
+    made = make_world(tmp_path, "memory://")
     yield made
     end_world(made)
 
@@ -314,7 +296,7 @@ def test_redis_killed_while_held(tmp_path):
     )
     try:
         assert wait_until(lambda: answers_ping(port))
-        world = make_world(tmp_path, f"redis://127.0.0.1:{port}/0", "")
+        world = make_world(tmp_path, f"redis://127.0.0.1:{port}/0")
         with world.serve("gthread") as server:
             sock = hold(server, world, b"a")
             ids = world.wait_for(1)

@@ -1,0 +1,100 @@
+"""A PostgreSQL database, a Redis database and processes of the benchmark's own; all are gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import redis
+import sqlalchemy as sa
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Where the servers are; ``BENCH_POSTGRES`` may create databases, ``BENCH_REDIS`` has a free one.
+POSTGRES = os.environ.get("BENCH_POSTGRES", "postgresql://postgres@127.0.0.1:5432")
+REDIS = os.environ.get("BENCH_REDIS", "redis://127.0.0.1:6379")
+
+#: Says that a Redis database is taken; the tests look at the same key.  It expires if we are killed.
+_OWNER_KEY = "durable:tests:owner"
+_GRACE_SECS = 15
+_TAIL = 3000
+
+
+@contextmanager
+def database() -> Iterator[str]:
+    """The URL of a new PostgreSQL database."""
+    name = f"durable_bench_{secrets.token_hex(6)}"
+    server = sa.make_url(POSTGRES).set(drivername="postgresql+psycopg", database="postgres")
+    admin = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    try:
+        yield server.set(database=name).render_as_string(hide_password=False)
+    finally:
+        with admin.connect() as connection:
+            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def broker() -> Iterator[str]:
+    """The URL of a Redis database that held nothing."""
+    number = _take_number()
+    try:
+        yield f"{REDIS}/{number}"
+    finally:
+        with redis.Redis.from_url(REDIS, db=number) as client:
+            client.flushdb()
+
+
+def _take_number() -> int:
+    for number in range(15, 0, -1):
+        with redis.Redis.from_url(REDIS, db=number) as client:
+            if client.dbsize() == 0 and client.set(_OWNER_KEY, os.getpid(), nx=True, ex=3600):
+                return number
+    raise SystemExit(f"{REDIS}: each of the databases 1 to 15 holds keys, and the benchmark needs an empty one.")
+
+
+@contextmanager
+def process(name: str, arguments: list[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """``python -m ARGUMENTS`` in the repository's folder, stopped at the end; what it wrote is shown after an error."""
+    with tempfile.TemporaryFile() as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield child
+        except BaseException:
+            log.seek(0)
+            print(f"The end of what {name} wrote:\n{log.read().decode(errors='replace')[-_TAIL:]}", file=sys.stderr)
+            raise
+        finally:
+            _stop(child)
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    try:
+        child.wait(_GRACE_SECS)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
