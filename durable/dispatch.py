@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from celery import Celery, chain
@@ -81,7 +82,7 @@ class Dispatcher:
             return due_at
         return due_at + _GRACE if due_at - now <= self._horizon else due_at - self._horizon
 
-    @property
+    @cached_property
     def holds_etas(self) -> bool:
         """
         Whether a message may wait in a worker until it is due.
