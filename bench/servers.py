@@ -64,7 +64,7 @@ def _take_number() -> int:
 
 @contextmanager
 def process(name: str, arguments: list[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """``python -m ARGUMENTS`` in the repository's folder, stopped at the end; what it wrote is shown after an error."""
+    """``python -m ARGUMENTS`` in the repository's folder; stopped at the end, and heard after an error."""
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(
             [sys.executable, "-m", *arguments],
@@ -78,7 +78,8 @@ def process(name: str, arguments: list[str], environment: Mapping[str, str]) -> 
             yield child
         except BaseException:
             log.seek(0)
-            print(f"The end of what {name} wrote:\n{log.read().decode(errors='replace')[-_TAIL:]}", file=sys.stderr)
+            written = log.read().decode(errors="replace")
+            print(f"The end of what {name} wrote:\n{written[-_TAIL:]}", file=sys.stderr)
             raise
         finally:
             _stop(child)

@@ -78,7 +78,8 @@ def _workload(name: str, pauses: tuple[float, float] | None) -> dict[str, Any]:
         if pauses is not None:
             time.sleep(draw.uniform(*pauses))
 
-    ours, theirs = [], []
+    ours: list[float] = []
+    theirs: list[float] = []
     for number in range(REQUESTS):
         pair = [(ours, _webhook), (theirs, _baseline)]
         # Who comes first changes, so that neither always finds the other's caches.

@@ -135,7 +135,7 @@ def run(
         The exit code: 0 after Ctrl-C or SIGTERM, else the child's.
     """
     engine = application.engine
-    listener = _listen(host, port)
+    listener = listen(host, port)
     address = f"http://{host}:{listener.getsockname()[1]}"
     supervisor = Supervisor(_environment(engine, address))
     for signum in (signal.SIGINT, signal.SIGTERM):
@@ -144,9 +144,7 @@ def run(
         engine.migrate()
         began = engine.now()
         supervisor.spawn("worker", _worker_command(application, concurrency))
-        supervisor.spawn(
-            "web", _web_command(web or _web_target(application, spec), listener), (listener.fileno(),)
-        )
+        supervisor.spawn("web", _web_command(web or web_target(application, spec), listener), (listener.fileno(),))
         watcher = threading.Thread(target=_announce, args=(engine, address, began), daemon=True)
         watcher.start()
         try:
@@ -180,7 +178,7 @@ def _broker(engine: Engine) -> embedded.Server:
     return embedded.Server(engine.broker_url())
 
 
-def _listen(host: str, port: int | None) -> socket.socket:
+def listen(host: str, port: int | None) -> socket.socket:
     """A listening socket: on *port*, else on the next free one from 8000."""
     for candidate in range(port or _FIRST_PORT, (port or _FIRST_PORT + 1000) + 1):
         try:
@@ -194,13 +192,15 @@ def _worker_command(application: Application, concurrency: int) -> list[str]:
     celery = [sys.executable, "-m", "celery", "-A", application.celery_path, "worker"]
     options = ["--loglevel", "INFO", "--concurrency", str(concurrency), "--hostname", f"dev-{os.getpid()}@%h"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-    queues = _queues(application.engine.celery)
+    queues = queues_of(application.engine.celery)
     return [*celery, *options, *quiet, *(["--queues", ",".join(queues)] if queues else [])]
 
 
-def _queues(celery: Celery) -> list[str]:
+def queues_of(celery: Celery) -> list[str]:
     """All queues that workflows and steps ask for, and the app's own; none when that is its default only."""
-    defined = [*registry.workflows.values(), *registry.steps.values()]
+    defined: list[registry.Workflow[..., Any] | registry.Step[..., Any]] = []
+    defined += registry.workflows.values()
+    defined += registry.steps.values()
     asked = {item.options["queue"] for item in defined if item.options.get("queue")}
     return sorted({*asked, *celery.amqp.queues}) if asked else []
 
@@ -211,7 +211,7 @@ def _web_command(target: str, listener: socket.socket) -> list[str]:
     return [*gunicorn, "--worker-class", "gthread", "--threads", str(THREADS), "--log-level", "warning", target]
 
 
-def _web_target(application: Application, spec: str) -> str:
+def web_target(application: Application, spec: str) -> str:
     """What gunicorn serves: the module's Flask app, else that of a ``webapp`` beside it, else a bare one."""
     beside = _webapp_beside(application.module)
     for module in [application.module, *([beside] if beside else [])]:

@@ -18,6 +18,7 @@ from typing import Any
 from celery import Celery, chain
 from kombu.exceptions import KombuError, OperationalError
 
+from . import registry
 from .store.steps import StepRow
 from .store.waits import WaitRow
 
@@ -57,7 +58,9 @@ class Dispatcher:
             return False
         address = {"run": row.run_id, "op": row.op_id, "attempt": row.attempt}
         step = self._celery.signature(row.name, immutable=True).set(
-            headers={HEADER: address}, task_id=f"{row.run_id}:{row.op_id}:{row.attempt}"[:255]
+            headers={HEADER: address},
+            task_id=f"{row.run_id}:{row.op_id}:{row.attempt}"[:255],
+            **_options(_queue(row.name), None),
         )
         return self._publish(
             chain(step, self._turn(DRIVE, row.run_id, row.queue, row.priority)), countdown=_seconds(delay)
@@ -118,6 +121,12 @@ def _options(queue: str | None, priority: int | None) -> dict[str, Any]:
     if priority is not None:
         options["priority"] = priority
     return options
+
+
+def _queue(step: str) -> str | None:
+    """The queue that ``@step(queue=…)`` names, where this process knows the step."""
+    known = registry.steps.get(step)
+    return None if known is None else known.options.get("queue")
 
 
 def _seconds(delay: int) -> float | None:

@@ -27,6 +27,8 @@ _PART = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?) ?(ms|[smhdw])")
 _WHOLE = re.compile(rf"(?:{_PART.pattern} ?)+")
 _NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
 
+_TAKES = 'use a str with the units ms, s, m, h, d, w, such as "1h30m"; a number of seconds; or a timedelta.'
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -49,7 +51,7 @@ def to_micros(value: str | int | float | timedelta, *, what: str = "duration") -
     if micros < 0:
         raise ValueError(f"{what} {_shown(value)} is negative; the least is 0.")
     if micros > LATEST:
-        raise ValueError(f"{what} {_shown(value)} is longer than time itself: a datetime ends with the year 9999.")
+        raise ValueError(f"{what} {_shown(value)} is too long: the calendar ends with the year 9999.")
     return micros
 
 
@@ -96,7 +98,7 @@ def _micros(value: object, what: str) -> int:
     if isinstance(value, timedelta):
         return value // _MICROSECOND
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{what} {_shown(value)} is {_a(value)}; {_TAKES}")
+        raise ValueError(f"{what} {_shown(value)} is of type {type(value).__name__}; {_TAKES}")
     if isinstance(value, int):
         return value * 1_000_000
     if not math.isfinite(value):
@@ -113,16 +115,9 @@ def _parsed(text: str, what: str) -> int:
     return round(sum(Decimal(number) * _MICROS[unit] for number, unit in _PART.findall(stripped)))
 
 
-_TAKES = 'use a str with the units ms, s, m, h, d, w, such as "1h30m"; a number of seconds; or a timedelta.'
-
-
 def _shown(value: object) -> str:
     """Short enough for a message, whatever it is."""
     try:
         return reprlib.repr(value)
     except ValueError:  # An int with more digits than sys.get_int_max_str_digits().
         return "(a huge int)"
-
-
-def _a(value: object) -> str:
-    return f"of type {type(value).__name__}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+from itertools import takewhile
 
 from . import steps as attempts
 from .drive import send_drive
@@ -38,24 +39,23 @@ def _steps(engine: Engine) -> None:
     with engine.store.read() as tx:
         due = steps.due(tx, now, BATCH)
         known = registered_names(workers.alive(tx)) if due else set()
-    for row in due:
-        # A name that no process knows would be thrown away by Celery: it waits for a worker that knows it.
-        if row.name in known and not engine.dispatch.step(row):
-            return
+    # A name that no process knows would be thrown away by Celery: it waits for a worker that knows it.
+    sent = list(takewhile(lambda row: row.name not in known or engine.dispatch.step(row), due))
+    if sent:
         with engine.store.begin() as tx:
-            steps.sent(tx, row, now, engine.settings.resend_after)
+            for row in sent:
+                steps.sent(tx, row, now, engine.settings.resend_after)
 
 
 def _waits(engine: Engine) -> None:
     now = engine.now()
     with engine.store.read() as tx:
         due = waits.due(tx, now, BATCH)
-    for row in due:
-        overdue = row.due_at <= now
-        if not engine.dispatch.wait(row, overdue=overdue) and overdue:
-            return
+    sent = list(takewhile(lambda row: engine.dispatch.wait(row, overdue=row.due_at <= now), due))
+    if sent:
         with engine.store.begin() as tx:
-            waits.sent(tx, row, now, engine.settings.resend_after)
+            for row in sent:
+                waits.sent(tx, row, now, engine.settings.resend_after)
 
 
 def _drives(engine: Engine) -> None:
@@ -90,7 +90,7 @@ def bury(engine: Engine, *, beating_since: int) -> None:
     patience = now - engine.settings.dead_after
     with engine.store.read() as tx:
         alive = workers.alive(tx)
-        orphans = steps.held_by_nobody(tx, BATCH)
+        orphans = steps.held_by_nobody(tx, patience, BATCH)
     silent = [w for w in alive if w.id != engine.process_id and w.beat_at < patience and beating_since <= patience]
     gone = [w for w in alive if is_gone(Identity(w.host, w.boot_id, w.pid, w.pid_started), here)]
     for worker in {w.id: w for w in (*silent, *gone)}.values():

@@ -62,8 +62,10 @@ def _install_turns(engine: Engine) -> None:
 def _install_step(engine: Engine, defined: Step[..., Any] | Workflow[..., Any]) -> None:
     if not isinstance(defined, Step):
         return
+    # Celery 6 wants no queue on a task: dispatch puts it on the message.
+    options = {name: value for name, value in defined.options.items() if name != "queue"}
 
-    @engine.celery.task(name=defined.name, bind=True, **MANNERS, **defined.options)
+    @engine.celery.task(name=defined.name, bind=True, **MANNERS, **options)
     def run_step(task: Any) -> None:
         housekeeping.ensure(engine)
         address = _address(task.request)

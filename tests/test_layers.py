@@ -31,7 +31,7 @@ SHELL = """
 LAYERS = CORE + SHELL
 
 #: Modules whose calls do I/O, or read what no replay can repeat.
-IMPURE = set(["time", "random", "os", "socket", "subprocess", "sqlalchemy", "celery", "kombu", "redis", "flask"])
+IMPURE = {"time", "random", "os", "socket", "subprocess", "sqlalchemy", "celery", "kombu", "redis", "flask"}
 
 #: ``from random import Random`` and ``from secrets import token_bytes``: a seeded generator, and tokens.
 ALLOWED = {("calls", "random"), ("context", "random")}

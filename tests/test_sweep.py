@@ -212,6 +212,7 @@ def test_attempts_that_kill_their_process_end(engine, worker):
                 message_id=None,
                 now=engine.store.sql_now,
             )
+        later(engine, 11)
         sweep.bury(engine, beating_since=engine.now())
     drive.drive(engine, run.id)
 

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import flask
 import pytest
 import sqlalchemy as sa
 from celery import Celery
+from flask.testing import FlaskClient
 from sqlalchemy.orm import scoped_session, sessionmaker
 from werkzeug.test import TestResponse
 
@@ -80,15 +82,29 @@ async def hooked(token: str) -> Any:
     return await create_hook(token=token)
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Durable]:
+@contextmanager
+def eager_engine(folder: Path) -> Iterator[Durable]:
+    """An engine whose turns and steps run at once, in the caller."""
     celery = Celery("test_web", broker="memory://")
     celery.conf.task_always_eager = True
-    made = Durable(celery, database_url=f"sqlite:///{tmp_path}/durable.db", public_url="https://hooks.test/base")
+    made = Durable(celery, database_url=f"sqlite:///{folder}/durable.db", public_url="https://hooks.test/base")
     yield made
     housekeeping.end(made)
     made.close()
     current.forget(made)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Durable]:
+    with eager_engine(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
+    """A client of an application where nothing runs."""
+    with eager_engine(tmp_path_factory.mktemp("idle")) as made:
+        yield make_app(made).test_client()
 
 
 @pytest.fixture

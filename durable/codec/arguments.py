@@ -11,7 +11,7 @@ from ..errors import SerializationError
 from ..http import Request
 from .objects import without_defaults
 from .reading import decode
-from .writing import Writer, canonical_text, checked_size, dump, written
+from .writing import Writer, canonical_text, text_of, written
 
 
 def bind(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,9 +27,7 @@ def bind(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[st
 def encode_arguments(bound: Mapping[str, Any], path: str = "args") -> str:
     """Bound arguments as a JSON object by parameter name.  Errors: as ``encode``."""
     writer = Writer()
-    return checked_size(
-        dump({name: written(writer, item, f"{path}.{name}") for name, item in bound.items()}), path
-    )
+    return text_of({name: written(writer, item, f"{path}.{name}") for name, item in bound.items()}, path)
 
 
 def decode_arguments(

@@ -22,7 +22,7 @@ from ..http import Request
 from . import kinds
 from .kinds import TAG, Context, Fields, Kind, class_path, find_class
 from .reading import NO_REQUESTS, decode
-from .refusals import shown
+from .refusals import Refused, shown
 from .writing import MAX_SIZE, Writer, dump
 
 #: Where a rebuilt exception keeps the text of the traceback from the process where it was raised.
@@ -31,6 +31,8 @@ _NOT_ATTRIBUTES = (_REMOTE, "__notes__")
 
 #: Links of a chain (causes and contexts) that are kept.
 _MAX_CHAIN = 20
+#: Exceptions within one, as arguments and attributes: each may hold the next in more than one place.
+_MAX_HELD = 1_000
 #: The most of a message, and of a traceback, that is kept, in characters.
 _MAX_TEXT = 64 * 1024
 
@@ -49,8 +51,11 @@ class ErrorSummary:
 
 def encode_error(error: BaseException) -> str:
     """The exception as JSON text.  Never fails."""
-    text = dump(Writer().write(error))
-    if len(text) <= MAX_SIZE:
+    try:
+        text = dump(Writer().write(error))
+    except RecursionError:
+        text = ""
+    if text and len(text) <= MAX_SIZE:
         return text
     return dump({TAG: "exception", **_outline(error), "args": [_cut(_message(error))], "traceback": _trace(error)})
 
@@ -74,15 +79,35 @@ def error_summary(text: str) -> ErrorSummary:
 
 
 def _write(writer: Writer, error: BaseException) -> Fields:
-    return {**_written(writer, error, set()), "traceback": _trace(error)}
+    if writer.errors_open:
+        return _write_inner(writer, error)
+    writer.errors_written = 0
+    return {**_write_inner(writer, error), "traceback": _trace(error)}
+
+
+def _write_inner(writer: Writer, error: BaseException) -> Fields:
+    """An exception that may be held by another, which tells its traceback too."""
+    _refuse_rings(writer, error)
+    writer.errors_open += 1
+    try:
+        return _written(writer, error, set())
+    finally:
+        writer.errors_open -= 1
 
 
 def _digest(writer: Writer, error: BaseException) -> Fields:
+    _refuse_rings(writer, error)
     return {"type": type(error).__qualname__, "args": _arguments(writer, error)}
+
+
+def _refuse_rings(writer: Writer, error: BaseException) -> None:
+    if id(error) in writer.stack or writer.errors_written >= _MAX_HELD:
+        raise Refused("an exception holds itself, or too many others.")
 
 
 def _written(writer: Writer, error: BaseException, seen: set[int]) -> Fields:
     """One link and those behind it; *seen* holds the links that are written, since chains may be rings."""
+    writer.errors_written += 1
     seen.add(id(error))
     fields = {**_outline(error), "args": _arguments(writer, error)}
     if attributes := _attributes(writer, error):
@@ -113,7 +138,10 @@ def _carried(writer: Writer, argument: object) -> Any:
     if argument is None:
         return None
     plain = _attempt(writer, argument)
-    return _ascii_safe(shown(argument)) if plain is None else plain
+    if plain is not None:
+        return plain
+    # A repr may hold an address, which no replay repeats.
+    return type(argument).__qualname__ if writer.for_digest else _ascii_safe(shown(argument))
 
 
 def _attributes(writer: Writer, error: BaseException) -> Fields:

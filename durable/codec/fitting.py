@@ -18,6 +18,7 @@ from ..errors import SerializationError
 from .refusals import part_of, shown
 
 _CONFIG = ConfigDict(arbitrary_types_allowed=True)
+_make_alias: Any = TypeAliasType
 
 
 def fit(value: Any, annotation: Any, what: str) -> Any:
@@ -60,9 +61,8 @@ def _adapter_of(annotation: Any) -> TypeAdapter[Any] | None:
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
     """By way of an alias, since a dataclass or model by itself takes no configuration."""
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(
-            TypeAliasType("Fitted", _with_new_dicts(annotation)), config=_CONFIG
-        )
+        alias = _make_alias("Fitted", _with_new_dicts(annotation))
+        adapter: TypeAdapter[Any] = TypeAdapter(alias, config=_CONFIG)
     except Exception:  # annotations are the author's, and may be anything
         return None
     return adapter if adapter.pydantic_complete else None

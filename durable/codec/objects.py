@@ -11,6 +11,7 @@ A digest leaves out class paths, and fields that equal their default.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from enum import Enum
@@ -18,6 +19,7 @@ from functools import cached_property
 from typing import Any, cast
 
 from pydantic import BaseModel
+from pydantic.fields import ModelPrivateAttr
 from pydantic_core import PydanticUndefined
 
 from ..errors import SerializationError
@@ -196,7 +198,7 @@ def _of_private(writer: Writer, value: BaseModel) -> Iterator[tuple[str, Any]]:
     declared = type(value).__private_attributes__
     for name, item in (value.__pydantic_private__ or {}).items():
         carried = item is None or writer.attempt(item) is not None
-        if carried or declared[name].get_default() is PydanticUndefined:
+        if carried or _private_default(declared[name], {}) is PydanticUndefined:
             yield name, item
 
 
@@ -216,17 +218,25 @@ def _read_model(_context: Context, fields: Fields) -> BaseModel:
             "__dict__": known,
             "__pydantic_fields_set__": given,
             "__pydantic_extra__": fields.get("extra", {}) if cls.model_config.get("extra") == "allow" else None,
-            "__pydantic_private__": _read_private(cls, fields.get("private", {})),
+            "__pydantic_private__": _read_private(cls, known, fields.get("private", {})),
         }
     )
     return model
 
 
-def _read_private(cls: type[BaseModel], recorded: Fields) -> Fields | None:
+def _read_private(cls: type[BaseModel], known: Fields, recorded: Fields) -> Fields | None:
     if not cls.__private_attributes__:
         return None
-    defaults = {name: declared.get_default() for name, declared in cls.__private_attributes__.items()}
-    return {name: item for name, item in {**defaults, **recorded}.items() if item is not PydanticUndefined}
+    missing = {name: each for name, each in cls.__private_attributes__.items() if name not in recorded}
+    defaults = {name: _private_default(each, known) for name, each in missing.items()}
+    return {**recorded, **{name: item for name, item in defaults.items() if item is not PydanticUndefined}}
+
+
+def _private_default(declared: ModelPrivateAttr, known: Fields) -> Any:
+    factory: Any = declared.default_factory
+    if factory is None:
+        return copy.deepcopy(declared.default)
+    return factory(known) if getattr(declared, "default_factory_takes_validated_data", False) else factory()
 
 
 def _model_default(cls: type[BaseModel], name: str, known: dict[str, Any]) -> Any:

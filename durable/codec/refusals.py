@@ -66,7 +66,7 @@ def _advice(value: Any) -> str:
         return "It has not been awaited: write `await` before it."
     if isinstance(value, type) or inspect.ismodule(value) or callable(value):
         return "Pass its name, or data, and look it up in the step."
-    if isinstance(value, Iterator):
+    if isinstance(value, Iterator) and not hasattr(value, "fileno"):
         return "Pass list(...) of it."
     base = next((base for base in _BUILTINS if isinstance(value, base)), None)
     if base is bytearray or isinstance(value, memoryview):

@@ -23,6 +23,8 @@ MAX_SIZE = 8 * 1024 * 1024
 #: How deep a value may be nested.  Reading it must not overflow a stack that is in use already.
 MAX_DEPTH = 150
 
+_TOO_DEEP = f"it is nested more than {MAX_DEPTH} levels deep.  Flatten it, or pass a reference."
+
 #: ints beyond this are written in hex, which has no limit of digits (sys.set_int_max_str_digits).
 _BIG = 2**1024
 #: Two lone surrogates that JSON's escapes would join into one character.
@@ -44,7 +46,7 @@ def encode(value: object, path: str = "value") -> str:
     Raises:
         SerializationError: With the path to what cannot be carried; for cycles, too deep nesting, too much.
     """
-    return checked_size(dump(written(Writer(), value, path)), path)
+    return text_of(written(Writer(), value, path), path)
 
 
 def written(writer: Writer, value: object, path: str) -> Any:
@@ -54,10 +56,15 @@ def written(writer: Writer, value: object, path: str) -> Any:
     except Refused as refused:
         raise SerializationError(path + refused.path, refused.reason) from refused.__cause__
     except RecursionError:
-        raise SerializationError(path, "it is nested too deeply.  Flatten it, or pass a reference.") from None
+        raise SerializationError(path, _TOO_DEEP) from None
 
 
-def checked_size(text: str, path: str) -> str:
+def text_of(plain: object, path: str) -> str:
+    """Plain JSON as text, of a size that the store takes."""
+    try:
+        text = dump(plain)
+    except RecursionError:
+        raise SerializationError(path, _TOO_DEEP) from None
     if len(text) > MAX_SIZE:
         raise SerializationError(
             path,
@@ -78,6 +85,9 @@ class Writer:
         self.for_digest = for_digest
         #: The containers being written, outermost first, by id.
         self.stack: list[int] = []
+        #: Exceptions being written, and written since the outermost of them: see ``failures``.
+        self.errors_open = 0
+        self.errors_written = 0
 
     def write(self, value: Any) -> Any:
         cls = type(value)

@@ -108,7 +108,11 @@ class Request:
 
     def text(self) -> str:
         """The body in its declared charset, else in UTF-8; what doesn't decode is replaced by U+FFFD."""
-        return self.data.decode(_charset(self._parsed().mimetype_params.get("charset", "")), "replace")
+        charset = _charset(self._parsed().mimetype_params.get("charset", ""))
+        try:
+            return self.data.decode(charset, "replace")
+        except (LookupError, ValueError):  # a codec of bytes, such as base64
+            return self.data.decode("utf-8", "replace")
 
     def json(self, default: Any = _MISSING) -> Any:
         """
@@ -210,10 +214,9 @@ class _Parsed(wrappers.Request):
 
 
 def _charset(declared: str) -> str:
-    """The codec of a declared charset; UTF-8 for none, and for codecs of Python's that are no charset."""
+    """The codec of a declared charset; UTF-8 for none."""
     try:
         name = codecs.lookup(declared).name
-        b"".decode(name)
     except (LookupError, ValueError):
         return "utf-8"
     return "utf-8" if name in _NO_CHARSETS else name

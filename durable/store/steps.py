@@ -256,7 +256,12 @@ def unsent(tx: Connection) -> list[tuple[str, int]]:
     return [(row.name, row.n) for row in rows]
 
 
-def held_by_nobody(tx: Connection, limit: int) -> list[Held]:
-    """What processes without a row run: they were buried, or went without a word."""
-    query = _HELD.where(steps.c.status == "claimed", steps.c.worker_id.is_not(None), workers.c.id.is_(None))
+def held_by_nobody(tx: Connection, before: int, limit: int) -> list[Held]:
+    """What processes without a row have run since *before*: they were buried, or went without a word."""
+    query = _HELD.where(
+        steps.c.status == "claimed",
+        steps.c.worker_id.is_not(None),
+        steps.c.claimed_at < before,
+        workers.c.id.is_(None),
+    )
     return [Held(*row) for row in tx.execute(query.limit(limit))]

@@ -159,8 +159,9 @@ class Deployment:
     def start_web(self, *options: str, ready: bool = True) -> Process:
         """gunicorn with the recommended worker class; returns once it answers."""
         arguments = options or ("--threads", "32")
-        bind = ("--bind", f"127.0.0.1:{self.port}", "--worker-class", "gthread", "--graceful-timeout", "5")
-        process = self._spawn("web", "gunicorn", *bind, *arguments, self.web_app)
+        quiet = ("--no-control-socket", "--graceful-timeout", "5")
+        bind = ("--bind", f"127.0.0.1:{self.port}", "--worker-class", "gthread")
+        process = self._spawn("web", "gunicorn", *bind, *quiet, *arguments, self.web_app)
         if ready:
             self.wait_for_web()
         return process

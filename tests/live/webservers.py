@@ -13,10 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_PYWSGI = (
-    "import sys, importlib; from gevent.pywsgi import WSGIServer as S; m, _, n = sys.argv[2].partition(':'); \
-S(('127.0.0.1', int(sys.argv[1])), getattr(importlib.import_module(m), n), log=None).serve_forever()"
-)
+_PYWSGI = """
+from gevent import monkey; monkey.patch_all()
+import importlib, sys
+from gevent.pywsgi import WSGIServer
+module, _, name = sys.argv[2].partition(":")
+application = getattr(importlib.import_module(module), name)
+WSGIServer(("127.0.0.1", int(sys.argv[1])), application, log=None).serve_forever()
+"""
 
 
 def _command(kind: str, port: int, target: str, threads: int) -> list[str]:

@@ -1,0 +1,113 @@
+"""What ``durable dev`` decides before it starts anything."""
+
+import socket
+import sys
+import types
+
+import click
+import pytest
+from celery import Celery
+
+from durable import Durable, current, dev, loading, registry
+from durable.errors import ConfigurationError
+from durable.loading import Application
+from durable.retry import RetryPolicy
+
+
+@pytest.fixture
+def engine():
+    made = Durable(Celery("test_dev", broker="memory://"))
+    yield made
+    current.forget(made)
+
+
+@pytest.fixture
+def application(engine, tmp_path, monkeypatch):
+    """Makes an application of a module ``shop`` that holds the names given."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    # The repository's own webapp must not be found here.
+    monkeypatch.delitem(sys.modules, "webapp", raising=False)
+
+    def make(**names):
+        module = types.ModuleType("shop")
+        module.__file__ = str(tmp_path / "shop.py")
+        vars(module).update(names)
+        return Application(module=module, engine=engine)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("names", "target"),
+    [
+        ({"create_app": lambda: None}, "shop:create_app()"),
+        ({"app": lambda environ, start_response: []}, "shop:app"),
+        ({"create_app": lambda: None, "app": lambda: None}, "shop:create_app()"),
+        ({"app": Celery("another")}, "durable.dev:bare_app('shop:engine')"),
+        ({}, "durable.dev:bare_app('shop:engine')"),
+    ],
+)
+def test_the_web_app_is_the_modules_own_or_a_bare_one(application, names, target):
+    """``app`` is taken too, wrapped in middleware or not, unless it is the Celery app."""
+    assert dev.web_target(application(**names), "shop:engine") == target
+
+
+def test_a_webapp_beside_the_module_is_served(application, tmp_path):
+    """A package ``webapp`` in the same folder belongs to the application."""
+    (tmp_path / "webapp").mkdir()
+    (tmp_path / "webapp" / "__init__.py").write_text("def create_app(): ...\n")
+
+    assert dev.web_target(application(), "shop") == "webapp:create_app()"
+
+
+def test_a_webapp_elsewhere_is_not_ours(application, tmp_path):
+    """One that happens to be installed is another application's."""
+    (tmp_path / "webapp").mkdir()
+    (tmp_path / "webapp" / "__init__.py").write_text("def create_app(): ...\n")
+    shop = application()
+    shop.module.__file__ = str(tmp_path / "elsewhere" / "shop.py")
+
+    assert dev.web_target(shop, "shop") == "durable.dev:bare_app('shop')"
+
+
+def test_the_worker_serves_the_queues_that_are_asked_for(engine, monkeypatch):
+    """A step's own queue is consumed too, beside the app's default."""
+
+    def send() -> None: ...
+
+    parcel = registry.Step(send, name="parcel", policy=RetryPolicy(), timeout=None, options={"queue": "parcels"})
+    monkeypatch.setitem(registry.steps, parcel.name, parcel)
+
+    assert {"celery", "parcels"} <= set(dev.queues_of(engine.celery))
+
+
+def test_the_next_free_port_is_taken():
+    """A port in use is no obstacle, unless it was asked for."""
+    with dev.listen("127.0.0.1", None) as first, dev.listen("127.0.0.1", None) as second:
+        ports = [sock.getsockname()[1] for sock in (first, second)]
+        with pytest.raises(click.ClickException, match="Choose another with --port"):
+            dev.listen("127.0.0.1", ports[0])
+
+    assert isinstance(first, socket.socket)
+    assert 8000 <= ports[0] < ports[1]
+
+
+def test_the_celery_app_must_have_a_name(application):
+    """``celery -A`` finds it by that only."""
+    with pytest.raises(ConfigurationError, match="Write `celery = Celery"):
+        _ = application().celery_path
+
+
+def test_celery_finds_the_app_by_its_name(application, engine):
+    """Whatever that name is."""
+    assert application(queue_app=engine.celery).celery_path == "shop:queue_app"
+
+
+def test_the_embedded_application_loads():
+    """The default of ``--app``, ``worker.app``, is the example application of this repository."""
+    loaded = loading.load("worker.app")
+
+    assert loaded.celery_path == "worker.app:celery"
+    assert "worker.workflows.payments.process_event" in loaded.engine.celery.tasks
+    current.forget(loaded.engine)

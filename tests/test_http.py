@@ -1,0 +1,294 @@
+"""Request: exact, frozen, readable whatever a stranger sends; and how it is answered."""
+
+import asyncio
+import dataclasses
+import threading
+from datetime import UTC
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from werkzeug.datastructures import Headers
+
+from durable import BadRequestBody, NonDeterministicCall, Request, Response, SerializationError, current
+
+MULTIPART = (
+    b"--b\r\nContent-Disposition: form-data; name=note\r\n\r\nhi\r\n"
+    b"--b\r\nContent-Disposition: form-data; name=a; filename=a.bin\r\n\r\n\x00\xff\r\n"
+    b"--b\r\nContent-Disposition: form-data; name=b; filename=b.txt\r\n"
+    b"Content-Type: text/plain\r\n\r\ntwo\r\n--b--\r\n"
+)
+LATIN = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=20)
+NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,15}", fullmatch=True)
+
+
+def request(data=b"", content_type=None, url="https://hooks.test/x", **fields):
+    headers = [] if content_type is None else [("Content-Type", content_type)]
+    return Request(method="POST", url=url, headers=headers, data=data, **fields)
+
+
+def test_data_is_every_byte_sent():
+    """c63: the body is raw, whatever it holds."""
+    assert request(bytes(range(256))).data == bytes(range(256))
+
+
+def test_a_request_is_frozen():
+    """Neither its attributes nor its dictionaries can be changed."""
+    made = request(b"a=1", "application/x-www-form-urlencoded", "https://hooks.test/x?q=1")
+
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.method = "PUT"
+    for change in (made.headers.add, made.args.add, made.form.add):
+        with pytest.raises(TypeError):
+            change("X", "1")
+    assert made.headers.copy().pop("Content-Type")
+
+
+def test_headers_are_case_insensitive_and_may_repeat():
+    """Headers are Werkzeug's: several values per name, names in any case."""
+    made = Request(headers=[("X-Tag", "1"), ("x-tag", "2")])
+
+    assert made.headers.getlist("X-TAG") == ["1", "2"]
+
+
+def test_requests_are_equal_by_content():
+    """Two requests of one content are one value; the order of headers counts, the case of their names doesn't."""
+    assert Request(headers={"A": "1"}, data=b"x") == Request(headers=Headers([("a", "1")]), data=b"x")
+    assert len({Request(headers={"A": "1"}), Request(headers={"a": "1"})}) == 1
+    assert Request(headers={"A": "1"}) != Request(headers=[("A", "1"), ("A", "1")])
+    assert Request(headers=[("A", "1"), ("B", "2")]) != Request(headers=[("B", "2"), ("A", "1")])
+
+
+def test_the_url_is_exactly_what_was_sent():
+    """Percent-encoding stays; path and args are decoded as in Flask."""
+    made = request(url="https://hooks.test//a%2Fb/%7e%C3%A9?q=%2B+1&q=2&e=&bad=%ff%zz#f")
+
+    assert made.url == "https://hooks.test//a%2Fb/%7e%C3%A9?q=%2B+1&q=2&e=&bad=%ff%zz#f"
+    assert made.path == "//a/b/~é"
+    assert made.args.to_dict(flat=False) == {"q": ["+ 1", "2"], "e": [""], "bad": ["%FF%zz"]}
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "args"),
+    [
+        ("http://h", "/", {}),
+        ("http://h?a=1", "/", {"a": "1"}),
+        ("/only/path?a=b?c", "/only/path", {"a": "b?c"}),
+        ("http://[bad/x?é=\udcff", "/x", {"é": "?"}),
+        ("http://h/a://b", "/a://b", {}),
+    ],
+)
+def test_any_url_can_be_taken_apart(url, path, args):
+    """No URL raises, however malformed."""
+    made = request(url=url)
+
+    assert (made.path, made.args.to_dict()) == (path, args)
+
+
+@given(st.text(), st.text())
+def test_no_url_raises(path, query):
+    """Whatever a stranger puts into a URL, it can be read."""
+    made = request(url=f"http://h/{path}?{query}")
+
+    assert isinstance(made.path, str)
+    assert made.args is not None
+
+
+def test_cookies_are_read():
+    """Cookies come from the header."""
+    assert Request(headers=[("Cookie", "a=1; b=2")]).cookies.to_dict() == {"a": "1", "b": "2"}
+
+
+def test_text_uses_the_declared_charset_else_utf_8():
+    """The charset counts where it is one; what doesn't decode is replaced."""
+    assert request("é".encode("latin-1"), "text/plain; charset=latin-1").text() == "é"
+    assert request("é".encode()).text() == "é"
+    assert request(b"\xff").text() == "\ufffd"
+
+
+@pytest.mark.parametrize(
+    "charset", ["none-such", "base64", "zip", "punycode", "idna", "unicode_escape", "a\0b", "utf-8x"]
+)
+def test_a_charset_that_is_none_means_utf_8(charset):
+    """A stranger's charset can neither raise, nor choose a codec that is no charset."""
+    assert request(b"caf\xc3\xa9 \\q", f'text/plain; charset="{charset}"').text() == "café \\q"
+
+
+def test_json_ignores_the_content_type():
+    """JSON is read whatever it is called, in UTF-8, -16 and -32; each call gives a new object."""
+    made = request('{"é": [1]}'.encode(), "text/plain")
+
+    assert made.json() == {"é": [1]} == request('{"é": [1]}'.encode("utf-16")).json()
+    assert made.json() is not made.json()
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe\xfd", b"[" * 100_000, b"1" * 5_000, b"nul\0"])
+def test_json_that_is_none(body):
+    """c63: a body that is no JSON, is nested 100 000 deep, or holds too long a number raises BadRequestBody."""
+    with pytest.raises(BadRequestBody, match=f"{len(body)} bytes"):
+        request(body).json()
+    with pytest.raises(ValueError, match="is not JSON"):
+        request(body).json()
+    assert request(body).json(default=None) is None
+    assert request(body).json({"x": 1}) == {"x": 1}
+
+
+def test_null_is_json():
+    """A body of null is None, not the default."""
+    assert request(b"null").json(default=5) is None
+
+
+def test_form_and_files():
+    """Forms are parsed as Werkzeug does; repeated keys stay; a file can be read again and again."""
+    made = request(MULTIPART, "multipart/form-data; boundary=b")
+    encoded = request(b"a=1&a=2&b=%C3%A9", "application/x-www-form-urlencoded")
+
+    assert made.form.to_dict() == {"note": "hi"}
+    assert [made.files["a"].read() for _ in range(2)] == [b"\x00\xff"] * 2
+    assert (made.files["b"].filename, made.files["b"].mimetype) == ("b.txt", "text/plain")
+    assert made.data == MULTIPART
+    assert encoded.form.to_dict(flat=False) == {"a": ["1", "2"], "b": ["é"]}
+
+
+def test_no_form_is_empty():
+    """A body that is no form has no fields and no files."""
+    made = request(b"{}", "application/json")
+
+    assert not made.form
+    assert not made.files
+
+
+def test_a_form_over_werkzeugs_limits():
+    """Too many parts, or too large fields, are refused as a bad body."""
+    part = b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n'
+
+    with pytest.raises(BadRequestBody, match="1000 parts"):
+        _ = request(part * 1_001 + b"--b--", "multipart/form-data; boundary=b").form
+    with pytest.raises(BadRequestBody, match="500000 bytes"):
+        _ = request(part.replace(b"1", b"1" * 600_000) + b"--b--", "multipart/form-data; boundary=b").form
+
+
+def test_repr_shows_no_secret():
+    """The URL holds a token and headers hold credentials: neither is shown."""
+    made = Request(url="https://hooks.test/t0ken", headers={"Authorization": "s3cret"}, data=b"body", id="r1")
+
+    assert repr(made) == "<Request r1 POST 4 bytes>"
+
+
+def test_a_body_that_is_no_bytes_is_refused():
+    """Text has no bytes until somebody encodes it."""
+    with pytest.raises(TypeError, match="encode it first"):
+        Request(data="text")
+
+
+@given(
+    st.lists(st.tuples(NAMES, LATIN), max_size=5),
+    st.binary(max_size=20),
+    st.text(st.characters(exclude_categories=()), max_size=20),
+    st.none() | st.datetimes(timezones=st.just(UTC)),
+)
+def test_a_request_survives_the_store(headers, data, url, received_at):
+    """Head and body give the same request back; the head is ASCII, the result says where it came from."""
+    made = Request("PUT", url, headers, data, id="r1", remote_addr="::1", received_at=received_at)
+    head = made.head_json()
+    read = Request.from_head(head, data)
+
+    assert head.isascii()
+    assert read == made
+    assert (made.recorded, read.recorded, dataclasses.replace(read).recorded) == (False, True, False)
+
+
+def test_a_head_of_another_version():
+    """A head that newer code wrote is refused by name, not misread."""
+    with pytest.raises(SerializationError, match="version 2"):
+        Request.from_head('{"v":2}', b"")
+
+
+# respond_with
+
+
+class Attempt:
+    """Keeps what it is asked to respond, and refuses a second answer."""
+
+    def __init__(self):
+        self.given = {}
+
+    def respond(self, request_id, response):
+        return self.given.setdefault(request_id, response) is response
+
+
+@pytest.fixture
+def attempt():
+    attempt = Attempt()
+    token = current.running_step.set(attempt)
+    yield attempt
+    current.running_step.reset(token)
+
+
+def test_the_first_answer_wins(attempt):
+    """In a step the attempt records the answer, and says whether it was the first."""
+    made = request(id="r1")
+
+    assert [made.respond_with({"a": 1}), made.respond_with("late")] == [True, False]
+    assert attempt.given == {"r1": Response.json({"a": 1})}
+
+
+def test_what_is_recorded_is_what_goes_out(attempt):
+    """The server's headers are dropped before anything is recorded."""
+    request(id="r1").respond_with(("x", 200, {"Connection": "close", "X": "1"}))
+
+    assert "Connection" not in attempt.given["r1"].headers
+
+
+@pytest.mark.parametrize(
+    "bad", [None, ("x", 99), Response(headers={"€": "1"}), Response(b"x", 204), {"x": object()}]
+)
+def test_a_bad_response_records_nothing(attempt, bad):
+    """c63: it raises in the step, before anything is recorded."""
+    with pytest.raises((TypeError, ValueError)):
+        request(id="r1").respond_with(bad)
+    assert not attempt.given
+
+
+def test_a_request_made_by_hand_is_answered_by_nobody(attempt):
+    """Without an id the response is only checked, so that a step can be tested alone."""
+    assert request().respond_with("ok")
+    with pytest.raises(TypeError):
+        request().respond_with(None)
+    assert not attempt.given
+
+
+def test_outside_a_step_the_engine_responds():
+    """A view or a script answers by the engine made last."""
+    engine = Attempt()
+    before = list(current._latest)
+    current.made(engine)
+    try:
+        assert request(id="r1").respond_with("ok")
+    finally:
+        current._latest[:] = before
+    assert engine.given["r1"].body == b"ok"
+
+
+def test_c59_not_in_a_workflow_body():
+    """In workflow code respond_with raises, and names the fix."""
+
+    class Loop:
+        is_durable = True
+
+    def in_workflow():
+        asyncio._set_running_loop(Loop())
+        try:
+            request(id="r1").respond_with("ok")
+        except NonDeterministicCall as error:
+            caught.append(error)
+        finally:
+            asyncio._set_running_loop(None)
+
+    caught = []
+    thread = threading.Thread(target=in_workflow)
+    thread.start()
+    thread.join()
+
+    assert "request.respond_with was called in a workflow body" in str(caught[0])
+    assert caught[0].fix == "call it in a step"

@@ -1,0 +1,292 @@
+"""Steps and workflows: names, options, and what a call means where."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from durable import current, registry
+from durable.errors import ConfigurationError
+from durable.registry import AsyncStep, Step, Workflow, step, workflow
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
+    """What a test defines is forgotten after it."""
+    steps, workflows = dict(registry.steps), dict(registry.workflows)
+    yield
+    for known, before in ((registry.steps, steps), (registry.workflows, workflows)):
+        known.clear()
+        known.update(before)
+
+
+@dataclass
+class Engine:
+    """An engine that notes what it is told to start."""
+
+    started: list[Any]
+
+    def start(self, workflow, *args, **kwargs):
+        return self.started.append((workflow.name, args, kwargs, {}))
+
+    def start_with(self, workflow, args, kwargs, options):
+        return self.started.append((workflow.name, args, kwargs, options))
+
+
+@pytest.fixture
+def engine():
+    made = Engine([])
+    before = list(current._latest)
+    current.made(made)
+    yield made
+    current._latest[:] = before
+
+
+@workflow(name="test_registry.ship")
+async def ship(order: int, express: bool = False) -> str:
+    """Ship it."""
+    return f"{order} {express}"
+
+
+def module_level(a: int, b: int = 2) -> int:
+    """Add."""
+    return a + b
+
+
+def test_names_are_module_and_qualname():
+    """Without name= a step is called as its function is."""
+    assert f"{__name__}.module_level" == step(module_level).name
+
+
+def test_a_name_can_be_kept():
+    """name= stays when the function moves."""
+    kept = step(name="billing.add")(module_level)
+
+    assert kept is registry.steps["billing.add"]
+
+
+def test_a_step_looks_like_its_function():
+    """Name, docstring and signature are the function's, for tools and people."""
+    add = step(module_level)
+
+    assert (add.__name__, add.__doc__) == ("module_level", "Add.")
+    assert inspect.signature(module_level) == inspect.signature(add)
+
+
+def test_the_same_lines_may_be_imported_again():
+    """A reloader replaces a definition by itself."""
+    first, second = step(name="again")(module_level), step(name="again")(module_level)
+
+    assert first is not second
+    assert second is registry.steps["again"]
+
+
+def test_one_name_for_two_functions_is_refused_with_both_places():
+    """The error names both files and lines."""
+
+    @step(name="twice")
+    def one(): ...
+
+    with pytest.raises(ConfigurationError) as raised:
+
+        @step(name="twice")
+        def two(): ...
+
+    assert str(raised.value).count(f"{__file__}:") == 2
+
+
+def test_a_step_and_a_workflow_of_two_modules_may_share_a_short_name():
+    """The module is part of the name (c2)."""
+    here, there = step(module_level), step(name="elsewhere.module_level")(module_level)
+
+    assert here.name != there.name
+
+
+def test_subscribers_hear_of_everything_defined_before_and_after():
+    """Engines turn each definition into a Celery task, whichever came first."""
+    heard = []
+    end = registry.subscribe(lambda defined: heard.append(defined.name))
+    step(name="later")(module_level)
+    end()
+    step(name="too late")(module_level)
+
+    assert "test_registry.ship" in heard
+    assert heard[-1] == "later"
+
+
+def test_outside_a_workflow_a_call_runs_the_function():
+    """c4: in a script, a test, or another step."""
+    assert step(module_level)(2, b=3) == 5
+
+
+def test_an_async_step_outside_a_workflow_is_the_plain_coroutine():
+    """It can be awaited on any loop."""
+
+    @step
+    async def double(n: int) -> int:
+        return n * 2
+
+    assert isinstance(double, AsyncStep)
+    assert double.is_async
+    assert asyncio.run(double(4)) == 8
+    assert asyncio.run(double.run(4)) == 8
+
+
+def test_run_is_the_plain_function():
+    """Unit tests call it without any of us."""
+    assert module_level is step(module_level).run
+    assert asyncio.run(ship.run(3, express=True)) == "3 True"
+
+
+@pytest.mark.parametrize("method", ["delay", "apply_async"])
+def test_a_step_cannot_be_sent_by_hand(method):
+    """A step has no meaning without a run."""
+    with pytest.raises(TypeError, match="await it in a workflow"):
+        getattr(step(module_level), method)()
+
+
+def test_step_options_are_kept_apart_by_who_reads_them():
+    """The policy and the timeout are ours, the rest is Celery's."""
+    defined = step(max_retries=None, retry_backoff=0.5, timeout="1m", queue="slow", rate_limit="5/m")(module_level)
+
+    assert (defined.policy.max_retries, defined.policy.backoff) == (None, 0.5)
+    assert defined.timeout == 60_000_000
+    assert defined.options == {"queue": "slow", "rate_limit": "5/m"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"max_retries": -1}, {"max_retries": "3"}, {"retry_backoff": -1}, {"timeout": "soon"}, {"timeout": 0}],
+)
+def test_senseless_step_options_are_refused_at_the_decorator(options):
+    """The module that holds the mistake fails to import."""
+    with pytest.raises(ConfigurationError):
+        step(**options)(module_level)
+
+
+def test_bind_is_no_option():
+    """get_step_metadata() is there instead."""
+    with pytest.raises(TypeError, match="bind"):
+        step(bind=True)
+
+
+def _generator():
+    yield
+
+
+async def _async_generator():
+    yield
+
+
+class _CeleryTask:
+    name = "app.add"
+
+    def apply_async(self): ...
+
+
+@pytest.mark.parametrize("what", [3, int, _generator, _async_generator, _CeleryTask(), staticmethod(module_level)])
+def test_only_functions_can_be_steps(what):
+    """Classes, generators, and for the time being Celery tasks are refused."""
+    with pytest.raises(ConfigurationError):
+        step(what)
+
+
+def test_a_workflow_is_an_async_def():
+    """A plain def could await nothing."""
+    with pytest.raises(ConfigurationError, match="async def"):
+        workflow(module_level)
+
+
+def test_the_return_annotation_is_an_object():
+    """Also where annotations are text, as in this module."""
+    assert step(module_level).return_annotation is int
+
+
+def test_an_annotation_that_cannot_be_resolved_checks_nothing():
+    """It may name what is imported for type checkers only."""
+
+    @step
+    def strange() -> Unheard:  # noqa: F821
+        ...
+
+    assert strange.return_annotation is Any
+
+
+def test_an_annotation_may_name_what_the_function_closes_over():
+    """A class of an enclosing function is found when the body uses it."""
+
+    class Local: ...
+
+    @step
+    def local() -> Local:
+        return Local()
+
+    assert local.return_annotation is Local
+
+
+def test_calling_a_workflow_outside_of_one_names_start():
+    """c-: `await ship(1)` in a view is a mistake with a known fix."""
+    with pytest.raises(TypeError, match=r"ship\.start\("):
+        ship(1)
+
+
+def test_start_takes_the_workflows_own_arguments(engine):
+    """Every keyword of start and delay is the workflow's."""
+    ship.start(1, express=True)
+    ship.delay(2)
+
+    assert (engine.started) == [
+        ("test_registry.ship", (1,), {"express": True}, {}),
+        ("test_registry.ship", (2,), {}, {}),
+    ]
+
+
+def test_options_of_a_start_have_celerys_words(engine):
+    """with_options, then start; or apply_async with both."""
+    ship.with_options(run_id="a", countdown=3).start(1)
+    ship.apply_async((2,), {"express": True}, idempotency_key="k")
+    ship.with_options(queue="q").apply_async((3,), priority=1)
+
+    assert engine.started == [
+        ("test_registry.ship", (1,), {}, {"run_id": "a", "countdown": 3}),
+        ("test_registry.ship", (2,), {"express": True}, {"idempotency_key": "k"}),
+        ("test_registry.ship", (3,), {}, {"queue": "q", "priority": 1}),
+    ]
+
+
+@pytest.mark.parametrize("call", [ship.with_options, lambda **o: ship.apply_async((1,), **o)])
+def test_an_unknown_start_option_is_a_type_error(call):
+    """A typing mistake does not start a run."""
+    with pytest.raises(TypeError, match="run_idd"):
+        call(run_idd="a")
+
+
+def test_the_code_version_follows_the_code():
+    """Another constant is another version; another path or line is not."""
+
+    def version(source: str, filename: str = "a.py") -> str:
+        scope: dict[str, Any] = {"__name__": "somewhere"}
+        exec(compile(source, filename, "exec"), scope)
+        return registry.code_version(Workflow(scope["f"]))
+
+    old = version("async def f(): return {'a', 'b'}, (1, 2)")
+
+    assert old == version("\n\nasync def f():\n    return {'a', 'b'}, (1, 2)  # comment", "b.py")
+    assert old != version("async def f(): return {'a', 'b'}, (1, 3)")
+
+
+def test_the_code_version_covers_the_module():
+    """A helper or a step that changes may change what the workflow does."""
+    assert registry.code_version(ship) == registry.code_version(ship)
+    assert len(registry.code_version(ship)) == 16
+
+
+def test_definitions_are_told_apart_in_a_list():
+    """repr names what it is."""
+    assert repr(ship) == "<workflow test_registry.ship>"
+    assert isinstance(ship, Workflow)
+    assert not isinstance(ship, Step)
