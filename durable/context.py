@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, overload
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -221,14 +221,18 @@ class HookDefinition(Generic[T]):
 definitions: dict[str, HookDefinition[Any]] = {}
 
 
-def define_hook(payload_type: type[T] | Any, name: str | None = None) -> HookDefinition[T]:
+@overload
+def define_hook(payload_type: type[T], name: str | None = None) -> HookDefinition[T]: ...
+@overload
+def define_hook(payload_type: Any, name: str | None = None) -> HookDefinition[Any]: ...
+def define_hook(payload_type: Any, name: str | None = None) -> HookDefinition[Any]:
     """
     A hook whose payloads are of *payload_type*: anything that pydantic validates.
 
     Args:
         name: Keep it when the type moves; by default the type's ``module.qualname``.
     """
-    defined: HookDefinition[T] = HookDefinition(payload_type, name)
+    defined: HookDefinition[Any] = HookDefinition(payload_type, name)
     definitions[defined.name] = defined
     return defined
 

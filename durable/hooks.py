@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from . import codec, duration, events
+from . import codec, context, duration, events
 from .current import refuse_in_workflow
 from .drive import send_drive
 from .engine import Engine
@@ -91,14 +91,14 @@ def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None) -
 
     Raises:
         HookNotFound: Nobody holds the token open; nothing is recorded.
-        SerializationError: The payload cannot cross; nothing is recorded.
+        HookPayloadError: It does not fit the type of the hook; nothing is recorded.
+        SerializationError: It cannot cross; nothing is recorded.
     """
     refuse_in_workflow("resume_hook")
     engine.check_schema()
-    text = codec.encode(payload, "payload")
     deadline = time.monotonic() + (duration.to_micros(wait) / 1_000_000 if wait is not None else 0)
     while True:
-        hook = _deliver(engine, token, text)
+        hook = _deliver(engine, token, payload)
         if hook is not None:
             break
         if time.monotonic() >= deadline:
@@ -108,14 +108,21 @@ def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None) -
     return hook.run_id
 
 
-def _deliver(engine: Engine, token: str, text: str) -> HookRow | None:
+def _deliver(engine: Engine, token: str, payload: object) -> HookRow | None:
     with engine.store.begin() as tx:
         hook = hooks.lock_open(tx, token)
         if hook is not None:
             now = engine.store.now()
+            text = _fitting(hook, payload)
             news = events.HookReceived(at=now, op_id=hook.op_id, payload=text)
             log.post(tx, hook.run_id, news, send_at=now + engine.settings.resend_after)
         return hook
+
+
+def _fitting(hook: HookRow, payload: object) -> str:
+    """The payload as text; for a hook whose type this process knows, as that type."""
+    known = context.definitions.get(hook.name)
+    return codec.encode(payload if known is None else known.validate(hook.token, payload), "payload")
 
 
 def get_hook(engine: Engine, token: str) -> HookInfo:

@@ -210,7 +210,7 @@ def test_attempts_that_kill_their_process_end(engine, worker):
                 by=f"c{attempt}",
                 worker_id="gone",
                 message_id=None,
-                now=engine.store.sql_now,
+                now=engine.now(),
             )
         later(engine, 11)
         sweep.bury(engine, beating_since=engine.now())

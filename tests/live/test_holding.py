@@ -23,7 +23,7 @@ import redis
 import sqlalchemy as sa
 from celery import Celery
 from servers import new_broker
-from webservers import Server, body_of, header_of, post, read_all, serve, status_of
+from webservers import Server, body_of, header_of, post, read_one, serve, status_of
 
 from durable import Durable, Response, create_webhook, current, workflow
 from durable.drive import drive
@@ -145,13 +145,13 @@ def hold(server: Server, world: World, body: bytes) -> socket.socket:
     """A connection that waits for its answer."""
     sock = server.connect()
     sock.settimeout(20)
-    sock.sendall(post(world.path, body))
+    sock.sendall(post(world.path, body, keep=True))
     return sock
 
 
 def answer_of(sock: socket.socket) -> bytes:
     with sock:
-        return read_all(sock)
+        return read_one(sock)
 
 
 @pytest.mark.parametrize("kind", ["gthread", "gevent", "waitress", "pywsgi"])
@@ -300,6 +300,8 @@ def test_redis_killed_while_held(tmp_path):
         with world.serve("gthread") as server:
             sock = hold(server, world, b"a")
             ids = world.wait_for(1)
+            # The start and the request have each sent a turn.
+            assert wait_until(lambda: queued(port) == 2)
             broker.send_signal(signal.SIGKILL)
             broker.wait()
             started = time.monotonic()
@@ -335,3 +337,8 @@ def answers_ping(port: int) -> bool:
             return bool(client.ping())
         except redis.RedisError:
             return False
+
+
+def queued(port: int) -> int:
+    with redis.Redis(port=port) as client:
+        return int(client.llen("celery"))

@@ -69,9 +69,28 @@ def read_all(sock: socket.socket) -> bytes:
     return received
 
 
-def post(path: str, body: bytes, *headers: str) -> bytes:
-    """The bytes of a POST whose connection is closed after it."""
-    lines = [f"POST {path} HTTP/1.1", "Host: hooks.test", "Connection: close", *headers]
+def read_one(sock: socket.socket) -> bytes:
+    """One answer that says its length; the connection stays open."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += _more(sock)
+    length = int(header_of(received, "Content-Length") or 0)
+    while len(body_of(received)) < length:
+        received += _more(sock)
+    return received
+
+
+def _more(sock: socket.socket) -> bytes:
+    received = sock.recv(65536)
+    assert received, "the server closed the connection in the middle of an answer"
+    return received
+
+
+def post(path: str, body: bytes, *headers: str, keep: bool = False) -> bytes:
+    """The bytes of a POST; its connection is closed by the server after the answer unless *keep*."""
+    lines = [f"POST {path} HTTP/1.1", "Host: hooks.test", *headers]
+    if not keep:
+        lines.append("Connection: close")
     if not any(line.lower().startswith(("content-length", "transfer-encoding")) for line in headers):
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

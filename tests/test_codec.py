@@ -1,0 +1,449 @@
+"""Values cross as JSON text with their types kept; what cannot is named by its path."""
+
+import json
+import math
+import sys
+import threading
+from collections import Counter, OrderedDict, defaultdict, deque
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from decimal import Decimal
+from http import HTTPStatus
+from pathlib import Path
+from subprocess import run
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import codec_types as types
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from durable import Request, Response, SerializationError, codec
+from durable.codec.writing import MAX_DEPTH, MAX_SIZE
+
+BERLIN = ZoneInfo("Europe/Berlin")
+TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
+ZONES = (
+    st.none()
+    | st.timezones()
+    | st.sampled_from([UTC, timezone(timedelta(minutes=-90)), timezone(timedelta(0), "Z")])
+)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(-(10**400), 10**400)
+    | st.floats()
+    | TEXT
+    | st.binary(max_size=20)
+    | st.decimals()
+    | st.uuids()
+    | st.dates()
+    | st.datetimes(timezones=ZONES, allow_imaginary=True)
+    | st.times(timezones=ZONES)
+    | st.timedeltas()
+    | st.sampled_from([*types.Colour, *types.Level, *types.Name, types.Right(0), types.Right(3), HTTPStatus.OK])
+)
+KEYS = TEXT | st.sampled_from(["$", 1, True, None, 1.5, (1, "a"), types.Level.LOW, b"k", types.Frozen(1)])
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(KEYS, inner, max_size=4)
+        | st.builds(types.Frozen, inner, y=st.integers())
+        | st.builds(types.Order, TEXT, st.lists(inner, max_size=3))
+        | st.builds(types.Pair, inner, inner)
+        | st.builds(types.Open, id=st.integers(), more=inner)
+    ),
+    max_leaves=12,
+) | st.sets(SCALARS.filter(lambda value: value == value), max_size=5).map(frozenset)
+
+
+def crossed(value):
+    """What another process gets."""
+    return codec.decode(codec.encode(value))
+
+
+def form(value):
+    """A value with the type of each of its parts, so that 1, True and 1.0 differ, and NaN is itself."""
+    match value:
+        case dict():
+            return type(value), [(form(key), form(item)) for key, item in value.items()]
+        case list() | tuple():
+            return type(value), [form(item) for item in value]
+        case set() | frozenset():
+            return type(value), sorted(map(repr, map(form, value)))
+        case datetime() | time():
+            return type(value), value.replace(tzinfo=None), value.fold, repr(value.tzinfo)
+        case types.Frozen() | types.Order():
+            return type(value), [form(getattr(value, name)) for name in type(value).__dataclass_fields__]
+        case types.Open():
+            return type(value), form(value.id), form(value.model_extra)
+        case float() | Decimal():
+            return type(value), repr(value)
+        case _:
+            return type(value), value
+
+
+@settings(max_examples=300)
+@given(VALUES)
+def test_c33_values_cross_with_their_types(value):
+    """Every value of the list comes back equal and of the same types, at every depth."""
+    assert form(crossed(value)) == form(value)
+
+
+@given(VALUES)
+def test_the_text_is_ascii_json_without_nul(value):
+    """Any database and any JSON reader takes the text."""
+    text = codec.encode(value)
+
+    assert text.isascii()
+    assert "\0" not in text
+    json.loads(text, parse_constant=pytest.fail)
+
+
+@given(VALUES)
+def test_c37_the_text_depends_on_the_value_only(value):
+    """Encoding what was decoded gives the same text."""
+    assert codec.encode(crossed(value)) == codec.encode(value)
+
+
+def test_c37_the_text_is_the_same_in_every_process():
+    """Sets are written in one order, whatever the process's hash seed."""
+    program = "from durable import codec; print(codec.encode({'a', 'b', 'c', ('d', 1), 2.5, None, b'x'}))"
+    texts = {
+        run([sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True).stdout
+        for seed in "123"
+    }
+
+    assert len(texts) == 1
+
+
+def test_plain_values_are_plain_json():
+    """What JSON has is written as it is."""
+    assert codec.encode({"a": [1, 2.5, None, True, "é"]}) == '{"a":[1,2.5,null,true,"\\u00e9"]}'
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "null byte \0",
+        "\ud83d\ude00",
+        "\ude00\ud83d\ude00\ud83d",
+        {"\ud83d\ude00": 1},
+        -0.0,
+        math.inf,
+        -math.inf,
+        10**5_000,
+        -(2**1024),
+        2**1024,
+        {"$": "tuple", "v": [1]},
+        {1: "int", "1": "str"},
+        {frozenset({1}): {(): None}},
+        datetime.max,
+        datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=BERLIN),
+        datetime(2026, 1, 1, fold=1),
+        timedelta.min,
+        timedelta.max,
+        Decimal("-0.00"),
+        Decimal("1E+999999"),
+        types.Outer.Inner(3),
+        types.Checked(1),
+        types.Numbers([1, 2]),
+        [],
+        (),
+        set(),
+        {},
+        frozenset(),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_c33_what_json_would_change(value):
+    """NUL, surrogates, signed zero, infinity, numbers too long, keys that are no str, tags, folds."""
+    assert form(crossed(value)) == form(value)
+
+
+def test_nan_stays_nan():
+    """NaN of float and of Decimal, quiet and signalling."""
+    assert math.isnan(crossed(math.nan))
+    assert [str(crossed(Decimal(text))) for text in ("NaN", "sNaN12", "-Infinity")] == [
+        "NaN",
+        "sNaN12",
+        "-Infinity",
+    ]
+
+
+def test_a_time_zone_keeps_its_key():
+    """Arithmetic on the other side knows of summer time."""
+    value = crossed(datetime(2026, 3, 28, 12, tzinfo=BERLIN))
+
+    assert value.tzinfo.key == "Europe/Berlin"
+    assert (value + timedelta(days=1)).utcoffset() == timedelta(hours=2)
+    assert crossed(time(12, tzinfo=BERLIN)).tzinfo.key == "Europe/Berlin"
+
+
+def test_c35_values_go_by_copy():
+    """What comes out shares nothing with what went in."""
+    inner = [1]
+    first, second = crossed([inner, inner])
+    first.append(2)
+
+    assert (inner, second) == ([1], [1])
+
+
+def test_c33_a_large_value():
+    """A value of a few MiB crosses; one over the limit is refused with its size."""
+    assert crossed("x" * (MAX_SIZE - 2)) == "x" * (MAX_SIZE - 2)
+    with pytest.raises(SerializationError, match=rf"value: it takes {MAX_SIZE + 1} bytes"):
+        codec.encode("x" * (MAX_SIZE - 1))
+
+
+# What is refused
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+def ring():
+    value = [0]
+    value.append({"back": (value,)})
+    return value
+
+
+class Odd(tzinfo):
+    def utcoffset(self, when):
+        return timedelta(0)
+
+
+async def coroutine():
+    pass
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"order": {"items": [0, {"price": object()}]}}, "value.order.items[1].price: an object cannot cross"),
+        (
+            {"a b": {3: threading.Lock()}},
+            "value['a b'][3]: a _thread.lock cannot cross between processes.  Pass plain",
+        ),
+        ((1, {"f": print}), "value[1].f: a builtin_function_or_method cannot cross"),
+        (
+            [types.Order("x", [lambda: 1])],
+            "value[0].items[0]: a function cannot cross between processes.  Pass its name",
+        ),
+        ({types.Holder(): 1}, "value[<Holder>]: a codec_types.Holder"),
+        (types.Pair(1, types.Holder()), "value.right: a codec_types.Holder"),
+        (types.Open(id=1, more=types.Holder()), "value.more: a codec_types.Holder"),
+        (ring(), "value[1].back[0]: it holds itself"),
+        (nested(MAX_DEPTH + 1), "it is nested more than 150 levels deep"),
+        (nested(100_000), "it is nested more than 150 levels deep"),
+        (
+            defaultdict(list),
+            "value: a collections.defaultdict cannot cross between processes.  Its type would be lost; pass dict",
+        ),
+        (OrderedDict(), "pass dict(...) of it"),
+        (Counter(), "pass dict(...) of it"),
+        (deque(), "value: a collections.deque cannot cross"),
+        (type("Text", (str,), {})("x"), "pass str(...) of it"),
+        (type("Number", (int,), {})(5), "pass int(...) of it"),
+        (bytearray(b"x"), "pass bytes(...) of it"),
+        (memoryview(b"x"), "pass bytes(...) of it"),
+        (Path("x"), "cannot cross between processes.  Pass plain data"),
+        (int, "value: a type cannot cross between processes.  Pass its name"),
+        (iter([1]), "Pass list(...) of it"),
+        (types.local(), "is defined inside a function, where no other process finds it.  Move it to the module"),
+        (
+            types.Hidden(1),
+            "value: its attribute 'more' is no field of dataclass Hidden, and would be lost.  Declare it",
+        ),
+        (types.DictClass(), "is a builtin container too"),
+        (datetime(2026, 1, 1, tzinfo=Odd()), "cannot be named elsewhere.  Use UTC or zoneinfo"),
+        (type("Odd", (types.Order,), {})("x"), "is not what that name stands for in its module"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else type(value).__name__,
+)
+def test_c36_what_cannot_cross_is_named_by_its_path(value, message):
+    """The error says where it stands, what it is, and what to pass instead; cycles overflow no stack."""
+    with pytest.raises(SerializationError) as caught:
+        codec.encode(value)
+
+    assert message in str(caught.value)
+
+
+def test_a_call_that_was_not_awaited():
+    """A forgotten await is told as such."""
+    forgotten = coroutine()
+    with pytest.raises(SerializationError, match="write `await` before it"):
+        codec.encode({"result": forgotten}, "result")
+    forgotten.close()
+
+
+def test_the_deepest_value_can_be_read():
+    """What is just not too deep comes back, also where the nesting costs JSON most."""
+    value = 1
+    for _ in range(MAX_DEPTH):
+        value = {1: value}
+
+    assert crossed(value) == value
+
+
+def test_a_shared_part_is_no_cycle():
+    """The same list twice in a value is two lists, not a cycle."""
+    shared = [1]
+
+    assert crossed({"a": shared, "b": [shared]}) == {"a": [1], "b": [[1]]}
+
+
+# Decoding
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"$":"dataclass","c":"none.such:Order","v":{}}', "'none.such', which is not imported in this process"),
+        ('{"$":"dataclass","c":"codec_types:Gone","v":{}}', "has no class Gone any more"),
+        ('{"$":"dataclass","c":"codec_types:local","v":{}}', "has no class local any more"),
+        ('{"$":"model","c":"codec_types:Order","v":{}}', "has no class Order any more"),
+        ('{"$":"enum","c":"codec_types:Colour","n":"BLUE","v":1}', "has no member BLUE any more"),
+        ('{"$":"dataclass","c":"codec_types:Order","v":{}}', "a field 'id' that the record lacks"),
+        ('{"$":"namedtuple","c":"codec_types:Point","v":{}}', "a field 'x' that the record lacks"),
+        ('{"$":"model","c":"codec_types:Model","v":{}}', "a field 'id' that the record lacks"),
+        ('{"$":"later","v":1}', "its kind 'later' is unknown here"),
+        ('{"$":["x"],"v":1}', "is unknown here"),
+        ('{"$":"date","v":"x"}', "its date cannot be rebuilt: ValueError"),
+        ('{"$":"datetime","v":"2026-01-01T00:00:00","fold":0,"zone":"Mars/Base"}', "'Mars/Base' is not known"),
+        ('{"$":"request","v":"r9"}', "request 'r9' is not in the store"),
+        ('{"$":', "its text is not JSON"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_what_cannot_be_decoded(text, message):
+    """A class, member, zone or request that is not here is named; nothing is imported."""
+    with pytest.raises(SerializationError) as caught:
+        codec.decode(text)
+
+    assert message in str(caught.value)
+
+
+def test_decoding_imports_nothing():
+    """A module that is not imported stays so."""
+    assert "this" not in sys.modules
+    with pytest.raises(SerializationError, match="never imports"):
+        codec.decode('{"$":"dataclass","c":"this:Zen","v":{}}')
+    assert "this" not in sys.modules
+
+
+def test_a_class_of_main():
+    """A class of the program itself crosses within it."""
+    program = (
+        "from dataclasses import dataclass\nfrom durable import codec\n@dataclass\nclass A:\n  x: int\n"
+        "assert codec.decode(codec.encode(A(1))) == A(1)"
+    )
+
+    assert run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+# Requests, responses, registered kinds
+
+
+def test_a_recorded_request_crosses_by_its_id():
+    """Its body is in the store already; the text says which requests it needs."""
+    request = Request.from_head(Request(id="r1", headers={"A": "1"}).head_json(), b"\0body")
+    text = codec.encode({"first": request, "all": [request]})
+
+    assert b"body".decode() not in text
+    assert codec.request_ids(text) == {"r1"}
+    assert codec.decode(text, {"r1": request})["first"] is request
+
+
+def test_a_request_made_by_hand_crosses_whole():
+    """It is no record, and nothing has to be looked up."""
+    request = Request("PUT", "/x?a=1", {"A": "\xe9"}, b"\0body", id="r1", received_at=datetime.now(UTC))
+    text = codec.encode(request)
+
+    assert codec.request_ids(text) == set()
+    assert crossed(request) == request
+    assert not crossed(request).recorded
+
+
+@given(
+    st.dictionaries(TEXT, TEXT)
+    | TEXT
+    | st.lists(st.sampled_from(["$", "request", "v", ":", '"$":"request","v":"x"']))
+)
+def test_no_text_passes_for_a_request(value):
+    """Whatever strings a value holds, it refers to no request."""
+    assert codec.request_ids(codec.encode([value, {"$": "request", "v": "x"}])) == set()
+
+
+def test_a_response_crosses():
+    """A Response is a value too."""
+    response = Response(b"\0", 201, [("Set-Cookie", "a"), ("Set-Cookie", "b")])
+
+    assert crossed([response]) == [response]
+
+
+def test_a_registered_kind():
+    """A later file adds its type by a tag and two functions."""
+    codec.register("test_path", type(Path("x")), str, Path)
+    try:
+        assert crossed({"p": Path("a/b")}) == {"p": Path("a/b")}
+    finally:
+        codec.kinds._by_class.pop(type(Path("x")))
+        codec.kinds._by_tag.pop("test_path")
+        codec.kinds.kind_of.cache_clear()
+
+
+# Plain JSON, for people
+
+
+@given(VALUES)
+def test_every_value_has_a_plain_form(value):
+    """What `runs show` prints is strict JSON, without tags."""
+    json.dumps(codec.plain(codec.encode(value)), allow_nan=False)
+
+
+def test_the_plain_form_of_each_kind():
+    """An object for a dataclass, a list for a set, a text for a date."""
+    value = {
+        "order": types.Order("o1", [types.Colour.RED, types.Level.HIGH], Decimal("1.5")),
+        "pair": types.Pair(1, (2, {3})),
+        "model": types.Model(id=1, at=datetime(2026, 1, 1, tzinfo=UTC)),
+        "odd": [math.nan, 2**1024, b"x", UUID(int=1), date(2026, 1, 2), types.Colour.ODD, Decimal(1)],
+        "keys": {1: "a", "b": 2, (1, 2): 3},
+        "zone": datetime(2026, 1, 1, tzinfo=BERLIN),
+        "error": ValueError("no"),
+        "response": Response.json(1),
+    }
+
+    assert codec.plain(codec.encode(value)) == {
+        "order": {"id": "o1", "items": ["red", 2], "total": "1.5"},
+        "pair": {"left": 1, "right": [2, [3]]},
+        "model": {"id": 1, "at": "2026-01-01T00:00:00+00:00", "tags": []},
+        "odd": ["nan", 2**1024, "eA==", "00000000-0000-0000-0000-000000000001", "2026-01-02", "ODD", "1"],
+        "keys": {"1": "a", "b": 2, "[1,2]": 3},
+        "zone": "2026-01-01T00:00:00[Europe/Berlin]",
+        "error": {"type": "ValueError", "message": "no"},
+        "response": {"status": 200, "content_type": "application/json", "bytes": 1},
+    }
+
+
+def test_the_plain_form_of_a_request_hides_its_secrets():
+    """Neither token nor credentials are shown; an unknown request by its id."""
+    request = Request(url="/t0ken", headers={"Authorization": "s3cret"}, data=b"{}", id="r1")
+    recorded = Request.from_head(request.head_json(), b"{}")
+    shown = {"id": "r1", "method": "POST", "content_type": None, "text": "{}"}
+
+    assert codec.plain(codec.encode(recorded), {"r1": recorded}) == codec.plain(codec.encode(request)) == shown
+    assert codec.plain(codec.encode(recorded)) == "r1"
+
+
+def test_the_plain_form_needs_no_class():
+    """Another process, which knows none of the classes, can show it."""
+    assert codec.plain('{"$":"dataclass","c":"none.such:X","v":{"a":{"$":"tuple","v":[1]}}}') == {"a": [1]}
