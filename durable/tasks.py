@@ -156,3 +156,6 @@ def _check(engine: Engine) -> None:
         raise SystemExit(1) from error
     except SQLAlchemyError as error:
         log.warning("The database is not there yet (%s); starting all the same.", type(error).__name__)
+    finally:
+        # Children are forked next: no connection crosses.
+        engine.store.close()
