@@ -67,9 +67,7 @@ class RunContext:
         text, digest = _encoded_call(step, args, kwargs)
         return self.loop.op(lambda op_id: CreateStep(op_id=op_id, name=step.name, digest=digest, args=text))
 
-    def call_child(
-        self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Awaitable[Any]:
+    def call_child(self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
         """Start *workflow* as a run of its own."""
         text, digest = _encoded_call(workflow, args, kwargs)
         return self.loop.op(
@@ -130,9 +128,7 @@ class RunContext:
             )
 
         op_id = self.loop.issue(build)
-        hook = kind(
-            self.loop, op_id, known or "", lambda item: self._read(op_id, item, payload_type), self._closed
-        )
+        hook = kind(self.loop, op_id, known or "", lambda item: self._read(op_id, item, payload_type), self._closed)
         if op_id is not None:
             self.hooks[op_id] = hook
         return hook

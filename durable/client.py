@@ -109,9 +109,7 @@ class Run(Generic[R]):
         while not (row := self._row("Run.result")).ended:
             pause = _PAUSES_SECS[min(looks, len(_PAUSES_SECS) - 1)]
             if deadline is not None and time.monotonic() + pause > deadline:
-                raise TimeoutError(
-                    f"Run {self.id!r} is {row.status} after {timeout}: it goes on; ask again later."
-                )
+                raise TimeoutError(f"Run {self.id!r} is {row.status} after {timeout}: it goes on; ask again later.")
             time.sleep(pause)
             looks += 1
         return self._outcome(row)  # type: ignore[no-any-return]

@@ -50,9 +50,7 @@ _NOT_SENT = problem(
     "Response not sent",
     "The workflow took this request, and its run ended without answering it.",
 )
-_CANCELLED = problem(
-    503, "run-cancelled", "Run cancelled", "The run was cancelled before it answered this request."
-)
+_CANCELLED = problem(503, "run-cancelled", "Run cancelled", "The run was cancelled before it answered this request.")
 
 
 def commit(engine: Engine, decision: Decision) -> Aftermath:

@@ -205,7 +205,8 @@ class HookDefinition(Generic[T]):
             HookNotFound: No open hook has this token.
         """
         current.refuse_in_workflow(f"{self.name}.resume")
-        return current.current_engine().resume_hook(token, self.validate(token, payload))
+        valid = self.validate(token, payload)
+        return current.current_engine().resume_hook(token, valid)
 
     def validate(self, token: str, payload: Any) -> T:
         """*payload* as pydantic makes it fit the type; HookPayloadError."""

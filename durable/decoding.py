@@ -14,9 +14,7 @@ from .errors import RunFailed, StepFailed
 from .http import Request
 
 
-def bound_arguments(
-    workflow: Workflow[..., Any], text: str, requests: Mapping[str, Request]
-) -> inspect.BoundArguments:
+def bound_arguments(workflow: Workflow[..., Any], text: str, requests: Mapping[str, Request]) -> inspect.BoundArguments:
     """
     The encoded arguments as those of a call.
 

@@ -59,9 +59,7 @@ class Definition(Generic[P, R]):
         holder = SimpleNamespace(__annotations__={name: written})
         closed_over = inspect.getclosurevars(self.function).nonlocals
         try:
-            found = typing.get_type_hints(
-                holder, self.function.__globals__, dict(closed_over), include_extras=True
-            )
+            found = typing.get_type_hints(holder, self.function.__globals__, dict(closed_over), include_extras=True)
         except NameError:
             return Any
         return found[name]

@@ -125,9 +125,7 @@ class Supervisor:
         self.news.put(Ended(name, child.wait()))
 
 
-def run(
-    application: Application, spec: str, *, host: str, port: int | None, web: str | None, concurrency: int
-) -> int:
+def run(application: Application, spec: str, *, host: str, port: int | None, web: str | None, concurrency: int) -> int:
     """
     Run everything until Ctrl-C, SIGTERM or the end of a child.
 

@@ -9,16 +9,14 @@ sweep.
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 from celery import Celery, chain
-from kombu.exceptions import KombuError, OperationalError
 
 from . import registry
+from .publish import Publisher
 from .store.steps import StepRow
 from .store.waits import WaitRow
 
@@ -27,12 +25,8 @@ WAKE = "durable.wake"
 #: The message header that says which attempt a step's message carries.
 HEADER = "durable"
 
-#: After a publish that failed, how long nothing is tried: a broker that hangs costs its timeout once.
-_PAUSE_SECS = 1.0
 #: How much later than its due time the sweep looks at a wait whose alarm clock is set, in microseconds.
 _GRACE = 1_000_000
-
-log = logging.getLogger("durable.dispatch")
 
 
 class Dispatcher:
@@ -42,14 +36,18 @@ class Dispatcher:
         self._celery = celery
         self._horizon = eta_horizon
         self._now = now
-        self._paused_until = 0.0
+        self._publisher = Publisher(celery)
+
+    def close(self) -> None:
+        """Close connections that are not in use."""
+        self._publisher.close()
 
     def drive(self, run_id: str, queue: str | None, priority: int | None, *, not_before: int = 0) -> bool:
         """Send a turn; later than *eta_horizon* from now is left to the sweep."""
         delay = max(0, not_before - self._now())
         if delay and not self._holds(delay):
             return False
-        return self._publish(self._turn(DRIVE, run_id, queue, priority), countdown=_seconds(delay))
+        return self._publisher.send(self._turn(DRIVE, run_id, queue, priority), countdown=_seconds(delay))
 
     def step(self, row: StepRow) -> bool:
         """Send one attempt; the link drives the run once its outcome is recorded."""
@@ -62,7 +60,7 @@ class Dispatcher:
             task_id=f"{row.run_id}:{row.op_id}:{row.attempt}"[:255],
             **_options(_queue(row.name), None),
         )
-        return self._publish(
+        return self._publisher.send(
             chain(step, self._turn(DRIVE, row.run_id, row.queue, row.priority)), countdown=_seconds(delay)
         )
 
@@ -73,7 +71,7 @@ class Dispatcher:
             return False
         wake = self._celery.signature(WAKE, args=(row.run_id, row.op_id), immutable=True)
         wake.set(**_options(row.queue, row.priority))
-        return self._publish(
+        return self._publisher.send(
             chain(wake, self._turn(DRIVE, row.run_id, row.queue, row.priority)), countdown=_seconds(delay)
         )
 
@@ -100,18 +98,6 @@ class Dispatcher:
 
     def _turn(self, name: str, run_id: str, queue: str | None, priority: int | None) -> Any:
         return self._celery.signature(name, args=(run_id,), immutable=True).set(**_options(queue, priority))
-
-    def _publish(self, message: Any, *, countdown: float | None) -> bool:
-        if time.monotonic() < self._paused_until:
-            return False
-        options = {} if countdown is None else {"countdown": countdown}
-        try:
-            message.apply_async(retry=False, argsrepr="", kwargsrepr="", **options)
-        except (OperationalError, KombuError, OSError) as error:
-            self._paused_until = time.monotonic() + _PAUSE_SECS
-            log.warning("The broker took no message (%s); the sweep sends it later.", type(error).__name__)
-            return False
-        return True
 
 
 def _options(queue: str | None, priority: int | None) -> dict[str, Any]:

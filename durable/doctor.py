@@ -49,9 +49,7 @@ def _database(engine: Engine) -> Finding:
         found = migrations.revision(tx)
     ok = found == REVISION or engine.is_embedded()
     detail = f"{where}, schema {found or '(none yet)'}"
-    return Finding(
-        name="database", ok=ok, detail=detail, fix="" if ok else f"Run `durable migrate` for {REVISION}."
-    )
+    return Finding(name="database", ok=ok, detail=detail, fix="" if ok else f"Run `durable migrate` for {REVISION}.")
 
 
 def _broker(engine: Engine) -> Finding:

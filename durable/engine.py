@@ -63,6 +63,7 @@ class Engine:
         self._identity: tuple[int, str] | None = None
         self._notifiers: dict[int, Notifier] = {}
         self._schema_checked = False
+        self._closing: list[Callable[[], object]] = []
         #: Claims of the attempts that run in this process.
         self.running: set[str] = set()
         #: Called with the due time of what is to be published then, where messages may not wait in a worker.
@@ -86,7 +87,9 @@ class Engine:
         """This process's notifier."""
         pid = os.getpid()
         if pid not in self._notifiers:
-            options = self.celery.conf.broker_transport_options or {}
+            options = dict(self.celery.conf.broker_transport_options or {})
+            if self.celery.conf.broker_use_ssl:
+                options["ssl"] = self.celery.conf.broker_use_ssl
             self._notifiers = {pid: make_notifier(self.broker_url(), options)}
         return self._notifiers[pid]
 
@@ -149,9 +152,16 @@ class Engine:
         if holder:
             self.notifier.hint(holder, message)
 
+    def on_close(self, act: Callable[[], object]) -> None:
+        """Call *act* when the engine is closed."""
+        self._closing.append(act)
+
     def close(self) -> None:
-        """Close connections: for tests and scripts that make many engines."""
+        """Close connections, and hear of new steps no more: for tests and scripts that make many engines."""
+        while self._closing:
+            self._closing.pop()()
         self.store.close()
+        self.dispatch.close()
         for notifier in self._notifiers.values():
             notifier.close()
         self._notifiers = {}

@@ -95,9 +95,7 @@ class NonDeterministicCall(DurableError):
         self.fix = fix
 
     def __str__(self) -> str:
-        return (
-            f"{self.call} was called in a workflow body, where a replay could not repeat its outcome: {self.fix}."
-        )
+        return f"{self.call} was called in a workflow body, where a replay could not repeat its outcome: {self.fix}."
 
 
 class NonDeterminismError(DurableError):

@@ -91,9 +91,7 @@ def _engine(module: ModuleType, name: str) -> Engine:
             return named
         engines = {key: engine for key, engine in engines.items() if engine.celery is named}
     if len(engines) > 1:
-        raise NoApplication(
-            f"{module.__name__} makes {len(engines)} engines: name one, --app {module.__name__}:NAME."
-        )
+        raise NoApplication(f"{module.__name__} makes {len(engines)} engines: name one, --app {module.__name__}:NAME.")
     if engines:
         return engines.popitem()[1]
     return _engine_made_last(module, name)

@@ -17,9 +17,7 @@ from . import commands, events
 
 #: Commands that create an operation, and the events that record it.
 Create = commands.CreateStep | commands.CreateWait | commands.CreateHook | commands.CreateChild
-Created = (
-    events.StepCreated | events.WaitCreated | events.HookCreated | events.HookConflicted | events.ChildCreated
-)
+Created = events.StepCreated | events.WaitCreated | events.HookCreated | events.HookConflicted | events.ChildCreated
 
 _KINDS: dict[type, str] = {
     commands.CreateStep: "step",
@@ -83,9 +81,7 @@ def calling_line() -> str | None:
 
 def waiting_line(coro: Any) -> str | None:
     """``file:line`` where the suspended coroutine *coro* waits, in the author's own code."""
-    lines = [
-        f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in _frames(coro) if not _is_ours(frame.f_code)
-    ]
+    lines = [f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in _frames(coro) if not _is_ours(frame.f_code)]
     return lines[-1] if lines else None
 
 

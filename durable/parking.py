@@ -9,6 +9,7 @@ the same later, at any moment and in any thread.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 from collections.abc import AsyncGenerator
@@ -23,6 +24,16 @@ CLOSINGS = 16
 def close(task: OrdinalTask) -> bool:
     """Close the coroutine of *task* in its own context; False where it cannot be, and is kept for ever."""
     coro: Any = task.get_coro()
+    loop = task.get_loop()
+    # Its own `finally` may ask which task it is; a timeout without one would fail before it waits.
+    asyncio._enter_task(loop, task)
+    try:
+        return _closes(task, coro)
+    finally:
+        asyncio._leave_task(loop, task)
+
+
+def _closes(task: OrdinalTask, coro: Any) -> bool:
     for _ in range(CLOSINGS):
         try:
             task.context.run(coro.close)

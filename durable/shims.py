@@ -67,9 +67,10 @@ def _hash_of_gather(future: Any) -> int:
     loop = future.get_loop()
     if not getattr(loop, "is_durable", False):
         return object.__hash__(future)
-    if "durable_ordinal" not in future.__dict__:
-        future.durable_ordinal = next(loop.ordinals)
-    return int(future.durable_ordinal)
+    ordinal = getattr(future, "durable_ordinal", None)
+    if ordinal is None:
+        ordinal = future.durable_ordinal = next(loop.ordinals)
+    return int(ordinal)
 
 
 # The two below run as the code of asyncio's own functions, so among the globals of asyncio.tasks.

@@ -194,9 +194,7 @@ def _failure(
         log.error("Step %s of run %s failed: %r", held.name, held.run_id, error, exc_info=error)
         return events.StepFailed(error=text, **known)
     due_at = _next_attempt_at(step.policy, held.attempt, error, known["at"])
-    log.warning(
-        "Step %s of run %s, attempt %d: %r; will be tried again.", held.name, held.run_id, held.attempt, error
-    )
+    log.warning("Step %s of run %s, attempt %d: %r; will be tried again.", held.name, held.run_id, held.attempt, error)
     return events.StepRetrying(error=text, due_at=due_at, **known)
 
 
@@ -239,9 +237,7 @@ def _record(engine: Engine, held: Claim | Held, ended: events.AttemptEnded) -> S
         run_log.post(tx, held.run_id, ended, send_at=now + engine.settings.resend_after)
         if not isinstance(ended, events.StepRetrying):
             return None
-        return StepRow(
-            held.run_id, held.op_id, held.name, held.attempt + 1, ended.due_at, *_route(tx, held.run_id)
-        )
+        return StepRow(held.run_id, held.op_id, held.name, held.attempt + 1, ended.due_at, *_route(tx, held.run_id))
 
 
 def _route(tx: Any, run_id: str) -> tuple[str | None, int | None]:

@@ -42,7 +42,7 @@ log = logging.getLogger("durable.tasks")
 def install(engine: Engine) -> None:
     """Register our tasks with the engine's Celery app, now and for steps defined later."""
     _install_turns(engine)
-    registry.subscribe(lambda defined: _install_step(engine, defined))
+    engine.on_close(registry.subscribe(lambda defined: _install_step(engine, defined)))
     _connect_signals(engine)
 
 
@@ -64,6 +64,8 @@ def _install_step(engine: Engine, defined: Step[..., Any] | Workflow[..., Any]) 
         return
     # Celery 6 wants no queue on a task: dispatch puts it on the message.
     options = {name: value for name, value in defined.options.items() if name != "queue"}
+    # A reloader defines the same step again: the later one counts.
+    engine.celery._tasks.pop(defined.name, None)
 
     @engine.celery.task(name=defined.name, bind=True, **MANNERS, **options)
     def run_step(task: Any) -> None:

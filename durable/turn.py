@@ -95,6 +95,11 @@ def read(tx: Connection, run_id: str, now: int) -> View | None:
     if run is None or not news:
         return None
     fresh = log.drain(tx, run_id)
+    if not fresh:
+        # Another turn has taken the news since the run was read: each query sees what is committed by then.
+        return None
+    if not run.seq and not isinstance(fresh[0].event, events.RunCreated):
+        return read(tx, run_id, now)
     past = log.read(tx, run_id, upto=run.seq) if run.seq else []
     view = View(run, fresh, past, {})
     if run.not_before is not None and now < run.not_before and not past and view.cancel is None:

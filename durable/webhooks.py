@@ -62,9 +62,7 @@ def config_json(
         TypeError, ValueError: For an option that makes no sense.
     """
     if respond_with is not None and respond_with != "manual" and not isinstance(respond_with, Response):
-        raise TypeError(
-            f'respond_with is {respond_with!r}; use "manual", a Response, or leave it out to answer 202.'
-        )
+        raise TypeError(f'respond_with is {respond_with!r}; use "manual", a Response, or leave it out to answer 202.')
     mode = {None: "default", "manual": "manual"}.get(respond_with, "static")  # type: ignore[arg-type]
     config = {
         "methods": _methods(methods),

@@ -100,6 +100,10 @@ class Model(BaseModel):
     _lock: Any = PrivateAttr(default_factory=threading.Lock)
 
 
+class Keyed(BaseModel):
+    _key: Any = PrivateAttr()
+
+
 class Open(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
     id: int

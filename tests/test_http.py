@@ -240,9 +240,7 @@ def test_what_is_recorded_is_what_goes_out(attempt):
     assert "Connection" not in attempt.given["r1"].headers
 
 
-@pytest.mark.parametrize(
-    "bad", [None, ("x", 99), Response(headers={"€": "1"}), Response(b"x", 204), {"x": object()}]
-)
+@pytest.mark.parametrize("bad", [None, ("x", 99), Response(headers={"€": "1"}), Response(b"x", 204), {"x": object()}])
 def test_a_bad_response_records_nothing(attempt, bad):
     """c63: it raises in the step, before anything is recorded."""
     with pytest.raises((TypeError, ValueError)):

@@ -23,7 +23,7 @@ CORE = """
 
 #: What acts.
 SHELL = """
-    settings schema migrations store notify processes embedded leash dispatch engine
+    settings schema migrations store notify processes embedded leash publish dispatch engine
     alarms turn commit aio steps client drive hooks sweep housekeeping tasks web app
     loading doctor dev cli
 """.split()  # noqa: SIM905

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -137,6 +139,12 @@ class Webhook:
     def received(self) -> int:
         return len([event for event in self.run.events() if event.kind == "hook_received"])
 
+    def wait_for_one(self) -> None:
+        deadline = time.monotonic() + 10
+        while self.received() == 0:
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.01)
+
 
 @pytest.fixture
 def listen(engine: Durable, app: flask.Flask) -> Callable[[str], Webhook]:
@@ -217,8 +225,7 @@ def test_a_cancelled_run_answers_503(listen):
     webhook = listen("manual")
     with ThreadPoolExecutor(1) as threads:
         held = threads.submit(webhook.post, b"")
-        while webhook.received() == 0:
-            pass
+        webhook.wait_for_one()
         webhook.run.cancel()
 
         assert_problem(held.result(timeout=5), 503)
@@ -292,9 +299,7 @@ def test_a_process_that_holds_nothing_says_so_once(listen, engine, caplog):
     """Under a one-request server a manual webhook is 202 at once, and the log says why, once."""
     webhook = listen("manual")
 
-    answers = [
-        webhook.client.post(webhook.path, environ_overrides={"SERVER_SOFTWARE": "one-at-a-time"}) for _ in "ab"
-    ]
+    answers = [webhook.client.post(webhook.path, environ_overrides={"SERVER_SOFTWARE": "one-at-a-time"}) for _ in "ab"]
 
     assert [answer.status_code for answer in answers] == [202, 202]
     assert all(answer.json["status"] == "pending" for answer in answers)
@@ -318,8 +323,7 @@ def test_drain_ends_a_hold(listen, engine):
     webhook = listen("manual")
     with ThreadPoolExecutor(1) as threads:
         held = threads.submit(webhook.post, b"")
-        while webhook.received() == 0:
-            pass
+        webhook.wait_for_one()
         drain(engine)
 
         assert held.result(timeout=5).json["status"] == "pending"

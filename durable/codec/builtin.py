@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from werkzeug.datastructures import Headers
+
 from ..errors import SerializationError
 from ..http import Request, Response
 from . import kinds
@@ -19,6 +21,7 @@ from .writing import Writer, canonical_text, dump
 
 _MICROSECOND = timedelta(microseconds=1)
 _Clock = TypeVar("_Clock", datetime, time)
+_Message = TypeVar("_Message", Request, Response)
 
 
 # Numbers and text that JSON, or Python's reader of it, would change.  ``Writer.write`` writes them.
@@ -94,7 +97,7 @@ def _write_zone(zone: object) -> Any:
     if type(zone) is ZoneInfo and zone.key is not None:
         return zone.key
     if type(zone) is timezone:
-        return [zone.utcoffset(None) // _MICROSECOND, zone.tzname(None)]
+        return [zone.utcoffset(None) // _MICROSECOND, None if _is_bare_offset(zone) else zone.tzname(None)]
     raise Refused(f"its time zone {shown(zone)} cannot be named elsewhere.  Use UTC or zoneinfo.ZoneInfo(name).")
 
 
@@ -109,7 +112,8 @@ def _read_zone(zone: Any) -> timezone | ZoneInfo | None:
     if zone is None:
         return None
     if not isinstance(zone, str):
-        return timezone(timedelta(microseconds=zone[0]), zone[1])
+        offset, name = timedelta(microseconds=zone[0]), zone[1]
+        return timezone(offset) if name is None else timezone(offset, name)
     try:
         return ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError) as error:
@@ -120,12 +124,10 @@ def _read_zone(zone: Any) -> timezone | ZoneInfo | None:
 
 def _plain_clock(fields: Fields) -> str:
     zone = fields.get("zone")
-    return f"{fields['v']}[{zone if isinstance(zone, str) else zone[1]}]" if zone else str(fields["v"])
+    return str(fields["v"]) if zone is None else f"{fields['v']}[{zone if isinstance(zone, str) else _read_zone(zone)}]"
 
 
-kinds.add(
-    Kind("datetime", _write_clock, lambda _context, f: _read_clock(datetime, f), plain=_plain_clock), datetime
-)
+kinds.add(Kind("datetime", _write_clock, lambda _context, f: _read_clock(datetime, f), plain=_plain_clock), datetime)
 kinds.add(Kind("time", _write_clock, lambda _context, f: _read_clock(time, f), plain=_plain_clock), time)
 
 
@@ -138,7 +140,7 @@ def _write_request(_writer: Writer, request: Request) -> Fields:
 
 
 def _digest_request(_writer: Writer, request: Request) -> Fields:
-    return {"v": request.id} if request.id is not None else _in_full(request, request.data)
+    return {"v": request.id} if request.id is not None else _in_full(_lowered(request), request.data)
 
 
 def _read_request(context: Context, fields: Fields) -> Request:
@@ -146,9 +148,7 @@ def _read_request(context: Context, fields: Fields) -> Request:
         return _new_request(fields)
     request = context.get(fields["v"])
     if not isinstance(request, Request):
-        raise SerializationError(
-            "value", f"request {fields['v']!r} is not in the store; its retention may be over."
-        )
+        raise SerializationError("value", f"request {fields['v']!r} is not in the store; its retention may be over.")
     return request
 
 
@@ -175,6 +175,10 @@ def _write_response(_writer: Writer, response: Response) -> Fields:
     return _in_full(response, response.body)
 
 
+def _digest_response(_writer: Writer, response: Response) -> Fields:
+    return _in_full(_lowered(response), response.body)
+
+
 def _read_response(_context: Context, fields: Fields) -> Response:
     return Response.from_head(fields["head"], b64decode(fields["body"]))
 
@@ -184,9 +188,14 @@ def _plain_response(fields: Fields) -> Fields:
     return {"status": response.status, "content_type": response.content_type, "bytes": len(response.body)}
 
 
+def _lowered(message: _Message) -> _Message:
+    """With header names in lower case: the case makes no difference."""
+    return replace(message, headers=Headers([(name.lower(), value) for name, value in message.headers]))
+
+
 def _in_full(message: Request | Response, body: bytes) -> Fields:
     return {"head": message.head_json(), "body": b64encode(body).decode()}
 
 
 kinds.add(Kind("request", _write_request, _read_request, _digest_request, _plain_request), Request)
-kinds.add(Kind("response", _write_response, _read_response, plain=_plain_response), Response)
+kinds.add(Kind("response", _write_response, _read_response, _digest_response, _plain_response), Response)

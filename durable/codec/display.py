@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import SerializationError
 from ..http import Request
 from .builtin import shown_request
 from .kinds import TAG, Fields, kind_by_tag
@@ -24,7 +25,10 @@ def plain(text: str, requests: Mapping[str, Request] = NO_REQUESTS) -> Any:
     def flatten(fields: Fields) -> Any:
         if TAG not in fields:
             return fields
-        kind = kind_by_tag(fields[TAG])
+        try:
+            kind = kind_by_tag(fields[TAG])
+        except SerializationError:  # a kind that is registered elsewhere is shown by what it consists of
+            return fields.get("v")
         if kind.tag == "request" and fields.get("v") in requests:
             return shown_request(requests[fields["v"]])
         return kind.plain(fields)

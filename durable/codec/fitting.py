@@ -86,11 +86,7 @@ def _with_new_dicts(annotation: Any) -> Any:
         return annotation
     if isinstance(annotation, types.UnionType):
         return functools.reduce(operator.or_, renewed)
-    return (
-        annotation.copy_with(renewed)
-        if hasattr(annotation, "copy_with")
-        else typing.get_origin(annotation)[renewed]
-    )
+    return annotation.copy_with(renewed) if hasattr(annotation, "copy_with") else typing.get_origin(annotation)[renewed]
 
 
 def _key(annotation: Any, name: str, hint: Any) -> Any:

@@ -278,9 +278,7 @@ def _lacking(fields: Fields, name: str) -> SerializationError:
     )
 
 
-kinds.add_family(
-    Kind("enum", _write_enum, _read_enum, _digest_enum, _plain_enum), lambda cls: issubclass(cls, Enum)
-)
+kinds.add_family(Kind("enum", _write_enum, _read_enum, _digest_enum, _plain_enum), lambda cls: issubclass(cls, Enum))
 kinds.add_family(Kind("namedtuple", _write_named, _read_named, _digest_named), _is_named_tuple)
 kinds.add_family(Kind("model", _write_model, _read_model, _digest_model), lambda cls: issubclass(cls, BaseModel))
 kinds.add_family(Kind("dataclass", _write_dataclass, _read_dataclass, _digest_dataclass), _is_dataclass)

@@ -64,8 +64,6 @@ def load(text: str, hook: Callable[[Fields], Any] | None) -> Any:
     try:
         return json.loads(text, object_hook=hook)
     except RecursionError:
-        raise SerializationError(
-            "value", "it is nested too deeply to be read at this point of the stack."
-        ) from None
+        raise SerializationError("value", "it is nested too deeply to be read at this point of the stack.") from None
     except ValueError as error:
         raise SerializationError("value", f"its text is not JSON: {error}") from error

@@ -31,9 +31,7 @@ _BIG = 2**1024
 _PAIR = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")
 
 dump = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
-_dump_sorted = json.JSONEncoder(
-    separators=(",", ":"), allow_nan=False, check_circular=False, sort_keys=True
-).encode
+_dump_sorted = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False, sort_keys=True).encode
 
 
 def encode(value: object, path: str = "value") -> str:
@@ -174,9 +172,7 @@ class Writer:
         if len(stack) > MAX_DEPTH:
             again = _repeated(stack)
             if again is None:
-                raise Refused(
-                    f"it is nested more than {MAX_DEPTH} levels deep.  Flatten it, or pass a reference.", 8
-                )
+                raise Refused(f"it is nested more than {MAX_DEPTH} levels deep.  Flatten it, or pass a reference.", 8)
             raise Refused("it holds itself, which JSON cannot say.  Pass an id, or break the cycle.", again)
 
 

@@ -164,9 +164,7 @@ class Store:
 def _open_sqlite(url: URL, pool_size: int) -> Engine:
     assert url.database is not None
     Path(url.database).resolve().parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(
-        url, pool_size=pool_size, max_overflow=5, pool_timeout=10, connect_args={"timeout": 30.0}
-    )
+    engine = create_engine(url, pool_size=pool_size, max_overflow=5, pool_timeout=10, connect_args={"timeout": 30.0})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

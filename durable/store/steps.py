@@ -139,9 +139,7 @@ def _claimed(tx: Connection, run_id: str, op_id: str) -> Claim:
 def end(tx: Connection, held: Claim | Held) -> bool:
     """Take the attempt off the list; False when it was given up before: its outcome counts for nothing."""
     gone = tx.execute(
-        delete(steps).where(
-            steps.c.run_id == held.run_id, steps.c.op_id == held.op_id, steps.c.claim == held.claim
-        )
+        delete(steps).where(steps.c.run_id == held.run_id, steps.c.op_id == held.op_id, steps.c.claim == held.claim)
     )
     return gone.rowcount == 1
 

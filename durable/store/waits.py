@@ -47,9 +47,7 @@ def due_at(tx: Connection, run_id: str, op_id: str) -> int | None:
 
 def end_early(tx: Connection, run_id: str) -> list[str]:
     """Take every wait of a run off the list; those that this call took."""
-    op_ids = (
-        tx.execute(select(waits.c.op_id).where(waits.c.run_id == run_id).order_by(waits.c.op_id)).scalars().all()
-    )
+    op_ids = tx.execute(select(waits.c.op_id).where(waits.c.run_id == run_id).order_by(waits.c.op_id)).scalars().all()
     return [
         op_id
         for op_id in op_ids

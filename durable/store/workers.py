@@ -69,6 +69,4 @@ def _first_lease(tx: Connection, name: str, owner: str, now: Any, ttl: int) -> b
 
 def drop_lease(tx: Connection, name: str, owner: str) -> None:
     """Give the lease back, so that another process need not wait until it expires."""
-    tx.execute(
-        update(leases).where(leases.c.name == name, leases.c.owner == owner).values(owner=None, expires_at=0)
-    )
+    tx.execute(update(leases).where(leases.c.name == name, leases.c.owner == owner).values(owner=None, expires_at=0))

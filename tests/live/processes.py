@@ -10,10 +10,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import Message
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
@@ -122,6 +123,7 @@ class Deployment:
     app: str
     web_app: str
     settings: Mapping[str, str] = field(default_factory=dict)
+    worker_options: Sequence[str] = ("--pool", "prefork", "--concurrency", "2")
     port: int = field(default_factory=free_port)
     processes: dict[str, Process] = field(default_factory=dict)
 
@@ -149,11 +151,11 @@ class Deployment:
 
     def start_worker(self, name: str = "worker", *options: str, ready: bool = True) -> Process:
         """A Celery worker; returns once it beats."""
-        arguments = options or ("--pool", "prefork", "--concurrency", "2")
+        arguments = options or self.worker_options
         quiet = ("--without-gossip", "--without-mingle", "--hostname", f"{name}@%h", "--loglevel", "INFO")
         process = self._spawn(name, "celery", "-A", self.app, "worker", *quiet, *arguments)
         if ready:
-            self.wait_for_worker(name)
+            self.wait_for(name)
         return process
 
     def start_web(self, *options: str, ready: bool = True) -> Process:
@@ -163,14 +165,14 @@ class Deployment:
         bind = ("--bind", f"127.0.0.1:{self.port}", "--worker-class", "gthread")
         process = self._spawn("web", "gunicorn", *bind, *quiet, *arguments, self.web_app)
         if ready:
-            self.wait_for_web()
+            self.wait_for("web")
         return process
 
-    def wait_for_worker(self, name: str) -> None:
-        eventually(lambda: self._gone(name) or self._beats(name), 30, f"{name} beats")
-
-    def wait_for_web(self) -> None:
-        eventually(lambda: self._gone("web") or self._answers(), 30, "the web process answers")
+    def wait_for(self, *names: str) -> None:
+        """Return once each does its work: the web process answers, a worker beats."""
+        for name in names:
+            works = self._answers if name == "web" else partial(self._beats, name)
+            eventually(lambda n=name, w=works: self._gone(n) or w(), 30, f"{name} works")  # type: ignore[misc]
 
     def stop(self, name: str, number: int) -> None:
         """End a process by a signal."""

@@ -40,9 +40,7 @@ def pair(request: pytest.FixtureRequest, vendor: str, tmp_path_factory: pytest.T
             pair.start_worker("one", "--pool", "prefork", "--concurrency", "2", ready=False)
             pair.start_worker("two", "--pool", "threads", "--concurrency", "4", ready=False)
             pair.start_web(ready=False)
-            for name in ("one", "two"):
-                pair.wait_for_worker(name)
-            pair.wait_for_web()
+            pair.wait_for("one", "two", "web")
             yield pair
 
 

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.live
 
 BYTES = bytes(range(256))
 HELD = 200
+#: How many runs share them.
+RUNS = 10
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +36,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
         with deployed(described) as made:
             made.start_worker(ready=False)
             made.start_web("--threads", str(HELD + 40), "--backlog", str(2 * HELD), ready=False)
-            made.wait_for_worker("worker")
-            made.wait_for_web()
+            made.wait_for("worker", "web")
             yield made
 
 
@@ -125,22 +126,24 @@ def test_a_signature_verifies_in_a_step(site, tampered):
 
 def test_two_hundred_are_held_and_each_gets_its_own_answer(site):
     """While they are held, another route answers within 100 ms; answers come from another process."""
-    go = secrets.token_hex(8)
-    run = site.engine.start(gathers, HELD, go)
-    url = url_of(run)
+    goes = [secrets.token_hex(8) for _ in range(RUNS)]
+    runs = [site.engine.start(gathers, HELD // RUNS, go) for go in goes]
+    urls = [url_of(run) for run in runs]
     bodies = [f"sender {number}".encode() for number in range(HELD)]
     with ThreadPoolExecutor(HELD) as threads:
-        held = [threads.submit(fetch, "POST", url, body) for body in bodies]
-        eventually(lambda: _accepted(site, run) == HELD, 20, "all are accepted")
-        eventually(lambda: len(run.hooks()) == 2, 20, "the workflow has taken them")
+        held = [threads.submit(fetch, "POST", urls[n % RUNS], body) for n, body in enumerate(bodies)]
+        eventually(lambda: sum(_accepted(site, run) for run in runs) == HELD, 20, "all are accepted")
+        eventually(lambda: all(len(run.hooks()) == 2 for run in runs), 20, "the workflows have taken them")
         elsewhere = [_seconds_of(f"{site.url}/health") for _ in range(20)]
         assert not any(future.done() for future in held)
-        resume_hook(go, None)
+        for go in goes:
+            resume_hook(go, None)
         answers = [future.result(40) for future in held]
 
     assert [(a.status, a.data) for a in answers] == [(200, b"answer to " + body) for body in bodies]
     assert max(elsewhere) < 0.1, elsewhere
-    assert sorted(run.result(timeout="20s")) == sorted(body.decode() for body in bodies)
+    for number, run in enumerate(runs):
+        assert sorted(run.result(timeout="20s")) == sorted(body.decode() for body in bodies[number::RUNS])
 
 
 def _accepted(site: Deployment, run: Run[Any]) -> int:

@@ -22,14 +22,20 @@ pytestmark = pytest.mark.live
 SECOND = 1_000_000
 
 
-@pytest.fixture(scope="module", params=["postgresql-redis", "sqlite-rabbitmq"])
+@pytest.fixture(scope="module", params=["postgresql-redis-prefork", "sqlite-rabbitmq-threads"])
 def deployment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """One worker and one web process that each test finds running, and leaves running."""
-    database, broker = request.param.split("-")
+    database, broker, pool = request.param.split("-")
     folder = tmp_path_factory.mktemp(request.param)
     with new_database(database, folder) as database_url, new_broker(broker, folder) as broker_url:
         described = Deployment(
-            folder, database_url, broker_url, "live_app", "live_app:create_app()", {"DURABLE_RESEND_AFTER": "1"}
+            folder,
+            database_url,
+            broker_url,
+            "live_app",
+            "live_app:create_app()",
+            {"DURABLE_RESEND_AFTER": "1"},
+            worker_options=("--pool", pool, "--concurrency", "2"),
         )
         with deployed(described) as made:
             yield made
@@ -38,10 +44,12 @@ def deployment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 @pytest.fixture
 def site(deployment: Deployment) -> Deployment:
     """The deployment with its processes running, also when a failed test has left it without."""
-    if "worker" not in deployment.processes:
-        deployment.start_worker()
-    if "web" not in deployment.processes:
-        deployment.start_web()
+    missing = {"worker", "web"} - set(deployment.processes)
+    if "worker" in missing:
+        deployment.start_worker(ready=False)
+    if "web" in missing:
+        deployment.start_web(ready=False)
+    deployment.wait_for("worker", "web")
     return deployment
 
 
@@ -148,8 +156,9 @@ def test_a_sleeping_run_survives_the_restart_of_all_processes(site, number):
 
     site.stop("worker", number)
     site.stop("web", number)
-    site.start_worker()
-    site.start_web()
+    site.start_worker(ready=False)
+    site.start_web(ready=False)
+    site.wait_for("worker", "web")
 
     assert run.result(timeout="20s") == "awake"
     (slept,) = [event for event in run.events() if event.kind == "wait_completed"]

@@ -1,0 +1,172 @@
+"""What is known of the WSGI server: how many it may hold, whether the client is there, when it ends."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from durable.notify import PollingNotifier
+from durable.web import gunicorn, holding, servers
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def connection() -> Iterator[Pair]:
+    """The server's and the client's end of a TCP connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+    with client, server:
+        yield server, client
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A gunicorn gthread worker, as far as it is looked at, that runs this process."""
+    made = SimpleNamespace(alive=True, tpool=object(), cfg=SimpleNamespace(threads=4))
+    monkeypatch.setitem(gunicorn._workers, os.getpid(), made)
+    return made
+
+
+@pytest.mark.parametrize(("threads", "limit"), [(1, 0), (2, 1), (4, 3), (32, 30), (64, 60), (500, 496)])
+def test_all_threads_but_a_reserve_may_hold(worker, threads, limit):
+    """One thread is always left, four of many."""
+    worker.cfg.threads = threads
+
+    assert servers.held_limit({}, None) == limit
+
+
+def test_the_setting_can_only_lower_the_limit(worker):
+    """max_held beyond the threads would leave nobody to serve others."""
+    assert servers.held_limit({}, 2) == 2
+    assert servers.held_limit({}, 100) == 3
+
+
+def test_the_setting_is_the_limit_where_threads_are_unknown():
+    """A server that does not tell gets what was set, else a bound."""
+    assert servers.held_limit({}, 7) == 7
+    assert servers.held_limit({}, None) == servers.UNKNOWN_LIMIT
+
+
+def test_waitress_tells_its_threads():
+    """Its environment leads to its settings."""
+
+    class Channel:
+        server = SimpleNamespace(adj=SimpleNamespace(threads=4))
+
+        def check_client_disconnected(self) -> bool:
+            return True
+
+    environ = {"waitress.client_disconnected": Channel().check_client_disconnected}
+
+    assert servers.held_limit(environ, None) == 3
+    assert servers.client_watch(environ)()
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"SERVER_SOFTWARE": "a", "wsgi.multithread": True}, True),
+        ({"SERVER_SOFTWARE": "a", "wsgi.multithread": False, "wsgi.input": io.BytesIO()}, False),
+        ({"wsgi.multithread": False, "wsgi.input": object()}, False),
+        ({"wsgi.multithread": False, "wsgi.input": io.BytesIO()}, True),
+    ],
+    ids=["threads", "one request at a time", "an unknown server", "a test client"],
+)
+def test_who_can_hold(environ, expected):
+    """Servers with threads, and Flask's test client, which waits in its caller's thread."""
+    assert servers.can_hold(environ) is expected
+
+
+@pytest.mark.parametrize("name", ["gunicorn.socket", "gunicorn.sock", "werkzeug.socket"])
+def test_a_client_that_is_there_is_not_gone(connection, name):
+    """Neither silent nor with a next request already sent; looking takes nothing away."""
+    server, client = connection
+    is_gone = servers.client_watch({name: server})
+
+    assert not is_gone()
+    client.sendall(b"GET")
+    assert not is_gone()
+    assert server.recv(3) == b"GET"
+
+
+def test_a_client_that_closed_is_gone(connection):
+    """End of file, and a connection reset."""
+    server, client = connection
+    is_gone = servers.client_watch({"gunicorn.socket": server})
+
+    client.close()
+
+    assert is_gone()
+    server.close()
+    assert is_gone()
+
+
+def test_a_tls_connection_can_be_watched(connection):
+    """ssl's wrapper refuses MSG_PEEK; the socket below it does not."""
+    server, client = connection
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    wrapped = context.wrap_socket(server, server_side=True, do_handshake_on_connect=False)
+    is_gone = servers.client_watch({"gunicorn.socket": wrapped})
+
+    assert not is_gone()
+    client.close()
+    assert is_gone()
+    wrapped.close()
+
+
+def test_an_unwatchable_client_is_there():
+    """A server that gives no socket leaves the hold to its timeout."""
+    assert not servers.client_watch({})()
+
+
+def test_the_worker_is_found_among_the_callers():
+    """Without our hook, the first hold finds the gunicorn worker that calls it."""
+    base = pytest.importorskip("gunicorn.workers.base")
+
+    class Worker(base.Worker):
+        def __init__(self) -> None:
+            pass
+
+        def handle(self) -> Any:
+            return gunicorn._among_callers(gunicorn.sys._getframe())
+
+    made = Worker()
+
+    assert made.handle() is made
+    assert gunicorn._among_callers(gunicorn.sys._getframe()) is None
+
+
+def test_sigterm_drains_at_once(worker, monkeypatch):
+    """With the hook nobody waits for the next look: SIGTERM lets held connections go, then does what it did."""
+    monkeypatch.setattr(holding, "SLOW_SECS", 60.0)
+    stopped = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    try:
+        gunicorn.post_worker_init(worker)
+        hub = holding.Hub(lambda ids: {}, Silent(), "web-1")
+        waiter = hub.open("a", 10, lambda: False)
+        assert waiter is not None
+        os.kill(os.getpid(), signal.SIGTERM)
+
+        assert waiter._released.wait(10)
+        assert stopped.is_set()
+        hub.close(waiter)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Silent(PollingNotifier):
+    """Says that hints arrive, and brings none."""
+
+    healthy = True
