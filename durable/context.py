@@ -233,6 +233,11 @@ def define_hook(payload_type: Any, name: str | None = None) -> HookDefinition[An
     Args:
         name: Keep it when the type moves; by default the type's ``module.qualname``.
     """
+    if not codec.is_checked(payload_type):
+        raise ConfigurationError(
+            f"define_hook({payload_type!r}): pydantic cannot check payloads against this type, so that anything would"
+            " pass.  Use a dataclass, a TypedDict, a pydantic model or a builtin type, or create_hook for any payload."
+        )
     defined: HookDefinition[Any] = HookDefinition(payload_type, name)
     definitions[defined.name] = defined
     return defined

@@ -63,7 +63,7 @@ _WRAPPED: dict[str, tuple[str, str]] = {
 }
 
 #: Modules whose calls, and those below them, are let through.
-_EXEMPT = ("importlib", "linecache", "logging", "traceback", "warnings")
+_EXEMPT = ("importlib", "linecache", "logging", "traceback", "warnings", "zoneinfo")
 
 
 def _refuse(call: str, fix: str) -> None:
