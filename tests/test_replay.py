@@ -785,12 +785,14 @@ def test_a_kept_replay_knows_what_a_fresh_one_knows():
         webhook.close()
         await s(2)
 
-    sim = play(flow).post().post().post().complete("s").post()
+    sim = play(flow).post().post().post()
+    late = sim.posted()
+    sim.complete("s").turn(late)
     cold = sim.cold()
 
     assert state(cold) == state(sim.kept)
     assert cold.cursor == len(sim.log)
-    assert sim.kept.queued("r#1") == ["req-3"]
+    assert sim.kept.queued("r#1") == ["req-3", "req-4"]
 
 
 def test_a_replay_needs_no_requests_but_those_it_is_told_of():

@@ -171,8 +171,7 @@ class Deployment:
     def wait_for(self, *names: str) -> None:
         """Return once each does its work: the web process answers, a worker beats."""
         for name in names:
-            works = self._answers if name == "web" else partial(self._beats, name)
-            eventually(lambda n=name, w=works: self._gone(n) or w(), 30, f"{name} works")  # type: ignore[misc]
+            eventually(partial(self._works, name), 30, f"{name} works")
 
     def stop(self, name: str, number: int) -> None:
         """End a process by a signal."""
@@ -208,11 +207,11 @@ class Deployment:
             **self.settings,
         }
 
-    def _gone(self, name: str) -> bool:
+    def _works(self, name: str) -> bool:
         process = self.processes[name]
         if not process.running:
             pytest.fail(f"{name} ended with {process.popen.returncode}.\n{process.tail()}")
-        return False
+        return self._answers() if name == "web" else self._beats(name)
 
     def _beats(self, name: str) -> bool:
         group = self.processes[name].popen.pid

@@ -14,7 +14,7 @@ from live_flows import answers_late, deadline, gated_orders, naps, never_answers
 from processes import Answer, Deployment, deployed, eventually, fetch
 from servers import new_broker, new_database
 
-from durable import Run, resume_hook
+from durable import Run, embedded, resume_hook
 from durable.schema import requests
 
 pytestmark = pytest.mark.live
@@ -70,10 +70,6 @@ def kinds(run: Run[Any]) -> list[str]:
     return [event.kind for event in run.events()]
 
 
-def steps_run(run: Run[Any]) -> int:
-    return kinds(run).count("step_completed")
-
-
 def took(run: Run[Any]) -> float:
     """Seconds from the run's first turn to its end, by the database's clock."""
     assert run.started_at is not None
@@ -86,7 +82,7 @@ def took(run: Run[Any]) -> float:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 def test_the_ledger_is_the_same_whatever_was_stopped_at_each_stage(site, number, tmp_path):
-    """Worker and web are ended before the run begins, while it waits, with requests held, and in the midst of a step."""
+    """Worker and web are ended before the run begins, while it waits, with requests held, and amid a step."""
     with ThreadPoolExecutor(4) as threads:
         # Before the run has begun.
         site.stop("worker", number)
@@ -129,8 +125,10 @@ def test_the_ledger_is_the_same_whatever_was_stopped_at_each_stage(site, number,
         (tmp_path / "open").touch()
 
     assert run.result(timeout="20s") == {"ledger": ["one", "two", "three"], "status": "settled"}
-    assert kinds(run).count("step_completed") == 3
-    assert kinds(run).count("hook_received") == 3
+    told = kinds(run)
+    assert (told.count("step_completed"), told.count("hook_received")) == (3, 3)
+    # The attempt that was killed is in the log; the one that was stopped came to its end.
+    assert told.count("step_retrying") == (1 if number == signal.SIGKILL else 0)
     # A server that is stopped says where to ask; one that is killed says nothing.
     assert (lost is None) == (number == signal.SIGKILL)
     assert lost is None or lost.status == 202
@@ -165,6 +163,31 @@ def test_a_sleeping_run_survives_the_restart_of_all_processes(site, number):
     (began,) = [event for event in run.events() if event.kind == "wait_created"]
     assert slept.at >= began.due_at
     assert took(run) >= 4
+
+
+def test_what_comes_while_the_broker_is_away_is_done_when_it_is_back(tmp_path):
+    """A start and a request are accepted without a broker, and lost by nobody."""
+    with new_database("sqlite", tmp_path) as database_url:
+        url = embedded.url(tmp_path)
+        settings = {"DURABLE_RESEND_AFTER": "1"}
+        described = Deployment(tmp_path, database_url, url, "live_app", "live_app:create_app()", settings)
+        with deployed(described) as site, ThreadPoolExecutor(1) as threads:
+            with embedded.start(tmp_path):
+                site.start_worker(ready=False)
+                site.start_web(ready=False)
+                site.wait_for("worker", "web")
+                waiting = site.engine.start(gated_orders, str(tmp_path))
+                webhook = url_of(waiting)
+
+            started = site.engine.start(naps, "1ms")
+            held = threads.submit(fetch, "POST", f"{webhook}?last=1", b"one")
+            eventually(lambda: len(received(site, waiting)) == 1)
+            assert (started.status, held.done()) == ("pending", False)
+
+            with embedded.start(tmp_path):
+                assert (held.result(30).status, held.result().data) == (200, b"answer to one")
+                assert waiting.result(timeout="10s") == {"ledger": ["one"], "status": "settled"}
+                assert started.result(timeout="30s") == "awake"
 
 
 # Deadlines.

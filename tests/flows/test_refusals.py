@@ -1,0 +1,187 @@
+"""What is refused, and what only waits: each with a clear error, and nothing half-written."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from celery import Celery
+from driving import all_databases, kinds, settle
+
+from durable import (
+    ConfigurationError,
+    Durable,
+    HookNotFound,
+    RunFailed,
+    RunNotFound,
+    SchemaOutOfDate,
+    SerializationError,
+    create_webhook,
+    current,
+    registry,
+    sleep,
+    start,
+    step,
+    workflow,
+)
+from durable.drive import drive
+from durable.schema import runs
+
+
+@step
+def echo(value: Any) -> Any:
+    return value
+
+
+@workflow
+async def echoes(value: Any) -> Any:
+    return await echo(value)
+
+
+@workflow
+async def listens() -> Any:
+    return await create_webhook()
+
+
+@pytest.fixture
+def other(database: str) -> Iterator[Any]:
+    """Makes engines on the same database with other settings; they are closed afterwards."""
+    made: list[Durable] = []
+
+    def make(broker: str = "memory://", **settings: Any) -> Durable:
+        celery = Celery(f"test-{secrets.token_hex(4)}", broker=broker)
+        made.append(Durable(celery, database_url=database, **settings))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.celery.close()
+        engine.close()
+        current.forget(engine)
+
+
+@all_databases()
+def test_a_broker_that_is_down_delays_a_start_and_loses_nothing(engine, other):
+    """The run is committed; whoever drives it later finds it whole."""
+    offline = other("redis://127.0.0.1:1/0")
+
+    run = offline.start(echoes, "kept")
+
+    assert run.status == "pending"
+    same = engine.get_run(run.id)
+    settle(engine, same)
+    assert same.result() == "kept"
+
+
+@all_databases()
+def test_a_workflow_that_this_worker_does_not_know_is_left_alone(engine, monkeypatch):
+    """Nothing changes; a worker that knows it goes on."""
+    run = engine.start(echoes, 1)
+    known = dict(registry.workflows)
+    monkeypatch.delitem(registry.workflows, echoes.name)
+    drive(engine, run.id)
+    assert run.status == "pending"
+
+    monkeypatch.setitem(registry.workflows, echoes.name, known[echoes.name])
+    settle(engine, run)
+    assert run.result() == 1
+
+
+def test_an_argument_that_cannot_cross_starts_nothing(engine):
+    """The error names the path to it, and no row is written."""
+    with pytest.raises(SerializationError, match=r"value\.items\[1\]|value\['items'\]\[1\]"):
+        engine.start(echoes, {"items": [1, object()]})
+
+    with engine.store.read() as tx:
+        assert tx.execute(sa.select(runs)).all() == []
+
+
+def test_arguments_that_do_not_fit_start_nothing(engine):
+    """As a call of the function would say."""
+    with pytest.raises(TypeError, match="value"):
+        engine.start(echoes)
+    with pytest.raises(TypeError, match="@workflow"):
+        engine.start(echo, 1)
+    with pytest.raises(TypeError, match="colour"):
+        echoes.with_options(colour="red")
+
+
+def test_a_webhook_without_a_public_url_names_the_setting(engine, other):
+    """The run fails where it asks for the webhook, and says what to set."""
+    unset = other()
+    run = unset.start(listens)
+    settle(unset, run)
+
+    with pytest.raises(RunFailed, match="public_url") as failed:
+        run.result()
+    assert isinstance(failed.value.__cause__, ConfigurationError)
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_server_database_is_never_migrated_silently(database):
+    """An engine on an old schema refuses, naming the command, and leaves the database as it was."""
+    admin = sa.create_engine(sa.make_url(database).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
+    schema = f"empty_{secrets.token_hex(4)}"
+    with admin.begin() as tx:
+        tx.exec_driver_sql(f"CREATE SCHEMA {schema}")
+    engine = Durable(Celery("empty", broker="memory://"), database_url=f"{database}?options=-csearch_path%3D{schema}")
+    try:
+        with pytest.raises(SchemaOutOfDate, match="durable migrate"):
+            engine.start(echoes, 1)
+        assert sa.inspect(admin).get_table_names(schema=schema) == []
+    finally:
+        engine.close()
+        current.forget(engine)
+        with admin.begin() as tx:
+            tx.exec_driver_sql(f"DROP SCHEMA {schema} CASCADE")
+
+
+def test_an_unknown_run_is_told_when_it_is_looked_at(engine):
+    """Asking for it does no I/O and never raises; its properties do."""
+    run = engine.get_run("no-such-run")
+    assert run.exists is False
+    for look in (lambda: run.status, run.result, run.cancel, run.events, run.hooks):
+        with pytest.raises(RunNotFound, match="no-such-run"):
+            look()
+
+
+def test_an_unknown_token_is_told(engine):
+    """Whatever it looks like."""
+    for token in ("nobody", "a\0b", "x" * 5000, "\U0001f600"):
+        with pytest.raises(HookNotFound):
+            engine.resume_hook(token, 1)
+
+
+@workflow
+async def misbehaves(how: str) -> Any:
+    if how == "start":
+        return start(echoes, 1)
+    if how == "sleep":
+        return await sleep("-1s")
+    return await echo(object())
+
+
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [("start", "NonDeterministicCall"), ("sleep", "ValueError"), ("value", "SerializationError")],
+)
+def test_what_a_workflow_may_not_do_fails_the_run(engine, how, error):
+    """The error comes up where the workflow did it, and the run ends."""
+    run = engine.start(misbehaves, how)
+    settle(engine, run)
+
+    with pytest.raises(RunFailed, match=error):
+        run.result()
+    assert kinds(run)[-1] == "run_failed"
+
+
+def test_outside_a_run_it_is_said_which_function_is_meant():
+    """As asyncio says it."""
+    with pytest.raises(RuntimeError, match="create_webhook"):
+        create_webhook()
+    with pytest.raises(TypeError, match="start"):
+        echoes(1)
+    assert echo(3) == 3
