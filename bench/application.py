@@ -37,7 +37,7 @@ def client() -> redis.Redis:
     return redis.Redis.from_url(engine.broker_url())
 
 
-@celery.task(ignore_result=True)
+@celery.task(ignore_result=True)  # type: ignore[untyped-decorator]
 def plain(inbox: str) -> None:
     """What a team without durable would have: a task, and its result where the caller waits."""
     client().rpush(inbox, "ok")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sqlalchemy import Connection
+
 from . import events
 from .engine import Engine
 from .store import log, runs, waits
@@ -33,14 +35,21 @@ def _end(engine: Engine, run_id: str, op_id: str) -> bool:
 
 
 def wake_up(engine: Engine, run_id: str) -> int:
-    """End a run's pending sleeps now; how many there were."""
+    """End a run's pending sleeps now, but no timeouts; how many there were."""
     with engine.store.begin() as tx:
         run = runs.find(tx, run_id)
         now = engine.store.now()
-        ended = waits.end_early(tx, run_id)
+        sleeps = [op_id for op_id in waits.pending(tx, run_id) if _is_sleep(tx, run_id, op_id)]
+        ended = [op_id for op_id in sleeps if waits.end_early(tx, run_id, op_id)]
         for op_id in ended:
             over = events.WaitCompleted(at=now, op_id=op_id, early=True)
             log.post(tx, run_id, over, send_at=now + engine.settings.resend_after)
     if run is not None and ended:
         engine.dispatch.drive(run_id, run.queue, run.priority)
     return len(ended)
+
+
+def _is_sleep(tx: Connection, run_id: str, op_id: str) -> bool:
+    """Whether a wait is a ``sleep``, rather than the timeout of something else."""
+    created = log.creation(tx, run_id, op_id)
+    return isinstance(created, events.WaitCreated) and created.digest.startswith("sleep:")

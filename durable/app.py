@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from celery import Celery
 
-from . import client, current, hooks, tasks
+from . import client, current, hooks, logs, tasks
 from .client import Options, Run
 from .engine import Engine
 from .hooks import HookInfo
@@ -32,6 +32,7 @@ class Durable(Engine):
 
     def __init__(self, celery_app: Celery, **settings: object) -> None:
         super().__init__(celery_app, **settings)
+        logs.install()
         tasks.install(self)
         current.made(self)
 

@@ -111,7 +111,7 @@ class RunContext:
         if token is not None:
             _check_token(token)
         told = None if metadata is None else codec.encode(metadata, "metadata")
-        digest = _digest(name, token, config)
+        digest = _digest(name, token)
         known = token
 
         def build(op_id: str) -> CreateHook:
@@ -199,8 +199,8 @@ def _drawn_token() -> str:
     return base64.urlsafe_b64encode(token_bytes(32)).rstrip(b"=").decode("ascii")
 
 
-def _digest(name: str, token: str | None, config: str | None) -> str:
-    return hashlib.sha256(json.dumps([name, token, config]).encode()).hexdigest()[:32]
+def _digest(name: str, token: str | None) -> str:
+    return hashlib.sha256(json.dumps([name, token]).encode()).hexdigest()[:32]
 
 
 def _check_token(token: object) -> None:

@@ -53,9 +53,15 @@ class RunCreated(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunStarted(Event):
-    """The first turn took the run; its clock starts at ``at``."""
+    """
+    The first turn took the run; its clock starts at ``at``.
+
+    ``public_url`` is kept with the run: a webhook's URL is the same on every replay, also when the
+    setting has changed.
+    """
 
     kind: ClassVar[str] = "run_started"
+    public_url: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -47,6 +47,10 @@ def install(engine: Engine) -> None:
 
 
 def _install_turns(engine: Engine) -> None:
+    # A second engine of the same app takes the first one's place.
+    for name in (DRIVE, WAKE):
+        engine.celery._tasks.pop(name, None)
+
     @engine.celery.task(name=DRIVE, **MANNERS)
     def drive_run(run_id: str) -> None:
         housekeeping.ensure(engine)

@@ -170,24 +170,41 @@ def _unended(news: Sequence[News], ended: set[str]) -> list[Event]:
 def _replayed(engine: Engine, view: View, workflow: registry.Workflow[..., object]) -> Decision:
     decision = _start(view)
     now = engine.now()
-    info = RunInfo(
-        run_id=view.run.id,
-        name=view.run.name,
-        started_at=view.run.started_at or max(now, view.run.last_at),
-        public_url=engine.settings.public_url,
-    )
+    started = _started(engine, view, now)
+    info = RunInfo(run_id=view.run.id, name=view.run.name, started_at=started.at, public_url=started.public_url)
     replay = Replay(workflow, info, view.created.args, view.requests)
-    replay.feed(view.past, view.requests)
-    for event in _unended(view.news, set(replay.ended)):
-        decision.add(event)
-        if isinstance(event, events.RunCreated):
-            decision.add(events.RunStarted(at=info.started_at))
-    replay.feed(decision.events, view.requests)
-    decision.placing.at = max(decision.placing.at, now)
-    _settle(decision, replay, _owners(engine))
-    _conclude(decision, replay, view)
-    replay.park()
+    try:
+        replay.feed(view.past, view.requests, replaying=True)
+        for event in _unended(view.news, set(replay.ended)):
+            decision.add(event)
+            if isinstance(event, events.RunCreated):
+                decision.add(started)
+        replay.feed(decision.events, view.requests)
+        decision.placing.at = max(decision.placing.at, now)
+        _settle(decision, replay, _owners(engine))
+        _conclude(decision, replay, view)
+    finally:
+        replay.park()
+    _refuse_unclosable(decision, replay)
     return decision
+
+
+def _started(engine: Engine, view: View, now: int) -> events.RunStarted:
+    """The run's start: as recorded, else now."""
+    recorded = next((e for e in view.past if isinstance(e, events.RunStarted)), None)
+    at = max(now, view.run.last_at, view.created.at)
+    return recorded or events.RunStarted(at=at, public_url=engine.settings.public_url)
+
+
+def _refuse_unclosable(decision: Decision, replay: Replay) -> None:
+    """A body that swallows its own end would hang the worker's exit: its run is blocked."""
+    if replay.unclosable is not None and decision.fault is None:
+        decision.fault = NonDeterminismError(
+            decision.run.id,
+            events.ROOT,
+            "a workflow that can be put away while it waits",
+            f"one that catches GeneratorExit and waits again ({replay.unclosable}): write `except Exception`",
+        )
 
 
 def _owners(engine: Engine) -> Callable[[str], tuple[str, str] | None]:

@@ -25,9 +25,7 @@ START = 1_700_000_000_000_000
 SECOND = 1_000_000
 
 RECORDS: dict[type, Callable[[Any], events.Event]] = {
-    commands.CreateStep: lambda c: events.StepCreated(
-        at=0, op_id=c.op_id, name=c.name, digest=c.digest, args=c.args
-    ),
+    commands.CreateStep: lambda c: events.StepCreated(at=0, op_id=c.op_id, name=c.name, digest=c.digest, args=c.args),
     commands.CreateWait: lambda c: events.WaitCreated(at=0, op_id=c.op_id, digest=c.digest, due_at=c.due_at),
     commands.CreateChild: lambda c: events.ChildCreated(
         at=0, op_id=c.op_id, name=c.name, digest=c.digest, args=c.args, run_id=c.run_id
@@ -289,9 +287,7 @@ class Simulator:
 
     def posted(self, body: Any = b"", token: str | None = None) -> events.HookReceived:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        made = Request(
-            method="POST", url="https://example.test/hook", data=data, id=f"req-{len(self.requests) + 1}"
-        )
+        made = Request(method="POST", url="https://example.test/hook", data=data, id=f"req-{len(self.requests) + 1}")
         request = Request.from_head(made.head_json(), made.data)
         self.requests[request.id or ""] = request
         return events.HookReceived(at=0, op_id=self._hook(token), request_id=request.id)
@@ -316,8 +312,7 @@ class Simulator:
             "args": self.encoded,
             "turns": [[turn.past, turn.drained] for turn in self.turns],
             "requests": [
-                {"head": r.head_json(), "body_b64": base64.b64encode(r.data).decode()}
-                for r in self.requests.values()
+                {"head": r.head_json(), "body_b64": base64.b64encode(r.data).decode()} for r in self.requests.values()
             ],
             "events": [events.to_row(event) for event in self.log],
         }

@@ -245,8 +245,7 @@ def test_every_command_that_reports_has_json(durable):
         name
         for group in (main, main.commands["runs"], main.commands["hooks"])
         for name, command in group.commands.items()
-        if not isinstance(command, click.Group)
-        and "as_json" not in {parameter.name for parameter in command.params}
+        if not isinstance(command, click.Group) and "as_json" not in {parameter.name for parameter in command.params}
     ]
 
     assert set(lacking) == without

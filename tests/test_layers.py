@@ -15,7 +15,7 @@ DURABLE = Path(__file__).parents[1] / "durable"
 
 #: What decides.  Nothing here does I/O.
 CORE = """
-    errors duration events current http codec retry commands
+    errors duration events current logs http codec retry commands
     fingerprint definitions registry
     operations ledger futures parking refused guards shims loop
     listening racing webhooks calls context decoding replay

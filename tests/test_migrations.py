@@ -53,7 +53,4 @@ def test_the_embedded_default_migrates_itself(fresh):
     fresh.check_schema()
 
     with fresh.store.read() as tx:
-        assert (
-            MigrationContext.configure(tx, opts={"version_table": VERSION_TABLE}).get_current_revision()
-            == REVISION
-        )
+        assert MigrationContext.configure(tx, opts={"version_table": VERSION_TABLE}).get_current_revision() == REVISION

@@ -45,14 +45,15 @@ def due_at(tx: Connection, run_id: str, op_id: str) -> int | None:
     ).scalar_one_or_none()
 
 
-def end_early(tx: Connection, run_id: str) -> list[str]:
-    """Take every wait of a run off the list; those that this call took."""
-    op_ids = tx.execute(select(waits.c.op_id).where(waits.c.run_id == run_id).order_by(waits.c.op_id)).scalars().all()
-    return [
-        op_id
-        for op_id in op_ids
-        if tx.execute(delete(waits).where(waits.c.run_id == run_id, waits.c.op_id == op_id)).rowcount == 1
-    ]
+def pending(tx: Connection, run_id: str) -> list[str]:
+    """The operations of a run that wait."""
+    return list(tx.execute(select(waits.c.op_id).where(waits.c.run_id == run_id).order_by(waits.c.op_id)).scalars())
+
+
+def end_early(tx: Connection, run_id: str, op_id: str) -> bool:
+    """Take a wait off the list before its time; False when it is over."""
+    gone = tx.execute(delete(waits).where(waits.c.run_id == run_id, waits.c.op_id == op_id))
+    return gone.rowcount == 1
 
 
 def withdraw(tx: Connection, run_id: str, op_ids: Collection[str] | None = None) -> None:

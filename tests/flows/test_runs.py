@@ -281,6 +281,28 @@ def test_two_turns_at_once_are_harmless(engine):
     assert run.result() == [0, 2, 4, 6, 8]
 
 
+@pytest.mark.parametrize("cancelled", [False, True], ids=["driven", "driven and cancelled"])
+def test_a_turn_may_be_overtaken_between_its_queries(engine, cancelled):
+    """What another turn has taken meanwhile is not missed; what came after that is not mistaken for the beginning."""
+    run = engine.start(doubles, 1)
+    overtaken: list[str] = []
+
+    def overtake(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "durable_runs" in statement and not overtaken:
+            overtaken.append(statement)
+            drive(engine, run.id)
+            if cancelled:
+                run.cancel()
+
+    sa.event.listen(engine.store.engine, "after_cursor_execute", overtake)
+    drive(engine, run.id)
+    sa.event.remove(engine.store.engine, "after_cursor_execute", overtake)
+
+    assert kinds(run)[:3] == ["run_created", "run_started", "step_created"]
+    settle(engine, run)
+    assert run.status == ("cancelled" if cancelled else "completed")
+
+
 def test_a_turn_with_nothing_new_costs_one_query(engine):
     """It writes nothing, and reads one row."""
     run = engine.start(doubles, 1)
