@@ -20,7 +20,7 @@ from . import codec, context, duration, events
 from .current import refuse_in_workflow
 from .drive import send_drive
 from .engine import Engine
-from .errors import HookClosed, HookNotFound
+from .errors import HookClosed, HookNotFound, HookPayloadError
 from .http import Request, Response
 from .store import hooks, log, requests, runs
 from .store.hooks import Hook as HookRow
@@ -121,6 +121,8 @@ def _deliver(engine: Engine, token: str, payload: object) -> HookRow | None:
 
 def _fitting(hook: HookRow, payload: object) -> str:
     """The payload as text; for a hook whose type this process knows, as that type."""
+    if hook.config is not None and not isinstance(payload, Request):
+        raise HookPayloadError(hook.token, [{"loc": (), "msg": "a webhook takes a durable.Request"}])
     known = context.definitions.get(hook.name)
     return codec.encode(payload if known is None else known.validate(hook.token, payload), "payload")
 
