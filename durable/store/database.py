@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ NOW = {
 
 #: How long a measured difference to the database's clock is trusted.
 _CLOCK_TRUST_SECS = 30.0
+
+#: A connection that has rested for longer is asked whether it still works before it is used.
+_REST_SECS = 1.0
 
 _READ_ONLY = {"durable_read_only": True}
 
@@ -79,6 +83,9 @@ class Store:
         self._pid = 0
         self._lock = threading.Lock()
         self._clock: tuple[int, float] | None = None
+        # Each statement sees what is committed (READ COMMITTED), so a transaction around reads would
+        # only cost two round trips.  SQLite needs one: it says who may be kept waiting.
+        self._reading = {"isolation_level": "AUTOCOMMIT"} if self.dialect == "postgresql" else _READ_ONLY
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -90,7 +97,7 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection for reading: SQLite's writers are not kept waiting."""
-        with self.engine.connect().execution_options(**_READ_ONLY) as tx:
+        with self.engine.connect().execution_options(**self._reading) as tx:
             self._measure(tx)
             yield tx
 
@@ -141,16 +148,18 @@ class Store:
         if self.dialect == "postgresql":
             # A connection whose peer vanished must not hold a step for the kernel's 15 minutes.
             connect |= {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
-        return create_engine(
+        engine = create_engine(
             self.url,
             isolation_level="READ COMMITTED",
-            pool_pre_ping=True,
             pool_recycle=1800,
             pool_size=self._pool_size,
             max_overflow=5,
             pool_timeout=10,
             connect_args=connect,
         )
+        event.listen(engine, "checkin", _note_use)
+        event.listen(engine, "checkout", partial(_ping_after_a_rest, engine))
+        return engine
 
     def _measure(self, tx: Connection) -> None:
         before = time.monotonic()
@@ -159,6 +168,22 @@ class Store:
         database_now = int(tx.execute(text(f"SELECT {NOW[self.dialect]}")).scalar_one())
         middle = (before + time.monotonic()) / 2
         self._clock = (database_now - int(middle * 1_000_000), middle)
+
+
+def _note_use(connection: Any, record: Any) -> None:
+    record.info["durable_used"] = time.monotonic()
+
+
+def _ping_after_a_rest(engine: Engine, connection: Any, record: Any, _proxy: object) -> None:
+    """As pool_pre_ping, but not for a connection that has just been used: it costs a round trip."""
+    if time.monotonic() - record.info.get("durable_used", 0.0) < _REST_SECS:
+        return
+    try:
+        alive = engine.dialect.do_ping(connection)
+    except Exception:
+        alive = False
+    if not alive:
+        raise sa_exc.InvalidatePoolError
 
 
 def _open_sqlite(url: URL, pool_size: int) -> Engine:

@@ -437,8 +437,8 @@ MIB = 1024 * 1024
 def makes(kind: str) -> Any:
     # What is counted is the value as it is written: text with its quotes, bytes in base64.
     return {
-        "text": "x" * (8 * MIB - 2),
-        "bytes": bytes(range(256)) * 20 * 1024,
+        "text": "x" * (8 * MIB),
+        "bytes": bytes(range(256)) * 32 * 1024,
         "nul": "a\0b",
         "wide": "\U0001f600é\\",
     }[kind]
@@ -451,7 +451,7 @@ async def hands_on(kind: str) -> Any:
 
 @pytest.mark.parametrize("kind", ["text", "bytes", "nul", "wide"])
 def test_large_and_odd_values_cross_unchanged(engine, kind):
-    """8 MiB of text, 5 MiB of bytes, NUL, and what needs an escape, from a step to the run's result."""
+    """8 MiB of text, 8 MiB of bytes, NUL, and what needs an escape, from a step to the run's result."""
     run = engine.start(hands_on, kind)
     settle(engine, run)
 
