@@ -18,7 +18,7 @@ from typing import Any
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from . import client, dev, doctor, loading
+from . import client, dev, doctor, inspecting, loading
 from .app import Durable
 from .client import Options, Run
 from .errors import DurableError
@@ -170,7 +170,7 @@ def runs() -> None:
 @click.pass_obj
 def runs_list(context: Context, status: str | None, name: str | None, limit: int, as_json: bool) -> None:
     """The newest runs."""
-    found = client.list_runs(context.engine, status=status, name=name, limit=limit)
+    found = inspecting.list_runs(context.engine, status=status, name=name, limit=limit)
     _print_rows(found, ("id", "status", "created_at", "name"), as_json)
 
 
@@ -180,7 +180,7 @@ def runs_list(context: Context, status: str | None, name: str | None, limit: int
 @click.pass_obj
 def runs_show(context: Context, run_id: str, as_json: bool) -> None:
     """One run: its arguments, its state, its result or error."""
-    described = client.describe(context.engine, run_id)
+    described = inspecting.describe(context.engine, run_id)
     if as_json:
         _print_json(described)
         return
@@ -222,7 +222,7 @@ def runs_wake(context: Context, run_id: str, as_json: bool) -> None:
 @click.pass_obj
 def runs_retry(context: Context, run_id: str, as_json: bool) -> None:
     """Try a blocked run again with the code that is deployed now."""
-    if not client.retry(context.engine, run_id):
+    if not inspecting.retry(context.engine, run_id):
         status = context.engine.get_run(run_id).status
         raise Refused(f"Run {run_id!r} is {status}: only a blocked run is tried again.")
     _report({"id": run_id, "retried": True}, f"Run {run_id} is tried again.", as_json)
@@ -240,7 +240,7 @@ def hooks() -> None:
 @click.pass_obj
 def hooks_list(context: Context, run_id: str | None, limit: int, as_json: bool) -> None:
     """Open hooks, webhooks with their URL."""
-    found = client.list_hooks(context.engine, run_id=run_id, limit=limit)
+    found = inspecting.list_hooks(context.engine, run_id=run_id, limit=limit)
     _print_rows(found, ("run_id", "created_at", "token", "url"), as_json)
 
 

@@ -18,10 +18,10 @@ from .current import current_engine, refuse_in_workflow
 from .engine import Engine
 from .errors import ConfigurationError, RunCancelled, RunConflict, RunFailed, RunNotFound
 from .events import ROOT, Event
+from .inspecting import list_hooks, value_of
 from .registry import Workflow
-from .store import hooks, log, requests, runs
+from .store import log, requests, runs
 from .store.runs import Run as RunRow
-from .webhooks import url_of
 
 R = TypeVar("R")
 
@@ -164,7 +164,7 @@ class Run(Generic[R]):
     def _outcome(self, row: RunRow) -> Any:
         with self._here("Run.result").store.read() as tx:
             ended = log.outcome(tx, self.id, ROOT)
-            known = requests.load(tx, codec.request_ids(_value(ended) or ""))
+            known = requests.load(tx, codec.request_ids(value_of(ended) or ""))
         match ended:
             case events.RunCompleted(result=text):
                 return codec.decode(text, known)
@@ -313,87 +313,5 @@ def _start_in_session(engine: Engine, session: Any, row: RunRow, args: str) -> R
     return Run(row.id, engine)
 
 
-def list_runs(
-    engine: Engine, *, status: str | None = None, name: str | None = None, limit: int = 50
-) -> list[dict[str, Any]]:
-    """The newest runs, as ``durable runs list`` shows them."""
-    engine.check_schema()
-    with engine.store.read() as tx:
-        return [_summary(row) for row in runs.newest(tx, status=status, name=name, limit=limit)]
-
-
-def describe(engine: Engine, run_id: str) -> dict[str, Any]:
-    """One run, as ``durable runs show --json`` prints it; RunNotFound."""
-    engine.check_schema()
-    with engine.store.read() as tx:
-        row = runs.find(tx, run_id)
-        if row is None:
-            raise RunNotFound(run_id)
-        ended = log.outcome(tx, run_id, ROOT) if row.ended else None
-        created = log.creation(tx, run_id, ROOT) or next((n.event for n in log.drain(tx, run_id, limit=1)), None)
-        texts = [_value(e) or "" for e in (created, ended)]
-        known = requests.load(tx, codec.request_ids(texts[0]) | codec.request_ids(texts[1]))
-    error = _value(ended) if isinstance(ended, events.RunFailed | events.RunCancelled) else None
-    return _summary(row) | {
-        "args": codec.plain(texts[0], known) if texts[0] else {},
-        "result": codec.plain(texts[1], known) if isinstance(ended, events.RunCompleted) else None,
-        "error": row.blocked if error is None else str(codec.error_summary(error)),
-        "attributes": {},
-    }
-
-
-def _summary(row: RunRow) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "name": row.name,
-        "status": row.status,
-        "created_at": _iso(row.created_at),
-        "started_at": _iso(row.started_at),
-        "completed_at": _iso(row.completed_at),
-        "code_version": row.code_version,
-    }
-
-
-def retry(engine: Engine, run_id: str) -> bool:
-    """Let a blocked run be tried again by this code; False when it is not blocked."""
-    with engine.store.begin() as tx:
-        row = runs.find(tx, run_id)
-        if row is None:
-            raise RunNotFound(run_id)
-        unblocked = runs.unblock(tx, run_id)
-    if unblocked:
-        engine.dispatch.drive(run_id, row.queue, row.priority)
-    return unblocked
-
-
-def list_hooks(engine: Engine, *, run_id: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
-    """Open hooks: ``token run_id is_webhook url metadata created_at``."""
-    engine.check_schema()
-    with engine.store.read() as tx:
-        found = hooks.open_hooks(tx, run_id=run_id, limit=limit)
-    return [_hook(engine, hook) for hook in found]
-
-
-def _hook(engine: Engine, hook: hooks.Hook) -> dict[str, Any]:
-    is_webhook = hook.config is not None
-    base = engine.settings.public_url
-    return {
-        "token": hook.token,
-        "run_id": hook.run_id,
-        "is_webhook": is_webhook,
-        "url": url_of(base, hook.token) if is_webhook and base else None,
-        "metadata": None if hook.metadata is None else codec.decode(hook.metadata),
-        "created_at": _iso(hook.created_at),
-    }
-
-
-def _value(event: Event | None) -> str | None:
-    return None if event is None or event.value_field is None else getattr(event, event.value_field)
-
-
 def _moment(micros: int | None) -> datetime | None:
     return None if micros is None else duration.to_datetime(micros)
-
-
-def _iso(micros: int | None) -> str | None:
-    return None if micros is None else duration.to_datetime(micros).isoformat()

@@ -24,7 +24,7 @@ CORE = """
 #: What acts.
 SHELL = """
     settings schema migrations store notify processes embedded leash publish dispatch engine
-    alarms turn commit aio steps client drive hooks sweep housekeeping tasks web app
+    alarms turn commit aio steps inspecting client drive hooks sweep housekeeping tasks web app
     loading doctor dev cli
 """.split()  # noqa: SIM905
 

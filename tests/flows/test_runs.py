@@ -18,8 +18,8 @@ from durable import (
     RunCancelled,
     RunConflict,
     RunFailed,
-    client,
     get_step_metadata,
+    inspecting,
     now,
     sleep,
     step,
@@ -389,16 +389,16 @@ def test_code_that_no_longer_matches_blocks_the_run(engine):
 
     assert run.status == "blocked"
     assert kinds(run) == before
-    diff = client.describe(engine, run.id)["error"]
+    diff = inspecting.describe(engine, run.id)["error"]
     assert "double" in diff
     assert "tidy" in diff
     assert "test_runs.py:" in diff
 
     deployed["step"] = "double"
-    assert client.retry(engine, run.id) is True
+    assert inspecting.retry(engine, run.id) is True
     settle(engine, run)
     assert run.result() == 42
-    assert client.retry(engine, run.id) is False
+    assert inspecting.retry(engine, run.id) is False
 
 
 # Keys.
