@@ -229,7 +229,9 @@ def _end(engine: Engine, tx: Connection, decision: Decision, after: Aftermath, n
 
 def _take_in_latecomers(tx: Connection, decision: Decision) -> None:
     """What was accepted since the inbox was read is in the log all the same; a cancel makes it think again."""
-    late = [item for item in log.drain(tx, decision.run.id) if item.id not in set(decision.drained)]
+    drained = set(decision.drained)
+    # All of it, however much: after the end nobody would take it in.
+    late = [item for item in log.drain(tx, decision.run.id, limit=None) if item.id not in drained]
     if any(isinstance(item.event, events.RunCancelRequested) for item in late):
         raise Overtaken("a cancel came first")
     taken = [item for item in late if isinstance(item.event, events.HookReceived)]
@@ -241,7 +243,8 @@ def _take_in_latecomers(tx: Connection, decision: Decision) -> None:
 def _drop_pending_steps(tx: Connection, decision: Decision) -> None:
     pending = steps.pending_of(tx, decision.run.id)
     steps.withdraw(tx, decision.run.id, pending)
-    for op_id in pending:
+    never_sent = [c.op_id for c in decision.commands if isinstance(c, commands.CreateStep)]
+    for op_id in (*pending, *never_sent):
         decision.add(events.StepCancelled(at=decision.placing.at, op_id=op_id))
 
 

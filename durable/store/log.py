@@ -74,22 +74,23 @@ def post(tx: Connection, run_id: str, news: Event, *, send_at: int | None) -> No
     tx.execute(insert(inbox), {"run_id": run_id, "next_send_at": send_at, "sends": 0, **row})
 
 
-_DRAIN = select(inbox).where(inbox.c.run_id == bindparam("run")).order_by(inbox.c.id).limit(bindparam("most"))
+_DRAIN = select(inbox).where(inbox.c.run_id == bindparam("run")).order_by(inbox.c.id)
 
 
-def drain(tx: Connection, run_id: str, limit: int = TURN_LIMIT) -> list[News]:
+def drain(tx: Connection, run_id: str, limit: int | None = TURN_LIMIT) -> list[News]:
     """What waits in the run's inbox, oldest first.  It stays there until ``drained``."""
-    rows = tx.execute(_DRAIN, {"run": run_id, "most": limit})
+    rows = tx.execute(_DRAIN.limit(limit), {"run": run_id})
     return [
         News(row.id, from_row(row.kind, seq=0, at=row.at, op_id=row.op_id, data=row.data, value=row.value))
         for row in rows
     ]
 
 
-def drained(tx: Connection, run_id: str, ids: Collection[int]) -> None:
-    """Delete what a turn has written into the log."""
-    if ids:
-        tx.execute(delete(inbox).where(inbox.c.run_id == run_id, inbox.c.id.in_(ids)))
+def drained(tx: Connection, run_id: str, ids: Sequence[int]) -> None:
+    """Delete what a turn has written into the log, in statements of bounded size."""
+    for first in range(0, len(ids), TURN_LIMIT):
+        some = ids[first : first + TURN_LIMIT]
+        tx.execute(delete(inbox).where(inbox.c.run_id == run_id, inbox.c.id.in_(some)))
 
 
 def has_news(run_id: Any) -> Any:

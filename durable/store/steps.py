@@ -246,14 +246,6 @@ def held_by(tx: Connection, worker_ids: Collection[str], limit: int) -> list[Hel
     return [Held(*row) for row in tx.execute(query)]
 
 
-def unsent(tx: Connection) -> list[tuple[str, int]]:
-    """How many steps of each name wait for a worker."""
-    rows = tx.execute(
-        select(steps.c.name, func.count().label("n")).where(steps.c.status == "pending").group_by(steps.c.name)
-    )
-    return [(row.name, row.n) for row in rows]
-
-
 def held_by_nobody(tx: Connection, before: int, limit: int) -> list[Held]:
     """What processes without a row have run since *before*: they were buried, or went without a word."""
     query = _HELD.where(
