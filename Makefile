@@ -1,4 +1,4 @@
-# One command each: make test check fix demo dev bench clean
+# One command each: make test check fix docs pythons demo dev bench bench-short chaos recovery clean
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
@@ -6,10 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test check fix demo dev bench clean
+.PHONY: test check fix docs pythons demo dev bench bench-short chaos recovery clean
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python tests/side_by_side.py
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -20,17 +20,42 @@ fix: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(READY)
+	$(BIN)/python docs/make_reference.py
+	$(BIN)/python tests/conformance.py
+
+# The core's tests and the recorded logs on each of these that is installed: make pythons PYTHONS=3.13
+PYTHONS ?= 3.11 3.12 3.13
+pythons:
+	@bash .ci/pythons $(PYTHONS)
+
 demo: $(READY)
 	@$(BIN)/python examples/demo.py
 
 dev: $(READY)
 	$(BIN)/durable --app worker.app dev
 
+# make bench ONLY=W1,W6 ROUNDS=9 BROKER=rabbitmq DATABASE=sqlite CONTINUATION=0
+BENCH = $(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+	$(if $(BROKER),--broker $(BROKER)) $(if $(DATABASE),--database $(DATABASE)) \
+	$(if $(CONTINUATION),--continuation $(CONTINUATION))
+
 bench: $(READY)
-	$(BIN)/python -m bench
+	$(BENCH)
+
+# Small sizes, for CI: fails on ratios that are far off, never on times.
+bench-short: $(READY)
+	$(BENCH) --short
+
+# make chaos MINUTES=60 SEED=7 RATE=2 BROKER=rabbitmq
+chaos: $(READY)
+	$(BIN)/python -m chaos --minutes $(or $(MINUTES),1) --rate $(or $(RATE),3) $(if $(SEED),--seed $(SEED)) --broker $(or $(BROKER),redis)
+
+recovery: $(READY)
+	$(BIN)/python -m bench.recovery
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-pythons build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3" >&2; exit 1; }

@@ -1,4 +1,4 @@
-"""A PostgreSQL database, a Redis database and processes of the benchmark's own; all are gone afterwards."""
+"""Databases and brokers of the benchmark's own, and processes; all are gone afterwards."""
 
 from __future__ import annotations
 
@@ -18,19 +18,37 @@ import sqlalchemy as sa
 
 ROOT = Path(__file__).resolve().parent.parent
 
+DATABASES = ("postgresql", "sqlite")
+BROKERS = ("redis", "rabbitmq")
+
 #: Where the servers are; ``BENCH_POSTGRES`` may create databases, ``BENCH_REDIS`` has a free one.
 POSTGRES = os.environ.get("BENCH_POSTGRES", "postgresql://postgres@127.0.0.1:5432")
 REDIS = os.environ.get("BENCH_REDIS", "redis://127.0.0.1:6379")
+#: The virtual hosts of this one are made with ``rabbitmqctl``.
+RABBITMQ = os.environ.get("BENCH_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672")
 
 #: Says that a Redis database is taken; the tests look at the same key.  It expires if we are killed.
 _OWNER_KEY = "durable:tests:owner"
+_OWNER_SECS = 6 * 3600
 _GRACE_SECS = 15
 _TAIL = 3000
 
 
 @contextmanager
-def database() -> Iterator[str]:
-    """The URL of a new PostgreSQL database."""
+def database(kind: str = "postgresql") -> Iterator[str]:
+    """The URL of a new database."""
+    with _postgresql() if kind == "postgresql" else _sqlite() as url:
+        yield url
+
+
+@contextmanager
+def _sqlite() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="durable-bench-") as folder:
+        yield f"sqlite:///{folder}/durable.db"
+
+
+@contextmanager
+def _postgresql() -> Iterator[str]:
     name = f"durable_bench_{secrets.token_hex(6)}"
     server = sa.make_url(POSTGRES).set(drivername="postgresql+psycopg", database="postgres")
     admin = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
@@ -44,7 +62,7 @@ def database() -> Iterator[str]:
 
 
 @contextmanager
-def broker() -> Iterator[str]:
+def redis_database() -> Iterator[str]:
     """The URL of a Redis database that held nothing."""
     number = _take_number()
     try:
@@ -57,9 +75,26 @@ def broker() -> Iterator[str]:
 def _take_number() -> int:
     for number in range(15, 0, -1):
         with redis.Redis.from_url(REDIS, db=number) as client:
-            if client.dbsize() == 0 and client.set(_OWNER_KEY, os.getpid(), nx=True, ex=3600):
+            if client.dbsize() == 0 and client.set(_OWNER_KEY, os.getpid(), nx=True, ex=_OWNER_SECS):
                 return number
     raise SystemExit(f"{REDIS}: each of the databases 1 to 15 holds keys, and the benchmark needs an empty one.")
+
+
+@contextmanager
+def rabbitmq_vhost() -> Iterator[str]:
+    """The URL of a new virtual host."""
+    name = f"durable-bench-{secrets.token_hex(6)}"
+    _rabbitmqctl("add_vhost", name)
+    try:
+        user = RABBITMQ.partition("://")[2].partition(":")[0]
+        _rabbitmqctl("set_permissions", "-p", name, user, ".*", ".*", ".*")
+        yield f"{RABBITMQ}/{name}"
+    finally:
+        _rabbitmqctl("delete_vhost", name)
+
+
+def _rabbitmqctl(*arguments: str) -> None:
+    subprocess.run(["rabbitmqctl", *arguments], check=True, capture_output=True, text=True, timeout=60)
 
 
 @contextmanager

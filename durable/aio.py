@@ -13,19 +13,63 @@ import contextvars
 import os
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from typing import Any
 
 _loops: dict[int, asyncio.AbstractEventLoop] = {}
 _lock = threading.Lock()
 
 
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine in this process's loop, in the caller's context, and wait for its result."""
-    outcome: Future[Any] = Future()
-    context = contextvars.copy_context()
-    _loop().call_soon_threadsafe(_launch, coroutine, context, outcome)
-    return outcome.result()
+class Running:
+    """A coroutine that runs in this process's loop, in the context of whoever made this."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._outcome: Future[Any] = Future()
+        self._task: asyncio.Task[Any] | None = None
+        self._loop = _loop()
+        self._loop.call_soon_threadsafe(self._launch, coroutine, contextvars.copy_context())
+
+    def result(self) -> Any:
+        """Wait for its end: what it returned, or raised."""
+        try:
+            return self._outcome.result()
+        except BaseException:
+            # If that was no end but an interruption (a soft time limit), nobody waits for it any more.
+            self.cancel()
+            raise
+
+    def cancel(self) -> None:
+        """Raise CancelledError in it, from any thread; what has ended stays as it is."""
+        self._loop.call_soon_threadsafe(self._cancel)
+
+    def abandon(self) -> None:
+        """Wait for it no longer: ``result`` raises CancelledError, though the loop may hang in it."""
+        with suppress(InvalidStateError):
+            self._outcome.set_exception(asyncio.CancelledError())
+
+    def _launch(self, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context) -> None:
+        self._task = self._loop.create_task(self._contain(coroutine), context=context)
+        self._task.add_done_callback(lambda done: self._over(done, coroutine))
+
+    async def _contain(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        with suppress(InvalidStateError):  # it was abandoned
+            try:
+                result = await coroutine
+            except BaseException as error:
+                # An exit too, and raised here no more: asyncio would end the loop with it.
+                self._outcome.set_exception(error)
+            else:
+                self._outcome.set_result(result)
+
+    def _over(self, done: asyncio.Task[Any], coroutine: Coroutine[Any, Any, Any]) -> None:
+        if done.cancelled():  # before it began
+            coroutine.close()
+            self.abandon()
+
+    def _cancel(self) -> None:
+        assert self._task is not None  # the loop has called `_launch` first
+        self._task.cancel()
 
 
 def _loop() -> asyncio.AbstractEventLoop:
@@ -35,19 +79,3 @@ def _loop() -> asyncio.AbstractEventLoop:
             loop = _loops[os.getpid()] = asyncio.new_event_loop()
             threading.Thread(target=loop.run_forever, name="durable-async-steps", daemon=True).start()
         return _loops[os.getpid()]
-
-
-def _launch(coroutine: Coroutine[Any, Any, Any], context: contextvars.Context, outcome: Future[Any]) -> None:
-    task = asyncio.get_running_loop().create_task(coroutine, context=context)
-    task.add_done_callback(lambda done: _hand_over(done, outcome))
-
-
-def _hand_over(done: asyncio.Task[Any], outcome: Future[Any]) -> None:
-    if done.cancelled():
-        outcome.set_exception(asyncio.CancelledError())
-        return
-    error = done.exception()
-    if error is None:
-        outcome.set_result(done.result())
-    else:
-        outcome.set_exception(error)

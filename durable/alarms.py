@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from . import events
+from . import events, failpoints
 from .engine import Engine
 from .store import log, runs, waits
 
@@ -30,7 +30,8 @@ def _end(engine: Engine, run_id: str, op_id: str) -> bool:
             return False
         now = engine.store.now()
         over = events.WaitCompleted(at=max(now, due_at), op_id=op_id)
-        log.post(tx, run_id, over, send_at=now + engine.settings.resend_after)
+        log.post(tx, run_id, over, engine.dispatch.plan(now))
+    failpoints.hit("wait.recorded")
     return True
 
 
@@ -43,8 +44,9 @@ def wake_up(engine: Engine, run_id: str) -> int:
         ended = [op_id for op_id in sleeps if waits.end_early(tx, run_id, op_id)]
         for op_id in ended:
             over = events.WaitCompleted(at=now, op_id=op_id, early=True)
-            log.post(tx, run_id, over, send_at=now + engine.settings.resend_after)
+            log.post(tx, run_id, over, engine.dispatch.plan(now))
     if run is not None and ended:
+        failpoints.hit("wake_up.recorded")
         engine.dispatch.drive(run_id, run.queue, run.priority)
     return len(ended)
 

@@ -7,12 +7,13 @@ from typing import Any, ParamSpec, TypeVar
 
 from celery import Celery
 
-from . import client, current, hooks, logs, tasks
-from .client import Options, Run
+from . import current, hooks, logs, starting, tasks
+from .client import Run
 from .engine import Engine
 from .hooks import HookInfo
 from .http import Response
 from .registry import Workflow
+from .starting import Options
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,7 +39,7 @@ class Durable(Engine):
 
     def start(self, workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[R]:
         """Start a run; every keyword is the workflow's.  See ``Workflow.with_options`` for options."""
-        return client.start(self, workflow, args, kwargs)
+        return starting.start(self, workflow, args, kwargs)
 
     def start_with(
         self,
@@ -48,7 +49,7 @@ class Durable(Engine):
         options: Mapping[str, Any],
     ) -> Run[R]:
         """Start a run with options: what ``with_options``, ``delay`` and ``apply_async`` call."""
-        return client.start(self, workflow, args, kwargs, Options(**options))
+        return starting.start(self, workflow, args, kwargs, Options(**options))
 
     def get_run(self, run_id: str) -> Run[Any]:
         """The run of this id.  Does no I/O and never raises for an unknown id."""

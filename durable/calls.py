@@ -12,7 +12,7 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
@@ -20,18 +20,18 @@ from secrets import token_bytes
 from typing import Any
 from unicodedata import category
 
-from . import codec, duration
+from . import attributes, codec, duration
 from .commands import CloseHook, CreateChild, CreateHook, CreateStep, RecordMarker, SetAttributes
 from .definitions import Step, Workflow
 from .errors import SerializationError
 from .events import HookConflicted, HookCreated
 from .futures import Parked
+from .lines import calling_line
 from .listening import Hook, Received
 from .loop import DurableLoop
-from .operations import calling_line
 
-#: Limits of attributes: characters of a key, bytes of a value.
-KEY_LIMIT, VALUE_LIMIT = 256, 256
+#: Characters of the name of a patch: it is part of an op id.
+PATCH_LIMIT = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,7 @@ class RunContext:
     Attributes:
         hooks: By op id; closed ones only as long as something is queued in them.
         taken: Ids of the webhook requests that the workflow has taken out of a queue.
+        attributes: What the workflow and its steps have set.
     """
 
     def __init__(self, loop: DurableLoop, info: RunInfo) -> None:
@@ -58,6 +59,7 @@ class RunContext:
         self.info = info
         self.hooks: dict[str, Hook[Any]] = {}
         self.taken: set[str] = set()
+        self.attributes = attributes.Known()
         self._randoms: dict[str, Random] = {}
         self._patches: dict[str, bool] = {}
         loop.context = self
@@ -135,6 +137,7 @@ class RunContext:
 
     def patched(self, name: str) -> bool:
         """Whether the run goes the new way: decided once per name and run, and recorded."""
+        _check_patch(name)
         key = f"patch:{name}"
         if key in self.loop.ledger.noted:
             return True
@@ -144,12 +147,22 @@ class RunContext:
                 self.loop.ask(key, RecordMarker(op_id=key, name=name))
         return self._patches[name]
 
-    def set_attributes(self, attributes: Mapping[str, str | None]) -> None:
-        """Change the run's attributes.  Takes no ordinal, so that adding a call shifts nothing."""
-        _check_attributes(attributes)
+    def set_attributes(self, change: attributes.Changes) -> None:
+        """
+        Change the run's attributes.
+
+        It shifts no operation, and is never compared with the log: a call that an earlier turn has
+        passed sets nothing now, whether that turn recorded it or the code has changed since.
+        """
+        attributes.check(self.attributes.now(), change)
+        if not change:
+            return
         op_id = self.loop.numbered("@")
-        if op_id not in self.loop.ledger.noted:
-            self.loop.ask(op_id, SetAttributes(op_id=op_id, attributes=dict(attributes)))
+        if not self.loop.replaying:
+            self.loop.ask(op_id, SetAttributes(op_id=op_id, attributes=dict(change)))
+        elif op_id not in self.loop.ledger.noted:
+            return
+        self.attributes.ask(op_id, change)
 
     def _recorded_token(self, op_id: str) -> str | None:
         recorded = self.loop.ledger.recorded.get(op_id)
@@ -213,9 +226,6 @@ def _is_control(character: str) -> bool:
     return category(character) in ("Cc", "Cs")
 
 
-def _check_attributes(attributes: Mapping[str, str | None]) -> None:
-    for key, value in attributes.items():
-        if not isinstance(key, str) or not 1 <= len(key) <= KEY_LIMIT:
-            raise ValueError(f"The attribute name {key!r} must be a str of 1 to {KEY_LIMIT} characters.")
-        if value is not None and (not isinstance(value, str) or len(value.encode()) > VALUE_LIMIT):
-            raise ValueError(f"The attribute {key!r} must be a str of at most {VALUE_LIMIT} bytes, or None.")
+def _check_patch(name: object) -> None:
+    if not isinstance(name, str) or not 1 <= len(name) <= PATCH_LIMIT or not name.isascii() or not name.isprintable():
+        raise ValueError(f"patched({name!r}): a name has 1 to {PATCH_LIMIT} printable ASCII characters.")

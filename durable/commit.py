@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from . import commands, events, registry
+from . import children, commands, events, registry
 from .engine import Engine
 from .http import Response, problem
-from .store import hooks, log, requests, runs, steps, waits
+from .store import attributes, contended, hooks, log, passing, requests, runs, steps, unreachable, until_recorded, waits
 from .store.runs import Run
 from .store.steps import StepRow
 from .store.waits import WaitRow
@@ -57,11 +57,46 @@ def commit(engine: Engine, decision: Decision) -> Aftermath:
     """Write *decision*; Overtaken: somebody else was here, and nothing is written."""
     after = Aftermath()
     try:
-        with engine.store.begin() as tx:
-            _write(engine, tx, decision, after)
-    except IntegrityError as error:
-        raise Overtaken(str(error.orig)) from error
+        if _only_passes_on(decision):
+            _pass_on(engine, decision)
+        else:
+            with engine.store.begin() as tx:
+                _write(engine, tx, decision, after)
+    except DBAPIError as error:
+        if isinstance(error, IntegrityError) or contended(error):
+            raise Overtaken(str(error.orig)) from error
+        if not _is_written(engine, decision, error):
+            raise
     return after
+
+
+def _is_written(engine: Engine, decision: Decision, error: DBAPIError) -> bool:
+    """Whether only the acknowledgement of a commit was lost, where it would cost the step an attempt not to know."""
+    here = decision.continues
+    if here is None or not unreachable(error):
+        return False
+
+    def look() -> bool:
+        with engine.store.read() as tx:
+            held = steps.held(tx, here.run_id, here.op_id)
+        return held is not None and held.claim == here.claim
+
+    return until_recorded(look)
+
+
+def _only_passes_on(decision: Decision) -> bool:
+    """Whether all that happens is that one step ends here, and the next begins here."""
+    is_plain = len(decision.events) == passing.EVENTS and len(decision.commands) == 1 and not decision.refused
+    return decision.ends is not None and decision.continues is not None and is_plain
+
+
+def _pass_on(engine: Engine, decision: Decision) -> None:
+    held, to = decision.ends, decision.continues
+    assert held is not None
+    assert to is not None
+    with engine.store.once() as tx:
+        if not passing.pass_on(tx, decision.run, held, to, decision.events):
+            raise Overtaken("another turn came first, there is news, or the attempt was given up")
 
 
 def _write(engine: Engine, tx: Connection, decision: Decision, after: Aftermath) -> None:
@@ -69,15 +104,19 @@ def _write(engine: Engine, tx: Connection, decision: Decision, after: Aftermath)
     if decision.fault is not None:
         _block(engine, tx, decision)
         return
-    _fence(engine, tx, decision)
+    _fence(tx, decision)
+    _end_attempt(tx, decision)
     _withdraw(tx, decision)
-    _cancel_children(engine, tx, decision, after, now)
     _hooks(tx, decision, now)
     if decision.outcome is not None and not decision.run.ended:
         _end(engine, tx, decision, after, now)
     log.append(tx, decision.run.id, decision.events)
+    attributes.write(
+        tx, decision.run.id, [e.attributes for e in decision.events if isinstance(e, events.AttributesSet)]
+    )
     log.drained(tx, decision.run.id, decision.drained)
     _create(engine, tx, decision, after, now)
+    after.drives += children.cancel(engine, tx, decision, now)
     _answer(tx, decision.refused, _REFUSED, now, after)
 
 
@@ -94,18 +133,36 @@ def current_code_version(engine: Engine, run: Run) -> str | None:
     return None if known is None else engine.code_version(known)
 
 
-def _fence(engine: Engine, tx: Connection, decision: Decision) -> None:
-    run = decision.run
-    changes: dict[str, Any] = {}
-    if not run.ended:
-        changes = {"status": "running", "blocked": None, "blocked_version": None}
-        if run.started_at is None:
-            started = [e.at for e in decision.events if isinstance(e, events.RunStarted)]
-            changes |= {"started_at": started[0] if started else None, "python_version": platform.python_version()}
-    if decision.outcome is not None and not run.ended:
-        changes["status"] = decision.outcome.status
-    if not runs.advance(tx, run, seq=decision.placing.seq, last_at=decision.placing.at, **changes):
+def _fence(tx: Connection, decision: Decision) -> None:
+    advance = runs.advance if decision.ends is None else runs.advance_unseen
+    if not advance(tx, decision.run, **_changes(decision)):
         raise Overtaken("another turn came first")
+
+
+def _end_attempt(tx: Connection, decision: Decision) -> None:
+    """Of a turn that records an attempt's outcome itself: only that attempt's own claim allows it."""
+    if decision.ends is not None and not steps.end(tx, decision.ends):
+        raise Overtaken("the attempt was given up")
+
+
+def _changes(decision: Decision) -> dict[str, Any]:
+    """What becomes of the run's row."""
+    run = decision.run
+    changes: dict[str, Any] = {"seq": decision.placing.seq, "last_at": decision.placing.at}
+    if run.ended:
+        return changes
+    changes |= {"status": decision.outcome.status if decision.outcome else "running"}
+    changes |= {"blocked": None, "blocked_version": None}
+    if run.started_at is None:
+        started = [e.at for e in decision.events if isinstance(e, events.RunStarted)]
+        changes |= {"started_at": started[0] if started else None, "python_version": platform.python_version()}
+    return changes
+
+
+def advanced(decision: Decision) -> Run:
+    """The run's row once the decision is committed."""
+    run = decision.run
+    return replace(run, turn=run.turn + 1, turn_tries=None, turn_tried=None, **_changes(decision))
 
 
 def _withdraw(tx: Connection, decision: Decision) -> None:
@@ -119,110 +176,58 @@ def _hooks(tx: Connection, decision: Decision, now: int) -> None:
     closed = {c.op_id for c in decision.commands if isinstance(c, commands.CloseHook)}
     hooks.close(tx, decision.run.id, now, closed)
     conflicted = {e.op_id for e in decision.events if isinstance(e, events.HookConflicted)}
-    for command in decision.commands:
-        if isinstance(command, commands.CreateHook) and command.op_id not in conflicted:
-            hooks.create(tx, decision.run.id, command, now, closed=command.op_id in closed)
+    mine = [c for c in decision.commands if isinstance(c, commands.CreateHook) and c.op_id not in conflicted]
+    for place, command in enumerate(mine):
+        # A microsecond apart, so that they are listed in the order of their creation.
+        hooks.create(tx, decision.run.id, command, now + place, closed=command.op_id in closed)
 
 
 def _create(engine: Engine, tx: Connection, decision: Decision, after: Aftermath, now: int) -> None:
     run = decision.run
-    if decision.outcome is not None and decision.outcome.status == "cancelled":
+    if decision.is_cancelled:
         return
-    for command in decision.commands:
+    given_up = {c.op_id for c in decision.commands if isinstance(c, commands.Withdraw)}
+    wanted = [c for c in decision.commands if c.op_id not in given_up]
+    for command in wanted:
         if isinstance(command, commands.CreateChild):
-            _create_child(engine, tx, run, command, now)
-            after.drives.append(command.run_id)
-    new_steps = [c for c in decision.commands if isinstance(c, commands.CreateStep)]
-    new_waits = [c for c in decision.commands if isinstance(c, commands.CreateWait)]
+            after.drives += children.create(engine, tx, run, command, now)
+    new_steps = [c for c in wanted if isinstance(c, commands.CreateStep)]
+    here = decision.continues
+    if here is not None:
+        steps.create_claimed(tx, here, engine.process_id)
+        new_steps = [c for c in new_steps if c.op_id != here.op_id]
+    queues = {name: engine.dispatch.known_queue_of_step(name) for name in {c.name for c in new_steps}}
+    new_waits = [c for c in wanted if isinstance(c, commands.CreateWait)]
     steps.create(
         tx,
-        [{"run_id": run.id, "op_id": c.op_id, "name": c.name, "not_before": 0} for c in new_steps],
-        send_at=now + engine.settings.resend_after,
+        [
+            {"run_id": run.id, "op_id": c.op_id, "name": c.name, "not_before": 0, "queue": queues[c.name]}
+            for c in new_steps
+        ],
+        engine.dispatch.plan(now),
     )
     after.steps += [StepRow(run.id, c.op_id, c.name, 1, 0, run.queue, run.priority) for c in new_steps]
     if decision.outcome is not None:
         return
-    waits.create(
-        tx,
-        [
-            {"run_id": run.id, "op_id": c.op_id, "due_at": c.due_at}
-            | {"next_send_at": engine.dispatch.first_send_at(c.due_at, now)}
-            for c in new_waits
-        ],
-    )
-    after.waits += [WaitRow(run.id, c.op_id, c.due_at, run.queue, run.priority) for c in new_waits]
-
-
-def _create_child(engine: Engine, tx: Connection, run: Run, command: commands.CreateChild, now: int) -> None:
-    workflow = registry.workflows.get(command.name)
-    child = Run(
-        id=command.run_id,
-        name=command.name,
-        status="pending",
-        turn=0,
-        seq=0,
-        last_at=now,
-        queue=None if workflow is None else workflow.options.get("queue"),
-        priority=run.priority if workflow is None else workflow.options.get("priority", run.priority),
-        digest=command.digest,
-        idempotency_key=None,
-        code_version=None if workflow is None else engine.code_version(workflow),
-        python_version=None,
-        parent_run_id=run.id,
-        parent_op_id=command.op_id,
-        not_before=None,
-        blocked=None,
-        blocked_version=None,
-        created_at=now,
-        started_at=None,
-        completed_at=None,
-    )
-    runs.create(tx, child)
-    created = events.RunCreated(at=now, name=command.name, args=command.args)
-    log.post(tx, child.id, created, send_at=now + engine.settings.resend_after)
-
-
-def _tell_parent(engine: Engine, tx: Connection, ended: events.Event, run: Run, after: Aftermath) -> None:
-    """A child's end is news for the run that awaits it."""
-    if run.parent_run_id is None or run.parent_op_id is None:
-        return
-    at, op_id = ended.at, run.parent_op_id
-    news: events.Event
-    match ended:
-        case events.RunCompleted(result=result):
-            news = events.ChildCompleted(at=at, op_id=op_id, result=result)
-        case events.RunFailed(error=error):
-            news = events.ChildFailed(at=at, op_id=op_id, error=error)
-        case events.RunCancelled(reason=reason):
-            news = events.ChildCancelled(at=at, op_id=op_id, reason=reason)
-        case _:
-            raise AssertionError(f"{ended.kind} does not end a run")
-    log.post(tx, run.parent_run_id, news, send_at=at + engine.settings.resend_after)
-    after.drives.append(run.parent_run_id)
-
-
-def _cancel_children(engine: Engine, tx: Connection, decision: Decision, after: Aftermath, now: int) -> None:
-    """A child that nobody awaits any more is cancelled with the call."""
-    for command in decision.commands:
-        if isinstance(command, commands.Withdraw) and command.kind == "child":
-            created = log.creation(tx, decision.run.id, command.op_id)
-            assert isinstance(created, events.ChildCreated)
-            news = events.RunCancelRequested(at=now, reason="the run that awaited it gave it up")
-            log.post(tx, created.run_id, news, send_at=now + engine.settings.resend_after)
-            after.drives.append(created.run_id)
+    planned = [(c, engine.dispatch.plan_at(tx, now, c.due_at)) for c in new_waits]
+    waits.create(tx, [{"run_id": run.id, "op_id": c.op_id, "due_at": c.due_at} | plan.values() for c, plan in planned])
+    after.waits += [
+        WaitRow(run.id, c.op_id, c.due_at, run.queue, run.priority, is_left=plan.is_left) for c, plan in planned
+    ]
 
 
 def _end(engine: Engine, tx: Connection, decision: Decision, after: Aftermath, now: int) -> None:
     """Close all doors, take in what came through them meanwhile, and answer who still waits."""
     assert decision.outcome is not None
-    run, outcome = decision.run, decision.outcome
+    run = decision.run
     hooks.close(tx, run.id, now)
     _take_in_latecomers(tx, decision)
     waits.withdraw(tx, run.id)
-    if outcome.status == "cancelled":
+    if decision.is_cancelled:
         _drop_pending_steps(tx, decision)
+        children.drop(tx, decision)
     ended = decision.add(_ended(decision, now))
-    _tell_parent(engine, tx, ended, run, after)
+    after.drives += children.tell_parent(engine, tx, run, ended)
     runs.ended(tx, run.id, seq=decision.placing.seq, at=decision.placing.at)
     _answer_all(tx, decision, after, now)
 
@@ -234,17 +239,16 @@ def _take_in_latecomers(tx: Connection, decision: Decision) -> None:
     late = [item for item in log.drain(tx, decision.run.id, limit=None) if item.id not in drained]
     if any(isinstance(item.event, events.RunCancelRequested) for item in late):
         raise Overtaken("a cancel came first")
-    taken = [item for item in late if isinstance(item.event, events.HookReceived)]
+    taken = [item for item in late if isinstance(item.event, events.HookReceived | events.AttributesSet)]
     for item in taken:
         decision.add(item.event)
     decision.drained = [*decision.drained, *(item.id for item in taken)]
 
 
 def _drop_pending_steps(tx: Connection, decision: Decision) -> None:
-    pending = steps.pending_of(tx, decision.run.id)
-    steps.withdraw(tx, decision.run.id, pending)
+    pending = steps.withdraw(tx, decision.run.id)
     never_sent = [c.op_id for c in decision.commands if isinstance(c, commands.CreateStep)]
-    for op_id in (*pending, *never_sent):
+    for op_id in decision.unended((*pending, *never_sent)):
         decision.add(events.StepCancelled(at=decision.placing.at, op_id=op_id))
 
 
@@ -263,7 +267,7 @@ def _ended(decision: Decision, now: int) -> events.Event:
 def _answer_all(tx: Connection, decision: Decision, after: Aftermath, now: int) -> None:
     assert decision.outcome is not None
     waiting = requests.unanswered(tx, decision.run.id)
-    if decision.outcome.status == "cancelled":
+    if decision.is_cancelled:
         _answer(tx, waiting, _CANCELLED, now, after)
         return
     _answer(tx, (r for r in waiting if r in decision.taken), _NOT_SENT, now, after)

@@ -7,8 +7,8 @@ RuntimeError outside of one, as asyncio does.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import InitVar, dataclass
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any, Generic, Literal, TypeVar, overload
@@ -21,6 +21,8 @@ from .calls import RunContext, RunInfo
 from .errors import ConfigurationError, HookPayloadError, SerializationError
 from .http import Request, Response
 from .listening import Hook, Webhook
+from .verify.keys import Dedupe
+from .verify.presets import Verification
 
 __all__ = [
     "Hook",
@@ -46,6 +48,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +63,16 @@ class WorkflowMetadata:
     public_url: str | None
 
 
+class _Asking:
+    """What has somebody to ask; that is no field, so that it stays here when the fields cross."""
+
+    __slots__ = ("_asks",)
+
+    _asks: Callable[[], bool] | None
+
+
 @dataclass(frozen=True, kw_only=True)
-class StepMetadata:
+class StepMetadata(_Asking):
     """
     What ``get_step_metadata`` tells.
 
@@ -67,6 +80,7 @@ class StepMetadata:
         attempt: 1 for the first.
         started_at: When the first attempt began.
         idempotency_key: The same in every attempt, another in every other call of every run.
+        heartbeat: The details that an earlier attempt gave ``heartbeat`` last, None when there are none.
     """
 
     run_id: str
@@ -75,14 +89,32 @@ class StepMetadata:
     attempt: int
     started_at: datetime
     idempotency_key: str
+    heartbeat: Any = None
+    asks: InitVar[Callable[[], bool] | None] = None
+
+    def __post_init__(self, asks: Callable[[], bool] | None) -> None:
+        object.__setattr__(self, "_asks", asks)
+
+    @property
+    def cancelled(self) -> bool:
+        """
+        True once the workflow gave this call up: it lost a race, its task or its run was cancelled.
+
+        Nobody waits for the step's outcome then, and it is not tried again whatever it does.  To be
+        asked in the step's own process, in any thread, as often as you like: the database is read at
+        most every half second.
+        """
+        asks = getattr(self, "_asks", None)
+        return asks is not None and asks()
 
 
-def _here(function: str) -> RunContext:
+def _here(function: str, *, or_in: str = "") -> RunContext:
     loop = current.workflow_loop()
     if loop is None:
+        others = "views and scripts" if or_in else "steps, views and scripts"
         raise RuntimeError(
             f"{function}() was called outside a workflow.  Call it in the body of an `async def` decorated"
-            " with @workflow, or in what that awaits; steps, views and scripts have none."
+            f" with @workflow, or in what that awaits{or_in}; {others} have none."
         )
     context: RunContext = loop.context
     return context
@@ -116,7 +148,17 @@ def uuid4() -> UUID:
     return UUID(int=_here("uuid4").random().getrandbits(128), version=4)
 
 
-def race(*awaitables: Awaitable[T]) -> Awaitable[T]:
+@overload
+def race(first: Awaitable[T], second: Awaitable[T2], /) -> Awaitable[T | T2]: ...
+@overload
+def race(first: Awaitable[T], second: Awaitable[T2], third: Awaitable[T3], /) -> Awaitable[T | T2 | T3]: ...
+@overload
+def race(
+    first: Awaitable[T], second: Awaitable[T2], third: Awaitable[T3], fourth: Awaitable[T4], /
+) -> Awaitable[T | T2 | T3 | T4]: ...
+@overload
+def race(*awaitables: Awaitable[T]) -> Awaitable[T]: ...
+def race(*awaitables: Awaitable[Any]) -> Awaitable[Any]:
     """
     The first outcome in the log, result or exception; the others are cancelled, and awaited until they end.
 
@@ -148,8 +190,8 @@ def create_webhook(
     timeout: str | float | timedelta | None = None,
     on_timeout: Response | None = None,
     metadata: object = None,
-    verify: object = None,
-    dedupe: object = None,
+    verify: Verification | None = None,
+    dedupe: Dedupe = None,
     max_body: int | None = None,
 ) -> Webhook:
     """
@@ -162,6 +204,11 @@ def create_webhook(
         timeout: How long a connection is held, up to 55 s; by default the setting ``hold_timeout``.
         on_timeout: The answer then; by default 202 and where to ask again.
         metadata: What ``get_hook(token)`` tells of it.
+        verify: Whose signature a request must have: a preset of ``durable.verify`` with the name of its secret.
+            Any other is answered 401, and nothing of it is recorded.
+        dedupe: What tells a request that is sent again: ``"auto"``, a header, a list of headers that count
+            together, a JSON pointer, a preset, or a function made by ``verify.dedupe_key``.  By default the
+            preset's own key, and none without ``verify``; False for none.  It gets the answer of the first.
         max_body: In bytes; by default the setting of this name.
 
     Raises:
@@ -169,11 +216,16 @@ def create_webhook(
         TypeError, ValueError: For an option that makes no sense.
     """
     context = _here("create_webhook")
-    if verify is not None or dedupe is not None:
-        raise ConfigurationError("create_webhook(verify=…, dedupe=…) is not supported yet; leave both out.")
     webhooks.url_of(context.info.public_url, "")
     config = webhooks.config_json(
-        respond_with=respond_with, methods=methods, timeout=timeout, on_timeout=on_timeout, max_body=max_body
+        public_url=context.info.public_url,
+        respond_with=respond_with,
+        methods=methods,
+        timeout=timeout,
+        on_timeout=on_timeout,
+        max_body=max_body,
+        verify=verify,
+        dedupe=dedupe,
     )
     hook = context.open_hook(Webhook, "webhook", None, metadata, config=config, payload_type=Request)
     assert isinstance(hook, Webhook)
@@ -186,7 +238,7 @@ class HookDefinition(Generic[T]):
 
     def __init__(self, payload_type: type[T] | Any, name: str | None) -> None:
         self.type = payload_type
-        self.name = name or _type_name(payload_type)
+        self.name = _type_name(payload_type) if name is None else name
 
     def create(self, token: str | None = None, metadata: object = None) -> Hook[T]:
         """Listen for payloads of this type; see ``create_hook``."""
@@ -231,7 +283,10 @@ def define_hook(payload_type: Any, name: str | None = None) -> HookDefinition[An
     A hook whose payloads are of *payload_type*: anything that pydantic validates.
 
     Args:
-        name: Keep it when the type moves; by default the type's ``module.qualname``.
+        name: 1 to 255 characters.  Keep it when the type moves; by default the type's ``module.qualname``.
+
+    Raises:
+        ConfigurationError: A type that nothing checks, a name that is none, or one that another type has.
     """
     if not codec.is_checked(payload_type):
         raise ConfigurationError(
@@ -239,6 +294,7 @@ def define_hook(payload_type: Any, name: str | None = None) -> HookDefinition[An
             " pass.  Use a dataclass, a TypedDict, a pydantic model or a builtin type, or create_hook for any payload."
         )
     defined: HookDefinition[Any] = HookDefinition(payload_type, name)
+    _check_name(defined)
     definitions[defined.name] = defined
     return defined
 
@@ -249,18 +305,54 @@ def _type_name(payload_type: Any) -> str:
     return str(payload_type)
 
 
+def _check_name(defined: HookDefinition[Any]) -> None:
+    """The name goes into the store, and each replay compares it: it has to be the same in every process."""
+    name, before = defined.name, definitions.get(defined.name)
+    if not isinstance(name, str) or not 1 <= len(name) <= 255 or name in ("hook", "webhook"):
+        problem = "is not 1 to 255 characters, or is that of hooks without a type"
+    elif " at 0x" in name:
+        problem = "holds an address, and would be another in each process"
+    elif before is not None and _type_name(before.type) != _type_name(defined.type):
+        problem = f"is that of {before.type!r}"
+    else:
+        return
+    raise ConfigurationError(
+        f"define_hook({defined.type!r}): the name {name!r} {problem}.  Give it another with name=..."
+    )
+
+
 def patched(name: str) -> bool:
     """
     True where the run goes a new way: ``if patched("x"): new() else: old()``.
 
-    A run that went past this place before the change stays on the old way; new ones record the new.
+    A run that went past this place before the change stays on the old way; others record that they
+    took the new one.  It is decided once for each name and run: another change takes another name.
+
+    Args:
+        name: 1 to 200 printable ASCII characters.
     """
     return _here("patched").patched(name)
 
 
-def set_attributes(attributes: Mapping[str, str | None]) -> None:
-    """Set attributes of the run, by which it can be found; None unsets one."""
-    _here("set_attributes").set_attributes(attributes)
+def set_attributes(**attributes: str | None) -> None:
+    """
+    Set attributes of the run, by which it can be found, in its workflow or in one of its steps.
+
+    Names that are not given stay as they are; None unsets one.  From a step the change is committed
+    at once, and stays when the step fails; one from an attempt that was given up changes nothing.
+
+    Args:
+        attributes: Names of up to 256 characters, values of up to 256 bytes (UTF-8), up to 64 a run.
+
+    Raises:
+        TypeError: A value is no str.
+        ValueError: One of the limits is passed.
+    """
+    step = current.running_step.get()
+    if step is not None and current.workflow_loop() is None:
+        step.set_attributes(attributes)
+    else:
+        _here("set_attributes", or_in=", or in a step").set_attributes(attributes)
 
 
 def get_workflow_metadata() -> WorkflowMetadata:

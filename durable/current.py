@@ -13,8 +13,12 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import ConfigurationError, NonDeterministicCall
+from .lines import calling_line
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from .attributes import Changes
     from .http import Response
 
 
@@ -26,6 +30,12 @@ class RunningStep(Protocol):
     workflow_metadata: Any
 
     def respond(self, request_id: str, response: Response) -> bool: ...
+
+    def set_attributes(self, change: Changes) -> None: ...
+
+    def heartbeat(self, details: object) -> None: ...
+
+    def session(self) -> Session: ...
 
 
 #: The attempt that runs in this context, None outside a step.
@@ -54,7 +64,7 @@ def workflow_loop() -> Any | None:
 def refuse_in_workflow(call: str, fix: str = "move it into a step") -> None:
     """Raise NonDeterministicCall when a workflow body is running in this thread."""
     if workflow_loop() is not None:
-        raise NonDeterministicCall(call, fix)
+        raise NonDeterministicCall(call, fix, calling_line())
 
 
 def current_engine() -> Any:

@@ -1,5 +1,5 @@
 """
-What the log's text becomes on its way to the workflow: its arguments, and errors.
+What the log's text becomes on its way to the author's functions: arguments, and errors.
 """
 
 from __future__ import annotations
@@ -9,33 +9,33 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import codec, events
-from .definitions import Workflow
+from .definitions import Definition
 from .errors import RunFailed, StepFailed
 from .http import Request
 
 
-def bound_arguments(workflow: Workflow[..., Any], text: str, requests: Mapping[str, Request]) -> inspect.BoundArguments:
+def bound_arguments(called: Definition[..., Any], text: str, requests: Mapping[str, Request]) -> inspect.BoundArguments:
     """
     The encoded arguments as those of a call.
 
     Raises:
         SerializationError, TypeError: They are for another signature, or for classes that are not here.
     """
-    args, kwargs = codec.decode_arguments(text, requests, workflow.signature)
-    return workflow.signature.bind(*args, **kwargs)
+    args, kwargs = codec.decode_arguments(text, requests, called.signature)
+    return called.signature.bind(*args, **kwargs)
 
 
-def fit_arguments(workflow: Workflow[..., Any], bound: inspect.BoundArguments) -> None:
+def fit_arguments(called: Definition[..., Any], bound: inspect.BoundArguments) -> None:
     """Make each argument what its parameter's annotation says; SerializationError."""
     for name, value in bound.arguments.items():
-        bound.arguments[name] = codec.fit(value, _annotation(workflow, name), f"args.{name}")
+        bound.arguments[name] = codec.fit(value, _annotation(called, name), f"args.{name}")
 
 
-def _annotation(workflow: Workflow[..., Any], name: str) -> Any:
-    annotation: Any = workflow.annotation(name)
+def _annotation(called: Definition[..., Any], name: str) -> Any:
+    annotation: Any = called.annotation(name)
     if annotation is Any:
         return Any
-    match workflow.signature.parameters[name].kind:
+    match called.signature.parameters[name].kind:
         case inspect.Parameter.VAR_POSITIONAL:
             return tuple.__class_getitem__((annotation, ...))
         case inspect.Parameter.VAR_KEYWORD:

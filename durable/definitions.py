@@ -29,6 +29,10 @@ R = TypeVar("R")
 START_OPTIONS = ("run_id", "idempotency_key", "queue", "priority", "countdown", "eta", "session")
 
 
+#: How a step's attempts may be delivered; the first one is the default.
+SEMANTICS = ("at_least_once", "at_most_once", "transactional")
+
+
 class Definition(Generic[P, R]):
     """What steps and workflows share: a function, its name, and where it was written."""
 
@@ -36,7 +40,7 @@ class Definition(Generic[P, R]):
     __name__: str
 
     def __init__(self, function: Callable[P, Any], name: str | None) -> None:
-        self.function: FunctionType = _function(function, self.noun)
+        self.function: FunctionType = as_function(function, self.noun)
         self.name = name or f"{_module_name(self.function)}.{self.function.__qualname__}"
         self.signature = inspect.signature(self.function)
         functools.update_wrapper(self, self.function)  # type: ignore[arg-type]
@@ -51,16 +55,17 @@ class Definition(Generic[P, R]):
         """
         The annotation of the parameter *name* (or of ``return``) as an object.
 
-        Any where there is none, and where it names what exists only for type checkers.
+        Any where there is none, and where it cannot be resolved: it names what exists only for type checkers.
         """
         written = self.function.__annotations__.get(name, Any)
-        if not isinstance(written, str):
+        if isinstance(written, type) or written is Any:
             return written
+        # A text, or something that may hold one: ``list["Order"]``.
         holder = SimpleNamespace(__annotations__={name: written})
         closed_over = inspect.getclosurevars(self.function).nonlocals
         try:
             found = typing.get_type_hints(holder, self.function.__globals__, dict(closed_over), include_extras=True)
-        except NameError:
+        except Exception:  # the author's, and may be anything
             return Any
         return found[name]
 
@@ -73,11 +78,15 @@ class Step(Definition[P, R]):
     A function that runs as a Celery task, once per call in a workflow.
 
     Attributes:
-        name, function, signature: What it is called, and what it is.
+        name: What it is called in logs and tables.
+        function: What was decorated.
+        signature: What it takes.
         policy: When a failed attempt is followed by another.
         timeout: How long an attempt may take, in microseconds; None: as long as it likes.
+        semantics: One of ``SEMANTICS``.
         options: Options for its Celery task, as given (queue, priority, rate_limit, time_limit, …).
         is_async: Whether the function is an ``async def``.
+        body: What runs when the step does: the function, unless a test has put something else in its place.
     """
 
     noun = "step"
@@ -89,13 +98,16 @@ class Step(Definition[P, R]):
         name: str | None = None,
         policy: RetryPolicy | None = None,
         timeout: int | None = None,
+        semantics: str = SEMANTICS[0],
         options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(function, name)
         self.policy = policy or RetryPolicy()
         self.timeout = timeout
+        self.semantics = semantics
         self.options = dict(options or {})
         self.is_async = inspect.iscoroutinefunction(function)
+        self.body: Callable[..., Any] = function
 
     @property
     def run(self) -> Callable[P, R]:
@@ -111,7 +123,7 @@ class Step(Definition[P, R]):
         """In a workflow: schedule the step at once, and return what to await.  Elsewhere: call the function."""
         loop = current.workflow_loop()
         if loop is None:
-            return self.function(*args, **kwargs)  # type: ignore[no-any-return]
+            return self.body(*args, **kwargs)  # type: ignore[no-any-return]
         return loop.context.call_step(self, args, kwargs)  # type: ignore[no-any-return]
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> NoReturn:
@@ -135,7 +147,9 @@ class Workflow(Definition[P, R]):
     A coroutine function whose runs are replayed from their logs.
 
     Attributes:
-        name, function, signature: What it is called, and what it is.
+        name: What it is called in logs and tables.
+        function: What was decorated.
+        signature: What it takes.
         options: Options for its turns, as given (queue, priority).
     """
 
@@ -229,7 +243,8 @@ class StartOptions(Generic[P, R]):
         return engine.start_with(self.workflow, args, dict(kwargs), dict(self.options))  # type: ignore[no-any-return]
 
 
-def _function(function: Any, noun: str) -> FunctionType:
+def as_function(function: Any, noun: str) -> FunctionType:
+    """The function itself; ConfigurationError for what is none, or for a generator."""
     if not inspect.isfunction(function):
         raise ConfigurationError(f"@{noun} is for a function, and {_described(function)} is none.")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):

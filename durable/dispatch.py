@@ -10,78 +10,174 @@ sweep.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from celery import Celery, chain
+from celery.exceptions import QueueNotFound
+from sqlalchemy import Connection
 
-from . import registry
-from .publish import Publisher
+from . import failpoints, registry
+from .allowance import Allowance
+from .progress import HEADER, QUEUE, SENT, Line
+from .publish import Broker
+from .store.sending import Sending
 from .store.steps import StepRow
 from .store.waits import WaitRow
 
 DRIVE = "durable.drive"
 WAKE = "durable.wake"
-#: The message header that says which attempt a step's message carries.
-HEADER = "durable"
-
-#: How much later than its due time the sweep looks at a wait whose alarm clock is set, in microseconds.
-_GRACE = 1_000_000
+#: How much later than its due time the sweep looks at something whose message a worker holds until then, microseconds.
+GRACE = 1_000_000
 
 
 class Dispatcher:
-    """Sends for one engine.  *eta_horizon* is in microseconds, *now* says the database's time."""
+    """Sends for one engine."""
 
-    def __init__(self, celery: Celery, eta_horizon: int, now: Callable[[], int]) -> None:
+    def __init__(self, celery: Celery, broker: Broker, eta_horizon: int, patience: int, now: Callable[[], int]) -> None:
+        """
+        Args:
+            broker: Takes the messages.
+            eta_horizon, patience: In microseconds; what *patience* means is the setting ``resend_after``.
+            now: Says the database's time.
+        """
+        # The sweep looks at what it sent before its time once it is due and its patience is over.
+        self.allowance = Allowance(eta_horizon + 2 * patience + GRACE)
+        self.broker = broker
         self._celery = celery
+        # What the application's router has said, by task and queue: it is asked for every message.
+        self._queues: dict[tuple[str, str | None], str | None] = {}
         self._horizon = eta_horizon
+        self._patience = patience
         self._now = now
-        self._publisher = Publisher(celery)
 
     def close(self) -> None:
         """Close connections that are not in use."""
-        self._publisher.close()
+        self.broker.close()
 
     def drive(self, run_id: str, queue: str | None, priority: int | None, *, not_before: int = 0) -> bool:
-        """Send a turn; later than *eta_horizon* from now is left to the sweep."""
+        """Send a turn; *not_before* a moment which ``plan_at`` or the sweep has found room for."""
         delay = max(0, not_before - self._now())
-        if delay and not self._holds(delay):
-            return False
-        return self._publisher.send(self._turn(DRIVE, run_id, queue, priority), countdown=_seconds(delay))
+        return self._publish("publish.drive", self._turn(DRIVE, run_id, queue, priority), delay)
 
     def step(self, row: StepRow) -> bool:
-        """Send one attempt; the link drives the run once its outcome is recorded."""
-        delay = max(0, row.not_before - self._now())
-        if delay and not self._holds(delay):
+        """Send one attempt, unless it is left; the link drives the run once its outcome is recorded."""
+        if row.is_left:
             return False
-        address = {"run": row.run_id, "op": row.op_id, "attempt": row.attempt}
-        step = self._celery.signature(row.name, immutable=True).set(
-            headers={HEADER: address},
-            task_id=f"{row.run_id}:{row.op_id}:{row.attempt}"[:255],
-            **_options(_queue(row.name), None),
+        delay = max(0, row.not_before - self._now())
+        drive = self._turn(DRIVE, row.run_id, row.queue, row.priority)
+        message = (
+            _Bare(self._celery, row, drive, self._header_of(row))
+            if self._is_adopted(row)
+            else chain(self._attempt(row), drive)
         )
-        return self._publisher.send(
-            chain(step, self._turn(DRIVE, row.run_id, row.queue, row.priority)), countdown=_seconds(delay)
+        return self._publish("publish.step", message, delay)
+
+    def _is_adopted(self, row: StepRow) -> bool:
+        return isinstance(registry.steps.get(row.name), registry.AdoptedStep) and row.name in self._celery.tasks
+
+    def _attempt(self, row: StepRow) -> Any:
+        step = self._celery.signature(row.name, immutable=True)
+        return step.set(
+            headers=self._header_of(row),
+            task_id=f"{row.run_id}:{row.op_id}:{row.attempt}"[:255],
+            retries=row.attempt - 1,
+            **_options(_own(row.name, "queue"), _own(row.name, "priority")),
         )
 
     def wait(self, row: WaitRow, *, overdue: bool = False) -> bool:
-        """Set a wait's alarm clock; one that is *overdue* rings at once, whatever the worker's clock says."""
-        delay = 0 if overdue else max(0, row.due_at - self._now())
-        if delay and not self._holds(delay):
-            return False
-        wake = self._celery.signature(WAKE, args=(row.run_id, row.op_id), immutable=True)
-        wake.set(**_options(row.queue, row.priority))
-        return self._publisher.send(
-            chain(wake, self._turn(DRIVE, row.run_id, row.queue, row.priority)), countdown=_seconds(delay)
-        )
+        """
+        Set a wait's alarm clock, unless it is left.
 
-    def first_send_at(self, due_at: int, now: int) -> int:
-        """When the sweep first looks at something due then, which is sent right after the commit if it can be."""
+        One that is *overdue* rings at once, whatever the worker's clock says.
+        """
+        if row.is_left:
+            return False
+        delay = 0 if overdue else max(0, row.due_at - self._now())
+        wake = self._celery.signature(WAKE, args=(row.run_id, row.op_id), immutable=True)
+        wake.set(headers=self._sent(WAKE, row.queue), **_options(row.queue, row.priority))
+        turn = self._turn(DRIVE, row.run_id, row.queue, row.priority)
+        return self._publish("publish.wait", chain(wake, turn), delay)
+
+    def _publish(self, point: str, message: Any, delay: int) -> bool:
+        """Send a message; a failpoint may lose it, which nobody notices, or repeat it."""
+        for _ in range(failpoints.copies(point)):
+            if not self.broker.send(message, countdown=_seconds(delay)):
+                return False
+        failpoints.hit("publish.sent")
+        return True
+
+    def plan(self, now: int) -> Sending:
+        """What the row of something says whose message goes out right after the commit."""
+        return Sending(now + self._patience, now)
+
+    def plan_at(self, tx: Connection, now: int, due_at: int) -> Sending:
+        """The same of something due then: its message waits in a worker where there is room, or is left."""
         if due_at <= now:
-            return now + _GRACE
-        if not self.holds_etas:
-            return due_at
-        return due_at + _GRACE if due_at - now <= self._horizon else due_at - self._horizon
+            return self.plan(now)
+        if not self.may_hold(due_at - now):
+            return Sending(due_at - self._horizon if self.holds_etas else due_at, None)
+        return Sending(due_at + GRACE, due_at) if self.allowance.take(tx, now) else Sending(due_at, None)
+
+    def queue_of_step(self, name: str) -> str | None:
+        """
+        The queue that messages of this step go to: its own, else what the application's router says.
+
+        None where a router names an exchange and no queue.  Raises QueueNotFound, Celery's own, for a
+        queue that the application does not have.
+        """
+        task = self._celery.tasks.get(name)
+        return self._routed(name, _own(name, "queue") or getattr(task, "queue", None))
+
+    def known_queue_of_step(self, name: str) -> str | None:
+        """The same, and None for a queue that the application does not have."""
+        try:
+            return self.queue_of_step(name)
+        except QueueNotFound:
+            return None
+
+    def queue_of_turn(self, queue: str | None) -> str | None:
+        """The queue that a turn goes to, of a run with this *queue*; as ``queue_of_step``."""
+        return self._routed(DRIVE, queue)
+
+    def known_queue_of_turn(self, queue: str | None) -> str | None:
+        """The same, and None for a queue that the application does not have."""
+        return self._known(DRIVE, queue)
+
+    def line_of_turn(self, queue: str | None, priority: int | None) -> Line:
+        """In which line the turns of a run with this *queue* and *priority* stand."""
+        return self._known(DRIVE, queue), self._priority(DRIVE, queue, priority)
+
+    def line_of_wait(self, queue: str | None, priority: int | None) -> Line:
+        """The same of its alarm clocks."""
+        return self._known(WAKE, queue), self._priority(WAKE, queue, priority)
+
+    def line_of_step(self, queue: str | None, name: str) -> Line:
+        """In which line a step's messages stand that went to this queue."""
+        return queue, self._priority(name, queue, _own(name, "priority"))
+
+    def _routed(self, task: str, queue: str | None) -> str | None:
+        key = (task, queue)
+        if key not in self._queues:
+            found = self._celery.amqp.router.route(_options(queue, None), task).get("queue")
+            self._queues[key] = None if found is None else str(found.name)
+        return self._queues[key]
+
+    def _known(self, task: str, queue: str | None) -> str | None:
+        try:
+            return self._routed(task, queue)
+        except QueueNotFound:
+            return None
+
+    def _priority(self, name: str, queue: str | None, given: int | None) -> int:
+        """What Celery makes of it: the message's own, else the task's, else what the application's router says."""
+        found = given if given is not None else getattr(self._celery.tasks.get(name), "priority", None)
+        if found is None:
+            with suppress(QueueNotFound):
+                found = self._celery.amqp.router.route(_options(queue, None), name).get("priority")
+        return int(found or 0)
 
     @cached_property
     def holds_etas(self) -> bool:
@@ -93,11 +189,46 @@ class Dispatcher:
         """
         return not str(self._celery.connection_for_write().transport.driver_type).startswith("amqp")
 
-    def _holds(self, delay: int) -> bool:
-        return delay <= self._horizon and self.holds_etas
+    def may_hold(self, delay: int) -> bool:
+        """Whether a message that is due so much later may wait in a worker, if there is room."""
+        return self.holds_etas and delay <= self._horizon
 
     def _turn(self, name: str, run_id: str, queue: str | None, priority: int | None) -> Any:
-        return self._celery.signature(name, args=(run_id,), immutable=True).set(**_options(queue, priority))
+        turn = self._celery.signature(name, args=(run_id,), immutable=True)
+        return turn.set(headers=self._sent(name, queue), **_options(queue, priority))
+
+    def _header_of(self, row: StepRow) -> dict[str, Any]:
+        sent = {SENT: self._now(), QUEUE: self.known_queue_of_step(row.name)}
+        return {HEADER: {"run": row.run_id, "op": row.op_id, "attempt": row.attempt, **sent}}
+
+    def _sent(self, task: str, queue: str | None) -> dict[str, Any]:
+        return {HEADER: {SENT: self._now(), QUEUE: self._known(task, queue)}}
+
+
+@dataclass(frozen=True)
+class _Bare:
+    """
+    ``chain(step, drive)`` for an adopted task, which ``Task.apply_async`` would not send without arguments.
+
+    Its id is the same in every attempt, as Celery's own retries have it.
+    """
+
+    celery: Celery
+    row: StepRow
+    drive: Any
+    headers: dict[str, Any]
+
+    def apply_async(self, **options: Any) -> None:
+        task = self.celery.tasks[self.row.name]
+        known = {
+            "task_id": f"{self.row.run_id}:{self.row.op_id}"[:255],
+            "headers": self.headers,
+            "retries": self.row.attempt - 1,
+        }
+        if self.celery.conf.task_always_eager:
+            task.apply(throw=False, **known)  # which knows no chains: the attempt drives the run itself
+        else:
+            self.celery.send_task(task.name, chain=[self.drive], ignore_result=task.ignore_result, **known, **options)
 
 
 def _options(queue: str | None, priority: int | None) -> dict[str, Any]:
@@ -109,10 +240,10 @@ def _options(queue: str | None, priority: int | None) -> dict[str, Any]:
     return options
 
 
-def _queue(step: str) -> str | None:
-    """The queue that ``@step(queue=…)`` names, where this process knows the step."""
+def _own(step: str, option: str) -> Any:
+    """What ``@step(queue=…, priority=…)`` says, where this process knows the step."""
     known = registry.steps.get(step)
-    return None if known is None else known.options.get("queue")
+    return None if known is None else known.options.get(option)
 
 
 def _seconds(delay: int) -> float | None:

@@ -9,12 +9,21 @@ new costs one query.
 from __future__ import annotations
 
 import logging
+from functools import partial
 
-from . import registry
-from .commit import Aftermath, Overtaken, commit, current_code_version
+from sqlalchemy.exc import SQLAlchemyError
+
+from . import doubts, events, failpoints, registry
+from .commit import Aftermath, Overtaken, advanced, commit, current_code_version
+from .continuation import Journey
 from .engine import Engine
-from .store import runs
-from .turn import View, decide, read
+from .replays import Kept, Loan
+from .store import runs, steps
+from .store.claims import Claim
+from .store.log import News
+from .store.steps import StepRow
+from .tries import Left, decide_counted
+from .turn import Decision, View, decide, read
 
 #: How often a turn that was overtaken thinks again before it leaves the run to the next drive.
 TRIES = 20
@@ -22,57 +31,154 @@ TRIES = 20
 log = logging.getLogger("durable.drive")
 
 
-def drive(engine: Engine, run_id: str) -> None:
+def drive(engine: Engine, run_id: str, *, journey: Journey | None = None, redelivered: bool = False) -> None:
     """
     Bring a run up to date with its inbox.
 
     Returns when there is nothing new, or when this process cannot drive the run: the news stay where
     they are, and the sweep sends the drive again.
+
+    Args:
+        journey: May take the step that the last turn asks for.
+        redelivered: The broker has delivered the message that asks for it before.
     """
     engine.check_schema()
     for _ in range(TRIES):
         try:
-            if not turn(engine, run_id):
+            if not turn(engine, run_id, journey=journey, redelivered=redelivered):
                 return
+            if journey is not None and journey.next is not None:
+                return
+            redelivered = False
         except Overtaken as overtaken:
             log.debug("Run %s: %s.", run_id, overtaken)
+        except Left as left:
+            log.warning("Left for later: %s.", left)
+            return
     log.warning("Run %s was overtaken %d times in a row; the sweep drives it again.", run_id, TRIES)
 
 
-def turn(engine: Engine, run_id: str) -> bool:
+def turn(engine: Engine, run_id: str, *, journey: Journey | None = None, redelivered: bool = False) -> bool:
     """One turn; whether there may be more to do."""
-    with engine.store.read() as tx:
-        view = read(tx, run_id, engine.now())
-    if view is None or _waits_for_other_code(engine, view):
-        return False
-    decision = decide(engine, view, registry.workflows.get(view.run.name))
+    with engine.replays.lent(run_id) as loan:
+        with engine.store.read() as tx:
+            view = read(tx, run_id, engine.now(), loan)
+        if view is None or _waits_for_other_code(engine, view):
+            loan.give_back()
+            return False
+        return _turn(engine, view, loan, journey, redelivered)
+
+
+def _turn(engine: Engine, view: View, loan: Loan, journey: Journey | None, redelivered: bool) -> bool:
+    run = view.run
+    decision = decide_counted(engine, view, registry.workflows.get(run.name), loan, redelivered=redelivered)
     if decision is None:
         log.warning(
             "Run %s: this worker knows no workflow %r; left for one that does.  Is its module among the"
             " Celery app's include or imports?",
-            run_id,
-            view.run.name,
+            run.id,
+            run.name,
         )
         return False
-    after = commit(engine, decision)
+    failpoints.hit("turn.read")
+    after = _commit(engine, decision, journey)
     if decision.fault is not None:
-        log.error("Run %s is blocked.  %s", run_id, decision.fault)
-        return False
+        log.error("Run %s is blocked.  %s", run.id, decision.fault)
+        # A blocked run is cancelled at once, if that is what came.
+        return view.cancel is not None
+    _keep(loan, decision)
+    failpoints.hit("turn.committed")
     send(engine, after)
     return True
+
+
+def conclude(engine: Engine, journey: Journey, held: Claim, ended: events.AttemptEnded) -> bool:
+    """
+    The turn that an attempt's outcome asks for, which records that outcome itself: one transaction instead of two.
+
+    False when nothing was written: the outcome goes into the inbox then, and an ordinary turn follows.
+    """
+    with engine.replays.lent(held.run_id) as loan:
+        kept = loan.kept
+        if kept is None or kept.run.turn != held.run_turn or not _may_conclude(journey, kept, held, ended):
+            loan.give_back()
+            return False
+        decision = decide(engine, View(kept.run, [News(0, ended)]), kept.replay.workflow, loan)
+        if decision is None or decision.fault is not None:
+            return False
+        decision.drained, decision.ends = (), held
+        failpoints.hit("turn.read")
+        try:
+            after = _commit(engine, decision, journey)
+        except (Overtaken, SQLAlchemyError) as error:
+            log.debug("Run %s: an outcome goes through the inbox (%s).", held.run_id, error)
+            return False
+        _keep(loan, decision)
+    journey.has_turned = True
+    failpoints.hit("turn.committed")
+    send(engine, after)
+    return True
+
+
+def _may_conclude(journey: Journey, kept: Kept, held: Claim, ended: events.AttemptEnded) -> bool:
+    """
+    Whether an outcome may wait for the turn that records it.
+
+    Not that of a step's last attempt, or of one that follows another: a turn that kills its process would take the
+    outcome with it, and cost the step what is the workflow's fault.  Nor where other steps run beside this one:
+    their turns would only be in each other's way.
+    """
+    is_end = ended.phase == "ended" and held.semantics != doubts.AT_MOST_ONCE
+    may_repeat = held.attempt == 1 and registry.steps[held.name].policy.may_retry(held.attempt)
+    alone = kept.replay.waits_only_for(held.op_id) and journey.leads_to_turn(kept.run.queue)
+    return is_end and may_repeat and alone
+
+
+def _commit(engine: Engine, decision: Decision, journey: Journey | None) -> Aftermath:
+    """Write a decision; of a journey that goes on, with the claim for what is run next."""
+    here = journey.choose(decision) if journey is not None and decision.fault is None else None
+    if here is None:
+        return commit(engine, decision)
+    decision.continues = here
+    # At once: whether it was committed may not be known, and what is claimed here and not run is given up.
+    engine.running.add(here.claim)
+    try:
+        after = commit(engine, decision)
+    except BaseException:
+        engine.running.discard(here.claim)
+        raise
+    assert journey is not None
+    journey.next = here
+    return after
+
+
+def _keep(loan: Loan, decision: Decision) -> None:
+    """The replay, for the next turn of a run that goes on."""
+    if decision.outcome is None and not decision.run.ended:
+        loan.keep(advanced(decision), decision.events[-1] if decision.events else None)
 
 
 def send(engine: Engine, after: Aftermath) -> None:
     """Dispatch what a turn has committed.  What does not go out now, the sweep finds."""
     for holder, request_id in after.hints:
         engine.hint(holder, request_id)
-    for step in after.steps:
-        engine.dispatch.step(step)
+    _send_steps(engine, after.steps)
     for wait in after.waits:
         if not engine.dispatch.wait(wait) and engine.on_due is not None:
             engine.on_due(wait.due_at)
     for run_id in after.drives:
         send_drive(engine, run_id)
+
+
+def _send_steps(engine: Engine, rows: list[StepRow]) -> None:
+    """Send a turn's steps.  If that takes long their time counts anew, or the last would seem lost before they go."""
+    patience = engine.settings.resend_after
+    counts_from = engine.now()
+    for row in rows:
+        engine.dispatch.step(row)
+        if (now := engine.now()) - counts_from > patience // 2:
+            counts_from = now
+            engine.store.write(partial(steps.still_sending, run_id=row.run_id, now=now, patience=patience))
 
 
 def send_drive(engine: Engine, run_id: str) -> None:

@@ -77,6 +77,16 @@ def to_datetime(micros: int) -> datetime:
     return _EPOCH + timedelta(microseconds=micros)
 
 
+def iso(micros: int | None) -> str | None:
+    """A moment as ISO 8601 text in UTC, for people and other programs; None stays None."""
+    return None if micros is None else to_datetime(micros).isoformat()
+
+
+def to_text(micros: int) -> str:
+    """A duration for people: ``1.5s``."""
+    return f"{micros / 1_000_000:g}s"
+
+
 def from_datetime(value: datetime) -> int:
     """
     The moment of an aware datetime.

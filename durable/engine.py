@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -13,13 +15,19 @@ from typing import Any
 from celery import Celery
 from sqlalchemy import text
 
-from . import embedded, migrations, registry
+from . import embedded, failpoints, migrations, registry
+from .deadlines import Deadlines
 from .dispatch import Dispatcher
-from .errors import SchemaOutOfDate
+from .errors import DurableError, SchemaOutOfDate, TurnTooLong
 from .notify import Notifier, make_notifier
+from .progress import Progress
+from .publish import Broker, Publisher
+from .replay import Replay
+from .replays import Replays, unclosable
 from .schema import REVISION
 from .settings import Settings, check_names, resolve
 from .store import Store
+from .watchdog import Watchdog
 
 log = logging.getLogger("durable")
 
@@ -55,6 +63,7 @@ class Engine:
 
     def __init__(self, celery_app: Celery, **settings: object) -> None:
         check_names(settings)
+        failpoints.arm_from_environment()
         self.celery = celery_app
         self._given = settings
         # Malformed keywords and variables are told here; the app's own configuration is read when it is needed.
@@ -64,8 +73,18 @@ class Engine:
         self._notifiers: dict[int, Notifier] = {}
         self._schema_checked = False
         self._closing: list[Callable[[], object]] = []
+        #: How far this process has come in the queues that it takes messages from.
+        self.progress = Progress()
         #: Claims of the attempts that run in this process.
         self.running: set[str] = set()
+        #: How to interrupt those among them that can be interrupted, by claim.
+        self.interrupts: dict[str, Callable[[], object]] = {}
+        #: Runs whose code this process cannot stop, or cannot put away: why they are to be blocked.
+        self.stuck: dict[str, DurableError] = {}
+        #: Whether the worker was told to send task events (``-E``).
+        self.sends_task_events = False
+        #: Whether this process may be killed with a turn that nothing stops: it does nothing else meanwhile.
+        self.expendable = False
         #: Called with the due time of what is to be published then, where messages may not wait in a worker.
         self.on_due: Callable[[int], None] | None = None
 
@@ -76,22 +95,56 @@ class Engine:
 
     @cached_property
     def store(self) -> Store:
-        return Store(self.settings.database_url, self.settings.pool_size)
+        return self.make_store()
 
     @cached_property
     def dispatch(self) -> Dispatcher:
-        return Dispatcher(self.celery, self.settings.eta_horizon, self.store.now)
+        settings = self.settings
+        return Dispatcher(self.celery, self.make_broker(), settings.eta_horizon, settings.resend_after, self.store.now)
+
+    @cached_property
+    def watchdog(self) -> Watchdog:
+        settings = self.settings
+        made = Watchdog(settings.turn_cpu_limit / 1_000_000, settings.turn_timeout / 1_000_000, self._give_up)
+        self.on_close(made.close)
+        return made
+
+    @cached_property
+    def replays(self) -> Replays:
+        made = Replays(self.settings.replay_cache, self._put_away)
+        self.on_close(made.close)
+        return made
+
+    @cached_property
+    def deadlines(self) -> Deadlines:
+        made = Deadlines()
+        self.on_close(made.close)
+        return made
 
     @property
     def notifier(self) -> Notifier:
         """This process's notifier."""
         pid = os.getpid()
         if pid not in self._notifiers:
-            options = dict(self.celery.conf.broker_transport_options or {})
-            if self.celery.conf.broker_use_ssl:
-                options["ssl"] = self.celery.conf.broker_use_ssl
-            self._notifiers = {pid: make_notifier(self.broker_url(), options)}
+            self._notifiers = {pid: self.make_notifier()}
         return self._notifiers[pid]
+
+    # What an engine of tests has another one of.
+
+    def make_store(self) -> Store:
+        """The database; asked for once."""
+        return Store(self.settings.database_url, self.settings.pool_size)
+
+    def make_broker(self) -> Broker:
+        """Where messages go; asked for once."""
+        return Publisher(self.celery)
+
+    def make_notifier(self) -> Notifier:
+        """Where hints go; asked for once per process."""
+        options = dict(self.celery.conf.broker_transport_options or {})
+        if self.celery.conf.broker_use_ssl:
+            options["ssl"] = self.celery.conf.broker_use_ssl
+        return make_notifier(self.broker_url(), options)
 
     @property
     def process_id(self) -> str:
@@ -113,6 +166,14 @@ class Engine:
         """The database's time, in microseconds since 1970 UTC."""
         return self.store.now()
 
+    def clock_ahead(self) -> int:
+        """
+        How far this process's own clock is ahead of the database's, in microseconds; negative: behind.
+
+        Celery goes by the worker's clock when it holds a message until its ETA.
+        """
+        return time.time_ns() // 1000 - self.now()
+
     def is_nearly(self, due_at: int | None) -> bool:
         """
         Whether a moment is so near that it pays to wait for it here, which this does.
@@ -123,6 +184,27 @@ class Engine:
             return False
         time.sleep(max(0, due_at - self.now()) / 1_000_000 + 0.002)
         return True
+
+    def _put_away(self, replay: Replay) -> None:
+        """Park a replay that was kept; a run whose body cannot be put away is blocked later."""
+        fault: DurableError | None
+        try:
+            self.watchdog.watch(replay.info.run_id).run(replay.park)
+            fault = unclosable(replay)
+        except TurnTooLong as error:
+            fault = error
+        if fault is not None:
+            self.stuck[replay.info.run_id] = fault
+
+    def _give_up(self, reason: TurnTooLong) -> None:
+        """A turn that nothing stops costs a prefork child, or else its thread for good."""
+        if not self.expendable:
+            self.stuck[reason.run_id] = reason
+            log.error("%s  Nothing stops it: its thread is lost until this process ends.", reason)
+            return
+        # First the timer: the turn may hold the lock of a log.
+        threading.Timer(1, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        log.error("%s  Nothing stops it: this process is killed.", reason)
 
     def is_embedded(self) -> bool:
         """Whether the store is the embedded default, which migrates itself."""
@@ -182,10 +264,11 @@ class Engine:
 
     def _fill_transport_options(self, sender: Celery, **_: object) -> None:
         given = dict(sender.conf.broker_transport_options or {})
-        sender.conf.broker_transport_options = {**_transport_defaults(self.broker_url()), **given}
+        sender.conf.broker_transport_options = {**transport_defaults(self.broker_url()), **given}
 
 
-def _transport_defaults(url: str) -> dict[str, Any]:
+def transport_defaults(url: str) -> dict[str, Any]:
+    """The transport options that we fill in for a broker of this URL where the application leaves them unset."""
     scheme = url.partition("://")[0].partition("+")[0]
     if scheme in ("redis", "rediss", "valkey", "valkeys", "sentinel"):
         return dict(REDIS_OPTIONS)

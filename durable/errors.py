@@ -9,8 +9,11 @@ Every exception of durable.
     ├── SerializationError        a value cannot cross between processes
     ├── NonDeterministicCall      a workflow body calls what only a step may call
     ├── NonDeterminismError       a replay asks for something its log does not record
+    ├── TurnTooLong               a turn burned more CPU time, or took more time, than it may
+    ├── TurnLost                  a turn ended its process, or hung, three times in a row
     ├── RunNotFound               no run has this id
     ├── RunFailed                 the run whose result is wanted has failed
+    ├── LogTooLong                a run has more events than the setting max_events allows
     ├── RunCancelled              the run whose result is wanted was cancelled
     ├── RunConflict               the key of an existing run, with other arguments
     ├── HookNotFound              nobody holds this token open
@@ -18,6 +21,9 @@ Every exception of durable.
     ├── HookConflict              the token belongs to another run
     ├── HookPayloadError          a payload does not fit the hook's type
     ├── StepFailed                a step failed with an error that cannot be rebuilt here
+    │   └── StepTimeout           an attempt took longer than its step's timeout
+    ├── AttemptLost               heartbeat of an attempt that was given up
+    ├── NotInDoubt                what is to be resolved is not in doubt
     └── BadRequestBody            a request's body is not what it was read as (a ValueError)
     FatalError                    for authors: fail the step, never retry
     RetryableError                for authors: retry the step, not before a moment
@@ -87,15 +93,18 @@ class NonDeterministicCall(DurableError):
     Attributes:
         call: What was called, e.g. ``time.sleep``.
         fix: What to do instead.
+        where: The author's line, ``file:line``, where it is known.
     """
 
-    def __init__(self, call: str, fix: str = "move it into a step") -> None:
-        super().__init__(call, fix)
+    def __init__(self, call: str, fix: str = "move it into a step", where: str | None = None) -> None:
+        super().__init__(call, fix, where)
         self.call = call
         self.fix = fix
+        self.where = where
 
     def __str__(self) -> str:
-        return f"{self.call} was called in a workflow body, where a replay could not repeat its outcome: {self.fix}."
+        place = f" ({self.where})" if self.where else ""
+        return f"{self.call} was called in a workflow body{place}, where no replay could repeat it: {self.fix}."
 
 
 class NonDeterminismError(DurableError):
@@ -125,6 +134,57 @@ class NonDeterminismError(DurableError):
             + f":\n  recorded  {self.recorded}\n  asked     {self.asked}\n"
             "The workflow's code has changed since the run began, or it reads a clock, a random number or the"
             " environment.  Read those in a step, or deploy code that matches and `durable runs retry` the run."
+        )
+
+
+class TurnTooLong(DurableError):
+    """
+    Why a run is blocked: one turn burned more CPU time than ``turn_cpu_limit`` allows, or hung for ``turn_timeout``.
+
+    Attributes:
+        run_id: The run whose turn was stopped.
+        limit: Seconds of CPU time; of time, if it *hung*.
+        where: The author's line that was running, ``file:line``, where it is known.
+        hung: Whether the turn waited for something, and did not burn CPU time.
+    """
+
+    def __init__(self, run_id: str, limit: float, where: str | None = None, hung: bool = False) -> None:
+        super().__init__(run_id, limit, where, hung)
+        self.run_id = run_id
+        self.limit = limit
+        self.where = where
+        self.hung = hung
+
+    def __str__(self) -> str:
+        what, setting = ("of waiting", "turn_timeout") if self.hung else ("of CPU time", "turn_cpu_limit")
+        return (
+            f"Run {self.run_id!r}: a turn of its workflow was stopped after {self.limit:g} s {what}"
+            + (f", at {self.where}" if self.where else "")
+            + ".  A workflow's body runs again at each turn and should only decide what comes next: move the work"
+            f" into a step, or raise the setting {setting}; then deploy, or `durable runs retry` the run."
+        )
+
+
+class TurnLost(DurableError):
+    """
+    Why a run is blocked: its turn ended the process that it ran in, or hung, three times in a row.
+
+    Attributes:
+        run_id: The run.
+        tries: What is known of each try: how it ended, in which process, and since when it ran.
+    """
+
+    def __init__(self, run_id: str, tries: Sequence[str]) -> None:
+        super().__init__(run_id, tries)
+        self.run_id = run_id
+        self.tries = tries
+
+    def __str__(self) -> str:
+        return (
+            f"Run {self.run_id!r}: a turn of its workflow ended its process, or hung, {len(self.tries)} times in a row"
+            f" ({'; '.join(self.tries)}).  The workflow's body exits, crashes in C, uses up the memory or waits for a"
+            " lock: the workers' logs of these times may say more.  Move what does it into a step and deploy; if the"
+            " workers were killed for another reason, `durable runs retry` the run."
         )
 
 
@@ -164,8 +224,39 @@ class RunFailed(DurableError):
         return f"Run {self.run_id!r} failed: {self.error_type}: {self.message}"
 
 
+class LogTooLong(DurableError):
+    """
+    What a run fails with whose log would grow beyond the setting ``max_events``.
+
+    Attributes:
+        run_id: The run.
+        wanted: How many events its log would have had.
+        limit: How many it may have.
+        where: The author's line that asked for the last one, ``file:line``, where it is known.
+    """
+
+    def __init__(self, run_id: str, wanted: int, limit: int, where: str | None = None) -> None:
+        super().__init__(run_id, wanted, limit, where)
+        self.run_id = run_id
+        self.wanted = wanted
+        self.limit = limit
+        self.where = where
+
+    def __str__(self) -> str:
+        last = f" (the last is asked for at {self.where})" if self.where else ""
+        return (
+            f"The log of run {self.run_id!r} would have {self.wanted} events{last}, and the setting max_events allows"
+            f" {self.limit}.  A workflow that goes round for ever should start its next run from a step and return;"
+            " one that fans out widely should do so through child runs; a loop that never awaits asks without end."
+        )
+
+
 class RunCancelled(DurableError):
-    """Raised by ``Run.result()`` when the run was cancelled.  Attributes: ``run_id``, ``reason``."""
+    """
+    Raised by ``Run.result()`` when the run was cancelled.
+
+    ``__cause__`` is what its cleanup raised, if it did.  Attributes: ``run_id``, ``reason``.
+    """
 
     def __init__(self, run_id: str, reason: str | None = None) -> None:
         super().__init__(run_id, reason)
@@ -269,6 +360,59 @@ class StepFailed(DurableError):
         return f"{self.error_type}: {self.message}"
 
 
+class StepTimeout(StepFailed):
+    """
+    What an attempt fails with that takes longer than its step's ``timeout``.
+
+    It is retried like any failure, and raised where the step is awaited when it was the last.  Attributes: those
+    of StepFailed; ``error_type`` is "StepTimeout".
+    """
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class AttemptLost(DurableError):
+    """
+    Raised by ``heartbeat`` in an attempt that was given up: nothing that it does is recorded, so end it.
+
+    Attributes: ``step``, its name, and ``attempt``, its number.
+    """
+
+    def __init__(self, step: str, attempt: int) -> None:
+        super().__init__(step, attempt)
+        self.step = step
+        self.attempt = attempt
+
+    def __str__(self) -> str:
+        return (
+            f"Attempt {self.attempt} of {self.step} was given up: its time was over, or its process was taken for dead."
+            "  Nothing that it does is recorded; another attempt may run already."
+        )
+
+
+class NotInDoubt(DurableError):
+    """
+    Raised by ``Run.resolve`` when it is not clear which step is meant, or none is in doubt.
+
+    Attributes: ``run_id``, and ``doubts``, the ids of the steps of this run that are in doubt.
+    """
+
+    def __init__(self, run_id: str, doubts: Sequence[str], step: str | None = None) -> None:
+        super().__init__(run_id, doubts, step)
+        self.run_id = run_id
+        self.doubts = doubts
+        self.step = step
+
+    def __str__(self) -> str:
+        if not self.doubts:
+            return f"No step of run {self.run_id!r} is in doubt: there is nothing to resolve."
+        listed = ", ".join(self.doubts)
+        if self.step is not None:
+            return f"Step {self.step!r} of run {self.run_id!r} is not in doubt.  In doubt: {listed}."
+        return f"Several steps of run {self.run_id!r} are in doubt ({listed}): name one with --step, or step=…."
+
+
 class BadRequestBody(DurableError, ValueError):
     """Raised by ``Request.json()`` and others when the body is not what it is read as."""
 
@@ -292,4 +436,4 @@ class RetryableError(Exception):
         self.retry_after = retry_after
 
     def __str__(self) -> str:
-        return self.message
+        return str(self.message)  # authors pass anything

@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from . import codec, context, duration, events
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from . import codec, context, duration, events, failpoints
 from .current import refuse_in_workflow
 from .drive import send_drive
 from .engine import Engine
@@ -24,6 +27,8 @@ from .errors import HookClosed, HookNotFound, HookPayloadError
 from .http import Request, Response
 from .store import hooks, log, requests, runs
 from .store.hooks import Hook as HookRow
+from .verify import keys, presets
+from .webhooks import recorded_url
 
 _LOOK_AGAIN_SECS = 0.05
 
@@ -49,6 +54,8 @@ class WebhookConfig:
     timeout: int | None = None
     on_timeout: Response | None = None
     max_body: int | None = None
+    verification: presets.Verification | None = None
+    dedupe: dict[str, Any] | None = None
 
     @classmethod
     def from_json(cls, text: str) -> WebhookConfig:
@@ -60,6 +67,8 @@ class WebhookConfig:
             timeout=known.get("timeout"),
             on_timeout=_response(known.get("on_timeout")),
             max_body=known.get("max_body"),
+            verification=presets.Verification.from_json(known["verify"]) if known.get("verify") else None,
+            dedupe=known.get("dedupe"),
         )
 
 
@@ -70,8 +79,26 @@ class WebhookRow:
     run_id: str
     op_id: str
     token: str
+    #: As the workflow was given it.
+    url: str | None
     open: bool
     config: WebhookConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accepted:
+    """A request that is recorded: this one, or the one that it repeats."""
+
+    request_id: str
+    is_duplicate: bool
+
+
+class KeyReused(Exception):
+    """Raised when a request has the dedupe key of another, and not its body; nothing is recorded."""
+
+
+class TooManyPending(Exception):
+    """Raised when a webhook has as many requests waiting as it may; nothing is recorded."""
 
 
 def _response(known: dict[str, Any] | None) -> Response | None:
@@ -98,25 +125,25 @@ def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None) -
     engine.check_schema()
     deadline = time.monotonic() + (duration.to_micros(wait) / 1_000_000 if wait is not None else 0)
     while True:
-        hook = _deliver(engine, token, payload)
+        hook = engine.store.write(lambda tx: _deliver(engine, tx, token, payload))
         if hook is not None:
             break
         if time.monotonic() >= deadline:
             raise HookNotFound(token)
         time.sleep(_LOOK_AGAIN_SECS)
+    failpoints.hit("hook.recorded")
     send_drive(engine, hook.run_id)
     return hook.run_id
 
 
-def _deliver(engine: Engine, token: str, payload: object) -> HookRow | None:
-    with engine.store.begin() as tx:
-        hook = hooks.lock_open(tx, token)
-        if hook is not None:
-            now = engine.store.now()
-            text = _fitting(hook, payload)
-            news = events.HookReceived(at=now, op_id=hook.op_id, payload=text)
-            log.post(tx, hook.run_id, news, send_at=now + engine.settings.resend_after)
-        return hook
+def _deliver(engine: Engine, tx: Connection, token: str, payload: object) -> HookRow | None:
+    hook = hooks.lock_open(tx, token)
+    if hook is not None:
+        now = engine.store.now()
+        text = _fitting(hook, payload)
+        news = events.HookReceived(at=now, op_id=hook.op_id, payload=text)
+        log.post(tx, hook.run_id, news, engine.dispatch.plan(now))
+    return hook
 
 
 def _fitting(hook: HookRow, payload: object) -> str:
@@ -133,12 +160,13 @@ def get_hook(engine: Engine, token: str) -> HookInfo:
     engine.check_schema()
     with engine.store.read() as tx:
         hook = hooks.find(tx, token)
-    if hook is None or not hook.open:
-        raise HookNotFound(token)
+        if hook is None or not hook.open:
+            raise HookNotFound(token)
+        known = requests.load(tx, codec.request_ids(hook.metadata or ""))
     return HookInfo(
         token=hook.token,
         run_id=hook.run_id,
-        metadata=None if hook.metadata is None else codec.decode(hook.metadata),
+        metadata=None if hook.metadata is None else codec.decode(hook.metadata, known),
         created_at=duration.to_datetime(hook.created_at),
         is_webhook=hook.config is not None,
     )
@@ -154,14 +182,17 @@ def find_webhook(engine: Engine, token: str) -> WebhookRow | None:
         run_id=hook.run_id,
         op_id=hook.op_id,
         token=hook.token,
+        url=recorded_url(hook.config, hook.token),
         open=hook.open,
         config=WebhookConfig.from_json(hook.config),
     )
 
 
-def accept_request(engine: Engine, webhook: WebhookRow, request: Request, *, holder: str | None) -> None:
+def accept_request(engine: Engine, webhook: WebhookRow, request: Request, *, holder: str | None) -> Accepted:
     """
     Commit a request and its place in the run's inbox, then drive the run.
+
+    One whose dedupe key was here before is not recorded again, also when the webhook has closed since.
 
     Args:
         webhook: Where it came in.
@@ -169,21 +200,71 @@ def accept_request(engine: Engine, webhook: WebhookRow, request: Request, *, hol
         holder: The process that holds the connection, to be told of the answer.
 
     Raises:
-        HookClosed: The webhook closed since it was looked up; nothing is recorded.
+        HookClosed: The webhook is closed; nothing is recorded.
+        KeyReused, TooManyPending: Nothing is recorded.
+        ConfigurationError: This process does not know how the webhook tells duplicates.
     """
     assert request.id is not None, "a request is recorded under its id"
-    with engine.store.begin() as tx:
-        hook = hooks.lock_open(tx, webhook.token)
-        if hook is None:
-            raise HookClosed(webhook.token)
-        now = engine.store.now()
-        answer = _static_answer(webhook.config)
-        requests.create(tx, hook.run_id, hook.op_id, request, holder=holder, answer=answer, now=now)
-        news = events.HookReceived(at=now, op_id=hook.op_id, request_id=request.id)
-        log.post(tx, hook.run_id, news, send_at=now + engine.settings.resend_after)
-        run = runs.find(tx, hook.run_id)
-    if run is not None:
-        engine.dispatch.drive(run.id, run.queue, run.priority)
+    key = keys.key_of(webhook.config.dedupe, request)
+
+    def act(tx: Connection) -> str | runs.Run | None:
+        return _earlier(tx, webhook, request, key) or _accept(engine, tx, webhook, request, holder, key)
+
+    try:
+        done = engine.store.write(act)
+    except IntegrityError:
+        if key is None:
+            raise
+        # A copy was committed between our look and our insert: now it can be seen.
+        done = engine.store.write(act)
+    failpoints.hit("request.recorded")
+    if isinstance(done, str):
+        return Accepted(request_id=done, is_duplicate=True)
+    if done is not None:
+        engine.dispatch.drive(done.id, done.queue, done.priority)
+    return Accepted(request_id=request.id, is_duplicate=False)
+
+
+def _earlier(tx: Connection, webhook: WebhookRow, request: Request, key: str | None) -> str | None:
+    """The id of the request that this one repeats."""
+    found = None if key is None else requests.find_by_key(tx, webhook.run_id, webhook.op_id, key)
+    if found is None:
+        return None
+    request_id, body = found
+    if body != request.data and not _is_same(webhook.config.dedupe or {}, body, request.data):
+        raise KeyReused(request_id)
+    return request_id
+
+
+def _is_same(rule: dict[str, Any], body: bytes, other: bytes) -> bool:
+    """Whether the sender would call two bodies the same."""
+    sender = rule.get("sender")
+    if sender is None:
+        return False
+    same = presets.find(sender).same
+    return bool(same(body) == same(other))
+
+
+def _accept(
+    engine: Engine, tx: Connection, webhook: WebhookRow, request: Request, holder: str | None, key: str | None
+) -> runs.Run | None:
+    hook = hooks.lock(tx, webhook.run_id, webhook.op_id)
+    if hook is None:
+        raise HookClosed(webhook.token)
+    answer = _static_answer(webhook.config)
+    _require_room(engine, tx, hook, held=answer is None)
+    now = engine.store.now()
+    requests.create(tx, hook.run_id, hook.op_id, request, holder=holder, dedupe_key=key, answer=answer, now=now)
+    news = events.HookReceived(at=now, op_id=hook.op_id, request_id=request.id)
+    log.post(tx, hook.run_id, news, engine.dispatch.plan(now))
+    return runs.find(tx, hook.run_id)
+
+
+def _require_room(engine: Engine, tx: Connection, hook: HookRow, *, held: bool) -> None:
+    """Only about: those that come in at the same moment don't see each other."""
+    limit = engine.settings.max_pending
+    if limit and requests.count_pending(tx, hook.run_id, hook.op_id, held=held, limit=limit) >= limit:
+        raise TooManyPending(limit)
 
 
 def _static_answer(config: WebhookConfig) -> Response | None:
@@ -213,5 +294,6 @@ def respond(engine: Engine, request_id: str, response: Response) -> bool:
         holder = requests.answer(tx, request_id, response, engine.store.now())
     if holder is None:
         return False
+    failpoints.hit("response.recorded")
     engine.hint(holder, request_id)
     return True

@@ -7,23 +7,25 @@ not a Celery task, so that a full pool cannot starve it.
 
 from __future__ import annotations
 
-import heapq
 import json
 import logging
 import os
 import threading
+from bisect import bisect_right, insort
+from random import Random
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from . import registry
+from . import cancelling, overtime, registry, sentinel, tries
 from .engine import Engine
 from .processes import identify
-from .store import workers
+from .prune import START, prune_batch
+from .store import contended, reason, unreachable, workers
 from .store.workers import Worker
-from .sweep import bury, release_forgotten, sweep
+from .sweep import bury, publish_due, release_forgotten, sweep
 
 LEASE = "sweep"
-#: Due times that are kept for ``on_due``; beyond it the regular sweep finds them.
+#: Due times that are kept for ``on_due``, the nearest; the regular sweep finds the others.
 _MOST_ALARMS = 10_000
 
 log = logging.getLogger("durable.housekeeping")
@@ -38,12 +40,16 @@ class Housekeeping:
         self._changed = threading.Condition()
         self._alarms: list[int] = []
         self._beating_since: int | None = None
+        self._has_more = False
+        self._pruned_to = START
+        # One of its own: a thread must not change what others draw from `random` with a seed.
+        self._draw = Random()
         self._thread = threading.Thread(target=self._run, name="durable-housekeeping", daemon=True)
 
     def start(self) -> None:
         """Beat once, so that a claim finds the process registered; then go on in a thread."""
         self._engine.on_due = self.on_due
-        self._tick()
+        self.tick()
         self._thread.start()
 
     def stop(self) -> None:
@@ -58,34 +64,40 @@ class Housekeeping:
     def on_due(self, due_at: int) -> None:
         """Look again at *due_at*: something is published then which must not wait in a worker."""
         with self._changed:
-            if len(self._alarms) < _MOST_ALARMS:
-                heapq.heappush(self._alarms, due_at)
-                self._changed.notify()
+            insort(self._alarms, due_at)
+            del self._alarms[_MOST_ALARMS:]
+            self._changed.notify()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._pause()
             if not self._stopping.is_set():
-                self._tick()
+                self.tick()
 
     def _pause(self) -> None:
         engine = self._engine
-        longest = min(engine.settings.sweep_interval, engine.settings.beat_interval)
+        # Those that began at one moment do not go on in step.
+        longest = int(min(engine.settings.sweep_interval, engine.settings.beat_interval) * self._draw.uniform(0.8, 1.0))
+        if self._has_more:
+            longest = 0
         with self._changed:
             if self._alarms:
                 longest = min(longest, max(0, self._alarms[0] - engine.now()))
             if longest:
                 self._changed.wait(longest / 1_000_000)
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """One round: beat, and sweep if this process has the lease.  What goes wrong is logged."""
         try:
             self._beat()
             self._sweep()
-        except SQLAlchemyError as error:
-            self._beating_since = None
-            log.warning("Housekeeping could not reach the database (%s); trying again.", type(error).__name__)
-        except Exception:
-            log.exception("Housekeeping failed; trying again.")
+        except Exception as error:
+            if not unreachable(error):
+                log.exception("Housekeeping failed; trying again.")
+                return
+            if not contended(error):
+                self._beating_since = None
+            log.warning("Housekeeping cannot use the database now (%s); trying again.", reason(error))
 
     def _beat(self) -> None:
         engine = self._engine
@@ -100,11 +112,16 @@ class Housekeeping:
                 started_at=0,
                 beat_at=0,
                 names=json.dumps(sorted({*registry.steps, *registry.workflows})),
+                queues=json.dumps(_queues(engine)),
+                clock_ahead=engine.clock_ahead(),
+                progress=engine.progress.as_json(),
             )
             workers.beat(tx, row, engine.store.sql_now)
         if self._beating_since is None:
             self._beating_since = engine.now()
         release_forgotten(engine)
+        tries.block_stuck(engine)
+        cancelling.interrupt(engine)
 
     def _sweep(self) -> None:
         engine = self._engine
@@ -113,16 +130,32 @@ class Housekeeping:
             leased = workers.take_lease(tx, LEASE, engine.process_id, engine.now(), ttl)
         if leased and self._beating_since is not None:
             bury(engine, beating_since=self._beating_since)
-        if leased or self._alarm_rings():
-            sweep(engine)
+        if leased:
+            overtime.give_up_overdue(engine)
+        # Asked for in any case: an alarm that has rung is put away.
+        rings = self._alarm_rings()
+        self._has_more = False
+        if leased:
+            is_unsending = sentinel.look(engine)
+            self._has_more = sweep(engine) or is_unsending
+            self._prune()
+        elif rings:
+            # The backlog is the leaseholder's: if each swept it whenever an alarm rings, it would be sent many times.
+            publish_due(engine, engine.now() - engine.settings.sweep_interval)
+
+    def _prune(self) -> None:
+        """One batch a round: it is never urgent."""
+        retention = self._engine.settings.retention
+        if retention and not self._has_more:
+            batch = prune_batch(self._engine, self._engine.now() - retention, self._pruned_to)
+            self._pruned_to = batch.next or START
 
     def _alarm_rings(self) -> bool:
         now = self._engine.now()
         with self._changed:
-            rings = bool(self._alarms) and self._alarms[0] <= now
-            while self._alarms and self._alarms[0] <= now:
-                heapq.heappop(self._alarms)
-        return rings
+            rung = bisect_right(self._alarms, now)
+            del self._alarms[:rung]
+        return rung > 0
 
     def _farewell(self) -> None:
         try:
@@ -131,6 +164,16 @@ class Housekeeping:
                 workers.remove(tx, self._engine.process_id)
         except SQLAlchemyError as error:
             log.warning("Could not sign off (%s); the others notice by the missing beat.", type(error).__name__)
+
+
+def _queues(engine: Engine) -> list[str]:
+    """
+    The queues that this process takes messages from, by ``-Q``, ``task_queues`` or the default one.
+
+    A prefork child has them from its parent, by the fork: of a queue that is added to a running worker
+    (``add_consumer``) only the children forked later know.
+    """
+    return sorted(engine.celery.amqp.queues.consume_from)
 
 
 _running: dict[tuple[int, int], Housekeeping] = {}

@@ -2,24 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
+
+from sqlalchemy import Connection
 
 from . import codec, duration, events
 from .engine import Engine
 from .errors import RunNotFound
 from .events import ROOT, Event
-from .store import hooks, log, requests, runs
+from .http import Request
+from .store import attributes, doubts, hooks, log, requests, runs
 from .store.runs import Run as RunRow
-from .webhooks import url_of
+from .waiting import waiting_for
+from .webhooks import recorded_url
+
+#: How far runs are counted, and how many are read at once.
+COUNTED = 10_000
+PAGE = 100
 
 
 def list_runs(
-    engine: Engine, *, status: str | None = None, name: str | None = None, limit: int = 50
+    engine: Engine,
+    *,
+    status: str | None = None,
+    name: str | None = None,
+    attributes: Mapping[str, str] | None = None,
+    since: timedelta | None = None,
+    limit: int = 50,
 ) -> list[dict[str, Any]]:
-    """The newest runs, as ``durable runs list`` shows them."""
+    """
+    The newest runs, as ``durable runs list`` shows them.
+
+    Of several *attributes* each has to match; *since* leaves out what was started longer ago.
+    """
+    engine.check_schema()
+    earliest = 0 if since is None else engine.now() - duration.to_micros(since)
+    with engine.store.read() as tx:
+        found = runs.newest(tx, status=status, name=name, attributes=attributes or {}, since=earliest, limit=limit)
+    return [_summary(row) for row in found]
+
+
+def count(engine: Engine, *, statuses: Sequence[str], name: str | None) -> int:
+    """How many runs are of these statuses, and of this workflow; counts no further than ``COUNTED``."""
     engine.check_schema()
     with engine.store.read() as tx:
-        return [_summary(row) for row in runs.newest(tx, status=status, name=name, limit=limit)]
+        return runs.count(tx, statuses=statuses, name=name, limit=COUNTED)
+
+
+def each(engine: Engine, *, statuses: Sequence[str], name: str | None) -> Iterator[str]:
+    """
+    The ids of the runs that have one of these statuses now, read in pages.
+
+    Each is met, also while they change: the statuses are gone through in the order given, so let a
+    status come before those that it turns into.
+    """
+    engine.check_schema()
+    upto = engine.now()
+    for status in statuses:
+        after = (0, "")
+        while True:
+            with engine.store.read() as tx:
+                page = runs.page(tx, status=status, name=name, after=after, upto=upto, limit=PAGE)
+            yield from (run_id for _, run_id in page)
+            if len(page) < PAGE:
+                break
+            after = page[-1]
 
 
 def describe(engine: Engine, run_id: str) -> dict[str, Any]:
@@ -30,15 +79,41 @@ def describe(engine: Engine, run_id: str) -> dict[str, Any]:
         if row is None:
             raise RunNotFound(run_id)
         ended = log.outcome(tx, run_id, ROOT) if row.ended else None
-        created = log.creation(tx, run_id, ROOT) or next((n.event for n in log.drain(tx, run_id, limit=1)), None)
+        created = creation(tx, run_id)
         texts = [value_of(e) or "" for e in (created, ended)]
         known = requests.load(tx, codec.request_ids(texts[0]) | codec.request_ids(texts[1]))
+        labels = attributes.read(tx, run_id)
+        pending = waiting_for(engine, tx, row)
     error = value_of(ended) if isinstance(ended, events.RunFailed | events.RunCancelled) else None
     return _summary(row) | {
         "args": codec.plain(texts[0], known) if texts[0] else {},
         "result": codec.plain(texts[1], known) if isinstance(ended, events.RunCompleted) else None,
         "error": row.blocked if error is None else str(codec.error_summary(error)),
-        "attributes": {},
+        "attributes": labels,
+        "parent": row.parent_run_id,
+        "waiting_for": pending,
+    }
+
+
+def creation(tx: Connection, run_id: str) -> Event | None:
+    """The event that created the run, from its log, or from its inbox before its first turn."""
+    return log.creation(tx, run_id, ROOT) or next((n.event for n in log.drain(tx, run_id, limit=1)), None)
+
+
+def list_events(engine: Engine, run_id: str) -> list[dict[str, Any]]:
+    """The run's log: ``seq at kind operation name``; the name is that of a step, hook, child or workflow."""
+    with engine.store.read() as tx:
+        found = log.page(tx, run_id, after=0, before=2**62, limit=None, newest_first=False, values=False)
+    return [_event(event) for event in found]
+
+
+def _event(event: Event) -> dict[str, Any]:
+    return {
+        "seq": event.seq,
+        "at": duration.iso(event.at),
+        "kind": event.kind,
+        "operation": event.op_id,
+        "name": getattr(event, "name", None),
     }
 
 
@@ -47,15 +122,16 @@ def _summary(row: RunRow) -> dict[str, Any]:
         "id": row.id,
         "name": row.name,
         "status": row.status,
-        "created_at": _iso(row.created_at),
-        "started_at": _iso(row.started_at),
-        "completed_at": _iso(row.completed_at),
+        "created_at": duration.iso(row.created_at),
+        "started_at": duration.iso(row.started_at),
+        "completed_at": duration.iso(row.completed_at),
         "code_version": row.code_version,
     }
 
 
 def retry(engine: Engine, run_id: str) -> bool:
     """Let a blocked run be tried again by this code; False when it is not blocked."""
+    engine.check_schema()
     with engine.store.begin() as tx:
         row = runs.find(tx, run_id)
         if row is None:
@@ -66,31 +142,33 @@ def retry(engine: Engine, run_id: str) -> bool:
     return unblocked
 
 
+def is_in_doubt(engine: Engine, run_id: str) -> bool:
+    """Whether the run is blocked by a step in doubt."""
+    engine.check_schema()
+    with engine.store.read() as tx:
+        return doubts.has_any(tx, run_id)
+
+
 def list_hooks(engine: Engine, *, run_id: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
     """Open hooks: ``token run_id is_webhook url metadata created_at``."""
     engine.check_schema()
     with engine.store.read() as tx:
         found = hooks.open_hooks(tx, run_id=run_id, limit=limit)
-    return [_hook(engine, hook) for hook in found]
+        known = requests.load(tx, {each for hook in found for each in codec.request_ids(hook.metadata or "")})
+    return [_hook(hook, known) for hook in found]
 
 
-def _hook(engine: Engine, hook: hooks.Hook) -> dict[str, Any]:
-    is_webhook = hook.config is not None
-    base = engine.settings.public_url
+def _hook(hook: hooks.Hook, known: Mapping[str, Request]) -> dict[str, Any]:
     return {
         "token": hook.token,
         "run_id": hook.run_id,
-        "is_webhook": is_webhook,
-        "url": url_of(base, hook.token) if is_webhook and base else None,
-        "metadata": None if hook.metadata is None else codec.decode(hook.metadata),
-        "created_at": _iso(hook.created_at),
+        "is_webhook": hook.config is not None,
+        "url": None if hook.config is None else recorded_url(hook.config, hook.token),
+        "metadata": None if hook.metadata is None else codec.plain(hook.metadata, known),
+        "created_at": duration.iso(hook.created_at),
     }
 
 
 def value_of(event: Event | None) -> str | None:
     """The encoded value that an event carries, if it carries one."""
     return None if event is None or event.value_field is None else getattr(event, event.value_field)
-
-
-def _iso(micros: int | None) -> str | None:
-    return None if micros is None else duration.to_datetime(micros).isoformat()

@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 from .commands import Command, Withdraw
-from .errors import NonDeterminismError
-from .operations import Create, Created, Identity, calling_line, describe, identity
+from .errors import DurableError, LogTooLong, NonDeterminismError
+from .lines import calling_line
+from .operations import Create, Created, Identity, describe, identity
 
 
 class Ledger:
@@ -24,7 +25,8 @@ class Ledger:
         ended: Operations whose outcome is known, or no longer wanted.
         given_up: Operations that the log records as cancelled or closed.
         noted: Markers and changes of attributes that the log records.
-        fault: How the workflow differs from its log.
+        limit: How many operations the workflow may ask for; 0: any number.
+        fault: How the workflow differs from its log, or that it asked for too much.
     """
 
     def __init__(self, run_id: str) -> None:
@@ -35,10 +37,13 @@ class Ledger:
         self.ended: set[str] = set()
         self.given_up: set[str] = set()
         self.noted: set[str] = set()
-        self.fault: NonDeterminismError | None = None
+        self.limit = 0
+        self.fault: DurableError | None = None
 
     def ask(self, command: Create) -> bool:
-        """Enter what the workflow asks for; False when the log has it otherwise."""
+        """Enter what the workflow asks for; False when the log has it otherwise, or it is too much."""
+        if self._is_full():
+            return False
         op_id, asked = command.op_id, identity(command)
         recorded = self.recorded.pop(op_id, None)
         if recorded is not None and identity(recorded) != asked:
@@ -47,6 +52,13 @@ class Ledger:
         self.issued[op_id] = asked
         if recorded is None:
             self.commands[op_id] = command
+        return True
+
+    def _is_full(self) -> bool:
+        """No log could hold more: a loop that never awaits would fill the memory instead."""
+        if not 0 < self.limit <= len(self.issued):
+            return False
+        self.fault = self.fault or LogTooLong(self.run_id, self.limit + 1, self.limit, calling_line())
         return True
 
     def withdraw(self, op_id: str) -> None:

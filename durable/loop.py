@@ -41,8 +41,9 @@ from .commands import Command, CreateWait
 from .events import ROOT
 from .futures import OpFuture, OrdinalFuture, OrdinalTask, Parked, Timer
 from .ledger import Ledger
-from .operations import Create, waiting_line
-from .parking import close, close_generator
+from .lines import waiting_line
+from .operations import Create
+from .parking import close, close_awaited, close_generator
 from .refused import REFUSED, refusal
 
 T = TypeVar("T")
@@ -80,7 +81,8 @@ class DurableLoop(asyncio.AbstractEventLoop):
         self._stamps, self._counts = itertools.count(1), collections.Counter[str]()
         self._ready: collections.deque[asyncio.Handle] = collections.deque()
         self._tasks: dict[int, OrdinalTask] = {}  # asyncio holds tasks weakly: ours is strong and ordered
-        self._gens: weakref.WeakSet[AsyncGenerator[Any, Any]] = weakref.WeakSet()
+        # Like a WeakSet, but in the order in which they began.
+        self._gens: weakref.WeakKeyDictionary[AsyncGenerator[Any, Any], None] = weakref.WeakKeyDictionary()
         self.unclosable: str | None = None
         self.closing = False
         self.muted = False
@@ -212,7 +214,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
         # The collector would run finalizers of ours at moments that no replay can repeat.
         gc.disable()
         asyncio._set_running_loop(self)
-        sys.set_asyncgen_hooks(self._gens.add, self._finalize)
+        sys.set_asyncgen_hooks(self._begin, self._finalize)
         try:
             yield
         finally:
@@ -220,6 +222,9 @@ class DurableLoop(asyncio.AbstractEventLoop):
             asyncio._set_running_loop(outer)
             if collecting:
                 gc.enable()
+
+    def _begin(self, gen: AsyncGenerator[Any, Any]) -> None:
+        self._gens[gen] = None
 
     def _finalize(self, gen: AsyncGenerator[Any, Any]) -> None:
         # An async generator that was left by `break`: its `finally` may await steps.
@@ -234,6 +239,10 @@ class DurableLoop(asyncio.AbstractEventLoop):
             return
         self.closing = True
         with self._running():
+            for gen in reversed(list(self._gens)):
+                self._refused = 0
+                if not close_awaited(gen):
+                    self.unclosable = f"an asynchronous generator at {waiting_line(gen)}"
             for task in reversed(list(self._tasks.values())):
                 self._refused = 0
                 if not close(task):

@@ -1,5 +1,5 @@
 """
-What makes two operations the same one, how they read in a diff, and which line of the author's asked.
+What makes two operations the same one, and how they read in a diff.
 
 An operation is compared by kind, name and digest: what the log recorded
 against what a replay asks for.  Its place (the op id) is where they meet.
@@ -7,11 +7,7 @@ against what a replay asks for.  Its place (the op id) is where they meet.
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections.abc import Iterator
-from types import CodeType, FrameType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from . import commands, events
 
@@ -33,8 +29,6 @@ _KINDS: dict[type, str] = {
 
 #: How much of an operation's arguments a diff shows, in characters.
 SHOWN = 300
-
-_OURS = (__file__.rpartition("/")[0] + "/", asyncio.__file__.rpartition("/")[0] + "/", "<frozen ")
 
 
 class Identity(NamedTuple):
@@ -69,30 +63,3 @@ def _moment(digest: str) -> str:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)"
-
-
-def calling_line() -> str | None:
-    """``file:line`` of the author's innermost line in the stack of the caller."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and _is_ours(frame.f_code):
-        frame = frame.f_back
-    return None if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-def waiting_line(coro: Any) -> str | None:
-    """``file:line`` where the suspended coroutine *coro* waits, in the author's own code."""
-    lines = [f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in _frames(coro) if not _is_ours(frame.f_code)]
-    return lines[-1] if lines else None
-
-
-def _frames(awaited: Any) -> Iterator[FrameType]:
-    """The frames of a coroutine and of what it awaits, outermost first."""
-    while awaited is not None:
-        frame = next((f for n in ("cr", "gi", "ag") if (f := getattr(awaited, f"{n}_frame", None))), None)
-        if frame is not None:
-            yield frame
-        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
-
-
-def _is_ours(code: CodeType) -> bool:
-    return code.co_filename.startswith(_OURS)

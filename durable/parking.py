@@ -4,7 +4,8 @@ Putting a suspended coroutine away: it is closed, not cancelled.
 Closing runs its ``finally`` and ``except BaseException``, but no ``except
 Exception`` and no ``except CancelledError``: those would compensate for what
 has not failed.  To drop the references instead would have the collector do
-the same later, at any moment and in any thread.
+the same later, at any moment and in any thread: outside of the run, where a
+call of a step runs its function.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from .futures import OrdinalTask
@@ -28,15 +29,15 @@ def close(task: OrdinalTask) -> bool:
     # Its own `finally` may ask which task it is; a timeout without one would fail before it waits.
     asyncio._enter_task(loop, task)
     try:
-        return _closes(task, coro)
+        return _closes(coro, task.context.run)
     finally:
         asyncio._leave_task(loop, task)
 
 
-def _closes(task: OrdinalTask, coro: Any) -> bool:
+def _closes(coro: Any, run: Callable[[Callable[[], None]], None]) -> bool:
     for _ in range(CLOSINGS):
         try:
-            task.context.run(coro.close)
+            run(coro.close)
         except RuntimeError as error:
             if "GeneratorExit" in str(error):
                 continue  # "coroutine ignored GeneratorExit": it awaited; close it again
@@ -46,6 +47,17 @@ def _closes(task: OrdinalTask, coro: Any) -> bool:
     # The collector, and the exit of Python, would try the same without end.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(coro))
     return False
+
+
+def close_awaited(gen: AsyncGenerator[Any, Any]) -> bool:
+    """
+    Close what an async generator waits for; False as in ``close``.
+
+    Up to Python 3.12 closing the task does not get that far: it ends at the generator, and the
+    generator's own ``finally`` is skipped.
+    """
+    awaited: Any = gen.ag_await  # type: ignore[attr-defined]
+    return not hasattr(awaited, "close") or _closes(awaited, lambda close: close())
 
 
 def close_generator(gen: AsyncGenerator[Any, Any]) -> None:

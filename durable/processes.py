@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 
@@ -20,7 +21,11 @@ class Identity:
 
 def identify() -> Identity:
     """This process."""
-    pid = os.getpid()
+    return _identity(os.getpid())
+
+
+@cache
+def _identity(pid: int) -> Identity:
     return Identity(socket.gethostname(), _boot_id(), pid, _started(pid) or 0)
 
 

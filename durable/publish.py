@@ -13,11 +13,17 @@ import logging
 import os
 import threading
 import time
-from typing import Any
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from celery import Celery
 from kombu.exceptions import KombuError, OperationalError
 from kombu.pools import ProducerPool
+from kombu.transport import virtual
+
+from .current import running_step
 
 #: Connections to the broker that one process keeps for publishing, and how long one that is in use is waited for.
 LIMIT = 10
@@ -25,7 +31,28 @@ _WAIT_SECS = 2.0
 #: After a publish that failed, how long nothing is tried: a broker that hangs costs its timeout once.
 _PAUSE_SECS = 1.0
 
+#: What amqp says of a queue that does not exist.
+_NOT_FOUND = 404
+
+T = TypeVar("T")
+
 log = logging.getLogger("durable.dispatch")
+
+
+class Broker(Protocol):
+    """What the rest of the library needs of a broker."""
+
+    def send(self, message: Any, *, countdown: float | None = None) -> bool:
+        """Send a signature, to be delivered so many seconds from now; False when it was not taken.  Never raises."""
+
+    def length(self, queue: str) -> int | None:
+        """How many messages wait in a queue; 0 for one that does not exist, None where nobody can say."""
+
+    def keep(self, queue: str) -> bool:
+        """Put a message into a queue that nobody reads; whether that was done."""
+
+    def close(self) -> None:
+        """Close what is not in use."""
 
 
 class Publisher:
@@ -36,6 +63,7 @@ class Publisher:
         self._lock = threading.Lock()
         self._pools: dict[int, ProducerPool] = {}
         self._paused_until = 0.0
+        self._eager = _Eager()
 
     def send(self, message: Any, *, countdown: float | None = None) -> bool:
         """Send a signature; False when the broker did not take it, which never raises."""
@@ -53,6 +81,31 @@ class Publisher:
                     self._pause(error)
         return False
 
+    def length(self, queue: str) -> int | None:
+        """How many messages wait in a queue; 0 for one that does not exist, None where that is not known."""
+        if self._celery.conf.task_always_eager:
+            return 0
+        return self._ask(lambda producer: _length(producer, queue))
+
+    def keep(self, queue: str) -> bool:
+        """Put a message into a queue that nobody reads; whether that was done."""
+        return self._ask(lambda producer: _keep(producer, queue)) is True
+
+    def _ask(self, what: Callable[[Any], T]) -> T | None:
+        """The answer of the broker, None when there is none."""
+        if time.monotonic() < self._paused_until or self._celery.conf.task_always_eager:
+            return None
+        # A connection that is made, and not opened, to know what its transport raises.
+        known = self._celery.connection_for_write()
+        trouble = (*known.connection_errors, *known.channel_errors)
+        try:
+            with self._pool().acquire(block=True, timeout=_WAIT_SECS) as producer:
+                return what(producer)
+        except (OperationalError, KombuError, OSError, *trouble) as error:
+            log.debug("The broker does not answer (%s).", type(error).__name__)
+            self.close()
+            return None
+
     def close(self) -> None:
         """Close what is not in use."""
         pool = self._pools.pop(os.getpid(), None)
@@ -62,7 +115,10 @@ class Publisher:
 
     def _send(self, message: Any, options: dict[str, Any]) -> None:
         if self._celery.conf.task_always_eager:
-            message.apply_async(**options)
+            # Link by link: Celery's own chain waits for each result, which it refuses, by a note that all threads
+            # share, while another thread runs a task.
+            for link in getattr(message, "tasks", (message,)):
+                self._eager.do(partial(link.apply_async, **options))
             return
         with self._pool().acquire(block=True, timeout=_WAIT_SECS) as producer:
             message.apply_async(producer=producer, retry=False, argsrepr="", kwargsrepr="", **options)
@@ -80,3 +136,44 @@ class Publisher:
     def _pause(self, error: Exception) -> None:
         self._paused_until = time.monotonic() + _PAUSE_SECS
         log.warning("The broker took no message (%s); the sweep sends it later.", type(error).__name__)
+
+
+def _length(producer: Any, queue: str) -> int | None:
+    channel = producer.channel
+    if isinstance(channel, virtual.Channel):
+        return int(channel._size(queue))
+    # The server closes a channel on which a queue was asked for that does not exist, or is another's.
+    with producer.connection.channel() as own:
+        try:
+            return int(own.queue_declare(queue=queue, passive=True).message_count)
+        except producer.connection.channel_errors as error:
+            return 0 if getattr(error, "code", None) == _NOT_FOUND else None
+
+
+def _keep(producer: Any, queue: str) -> bool:
+    producer.channel.queue_declare(queue=queue, durable=True, auto_delete=False)
+    producer.publish("", exchange="", routing_key=queue, delivery_mode=2, retry=False)
+    return True
+
+
+class _Eager(threading.local):
+    """
+    What Celery's eager mode does at once, one after the other: a run of many steps nests no calls.
+
+    What a step's own function sends is done before it goes on, since it may wait for the outcome.
+    """
+
+    waiting: deque[Callable[[], object]] | None = None
+
+    def do(self, act: Callable[[], object]) -> None:
+        if self.waiting is not None and running_step.get() is None:
+            self.waiting.append(act)
+            return
+        outer, self.waiting = self.waiting, deque([act])
+        token = running_step.set(None)
+        try:
+            while self.waiting:
+                self.waiting.popleft()()
+        finally:
+            running_step.reset(token)
+            self.waiting = outer

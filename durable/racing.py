@@ -41,13 +41,21 @@ class _Entrant:
             self.future = asyncio.ensure_future(self.awaitable, loop=loop)
         return self.future
 
-    async def outcome(self) -> Any:
-        """The result or the exception of the winner."""
-        if not isinstance(self.awaitable, Hook):
-            assert self.future is not None
-            return self.future.result()
-        received = await self.awaitable.take() if self.future is None else self.future.result()
-        return self.awaitable.read(received)
+    async def result(self) -> Any:
+        """What the winner came to, or its exception; of a hook, what it received, not read yet."""
+        if isinstance(self.awaitable, Hook) and self.future is None:
+            return await self.awaitable.take()
+        assert self.future is not None
+        return self.future.result()
+
+    def read(self, result: Any) -> Any:
+        """The result, as the author gets it."""
+        return self.awaitable.read(result) if isinstance(self.awaitable, Hook) else result
+
+    def give_back(self, result: Any) -> None:
+        """The author does not get it; but a payload is still the next awaiter's."""
+        if isinstance(self.awaitable, Hook):
+            self.awaitable.untake(result)
 
     def drop(self) -> None:
         """It has lost."""
@@ -57,12 +65,10 @@ class _Entrant:
             self.awaitable.close()
 
     def forget(self) -> None:
-        """Its outcome is wanted by nobody; but a payload is still the next awaiter's."""
+        """Its outcome, if there is one, is wanted by nobody."""
         future = self.future
-        if future is None or not future.done() or future.cancelled() or future.exception() is not None:
-            return
-        if isinstance(self.awaitable, Hook):
-            self.awaitable.untake(future.result())
+        if future is not None and future.done() and not future.cancelled() and future.exception() is None:
+            self.give_back(future.result())
 
 
 def race(loop: DurableLoop, awaitables: Sequence[Awaitable[Any]]) -> asyncio.Future[Any]:
@@ -107,10 +113,18 @@ async def _run(loop: DurableLoop, entrants: list[_Entrant]) -> Any:
 
 
 async def _won(winner: _Entrant, entrants: list[_Entrant]) -> Any:
+    losers = [each for each in entrants if each is not winner]
     try:
-        return await winner.outcome()
-    finally:
-        await _end([each for each in entrants if each is not winner])
+        result = await winner.result()
+    except BaseException:
+        await _end(losers)
+        raise
+    try:
+        await _end(losers)
+    except BaseException:
+        winner.give_back(result)  # cancelled while the losers cleaned up
+        raise
+    return winner.read(result)
 
 
 async def _end(losers: list[_Entrant]) -> None:

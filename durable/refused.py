@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from .errors import NonDeterministicCall
+from .lines import calling_line
 
 #: Methods of ``asyncio.AbstractEventLoop``.
 REFUSED = [
@@ -58,6 +59,6 @@ def refusal(name: str) -> Callable[..., NoReturn]:
     """A method that refuses to be called."""
 
     def refuse(self: object, *args: Any, **kwargs: Any) -> NoReturn:
-        raise NonDeterministicCall(f"loop.{name}")
+        raise NonDeterministicCall(f"loop.{name}", where=calling_line())
 
     return refuse

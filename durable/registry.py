@@ -10,22 +10,26 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
-from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Literal, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
-from . import duration, fingerprint
-from .definitions import AsyncStep, StartOptions, Step, Workflow
+from . import duration, fingerprint, lint
+from .adopted import AdoptedStep, is_celery_task
+from .definitions import SEMANTICS, AsyncStep, StartOptions, Step, Workflow
 from .errors import ConfigurationError
 from .retry import RetryPolicy
 
 __all__ = [
+    "AdoptedStep",
     "AsyncStep",
     "StartOptions",
     "Step",
     "Workflow",
     "code_version",
+    "enter",
     "step",
     "steps",
     "subscribe",
+    "unnamed",
     "workflow",
     "workflows",
 ]
@@ -33,9 +37,17 @@ __all__ = [
 P = ParamSpec("P")
 R = TypeVar("R")
 
+Semantics = Literal["at_least_once", "at_most_once", "transactional"]
+
+#: What ``max_retries`` is when it is not given.
+_BY_SEMANTICS: Any = object()
+_RETRIES = {"at_least_once": 3, "at_most_once": 0, "transactional": 3}
+
 #: Every step and workflow of this process, by name.
 steps: dict[str, Step[..., Any]] = {}
 workflows: dict[str, Workflow[..., Any]] = {}
+#: Adopted Celery tasks that Celery has not made yet: their names are known when they are asked for.
+unnamed: list[AdoptedStep[..., Any]] = []
 
 Defined = Step[..., Any] | Workflow[..., Any]
 _subscribers: list[Callable[[Defined], object]] = []
@@ -44,13 +56,14 @@ _subscribers: list[Callable[[Defined], object]] = []
 def subscribe(callback: Callable[[Defined], object]) -> Callable[[], None]:
     """Call *callback* for every step and workflow, those defined later too; returns how to end that."""
     _subscribers.append(callback)
-    known: list[Defined] = [*steps.values(), *workflows.values()]
+    known: list[Defined] = [*steps.values(), *workflows.values(), *unnamed]
     for defined in known:
         callback(defined)
     return lambda: _subscribers.remove(callback) if callback in _subscribers else None
 
 
-def _register(defined: Defined) -> None:
+def enter(defined: Defined) -> None:
+    """Keep a step or workflow under its name; ConfigurationError when another function has it."""
     known: dict[str, Any] = steps if isinstance(defined, Step) else workflows
     before = known.get(defined.name)
     # A reloader imports the same lines again: the later one counts.
@@ -60,6 +73,11 @@ def _register(defined: Defined) -> None:
             "  Give one of them another with name=..."
         )
     known[defined.name] = defined
+    if defined in unnamed:
+        unnamed.remove(defined)
+
+
+def _announce(defined: Defined) -> None:
     for callback in list(_subscribers):
         callback(defined)
 
@@ -92,12 +110,15 @@ def workflow(
         queue, priority: For its turns.
 
     Raises:
-        ConfigurationError: Not an ``async def``, or a name that another function has.
+        ConfigurationError: Not an ``async def``, a name that another function has, or a body that reads the
+            clock or randomness in a way that could not be seen when it runs (``lint``).
     """
 
     def define(function: Callable[..., Any]) -> Workflow[..., Any]:
         defined = Workflow(function, name=name, options=_given(queue=queue, priority=priority))
-        _register(defined)
+        lint.check(defined.function, defined.name)
+        enter(defined)
+        _announce(defined)
         return defined
 
     return define if function is None else define(function)
@@ -122,6 +143,7 @@ def step(
     retry_backoff_max: float = 600,
     retry_jitter: bool = True,
     timeout: str | float | timedelta | None = None,
+    semantics: Semantics = "at_least_once",
     name: str | None = None,
     queue: str | None = None,
     priority: int | None = None,
@@ -133,11 +155,12 @@ def step(
     function: Any = None,
     /,
     *,
-    max_retries: int | None = 3,
+    max_retries: Any = _BY_SEMANTICS,
     retry_backoff: float = 1,
     retry_backoff_max: float = 600,
     retry_jitter: bool = True,
     timeout: str | float | timedelta | None = None,
+    semantics: Semantics = "at_least_once",
     name: str | None = None,
     queue: str | None = None,
     priority: int | None = None,
@@ -146,20 +169,30 @@ def step(
     soft_time_limit: float | None = None,
 ) -> Any:
     """
-    Make a ``def`` or an ``async def`` a step.
+    Make a ``def``, an ``async def`` or an existing Celery task a step.
+
+    A Celery task stays what it is, with its own name, queue, limits and retries: ``step(task)`` takes
+    none of the options.
 
     Args:
-        max_retries: Attempts after the first; None never gives up.
+        max_retries: Attempts after the first, 3 by default; None never gives up.  With "at_most_once" 0 by
+            default, and only what the step raises is retried.
         retry_backoff, retry_backoff_max: Seconds before the second attempt, doubled for each later one, at most.
         retry_jitter: Whether the delay is drawn from 0 to that.
-        timeout: How long an attempt may take, as ``sleep`` takes it; it is retried then.
+        timeout: How long an attempt may take, as ``sleep`` takes it; it fails with ``StepTimeout`` then.
+        semantics: "at_least_once": repeated when it is not known what became of an attempt.  "at_most_once":
+            never repeated then, the run is blocked until ``durable runs resolve``.  "transactional", for a
+            ``def``: what it writes by ``step_session()`` is committed with its result, or not at all.
         name: Its name, and its Celery task's, by default ``module.qualname``.
         queue, priority, rate_limit, time_limit, soft_time_limit: Of its Celery task.
 
     Raises:
-        ConfigurationError: Not a function, a value out of range, or a name that another function has.
+        ConfigurationError: Not a function, a value out of range, a name that another function has, or
+            options for a Celery task.
     """
-    policy = RetryPolicy(max_retries, retry_backoff, retry_backoff_max, retry_jitter)
+    _check_semantics(semantics)
+    retries = _RETRIES[semantics] if max_retries is _BY_SEMANTICS else max_retries
+    policy = RetryPolicy(retries, retry_backoff, retry_backoff_max, retry_jitter)
     limit = _timeout(timeout)
     options = _given(
         queue=queue,
@@ -169,14 +202,46 @@ def step(
         soft_time_limit=soft_time_limit,
     )
 
+    plain = policy == RetryPolicy() and semantics == SEMANTICS[0]
+    takes_options = function is None or name or limit or options or not plain
+
     def define(function: Any) -> Step[..., Any]:
-        _refuse_celery_task(function)
+        if is_celery_task(function):
+            return _adopt(function, refuse=bool(takes_options))
         kind: Any = AsyncStep if inspect.iscoroutinefunction(function) else Step
-        defined: Step[..., Any] = kind(function, name=name, policy=policy, timeout=limit, options=options)
-        _register(defined)
+        if semantics == "transactional" and kind is AsyncStep:
+            raise _unthreaded(function)
+        defined: Step[..., Any] = kind(
+            function, name=name, policy=policy, timeout=limit, semantics=semantics, options=options
+        )
+        enter(defined)
+        _announce(defined)
         return defined
 
     return define if function is None else define(function)
+
+
+def _check_semantics(semantics: object) -> None:
+    if semantics not in SEMANTICS:
+        raise ConfigurationError(f"@step: semantics={semantics!r} is none of {', '.join(map(repr, SEMANTICS))}.")
+
+
+def _unthreaded(function: Any) -> ConfigurationError:
+    return ConfigurationError(
+        f"{function.__qualname__} is an `async def`, and transactional: its session belongs to one thread, and"
+        " would block the loop that all such steps share.  Make it a `def`."
+    )
+
+
+def _adopt(task: Any, *, refuse: bool) -> AdoptedStep[..., Any]:
+    if refuse:
+        raise ConfigurationError(
+            f"The options of {task.name}, a Celery task, are its own: set them on the task, and write step(task)."
+        )
+    defined: AdoptedStep[..., Any] = AdoptedStep(task, enter)
+    unnamed.append(defined)
+    _announce(defined)
+    return defined
 
 
 def _given(**options: Any) -> dict[str, Any]:
@@ -194,11 +259,3 @@ def _timeout(value: Any) -> int | None:
 
 def _refuse_zero() -> NoReturn:
     raise ValueError("timeout 0 would end every attempt before it begins; leave it out for no limit.")
-
-
-def _refuse_celery_task(function: Any) -> None:
-    if hasattr(function, "apply_async") and hasattr(function, "name") and not hasattr(function, "__code__"):
-        raise ConfigurationError(
-            f"{function.name!r} is a Celery task, and adopting Celery tasks as steps is not supported yet."
-            "  Write a step that calls the task's function, or its .delay()."
-        )

@@ -31,11 +31,11 @@ import collections
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from . import codec, decoding, events, guards
+from . import codec, decoding, events, guards, lint
 from .calls import RunContext, RunInfo, child_run_id
-from .commands import Command, Outcome
+from .commands import Command, Outcome, SetAttributes
 from .definitions import Workflow
-from .errors import NonDeterminismError, RunCancelled, SerializationError
+from .errors import DurableError, RunCancelled, SerializationError
 from .events import Event
 from .http import Request
 from .listening import Hook, Received
@@ -70,28 +70,39 @@ class Replay:
     Attributes:
         cursor: ``seq`` of the last event fed.
         outcome: How the run ended, None while it goes on.  The log may still lack what ``take`` returns.
-        fault: How the workflow differs from its log.  Commit nothing then.
+        cancel: What told the run to cancel first, if anything did.
+        fault: How the workflow differs from its log, or why it was not followed further.  Commit nothing then.
         size: Roughly how many bytes this object keeps.
     """
 
     def __init__(
-        self, workflow: Workflow[..., Any], info: RunInfo, args: str, requests: Mapping[str, Request] | None = None
+        self,
+        workflow: Workflow[..., Any],
+        info: RunInfo,
+        args: str,
+        requests: Mapping[str, Request] | None = None,
+        *,
+        max_operations: int = 0,
     ) -> None:
         """
         Args:
             args: The encoded arguments.
             requests: Those that the arguments refer to.
+            max_operations: To ask for more than these is a fault; 0: any number.
         """
         guards.install()
+        lint.warn_once(workflow.function)
         self.workflow = workflow
         self.info = info
         self.cursor = 0
         self.outcome: Outcome | None = None
+        self.cancel: events.RunCancelRequested | None = None
         self.size = len(args)
         self._args = args
         self._requests: Mapping[str, Request] = requests or {}
         self._loop = DurableLoop(info.run_id)  # type: ignore[abstract]  # what it lacks, it refuses
         self._ledger = self._loop.ledger
+        self._ledger.limit = max_operations
         self._context = RunContext(self._loop, info)
         self._cancelling = False
         self._ended: set[str] = set()
@@ -107,7 +118,8 @@ class Replay:
         replaying: bool = False,
     ) -> None:
         """
-        Apply events, in the order of their ``seq``.  After a fault or an outcome they change nothing.
+        Apply events, in the order of their ``seq``.  After a fault or an outcome the workflow hears of none,
+        but what has an outcome of its own by then is not withdrawn.
 
         Args:
             requests: Those that these events refer to.
@@ -123,6 +135,9 @@ class Replay:
             if self.outcome is None and self.fault is None:
                 self._apply(event)
                 self._conclude()
+            elif event.phase == "ended" and event.op_id in self._ledger.issued:
+                # The workflow gave it up with its last breath; an operation ends once.
+                self._ledger.end(event.op_id)
 
     def _note(self, event: Event) -> None:
         """What the log says of the workflow's wishes has to be known before they are made."""
@@ -132,6 +147,8 @@ class Replay:
             self._ledger.given_up.add(event.op_id)
         elif isinstance(event, _NOTED):
             self._ledger.noted.add(event.op_id)
+        elif isinstance(event, events.RunCancelRequested):
+            self.cancel = self.cancel or event
         text = getattr(event, event.value_field) if event.value_field else None
         self.size += OVERHEAD + len(text or "")
 
@@ -141,7 +158,7 @@ class Replay:
             handle(self, event)
 
     def _is_expected(self, event: Event) -> bool:
-        if isinstance(event, events.RunStarted | events.RunCancelRequested):
+        if isinstance(event, events.RunStarted | events.RunCancelRequested | events.AttributesSet):
             return True
         if event.op_id not in self._ledger.issued:
             what = describe(event) if isinstance(event, _CREATED) else f"{event.kind} of {event.op_id}"
@@ -158,7 +175,7 @@ class Replay:
     # Out
 
     @property
-    def fault(self) -> NonDeterminismError | None:
+    def fault(self) -> DurableError | None:
         return self._ledger.fault
 
     @property
@@ -175,6 +192,12 @@ class Replay:
     def taken(self) -> set[str]:
         """Ids of the webhook requests that the workflow has taken out of a hook's queue."""
         return self._context.taken
+
+    def waits_only_for(self, op_id: str) -> bool:
+        """Whether the workflow waits for the outcome of this operation, and of no other step or child."""
+        pending = self._loop.pending
+        others = (self._ledger.issued[each].kind for each in pending if each != op_id)
+        return op_id in pending and all(kind == "wait" for kind in others)
 
     @property
     def unclosable(self) -> str | None:
@@ -193,6 +216,9 @@ class Replay:
             return []
         taken = list(self._ledger.commands.values())
         self._ledger.commands.clear()
+        for command in taken:
+            if isinstance(command, SetAttributes):
+                self._context.attributes.record(command.op_id, command.attributes)
         return taken
 
     def park(self) -> None:
@@ -264,6 +290,9 @@ class Replay:
             except SerializationError as refusal:
                 error = refusal
         return Outcome(status="failed", value=codec.encode_error(error))
+
+    def _attributes_set(self, event: events.AttributesSet) -> None:
+        self._context.attributes.record(event.op_id, event.attributes)
 
     # Operations
 
@@ -374,4 +403,5 @@ _HANDLERS: dict[type[Event], Callable[[Replay, Any], None]] = {
     events.ChildCompleted: Replay._child_completed,
     events.ChildFailed: Replay._child_failed,
     events.ChildCancelled: Replay._child_cancelled,
+    events.AttributesSet: Replay._attributes_set,
 }

@@ -31,7 +31,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
 #: The Alembic revision that this file describes.
-REVISION = "0001"
+REVISION = "0007"
 #: Where Alembic notes a database's revision: apart from the application's own.
 VERSION_TABLE = "durable_version"
 
@@ -96,6 +96,9 @@ runs = Table(
     #: Why the run is blocked, and the code version that blocked it.
     Column("blocked", long_text()),
     Column("blocked_version", exact_text(64)),
+    #: How many tries of the next turn ended their process or hung, and JSON of each that is known; NULL for none.
+    Column("turn_tries", Integer),
+    Column("turn_tried", long_text()),
     Column("created_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
     Column("completed_at", BigInteger),
@@ -103,6 +106,7 @@ runs = Table(
     Index("durable_runs_by_status", "status", "created_at"),
     Index("durable_runs_by_name", "name", "created_at"),
     Index("durable_runs_by_parent", "parent_run_id"),
+    Index("durable_runs_by_end", "completed_at", "id"),
 )
 
 events = Table(
@@ -131,6 +135,7 @@ inbox = Table(
     Column("data", long_text(), nullable=False),
     Column("value", long_text()),
     Column("next_send_at", BigInteger),
+    Column("sent_at", BigInteger),
     Column("sends", Integer, nullable=False),
     Index("durable_inbox_by_run", "run_id", "id"),
     Index("durable_inbox_by_send", "next_send_at"),
@@ -145,7 +150,7 @@ steps = Table(
     Column("op_id", ascii_key(255), primary_key=True),
     Column("name", exact_text(255), nullable=False),
     Column("attempt", Integer, nullable=False),
-    #: "pending" or "claimed".
+    #: "pending", "claimed" or "in_doubt".
     Column("status", ascii_key(16), nullable=False),
     #: Not claimed before this (a retry's delay).
     Column("not_before", BigInteger, nullable=False),
@@ -158,9 +163,22 @@ steps = Table(
     Column("message_id", ascii_key(64)),
     #: The workflow gave the call up while it ran: its outcome is not wanted.
     Column("cancelled", Boolean, nullable=False),
+    #: How the attempt that runs is delivered (see definitions.SEMANTICS); NULL: at least once.
+    Column("semantics", ascii_key(16)),
+    #: Why it is not known what became of the attempt, while that is in doubt.
+    Column("doubt", long_text()),
+    #: When the attempt that runs has to be over, NULL for no limit.
+    Column("deadline_at", BigInteger),
+    #: What ``heartbeat`` was told last, by any attempt, encoded; and when.
+    Column("heartbeat", long_text()),
+    Column("heartbeat_at", BigInteger),
+    #: The queue that its last message went to, and when.
+    Column("queue", exact_text(255)),
+    Column("sent_at", BigInteger),
     Column("next_send_at", BigInteger),
     Column("sends", Integer, nullable=False),
     Index("durable_steps_by_send", "next_send_at"),
+    Index("durable_steps_by_deadline", "deadline_at"),
     Index("durable_steps_by_worker", "worker_id"),
 )
 
@@ -171,6 +189,7 @@ waits = Table(
     Column("op_id", ascii_key(255), primary_key=True),
     Column("due_at", BigInteger, nullable=False),
     Column("next_send_at", BigInteger),
+    Column("sent_at", BigInteger),
     Column("sends", Integer, nullable=False),
     Index("durable_waits_by_send", "next_send_at"),
 )
@@ -205,10 +224,34 @@ requests = Table(
     Column("body", long_binary(), nullable=False),
     #: The web process that holds the connection.
     Column("holder", ascii_key(64)),
+    #: A hash of what tells a duplicate, NULL when it said nothing.
+    Column("dedupe_key", ascii_key(64)),
     Column("answered_at", BigInteger),
     Column("answer_head", long_text()),
     Column("answer_body", long_binary()),
     Index("durable_requests_by_run", "run_id", "answered_at"),
+    Index("durable_requests_once", "run_id", "op_id", "dedupe_key", unique=True),
+)
+
+#: A run whose log names a request of another run: that one stays as long as this one does.
+references = Table(
+    "durable_references",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    run_ref(),
+    Column("owner_run_id", ascii_key(64), nullable=False),
+    # Neither is unique: two that say the same at once must not fail for it.
+    Index("durable_references_by_run", "run_id", "owner_run_id"),
+    Index("durable_references_by_owner", "owner_run_id", "run_id"),
+)
+
+attributes = Table(
+    "durable_attributes",
+    metadata,
+    Column("run_id", ascii_key(64), primary_key=True),
+    Column("name", exact_text(256), primary_key=True),
+    Column("value", exact_text(256), nullable=False),
+    Index("durable_attributes_by_value", "name", "value", "run_id"),
 )
 
 workers = Table(
@@ -224,6 +267,12 @@ workers = Table(
     Column("beat_at", BigInteger, nullable=False),
     #: JSON: the workflows and steps that the process has registered.
     Column("names", long_text(), nullable=False),
+    #: JSON: the queues that the process takes messages from; NULL when it did not say.
+    Column("queues", long_text()),
+    #: How far the process's own clock is ahead of the database's, in microseconds.
+    Column("clock_ahead", BigInteger),
+    #: JSON: by queue, when the latest message was sent that the process has taken from it.
+    Column("progress", long_text()),
     Index("durable_workers_by_beat", "beat_at"),
 )
 
@@ -236,4 +285,17 @@ leases = Table(
     Column("expires_at", BigInteger, nullable=False),
 )
 
-__all__ = ["events", "hooks", "inbox", "leases", "metadata", "requests", "runs", "steps", "waits", "workers"]
+__all__ = [
+    "attributes",
+    "events",
+    "hooks",
+    "inbox",
+    "leases",
+    "metadata",
+    "references",
+    "requests",
+    "runs",
+    "steps",
+    "waits",
+    "workers",
+]

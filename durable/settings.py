@@ -35,10 +35,20 @@ class Settings:
     max_held: int | None = None
     #: The largest request body that a webhook accepts.
     max_body: int = 1024 * 1024
+    #: A webhook with this many requests that wait for the workflow, or for their answer, takes no more; 0: any number.
+    max_pending: int = 1000
+    #: A run whose log would grow beyond this many events fails with LogTooLong; 0: none does.
+    max_events: int = 25_000
     #: A sleep is published as an ETA task only when it is due within this.
     eta_horizon: int = 120 * SECOND
     #: How long a worker may go on with one run before it goes back through the broker; 0: not at all.
     continuation: int = SECOND // 10
+    #: Suspended runs that a process keeps in memory may take this much; 0: it keeps none.
+    replay_cache: int = 64 * 1024 * 1024
+    #: How much CPU time one turn may burn; 0: any.
+    turn_cpu_limit: int = 10 * SECOND
+    #: How long one turn's code may take; 0: as long as it likes.
+    turn_timeout: int = 60 * SECOND
     #: How often a worker process beats.
     beat_interval: int = 2 * SECOND
     #: A process whose last beat is older than this is dead.
@@ -47,6 +57,8 @@ class Settings:
     sweep_interval: int = SECOND
     #: A message is sent again when nothing came of it for this long; then with growing delays.
     resend_after: int = 5 * SECOND
+    #: Runs that ended longer ago than this are deleted; 0: none is.
+    retention: int = 0
     #: How many connections to the database one process keeps.
     pool_size: int = 5
     #: The version of the application's code; None: a hash of each workflow's module.
@@ -109,12 +121,18 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "hold_timeout": _hold,
     "max_held": _count,
     "max_body": _count,
+    "max_pending": _count,
+    "max_events": _count,
     "eta_horizon": _positive,
     "continuation": _micros,
+    "replay_cache": _count,
+    "turn_cpu_limit": _micros,
+    "turn_timeout": _micros,
     "beat_interval": _positive,
     "dead_after": _positive,
     "sweep_interval": _positive,
     "resend_after": _positive,
+    "retention": _micros,
     "pool_size": _count,
     "code_version": _text,
 }

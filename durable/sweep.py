@@ -1,77 +1,135 @@
 """
 What a crash or a lost message left, found in the store and sent again.
 
-Every row that waits for a message says when its message is overdue
-(``next_send_at``).  A sweep takes those that are, in bounded batches, sends
-them, and looks again after a delay that doubles each time: a long queue is
-not flooded with repeats.  It also gives up the attempts of dead processes.
+Every row that waits for a message says when the sweep looks at it (``next_send_at``), and when its message was sent.
+A sweep takes those whose message was not sent, or is lost (``lost.py``), in bounded batches, sends them, and looks
+again after a delay that doubles each time.  It also gives up the attempts of dead processes.
 """
 
 from __future__ import annotations
 
-import json
 import logging
+from collections.abc import Callable, Collection, Mapping
 from itertools import takewhile
+from operator import attrgetter
+from typing import TypeVar
 
-from . import steps as attempts
+from sqlalchemy import Connection
+
+from . import failpoints, outcomes
+from .dispatch import GRACE
 from .drive import send_drive
 from .engine import Engine
+from .lost import Lost
 from .processes import Identity, identify, is_gone
 from .store import log as run_log
-from .store import runs, steps, waits, workers
+from .store import steps, waits, workers
+from .store.sending import Kind
+from .store.steps import StepRow
+from .store.waits import WaitRow
 from .store.workers import Worker
 
 #: Rows of a kind that one sweep sends.
 BATCH = 500
 
+Row = TypeVar("Row", StepRow, WaitRow)
+
 log = logging.getLogger("durable.sweep")
 
 
-def sweep(engine: Engine) -> None:
-    """Send what is overdue: steps, waits, drives."""
-    _steps(engine)
-    _waits(engine)
-    _drives(engine)
+def sweep(engine: Engine) -> bool:
+    """
+    Send what was not sent, and what is lost: steps, waits, drives; whether there is more.
 
-
-def _steps(engine: Engine) -> None:
+    What needs a name that no live process has registered is not sent: Celery throws messages of
+    unknown tasks away.  Its row is left as it is, so it costs no writes, and is sent by the first
+    sweep after the first beat of a process that has the name.
+    """
     now = engine.now()
     with engine.store.read() as tx:
-        due = steps.due(tx, now, BATCH)
-        known = registered_names(workers.alive(tx)) if due else set()
-    # A name that no process knows would be thrown away by Celery: it waits for a worker that knows it.
-    sent = list(takewhile(lambda row: row.name not in known or engine.dispatch.step(row), due))
-    if sent:
-        with engine.store.begin() as tx:
-            for row in sent:
-                steps.sent(tx, row, now, engine.settings.resend_after)
+        known = workers.registered(tx)
+        due_steps = steps.kinds_of_due(tx, now)
+        due_waits = waits.kinds_of_due(tx, now)
+        due_turns = run_log.kinds_of_due(tx, now)
+    lost = Lost(engine, now)
+    patience = engine.settings.resend_after
+    sent = [
+        _steps(engine, now, known, lost.steps(due_steps, patience)),
+        _waits(engine, now, lost.waits(due_waits, GRACE)),
+        _drives(engine, now, known, lost.turns(due_turns, patience)),
+    ]
+    return BATCH in sent
 
 
-def _waits(engine: Engine) -> None:
+def publish_due(engine: Engine, since: int) -> None:
+    """Send the steps and waits that have become due after *since* and were not sent before."""
     now = engine.now()
     with engine.store.read() as tx:
-        due = waits.due(tx, now, BATCH)
-    sent = list(takewhile(lambda row: engine.dispatch.wait(row, overdue=row.due_at <= now), due))
-    if sent:
-        with engine.store.begin() as tx:
-            for row in sent:
-                waits.sent(tx, row, now, engine.settings.resend_after)
+        known = workers.registered(tx)
+    _steps(engine, now, known, {}, since)
+    _waits(engine, now, {}, since)
 
 
-def _drives(engine: Engine) -> None:
-    now = engine.now()
+def _steps(engine: Engine, now: int, known: set[str], lost_before: Mapping[Kind, int], since: int = 0) -> int:
     with engine.store.read() as tx:
-        due = run_log.due_drives(tx, now, BATCH)
-        found = [runs.find(tx, run_id) for run_id in due]
-    sent = [run.id for run in found if run is not None and engine.dispatch.drive(run.id, run.queue, run.priority)]
+        due = steps.due(tx, now, known, BATCH, lost_before=lost_before, since=since)
+    due = _sendable(engine, now, due, attrgetter("not_before"), None if since else steps.postpone)
+    sent = list(takewhile(engine.dispatch.step, due))
     if sent:
-        with engine.store.begin() as tx:
-            run_log.sent_drives(tx, sent, now, engine.settings.resend_after)
+        failpoints.hit("sweep.sent")
+        engine.store.write(lambda tx: steps.sent(tx, sent, engine.now(), engine.settings.resend_after))
+    return len(sent)
 
 
-def registered_names(alive: list[Worker]) -> set[str]:
-    """The workflows and steps that some live process knows."""
-    return {name for worker in alive for name in json.loads(worker.names)}
+def _waits(engine: Engine, now: int, lost_before: Mapping[Kind, int], since: int = 0) -> int:
+    with engine.store.read() as tx:
+        due = waits.due(tx, now, BATCH, lost_before=lost_before, since=since)
+    due = _sendable(engine, now, due, attrgetter("due_at"), None if since else waits.postpone)
+
+    def send(row: WaitRow) -> bool:
+        return engine.dispatch.wait(row, overdue=row.due_at <= now)
+
+    sent = list(takewhile(send, due))
+    if sent:
+        failpoints.hit("sweep.sent")
+        engine.store.write(lambda tx: waits.sent(tx, sent, engine.now(), engine.settings.resend_after))
+    return len(sent)
+
+
+def _sendable(
+    engine: Engine,
+    now: int,
+    rows: list[Row],
+    due_at: Callable[[Row], int],
+    postpone: Callable[[Connection, Collection[Row]], None] | None,
+) -> list[Row]:
+    """
+    Those that are due, and those whose messages find room in workers until they are; the others are put off.
+
+    Args:
+        postpone: None where that is not ours to decide: only those that are due.
+    """
+    later = [row for row in rows if due_at(row) > now]
+    if not later or postpone is None:
+        return [row for row in rows if due_at(row) <= now]
+    with engine.store.read() as tx:
+        room = engine.dispatch.allowance.room(tx, now)
+    held = [row for row in later if engine.dispatch.may_hold(due_at(row) - now)][:room]
+    left = set(later).difference(held)
+    if left:
+        engine.store.write(lambda tx: postpone(tx, left))
+    return [row for row in rows if row not in left]
+
+
+def _drives(engine: Engine, now: int, known: set[str], lost_before: Mapping[Kind, int]) -> int:
+    with engine.store.read() as tx:
+        due = run_log.due_drives(tx, now, known, BATCH, lost_before=lost_before)
+    sent = list(takewhile(lambda row: engine.dispatch.drive(row.run_id, row.queue, row.priority), due))
+    if sent:
+        failpoints.hit("sweep.sent")
+        ids = [row.run_id for row in sent]
+        engine.store.write(lambda tx: run_log.sent_drives(tx, ids, engine.now(), engine.settings.resend_after))
+    return len(sent)
 
 
 def bury(engine: Engine, *, beating_since: int) -> None:
@@ -93,25 +151,31 @@ def bury(engine: Engine, *, beating_since: int) -> None:
         orphans = steps.held_by_nobody(tx, patience, BATCH)
     silent = [w for w in alive if w.id != engine.process_id and w.beat_at < patience and beating_since <= patience]
     gone = [w for w in alive if is_gone(Identity(w.host, w.boot_id, w.pid, w.pid_started), here)]
+    dead = {w.id for w in gone}
     for worker in {w.id: w for w in (*silent, *gone)}.values():
-        _bury_one(engine, worker)
+        _bury_one(engine, worker, spared_since=None if worker.id in dead else patience)
     for held in orphans:
         _give_up(engine, held)
 
 
-def _bury_one(engine: Engine, worker: Worker) -> None:
+def _bury_one(engine: Engine, worker: Worker, *, spared_since: int | None) -> None:
+    """Give up what a process runs; of one that is merely silent, nothing that has called ``heartbeat`` lately."""
     with engine.store.read() as tx:
-        held = steps.held_by(tx, [worker.id], BATCH)
+        runs_now = steps.held_by(tx, [worker.id], BATCH)
+    held = [a for a in runs_now if spared_since is None or (a.heartbeat_at or 0) < spared_since]
     if held:
         log.warning("Process %s:%d is gone; %d attempts are given up.", worker.host, worker.pid, len(held))
     for attempt in held:
         _give_up(engine, attempt)
+    if len(held) < len(runs_now):
+        return
     with engine.store.begin() as tx:
         workers.remove(tx, worker.id)
 
 
 def _give_up(engine: Engine, held: steps.Held) -> None:
-    row = attempts.give_up(engine, held)
+    row = outcomes.give_up(engine, held)
+    failpoints.hit("sweep.given_up")
     if row is not None:
         engine.dispatch.step(row)
         return

@@ -9,18 +9,27 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+from billiard.process import current_process
 from celery import signals
 from sqlalchemy.exc import SQLAlchemyError
 
-from . import alarms, embedded, housekeeping, registry
-from .dispatch import DRIVE, HEADER, WAKE
-from .drive import drive
+from . import alarms, carrying, embedded, health, housekeeping, registry
+from .claiming import Address, take_over_run
+from .continuation import Journey
+from .dispatch import DRIVE, WAKE
+from .drive import conclude, drive, send_drive
 from .engine import Engine
 from .errors import ConfigurationError
-from .registry import Step, Workflow
-from .steps import Address, attempt
+from .progress import HEADER, QUEUE, header_of
+from .registry import AdoptedStep, Step, Workflow
+from .steps import Body, attempt, run_claimed
+from .store import reason, unreachable
+from .trampoline import journey_of, travelling
 
 #: Acknowledged after the body, sent again when the process dies in it; results are the log's.
 MANNERS: dict[str, Any] = {
@@ -44,6 +53,7 @@ def install(engine: Engine) -> None:
     _install_turns(engine)
     engine.on_close(registry.subscribe(lambda defined: _install_step(engine, defined)))
     _connect_signals(engine)
+    health.install()
 
 
 def _install_turns(engine: Engine) -> None:
@@ -51,38 +61,79 @@ def _install_turns(engine: Engine) -> None:
     for name in (DRIVE, WAKE):
         engine.celery._tasks.pop(name, None)
 
-    @engine.celery.task(name=DRIVE, **MANNERS)
-    def drive_run(run_id: str) -> None:
-        housekeeping.ensure(engine)
-        drive(engine, run_id)
+    @engine.celery.task(name=DRIVE, bind=True, base=travelling(engine, engine.celery.Task), **MANNERS)
+    def drive_run(task: Any, run_id: str) -> None:
+        _begin(engine, task.request)
+        with _left_to_the_sweep(run_id):
+            _take_over(engine, task.request, run_id)
+            drive(engine, run_id, journey=journey_of(task.request), redelivered=_is_redelivered(task.request))
 
-    @engine.celery.task(name=WAKE, bind=True, **MANNERS)
+    @engine.celery.task(name=WAKE, bind=True, base=travelling(engine, engine.celery.Task), **MANNERS)
     def wake_run(task: Any, run_id: str, op_id: str) -> None:
-        housekeeping.ensure(engine)
-        alarms.ring(engine, run_id, op_id)
-        _drive_in_place(engine, task.request, run_id)
+        _begin(engine, task.request)
+        with _left_to_the_sweep(run_id):
+            _take_over(engine, task.request, run_id)
+            alarms.ring(engine, run_id, op_id)
+            _drive_in_place(engine, task.request, run_id)
+
+
+def _begin(engine: Engine, request: Any) -> None:
+    """A message was taken: by a process that beats, and which notes how far it has come."""
+    housekeeping.ensure(engine)
+    engine.progress.note(request)
+
+
+def _take_over(engine: Engine, request: Any, run_id: str) -> None:
+    """A message that came again: whoever had it may have died in a step that it had gone on to."""
+    if _is_redelivered(request):
+        take_over_run(engine, run_id)
+
+
+def _is_redelivered(request: Any) -> bool:
+    """Whether the broker delivered the message before: whoever had it may have died of it."""
+    return bool((request.delivery_info or {}).get("redelivered"))
+
+
+@contextmanager
+def _left_to_the_sweep(run_id: str) -> Iterator[None]:
+    """A database that cannot be used now is no error of a turn: what it was about is still there, and overdue soon."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        if not unreachable(error):
+            raise
+        log.warning("The database cannot be used now (%s): run %s is driven later.", reason(error), run_id)
 
 
 def _install_step(engine: Engine, defined: Step[..., Any] | Workflow[..., Any]) -> None:
-    if not isinstance(defined, Step):
-        return
-    # Celery 6 wants no queue on a task: dispatch puts it on the message.
-    options = {name: value for name, value in defined.options.items() if name != "queue"}
+    if isinstance(defined, AdoptedStep):
+        carrying.install(engine, defined)
+    elif isinstance(defined, Step):
+        _install_task(engine, defined)
+
+
+def _install_task(engine: Engine, defined: Step[..., Any]) -> None:
+    # Celery 6 wants no queue and no priority on a task: dispatch puts them on the message.
+    options = {name: value for name, value in defined.options.items() if name not in ("queue", "priority")}
     # A reloader defines the same step again: the later one counts.
     engine.celery._tasks.pop(defined.name, None)
 
-    @engine.celery.task(name=defined.name, bind=True, **MANNERS, **options)
-    def run_step(task: Any) -> None:
-        housekeeping.ensure(engine)
-        address = _address(task.request)
-        if address is None:
-            log.error(
-                "A message for %s has no %r header: nothing was run.  Await steps in a workflow.",
-                task.name,
-                HEADER,
-            )
+    @engine.celery.task(name=defined.name, bind=True, base=travelling(engine, engine.celery.Task), **MANNERS, **options)
+    def run_step(task: Any, *args: object, **kwargs: object) -> None:
+        journey = journey_of(task.request)
+        concluded = None if journey is None else partial(conclude, engine, journey)
+        if journey is not None and (held := journey.begin()) is not None:
+            run_claimed(engine, held, Body(defined), concluded)
+            _drive_linkless(engine, held.run_id, journey)
             return
-        attempt(engine, defined, address, task.request.id)
+        address = Address.of(task.request)
+        if address is None:
+            raise TypeError(
+                f"Step {task.name} runs as part of a workflow, and this message has no {HEADER!r} header:"
+                " nothing was run.  Await it in a workflow; if @app.task stands above @step, take that away."
+            )
+        _begin(engine, task.request)
+        attempt(engine, defined, address, task.request.id, conclude=concluded)
         _drive_in_place(engine, task.request, address.run)
 
 
@@ -93,25 +144,32 @@ def _drive_in_place(engine: Engine, request: Any, run_id: str) -> None:
     Only where the link would have come to this very queue: another queue's workers may be the only
     ones that know the workflow.  When the turn fails, the link is left to try again.
     """
+    journey = journey_of(request)
+    if journey is not None and journey.has_turned:
+        request.chain = None
+        return
     if not engine.settings.continuation or not request.chain:
         return
-    queue = request.chain[-1].get("options", {}).get("queue") or engine.celery.conf.task_default_queue
-    if (request.delivery_info or {}).get("routing_key") != queue:
+    link = request.chain[-1].get("options", {}).get("headers", {}).get(HEADER, {})
+    if link.get(QUEUE) != header_of(request).get(QUEUE):
         return
     try:
-        drive(engine, run_id)
+        drive(engine, run_id, journey=journey, redelivered=_is_redelivered(request))
     except Exception:
         log.exception("A turn of run %s failed in place; its link is sent.", run_id)
     else:
         request.chain = None
 
 
-def _address(request: Any) -> Address | None:
-    header = (request.headers or {}).get(HEADER) if request.headers else getattr(request, HEADER, None)
-    match header:
-        case {"run": str(run), "op": str(op), "attempt": int(number)}:
-            return Address(run, op, number)
-    return None
+def _drive_linkless(engine: Engine, run_id: str, journey: Journey) -> None:
+    """The turn after an attempt that no message carried, unless it was taken with its outcome."""
+    if journey.has_turned:
+        return
+    try:
+        drive(engine, run_id, journey=journey)
+    except Exception:
+        log.exception("A turn of run %s failed in place; its message is sent.", run_id)
+        send_drive(engine, run_id)
 
 
 def _connect_signals(engine: Engine) -> None:
@@ -120,9 +178,12 @@ def _connect_signals(engine: Engine) -> None:
 
     def before_work(sender: Any = None, **_: object) -> None:
         if of_ours(sender):
+            engine.sends_task_events = bool(getattr(sender, "task_events", False))
             _check(engine)
 
     def in_child(**_: object) -> None:
+        # The solo pool's only process says this too.
+        engine.expendable = current_process().name != "MainProcess"
         _start_housekeeping(engine)
 
     def ready(sender: Any = None, **_: object) -> None:
@@ -133,11 +194,15 @@ def _connect_signals(engine: Engine) -> None:
     def leaving(**_: object) -> None:
         housekeeping.end(engine)
 
-    signals.worker_init.connect(before_work, weak=False)
-    signals.worker_process_init.connect(in_child, weak=False)
-    signals.worker_ready.connect(ready, weak=False)
-    signals.worker_process_shutdown.connect(leaving, weak=False)
-    signals.worker_shutdown.connect(leaving, weak=False)
+    for signal, handle in (
+        (signals.worker_init, before_work),
+        (signals.worker_process_init, in_child),
+        (signals.worker_ready, ready),
+        (signals.worker_process_shutdown, leaving),
+        (signals.worker_shutdown, leaving),
+    ):
+        signal.connect(handle, weak=False)
+        engine.on_close(partial(signal.disconnect, handle))
 
 
 def _is_prefork(consumer: Any) -> bool:
@@ -156,6 +221,7 @@ def _check(engine: Engine) -> None:
     try:
         if engine.broker_url() == embedded.url():
             embedded.ensure_running()
+        carrying.check(engine)
         engine.check_schema()
     except ConfigurationError as error:
         print(f"durable: {error}", file=sys.stderr)

@@ -3,7 +3,8 @@ One turn's thinking: what is in the store, replayed, comes to what has to be wri
 
 Nothing is written here, and no transaction is open while the workflow's code
 runs.  ``commit.py`` writes a decision in one transaction, under a fence; when
-that fails, the decision and its replay are thrown away.
+that fails, the decision and its replay are thrown away, else the replay is kept
+for the next turn (``replays.py``), which then reads what is new and no more.
 
 The order of a turn's events in the log: first what was in the inbox, in the
 order in which it came; then hooks, whose fate the workflow may ask for
@@ -13,7 +14,7 @@ for, in its order; last the end of the run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,34 +24,54 @@ from . import codec, commands, events, registry
 from .commands import Command, Outcome
 from .context import RunInfo
 from .engine import Engine
-from .errors import NonDeterminismError
+from .errors import DurableError, LogTooLong, TurnTooLong
 from .events import Event
 from .http import Request
 from .replay import Replay
-from .store import hooks, log, requests, runs
+from .replays import Loan, unclosable
+from .store import doubts, hooks, log, requests, turns
+from .store.claims import Claim
 from .store.log import News
 from .store.runs import Run
+from .watchdog import Watch
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a turn reads: the run, its news, its log, and the webhook requests that these refer to."""
+    """
+    What a turn reads.
+
+    Attributes:
+        past: The events of the log that the replay was not fed yet.
+        ended: Operations among the news whose end the log has already, where no code runs.
+        requests: The webhook requests that news and past refer to.
+    """
 
     run: Run
     news: Sequence[News]
-    past: Sequence[Event]
-    requests: Mapping[str, Request]
-
-    @property
-    def created(self) -> events.RunCreated:
-        first = self.past[0] if self.past else self.news[0].event
-        assert isinstance(first, events.RunCreated), f"the log of {self.run.id} begins with {first.kind}"
-        return first
+    past: Sequence[Event] = ()
+    ended: Collection[str] = ()
+    requests: Mapping[str, Request] = field(default_factory=dict)
 
     @property
     def cancel(self) -> events.RunCancelRequested | None:
         """A cancel that is news."""
         return next((n.event for n in self.news if isinstance(n.event, events.RunCancelRequested)), None)
+
+    @property
+    def resent(self) -> bool:
+        """Whether the sweep has sent this turn before."""
+        return any(item.sends for item in self.news)
+
+    @property
+    def replays(self) -> bool:
+        """Whether the workflow's code runs in this turn."""
+        return not self.run.ended and not self.cancels_at_once
+
+    @property
+    def cancels_at_once(self) -> bool:
+        """Whether the run is cancelled without its code: it has not begun, or is blocked."""
+        return self.cancel is not None and self.run.status in ("pending", "blocked")
 
 
 class Placing:
@@ -77,10 +98,16 @@ class Decision:
     commands: list[Command] = field(default_factory=list)
     outcome: Outcome | None = None
     reason: str | None = None
+    #: The attempt whose outcome is the turn's news, and which ends with it.
+    ends: Claim | None = None
+    #: The attempt that this process runs next, of a step that the turn asks for.
+    continues: Claim | None = None
     #: Why the run is blocked.
-    fault: NonDeterminismError | None = None
+    fault: DurableError | None = None
+    #: What of the events came in.
+    news: Sequence[Event] = ()
     #: Requests that the workflow took, and those that came to a hook it has closed.
-    taken: frozenset[str] = frozenset()
+    taken: Collection[str] = ()
     refused: list[str] = field(default_factory=list)
 
     def add(self, event: Event) -> Event:
@@ -88,23 +115,44 @@ class Decision:
         self.events.append(placed)
         return placed
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the run ends with this turn, cancelled."""
+        return self.outcome is not None and self.outcome.status == "cancelled"
 
-def read(tx: Connection, run_id: str, now: int) -> View | None:
+    def unended(self, op_ids: Iterable[str]) -> list[str]:
+        """Those operations that this turn does not end already: the workflow may have given them up itself."""
+        ended = {event.op_id for event in self.events if event.phase == "ended"}
+        return [op_id for op_id in op_ids if op_id not in ended]
+
+
+def read(tx: Connection, run_id: str, now: int, loan: Loan | None = None) -> View | None:
     """What the turn needs; None when there is nothing to do, which costs one query."""
-    run, news = runs.read_turn(tx, run_id)
+    run, news = turns.read(tx, run_id)
     if run is None or not news:
         return None
-    fresh = log.drain(tx, run_id)
-    if not fresh:
-        # Another turn has taken the news since the run was read: each query sees what is committed by then.
+    view = View(run, news)
+    if run.status == "blocked" and view.cancel is None and doubts.has_any(tx, run_id):
         return None
-    if not run.seq and not isinstance(fresh[0].event, events.RunCreated):
-        return read(tx, run_id, now)
-    past = log.read(tx, run_id, upto=run.seq) if run.seq else []
-    view = View(run, fresh, past, {})
-    if run.not_before is not None and now < run.not_before and not past and view.cancel is None:
+    if run.not_before is not None and now < run.not_before and not run.seq and view.cancel is None:
         return None
-    return replace(view, requests=requests.load(tx, _references([*past, *(n.event for n in fresh)])))
+    if not view.replays:
+        return replace(view, ended=log.ended(tx, run_id, {n.event.op_id for n in news}))
+    past = _unfed(tx, run, loan or Loan(None))
+    return replace(view, past=past, requests=requests.load(tx, _references([*past, *(n.event for n in news)])))
+
+
+def _unfed(tx: Connection, run: Run, loan: Loan) -> list[Event]:
+    """What of the log the kept replay lacks; all of it, when that replay is not of this log."""
+    kept = loan.kept
+    if kept is not None and (kept.run.turn, kept.run.seq, kept.last.at) == (run.turn, run.seq, run.last_at):
+        return []
+    if kept is not None and kept.run.turn < run.turn and kept.run.seq <= run.seq:
+        found = log.read(tx, run.id, after=kept.run.seq - 1, upto=run.seq)
+        if found[:1] == [kept.last]:
+            return found[1:]
+    loan.drop()
+    return log.read(tx, run.id, upto=run.seq) if run.seq else []
 
 
 def _references(known: Sequence[Event]) -> set[str]:
@@ -118,26 +166,57 @@ def _references(known: Sequence[Event]) -> set[str]:
     return found
 
 
-def decide(engine: Engine, view: View, workflow: registry.Workflow[..., object] | None) -> Decision | None:
+def decide(
+    engine: Engine, view: View, workflow: registry.Workflow[..., object] | None, loan: Loan | None = None
+) -> Decision | None:
     """What to write; None when this process does not know the workflow and must leave it to one that does."""
     if view.run.ended:
         return _after_the_end(view)
-    if view.cancel is not None and view.run.status in ("pending", "blocked"):
+    if view.cancels_at_once:
         return _cancel_at_once(engine, view)
     if workflow is None:
         return None
-    return _replayed(engine, view, workflow)
+    decision = _replayed(engine, view, workflow, loan or Loan(None))
+    too_long = _outgrown(decision, engine.settings.max_events)
+    return decision if too_long is None else _cut_off(view, decision, too_long)
+
+
+def _outgrown(decision: Decision, limit: int) -> LogTooLong | None:
+    """Why the log may not have what the turn would write; a workflow that ends needs room for its end only."""
+    if isinstance(decision.fault, LogTooLong):
+        return decision.fault
+    if decision.outcome is None and decision.fault is None and 0 < limit < decision.placing.seq:
+        return LogTooLong(decision.run.id, decision.placing.seq, limit)
+    return None
 
 
 def _start(view: View) -> Decision:
     return Decision(run=view.run, placing=Placing(view.run), drained=[n.id for n in view.news])
 
 
+def _news_only(view: View) -> Decision:
+    """What came in, and nothing of what the workflow makes of it."""
+    decision = _start(view)
+    for event in _unended(view.news, view.ended):
+        decision.add(event)
+    return decision
+
+
+def _cut_off(view: View, wanted: Decision, error: LogTooLong) -> Decision:
+    """A log that grows without end would make each turn longer than the last: the run fails instead."""
+    decision = _start(view)
+    for event in wanted.news:
+        decision.add(replace(event, seq=0))
+    decision.outcome = Outcome(status="failed", value=codec.encode_error(error))
+    decision.taken = wanted.taken
+    decision.placing.at = wanted.placing.at
+    return decision
+
+
 def _after_the_end(view: View) -> Decision:
     """A step that ran on may still record its outcome; all else comes too late."""
     decision = _start(view)
-    ended = {event.op_id for event in view.past if event.phase == "ended"}
-    for event in _unended(view.news, ended):
+    for event in _unended(view.news, view.ended):
         if isinstance(event, events.AttemptEnded):
             decision.add(event)
     return decision
@@ -145,66 +224,75 @@ def _after_the_end(view: View) -> Decision:
 
 def _cancel_at_once(engine: Engine, view: View) -> Decision:
     """A run that has not begun, or is blocked, has no code that could clean up."""
-    decision = _start(view)
-    ended = {event.op_id for event in view.past if event.phase == "ended"}
-    for event in _unended(view.news, ended):
-        decision.add(event)
+    decision = _news_only(view)
     decision.outcome = Outcome(status="cancelled")
     decision.reason = view.cancel.reason if view.cancel else None
     decision.placing.at = max(decision.placing.at, engine.now())
     return decision
 
 
-def _unended(news: Sequence[News], ended: set[str]) -> list[Event]:
+def _unended(news: Sequence[News], ended: Collection[str]) -> list[Event]:
     """The news without outcomes of operations that have one: they lost a race, or were told twice."""
-    kept = []
-    for item in news:
-        if item.event.phase == "ended":
-            if item.event.op_id in ended:
+    kept: list[Event] = []
+    now_ended: set[str] = set()
+    for event in (item.event for item in news):
+        if event.phase == "ended":
+            if event.op_id in ended or event.op_id in now_ended:
                 continue
-            ended.add(item.event.op_id)
-        kept.append(item.event)
+            now_ended.add(event.op_id)
+        kept.append(event)
     return kept
 
 
-def _replayed(engine: Engine, view: View, workflow: registry.Workflow[..., object]) -> Decision:
+def _replayed(engine: Engine, view: View, workflow: registry.Workflow[..., object], loan: Loan) -> Decision:
     decision = _start(view)
-    now = engine.now()
-    started = _started(engine, view, now)
-    info = RunInfo(run_id=view.run.id, name=view.run.name, started_at=started.at, public_url=started.public_url)
-    replay = Replay(workflow, info, view.created.args, view.requests)
+    if loan.replay is None:
+        loan.replay = _begun(engine, view, workflow)
+    replay = loan.replay
+    may_be_kept = False
     try:
-        replay.feed(view.past, view.requests, replaying=True)
-        for event in _unended(view.news, set(replay.ended)):
-            decision.add(event)
-            if isinstance(event, events.RunCreated):
-                decision.add(started)
-        replay.feed(decision.events, view.requests)
-        decision.placing.at = max(decision.placing.at, now)
-        _settle(decision, replay, _owners(engine))
-        _conclude(decision, replay, view)
-    finally:
-        replay.park()
-    _refuse_unclosable(decision, replay)
+        try:
+            _think(engine, view, decision, replay)
+            may_be_kept = engine.replays.keeps and replay.fault is None and replay.outcome is None
+        finally:
+            if not may_be_kept:
+                engine.watchdog.watch(view.run.id).run(replay.park)
+    except TurnTooLong as error:
+        decision.fault = error
+    decision.fault = decision.fault or unclosable(replay)
     return decision
 
 
-def _started(engine: Engine, view: View, now: int) -> events.RunStarted:
+def _begun(engine: Engine, view: View, workflow: registry.Workflow[..., object]) -> Replay:
+    """A replay that was fed nothing."""
+    created = view.past[0] if view.past else view.news[0].event
+    assert isinstance(created, events.RunCreated), f"the log of {view.run.id} begins with {created.kind}"
+    started = _started(engine, view, created)
+    info = RunInfo(run_id=view.run.id, name=view.run.name, started_at=started.at, public_url=started.public_url)
+    return Replay(workflow, info, created.args, view.requests, max_operations=engine.settings.max_events)
+
+
+def _started(engine: Engine, view: View, created: events.RunCreated) -> events.RunStarted:
     """The run's start: as recorded, else now."""
     recorded = next((e for e in view.past if isinstance(e, events.RunStarted)), None)
-    at = max(now, view.run.last_at, view.created.at)
+    at = max(engine.now(), view.run.last_at, created.at)
     return recorded or events.RunStarted(at=at, public_url=engine.settings.public_url)
 
 
-def _refuse_unclosable(decision: Decision, replay: Replay) -> None:
-    """A body that swallows its own end would hang the worker's exit: its run is blocked."""
-    if replay.unclosable is not None and decision.fault is None:
-        decision.fault = NonDeterminismError(
-            decision.run.id,
-            events.ROOT,
-            "a workflow that can be put away while it waits",
-            f"one that catches GeneratorExit and waits again ({replay.unclosable}): write `except Exception`",
-        )
+def _think(engine: Engine, view: View, decision: Decision, replay: Replay) -> None:
+    """Replay what of the log it lacks, tell the workflow what is new, and take what it asks for."""
+    watch = engine.watchdog.watch(view.run.id)
+    if view.past:
+        watch.run(replay.feed, view.past, view.requests, replaying=True)
+    for event in _unended(view.news, replay.ended):
+        decision.add(event)
+        if isinstance(event, events.RunCreated):
+            decision.add(events.RunStarted(at=replay.info.started_at, public_url=replay.info.public_url))
+    decision.news = [event for event in decision.events if not isinstance(event, events.RunStarted)]
+    watch.run(replay.feed, decision.events, view.requests)
+    decision.placing.at = max(decision.placing.at, engine.now())
+    _settle(decision, replay, watch, _owners(engine))
+    _conclude(decision, replay)
 
 
 def _owners(engine: Engine) -> Callable[[str], tuple[str, str] | None]:
@@ -215,7 +303,7 @@ def _owners(engine: Engine) -> Callable[[str], tuple[str, str] | None]:
     return look
 
 
-def _settle(decision: Decision, replay: Replay, owner: Callable[[str], tuple[str, str] | None]) -> None:
+def _settle(decision: Decision, replay: Replay, watch: Watch, owner: Callable[[str], tuple[str, str] | None]) -> None:
     """Take what the workflow asks for, telling it of its hooks, until it asks for no more hooks."""
     closed: set[str] = set()
     held: dict[str, str] = {}
@@ -230,7 +318,7 @@ def _settle(decision: Decision, replay: Replay, owner: Callable[[str], tuple[str
                 settled.append(decision.add(_settled(decision, command, held, closed, owner)))
         if not settled:
             return
-        replay.feed(settled)
+        watch.run(replay.feed, settled)
 
 
 def _settled(
@@ -269,15 +357,14 @@ def _holder(
     return found[0]
 
 
-def _conclude(decision: Decision, replay: Replay, view: View) -> None:
+def _conclude(decision: Decision, replay: Replay) -> None:
     decision.fault = replay.fault
     decision.outcome = replay.outcome
-    decision.taken = frozenset(replay.taken)
+    decision.taken = replay.taken
     for command in decision.commands:
         if not isinstance(command, commands.CreateHook):
             decision.add(_event(command, decision.placing.at))
-    cancels = [e for e in (*view.past, *decision.events) if isinstance(e, events.RunCancelRequested)]
-    decision.reason = cancels[0].reason if cancels else None
+    decision.reason = replay.cancel.reason if replay.cancel else None
     for op_id in _no_longer_listening(decision, replay):
         decision.refused += replay.queued(op_id)
 
@@ -286,7 +373,7 @@ def _no_longer_listening(decision: Decision, replay: Replay) -> list[str]:
     """Hooks that are closed, and for which something may have come."""
     touched = {c.op_id for c in decision.commands if isinstance(c, commands.CloseHook)}
     touched |= {e.op_id for e in decision.events if isinstance(e, events.HookReceived)}
-    return sorted(touched - replay.open_hooks)
+    return sorted(touched - replay.open_hooks) if touched else []
 
 
 def _event(command: Command, at: int) -> Event:

@@ -5,7 +5,9 @@ What an author asks of a webhook, checked, and as the JSON text that the bluepri
 
     {"methods": ["POST"], "mode": "default" | "static" | "manual",
      "response": {"head": …, "body_b64": …} | null, "timeout": microseconds | null,
-     "on_timeout": {"head": …, "body_b64": …} | null, "max_body": bytes | null}
+     "on_timeout": {"head": …, "body_b64": …} | null, "max_body": bytes | null,
+     "verify": {"by": name, "secrets": {purpose: ["env:NAME", …]}, "options": {…}} | null,
+     "dedupe": {"by": …} (see verify/keys.py) | null}
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any, Literal
 from . import duration
 from .errors import ConfigurationError
 from .http import Response
+from .verify import keys, presets
 
 #: Where under ``public_url`` the blueprint listens.
 PATH = "/.well-known/workflow/v1/webhook"
@@ -47,13 +50,22 @@ def url_of(public_url: str | None, token: str) -> str:
     return f"{public_url.rstrip('/')}{PATH}/{token}"
 
 
+def recorded_url(config: str, token: str) -> str | None:
+    """The URL that the workflow was given, from its webhook's options; None where these were written before it was."""
+    base = json.loads(config).get("public_url")
+    return None if base is None else url_of(base, token)
+
+
 def config_json(
     *,
+    public_url: str | None,
     respond_with: Response | Literal["manual"] | None,
     methods: Iterable[str],
     timeout: str | float | timedelta | None,
     on_timeout: Response | None,
     max_body: int | None,
+    verify: presets.Verification | None = None,
+    dedupe: keys.Dedupe = None,
 ) -> str:
     """
     The options of ``create_webhook`` as JSON text.
@@ -65,12 +77,15 @@ def config_json(
         raise TypeError(f'respond_with is {respond_with!r}; use "manual", a Response, or leave it out to answer 202.')
     mode = {None: "default", "manual": "manual"}.get(respond_with, "static")  # type: ignore[arg-type]
     config = {
+        "public_url": public_url,
         "methods": _methods(methods),
         "mode": mode,
         "response": _response("respond_with", respond_with if mode == "static" else None),
         "timeout": _timeout(timeout),
         "on_timeout": _response("on_timeout", on_timeout),
         "max_body": _size(max_body),
+        "verify": _verification(verify),
+        "dedupe": keys.rule(dedupe, verify),
     }
     return json.dumps(config, separators=(",", ":"))
 
@@ -103,6 +118,19 @@ def _timeout(value: str | float | timedelta | None) -> int | None:
     if micros > LONGEST_HOLD:
         raise ValueError(f"timeout {value!r} is over 55 s, and proxies cut requests at 60 s.")
     return micros
+
+
+def _verification(value: object) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    if isinstance(value, presets.Verification):
+        return value.as_json()
+    if isinstance(value, presets.Preset):
+        raise TypeError(f'verify is {value!r}; call it with the name of its secret: verify.{value.name}("env:NAME").')
+    raise TypeError(
+        f"verify is {type(value).__name__}; use a preset with the name of its secret,"
+        ' e.g. verify.stripe("env:STRIPE_WHSEC"), or a function made a verifier by @verify.register(name).'
+    )
 
 
 def _size(value: int | None) -> int | None:

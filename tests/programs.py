@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncio_programs
 from simulator import Simulator
 
-from durable import FatalError, Request, Response, create_hook, create_webhook, define_hook, race, sleep
-from durable.context import patched
+from durable import FatalError, Request, Response, create_hook, create_webhook, define_hook, patched, race, sleep
 from durable.registry import step, workflow
 
 HISTORIES = Path(__file__).parent / "histories"
@@ -302,4 +302,5 @@ RECORDINGS: dict[str, Callable[[], Simulator]] = {
     "conversation": _conversation,
     "cleanup": _cleanup,
     "parts": _parts,
+    **asyncio_programs.RECORDINGS,
 }

@@ -19,7 +19,7 @@ from durable import embedded
 DATABASES = ("sqlite", "postgresql", "mariadb")
 BROKERS = ("redis", "rabbitmq", "embedded")
 
-_ADMIN = {
+ADMIN = {
     "postgresql": "postgresql+psycopg://postgres@127.0.0.1/postgres",
     "mariadb": "mariadb+pymysql://root@127.0.0.1",
 }
@@ -47,7 +47,7 @@ def new_database(kind: str, folder: Path) -> Iterator[str]:
         yield f"sqlite:///{folder}/durable.db"
         return
     name = f"durable_test_{secrets.token_hex(6)}"
-    admin = sa.create_engine(_ADMIN[kind], isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    admin = sa.create_engine(ADMIN[kind], isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     try:
         with admin.connect() as connection:
             connection.exec_driver_sql(f"CREATE DATABASE {name}")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from durable import codec, commands, current, events, registry
+from durable import attributes, codec, commands, current, events, registry
 from durable.calls import RunInfo
 from durable.http import Request, Response
 from durable.replay import Replay
@@ -63,15 +63,19 @@ class Turn:
 
 @dataclass
 class Attempt:
-    """What a step sees of the attempt that runs it: here, the answers to the requests."""
+    """What a step sees of the attempt that runs it: here, the answers to the requests and the run's attributes."""
 
     answers: dict[str, Response]
+    post: Callable[[dict[str, str | None]], object]
     engine: Any = None
     metadata: Any = None
     workflow_metadata: Any = None
 
     def respond(self, request_id: str, response: Response) -> bool:
         return self.answers.setdefault(request_id, response) is response
+
+    def set_attributes(self, change: attributes.Changes) -> None:
+        self.post(dict(change))
 
 
 @dataclass
@@ -118,9 +122,16 @@ class Simulator:
         if not self.log:
             created = events.RunCreated(at=self.clock, name=self.workflow.name, args=self.encoded)
             news = (created, events.RunStarted(at=self.clock), *news)
-        drained = [replace(e, at=self.clock, seq=past + n) for n, e in enumerate(news, 1)]
+        ended = {e.op_id for e in self.log if e.phase == "ended"}
+        # As a turn does: an operation ends once, whatever is told of it later.
+        news = tuple(e for e in news if e.phase != "ended" or e.op_id not in ended)
+        if not news:
+            return self
+        drained = [replace(e, at=e.at or self.clock, seq=past + n) for n, e in enumerate(news, 1)]
         self.turns.append(Turn(past, len(drained)))
         self.log += self.think(self.kept, drained)
+        once = [(e.op_id, e.phase) for e in self.log if e.phase is not None]
+        assert len(once) == len(set(once)), "the store would refuse a second creation or end of one operation"
         if self.checked:
             self.compare()
         return self
@@ -173,6 +184,20 @@ class Simulator:
             self.drawn.add(command.token)
         return events.HookCreated(token=command.token, **same)
 
+    def again(self, n: int) -> list[events.Event]:
+        """What a fresh replay makes of the n-th turn, given the log before it, and its news."""
+        turn = self.turns[n]
+        replay = self.cold(turn.past)
+        assert replay.take() == []
+        said = self.think(replay, self.log[turn.past : turn.past + turn.drained])
+        replay.park()
+        return said
+
+    def said(self, n: int) -> list[events.Event]:
+        """What the log holds of the n-th turn."""
+        until = self.turns[n + 1].past if n + 1 < len(self.turns) else None
+        return self.log[self.turns[n].past : until]
+
     def compare(self) -> None:
         """A fresh replay of the whole log asks for nothing, and knows what the kept one knows."""
         cold = self.cold()
@@ -205,6 +230,11 @@ class Simulator:
     def open(self, kind: type[events.Event]) -> list[Any]:
         """Open operations of one kind, in the order of the log."""
         return [e for e in self.open_ops.values() if isinstance(e, kind)]
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """What the log says of the run's attributes."""
+        return attributes.merged({}, *(e.attributes for e in self.log if isinstance(e, events.AttributesSet)))
 
     def asked(self) -> list[tuple[str, str]]:
         """Op id and name of every step that was asked for."""
@@ -241,7 +271,7 @@ class Simulator:
     def _attempt(self, created: events.StepCreated) -> None:
         step = registry.steps[created.name]
         args, kwargs = codec.decode_arguments(created.args, self.requests, step.signature)
-        running = current.running_step.set(Attempt(self.answers))
+        running = current.running_step.set(Attempt(self.answers, lambda change: self.label(created.op_id, change)))
         try:
             result = step.run(*args, **kwargs)
         except Exception as error:
@@ -250,6 +280,10 @@ class Simulator:
             self.complete(created.op_id, result)
         finally:
             current.running_step.reset(running)
+
+    def label(self, name: str, change: dict[str, str | None]) -> Simulator:
+        """A change of the run's attributes by the open step of this name."""
+        return self.turn(events.AttributesSet(at=0, op_id=self.step(name).op_id, attributes=change))
 
     def child(self, result: Any) -> Simulator:
         """End the first open child run."""
@@ -286,11 +320,15 @@ class Simulator:
         return self.turn(self.posted(body, token))
 
     def posted(self, body: Any = b"", token: str | None = None) -> events.HookReceived:
+        return events.HookReceived(at=0, op_id=self._hook(token), request_id=self.request(body).id)
+
+    def request(self, body: Any = b"") -> Request:
+        """One that came in, to whichever webhook."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         made = Request(method="POST", url="https://example.test/hook", data=data, id=f"req-{len(self.requests) + 1}")
         request = Request.from_head(made.head_json(), made.data)
         self.requests[request.id or ""] = request
-        return events.HookReceived(at=0, op_id=self._hook(token), request_id=request.id)
+        return request
 
     def _hook(self, token: str | None) -> str:
         held = self.open(events.HookCreated)

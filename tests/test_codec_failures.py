@@ -1,8 +1,11 @@
 """Exceptions cross with class, arguments, attributes, chain and notes; writing one never fails."""
 
 import asyncio
+import io
 import json
 import threading
+from email.message import Message
+from urllib.error import HTTPError
 
 import codec_types as types
 import pytest
@@ -77,6 +80,21 @@ def test_c27_the_chain_is_kept():
     assert repr(value.__context__.__cause__) == "KeyError('first')"
     assert value.__context__.__cause__.__notes__ == ["a note"]
     assert (cut.__cause__, cut.__suppress_context__) == (None, True)
+
+
+@pytest.mark.parametrize("body", [io.BytesIO(b"gone"), None], ids=["with a body", "without"])
+def test_c28_urllibs_error_keeps_its_class_and_takes_notes(body):
+    """Its attributes are looked up in a file, which cannot cross; what is asked of it here works all the same."""
+    value = crossed(raised(HTTPError("http://shop.test/", 404, "Not Found", Message(), body)))
+    value.add_note("by a step")
+
+    assert (type(value), value.code, str(value), value.__notes__) == (
+        HTTPError,
+        404,
+        "HTTP Error 404: Not Found",
+        ["by a step"],
+    )
+    assert crossed(value).__notes__ == ["by a step"]
 
 
 def test_a_ring_of_causes_ends():
@@ -199,7 +217,7 @@ def test_text_of_any_kind():
     assert codec.error_summary(codec.encode_error(error)).message == "\U0001f600 \ufffd \0"
 
 
-def test_the_traceback_of_every_process_is_kept():
+def test_c26_the_traceback_of_every_process_is_kept():
     """c26: an error that is raised again elsewhere tells both places."""
 
     def inner():

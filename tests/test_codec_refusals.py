@@ -105,7 +105,7 @@ def test_the_deepest_value_can_be_read():
     assert codec.decode(codec.encode(value)) == value
 
 
-def test_a_shared_part_is_no_cycle():
+def test_c37_a_shared_part_is_no_cycle():
     """The same list twice in a value is two lists, not a cycle."""
     shared = [1]
 

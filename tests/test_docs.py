@@ -1,22 +1,45 @@
 """The documentation names what there is, and its programs and links work."""
 
+import hmac
 import importlib
+import importlib.util
 import re
 import sys
 from datetime import timedelta
 from pathlib import Path
 
+import celery
+import click
 import pytest
 
 import durable
-from durable import dev, events, registry
+from durable import cli, dev, doctor, events, registry, verify, webhooks
 from durable.settings import NAMES, Settings
 
 ROOT = Path(__file__).parent.parent
+
+
+def script(path):
+    """A script of the documentation, as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make_reference = script(ROOT / "docs" / "make_reference.py")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = "\n".join(page.read_text() for page in PAGES)
 
-_DURATIONS = ("hold_timeout", "eta_horizon", "continuation", "beat_interval", "dead_after", "sweep_interval")
+_DURATIONS = (
+    "hold_timeout",
+    "eta_horizon",
+    "continuation",
+    "turn_cpu_limit",
+    "turn_timeout",
+    "beat_interval",
+    "dead_after",
+)
 
 
 @pytest.fixture
@@ -27,6 +50,9 @@ def forgotten(monkeypatch):
     before = set(sys.modules)
     made = list(durable.current._latest)
     yield
+    for engine in durable.current._latest:
+        if engine not in made:
+            engine.close()
     durable.current._latest[:] = made
     for name in set(sys.modules) - before:
         if not hasattr(sys.modules[name], "__path__") and "." not in name:
@@ -51,7 +77,7 @@ def test_every_setting_has_a_row_with_its_variable():
     assert {name: f"DURABLE_{name.upper()}" for name in NAMES} == found
 
 
-@pytest.mark.parametrize("name", [*_DURATIONS, "resend_after"])
+@pytest.mark.parametrize("name", [*_DURATIONS, "sweep_interval", "resend_after"])
 def test_durations_have_their_default_in_the_docs(name):
     """The default in docs/settings.md is the one in the code."""
     shown = {row[0].strip("`"): row[2] for row in rows("settings.md")}[name]
@@ -61,7 +87,7 @@ def test_durations_have_their_default_in_the_docs(name):
     assert timedelta(microseconds=getattr(Settings(), name)) == written
 
 
-@pytest.mark.parametrize("name", ["max_body", "pool_size", "database_url"])
+@pytest.mark.parametrize("name", ["max_body", "max_pending", "pool_size", "database_url"])
 def test_other_defaults_are_in_the_docs(name):
     """So are those of sizes, counts and URLs."""
     shown = {row[0].strip("`"): row[2] for row in rows("settings.md")}[name]
@@ -79,6 +105,43 @@ def test_every_public_name_is_in_the_docs(name):
 def test_every_kind_of_event_is_in_the_docs(kind):
     """What a log may hold is in the table of docs/concepts.md."""
     assert f"`{kind}`" in (ROOT / "docs" / "concepts.md").read_text()
+
+
+def commands(group, path="durable"):
+    """Every command of the command line that does something, by how it is typed."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+def long_options(command):
+    return {option for p in command.params for option in p.opts if option.startswith("--")}
+
+
+def test_every_command_is_on_its_page_with_its_options():
+    """docs/command-line.md has each command and each of its options, and none that is not there."""
+    page = (ROOT / "docs" / "command-line.md").read_text()
+    head, *sections = re.split(r"^## `", page, flags=re.MULTILINE)
+    told = {}
+    for section in sections:
+        command = re.match(r"[a-z ]*[a-z]", section).group()
+        told[command] = set(re.findall(r"^\| `(--[a-z-]+)`", section, re.MULTILINE))
+
+    assert told == {command: long_options(found) for command, found in commands(cli.main)}
+    assert long_options(cli.main) <= set(re.findall(r"--[a-z-]+", head))
+
+
+def test_every_check_of_the_doctor_is_in_the_docs():
+    """docs/operating.md explains each finding by its name."""
+    with_names = {cell.strip("`") for row in rows("operating.md") for cell in row[:1]}
+    engine = durable.Durable(celery.Celery("docs", broker="memory://"), database_url="postgresql://127.0.0.1:1/none")
+    try:
+        assert {finding.name for finding in doctor.examine(engine)} <= with_names
+    finally:
+        engine.close()
+        durable.current.forget(engine)
 
 
 def test_the_program_of_the_readme_is_the_one_that_dev_shows():
@@ -118,6 +181,30 @@ def test_examples_are_python(page):
         compile(f"async def example():\n{body}    pass\n", str(page), "exec")
 
 
+def test_the_recipes_of_senders_are_what_a_webhook_takes():
+    """Each example of docs/webhooks.md is run; there is one for each preset, with the key that the table tells."""
+    _, _, text = (ROOT / "docs" / "webhooks.md").read_text().partition("## Who sends")
+    recorded = []
+
+    def create_webhook(respond_with=None, *, timeout=None, on_timeout=None, max_body=None, **options):
+        given = {"methods": ["POST"], "timeout": timeout, "on_timeout": on_timeout, "max_body": max_body}
+        recorded.append(
+            webhooks.config_json(public_url="https://a.test", respond_with=respond_with, **given, **options)
+        )
+
+    names = {"create_webhook": create_webhook, "verify": verify, "Response": durable.Response, "hmac": hmac}
+    for example in code(text, "python"):
+        exec(example.replace("from durable import create_webhook, verify", ""), names)
+    assert len(recorded) == 10
+
+    table = re.findall(r"^\| [^|]+ \| `(verify\.[^`]+)` \| ([^|]+) \|", text, re.MULTILINE)
+    told = {eval(call, {"verify": verify}).by: key for call, key in table}
+    keyed = {name: verify.presets.find(name).key is not None for name in told}
+    assert keyed == {name: key != "nothing" for name, key in told.items()}
+    public = {name for name in verify.__all__ if isinstance(getattr(verify, name), verify.Preset)}
+    assert set(told) | {"hmac"} == public
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     """A relative link leads to a file of the repository, and its fragment to a heading."""
@@ -142,3 +229,21 @@ def test_files_that_the_docs_name_are_there():
         named = re.findall(r"\*\*`([\w/]+(?:\.py|/))`", text)
         assert named
         assert [name for name in named if not (ROOT / "durable" / name).exists()] == [], page
+
+
+def test_the_reference_is_what_the_docstrings_say():
+    """docs/reference.md is up to date; `make docs` writes it."""
+    assert make_reference.PAGE.read_text() == make_reference.page()
+
+
+@pytest.mark.parametrize("name", sorted(durable.__all__))
+def test_every_public_name_is_in_the_reference(name):
+    """With its signature, or what it means."""
+    assert f"\n### {name}\n" in make_reference.PAGE.read_text()
+
+
+def test_the_example_of_testing_is_the_file_that_is_tested():
+    """docs/testing.md shows examples/test_orders.py word for word."""
+    shown = (ROOT / "examples" / "test_orders.py").read_text().partition("if __name__")[0].rstrip()
+
+    assert f"```python\n{shown}\n```" in (ROOT / "docs" / "testing.md").read_text()

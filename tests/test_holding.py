@@ -119,6 +119,27 @@ def test_a_hint_asks_for_its_own_request_only(table):
         hub.close(waiter)
 
 
+def test_copies_wait_for_one_answer_and_count_each(table, threads, monkeypatch):
+    """Two that are attached to a request that another process holds: polled fast, since no hint comes here."""
+    monkeypatch.setattr(holding, "SLOW_SECS", 30)
+    hub = make_hub(table, Inbox())
+    copies = [open_place(hub, name) for name in "bc"]
+    for copy in copies:
+        hub.attach(copy, "a")
+    hub.hint("a")
+    assert len(hub) == 2
+    assert hub.open("d", 2, lambda: False) is None
+    futures = [held(threads, copy) for copy in copies]
+    assert wait_until(lambda: {"a"} in table.asked)
+
+    table.rows["a"] = Response(b"yes")
+
+    assert [future.result(timeout=5).data for future in futures] == [b"yes"] * 2
+    for copy in copies:
+        hub.close(copy)
+    assert (len(hub), hub._attached) == (0, set())
+
+
 def test_a_lost_hint_costs_one_poll(table, threads):
     """Without the hint the poll finds the answer."""
     hub = make_hub(table, Inbox())

@@ -3,10 +3,11 @@
 import asyncio
 import dataclasses
 import threading
+from contextlib import suppress
 from datetime import UTC
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.datastructures import Headers
 
@@ -18,6 +19,17 @@ MULTIPART = (
     b"--b\r\nContent-Disposition: form-data; name=b; filename=b.txt\r\n"
     b"Content-Type: text/plain\r\n\r\ntwo\r\n--b--\r\n"
 )
+HOSTILE_TYPES = [
+    "application/json; charset=zlib",
+    "application/x-www-form-urlencoded",
+    "multipart/form-data; boundary=b",
+    "multipart/form-data; boundary=",
+    "multipart/form-data",
+    "text/plain; charset=utf-16",
+    "text/plain; charset=rot13",
+    "text/plain; charset=\xff",
+    "x/y; charset*=utf-8''a%FF",
+]
 LATIN = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=20)
 NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,15}", fullmatch=True)
 
@@ -27,8 +39,8 @@ def request(data=b"", content_type=None, url="https://hooks.test/x", **fields):
     return Request(method="POST", url=url, headers=headers, data=data, **fields)
 
 
-def test_data_is_every_byte_sent():
-    """c63: the body is raw, whatever it holds."""
+def test_c63_data_is_every_byte_sent():
+    """The body is raw, whatever it holds."""
     assert request(bytes(range(256))).data == bytes(range(256))
 
 
@@ -94,6 +106,23 @@ def test_no_url_raises(path, query):
     assert made.args is not None
 
 
+@given(
+    st.sampled_from(HOSTILE_TYPES) | LATIN,
+    st.binary(max_size=60) | st.builds(lambda name, part: MULTIPART.replace(b"note", name) + part, *[st.binary()] * 2),
+    LATIN,
+)
+@settings(max_examples=100, deadline=None)
+def test_no_body_raises_what_is_not_documented(content_type, body, cookie):
+    """Whatever a stranger calls its body, and whatever it holds: it is read, or BadRequestBody."""
+    made = Request("POST", "https://h.test/", [("Content-Type", content_type), ("Cookie", cookie)], body)
+    for read in (made.json, lambda: made.form, lambda: [file.read() for file in made.files.values()]):
+        with suppress(BadRequestBody):
+            read()
+
+    assert made.json(default=made) is not None or body.strip() == b"null"
+    assert (type(made.text()), type(made.cookies.to_dict()), type(repr(made))) == (str, dict, str)
+
+
 def test_cookies_are_read():
     """Cookies come from the header."""
     assert Request(headers=[("Cookie", "a=1; b=2")]).cookies.to_dict() == {"a": "1", "b": "2"}
@@ -123,8 +152,8 @@ def test_json_ignores_the_content_type():
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe\xfd", b"[" * 100_000, b"1" * 5_000, b"nul\0"])
-def test_json_that_is_none(body):
-    """c63: a body that is no JSON, is nested 100 000 deep, or holds too long a number raises BadRequestBody."""
+def test_c63_json_that_is_none(body):
+    """A body that is no JSON, is nested 100 000 deep, or holds too long a number raises BadRequestBody."""
     with pytest.raises(BadRequestBody, match=f"{len(body)} bytes"):
         request(body).json()
     with pytest.raises(ValueError, match="is not JSON"):
@@ -241,8 +270,8 @@ def test_what_is_recorded_is_what_goes_out(attempt):
 
 
 @pytest.mark.parametrize("bad", [None, ("x", 99), Response(headers={"€": "1"}), Response(b"x", 204), {"x": object()}])
-def test_a_bad_response_records_nothing(attempt, bad):
-    """c63: it raises in the step, before anything is recorded."""
+def test_c63_a_bad_response_records_nothing(attempt, bad):
+    """It raises in the step, before anything is recorded."""
     with pytest.raises((TypeError, ValueError)):
         request(id="r1").respond_with(bad)
     assert not attempt.given

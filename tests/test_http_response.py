@@ -156,7 +156,7 @@ def test_a_status_is_final_and_an_int(status):
 
 
 @pytest.mark.parametrize("status", [204, 205, 304])
-def test_a_status_without_a_body(status):
+def test_c66_a_status_without_a_body(status):
     """204, 205 and 304 end with their headers."""
     assert Response(b"", status).checked().status == status
     with pytest.raises(ValueError, match="has no body"):

@@ -15,17 +15,20 @@ DURABLE = Path(__file__).parents[1] / "durable"
 
 #: What decides.  Nothing here does I/O.
 CORE = """
-    errors duration events current logs http codec retry commands
-    fingerprint definitions registry
-    operations ledger futures parking refused guards shims loop
-    listening racing webhooks calls context decoding replay
+    errors lines duration events attributes current guarded guards lint logs http codec retry commands
+    fingerprint definitions adopted registry
+    operations ledger futures parking refused shims loop
+    listening racing verify webhooks calls context inside decoding replay
 """.split()  # noqa: SIM905  a list of names would be a column
 
 #: What acts.
 SHELL = """
-    settings schema migrations store notify processes embedded leash publish dispatch engine
-    alarms turn commit aio steps inspecting client drive hooks sweep housekeeping tasks web app
-    loading doctor dev cli
+    settings failpoints schema migrations store replays notify processes embedded leash publish health progress
+    allowance dispatch stopping watchdog deadlines engine
+    alarms turn children commit tries aio cancelling doubts outcomes overtime transactional running claiming steps
+    waiting inspecting client sessions starting again continuation drive hooks lost sentinel sweep prune housekeeping
+    carrying trampoline tasks
+    web app loading doctor dev cli testing
 """.split()  # noqa: SIM905
 
 LAYERS = CORE + SHELL

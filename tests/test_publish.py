@@ -2,6 +2,7 @@
 
 import socket
 import time
+from contextlib import closing
 
 import pytest
 from celery import Celery
@@ -52,3 +53,16 @@ def test_what_is_sent_stands_in_the_queue(broker):
         message.ack()
         queue.close()
     sender.close()
+
+
+@pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
+def test_only_a_queue_that_does_not_exist_counts_as_empty_without_an_answer(broker):
+    """A broker that refuses to say how long a queue is has not said that it is empty."""
+    app, sender = publisher(broker)
+    with closing(sender), app.connection_for_write() as connection, connection.channel() as channel:
+        channel.queue_declare("of-somebody-else", exclusive=True, auto_delete=False)
+
+        assert sender.length("of-somebody-else") is None
+        assert sender.length("not-there") == 0
+        assert sender.keep("there")
+        assert sender.length("there") == 1

@@ -57,7 +57,7 @@ def module_level(a: int, b: int = 2) -> int:
     return a + b
 
 
-def test_names_are_module_and_qualname():
+def test_c2_names_are_module_and_qualname():
     """Without name= a step is called as its function is."""
     assert f"{__name__}.module_level" == step(module_level).name
 
@@ -118,7 +118,7 @@ def test_subscribers_hear_of_everything_defined_before_and_after():
     assert heard[-1] == "later"
 
 
-def test_outside_a_workflow_a_call_runs_the_function():
+def test_c4_outside_a_workflow_a_call_runs_the_function():
     """c4: in a script, a test, or another step."""
     assert step(module_level)(2, b=3) == 5
 
@@ -182,15 +182,9 @@ async def _async_generator():
     yield
 
 
-class _CeleryTask:
-    name = "app.add"
-
-    def apply_async(self): ...
-
-
-@pytest.mark.parametrize("what", [3, int, _generator, _async_generator, _CeleryTask(), staticmethod(module_level)])
+@pytest.mark.parametrize("what", [3, int, _generator, _async_generator, ship, staticmethod(module_level)])
 def test_only_functions_can_be_steps(what):
-    """Classes, generators, and for the time being Celery tasks are refused."""
+    """Classes, generators and workflows are refused.  (Celery tasks: test_adopted.py.)"""
     with pytest.raises(ConfigurationError):
         step(what)
 

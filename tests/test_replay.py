@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import linecache
-import logging
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import replace as changed
@@ -667,108 +665,6 @@ def test_replaying_is_known_to_those_who_log(caplog):
 
     assert live == [False, False]
     assert said == [True, True]
-
-
-# Guards
-
-
-def refused(call: Callable[[], Any]) -> str:
-    """The call that a workflow was refused."""
-    from durable import NonDeterministicCall
-
-    async def flow():
-        try:
-            call()
-        except NonDeterministicCall as error:
-            return error.call
-
-    return str(play(flow).result)
-
-
-@pytest.mark.parametrize(
-    ("source", "name"),
-    [
-        ("import time; time.sleep(1)", "time.sleep"),
-        ("import time; time.time()", "time.time"),
-        ("import time; time.monotonic()", "time.monotonic"),
-        ("import random; random.random()", "random.random"),
-        ("import random; random.choice([1])", "random.choice"),
-        ("import uuid; uuid.uuid4()", "uuid.uuid4"),
-        ("import os; os.urandom(1)", "os.urandom"),
-        ("import secrets; secrets.token_hex()", "secrets.token_hex"),
-        ("open('/dev/null')", "open"),
-        ("import os; os.open('/dev/null', 0)", "open"),
-        ("import os; os.listdir('/')", "os.listdir"),
-        ("import socket; socket.socket()", "socket.socket"),
-        ("import socket; socket.getaddrinfo('localhost', 1)", "socket.getaddrinfo"),
-        ("import subprocess; subprocess.run(['true'])", "subprocess.Popen"),
-        ("import os; os.system('true')", "os.system"),
-        ("import sqlite3; sqlite3.connect(':memory:')", "sqlite3.connect"),
-    ],
-)
-def test_c11_what_a_replay_could_not_repeat_is_refused(source, name):
-    """Clocks, randomness, files, sockets, processes: the error names the call."""
-    code = compile(source, "author.py", "exec")
-
-    assert refused(lambda: exec(code, {"__name__": "author"})) == name
-
-
-def test_c11_outside_a_workflow_everything_passes():
-    """The same functions, in this process, after a replay has installed the guards."""
-    import random
-    import time
-    import uuid
-
-    with open("/dev/null") as file:
-        assert file.read() == ""
-    assert time.time() > START / 1e6
-    assert random.random() < 1
-    assert uuid.uuid4() != uuid.uuid4()
-
-
-def test_a_workflow_may_log_and_import(tmp_path, monkeypatch):
-    """Whatever a handler does with a line, and wherever a module comes from."""
-    (tmp_path / "imported_by_a_workflow.py").write_text("value = 7\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    handler = logging.FileHandler(tmp_path / "log", delay=True)
-    logger = logging.getLogger("test_replay.author")
-    logger.addHandler(handler)
-
-    async def flow():
-        import imported_by_a_workflow
-
-        try:
-            raise ValueError
-        except ValueError:
-            logger.exception("said")
-        return imported_by_a_workflow.value
-
-    sim = play(flow, checked=False)
-    handler.close()
-    logger.removeHandler(handler)
-    sys.modules.pop("imported_by_a_workflow", None)
-
-    assert sim.result == 7
-    assert "said" in (tmp_path / "log").read_text()
-
-
-def test_a_guard_cannot_be_walked_around_by_swallowing():
-    """While a workflow is parked its finally may not do I/O either."""
-    told = []
-
-    async def flow():
-        try:
-            await s(1)
-        finally:
-            try:
-                open("/dev/null")  # noqa: SIM115
-            except Exception as error:
-                told.append(type(error).__name__)
-
-    sim = play(flow, checked=False)
-    sim.kept.park()
-
-    assert told == ["NonDeterministicCall"]
 
 
 # Kept or fresh

@@ -12,14 +12,14 @@ from durable.retry import RetryPolicy
 SECONDS = st.floats(0, 1e6)
 
 
-def test_by_default_there_are_four_attempts():
+def test_c22_by_default_there_are_four_attempts():
     """c22: three retries follow the first attempt."""
     policy = RetryPolicy()
 
     assert [policy.may_retry(attempt) for attempt in (1, 2, 3, 4)] == [True, True, True, False]
 
 
-def test_no_retries_means_one_attempt():
+def test_c24_no_retries_means_one_attempt():
     """c24: max_retries=0 makes the first attempt the last."""
     assert not RetryPolicy(max_retries=0).may_retry(1)
 

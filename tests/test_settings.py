@@ -58,6 +58,8 @@ def test_unknown_keyword_is_refused_with_the_known_ones():
         ("max_body", True),
         ("pool_size", -1),
         ("eta_horizon", 0),
+        ("turn_cpu_limit", "-1s"),
+        ("max_events", "many"),
         ("database_url", ""),
     ],
 )

@@ -6,14 +6,31 @@ import sys
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
+from servers import DATABASES
 
-from durable import alarms, drive, events, schema, sleep, start, step, steps, sweep, workflow
+from durable import (
+    alarms,
+    allowance,
+    drive,
+    events,
+    housekeeping,
+    outcomes,
+    overtime,
+    schema,
+    sleep,
+    start,
+    step,
+    steps,
+    sweep,
+    workflow,
+)
+from durable.claiming import Address
 from durable.dispatch import DRIVE, WAKE
 from durable.housekeeping import Housekeeping
 from durable.processes import identify
-from durable.steps import Address
+from durable.store import claims, workers
 from durable.store import steps as step_rows
-from durable.store import workers
 from durable.store.workers import Worker
 
 
@@ -33,14 +50,20 @@ async def long_sleep() -> str:
     return "awake"
 
 
-def sent(engine):
-    """The names of the messages in the broker, which are taken out."""
+@workflow(name="sweep.nap")
+async def nap() -> None:
+    await sleep("10s")
+
+
+def sent(engine, run):
+    """The names of the run's messages in the broker; all that are there are taken out."""
     names = []
     with engine.celery.connection_for_read() as connection:
         queue = connection.SimpleQueue("celery")
         while len(queue):
             message = queue.get(block=False)
-            names.append(message.headers["task"])
+            if run.id in f"{message.headers} {message.payload}":
+                names.append(message.headers["task"])
             message.ack()
         queue.close()
     return names
@@ -49,73 +72,120 @@ def sent(engine):
 def later(engine, seconds):
     """Let the engine's clock be *seconds* ahead."""
     offset, measured = engine.store._clock or (engine.now(), 0)
-    engine.store._clock = (offset + seconds * 1_000_000, measured)
+    engine.store._clock = (offset + int(seconds * 1_000_000), measured)
 
 
 @pytest.fixture
-def worker(engine):
-    """This process, registered as one that runs steps."""
+def keeper(engine):
+    """This process's housekeeping, which nobody has started; it is signed off at the end."""
     housekeeping = Housekeeping(engine)
-    housekeeping._beat()
-    return housekeeping
+    yield housekeeping
+    housekeeping._farewell()
 
 
-def test_a_lost_drive_is_sent_again_with_growing_delays(engine):
+@pytest.fixture
+def register(keeper):
+    """Registers this process as one that runs steps."""
+    return keeper._beat
+
+
+@pytest.fixture
+def worker(keeper):
+    """This process is registered from the beginning."""
+    keeper._beat()
+    return keeper
+
+
+@pytest.mark.parametrize("database", DATABASES, indirect=True)
+def test_a_lost_drive_is_sent_again_with_growing_delays(engine, worker):
     """A run whose first message is lost is driven by the sweep: after 5 s, then 5, 10 … later."""
-    start(one_step)
-    sent(engine)
+    run = start(one_step)
+    sent(engine, run)
 
     sweep.sweep(engine)
-    assert sent(engine) == []
-
-    later(engine, 6)
-    sweep.sweep(engine)
-    sweep.sweep(engine)
-    assert sent(engine) == [DRIVE]
+    assert sent(engine, run) == []
 
     later(engine, 6)
     sweep.sweep(engine)
-    assert sent(engine) == [DRIVE]
+    sweep.sweep(engine)
+    assert sent(engine, run) == [DRIVE]
 
     later(engine, 6)
     sweep.sweep(engine)
-    assert sent(engine) == []
+    assert sent(engine, run) == [DRIVE]
+
+    later(engine, 6)
+    sweep.sweep(engine)
+    assert sent(engine, run) == []
 
 
 def test_a_lost_step_is_sent_again(engine, worker):
     """A step whose message is lost is sent by the sweep."""
-    drive.drive(engine, start(one_step).id)
-    sent(engine)
-
-    later(engine, 6)
-    sweep.sweep(engine)
-
-    assert "sweep.noop" in sent(engine)
-
-
-def test_a_step_that_no_live_process_knows_is_not_sent(engine):
-    """Celery throws messages of unknown tasks away: the row waits for a worker that knows the name."""
     run = start(one_step)
     drive.drive(engine, run.id)
-    sent(engine)
+    sent(engine, run)
 
     later(engine, 6)
     sweep.sweep(engine)
 
-    assert "sweep.noop" not in sent(engine)
-    with engine.store.read() as tx:
-        assert step_rows.not_before(tx, run.id, "r#1", 1) == 0
+    assert "sweep.noop" in sent(engine, run)
+
+
+@pytest.mark.parametrize("database", DATABASES, indirect=True)
+def test_c05_a_step_that_no_live_process_knows_is_not_sent_until_one_does(engine, register):
+    """Celery throws messages of unknown tasks away: the step waits, and goes out at the first sweep that may."""
+    run = start(one_step)
+    drive.drive(engine, run.id)
+    sent(engine, run)
+
+    later(engine, 600)
+    for _ in range(8):
+        sweep.sweep(engine)
+    assert "sweep.noop" not in sent(engine, run)
+    assert run.status == "running"
+
+    register()
+    sweep.sweep(engine)
+    assert "sweep.noop" in sent(engine, run)
+
+
+@pytest.mark.parametrize("database", DATABASES, indirect=True)
+def test_c06_a_run_whose_workflow_no_live_process_knows_is_not_driven_until_one_does(engine, register):
+    """No turn is sent to workers that could only put it aside; the first sweep sends it that may."""
+    run = start(one_step)
+    sent(engine, run)
+
+    later(engine, 600)
+    for _ in range(8):
+        sweep.sweep(engine)
+    assert sent(engine, run) == []
+
+    register()
+    sweep.sweep(engine)
+    assert DRIVE in sent(engine, run)
+
+
+def test_a_run_that_nobody_knows_can_be_cancelled(engine):
+    """Ending a run that has not begun needs none of its code, so its turn is sent all the same."""
+    run = start(one_step)
+    run.cancel()
+    sent(engine, run)
+
+    later(engine, 6)
+    sweep.sweep(engine)
+
+    assert sent(engine, run) == [DRIVE]
 
 
 def test_a_long_sleep_is_a_row_until_it_is_due_soon(engine, worker):
     """A sleep of 30 days is published only when it is due within the horizon."""
     run = start(long_sleep)
     drive.drive(engine, run.id)
-    assert WAKE not in sent(engine)
+    assert WAKE not in sent(engine, run)
 
     later(engine, 30 * 86400 - 100)
     sweep.sweep(engine)
-    assert WAKE in sent(engine)
+    assert WAKE in sent(engine, run)
 
 
 def test_a_wait_never_ends_before_its_time(engine):
@@ -148,7 +218,7 @@ def claim_as(engine, run, identity, *, beat_at=None):
     )
     with engine.store.begin() as tx:
         workers.beat(tx, row, beat_at or engine.store.sql_now)
-        held = step_rows.claim(
+        held = claims.claim(
             tx, run.id, "r#1", 1, by="theirs", worker_id="other", message_id=None, now=engine.store.sql_now
         )
     assert held is not None
@@ -164,10 +234,28 @@ def test_a_process_gone_from_this_host_loses_its_attempts_at_once(engine, worker
     sweep.bury(engine, beating_since=engine.now())
 
     steps.attempt(engine, noop, Address(run.id, "r#1", 2), None)
-    assert steps._record(engine, held, events.StepCompleted(at=1, op_id="r#1", attempt=1, result="9")) is None
+    assert outcomes.record(engine, held, events.StepCompleted(at=1, op_id="r#1", attempt=1, result="9")) is None
     drive.drive(engine, run.id)
     assert run.result(timeout=1) == 1
     assert "step_retrying" in [e.kind for e in run.events()]
+
+
+def test_c100_a_process_that_boots_leaves_alone_what_another_one_runs(engine, keeper):
+    """A living worker's attempt is neither given up, nor sent again, nor claimed by a second copy of its message."""
+    run = start(one_step)
+    drive.drive(engine, run.id)
+    held = claim_as(engine, run, identify())
+    sent(engine, run)
+
+    keeper.tick()
+    later(engine, 6)
+    sweep.sweep(engine)
+    steps.attempt(engine, noop, Address(run.id, "r#1", 1), None)
+
+    assert sent(engine, run) == []
+    assert outcomes.record(engine, held, events.StepCompleted(at=1, op_id="r#1", attempt=1, result="9")) is None
+    drive.drive(engine, run.id)
+    assert run.result(timeout=1) == 9
 
 
 def test_a_redelivered_message_gives_a_vanished_attempt_up(engine, worker):
@@ -179,7 +267,7 @@ def test_a_redelivered_message_gives_a_vanished_attempt_up(engine, worker):
     steps.attempt(engine, noop, Address(run.id, "r#1", 1), None)
 
     with engine.store.read() as tx:
-        assert step_rows.not_before(tx, run.id, "r#1", 2) is not None
+        assert claims.not_before(tx, run.id, "r#1", 2) is not None
 
 
 def test_a_silent_process_is_dead_only_while_our_own_beats_succeed(engine, worker):
@@ -197,13 +285,38 @@ def test_a_silent_process_is_dead_only_while_our_own_beats_succeed(engine, worke
         assert step_rows.held(tx, run.id, "r#1") is None
 
 
-def test_attempts_that_kill_their_process_end(engine, worker):
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_silent_process_keeps_what_has_called_heartbeat_lately(engine, worker, is_gone):
+    """It may be its housekeeping that hangs.  One that is known to be gone keeps nothing."""
+    run = start(one_step)
+    drive.drive(engine, run.id)
+    held = claim_as(engine, run, dead_process() if is_gone else replace(identify(), host="elsewhere"), beat_at=1)
+    with engine.store.begin() as tx:
+        assert claims.heartbeat(tx, held, '"half"', engine.store.sql_now, None)
+
+    long_ago = engine.now() - engine.settings.dead_after - 1
+    sweep.bury(engine, beating_since=long_ago)
+    with engine.store.read() as tx:
+        assert (step_rows.held(tx, run.id, "r#1") is None) == is_gone
+        assert [w.id for w in workers.alive(tx) if w.id == "other"] == ([] if is_gone else ["other"])
+    if is_gone:
+        return
+
+    with engine.store.begin() as tx:
+        assert claims.heartbeat(tx, held, '"half"', long_ago, None)
+    sweep.bury(engine, beating_since=long_ago)
+    with engine.store.read() as tx:
+        assert step_rows.held(tx, run.id, "r#1") is None
+        assert [w.id for w in workers.alive(tx) if w.id == "other"] == []
+
+
+def test_c102_attempts_that_kill_their_process_end(engine, worker):
     """A step that always takes its process with it fails with the reason when its attempts are spent."""
     run = start(one_step)
     drive.drive(engine, run.id)
     for attempt in (1, 2, 3, 4):
         with engine.store.begin() as tx:
-            assert step_rows.claim(
+            assert claims.claim(
                 tx,
                 run.id,
                 "r#1",
@@ -233,7 +346,7 @@ def test_only_one_process_sweeps(engine):
         assert workers.take_lease(tx, "sweep", "a", now, 1_000_000)
 
 
-def test_a_turn_with_nothing_new_writes_nothing(engine):
+def test_c97_a_turn_with_nothing_new_writes_nothing(engine):
     """A second drive finds an empty inbox and leaves the run's row as it is."""
     run = start(one_step)
     drive.drive(engine, run.id)
@@ -251,3 +364,51 @@ def test_a_row_that_is_overdue_is_found_by_an_index(engine):
             query = f"SELECT * FROM {table.name} WHERE next_send_at <= 5 ORDER BY next_send_at"
             plan = str(tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}").all())
             assert f"{table.name}_by_send" in plan
+
+
+def test_an_attempt_past_its_deadline_is_found_by_an_index(engine):
+    """The very query: it reads the attempts that have a deadline, and of those the late ones."""
+    said = []
+    sa.event.listen(
+        engine.store.engine, "before_cursor_execute", lambda c, cur, text, params, *_: said.append((text, params))
+    )
+    overtime.give_up_overdue(engine)
+    ((text, params),) = [each for each in said if "durable_steps" in each[0]]
+
+    with engine.store.read() as tx:
+        plan = str(tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", params).all())
+    assert "durable_steps_by_deadline" in plan
+
+
+def test_an_alarm_that_has_rung_is_put_away_also_where_the_sweep_is(engine, worker):
+    """The process that sweeps does not go round without a pause because an alarm of long ago is still there."""
+    worker.on_due(engine.now() - 1)
+
+    worker._sweep()
+
+    assert not worker._alarms
+
+
+def test_an_alarm_elsewhere_does_not_send_the_backlog_again(engine, worker, monkeypatch):
+    """A process that does not sweep sends what has just become due, and leaves the rest to the one that does."""
+    # So no alarm clock is set, as on amqp: it is published when it is due.
+    monkeypatch.setattr(allowance, "MOST_ETAS", 0)
+    old, new = start(nap), start(nap)
+    drive.drive(engine, old.id)
+    later(engine, 60)
+    drive.drive(engine, new.id)
+    assert WAKE not in sent(engine, new)
+    later(engine, 10)
+
+    sweep.publish_due(engine, engine.now() - engine.settings.sweep_interval)
+
+    assert sent(engine, new) == [WAKE]
+
+
+def test_of_many_alarms_the_nearest_are_kept(engine, keeper, monkeypatch):
+    """Sleeps of days do not take the places of those that end soon."""
+    monkeypatch.setattr(housekeeping, "_MOST_ALARMS", 3)
+    for due_at in (50, 60, 70, 80, 20, 10):
+        keeper.on_due(due_at)
+
+    assert keeper._alarms == [10, 20, 50]

@@ -36,7 +36,7 @@ from durable import (
 )
 from durable.errors import SchemaOutOfDate
 from durable.web import MaskTokens, create_blueprint, drain, receiving
-from durable.web.reading import PATH
+from durable.web.reading import PATH, ROOT
 
 BYTES = bytes(range(256))
 EXACT = Response(
@@ -170,7 +170,7 @@ def assert_problem(response: TestResponse, status: int) -> None:
 # How it answers.
 
 
-def test_default_mode_answers_202_with_nothing(listen):
+def test_c57_default_mode_answers_202_with_nothing(listen):
     """The request is recorded and the sender told so, with an empty body and no content type."""
     webhook = listen("default")
 
@@ -181,7 +181,7 @@ def test_default_mode_answers_202_with_nothing(listen):
     assert webhook.received() == 1
 
 
-def test_static_mode_answers_exactly_what_was_given(listen):
+def test_c57_static_mode_answers_exactly_what_was_given(listen):
     """Bytes, both cookies, latin-1 and a relative Location go out as they are."""
     response = listen("static").post(b"")
 
@@ -190,7 +190,7 @@ def test_static_mode_answers_exactly_what_was_given(listen):
     assert sent == list(EXACT.headers)
 
 
-def test_manual_mode_answers_what_the_step_says(listen):
+def test_c57_manual_mode_answers_what_the_step_says(listen):
     """The step's response goes out on the connection that brought the request."""
     response = listen("manual").post(BYTES, X_Do="answer")
 
@@ -198,7 +198,7 @@ def test_manual_mode_answers_what_the_step_says(listen):
     assert response.headers["Content-Type"] == "application/x-echo"
 
 
-def test_the_workflow_sees_the_request_as_it_was_sent(listen, engine):
+def test_c63_the_workflow_sees_the_request_as_it_was_sent(listen, engine):
     """URL, bytes and repeated headers reach the step unchanged."""
     webhook = listen("default")
 
@@ -212,7 +212,7 @@ def test_the_workflow_sees_the_request_as_it_was_sent(listen, engine):
     assert ",".join(value for name, value in seen["headers"] if name == "X-Twice") in ("1,2", "1, 2")
 
 
-def test_a_taken_request_without_an_answer_is_500_at_the_runs_end(listen):
+def test_c66_a_taken_request_without_an_answer_is_500_at_the_runs_end(listen):
     """A sender is not left hanging when the run forgets it."""
     response = listen("manual").post(b"", X_Last="1")
 
@@ -220,7 +220,7 @@ def test_a_taken_request_without_an_answer_is_500_at_the_runs_end(listen):
     assert response.json["code"] == "webhook-response-not-sent"
 
 
-def test_a_cancelled_run_answers_503(listen):
+def test_c65_a_cancelled_run_answers_503(listen):
     """Whoever is held when the run is cancelled hears at once that it is our doing."""
     webhook = listen("manual")
     with ThreadPoolExecutor(1) as threads:
@@ -247,7 +247,7 @@ def test_a_hold_that_times_out_says_where_to_ask(listen):
     assert webhook.received() == 1
 
 
-def test_a_poll_is_202_until_it_is_what_a_held_connection_would_have_got(listen, engine):
+def test_c66_a_poll_is_202_until_it_is_what_a_held_connection_would_have_got(listen, engine):
     """The late answer is exact, and marked as recorded."""
     webhook = listen("brief")
     client, pending = webhook.client, webhook.post(b"")
@@ -374,7 +374,7 @@ BAD_TOKENS = [
 
 @pytest.mark.parametrize("token", BAD_TOKENS, ids=lambda token: ascii(token)[:20])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_unknown_and_malformed_tokens_are_404(idle, token, method):
+def test_c58_unknown_and_malformed_tokens_are_404(idle, token, method):
     """Any shape: problem details, never Flask's page, a redirect or a 500; the token isn't echoed."""
     response = idle.open("/base" + PATH + token, method=method)
 
@@ -383,12 +383,12 @@ def test_unknown_and_malformed_tokens_are_404(idle, token, method):
 
 
 @pytest.mark.parametrize("encoded", ["%00" * 30, "x%2Fy", "%", "%zz", "%ff%fe", "%0A", "x" * 43 + "%0a"])
-def test_percent_encoded_tokens_are_404(idle, encoded):
+def test_c63_percent_encoded_tokens_are_404(idle, encoded):
     """What a server decodes into the path is no token either."""
     assert_problem(idle.post("/base" + PATH + encoded), 404)
 
 
-def test_a_plain_hooks_token_is_404(app, engine):
+def test_c58_a_plain_hooks_token_is_404(app, engine):
     """Only webhooks have an address."""
     engine.start(hooked, "plain-hook-token-of-36-characters----")
 
@@ -408,7 +408,7 @@ def test_a_method_that_is_not_enabled_is_405(listen, method):
     assert webhook.received() == 0
 
 
-def test_methods_can_be_enabled_but_head_and_options_never_deliver(listen):
+def test_c63_methods_can_be_enabled_but_head_and_options_never_deliver(listen):
     """A webhook takes the methods it names, and no others."""
     webhook = listen("put")
 
@@ -421,7 +421,7 @@ def test_methods_can_be_enabled_but_head_and_options_never_deliver(listen):
     assert webhook.received() == 2
 
 
-def test_a_closed_webhook_is_410(listen):
+def test_c64_a_closed_webhook_is_410(listen):
     """After the loop was left, whatever the method."""
     webhook = listen("default")
     webhook.post(b"", X_Last="1")
@@ -430,7 +430,7 @@ def test_a_closed_webhook_is_410(listen):
     assert_problem(webhook.client.get(webhook.path), 410)
 
 
-def test_one_byte_over_the_limit_is_413(listen):
+def test_c68_one_byte_over_the_limit_is_413(listen):
     """The webhook's own limit, else 1 MiB; at the limit a body is taken."""
     small, default = listen("small"), listen("default")
 
@@ -453,7 +453,7 @@ def test_a_chunked_body_that_the_server_cannot_deliver_is_411(listen):
     assert webhook.received() == 0
 
 
-def test_a_short_body_is_400(listen):
+def test_c68_a_short_body_is_400(listen):
     """A sender that hung up in the body has sent nothing."""
     webhook = listen("default")
 
@@ -466,7 +466,7 @@ def test_a_short_body_is_400(listen):
 # Our own trouble.
 
 
-def test_an_unreachable_database_is_503(caplog):
+def test_c68_an_unreachable_database_is_503(caplog):
     """The sender is asked to come again; the application starts all the same."""
     celery = Celery("test_web_down", broker="memory://")
     # Nothing can listen on port 1 unless root wants it to.
@@ -564,6 +564,33 @@ def test_masked_in_access_logs(message, args):
     assert "HTTP/1.1" in record.getMessage()
 
 
+def test_what_proves_a_sender_is_masked():
+    """Credentials in the query, and in headers that gunicorn was told to log; what was not sent stays "-"."""
+    atoms = Atoms(
+        {"r": f"GET {PATH}x?hub.verify_token=s3cret&access_token=s3cret&hub.mode=subscribe"}
+        | {"{authorization}i": "Bearer s3cret", "{stripe-signature}i": "t=1,v1=s3cret", "{cookie}i": "-"}
+        | {"{user-agent}i": "agent"}
+    )
+    form = "%(r)s %({authorization}i)s %({stripe-signature}i)s %({cookie}i)s %({user-agent}i)s"
+    record = logging.LogRecord("gunicorn.access", logging.INFO, __file__, 1, form, (atoms,), None)
+    MaskTokens().filter(record)
+
+    assert "s3cret" not in record.getMessage()
+    assert record.getMessage().endswith("hub.mode=subscribe ... ... - agent")
+
+
+def test_headers_are_shown_without_what_proves_a_sender():
+    """A request's headers in a log or a traceback; the values are there for who asks by name."""
+    secret = {
+        name: "s3cret" for name in ("Authorization", "Cookie", "X-Hub-Signature-256", "X-Api-Key", "X-Gitlab-Token")
+    }
+    request = Request(headers={**secret, "User-Agent": "agent"})
+
+    assert "s3cret" not in repr(request.headers)
+    assert "('User-Agent', 'agent')" in repr(request.headers)
+    assert request.headers["Cookie"] == "s3cret"
+
+
 def test_registering_masks_the_loggers_that_log_paths(app, engine):
     """gunicorn's, werkzeug's and the application's own logger have the filter, once however many applications."""
     make_app(engine)
@@ -608,6 +635,22 @@ def test_paths_next_to_ours_are_the_applications(idle):
     """Only what is below the webhook's path is ours; a merged slash doesn't redirect to it."""
     assert idle.get("/base/.well-known/workflow/v1/other").content_type.startswith("text/html")
     assert idle.post("/base//.well-known/workflow/v1/webhook/" + "x" * 43).status_code == 404
+
+
+def test_c92_webhooks_and_their_description_are_all_there_is(app):
+    """Unless control routes are asked for no turn, step, queue or run has an address."""
+    ours = [rule for rule in app.url_map.iter_rules() if rule.endpoint != "static"]
+
+    assert {rule.rule for rule in ours} == {f"/base{PATH}<durable_rest:token>", f"/base{ROOT}openapi.json"}
+
+
+@pytest.mark.parametrize("name", ["flow", "step", "drive", "wake", "runs", "health", "hooks"])
+def test_c92_no_other_path_of_ours_answers(idle, name):
+    """Neither beside the webhooks, nor under their path."""
+    beside = idle.post(f"/base/.well-known/workflow/v1/{name}", json={"run_id": "r"})
+    below = idle.post(f"/base{PATH}{name}", json={"run_id": "r"})
+
+    assert (beside.status_code, below.status_code) == (404, 404)
 
 
 def test_location_is_relative_without_a_public_url():

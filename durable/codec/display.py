@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import SerializationError
 from ..http import Request
 from .builtin import shown_request
 from .kinds import TAG, Fields, kind_by_tag
@@ -27,10 +26,10 @@ def plain(text: str, requests: Mapping[str, Request] = NO_REQUESTS) -> Any:
             return fields
         try:
             kind = kind_by_tag(fields[TAG])
-        except SerializationError:  # a kind that is registered elsewhere is shown by what it consists of
+            if kind.tag == "request" and fields.get("v") in requests:
+                return shown_request(requests[fields["v"]])
+            return kind.plain(fields)
+        except Exception:  # a kind that is registered elsewhere, or is another there: by what it consists of
             return fields.get("v")
-        if kind.tag == "request" and fields.get("v") in requests:
-            return shown_request(requests[fields["v"]])
-        return kind.plain(fields)
 
     return load(text, flatten)

@@ -112,7 +112,7 @@ def _written(writer: Writer, error: BaseException, seen: set[int]) -> Fields:
     fields = {**_outline(error), "args": _arguments(writer, error)}
     if attributes := _attributes(writer, error):
         fields["attrs"] = attributes
-    if notes := [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]:
+    if notes := [note for note in _attribute(error, "__notes__", ()) if isinstance(note, str)]:
         fields["notes"] = [_cut(note) for note in notes]
     if error.__suppress_context__:
         fields["suppress"] = True
@@ -174,6 +174,14 @@ def _state(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return reduced[1], (reduced[2] if len(reduced) > 2 and reduced[2] else {})
 
 
+def _attribute(error: BaseException, name: str, default: Any) -> Any:
+    """An attribute of an author's class, whose ``__getattr__`` may raise anything: urllib's HTTPError a KeyError."""
+    try:
+        return getattr(error, name, default)
+    except Exception:
+        return default
+
+
 def _message(error: BaseException) -> str:
     try:
         return _ascii_safe(str(error))
@@ -183,7 +191,7 @@ def _message(error: BaseException) -> str:
 
 def _trace(error: BaseException) -> str:
     """The traceback here; before it the one from where it was raised, if that was another process."""
-    remote = getattr(error, _REMOTE, "")
+    remote = _attribute(error, _REMOTE, "")
     try:
         here = "".join(traceback.format_exception(error))
     except Exception as failure:
@@ -213,12 +221,23 @@ def _cut(text: str) -> str:
 def _read(_context: Context, fields: Fields) -> BaseException:
     error = _rebuilt(fields)
     error.__dict__[_REMOTE] = fields.get("traceback", "")
+    if not _takes_notes(error):
+        error.__dict__["__notes__"] = []
     for note in fields.get("notes", ()):
         error.add_note(note)
     error.__cause__ = fields.get("cause")
     error.__context__ = fields.get("context", error.__cause__)
     error.__suppress_context__ = fields.get("suppress", False)
     return error
+
+
+def _takes_notes(error: BaseException) -> bool:
+    """Whether ``add_note`` works: it looks for notes, and ``__getattr__`` may want what did not cross."""
+    try:
+        hasattr(error, "__notes__")
+    except Exception:
+        return False
+    return True
 
 
 def _rebuilt(fields: Fields) -> BaseException:

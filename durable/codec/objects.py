@@ -145,8 +145,9 @@ def _refuse_hidden(value: Any) -> None:
 
 def _read_dataclass(_context: Context, fields: Fields) -> Any:
     cls, recorded = find_class(fields["c"]), fields["v"]
+    declared = dataclasses.fields(cast(Any, cls))  # TypeError for a class that is none, before there is an instance
     value: Any = object.__new__(cls)
-    for f in dataclasses.fields(cast(Any, cls)):
+    for f in declared:
         if f.name in recorded:
             object.__setattr__(value, f.name, recorded[f.name])
         elif _has_default(f):

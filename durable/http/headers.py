@@ -33,6 +33,12 @@ _DROPPED = re.compile(
     re.IGNORECASE,
 )
 
+#: What proves who sends: not to be shown.
+_SECRET = re.compile(
+    "authorization|proxy-authorization|cookie|set-cookie|.*signature.*|.*hmac.*|.*secret.*|.*api-?key|.*-token",
+    re.IGNORECASE,
+)
+
 _VERSION = 1
 
 
@@ -48,11 +54,21 @@ class FrozenHeaders(ImmutableHeadersMixin, Headers):  # type: ignore[misc]  # as
         """A copy that can be changed."""
         return Headers(list(self))
 
+    def __repr__(self) -> str:
+        """For people and logs: without the values that prove who sends."""
+        shown = [(name, "..." if is_secret(name) else value) for name, value in self]
+        return f"{type(self).__name__}({shown!r})"
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Headers) and _lowered(self) == _lowered(other)
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(_lowered(self))
+
+
+def is_secret(name: str) -> bool:
+    """Whether a header's value must not be shown: credentials, cookies, signatures."""
+    return _SECRET.fullmatch(name) is not None
 
 
 def wire_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

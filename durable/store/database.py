@@ -5,17 +5,30 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    literal_column,
+    make_url,
+    text,
+)
 from sqlalchemy import exc as sa_exc
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, ExceptionContext
 
+from .. import failpoints
 from ..errors import ConfigurationError
+
+T = TypeVar("T")
 
 _DRIVERS = {
     "postgres": "postgresql+psycopg",
@@ -42,11 +55,43 @@ _REST_SECS = 1.0
 _READ_ONLY = {"durable_read_only": True}
 
 
+#: What PostgreSQL calls an internal error, and is none: read-only (a standby), a session it has ended.
+_PASSING_STATES = frozenset({"25006", "25P03"})
+#: A deadlock, a serialization failure, a lock waited for in vain: SQLSTATEs of PostgreSQL, numbers of MySQL.
+_CONTENDED_STATES = frozenset({"40001", "40P01", "55P03"})
+_CONTENDED_NUMBERS = frozenset({1205, 1213})
+#: What reads only: a SQLSTATE of PostgreSQL, numbers of MySQL and MariaDB, the code of SQLite.
+_READ_ONLY_STATE = "25006"
+_READ_ONLY_NUMBERS = frozenset({1290, 1792, 1836})
+_READ_ONLY_CODE = 8
+
+
 def unreachable(error: BaseException) -> bool:
-    """Whether *error* says that the database cannot be reached now, rather than that a statement is wrong."""
+    """
+    Whether *error* says that the database cannot be used now, rather than that a statement is wrong.
+
+    It may be away, full, read-only, out of connections or in each other's way.
+    """
     if isinstance(error, sa_exc.OperationalError | sa_exc.InterfaceError | sa_exc.TimeoutError):
         return True
-    return isinstance(error, sa_exc.DBAPIError) and error.connection_invalidated
+    if not isinstance(error, sa_exc.DBAPIError):
+        return False
+    return error.connection_invalidated or getattr(error.orig, "sqlstate", None) in _PASSING_STATES
+
+
+def contended(error: BaseException) -> bool:
+    """Whether the database has undone this transaction to let another one through: it may be done again at once."""
+    if not isinstance(error, sa_exc.DBAPIError) or error.orig is None:
+        return False
+    number = error.orig.args[0] if error.orig.args else None
+    return getattr(error.orig, "sqlstate", None) in _CONTENDED_STATES or number in _CONTENDED_NUMBERS
+
+
+def reason(error: BaseException) -> str:
+    """The database's own words for what is wrong, in one line."""
+    cause = getattr(error, "orig", None) or error
+    said = str(cause).strip().splitlines()
+    return f"{type(cause).__name__}: {said[0] if said else 'it does not say why'}"
 
 
 def parse_url(given: str) -> URL:
@@ -77,7 +122,7 @@ class Store:
     def __init__(self, url: str, pool_size: int) -> None:
         self.url = parse_url(url)
         self.dialect = self.url.get_backend_name()
-        self.sql_now = text(NOW[self.dialect])
+        self._sql_now = literal_column(NOW[self.dialect], BigInteger)
         self._pool_size = pool_size
         self._engine: Engine | None = None
         self._pid = 0
@@ -87,12 +132,42 @@ class Store:
         # only cost two round trips.  SQLite needs one: it says who may be kept waiting.
         self._reading = {"isolation_level": "AUTOCOMMIT"} if self.dialect == "postgresql" else _READ_ONLY
 
+    @property
+    def sql_now(self) -> ColumnElement[int]:
+        """The database's time, in microseconds, as it says it itself within a statement."""
+        return self._sql_now
+
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """A transaction that may write.  On SQLite it takes the write lock at once."""
         with self.engine.begin() as tx:
             self._measure(tx)
             yield tx
+            failpoints.hit("commit.before")
+        failpoints.hit("commit.after")
+
+    @contextmanager
+    def once(self) -> Iterator[Connection]:
+        """A transaction of a single statement: on PostgreSQL that is one by itself, and needs no BEGIN and COMMIT."""
+        if self.dialect != "postgresql":
+            with self.begin() as tx:
+                yield tx
+            return
+        with self.read() as tx:
+            failpoints.hit("commit.before")
+            yield tx
+        failpoints.hit("commit.after")
+
+    def write(self, act: Callable[[Connection], T]) -> T:
+        """What *act* does and returns in a transaction; done again when the database undid it for another's sake."""
+        for last in (False, False, True):
+            try:
+                with self.begin() as tx:
+                    return act(tx)
+            except sa_exc.DBAPIError as error:
+                if last or not contended(error):
+                    raise
+        raise AssertionError("the last try returns or raises")
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -157,6 +232,7 @@ class Store:
             pool_timeout=10,
             connect_args=connect,
         )
+        event.listen(engine, "handle_error", _drop_what_reads_only)
         event.listen(engine, "checkin", _note_use)
         event.listen(engine, "checkout", partial(_ping_after_a_rest, engine))
         return engine
@@ -168,6 +244,22 @@ class Store:
         database_now = int(tx.execute(text(f"SELECT {NOW[self.dialect]}")).scalar_one())
         middle = (before + time.monotonic()) / 2
         self._clock = (database_now - int(middle * 1_000_000), middle)
+
+
+def _drop_what_reads_only(context: ExceptionContext) -> None:
+    """
+    Take a session that may not write for a broken one, and all that rest in the pool.
+
+    It may stay so for as long as it lives: it was begun on a standby, or while the database was set to
+    read-only, or SQLite opened a protected file.  A new one writes as soon as the database does.
+    """
+    error = context.original_exception
+    number = error.args[0] if error.args else None
+    context.is_disconnect |= (
+        getattr(error, "sqlstate", None) == _READ_ONLY_STATE
+        or number in _READ_ONLY_NUMBERS
+        or getattr(error, "sqlite_errorcode", 0) & 0xFF == _READ_ONLY_CODE
+    )
 
 
 def _note_use(connection: Any, record: Any) -> None:
@@ -192,6 +284,7 @@ def _open_sqlite(url: URL, pool_size: int) -> Engine:
     engine = create_engine(url, pool_size=pool_size, max_overflow=5, pool_timeout=10, connect_args={"timeout": 30.0})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "handle_error", _drop_what_reads_only)
     return engine
 
 

@@ -86,11 +86,22 @@ def find(tx: Connection, token: str) -> Hook | None:
     return None if row is None else Hook(**row)
 
 
+def lock(tx: Connection, run_id: str, op_id: str) -> Hook | None:
+    """The hook, kept from closing until this transaction ends; None when it is closed."""
+    # By its primary key, as whoever closes it does: by its token MySQL would lock the index first, and deadlock.
+    query = _ROW.where(hooks.c.run_id == run_id, hooks.c.op_id == op_id, hooks.c.closed_at.is_(None))
+    row = tx.execute(query.with_for_update(read=True)).mappings().one_or_none()
+    return None if row is None else Hook(**row)
+
+
 def lock_open(tx: Connection, token: str) -> Hook | None:
     """The open hook of this token, kept from closing until this transaction ends."""
-    query = _ROW.where(hooks.c.active_token_hash == token_hash(token)).with_for_update(read=True)
-    row = tx.execute(query).mappings().one_or_none()
-    return None if row is None else Hook(**row)
+    while (found := owner(tx, token)) is not None:
+        hook = lock(tx, *found)
+        if hook is not None:
+            return hook
+        # It closed while we waited for it; the turn that did that may have given the token to another hook.
+    return None
 
 
 def close(tx: Connection, run_id: str, now: int, op_ids: Collection[str] | None = None) -> None:

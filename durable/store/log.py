@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, bindparam, case, delete, func, insert, select, update
 
-from ..events import Event, from_row, to_row
-from ..schema import events, inbox
-from .sending import growing
+from .. import codec
+from ..events import Event, RunCancelRequested, from_row, to_row
+from ..schema import events, inbox, runs
+from . import requests
+from .sending import Kind, Sending, growing, unsent_or_lost
 
 #: How many inbox rows one turn drains: its memory and its transaction stay bounded.
 TURN_LIMIT = 1000
@@ -18,10 +20,20 @@ TURN_LIMIT = 1000
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """An inbox row: its id, and the event without its place in the log."""
+    """An inbox row: its id, the event without its place in the log, and how often the sweep sent a turn for it."""
 
     id: int
     event: Event
+    sends: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DriveRow:
+    """What a message about a turn is made from."""
+
+    run_id: str
+    queue: str | None
+    priority: int | None
 
 
 def append(tx: Connection, run_id: str, new: Sequence[Event]) -> None:
@@ -46,6 +58,20 @@ def read(tx: Connection, run_id: str, *, after: int = 0, upto: int = 2**62) -> l
     return [_event(row) for row in tx.execute(_READ, {"run": run_id, "after": after, "upto": upto})]
 
 
+def page(
+    tx: Connection, run_id: str, *, after: int, before: int, limit: int | None, newest_first: bool, values: bool
+) -> list[Event]:
+    """Up to *limit* of the events with ``after < seq < before``, from one end.  *values* False: they are empty text."""
+    value = events.c.value if values else case((events.c.value.is_not(None), "")).label("value")
+    query = (
+        select(events.c.kind, events.c.seq, events.c.at, events.c.op_id, events.c.data, value)
+        .where(events.c.run_id == run_id, events.c.seq > after, events.c.seq < before)
+        .order_by(events.c.seq.desc() if newest_first else events.c.seq)
+        .limit(limit)
+    )
+    return [_event(row) for row in tx.execute(query)]
+
+
 def outcome(tx: Connection, run_id: str, op_id: str) -> Event | None:
     """The event that ended an operation (``ROOT``: the run itself), None while it goes on."""
     return _phase(tx, run_id, op_id, "ended")
@@ -54,6 +80,14 @@ def outcome(tx: Connection, run_id: str, op_id: str) -> Event | None:
 def creation(tx: Connection, run_id: str, op_id: str) -> Event | None:
     """The event that created an operation."""
     return _phase(tx, run_id, op_id, "created")
+
+
+def ended(tx: Connection, run_id: str, op_ids: Collection[str]) -> set[str]:
+    """Those of these operations whose end the log has."""
+    query = select(events.c.op_id).where(
+        events.c.run_id == run_id, events.c.op_id.in_(op_ids), events.c.phase == "ended"
+    )
+    return set(tx.execute(query).scalars())
 
 
 def _phase(tx: Connection, run_id: str, op_id: str, phase: str) -> Event | None:
@@ -67,11 +101,12 @@ def _event(row: Any) -> Event:
     return from_row(row.kind, seq=row.seq, at=row.at, op_id=row.op_id, data=row.data, value=row.value)
 
 
-def post(tx: Connection, run_id: str, news: Event, *, send_at: int | None) -> None:
-    """Put an event into the run's inbox.  The sweep drives the run at *send_at*, if nothing did before."""
+def post(tx: Connection, run_id: str, news: Event, sending: Sending) -> None:
+    """Put an event into the run's inbox; *sending* is the turn's that it needs."""
     row = to_row(news)
     del row["phase"], row["seq"]
-    tx.execute(insert(inbox), {"run_id": run_id, "next_send_at": send_at, "sends": 0, **row})
+    tx.execute(insert(inbox), {"run_id": run_id, **sending.values(), **row})
+    requests.refer(tx, run_id, codec.request_ids(row["value"] or ""))
 
 
 _DRAIN = select(inbox).where(inbox.c.run_id == bindparam("run")).order_by(inbox.c.id)
@@ -79,11 +114,14 @@ _DRAIN = select(inbox).where(inbox.c.run_id == bindparam("run")).order_by(inbox.
 
 def drain(tx: Connection, run_id: str, limit: int | None = TURN_LIMIT) -> list[News]:
     """What waits in the run's inbox, oldest first.  It stays there until ``drained``."""
-    rows = tx.execute(_DRAIN.limit(limit), {"run": run_id})
-    return [
-        News(row.id, from_row(row.kind, seq=0, at=row.at, op_id=row.op_id, data=row.data, value=row.value))
-        for row in rows
-    ]
+    return [news(row) for row in tx.execute(_DRAIN.limit(limit), {"run": run_id})]
+
+
+def news(row: Any, prefix: str = "") -> News:
+    """An inbox row, whose columns' names begin with *prefix*."""
+    at, kind, op_id, data, value = (getattr(row, prefix + name) for name in ("at", "kind", "op_id", "data", "value"))
+    event = from_row(kind, seq=0, at=at, op_id=op_id, data=data, value=value)
+    return News(getattr(row, f"{prefix}id"), event, getattr(row, f"{prefix}sends"))
 
 
 def drained(tx: Connection, run_id: str, ids: Sequence[int]) -> None:
@@ -93,21 +131,48 @@ def drained(tx: Connection, run_id: str, ids: Sequence[int]) -> None:
         tx.execute(delete(inbox).where(inbox.c.run_id == run_id, inbox.c.id.in_(some)))
 
 
-def has_news(run_id: Any) -> Any:
-    """An EXISTS over the run's inbox, for the one query of a turn that finds nothing."""
-    return exists().where(inbox.c.run_id == run_id)
+def first_news(tx: Connection, run_id: str) -> int | None:
+    """Since when the oldest of the run's news waits for a turn; None when there is none."""
+    query = select(inbox.c.at).where(inbox.c.run_id == run_id).order_by(inbox.c.id).limit(1)
+    return tx.execute(query).scalar_one_or_none()
 
 
-def due_drives(tx: Connection, now: int, limit: int) -> list[str]:
-    """Runs whose news should have been driven by now, longest overdue first."""
+def kinds_of_due(tx: Connection, now: int) -> list[Kind]:
+    """The queues and the priorities of the runs whose news the sweep should look at now."""
+    query = select(runs.c.queue, runs.c.priority).join(inbox, inbox.c.run_id == runs.c.id)
+    return [(row.queue, row.priority) for row in tx.execute(query.where(inbox.c.next_send_at <= now).distinct())]
+
+
+def due_drives(
+    tx: Connection,
+    now: int,
+    names: Collection[str],
+    limit: int,
+    *,
+    lost_before: Mapping[Kind, int],
+) -> list[DriveRow]:
+    """
+    Runs whose news should have been driven by now, longest overdue first.
+
+    Only those of workflows of these names, and those that are to be cancelled, which may need no code.
+
+    Args:
+        lost_before: By the run's queue and priority, as ``sending.unsent_or_lost`` takes it.
+    """
+    drivable = runs.c.name.in_(names) | (inbox.c.kind == RunCancelRequested.kind)
+    first = func.min(inbox.c.next_send_at).label("first")
+    # A turn that was sent later than the first takes all of the news.
+    latest = case((func.count(inbox.c.sent_at) == func.count(), func.max(inbox.c.sent_at)))
     rows = tx.execute(
-        select(inbox.c.run_id, func.min(inbox.c.next_send_at).label("first"))
-        .where(inbox.c.next_send_at <= now)
-        .group_by(inbox.c.run_id)
+        select(runs.c.id, runs.c.queue, runs.c.priority, first)
+        .join(inbox, runs.c.id == inbox.c.run_id)
+        .where(inbox.c.next_send_at <= now, drivable)
+        .group_by(runs.c.id, runs.c.queue, runs.c.priority)
+        .having(unsent_or_lost(latest, runs.c.queue, runs.c.priority, lost_before))
         .order_by("first")
         .limit(limit)
     )
-    return [row.run_id for row in rows]
+    return [DriveRow(row.id, row.queue, row.priority) for row in rows]
 
 
 def sent_drives(tx: Connection, run_ids: Collection[str], now: int, delay: int) -> None:
@@ -115,5 +180,5 @@ def sent_drives(tx: Connection, run_ids: Collection[str], now: int, delay: int) 
     tx.execute(
         update(inbox)
         .where(inbox.c.run_id.in_(run_ids), inbox.c.next_send_at <= now)
-        .values(next_send_at=now + growing(inbox.c.sends, delay), sends=inbox.c.sends + 1)
+        .values(next_send_at=now + growing(inbox.c.sends, delay), sent_at=now, sends=inbox.c.sends + 1)
     )

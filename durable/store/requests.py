@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, exists, func, insert, literal, select, update
 
 from ..http import Request, Response
-from ..schema import hooks, requests
+from ..schema import hooks, inbox, references, requests
 
 
 def create(
@@ -18,10 +18,11 @@ def create(
     request: Request,
     *,
     holder: str | None,
+    dedupe_key: str | None,
     answer: Response | None,
     now: int,
 ) -> None:
-    """Insert the request; *answer* is a static one, given at once."""
+    """Insert the request; *answer* is a static one, given at once.  IntegrityError: its key is there since."""
     tx.execute(
         insert(requests),
         {
@@ -32,6 +33,7 @@ def create(
             "head": request.head_json(),
             "body": request.data,
             "holder": holder,
+            "dedupe_key": dedupe_key,
             **_answer(answer, now),
         },
     )
@@ -43,12 +45,47 @@ def _answer(answer: Response | None, now: int) -> dict[str, Any]:
     return {"answered_at": now, "answer_head": answer.head_json(), "answer_body": answer.body}
 
 
+def find_by_key(tx: Connection, run_id: str, op_id: str, dedupe_key: str) -> tuple[str, bytes] | None:
+    """The id and the body of a webhook's request with this key."""
+    row = tx.execute(
+        select(requests.c.id, requests.c.body).where(
+            requests.c.run_id == run_id, requests.c.op_id == op_id, requests.c.dedupe_key == dedupe_key
+        )
+    ).one_or_none()
+    return None if row is None else (row.id, row.body)
+
+
+def count_pending(tx: Connection, run_id: str, op_id: str, *, held: bool, limit: int) -> int:
+    """How many requests of a webhook wait: for their answer if they are *held*, else to be taken in by a turn."""
+    waiting = (
+        select(literal(1)).where(
+            requests.c.run_id == run_id, requests.c.op_id == op_id, requests.c.answered_at.is_(None)
+        )
+        if held
+        else select(literal(1)).where(inbox.c.run_id == run_id, inbox.c.op_id == op_id)
+    )
+    return int(tx.execute(select(func.count()).select_from(waiting.limit(limit).subquery())).scalar_one())
+
+
 def load(tx: Connection, ids: Collection[str]) -> dict[str, Request]:
     """Requests by id; those that are gone are left out."""
     if not ids:
         return {}
     rows = tx.execute(select(requests.c.id, requests.c.head, requests.c.body).where(requests.c.id.in_(ids)))
     return {row.id: Request.from_head(row.head, row.body) for row in rows}
+
+
+def refer(tx: Connection, run_id: str, ids: Collection[str]) -> None:
+    """Note that the run names these requests, of which some may be other runs'."""
+    if not ids:
+        return
+    noted = exists().where(references.c.run_id == run_id, references.c.owner_run_id == requests.c.run_id)
+    others = (
+        select(literal(run_id), requests.c.run_id)
+        .where(requests.c.id.in_(ids), requests.c.run_id != run_id, ~noted)
+        .distinct()
+    )
+    tx.execute(insert(references).from_select(["run_id", "owner_run_id"], others))
 
 
 def answer(tx: Connection, request_id: str, response: Response, now: int) -> str | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, exists, func, insert, select, update
 
-from ..schema import runs
-from .log import has_news
+from ..schema import inbox, runs
+from .attributes import matching
 
 ENDED = ("completed", "failed", "cancelled")
 
@@ -37,23 +38,12 @@ class Run:
     created_at: int
     started_at: int | None
     completed_at: int | None
+    turn_tries: int | None = None
+    turn_tried: str | None = None
 
     @property
     def ended(self) -> bool:
         return self.status in ENDED
-
-
-_TURN = select(runs, has_news(runs.c.id).label("news")).where(runs.c.id == bindparam("run"))
-
-
-def read_turn(tx: Connection, run_id: str) -> tuple[Run | None, bool]:
-    """The run and whether its inbox holds anything: all that a turn with nothing to do reads."""
-    row = tx.execute(_TURN, {"run": run_id}).mappings().one_or_none()
-    if row is None:
-        return None, False
-    known = dict(row)
-    news = bool(known.pop("news"))
-    return Run(**known), news
 
 
 def find(tx: Connection, run_id: str) -> Run | None:
@@ -78,15 +68,42 @@ def create(tx: Connection, run: Run) -> None:
 
 def advance(tx: Connection, run: Run, **changes: Any) -> bool:
     """The fence: move the run on from the turn that was read; False when another turn was here."""
+    if run.turn_tried is not None:
+        changes |= {"turn_tries": None, "turn_tried": None}
     moved = tx.execute(
         update(runs).where(runs.c.id == run.id, runs.c.turn == run.turn).values(turn=run.turn + 1, **changes)
     )
     return moved.rowcount == 1
 
 
+def advance_unseen(tx: Connection, run: Run, **changes: Any) -> bool:
+    """The fence of a turn that has not read the run: False also when it has news, or a turn of it was tried."""
+    no_news = ~exists().where(inbox.c.run_id == runs.c.id)
+    untouched = (runs.c.id == run.id, runs.c.turn == run.turn, runs.c.turn_tried.is_(None), no_news)
+    moved = tx.execute(update(runs).where(*untouched).values(turn=run.turn + 1, **changes))
+    return moved.rowcount == 1
+
+
+def note_tries(tx: Connection, run: Run, *, tries: int, tried: str) -> bool:
+    """Note the tries of the run's next turn; False when somebody else did, or that turn was here."""
+    known = runs.c.turn_tried.is_(None) if run.turn_tried is None else runs.c.turn_tried == run.turn_tried
+    noted = tx.execute(
+        update(runs)
+        .where(runs.c.id == run.id, runs.c.turn == run.turn, known)
+        .values(turn_tries=tries, turn_tried=tried)
+    )
+    return noted.rowcount == 1
+
+
 def lock(tx: Connection, run_id: str) -> Run | None:
     """The run, kept from ending until this transaction does."""
     row = tx.execute(select(runs).where(runs.c.id == run_id).with_for_update(read=True)).mappings().one_or_none()
+    return None if row is None else Run(**row)
+
+
+def hold(tx: Connection, run_id: str) -> Run | None:
+    """The run, kept from any turn until this transaction ends."""
+    row = tx.execute(select(runs).where(runs.c.id == run_id).with_for_update()).mappings().one_or_none()
     return None if row is None else Run(**row)
 
 
@@ -98,14 +115,50 @@ def unblock(tx: Connection, run_id: str) -> bool:
     return changed.rowcount == 1
 
 
-def newest(tx: Connection, *, status: str | None, name: str | None, limit: int) -> list[Run]:
-    """The newest runs, by status and by name."""
+def newest(
+    tx: Connection, *, status: str | None, name: str | None, attributes: Mapping[str, str], since: int, limit: int
+) -> list[Run]:
+    """The newest runs, by status, by name and by attributes, all of which have to match, created *since* then."""
     query = select(runs).order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)
+    query = query.where(*matching(runs.c.id, attributes))
     if status is not None:
         query = query.where(runs.c.status == status)
     if name is not None:
         query = query.where(runs.c.name == name)
+    if since:
+        query = query.where(runs.c.created_at >= since)
     return [Run(**row) for row in tx.execute(query).mappings()]
+
+
+def count(tx: Connection, *, statuses: Collection[str], name: str | None, limit: int) -> int:
+    """How many runs are of these statuses, and of this name; counts no further than *limit*."""
+    some = select(runs.c.id).where(runs.c.status.in_(statuses), *_named(name)).limit(limit).subquery()
+    return tx.execute(select(func.count()).select_from(some)).scalar_one()
+
+
+def page(
+    tx: Connection, *, status: str, name: str | None, after: tuple[int, str], upto: int, limit: int
+) -> list[tuple[int, str]]:
+    """The next runs of a status, oldest first, each as ``(created_at, id)``, by which the next page begins."""
+    at, run_id = after
+    query = select(runs.c.created_at, runs.c.id).where(
+        runs.c.status == status,
+        *_named(name),
+        runs.c.created_at >= at,
+        runs.c.created_at <= upto,
+        (runs.c.created_at > at) | (runs.c.id > run_id),
+    )
+    return [(row.created_at, row.id) for row in tx.execute(query.order_by(runs.c.created_at, runs.c.id).limit(limit))]
+
+
+def _named(name: str | None) -> list[Any]:
+    return [] if name is None else [runs.c.name == name]
+
+
+def open_children(tx: Connection, run_id: str, limit: int | None = None) -> list[Run]:
+    """The runs that this one has called, and that have not ended; at most *limit*."""
+    query = select(runs).where(runs.c.parent_run_id == run_id, runs.c.status.not_in(ENDED)).order_by(runs.c.id)
+    return [Run(**row) for row in tx.execute(query.limit(limit)).mappings()]
 
 
 def ended(tx: Connection, run_id: str, *, seq: int, at: int) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from ..schema import events, runs, steps, workers
-from .sending import growing
+from .claims import Claim
+from .sending import Kind, Sending, growing, later, these, unsent_or_lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,22 +24,8 @@ class StepRow:
     not_before: int
     queue: str | None
     priority: int | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Claim:
-    """An attempt that this process runs, and what it needs for it."""
-
-    claim: str
-    run_id: str
-    op_id: str
-    name: str
-    attempt: int
-    started_at: int
-    claimed_at: int
-    args: str
-    run_name: str
-    run_started_at: int
+    #: Whether no message is sent before it is due.
+    is_left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,84 +43,23 @@ class Held:
     boot_id: str | None
     pid: int | None
     pid_started: int | None
+    semantics: str | None = None
+    heartbeat_at: int | None = None
 
 
-def create(tx: Connection, rows: Sequence[dict[str, Any]], *, send_at: int) -> None:
-    """Insert first attempts, each ``{run_id, op_id, name, not_before}``."""
+def create(tx: Connection, rows: Sequence[dict[str, Any]], sending: Sending) -> None:
+    """Insert first attempts, each ``{run_id, op_id, name, not_before, queue}``."""
     if rows:
-        common = {"attempt": 1, "status": "pending", "cancelled": False, "sends": 0, "next_send_at": send_at}
+        common = {"attempt": 1, "status": "pending", "cancelled": False, **sending.values()}
         tx.execute(insert(steps), [common | row for row in rows])
 
 
-def claim(
-    tx: Connection,
-    run_id: str,
-    op_id: str,
-    attempt: int,
-    *,
-    by: str,
-    worker_id: str,
-    message_id: str | None,
-    now: Any,
-) -> Claim | None:
-    """Take an attempt that is due; None when there is nothing to take."""
-    taken = tx.execute(
-        update(steps)
-        .where(
-            steps.c.run_id == run_id,
-            steps.c.op_id == op_id,
-            steps.c.attempt == attempt,
-            steps.c.status == "pending",
-            steps.c.not_before <= now,
-        )
-        .values(
-            status="claimed",
-            claim=by,
-            worker_id=worker_id,
-            message_id=message_id,
-            claimed_at=now,
-            started_at=func.coalesce(steps.c.started_at, now),
-            next_send_at=None,
-        )
-    )
-    return _claimed(tx, run_id, op_id) if taken.rowcount == 1 else None
-
-
-def not_before(tx: Connection, run_id: str, op_id: str, attempt: int) -> int | None:
-    """When a pending attempt may start."""
-    return tx.execute(
-        select(steps.c.not_before).where(
-            steps.c.run_id == run_id,
-            steps.c.op_id == op_id,
-            steps.c.attempt == attempt,
-            steps.c.status == "pending",
-        )
-    ).scalar_one_or_none()
-
-
-def _claimed(tx: Connection, run_id: str, op_id: str) -> Claim:
-    row = (
-        tx.execute(
-            select(
-                steps.c.claim,
-                steps.c.run_id,
-                steps.c.op_id,
-                steps.c.name,
-                steps.c.attempt,
-                steps.c.started_at,
-                steps.c.claimed_at,
-                events.c.value.label("args"),
-                runs.c.name.label("run_name"),
-                func.coalesce(runs.c.started_at, runs.c.created_at).label("run_started_at"),
-            )
-            .join(events, (events.c.run_id == steps.c.run_id) & (events.c.op_id == steps.c.op_id))
-            .join(runs, runs.c.id == steps.c.run_id)
-            .where(steps.c.run_id == run_id, steps.c.op_id == op_id, events.c.phase == "created")
-        )
-        .mappings()
-        .one()
-    )
-    return Claim(**row)
+def create_claimed(tx: Connection, held: Claim, worker_id: str) -> None:
+    """Insert a first attempt that its process runs at once: nothing is sent for it."""
+    row = {"run_id": held.run_id, "op_id": held.op_id, "name": held.name, "attempt": held.attempt}
+    row |= {"status": "claimed", "claim": held.claim, "claimed_at": held.claimed_at, "started_at": held.started_at}
+    row |= {"worker_id": worker_id, "message_id": None, "semantics": held.semantics, "queue": held.queue}
+    tx.execute(insert(steps), row | {"not_before": 0, "cancelled": False, "sends": 0})
 
 
 def end(tx: Connection, held: Claim | Held) -> bool:
@@ -144,11 +70,20 @@ def end(tx: Connection, held: Claim | Held) -> bool:
     return gone.rowcount == 1
 
 
-def again(tx: Connection, held: Claim | Held, *, counted: bool, not_before: int, send_at: int) -> bool:
-    """Make the attempt pending again, as the next one if *counted*; False when it was given up before."""
+def again(tx: Connection, held: Claim | Held, *, counted: bool, not_before: int, sending: Sending) -> bool:
+    """
+    Make the attempt pending again, as the next one if *counted*.
+
+    False when it was given up before, or its call was: nothing more runs for that.
+    """
     changed = tx.execute(
         update(steps)
-        .where(steps.c.run_id == held.run_id, steps.c.op_id == held.op_id, steps.c.claim == held.claim)
+        .where(
+            steps.c.run_id == held.run_id,
+            steps.c.op_id == held.op_id,
+            steps.c.claim == held.claim,
+            ~steps.c.cancelled,
+        )
         .values(
             status="pending",
             attempt=held.attempt + (1 if counted else 0),
@@ -156,39 +91,40 @@ def again(tx: Connection, held: Claim | Held, *, counted: bool, not_before: int,
             worker_id=None,
             message_id=None,
             claimed_at=None,
+            semantics=None,
+            doubt=None,
+            deadline_at=None,
             not_before=not_before,
-            next_send_at=send_at,
-            sends=0,
+            **sending.values(),
         )
     )
     return changed.rowcount == 1
 
 
-def is_held(tx: Connection, held: Claim) -> bool:
-    """Whether the attempt is still this one's; keeps it from being given up until the transaction ends."""
-    row = tx.execute(
-        select(steps.c.attempt)
-        .where(steps.c.run_id == held.run_id, steps.c.op_id == held.op_id, steps.c.claim == held.claim)
-        .with_for_update()
-    ).one_or_none()
-    return row is not None
+def withdraw(tx: Connection, run_id: str, op_ids: Collection[str] | None = None) -> list[str]:
+    """
+    Nobody wants these outcomes, or any of the run's: mark what runs, drop what is not claimed, or in doubt.
 
+    Marking comes first, and locks the rows: an attempt that fails meanwhile is not made pending again.
 
-def withdraw(tx: Connection, run_id: str, op_ids: Collection[str]) -> None:
-    """Nobody wants these outcomes: drop what is not claimed, mark what runs."""
-    if not op_ids:
-        return
-    mine = (steps.c.run_id == run_id, steps.c.op_id.in_(op_ids))
-    tx.execute(delete(steps).where(*mine, steps.c.status == "pending"))
+    Returns:
+        The operations that were dropped.
+    """
+    mine = (steps.c.run_id == run_id, *([] if op_ids is None else [steps.c.op_id.in_(op_ids)]))
+    if op_ids is not None and not op_ids:
+        return []
     tx.execute(update(steps).where(*mine).values(cancelled=True))
+    unclaimed = (*mine, steps.c.status != "claimed")
+    dropped = list(tx.execute(select(steps.c.op_id).where(*unclaimed).order_by(steps.c.op_id)).scalars())
+    if dropped:
+        tx.execute(delete(steps).where(*unclaimed))
+    return dropped
 
 
-def pending_of(tx: Connection, run_id: str) -> list[str]:
-    """The run's attempts that nobody has claimed."""
-    rows = tx.execute(
-        select(steps.c.op_id).where(steps.c.run_id == run_id, steps.c.status == "pending").order_by(steps.c.op_id)
-    )
-    return [row.op_id for row in rows]
+def given_up(tx: Connection, worker_id: str) -> list[str]:
+    """The claims of a process whose calls were given up."""
+    query = select(steps.c.claim).where(steps.c.worker_id == worker_id, steps.c.cancelled)
+    return list(tx.execute(query).scalars())
 
 
 _ROW = select(
@@ -202,19 +138,54 @@ _ROW = select(
 ).join(runs, runs.c.id == steps.c.run_id)
 
 
-def due(tx: Connection, now: int, limit: int) -> list[StepRow]:
-    """Attempts whose message should be sent (again), longest overdue first."""
-    query = _ROW.where(steps.c.next_send_at <= now).order_by(steps.c.next_send_at).limit(limit)
+def kinds_of_due(tx: Connection, now: int) -> list[Kind]:
+    """The queues and the names of the attempts that the sweep should look at now."""
+    query = select(steps.c.queue, steps.c.name).where(steps.c.next_send_at <= now).distinct()
+    return [(row.queue, row.name) for row in tx.execute(query)]
+
+
+def due(
+    tx: Connection,
+    now: int,
+    names: Collection[str],
+    limit: int,
+    *,
+    lost_before: Mapping[Kind, int],
+    since: int = 0,
+) -> list[StepRow]:
+    """
+    Attempts of steps of these names to send (again), which should not before *since*; longest overdue first.
+
+    Args:
+        lost_before: By queue and name, as ``sending.unsent_or_lost`` takes it.
+    """
+    overdue = (steps.c.next_send_at <= now, steps.c.next_send_at > since, steps.c.name.in_(names))
+    lost = unsent_or_lost(steps.c.sent_at, steps.c.queue, steps.c.name, lost_before)
+    query = _ROW.where(*overdue, lost).order_by(steps.c.next_send_at).limit(limit)
     return [StepRow(*row) for row in tx.execute(query)]
 
 
-def sent(tx: Connection, row: StepRow, now: int, delay: int) -> None:
-    """Look again at a step that was sent, after a delay that grows."""
+def sent(tx: Connection, rows: Collection[StepRow], now: int, delay: int) -> None:
+    """Look again at steps that were sent, after a delay that grows."""
+    sent_at = later(now, steps.c.not_before)
     tx.execute(
         update(steps)
-        .where(steps.c.run_id == row.run_id, steps.c.op_id == row.op_id, steps.c.next_send_at <= now)
-        .values(next_send_at=now + growing(steps.c.sends, delay), sends=steps.c.sends + 1)
+        .where(these(steps, rows), steps.c.next_send_at <= now)
+        .values(next_send_at=sent_at + growing(steps.c.sends, delay), sent_at=sent_at, sends=steps.c.sends + 1)
     )
+
+
+def still_sending(tx: Connection, run_id: str, now: int, patience: int) -> None:
+    """The run's steps are being sent, and it takes long: those that count as sent and are not begun were sent now."""
+    mine = (steps.c.run_id == run_id, steps.c.status == "pending", steps.c.sent_at < now, steps.c.sends == 0)
+    soon = (steps.c.next_send_at > now - patience, steps.c.next_send_at <= now + patience)
+    tx.execute(update(steps).where(*mine, *soon).values(next_send_at=now + patience, sent_at=now))
+
+
+def postpone(tx: Connection, rows: Collection[StepRow]) -> None:
+    """Send none of these before they are due: then they are looked at again."""
+    mine = (these(steps, rows), steps.c.sent_at.is_(None), steps.c.next_send_at.is_not(None))
+    tx.execute(update(steps).where(*mine).values(next_send_at=steps.c.not_before))
 
 
 _HELD = select(
@@ -229,7 +200,47 @@ _HELD = select(
     workers.c.boot_id,
     workers.c.pid,
     workers.c.pid_started,
+    steps.c.semantics,
+    steps.c.heartbeat_at,
 ).outerjoin(workers, workers.c.id == steps.c.worker_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How it stands with a step: who runs it since when, or since when it waits to be run."""
+
+    op_id: str
+    name: str
+    attempt: int
+    status: str
+    called_at: int
+    not_before: int
+    claimed_at: int | None
+    host: str | None
+    pid: int | None
+
+
+def of_run(tx: Connection, run_id: str, limit: int) -> list[Standing]:
+    """The run's steps that have no outcome yet, in the order of their calls."""
+    query = (
+        select(
+            steps.c.op_id,
+            steps.c.name,
+            steps.c.attempt,
+            steps.c.status,
+            events.c.at,
+            steps.c.not_before,
+            steps.c.claimed_at,
+            workers.c.host,
+            workers.c.pid,
+        )
+        .join(events, (events.c.run_id == steps.c.run_id) & (events.c.op_id == steps.c.op_id))
+        .outerjoin(workers, workers.c.id == steps.c.worker_id)
+        .where(steps.c.run_id == run_id, events.c.phase == "created")
+        .order_by(events.c.seq)
+        .limit(limit)
+    )
+    return [Standing(*row) for row in tx.execute(query)]
 
 
 def held(tx: Connection, run_id: str, op_id: str) -> Held | None:
@@ -238,6 +249,12 @@ def held(tx: Connection, run_id: str, op_id: str) -> Held | None:
         _HELD.where(steps.c.run_id == run_id, steps.c.op_id == op_id, steps.c.status == "claimed")
     ).one_or_none()
     return None if row is None else Held(*row)
+
+
+def held_in(tx: Connection, run_id: str, limit: int) -> list[Held]:
+    """Who runs what of a run now."""
+    query = _HELD.where(steps.c.run_id == run_id, steps.c.status == "claimed").limit(limit)
+    return [Held(*row) for row in tx.execute(query)]
 
 
 def held_by(tx: Connection, worker_ids: Collection[str], limit: int) -> list[Held]:
@@ -250,8 +267,16 @@ def held_by_nobody(tx: Connection, before: int, limit: int) -> list[Held]:
     """What processes without a row have run since *before*: they were buried, or went without a word."""
     query = _HELD.where(
         steps.c.status == "claimed",
-        steps.c.worker_id.is_not(None),
+        # Any, in words in which SQLite too looks into the index.
+        steps.c.worker_id > "",
         steps.c.claimed_at < before,
+        (steps.c.heartbeat_at < before) | steps.c.heartbeat_at.is_(None),
         workers.c.id.is_(None),
     )
     return [Held(*row) for row in tx.execute(query.limit(limit))]
+
+
+def held_past(tx: Connection, moment: int, limit: int) -> list[Held]:
+    """Attempts that had to be over before *moment*, and are not."""
+    query = _HELD.where(steps.c.deadline_at < moment, steps.c.status == "claimed")
+    return [Held(*row) for row in tx.execute(query.order_by(steps.c.deadline_at).limit(limit))]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
 from ..schema import runs, waits
-from .sending import growing
+from .sending import Kind, growing, later, these, unsent_or_lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,14 @@ class WaitRow:
     due_at: int
     queue: str | None
     priority: int | None
+    #: Whether no message is sent before it is due.
+    is_left: bool = False
 
 
 def create(tx: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert waits, each ``{run_id, op_id, due_at, next_send_at}``."""
+    """Insert waits, each ``{run_id, op_id, due_at}`` with the values of its ``Sending``."""
     if rows:
-        tx.execute(insert(waits), [{"sends": 0} | row for row in rows])
+        tx.execute(insert(waits), list(rows))
 
 
 def end(tx: Connection, run_id: str, op_id: str, now: Any) -> int | None:
@@ -50,6 +52,12 @@ def pending(tx: Connection, run_id: str) -> list[str]:
     return list(tx.execute(select(waits.c.op_id).where(waits.c.run_id == run_id).order_by(waits.c.op_id)).scalars())
 
 
+def of_run(tx: Connection, run_id: str, limit: int) -> list[tuple[str, int]]:
+    """The run's waits and when they are due, the next one first."""
+    query = select(waits.c.op_id, waits.c.due_at).where(waits.c.run_id == run_id)
+    return [(row.op_id, row.due_at) for row in tx.execute(query.order_by(waits.c.due_at).limit(limit))]
+
+
 def end_early(tx: Connection, run_id: str, op_id: str) -> bool:
     """Take a wait off the list before its time; False when it is over."""
     gone = tx.execute(delete(waits).where(waits.c.run_id == run_id, waits.c.op_id == op_id))
@@ -65,22 +73,40 @@ def withdraw(tx: Connection, run_id: str, op_ids: Collection[str] | None = None)
         tx.execute(delete(waits).where(*mine))
 
 
-def due(tx: Connection, now: int, limit: int) -> list[WaitRow]:
-    """Waits whose alarm clock should be set (again), longest overdue first."""
+def kinds_of_due(tx: Connection, now: int) -> list[Kind]:
+    """The queues and the priorities of the runs whose waits the sweep should look at now."""
+    query = select(runs.c.queue, runs.c.priority).join(waits, waits.c.run_id == runs.c.id)
+    return [(row.queue, row.priority) for row in tx.execute(query.where(waits.c.next_send_at <= now).distinct())]
+
+
+def due(tx: Connection, now: int, limit: int, *, lost_before: Mapping[Kind, int], since: int = 0) -> list[WaitRow]:
+    """
+    Waits whose alarm clock should be set (again), and should not before *since*; longest overdue first.
+
+    Args:
+        lost_before: By the run's queue and priority, as ``sending.unsent_or_lost`` takes it.
+    """
     rows = tx.execute(
         select(waits.c.run_id, waits.c.op_id, waits.c.due_at, runs.c.queue, runs.c.priority)
         .join(runs, runs.c.id == waits.c.run_id)
-        .where(waits.c.next_send_at <= now)
+        .where(waits.c.next_send_at <= now, waits.c.next_send_at > since)
+        .where(unsent_or_lost(waits.c.sent_at, runs.c.queue, runs.c.priority, lost_before))
         .order_by(waits.c.next_send_at)
         .limit(limit)
     )
     return [WaitRow(*row) for row in rows]
 
 
-def sent(tx: Connection, row: WaitRow, now: int, delay: int) -> None:
-    """Look again after its due time, with a delay that grows."""
+def sent(tx: Connection, rows: Collection[WaitRow], now: int, delay: int) -> None:
+    """Look again at waits whose alarm clock was set, after their due time, with a delay that grows."""
+    sent_at = later(now, waits.c.due_at)
     tx.execute(
         update(waits)
-        .where(waits.c.run_id == row.run_id, waits.c.op_id == row.op_id, waits.c.next_send_at <= now)
-        .values(next_send_at=max(now, row.due_at) + growing(waits.c.sends, delay), sends=waits.c.sends + 1)
+        .where(these(waits, rows), waits.c.next_send_at <= now)
+        .values(next_send_at=sent_at + growing(waits.c.sends, delay), sent_at=sent_at, sends=waits.c.sends + 1)
     )
+
+
+def postpone(tx: Connection, rows: Collection[WaitRow]) -> None:
+    """Set no alarm clock for these: they are looked at again when they are due."""
+    tx.execute(update(waits).where(these(waits, rows), waits.c.sent_at.is_(None)).values(next_send_at=waits.c.due_at))

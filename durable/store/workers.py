@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ..schema import leases, workers
@@ -23,19 +24,50 @@ class Worker:
     started_at: int
     beat_at: int
     names: str
+    queues: str | None = None
+    clock_ahead: int | None = None
+    progress: str | None = None
 
 
 def beat(tx: Connection, worker: Worker, now: Any) -> None:
     """Say that the process lives; inserts its row the first time, or when it was taken for dead."""
-    beaten = tx.execute(update(workers).where(workers.c.id == worker.id).values(beat_at=now, names=worker.names))
+    beaten = tx.execute(
+        update(workers)
+        .where(workers.c.id == worker.id)
+        .values(
+            beat_at=now,
+            names=worker.names,
+            queues=worker.queues,
+            clock_ahead=worker.clock_ahead,
+            progress=worker.progress,
+        )
+    )
     if beaten.rowcount == 0:
         row = {name: getattr(worker, name) for name in workers.c.keys()}  # noqa: SIM118
         tx.execute(insert(workers).values(**(row | {"started_at": now, "beat_at": now})))
 
 
-def alive(tx: Connection) -> list[Worker]:
-    """Every process that has a row, in the order in which they beat last."""
-    return [Worker(**row) for row in tx.execute(select(workers).order_by(workers.c.beat_at)).mappings()]
+def alive(tx: Connection, since: int = 0) -> list[Worker]:
+    """Every process that has a row and has beaten *since* then, in the order in which they beat last."""
+    query = select(workers).where(workers.c.beat_at >= since).order_by(workers.c.beat_at)
+    return [Worker(**row) for row in tx.execute(query).mappings()]
+
+
+def registered(tx: Connection, since: int = 0) -> set[str]:
+    """The workflows and steps that some process knows which has a row and has beaten *since* then."""
+    # Many processes, few programs: each list of names is read once.
+    lists = tx.execute(select(workers.c.names).where(workers.c.beat_at >= since).distinct()).scalars()
+    return {name for names in lists for name in json.loads(names)}
+
+
+def count(tx: Connection) -> int:
+    """How many processes have a row."""
+    return int(tx.execute(select(func.count()).select_from(workers)).scalar_one())
+
+
+def progress(tx: Connection) -> list[str | None]:
+    """What each process has told of how far it has come in its queues."""
+    return list(tx.execute(select(workers.c.progress)).scalars())
 
 
 def remove(tx: Connection, worker_id: str) -> None:
@@ -65,6 +97,19 @@ def _first_lease(tx: Connection, name: str, owner: str, now: Any, ttl: int) -> b
     except IntegrityError:
         return False
     return True
+
+
+def mark(tx: Connection, name: str, owner: str, expires_at: int) -> None:
+    """Write into a lease's row, whosever it was."""
+    changed = tx.execute(update(leases).where(leases.c.name == name).values(owner=owner, expires_at=expires_at))
+    if changed.rowcount == 0:
+        tx.execute(insert(leases).values(name=name, owner=owner, token=1, expires_at=expires_at))
+
+
+def marked(tx: Connection, name: str) -> tuple[str, int] | None:
+    """What ``mark`` has written last."""
+    row = tx.execute(select(leases.c.owner, leases.c.expires_at).where(leases.c.name == name)).one_or_none()
+    return None if row is None else (row.owner or "", row.expires_at)
 
 
 def drop_lease(tx: Connection, name: str, owner: str) -> None:

@@ -5,7 +5,7 @@ The Flask blueprint: receives webhooks, and holds their connections until a step
 
     app.register_blueprint(create_blueprint(engine))
 
-One rule takes every method and whatever stands behind the prefix, slashes and
+Each rule takes every method and whatever stands behind its prefix, slashes and
 newlines included, so that nothing here is ever answered by Flask's own HTML
 pages or redirects.  No request is redirected, needs a CSRF token, or touches
 the application's session.
@@ -14,6 +14,7 @@ the application's session.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,17 +24,24 @@ from werkzeug.routing import BaseConverter
 
 from ..store import unreachable
 from . import masking
+from .bearer import bearer
+from .control import OPERATIONS
+from .controlling import Authorize, Controller
+from .describing import Describer
 from .holding import drain
 from .masking import MaskTokens
-from .reading import PATH
+from .openapi import NAME
+from .reading import PATH, ROOT
 from .receiving import Receiver
 
-__all__ = ["MaskTokens", "create_blueprint", "drain"]
+__all__ = ["MaskTokens", "bearer", "create_blueprint", "drain"]
 
 log = logging.getLogger("durable.web")
 
 
-def create_blueprint(engine: Any, *, url_prefix: str | None = None) -> flask.Blueprint:
+def create_blueprint(
+    engine: Any, *, url_prefix: str | None = None, control: Authorize | None = None
+) -> flask.Blueprint:
     """
     The blueprint named ``durable``, for one engine.
 
@@ -42,16 +50,27 @@ def create_blueprint(engine: Any, *, url_prefix: str | None = None) -> flask.Blu
 
     Args:
         url_prefix: As Flask has it; ``public_url`` then ends with it.
+        control: Says of a ``flask.Request`` whether its caller may start, list, show and cancel runs and
+            resume hooks: True; False for one who may not, answered 403; None for nobody known, 401.
+            It may ``flask.abort`` too.  ``bearer("env:NAME")`` is one.  None: there are no control routes.
 
     Raises:
         SchemaOutOfDate: When it is registered and the database has another schema.
     """
-    receiver = Receiver(engine)
-    blueprint = flask.Blueprint("durable", __name__, url_prefix=url_prefix)
-    blueprint.record(partial(_add_rule, receiver))
-    blueprint.record(partial(_check_schema, receiver))
-    blueprint.url_value_preprocessor(_exempt_from_csrf)
-    return blueprint
+    return blueprint(Receiver(engine), url_prefix, control)
+
+
+def blueprint(receiver: Receiver, url_prefix: str | None = None, control: Authorize | None = None) -> flask.Blueprint:
+    """The blueprint of a receiver."""
+    engine = receiver.engine
+    made = flask.Blueprint("durable", __name__, url_prefix=url_prefix)
+    made.record(partial(_add_rule, "webhook", PATH + "<durable_rest:token>", receiver.view))
+    made.record(partial(_add_rule, "openapi", ROOT + NAME, Describer(engine, control).view))
+    if control is not None:
+        made.record(partial(_add_rule, "control", ROOT + "<durable_control:rest>", Controller(engine, control).view))
+    made.record(partial(_check_schema, receiver))
+    made.url_value_preprocessor(_exempt_from_csrf)
+    return made
 
 
 class _Rest(BaseConverter):
@@ -61,20 +80,26 @@ class _Rest(BaseConverter):
     part_isolating = False
 
 
-def _add_rule(receiver: Receiver, state: BlueprintSetupState) -> None:
+class _Controlled(_Rest):
+    """The path of a control route, and whatever stands below one."""
+
+    regex = rf"(?:{'|'.join(sorted({each.path.partition('/')[0] for each in OPERATIONS}))})(?:/[\s\S]*)?"
+
+
+def _add_rule(name: str, path: str, view: Callable[..., Any], state: BlueprintSetupState) -> None:
     app = state.app
     masking.install([*masking.LOGGERS, app.name])
-    app.url_map.converters["durable_rest"] = _Rest
-    endpoint = ".".join(filter(None, [state.name_prefix, state.name, "webhook"]))
+    app.url_map.converters |= {"durable_rest": _Rest, "durable_control": _Controlled}
+    endpoint = ".".join(filter(None, [state.name_prefix, state.name, name]))
     # Not add_url_rule, which knows no rule for all methods.
     rule = app.url_rule_class(
-        (state.url_prefix or "").rstrip("/") + PATH + "<durable_rest:token>",
+        (state.url_prefix or "").rstrip("/") + path,
         endpoint=endpoint,
         subdomain=state.subdomain,
         merge_slashes=False,
     )
     app.url_map.add(rule)
-    app.view_functions[endpoint] = receiver.view
+    app.view_functions[endpoint] = view
 
 
 def _check_schema(receiver: Receiver, state: BlueprintSetupState) -> None:

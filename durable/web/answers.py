@@ -6,17 +6,64 @@ from collections.abc import Collection, Iterable
 
 import flask
 from werkzeug.datastructures import Headers
+from werkzeug.exceptions import HTTPException
 
 from ..http import Response, problem
 
 #: Seconds until a sender may try again when the trouble is ours.
 RETRY_AFTER_SECS = 2
 
+#: And when the workflow has to catch up first.
+PENDING_RETRY_AFTER_SECS = 10
+
 ACCEPTED = Response(b"", 202)
 
 
 def unknown() -> Response:
     return problem(404, "webhook-not-found", "Not found", "No webhook, or request to one, has this address.")
+
+
+def too_many_lookups(secs: int) -> Response:
+    return problem(
+        429,
+        "too-many-lookups",
+        "Too many requests",
+        "Too many requests from this address were for webhooks that do not exist.",
+        headers=[("Retry-After", str(secs))],
+    )
+
+
+def not_verified() -> Response:
+    """The same whatever was wrong: the log says that."""
+    return problem(401, "not-verified", "Unauthorized", "The request is not signed as this webhook wants it.")
+
+
+def key_reused() -> Response:
+    return problem(
+        422,
+        "dedupe-key-reused",
+        "Unprocessable content",
+        "A request with this key was here before, and had another body.  Nothing was recorded.",
+    )
+
+
+def too_many_pending() -> Response:
+    return problem(
+        429,
+        "too-many-pending",
+        "Too many requests",
+        "Too many requests wait on this webhook.  Nothing was recorded; please send it again.",
+        headers=[("Retry-After", str(PENDING_RETRY_AFTER_SECS))],
+    )
+
+
+def headers_too_large(limit: int, size: int) -> Response:
+    return problem(
+        431,
+        "headers-too-large",
+        "Request header fields too large",
+        f"A request may have {limit} headers of {size} bytes in all.",
+    )
 
 
 def closed() -> Response:
@@ -48,7 +95,7 @@ def no_length() -> Response:
 
 
 def too_large(limit: int) -> Response:
-    return problem(413, "too-large", "Content too large", f"This webhook takes bodies of up to {limit} bytes.")
+    return problem(413, "too-large", "Content too large", f"This address takes bodies of up to {limit} bytes.")
 
 
 def unavailable() -> Response:
@@ -65,11 +112,95 @@ def internal() -> Response:
     return problem(500, "internal-error", "Internal server error", "The request could not be handled.")
 
 
-def pending(request_id: str, location: str) -> Response:
+def pending(request_id: str, location: str, *, preferred: bool = False) -> Response:
     """RFC 9110's "accepted, not yet processed", and where to ask for the answer."""
     answer = Response.json({"request_id": request_id, "status": "pending"}, 202)
     headers = [*answer.headers, ("Location", location), ("Cache-Control", "no-store")]
+    if preferred:
+        headers.append(("Preference-Applied", "respond-async"))
     return Response(answer.body, 202, headers)
+
+
+# Of the control routes
+
+
+def unauthorized() -> Response:
+    """RFC 9110 §15.5.2: a 401 says how to do better."""
+    return problem(
+        401,
+        "unauthorized",
+        "Unauthorized",
+        "The request does not say who sends it, or not in a way that is believed here.",
+        headers=[("WWW-Authenticate", "Bearer")],
+    )
+
+
+def forbidden() -> Response:
+    return problem(403, "forbidden", "Forbidden", "Whoever sends this may not control runs.")
+
+
+def turned_away(error: HTTPException) -> Response:
+    """What the application raised (``flask.abort``), as a problem, with the headers that belong to it."""
+    status = error.get_response().status_code
+    if status == 401 and "WWW-Authenticate" not in error.get_response().headers:
+        return unauthorized()
+    title = error.name if 400 <= status <= 599 else "Forbidden"
+    kept = [(k, v) for k, v in error.get_response().headers if k in ("WWW-Authenticate", "Retry-After")]
+    return problem(
+        status if 400 <= status <= 599 else 403,
+        "not-authorized",
+        title,
+        "The application did not let this request through.",
+        headers=kept,
+    )
+
+
+def unknown_route() -> Response:
+    return problem(404, "not-found", "Not found", "Nothing has this address: see openapi.json.")
+
+
+def unknown_run() -> Response:
+    return problem(404, "run-not-found", "Not found", "No run has this id.  It may have been pruned.")
+
+
+def unknown_hook() -> Response:
+    return problem(404, "hook-not-found", "Not found", "Nobody holds this token open.  Nothing was recorded.")
+
+
+def unknown_workflow() -> Response:
+    return problem(
+        404,
+        "workflow-not-found",
+        "Not found",
+        "This web process knows no workflow of this name: it has to import the module that defines it.",
+    )
+
+
+def run_ended() -> Response:
+    return problem(409, "run-ended", "Conflict", "The run has ended: nothing is left to cancel.")
+
+
+def idempotency_key_reused() -> Response:
+    return problem(
+        422,
+        "idempotency-key-reused",
+        "Unprocessable content",
+        "This Idempotency-Key started another workflow, or the same with other arguments.  Nothing was started.",
+    )
+
+
+def bad_key() -> Response:
+    return bad_body("Idempotency-Key must be 1 to 255 printable ASCII characters without blanks.")
+
+
+def bad_arguments(why: str) -> Response:
+    return problem(422, "bad-arguments", "Unprocessable content", why)
+
+
+def wrong_media_type() -> Response:
+    return problem(
+        415, "wrong-media-type", "Unsupported media type", "The body has to be JSON: Content-Type: application/json."
+    )
 
 
 class Exact(flask.Response):

@@ -19,7 +19,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakSet
 
 from ..http import Response
@@ -58,6 +58,22 @@ class Waiter:
         self._released.set()
 
 
+class Holder(Protocol):
+    """What the blueprint needs of whoever holds its connections."""
+
+    def open(self, request_id: str, limit: int, is_gone: Callable[[], bool]) -> Waiter | None:
+        """A place to wait in, None when *limit* places are taken or the process is to end."""
+
+    def attach(self, waiter: Waiter, request_id: str) -> None:
+        """Let it wait for the answer to an earlier request, which another process may hold."""
+
+    def hint(self, request_id: str) -> None:
+        """Look at this request in SQL now."""
+
+    def close(self, waiter: Waiter) -> None:
+        """Give the place back."""
+
+
 class Hub:
     """
     The waiters of one process.
@@ -83,7 +99,10 @@ class Hub:
         self._is_stopping = is_stopping
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._waiters: dict[str, Waiter] = {}
+        #: By the request whose answer they wait for: several while copies of it are held.
+        self._waiters: dict[str, set[Waiter]] = {}
+        #: Those whose hints go to another process.
+        self._attached: set[Waiter] = set()
         self._hinted: set[str] = set()
         self._polling = False
         self._draining = False
@@ -96,15 +115,15 @@ class Hub:
         _hubs.add(self)
 
     def __len__(self) -> int:
-        return len(self._waiters)
+        return sum(map(len, self._waiters.values()))
 
     def open(self, request_id: str, limit: int, is_gone: Callable[[], bool]) -> Waiter | None:
         """A place to wait in, None when *limit* places are taken or the process is to end."""
         waiter = Waiter(request_id, is_gone)
         with self._lock:
-            if self._draining or len(self._waiters) >= limit:
+            if self._draining or len(self) >= limit:
                 return None
-            self._waiters[request_id] = waiter
+            self._waiters[request_id] = {waiter}
             self._fast_until = time.monotonic() + FAST_FOR_SECS
             starts, self._polling = not self._polling, True
         self._notifier.listen(self.holder, self.hint)
@@ -115,10 +134,30 @@ class Hub:
     def close(self, waiter: Waiter) -> None:
         """Give the place back."""
         with self._lock:
-            self._waiters.pop(waiter.request_id, None)
+            self._remove(waiter)
+            self._attached.discard(waiter)
             last = not self._waiters
         if last:
             self._wake.set()
+
+    def attach(self, waiter: Waiter, request_id: str) -> None:
+        """Let it wait for the answer to an earlier request, which another process may hold."""
+        with self._lock:
+            self._remove(waiter)
+            waiter.request_id = request_id
+            self._waiters.setdefault(request_id, set()).add(waiter)
+            self._attached.add(waiter)
+            self._fast_until = time.monotonic() + FAST_FOR_SECS
+
+    def _remove(self, waiter: Waiter) -> None:
+        together = self._waiters.get(waiter.request_id, set())
+        together.discard(waiter)
+        if not together:
+            self._waiters.pop(waiter.request_id, None)
+
+    def _everybody(self) -> tuple[Waiter, ...]:
+        with self._lock:
+            return tuple(waiter for together in self._waiters.values() for waiter in together)
 
     def hint(self, request_id: str) -> None:
         """Look at this request in SQL now."""
@@ -130,7 +169,7 @@ class Hub:
     def drain(self) -> None:
         """Let everybody go without an answer, and hold nobody from now on."""
         self._draining = True
-        for waiter in tuple(self._waiters.values()):
+        for waiter in self._everybody():
             waiter.release(None)
 
     def _start(self) -> None:
@@ -179,7 +218,7 @@ class Hub:
             return tuple(self._waiters) if due else hinted
 
     def _pause(self, now: float) -> float:
-        if self._notifier.healthy:
+        if self._notifier.healthy and not self._attached:
             return SLOW_SECS
         return FAST_SECS if now < self._fast_until else STEADY_SECS
 
@@ -194,12 +233,13 @@ class Hub:
             return
         self._failing = False
         for request_id, answer in answers.items():
-            waiter = self._waiters.get(request_id)
-            if waiter is not None:
+            with self._lock:
+                together = tuple(self._waiters.get(request_id, ()))
+            for waiter in together:
                 waiter.release(answer)
 
     def _release_gone(self) -> None:
-        for waiter in tuple(self._waiters.values()):
+        for waiter in self._everybody():
             if waiter.is_gone():
                 waiter.release(None)
 

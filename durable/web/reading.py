@@ -17,8 +17,9 @@ from urllib.parse import quote
 import flask
 from werkzeug.exceptions import BadRequest, HTTPException, LengthRequired, RequestEntityTooLarge
 
-#: Where the blueprint listens, below ``public_url``.
-PATH = "/.well-known/workflow/v1/webhook/"
+#: Where the blueprint listens, below ``public_url``; and where it takes webhooks.
+ROOT = "/.well-known/workflow/v1/"
+PATH = ROOT + "webhook/"
 
 #: The most that is read of a body only to be dropped.
 DISCARDED = 2 * 1024 * 1024
@@ -56,6 +57,11 @@ def exact_url(environ: Mapping[str, Any]) -> str:
         query = environ.get("QUERY_STRING", "")
         target = quote(path.encode("latin-1"), safe="/:@!$&'()*+,;=~") + ("?" + query if query else "")
     return f"{environ['wsgi.url_scheme']}://{environ.get('HTTP_HOST') or environ['SERVER_NAME']}{target}"
+
+
+def base_of(public_url: str | None, request: flask.Request) -> str:
+    """What stands before ``ROOT``: ``public_url``, else relative, never by the Host header."""
+    return public_url if public_url is not None else request.root_path.rstrip("/") + request.path.partition(ROOT)[0]
 
 
 def read_body(request: flask.Request, limit: int) -> bytes:

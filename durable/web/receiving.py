@@ -3,17 +3,19 @@ One request to a webhook's address: check, record, answer.
 
 The order matters.  The address and its state come before the method, so that
 a closed webhook is gone for everybody; the body is read before anything else
-looks at it; it is recorded before it is answered; and only what is recorded is
-held.  Once it is recorded nothing may make the answer an error: its sender
+looks at it; whose it is comes before whether it was here already, so that
+nobody else can use up a key; it is recorded before it is answered; and only
+what is recorded is held.  Once it is recorded nothing may make the answer an error: its sender
 would send it again.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
-import traceback
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,36 +24,44 @@ from werkzeug.datastructures import Headers
 from werkzeug.exceptions import BadRequest, LengthRequired, RequestEntityTooLarge
 
 from .. import duration, hooks
-from ..errors import HookClosed, SchemaOutOfDate
+from ..errors import ConfigurationError, HookClosed
 from ..http import Request, Response
-from ..store import unreachable
-from . import answers, gunicorn, reading, servers
-from .holding import Hub, Waiter
-from .masking import mask
+from . import answers, failing, gunicorn, limits, preferences, reading, servers, verifying
+from .fetching import Fetcher
+from .holding import Holder, Hub, Waiter
+from .preferences import Preference
+from .verifying import Refused
 
 log = logging.getLogger("durable.web")
 
 #: These never deliver: previewers and browsers send them on their own.
 _NEVER = frozenset({"HEAD", "OPTIONS"})
 
-
-class Refused(Exception):
-    """Raised when a request is not recorded; ``answer`` says why."""
-
-    def __init__(self, answer: Response) -> None:
-        super().__init__(answer)
-        self.answer = answer
+#: To whoever repeats a request that has been answered.
+_REPLAYED = (("Idempotent-Replayed", "true"),)
 
 
 class Receiver:
-    """What the blueprint does, for one engine."""
+    """
+    What the blueprint does, for one engine.
 
-    def __init__(self, engine: Any) -> None:
+    Args:
+        make_hub: Makes what holds a process's connections.
+        new_id: Names a request; whoever knows the name can poll the answer.
+    """
+
+    def __init__(
+        self, engine: Any, *, make_hub: Callable[[Any], Holder] | None = None, new_id: Callable[[], str] | None = None
+    ) -> None:
         self.engine = engine
+        self._make_hub = make_hub or _hub
+        self._new_id = new_id or _new_id
         #: By pid: a hub of before a fork is not this process's.
-        self._hubs: dict[int, Hub] = {}
+        self._hubs: dict[int, Holder] = {}
         self._schema_is_good = False
         self._warned_in: int | None = None
+        self._failed = limits.FailedLookups()
+        self._fetch = Fetcher()
 
     def view(self, token: str) -> flask.Response:
         """Flask's view: whatever happens becomes an answer, and no token reaches a log."""
@@ -60,7 +70,7 @@ class Receiver:
         except Refused as refused:
             answer = refused.answer
         except Exception as error:
-            answer = _failure(error, token)
+            answer = failing.answer(error, token)
         reading.discard_body(flask.request)
         return answers.to_flask(answer)
 
@@ -83,50 +93,108 @@ class Receiver:
         if target.request_id is not None:
             return self._poll(target.token, target.request_id)
         row = self._find(target.token)
+        if not row.open:
+            return self._replay(row)
+        request, handshake = self._admit(row)
+        if handshake is not None:
+            return answers.to_flask(handshake)
         if row.config.mode == "manual":
-            return answers.to_flask(self._record_and_hold(row))
-        self._record(row, _new_id(), holder=None)
+            wish = preferences.parse(flask.request.headers.get("Prefer"))
+            accepted, waiter = self._record_held(row, request, wish)
+            del request  # Nothing of it stays in memory while the connection is held.
+            return self._hold(row, accepted, waiter, wish)
+        accepted = self._record(row, request, holder=None)
+        if accepted.is_duplicate:
+            return self._recorded(row, accepted.request_id)
         return answers.to_flask(row.config.response or answers.ACCEPTED)
 
     def _poll(self, token: str, request_id: str) -> flask.Response:
         try:
             answer = hooks.find_answer(self.engine, token, request_id)
         except KeyError:
-            raise Refused(answers.unknown()) from None
+            raise self._unknown() from None
         if flask.request.method != "GET":
             raise Refused(answers.wrong_method(flask.request.method, ["GET"]))
         if answer is None:
             return answers.to_flask(answers.pending(request_id, self._location(token, request_id)))
         return answers.to_flask(answer, [("Durable-Recorded", "true")])
 
+    def _unknown(self) -> Refused:
+        secs = self._failed.note(flask.request.remote_addr)
+        return Refused(answers.too_many_lookups(secs) if secs else answers.unknown())
+
     def _find(self, token: str) -> hooks.WebhookRow:
-        """The open webhook that takes this request's method."""
+        """The webhook that takes this request's method; one that may have had it before, when it is closed."""
         row = hooks.find_webhook(self.engine, token)
         if row is None:
-            raise Refused(answers.unknown())
-        if not row.open:
+            raise self._unknown()
+        if not row.open and row.config.dedupe is None:
             raise Refused(answers.closed())
-        method = flask.request.method
-        if method in _NEVER or method not in row.config.methods:
-            raise Refused(answers.wrong_method(method, row.config.methods))
         return row
 
-    def _record(self, row: hooks.WebhookRow, request_id: str, *, holder: str | None) -> None:
-        """Read the request and commit it.  Nothing of it stays in memory after this."""
+    def _admit(self, row: hooks.WebhookRow) -> tuple[Request, Response | None]:
+        """The request, whole and its sender's; with the answer when it is a handshake."""
+        method = flask.request.method
+        delivers = method in row.config.methods and method not in _NEVER
+        if not delivers and not verifying.greets(row, method):
+            raise Refused(answers.wrong_method(method, row.config.methods))
+        request = self._read(row)
+        greeting = verifying.greet(row, request, self._fetch)
+        if greeting is not None:
+            return request, greeting
+        if not delivers:
+            raise Refused(answers.wrong_method(method, row.config.methods))
+        return request, verifying.verify(row, request, self._fetch)
+
+    def _replay(self, row: hooks.WebhookRow) -> flask.Response:
+        """
+        A closed webhook still answers what it answered before: its sender lost the first answer.
+
+        Nothing else is told of it, so that it is gone whatever is wrong with the request.
+        """
+        try:
+            request, handshake = self._admit(row)
+            if handshake is not None:
+                # It may not have been signed, and must not get what its sender was answered.
+                raise Refused(answers.closed())
+            return self._recorded(row, self._record(row, request, holder=None).request_id)
+        except Refused as refused:
+            raise Refused(answers.key_reused() if refused.answer.status == 422 else answers.closed()) from None
+
+    def _recorded(self, row: hooks.WebhookRow, request_id: str) -> flask.Response:
+        """What an earlier request was answered, to one that repeats it."""
+        answer = self._look_once(request_id)
+        if answer is None:
+            return answers.to_flask(self._pending(row, request_id, Preference()))
+        return answers.to_flask(answer, _REPLAYED)
+
+    def _read(self, row: hooks.WebhookRow) -> Request:
         asked = flask.request
-        request = Request(
-            id=request_id,
+        headers = list(asked.headers)
+        if limits.has_large_headers(headers):
+            raise Refused(answers.headers_too_large(limits.MAX_HEADERS, limits.MAX_HEADERS_SIZE))
+        return Request(
+            id=self._new_id(),
             method=asked.method,
             url=reading.exact_url(asked.environ),
-            headers=Headers(list(asked.headers)),
+            headers=Headers(headers),
             data=self._body(row),
             remote_addr=asked.remote_addr,
             received_at=duration.to_datetime(self.engine.now()),
         )
+
+    def _record(self, row: hooks.WebhookRow, request: Request, *, holder: str | None) -> hooks.Accepted:
         try:
-            hooks.accept_request(self.engine, row, request, holder=holder)
+            return hooks.accept_request(self.engine, row, request, holder=holder)
         except HookClosed:
             raise Refused(answers.closed()) from None
+        except hooks.KeyReused:
+            raise Refused(answers.key_reused()) from None
+        except hooks.TooManyPending:
+            raise Refused(answers.too_many_pending()) from None
+        except ConfigurationError as trouble:
+            log.error("A request to a webhook of run %s was answered 503: %s", row.run_id, trouble)
+            raise Refused(answers.unavailable()) from None
 
     def _body(self, row: hooks.WebhookRow) -> bytes:
         limit = row.config.max_body
@@ -141,26 +209,50 @@ class Receiver:
         except BadRequest as error:
             raise Refused(answers.bad_body(error.description or "")) from None
 
-    def _record_and_hold(self, row: hooks.WebhookRow) -> Response:
-        request_id = _new_id()
+    def _record_held(
+        self, row: hooks.WebhookRow, request: Request, wish: Preference
+    ) -> tuple[hooks.Accepted, Waiter | None]:
+        """Commit a request whose answer is waited for, and the place to wait in if there is one."""
+        assert request.id is not None
         hub = self._hub_of_this_process()
         # First subscribe, then commit and send, then look: an answer may be there at once.
-        waiter = self._open(hub, request_id)
-        if waiter is None:
-            self._record(row, request_id, holder=None)
-            answer = self._look_once(request_id)
-        else:
-            try:
-                self._record(row, request_id, holder=self.engine.process_id)
-                hub.hint(request_id)
-                answer = self._wait(row, waiter)
-            finally:
+        waiter = None if wish.wait_secs == 0 else self._open(hub, request.id)
+        try:
+            accepted = self._record(row, request, holder=None if waiter is None else self.engine.process_id)
+        except BaseException:
+            if waiter is not None:
                 hub.close(waiter)
-        if answer is not None:
-            return answer
-        return row.config.on_timeout or answers.pending(request_id, self._location(row.token, request_id))
+            raise
+        return accepted, waiter
 
-    def _open(self, hub: Hub, request_id: str) -> Waiter | None:
+    def _hold(
+        self, row: hooks.WebhookRow, accepted: hooks.Accepted, waiter: Waiter | None, wish: Preference
+    ) -> flask.Response:
+        hub = self._hub_of_this_process()
+        try:
+            if accepted.is_duplicate or waiter is None:
+                known = self._look_once(accepted.request_id)
+                if known is not None:
+                    return answers.to_flask(known, _REPLAYED if accepted.is_duplicate else ())
+            if waiter is None:
+                answer = None
+            else:
+                if accepted.is_duplicate:
+                    hub.attach(waiter, accepted.request_id)
+                hub.hint(accepted.request_id)
+                answer = self._wait(row, waiter, wish)
+        finally:
+            if waiter is not None:
+                hub.close(waiter)
+        return answers.to_flask(answer or self._pending(row, accepted.request_id, wish))
+
+    def _pending(self, row: hooks.WebhookRow, request_id: str, wish: Preference) -> Response:
+        """The answer while there is none; the author's own, unless the sender asked for ours."""
+        if row.config.on_timeout is not None and not wish.respond_async:
+            return row.config.on_timeout
+        return answers.pending(request_id, self._location(row.token, request_id), preferred=wish.respond_async)
+
+    def _open(self, hub: Holder, request_id: str) -> Waiter | None:
         environ = flask.request.environ
         limit = servers.held_limit(environ, self.engine.settings.max_held) if servers.can_hold(environ) else 0
         if limit <= 0:
@@ -168,10 +260,10 @@ class Receiver:
             return None
         return hub.open(request_id, limit, servers.client_watch(environ))
 
-    def _wait(self, row: hooks.WebhookRow, waiter: Waiter) -> Response | None:
+    def _wait(self, row: hooks.WebhookRow, waiter: Waiter, wish: Preference) -> Response | None:
         _release_session()
         timeout = self.engine.settings.hold_timeout if row.config.timeout is None else row.config.timeout
-        return waiter.wait(timeout / 1_000_000)
+        return waiter.wait(min(timeout / 1_000_000, math.inf if wish.wait_secs is None else wish.wait_secs))
 
     def _look_once(self, request_id: str) -> Response | None:
         try:
@@ -182,20 +274,13 @@ class Receiver:
             return None
 
     def _location(self, token: str, request_id: str) -> str:
-        """Where to poll; below ``public_url``, else relative, never by the Host header."""
-        asked = flask.request
-        base = self.engine.settings.public_url
-        if base is None:
-            base = asked.root_path.rstrip("/") + asked.path.partition(reading.PATH)[0]
+        """Where to poll."""
+        base = reading.base_of(self.engine.settings.public_url, flask.request)
         return f"{base}{reading.PATH}{token}/requests/{request_id}"
 
-    def _hub_of_this_process(self) -> Hub:
+    def _hub_of_this_process(self) -> Holder:
         hub = self._hubs.get(os.getpid())
-        if hub is not None:
-            return hub
-        engine = self.engine
-        made = Hub(partial(hooks.answers, engine), engine.notifier, engine.process_id, gunicorn.is_stopping)
-        return self._hubs.setdefault(os.getpid(), made)
+        return hub or self._hubs.setdefault(os.getpid(), self._make_hub(self.engine))
 
     def _warn_once(self) -> None:
         if self._warned_in != os.getpid():
@@ -207,30 +292,13 @@ class Receiver:
             )
 
 
+def _hub(engine: Any) -> Hub:
+    return Hub(partial(hooks.answers, engine), engine.notifier, engine.process_id, gunicorn.is_stopping)
+
+
 def _new_id() -> str:
     """144 random bits: with it the answer can be polled."""
     return secrets.token_urlsafe(18)
-
-
-def _failure(error: Exception, token: str) -> Response:
-    if unreachable(error):
-        cause = getattr(error, "orig", None) or error
-        log.warning(
-            "A webhook request was refused, the database is unreachable: %s: %s",
-            type(cause).__name__,
-            _masked(str(cause), token),
-        )
-        return answers.unavailable()
-    if isinstance(error, SchemaOutOfDate):
-        log.error("A webhook request was refused.  %s", error)
-        return answers.unavailable()
-    text = "".join(traceback.format_exception(error))
-    log.error("A webhook request could not be handled\n%s", _masked(text, token))
-    return answers.internal()
-
-
-def _masked(text: str, token: str) -> str:
-    return mask(text.replace(token, "...") if token else text)
 
 
 def _release_session() -> None:

@@ -1,18 +1,26 @@
-"""A worker's part, played in this process: turns and attempts run one after the other, without Celery."""
+"""
+A worker's part, played in this process: turns and attempts run one after the other, without Celery.
+
+It goes on with a run where the engine's ``continuation`` says so.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from durable import Durable, Run, alarms, registry
-from durable.drive import drive
-from durable.schema import steps, waits
-from durable.steps import Address, attempt
+from durable.claiming import Address
+from durable.continuation import Journey
+from durable.drive import conclude, drive
+from durable.schema import runs, steps, waits
+from durable.steps import Body, attempt, run_claimed
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
 
@@ -28,12 +36,35 @@ def settle(engine: Durable, *runs: Run[Any], within_secs: float = 10) -> None:
     pause = threading.Event()
     while True:
         for run in runs:
-            drive(engine, run.id)
+            go(engine, lambda journey, run=run: drive(engine, run.id, journey=journey))
         did = [work(engine, run) for run in runs]
         if not any(did) and not any(_soon(engine, run) for run in runs):
             return
         assert time.monotonic() < deadline, f"still busy: {[run.events() for run in runs]}"
         pause.wait(0 if any(did) else 0.002)
+
+
+def settle_family(engine: Durable, run: Run[Any], within_secs: float = 20) -> None:
+    """The same for a run, the runs that it calls, those that they call, until none has moved."""
+    deadline = time.monotonic() + within_secs
+    before: Any = None
+    while (now := family(engine, run)) != before:
+        assert time.monotonic() < deadline, f"still busy: {now}"
+        settle(engine, *(engine.get_run(run_id) for run_id in now), within_secs=within_secs)
+        before = now
+
+
+def family(engine: Durable, run: Run[Any]) -> dict[str, int]:
+    """The run and its descendants, oldest first, each with the number of its last turn."""
+    known: dict[str, int] = {}
+    generation = [run.id]
+    while generation:
+        with engine.store.read() as tx:
+            query = sa.select(runs.c.id, runs.c.turn).where(runs.c.id.in_(generation)).order_by(runs.c.id)
+            known |= {row.id: row.turn for row in tx.execute(query)}
+            children = sa.select(runs.c.id).where(runs.c.parent_run_id.in_(generation))
+            generation = list(tx.execute(children).scalars())
+    return known
 
 
 def work(engine: Durable, run: Run[Any]) -> bool:
@@ -47,9 +78,27 @@ def work(engine: Durable, run: Run[Any]) -> bool:
         ).all()
         over = tx.execute(sa.select(waits.c.op_id).where(waits.c.run_id == run.id, waits.c.due_at <= now)).all()
     for row in due:
-        attempt(engine, registry.steps[row.name], Address(run.id, row.op_id, row.attempt), None)
+        step, address = registry.steps[row.name], Address(run.id, row.op_id, row.attempt)
+        go(engine, lambda journey: attempt(engine, step, address, None, conclude=_conclude(engine, journey)))  # noqa: B023
     rung = [alarms.ring(engine, run.id, row.op_id) for row in over]
     return bool(due) or any(rung)
+
+
+def go(engine: Durable, act: Callable[[Journey | None], object]) -> None:
+    """Do what a message is for, and what its worker goes on with."""
+    if not engine.settings.continuation:
+        act(None)
+        return
+    journey = Journey(engine, "celery")
+    act(journey)
+    while (held := journey.begin()) is not None:
+        run_claimed(engine, held, Body(registry.steps[held.name]), _conclude(engine, journey))
+        if not journey.has_turned:
+            drive(engine, held.run_id, journey=journey)
+
+
+def _conclude(engine: Durable, journey: Journey | None) -> Any:
+    return journey and partial(conclude, engine, journey)
 
 
 def _soon(engine: Durable, run: Run[Any]) -> bool:
@@ -61,6 +110,11 @@ def _soon(engine: Durable, run: Run[Any]) -> bool:
         )
         sleep = sa.select(waits.c.op_id).where(waits.c.run_id == run.id, waits.c.due_at <= horizon)
         return bool(tx.execute(retry).all() or tx.execute(sleep).all())
+
+
+def restart(engine: Durable) -> None:
+    """Another process takes the place of the one that played the worker: what it kept in memory is gone."""
+    engine.replays.close()
 
 
 def kinds(run: Run[Any]) -> list[str]:

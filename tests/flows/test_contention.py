@@ -83,7 +83,7 @@ async def takes_one(token: str) -> Any:
     return await create_hook(token=token)
 
 
-def test_whoever_is_told_that_a_payload_was_taken_finds_it_in_the_log(engine):
+def test_c50_whoever_is_told_that_a_payload_was_taken_finds_it_in_the_log(engine):
     """Senders race the run's end: an accepted payload is in the log, a refused one is not."""
     for _ in range(5):
         token = secrets.token_hex(8)
@@ -109,7 +109,7 @@ def test_whoever_is_told_that_a_payload_was_taken_finds_it_in_the_log(engine):
         assert kinds(run).count("hook_received") == accepted >= 1
 
 
-def test_one_token_wanted_by_many_has_one_owner(engine):
+def test_c85_one_token_wanted_by_many_has_one_owner(engine):
     """Eight runs ask for it in the same moment: one holds it, the others are told."""
     token = secrets.token_hex(8)
     started = [engine.start(takes_one, token) for _ in range(8)]

@@ -45,7 +45,7 @@ async def takes(token: str, count: int) -> list[Any]:
     return [await hook for _ in range(count)]
 
 
-def test_payloads_come_in_the_order_in_which_they_were_sent(engine, token):
+def test_c45_payloads_come_in_the_order_in_which_they_were_sent(engine, token):
     """Also those that come before the workflow awaits them."""
     run = engine.start(takes, token, 5)
     settle(engine, run)
@@ -67,7 +67,7 @@ def test_concurrent_payloads_are_all_taken_once(engine, token):
     assert sorted(run.result()) == list(range(20))
 
 
-def test_a_hook_can_be_looked_at_while_it_is_open(engine, token):
+def test_c55_a_hook_can_be_looked_at_while_it_is_open(engine, token):
     """Its run and metadata; a closed one is not found, and takes nothing."""
     run = engine.start(takes, token, 1)
     settle(engine, run)
@@ -94,7 +94,7 @@ async def asks(token: str) -> Any:
         return owner, conflict.run_id
 
 
-def test_a_token_has_one_owner(engine, token):
+def test_c47_a_token_has_one_owner(engine, token):
     """Whoever comes second learns who holds it; once it is free, it is anybody's."""
     owner = engine.start(asks, token)
     settle(engine, owner)
@@ -124,7 +124,7 @@ async def uses_again(token: str) -> Any:
     return "a closed hook gave something"
 
 
-def test_a_token_goes_from_one_hook_to_the_next_in_one_turn(engine, token):
+def test_c46_a_token_goes_from_one_hook_to_the_next_in_one_turn(engine, token):
     """Closed and created again in one go: no conflict with oneself."""
     run = engine.start(uses_again, token)
     settle(engine, run)
@@ -150,7 +150,7 @@ async def races(token: str) -> Any:
     return await race(listen(), tire()), await hook
 
 
-def test_a_lost_race_swallows_no_payload(engine, token):
+def test_c53_a_lost_race_swallows_no_payload(engine, token):
     """What comes after the sleep won is there for the next await."""
     run = engine.start(races, token)
     settle(engine, run)
@@ -223,7 +223,7 @@ def status(engine: Durable, request_id: str) -> int | None:
     return None if found is None else found[0]
 
 
-def test_a_step_answers_exactly(engine, listen):
+def test_c63_a_step_answers_exactly(engine, listen):
     """Bytes 0 to 255 there and back."""
     run, send = listen("echo")
     body = bytes(range(256))
@@ -236,7 +236,7 @@ def test_a_step_answers_exactly(engine, listen):
 
 
 @pytest.mark.parametrize("mode", ["fail", "forget"])
-def test_a_run_that_ends_answers_what_it_took_and_what_it_did_not(engine, listen, mode):
+def test_c65_a_run_that_ends_answers_what_it_took_and_what_it_did_not(engine, listen, mode):
     """500 to the one that it took and forgot, 410 to those still queued."""
     run, send = listen(mode)
     taken, queued = send(b"1"), send(b"2")
@@ -248,7 +248,7 @@ def test_a_run_that_ends_answers_what_it_took_and_what_it_did_not(engine, listen
         send(b"3")
 
 
-def test_a_cancelled_run_answers_503(engine, listen):
+def test_c65_a_cancelled_run_answers_503(engine, listen):
     """To what it took and to what it did not."""
     run, send = listen("sit")
     held = [send(b"1"), send(b"2")]
@@ -262,7 +262,7 @@ def test_a_cancelled_run_answers_503(engine, listen):
     assert [status(engine, request_id) for request_id in held] == [503, 503]
 
 
-def test_what_was_accepted_as_the_run_ended_is_in_its_log(engine, listen):
+def test_c53_what_was_accepted_as_the_run_ended_is_in_its_log(engine, listen):
     """Every request that was accepted is in the log once, and has an answer."""
     run, send = listen("forget")
     ids = [send(str(number).encode()) for number in range(5)]

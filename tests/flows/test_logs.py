@@ -78,8 +78,8 @@ def test_other_lines_are_left_alone(engine, caplog):
 
 
 @pytest.mark.parametrize("elsewhere", ["https://moved.test"])
-def test_a_waiting_run_keeps_its_url_when_the_setting_changes(engine, database, elsewhere):
-    """c60: a webhook's URL is equal on every replay, also after a move to another host."""
+def test_c60_a_waiting_run_keeps_its_url_when_the_setting_changes(engine, database, elsewhere):
+    """A webhook's URL is equal on every replay, also after a move to another host."""
     run = hand_out.start()
     settle(engine, run)
     moved = Durable(Celery("moved", broker="memory://"), database_url=database, public_url=elsewhere)

@@ -6,6 +6,7 @@ from driving import kinds, settle
 
 from durable import create_hook, events, workflow
 from durable.store import log as run_log
+from durable.store.sending import Sending
 
 
 @workflow(name="many.first_one")
@@ -13,7 +14,7 @@ async def first_one() -> int:
     return await create_hook(token="many")
 
 
-def test_every_payload_accepted_before_the_end_is_in_the_log(engine):
+def test_c53_every_payload_accepted_before_the_end_is_in_the_log(engine):
     """I1: a run that ends with its first payload keeps the thousand others that were acknowledged."""
     run = first_one.start()
     settle(engine, run)
@@ -21,7 +22,7 @@ def test_every_payload_accepted_before_the_end_is_in_the_log(engine):
     with engine.store.begin() as tx:
         for number in range(sent):
             news = events.HookReceived(at=engine.store.now(), op_id="r#1", payload=str(number))
-            run_log.post(tx, run.id, news, send_at=None)
+            run_log.post(tx, run.id, news, Sending(0, None))
 
     settle(engine, run)
 

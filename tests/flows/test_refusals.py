@@ -21,6 +21,7 @@ from durable import (
     SerializationError,
     create_webhook,
     current,
+    events,
     registry,
     sleep,
     start,
@@ -29,6 +30,8 @@ from durable import (
 )
 from durable.drive import drive
 from durable.schema import runs
+from durable.store import log
+from durable.store.sending import Sending
 
 
 @step
@@ -90,7 +93,7 @@ def test_a_workflow_that_this_worker_does_not_know_is_left_alone(engine, monkeyp
     assert run.result() == 1
 
 
-def test_an_argument_that_cannot_cross_starts_nothing(engine):
+def test_c29_an_argument_that_cannot_cross_starts_nothing(engine):
     """The error names the path to it, and no row is written."""
     with pytest.raises(SerializationError, match=r"value\.items\[1\]|value\['items'\]\[1\]"):
         engine.start(echoes, {"items": [1, object()]})
@@ -139,7 +142,7 @@ def test_a_server_database_is_never_migrated_silently(database):
             tx.exec_driver_sql(f"DROP SCHEMA {schema} CASCADE")
 
 
-def test_an_unknown_run_is_told_when_it_is_looked_at(engine):
+def test_c69_an_unknown_run_is_told_when_it_is_looked_at(engine):
     """Asking for it does no I/O and never raises; its properties do."""
     run = engine.get_run("no-such-run")
     assert run.exists is False
@@ -148,7 +151,7 @@ def test_an_unknown_run_is_told_when_it_is_looked_at(engine):
             look()
 
 
-def test_an_unknown_token_is_told(engine):
+def test_c50_an_unknown_token_is_told(engine):
     """Whatever it looks like."""
     for token in ("nobody", "a\0b", "x" * 5000, "\U0001f600"):
         with pytest.raises(HookNotFound):
@@ -176,6 +179,64 @@ def test_what_a_workflow_may_not_do_fails_the_run(engine, how, error):
     with pytest.raises(RunFailed, match=error):
         run.result()
     assert kinds(run)[-1] == "run_failed"
+
+
+class NoError(BaseException):
+    """Something that is thrown and is no Exception."""
+
+
+@workflow
+async def goes_wrong(how: str) -> Any:
+    if how == "other":
+        raise NoError("thrown")
+    if how == "result":
+        return object()
+    raise LookupError("mine")
+
+
+@pytest.mark.parametrize(
+    ("how", "error"), [("error", "LookupError"), ("other", "NoError"), ("result", "SerializationError")]
+)
+def test_c106_what_the_author_threw_fails_the_run(engine, how, error):
+    """Errors and other things thrown alike: status failed, and the class by name."""
+    run = engine.start(goes_wrong, how)
+    settle(engine, run)
+
+    assert run.status == "failed"
+    with pytest.raises(RunFailed) as failed:
+        run.result()
+    assert failed.value.error_type == error
+
+
+def test_c106_a_log_that_does_not_match_blocks_and_never_fails(engine):
+    """Status blocked: nobody's error, and nothing of the run is lost."""
+    run = engine.start(echoes, 1)
+    before = kinds(run)
+    with engine.store.begin() as tx:
+        log.post(tx, run.id, events.WaitCompleted(at=1, op_id="r#9"), Sending(0, None))
+    drive(engine, run.id)
+
+    assert run.status == "blocked"
+    assert kinds(run) == before
+    with pytest.raises(TimeoutError):
+        run.result(timeout="10ms")
+
+
+def test_c106_a_database_that_fails_is_no_failure_of_the_run(engine):
+    """The turn is given up with the database's error; the run stays as it was, and goes on later."""
+    run = engine.start(echoes, 1)
+
+    def fail(_connection: Any) -> None:
+        raise sa.exc.OperationalError("COMMIT", {}, ConnectionError("gone"))
+
+    sa.event.listen(engine.store.engine, "commit", fail)
+    with pytest.raises(sa.exc.OperationalError):
+        drive(engine, run.id)
+    sa.event.remove(engine.store.engine, "commit", fail)
+
+    assert run.status == "pending"
+    settle(engine, run)
+    assert run.result(timeout=1) == 1
 
 
 def test_outside_a_run_it_is_said_which_function_is_meant():

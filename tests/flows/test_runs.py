@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from driving import all_databases, kinds, settle
+from driving import all_databases, kinds, restart, settle
 
 from durable import (
     FatalError,
@@ -26,8 +26,8 @@ from durable import (
     workflow,
 )
 from durable.drive import drive
+from durable.outcomes import give_up
 from durable.schema import events, inbox, runs, steps, waits
-from durable.steps import give_up
 from durable.store import steps as step_rows
 
 pytestmark = all_databases()
@@ -54,7 +54,7 @@ async def doubles(*numbers: int) -> list[int]:
     return list(await asyncio.gather(*(double(number) for number in numbers)))
 
 
-def test_a_run_returns_what_its_workflow_returned(engine):
+def test_c1_a_run_returns_what_its_workflow_returned(engine):
     """Each step runs once, and the log tells it in order."""
     run = engine.start(doubles, 1, 2, 3)
     assert run.status == "pending"
@@ -93,7 +93,7 @@ async def tries(failures: int) -> int:
     return await flaky(failures)
 
 
-def test_a_step_that_fails_is_tried_again(engine):
+def test_c22_a_step_that_fails_is_tried_again(engine):
     """Two failures cost two attempts, and the metadata says which one it is."""
     run = engine.start(tries, 2)
     settle(engine, run)
@@ -102,7 +102,7 @@ def test_a_step_that_fails_is_tried_again(engine):
     assert kinds(run).count("step_retrying") == 2
 
 
-def test_a_step_whose_attempts_are_spent_fails_the_run(engine):
+def test_c25_a_step_whose_attempts_are_spent_fails_the_run(engine):
     """Three retries are four attempts; the original exception comes out, with a note of the step."""
     run = engine.start(tries, 100)
     settle(engine, run)
@@ -137,7 +137,7 @@ async def catches(how: str) -> str:
 
 
 @pytest.mark.parametrize(("how", "caught"), [("fatal", "FatalError: no use"), ("once", "ValueError: once")])
-def test_no_second_attempt(engine, how, caught):
+def test_c24_no_second_attempt(engine, how, caught):
     """FatalError and max_retries=0 mean one attempt; the workflow may catch what comes of it."""
     run = engine.start(catches, how)
     settle(engine, run)
@@ -157,7 +157,7 @@ async def typed() -> int:
     return await wrong_type()
 
 
-def test_a_result_that_does_not_fit_is_not_tried_again(engine):
+def test_c29_a_result_that_does_not_fit_is_not_tried_again(engine):
     """A result of another type than the annotation's fails the step at its first attempt."""
     run = engine.start(typed)
     settle(engine, run)
@@ -179,7 +179,7 @@ async def waits_for_hint() -> int:
     return await hinted()
 
 
-def test_retry_after_is_the_least_delay(engine):
+def test_c23_retry_after_is_the_least_delay(engine):
     """The next attempt does not begin before it."""
     run = engine.start(waits_for_hint)
     settle(engine, run)
@@ -213,7 +213,7 @@ def test_a_sleep_ends_when_it_is_over(engine):
     assert total == 3
 
 
-def test_wake_up_ends_a_sleep(engine):
+def test_c40_wake_up_ends_a_sleep(engine):
     """An hour's sleep ends now, once."""
     run = engine.start(naps, "1h")
     settle(engine, run)
@@ -250,7 +250,7 @@ async def given_up(engine_key: str) -> str:
     return await loses_its_claim(engine_key)
 
 
-def test_a_late_result_of_a_lost_attempt_changes_nothing(engine):
+def test_c87_a_late_result_of_a_lost_attempt_changes_nothing(engine):
     """The first attempt's process was taken for dead: what it brings then is not recorded."""
     key = secrets.token_hex(4)
     engines[key] = engine
@@ -263,7 +263,7 @@ def test_a_late_result_of_a_lost_attempt_changes_nothing(engine):
     del engines[key]
 
 
-def test_two_turns_at_once_are_harmless(engine):
+def test_c86_two_turns_at_once_are_harmless(engine):
     """Eight drives of the same news write it once."""
     run = engine.start(doubles, *range(5))
     together = threading.Barrier(8)
@@ -303,7 +303,7 @@ def test_a_turn_may_be_overtaken_between_its_queries(engine, cancelled):
     assert run.status == ("cancelled" if cancelled else "completed")
 
 
-def test_a_turn_with_nothing_new_costs_one_query(engine):
+def test_c97_a_turn_with_nothing_new_costs_one_query(engine):
     """It writes nothing, and reads one row."""
     run = engine.start(doubles, 1)
     drive(engine, run.id)
@@ -339,7 +339,7 @@ async def cleans_up() -> None:
         await tidy("floor")
 
 
-def test_a_pending_run_is_cancelled_at_once(engine):
+def test_c72_a_pending_run_is_cancelled_at_once(engine):
     """It ends without having begun."""
     run = engine.start(cleans_up)
     assert run.cancel("changed my mind") is True
@@ -377,14 +377,16 @@ async def changes() -> Any:
     return await tidy("up")
 
 
-def test_code_that_no_longer_matches_blocks_the_run(engine):
+def test_c93_code_that_no_longer_matches_blocks_the_run(engine):
     """The run waits with a diff; with code that matches, and a retry, it goes on as if nothing had been."""
     deployed["step"] = "double"
+    restart(engine)
     run = engine.start(changes)
     drive(engine, run.id)
     before = kinds(run)
 
     deployed["step"] = "tidy"
+    restart(engine)
     settle(engine, run)
 
     assert run.status == "blocked"
@@ -395,6 +397,7 @@ def test_code_that_no_longer_matches_blocks_the_run(engine):
     assert "test_runs.py:" in diff
 
     deployed["step"] = "double"
+    restart(engine)
     assert inspecting.retry(engine, run.id) is True
     settle(engine, run)
     assert run.result() == 42
@@ -450,7 +453,7 @@ async def hands_on(kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["text", "bytes", "nul", "wide"])
-def test_large_and_odd_values_cross_unchanged(engine, kind):
+def test_c33_large_and_odd_values_cross_unchanged(engine, kind):
     """8 MiB of text, 8 MiB of bytes, NUL, and what needs an escape, from a step to the run's result."""
     run = engine.start(hands_on, kind)
     settle(engine, run)
@@ -458,7 +461,7 @@ def test_large_and_odd_values_cross_unchanged(engine, kind):
     assert run.result() == makes.run(kind)
 
 
-def test_an_argument_that_cannot_cross_starts_nothing(engine):
+def test_c29_an_argument_that_cannot_cross_starts_nothing(engine):
     """The error names the path to it."""
     with engine.store.read() as tx:
         before = tx.execute(sa.select(sa.func.count()).select_from(runs)).scalar_one()
@@ -471,7 +474,7 @@ def test_an_argument_that_cannot_cross_starts_nothing(engine):
         assert tx.execute(sa.select(sa.func.count()).select_from(runs)).scalar_one() == before
 
 
-def test_a_log_is_never_written_twice(engine):
+def test_c86_a_log_is_never_written_twice(engine):
     """The store itself refuses a second event of the same place."""
     run = engine.start(doubles, 1)
     drive(engine, run.id)

@@ -5,11 +5,29 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import os
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
-from durable import Request, Response, create_hook, create_webhook, race, sleep, step, workflow
+import sqlalchemy as sa
+
+from durable import (
+    Request,
+    Response,
+    StepFailed,
+    create_hook,
+    create_webhook,
+    get_step_metadata,
+    race,
+    set_attributes,
+    sleep,
+    step,
+    step_session,
+    workflow,
+)
 
 SECRET = b"the secret of the sender"
 
@@ -48,6 +66,44 @@ async def naps(limit: str) -> str:
     """Sleep, then run a step."""
     await sleep(limit)
     return await note("awake")
+
+
+@step(max_retries=1)
+def kills_its_process(folder: str) -> None:
+    """Note the attempt, and die without a word."""
+    attempt = get_step_metadata().attempt
+    (Path(folder) / f"attempt-{attempt}").touch()
+    os._exit(1)
+
+
+@workflow
+async def survives(folder: str) -> dict[str, Any]:
+    """Catch what is left of a step that never comes back."""
+    try:
+        await kills_its_process(folder)
+    except StepFailed as error:
+        return {"error": error.error_type, "attempts": error.attempts, "after": await note("alive")}
+    return {}
+
+
+@step(max_retries=1, retry_backoff=0)
+def long_work(folder: str, secs: float) -> int:
+    """Note each beginning and each end, by attempt and process."""
+    here = f"{get_step_metadata().attempt} {os.getpid()}"
+    with (Path(folder) / "begun").open("a") as notes:
+        notes.write(f"{here}\n")
+    pause, until = threading.Event(), time.monotonic() + secs
+    while time.monotonic() < until and not (Path(folder) / "open").exists():
+        pause.wait(0.01)
+    with (Path(folder) / "ended").open("a") as notes:
+        notes.write(f"{here}\n")
+    return os.getpid()
+
+
+@workflow
+async def works(folder: str, secs: float) -> int:
+    """One step that takes so long, and has two attempts."""
+    return await long_work(folder, secs)
 
 
 @step
@@ -134,3 +190,192 @@ async def looks(kind: str) -> Any:
     """One request, looked at by a step."""
     request = await create_webhook(respond_with="manual", methods=("POST", "PUT"))
     return await (verify(request) if kind == "signed" else look_at(request))
+
+
+@workflow
+async def fibonacci(n: int) -> int:
+    """Each call but the last two is a run that waits for two others."""
+    if n < 2:
+        return n
+    return sum(await asyncio.gather(fibonacci(n - 1), fibonacci(n - 2)))
+
+
+@step(queue="gated")
+def work_behind_gate(folder: str) -> None:
+    """Say that work has begun, and wait until the test opens the gate."""
+    set_attributes(phase="working")
+    pause = threading.Event()
+    while not (Path(folder) / "open").exists():
+        pause.wait(0.01)
+
+
+@workflow
+async def tells_how_far(folder: str) -> str:
+    """A step that says how far the run is while it works."""
+    await work_behind_gate(folder)
+    set_attributes(phase="done")
+    return "done"
+
+
+@step
+async def sleeps_long(folder: str) -> str:
+    """Say that the attempt has begun; when it is cancelled, clean up and say so."""
+    (Path(folder) / "begun").touch()
+    try:
+        await asyncio.sleep(600)
+    except asyncio.CancelledError:
+        await asyncio.sleep(0.1)
+        (Path(folder) / "tidied up").touch()
+        raise
+    return "slept"
+
+
+@step
+def works_long(folder: str) -> str:
+    """Say that the attempt has begun; between two pieces of work, look whether anybody still wants it."""
+    (Path(folder) / "begun").touch()
+    metadata, pause = get_step_metadata(), threading.Event()
+    for _ in range(60_000):
+        if metadata.cancelled:
+            (Path(folder) / "tidied up").touch()
+            return "stopped early"
+        pause.wait(0.01)
+    return "did all of it"
+
+
+@workflow
+async def long_job(kind: str, folder: str, stop: str) -> str:
+    """A long step, until the hook *stop* is resumed; undone when the run is cancelled."""
+    try:
+        return await race(sleeps_long(folder) if kind == "async" else works_long(folder), create_hook(token=stop))
+    except asyncio.CancelledError:
+        await note("undone")
+        raise
+
+
+@workflow
+async def spins() -> None:
+    """A body that never comes to an end, and will not be told."""
+    await note("before")
+    while True:
+        try:
+            sum(divmod(number, 7)[0] for number in range(1000))
+        except BaseException:
+            continue
+
+
+@step(semantics="at_most_once")
+def pays_behind_gate(folder: str) -> str:
+    """Note that it was paid, then hang until the process is killed."""
+    with (Path(folder) / "paid").open("a") as ledger:
+        ledger.write("paid\n")
+    threading.Event().wait(600)
+    return "paid"
+
+
+@workflow
+async def pays(folder: str) -> str:
+    return await pays_behind_gate(folder)
+
+
+@step(semantics="transactional", retry_backoff=0)
+def books(folder: str) -> int:
+    """Write a row, and die before the commit the first time, about when it commits the second time."""
+    metadata = get_step_metadata()
+    session = step_session()
+    session.execute(sa.text("INSERT INTO live_ledger (run) VALUES (:run)"), {"run": metadata.run_id})
+    (Path(folder) / f"attempt-{metadata.attempt}").touch()
+    if metadata.attempt == 1:
+        os._exit(1)
+    if metadata.attempt == 2:
+        sa.event.listen(session.get_bind().engine, "commit", lambda _: _die_soon())
+    return metadata.attempt
+
+
+def _die_soon() -> None:
+    threading.Timer(0.001, os._exit, [1]).start()
+
+
+@workflow
+async def books_it(folder: str) -> int:
+    return await books(folder)
+
+
+@step(timeout=0.5, retry_backoff=0, max_retries=1)
+def dawdles(how: str, folder: str) -> str:
+    """Take too long the first time: in a call that a signal interrupts, or deaf to that signal."""
+    metadata = get_step_metadata()
+    (Path(folder) / f"attempt-{metadata.attempt}").write_text(str(os.getpid()))
+    if metadata.attempt == 1:
+        if how == "deaf":
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        time.sleep(600)
+    return f"attempt {metadata.attempt}"
+
+
+@workflow
+async def hurries(how: str, folder: str) -> str:
+    return await dawdles(how, folder)
+
+
+@workflow
+async def dies() -> None:
+    """A body that ends its process."""
+    os._exit(3)
+
+
+@workflow
+async def hangs() -> None:
+    """A body that waits for a lock that nobody gives back."""
+    threading.Event().wait()
+
+
+@workflow
+async def noted(text: str) -> str:
+    """One step."""
+    return await note(text)
+
+
+@step
+def count_on(n: int, folder: str) -> int:
+    """One more; the process dies in the third, the first time."""
+    mark = Path(folder) / "died"
+    if folder and n == 2 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return n + 1
+
+
+@workflow
+async def counts(to: int, folder: str = "") -> int:
+    """Step after step."""
+    n = 0
+    while n < to:
+        n = await count_on(n, folder)
+    return n
+
+
+@step
+def short() -> int:
+    time.sleep(0.02)
+    return 1
+
+
+@workflow
+async def many_short(number: int) -> int:
+    return sum(await asyncio.gather(*(short() for _ in range(number))))
+
+
+@step(retry_backoff=0)
+def notes_its_attempt(folder: str) -> int:
+    """Leave a mark of this attempt."""
+    number = get_step_metadata().attempt
+    (Path(folder) / f"attempt-{number}").touch()
+    return number
+
+
+@workflow
+async def dies_after_a_step(folder: str) -> None:
+    """A body that ends its process in the turn that records its step."""
+    await notes_its_attempt(folder)
+    os._exit(3)

@@ -149,11 +149,19 @@ class Deployment:
         self._engine.close()
         current.forget(self._engine)
 
-    def start_worker(self, name: str = "worker", *options: str, ready: bool = True) -> Process:
-        """A Celery worker; returns once it beats."""
+    def start_worker(
+        self,
+        name: str = "worker",
+        *options: str,
+        ready: bool = True,
+        app: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Process:
+        """A Celery worker, of another *app* than the deployment's if one is given; returns once it beats."""
         arguments = options or self.worker_options
         quiet = ("--without-gossip", "--without-mingle", "--hostname", f"{name}@%h", "--loglevel", "INFO")
-        process = self._spawn(name, "celery", "-A", self.app, "worker", *quiet, *arguments)
+        command = ("celery", "-A", app or self.app, "worker", *quiet, *arguments)
+        process = self._spawn(name, *command, environment=environment)
         if ready:
             self.wait_for(name)
         return process
@@ -177,17 +185,22 @@ class Deployment:
         """End a process by a signal."""
         self.processes.pop(name).signal(number)
 
+    def workers(self) -> list[workers.Worker]:
+        """The processes that beat."""
+        with self._engine.store.read() as tx:
+            return workers.alive(tx)
+
     def log_tails(self) -> dict[str, str]:
         """The last lines of each log, also of the processes that have ended."""
         return {path.name: path.read_text(errors="replace")[-_TAIL:] for path in sorted(self.folder.glob("*.log"))}
 
-    def _spawn(self, name: str, module: str, *arguments: str) -> Process:
+    def _spawn(self, name: str, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Process:
         log = self.folder / f"{name}.log"
         with log.open("ab") as output:
             popen = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
                 cwd=self.folder,
-                env=self._environment(),
+                env={**self._environment(), **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

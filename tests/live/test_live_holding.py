@@ -184,7 +184,7 @@ def test_without_hints_it_comes_within_a_second(deaf):
         assert time.monotonic() - started < 1
 
 
-def test_two_hundred_held_connections(world):
+def test_c65_two_hundred_held_connections(world):
     """They pin no database connection and keep nobody else waiting; then all is as it was before."""
     names = [b"%d" % number for number in range(200)]
     with world.serve("gthread", threads=212) as server:
@@ -243,7 +243,7 @@ def test_the_sync_worker_does_not_hold(world):
 
 
 @pytest.mark.parametrize("kind", ["gthread", "waitress", "gevent"])
-def test_a_client_that_leaves_frees_its_place(world, kind):
+def test_c66_a_client_that_leaves_frees_its_place(world, kind):
     """Soon after; the request stays recorded, and its answer can be polled."""
     with world.serve(kind) as server:
         sock = hold(server, world, b"a")
@@ -279,7 +279,7 @@ def test_sigterm_ends_holds(world, kind, hooked):
         assert server.process.wait(6) == 0
 
 
-def test_each_answer_finds_its_process(world):
+def test_c65_each_answer_finds_its_process(world):
     """Loaded before the fork, four processes, a hundred holds: everyone gets the right answer."""
     names = [b"%d" % number for number in range(100)]
     # One process may get them all.
@@ -292,7 +292,7 @@ def test_each_answer_finds_its_process(world):
         assert {name: body_of(answer_of(sock)) for name, sock in socks.items()} == {name: name for name in names}
 
 
-def test_redis_killed_while_held(tmp_path):
+def test_c68_redis_killed_while_held(tmp_path):
     """The answer comes all the same, by the poll, within two seconds."""
     port = free_port()
     broker = subprocess.Popen(

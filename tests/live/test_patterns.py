@@ -65,7 +65,7 @@ def assert_gone(answer: Answer) -> None:
     assert answer.headers["Cache-Control"] == "no-store"
 
 
-def test_payments_are_answered_by_a_step_and_settle_with_a_ledger(pair):
+def test_c61_payments_are_answered_by_a_step_and_settle_with_a_ledger(pair):
     """Pattern 1: each event gets its own answer on its own connection; the last closes the webhook."""
     order = post_json(f"{pair.url}/api/orders", {"order_id": "o-1"}).json()
     url = order["webhook_url"]
@@ -92,7 +92,7 @@ def test_payments_are_answered_by_a_step_and_settle_with_a_ledger(pair):
     assert_gone(post_json(url, {"type": "payment.succeeded"}))
 
 
-def test_a_vendor_that_calls_back_verifies_the_document(pair, vendor):
+def test_c61_a_vendor_that_calls_back_verifies_the_document(pair, vendor):
     """Pattern 2: the callback wins the race; the vendor gets the step's answer."""
     run_id = post_json(f"{pair.url}/api/documents", {"document_id": f"d-{pair.port}"}).json()["run_id"]
 
@@ -105,7 +105,7 @@ def test_a_vendor_that_calls_back_verifies_the_document(pair, vendor):
     assert told == {"status": 200, "body": {"received": True}}
 
 
-def test_a_vendor_that_is_silent_lets_the_deadline_win(pair, vendor):
+def test_c61_a_vendor_that_is_silent_lets_the_deadline_win(pair, vendor):
     """Pattern 2: the deadline (brought forward here) wins the race; a callback after it is 410 and changes nothing."""
     document = f"silent-{pair.port}"
     run_id = post_json(f"{pair.url}/api/documents", {"document_id": document}).json()["run_id"]
@@ -120,7 +120,7 @@ def test_a_vendor_that_is_silent_lets_the_deadline_win(pair, vendor):
     assert ended(pair, run_id)["result"] == expected
 
 
-def test_an_upload_resumes_its_import_by_reference(pair):
+def test_c61_an_upload_resumes_its_import_by_reference(pair):
     """Pattern 3: the hook carries the blob's token, and nobody else's upload is taken for it."""
     import_id = secrets.token_hex(4)
     run_id = post_json(f"{pair.url}/api/imports", {"import_id": import_id}).json()["run_id"]

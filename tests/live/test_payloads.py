@@ -55,7 +55,7 @@ def looked_at(
     return seen
 
 
-def test_every_byte_reaches_the_step(site):
+def test_c63_every_byte_reaches_the_step(site):
     """0 to 255, as they are, with the URL exactly as it was sent."""
     seen = looked_at(site, BYTES * 40, {"Content-Type": "application/octet-stream"}, query="?q=%20a&q=b%2Fc&e=")
 
@@ -64,7 +64,7 @@ def test_every_byte_reaches_the_step(site):
     assert seen["args"] == [("q", " a"), ("q", "b/c"), ("e", "")]
 
 
-def test_invalid_utf8_stays_as_it_is(site):
+def test_c63_invalid_utf8_stays_as_it_is(site):
     """The bytes are kept; reading them as text replaces what is none."""
     seen = looked_at(site, b"caf\xe9 \xff\x00 ok", {"Content-Type": "application/json"})
 
@@ -72,7 +72,7 @@ def test_invalid_utf8_stays_as_it_is(site):
     assert seen["text"] == "caf� �\x00 ok"
 
 
-def test_a_body_without_content_type(site):
+def test_c63_a_body_without_content_type(site):
     """Nobody makes one up."""
     seen = looked_at(site, b"a=1&b=2", {}, method="PUT")
 
@@ -80,7 +80,7 @@ def test_a_body_without_content_type(site):
     assert not seen["content_type"]
 
 
-def test_repeated_form_keys_stay_in_order(site):
+def test_c63_repeated_form_keys_stay_in_order(site):
     """A form is a multi-dict."""
     seen = looked_at(
         site, b"item=1&item=2&name=J%C3%BCrgen&item=3", {"Content-Type": "application/x-www-form-urlencoded"}
@@ -89,7 +89,7 @@ def test_repeated_form_keys_stay_in_order(site):
     assert seen["form"] == [("item", "1"), ("item", "2"), ("item", "3"), ("name", "Jürgen")]
 
 
-def test_multipart_with_files(site):
+def test_c63_multipart_with_files(site):
     """Fields and files of a multipart body, names and bytes, and the body itself."""
     body = b"".join(
         b'--edge\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n' % (name, more, value)
@@ -112,7 +112,7 @@ def test_multipart_with_files(site):
 
 
 @pytest.mark.parametrize("tampered", [False, True], ids=["signed", "tampered"])
-def test_a_signature_verifies_in_a_step(site, tampered):
+def test_c67_a_signature_verifies_in_a_step(site, tampered):
     """The signed bytes are those that the step checks; one byte more, and it fails."""
     body = b'{"amount": 100, "note": "\xff"}'
     signature = hmac.new(SECRET, body, hashlib.sha256).hexdigest()
@@ -124,7 +124,7 @@ def test_a_signature_verifies_in_a_step(site, tampered):
     assert run.result(timeout="10s") is not tampered
 
 
-def test_two_hundred_are_held_and_each_gets_its_own_answer(site):
+def test_c65_two_hundred_are_held_and_each_gets_its_own_answer(site):
     """While they are held, another route answers within 100 ms; answers come from another process."""
     goes = [secrets.token_hex(8) for _ in range(RUNS)]
     runs = [site.engine.start(gathers, HELD // RUNS, go) for go in goes]

@@ -49,13 +49,13 @@ def echoed(answer: bytes) -> bytes:
 @pytest.mark.parametrize(
     "body", [b"", bytes(range(256)), b"\xff\xfe\x00", b"\r\n\r\n0\r\n\r\n", os.urandom(LIMIT)], ids=len
 )
-def test_the_body_arrives_as_sent(server, body):
+def test_c63_the_body_arrives_as_sent(server, body):
     """All byte values, nothing, invalid UTF-8, what looks like framing, and exactly the limit."""
     assert echoed(server.send(post("/x", body))) == body
 
 
 @pytest.mark.parametrize("body", [b"", bytes(range(256)), os.urandom(LIMIT)], ids=len)
-def test_a_chunked_body_arrives_as_sent(server, body):
+def test_c63_a_chunked_body_arrives_as_sent(server, body):
     """Chunked or not makes no difference on these servers."""
     answer = server.send(post("/x", chunked(body), "Transfer-Encoding: chunked"))
 
@@ -74,7 +74,7 @@ def test_no_content_type_eats_the_body(server, kind):
     assert echoed(server.send(post("/x", b"a=1&b=%20", f"Content-Type: {types[kind]}"))) == b"a=1&b=%20"
 
 
-def test_one_byte_over_the_limit_is_413(server):
+def test_c68_one_byte_over_the_limit_is_413(server):
     """Declared or chunked, a longer body is refused and never cut."""
     body = b"x" * (LIMIT + 1)
 
@@ -82,7 +82,7 @@ def test_one_byte_over_the_limit_is_413(server):
     assert status_of(server.send(post("/x", chunked(body), "Transfer-Encoding: chunked"))) == 413
 
 
-def test_a_short_body_is_no_body(server):
+def test_c68_a_short_body_is_no_body(server):
     """A sender that stops before the length it announced gets 400 or nothing, never 200."""
     answer = server.send(post("/x", b"abc", "Content-Length: 10"), half_close=True)
 
@@ -103,7 +103,7 @@ def test_a_malformed_chunk_is_no_body(server):
     assert answer == b"" or status_of(answer) == 400
 
 
-def test_the_url_is_what_was_sent(server):
+def test_c63_the_url_is_what_was_sent(server):
     """Percent-encoding and the query string are not rewritten (pywsgi keeps only the decoded path)."""
     target = "/a%2Fb/%7ec/%C3%A9?q=%20&q=a+b&u=%2F"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from live_flows import answers_late, deadline, gated_orders, naps, never_answers
+from live_flows import answers_late, deadline, gated_orders, naps, never_answers, survives
 from processes import Answer, Deployment, deployed, eventually, fetch
 from servers import new_broker, new_database
 
@@ -81,7 +81,7 @@ def took(run: Run[Any]) -> float:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
-def test_the_ledger_is_the_same_whatever_was_stopped_at_each_stage(site, number, tmp_path):
+def test_c66_the_ledger_is_the_same_whatever_was_stopped_at_each_stage(site, number, tmp_path):
     """Worker and web are ended before the run begins, while it waits, with requests held, and amid a step."""
     with ThreadPoolExecutor(4) as threads:
         # Before the run has begun.
@@ -147,7 +147,7 @@ def _fetch_or_lose(url: str, data: bytes) -> Answer | None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
-def test_a_sleeping_run_survives_the_restart_of_all_processes(site, number):
+def test_c99_a_sleeping_run_survives_the_restart_of_all_processes(site, number):
     """The sleep is a row: it ends when it should, not earlier, on processes that never saw it begin."""
     run = site.engine.start(naps, "4s")
     eventually(lambda: "wait_created" in kinds(run))
@@ -165,7 +165,7 @@ def test_a_sleeping_run_survives_the_restart_of_all_processes(site, number):
     assert took(run) >= 4
 
 
-def test_what_comes_while_the_broker_is_away_is_done_when_it_is_back(tmp_path):
+def test_c68_what_comes_while_the_broker_is_away_is_done_when_it_is_back(tmp_path):
     """A start and a request are accepted without a broker, and lost by nobody."""
     with new_database("sqlite", tmp_path) as database_url:
         url = embedded.url(tmp_path)
@@ -190,10 +190,19 @@ def test_what_comes_while_the_broker_is_away_is_done_when_it_is_back(tmp_path):
                 assert started.result(timeout="30s") == "awake"
 
 
+@pytest.mark.parametrize("deployment", ["postgresql-redis-prefork"], indirect=True)
+def test_c30_a_step_that_always_kills_its_process_fails_when_its_attempts_are_spent(site, tmp_path):
+    """Each start uses one attempt up; the workflow catches what is left, and its next step finds a worker."""
+    run = site.engine.start(survives, str(tmp_path))
+
+    assert run.result(timeout="40s") == {"error": "WorkerLost", "attempts": 2, "after": "alive"}
+    assert sorted(path.name for path in tmp_path.glob("attempt-*")) == ["attempt-1", "attempt-2"]
+
+
 # Deadlines.
 
 
-def test_a_callback_in_time_wins(site):
+def test_c67_a_callback_in_time_wins(site):
     """The run ends with the callback's outcome, long before the deadline."""
     run = site.engine.start(deadline, "30s")
 
@@ -204,7 +213,7 @@ def test_a_callback_in_time_wins(site):
     assert "wait_cancelled" in kinds(run)
 
 
-def test_no_callback_loses_at_the_deadline(site):
+def test_c67_no_callback_loses_at_the_deadline(site):
     """Not early, and at most a second late; what comes later is 410 and changes nothing."""
     run = site.engine.start(deadline, "2s")
     url = url_of(run)
@@ -222,7 +231,7 @@ def test_no_callback_loses_at_the_deadline(site):
 # Answers that do not come on the connection.
 
 
-def test_a_run_that_answers_late_is_asked_again(site):
+def test_c66_a_run_that_answers_late_is_asked_again(site):
     """202 and Location when the hold is over, 202 from there until there is an answer, then exactly that."""
     go = secrets.token_hex(8)
     run = site.engine.start(answers_late, go)
@@ -242,7 +251,7 @@ def test_a_run_that_answers_late_is_asked_again(site):
 
 
 @pytest.mark.parametrize("how", ["fails", "returns"])
-def test_a_run_that_ends_without_answering_tells_the_sender(site, how):
+def test_c66_a_run_that_ends_without_answering_tells_the_sender(site, how):
     """500 within a second of the run's end, on the held connection and from then on where it can be asked."""
     run = site.engine.start(never_answers, how)
     url = url_of(run)

@@ -1,0 +1,182 @@
+"""A site: a database, a broker, a worker and web processes of the benchmark's own, as this process sees them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+import sqlalchemy as sa
+from celery import Celery
+
+from durable import Durable, current, housekeeping
+from durable.store import workers
+
+from . import plain, servers
+from .client import is_up
+from .rows import Rows
+
+CHILDREN = 2
+#: How long anything may take until it counts as hanging.
+PATIENCE_SECS = 900.0
+_UP_SECS = 60.0
+_QUIET = ("--without-gossip", "--without-mingle", "--loglevel", "WARNING")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What the processes are run with."""
+
+    database: str = "postgresql"
+    broker: str = "redis"
+    #: The setting of that name.
+    continuation: str = "100ms"
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether the targets are meant for this."""
+        return (self.database, self.broker) == ("postgresql", "redis") and self.continuation not in ("0", "0s", "0ms")
+
+
+@dataclass(kw_only=True)
+class Site:
+    """What workloads use.  ``engine`` starts runs, ``celery`` sends plain tasks, ``rows`` is the bare commit."""
+
+    setup: Setup
+    environment: dict[str, str]
+    engine: Durable
+    celery: Celery
+    side: redis.Redis
+    rows: Rows
+    worker: subprocess.Popen[bytes] = field(init=False)
+    port: int
+
+    def task(self, name: str) -> Any:
+        """A plain task: ``nothing``, ``row``, ``tell``, ``part``, ``whole``."""
+        return self.celery.tasks[plain.PREFIX + name]
+
+    def told(self, inbox: str) -> float:
+        """The time that a plain task pushes to that list."""
+        answer: Any = self.side.blpop([inbox], timeout=PATIENCE_SECS)
+        if answer is None:
+            raise RuntimeError(f"no plain task has told anything to {inbox} within {PATIENCE_SECS:g} s")
+        return float(answer[1])
+
+    def plain_secs(self, **options: Any) -> tuple[float, float]:
+        """Seconds from the publishing of a plain task to its body, and until the caller has heard of it."""
+        inbox = f"bench:{uuid.uuid4().hex}"
+        began, ticks = time.time(), time.perf_counter()
+        self.task("tell").apply_async((inbox,), **options)
+        at = self.told(inbox)
+        return at - began, time.perf_counter() - ticks
+
+    @contextmanager
+    def web(self, *, threads: int = 16, port: int = 0) -> Iterator[subprocess.Popen[bytes]]:
+        """A gunicorn with one process of so many threads; without a port, where ``webhook.url`` says."""
+        port = port or self.port
+        options = ["--worker-class", "gthread", "--threads", str(threads), "--bind", f"127.0.0.1:{port}"]
+        quiet = ["--log-level", "warning", "--no-control-socket"]
+        command = ["gunicorn", *options, *quiet, "bench.application:create_app()"]
+        with servers.process("gunicorn", command, self.environment) as process:
+            until(lambda: is_up(port), "gunicorn answers")
+            yield process
+
+    def children(self) -> list[int]:
+        """The process ids of the worker's children that beat."""
+        with self.engine.store.read() as tx:
+            beating = {worker.pid for worker in workers.alive(tx)}
+        return sorted(pid for pid in beating if _group_of(pid) == self.worker.pid)
+
+
+@contextmanager
+def opened(setup: Setup) -> Iterator[Site]:
+    """A site whose worker is ready and warm."""
+    with ExitStack() as stack:
+        database_url = stack.enter_context(servers.database(setup.database))
+        side_url = stack.enter_context(servers.redis_database())
+        vhost = setup.broker == "rabbitmq"
+        broker_url = stack.enter_context(servers.rabbitmq_vhost()) if vhost else side_url
+        port = servers.free_port()
+        site = _site(setup, database_url, broker_url, side_url, port)
+        stack.callback(_close, site)
+        site.worker = stack.enter_context(_worker(site))
+        _warm_up(site)
+        yield site
+
+
+def _site(setup: Setup, database_url: str, broker_url: str, side_url: str, port: int) -> Site:
+    public_url = f"http://127.0.0.1:{port}"
+    celery = Celery("bench-client", broker=broker_url, backend=side_url, set_as_current=False)
+    engine = Durable(
+        Celery("bench-starter", set_as_current=False),
+        database_url=database_url,
+        broker_url=broker_url,
+        public_url=public_url,
+        max_events=0,
+    )
+    engine.migrate()
+    rows = Rows(database_url)
+    rows.create()
+    environment = {
+        "DURABLE_DATABASE_URL": _named(database_url, "bench-worker"),
+        "DURABLE_BROKER_URL": broker_url,
+        "DURABLE_PUBLIC_URL": public_url,
+        "DURABLE_CONTINUATION": setup.continuation,
+        "DURABLE_MAX_EVENTS": "0",
+        "BENCH_SIDE_URL": side_url,
+        "BENCH_ROWS_URL": database_url,
+    }
+    side = redis.Redis.from_url(side_url)
+    return Site(setup=setup, environment=environment, engine=engine, celery=celery, side=side, rows=rows, port=port)
+
+
+def _named(database_url: str, name: str) -> str:
+    """The URL of a PostgreSQL database with the name by which its connections are counted."""
+    if not database_url.startswith("postgresql"):
+        return database_url
+    return sa.make_url(database_url).update_query_dict({"application_name": name}).render_as_string(False)
+
+
+@contextmanager
+def _worker(site: Site) -> Iterator[subprocess.Popen[bytes]]:
+    command = ["celery", "-A", "bench.application:celery", "worker", "--concurrency", str(CHILDREN), *_QUIET]
+    with servers.process("the worker", [*command, "--hostname", f"bench-{site.port}@%h"], site.environment) as process:
+        yield process
+
+
+def _warm_up(site: Site) -> None:
+    until(lambda: len(site.children()) >= CHILDREN, f"{CHILDREN} children of the worker beat")
+    for _ in range(2 * CHILDREN):
+        site.plain_secs()
+
+
+def _close(site: Site) -> None:
+    housekeeping.end(site.engine)
+    site.engine.close()
+    current.forget(site.engine)
+    site.engine.celery.close()
+    site.celery.close()
+    site.rows.close()
+    site.side.close()
+
+
+def _group_of(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
+
+
+def until(condition: Callable[[], object], what: str, secs: float = _UP_SECS) -> None:
+    """Wait until *condition* holds."""
+    deadline = time.monotonic() + secs
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"not so within {secs:g} s: {what}")
+        time.sleep(0.005)

@@ -1,0 +1,62 @@
+"""The workflows that are measured; their steps do nothing and return a small dict with the time of their first line."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from durable import Request, create_hook, create_webhook, sleep, step, workflow
+
+
+@step(name="bench.stamp")
+def stamp(number: int) -> dict[str, Any]:
+    """When this line ran."""
+    return {"number": number, "at": time.time()}
+
+
+@step(name="bench.answer")
+def answer(request: Request) -> dict[str, Any]:
+    """Answer the sender with the time just before."""
+    at = time.time()
+    request.respond_with({"at": at})
+    return {"at": at}
+
+
+@workflow(name="bench.sequence")
+async def sequence(length: int, last: int = 1) -> list[float]:
+    """One step after the other; the first one's stamp, and those of the *last*."""
+    stamps = []
+    for number in range(length):
+        stamps.append((await stamp(number))["at"])
+    return [stamps[0], *stamps[-last:]]
+
+
+@workflow(name="bench.fan_out")
+async def fan_out(count: int) -> int:
+    """That many steps at once, gathered."""
+    return len(await asyncio.gather(*map(stamp, range(count))))
+
+
+@workflow(name="bench.sleeper")
+async def sleeper(secs: float) -> list[float]:
+    """The stamp of a step before a sleep, and of one after it."""
+    before = await stamp(0)
+    await sleep(secs)
+    after = await stamp(1)
+    return [before["at"], after["at"]]
+
+
+@workflow(name="bench.one_request")
+async def one_request() -> dict[str, Any]:
+    """Wait for one request, and have it answered."""
+    return await answer(await create_webhook(respond_with="manual"))
+
+
+@workflow(name="bench.held_requests")
+async def held_requests(count: int, token: str) -> None:
+    """Take that many requests, and answer them once the hook *token* is called."""
+    webhook = create_webhook(respond_with="manual", timeout="55s")
+    requests = [await webhook for _ in range(count)]
+    await create_hook(token)
+    await asyncio.gather(*map(answer, requests))

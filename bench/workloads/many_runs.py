@@ -1,0 +1,75 @@
+"""W2: many runs of five steps, started at once, beside as many plain Celery chains of five that persist nothing."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from celery import chain
+
+from ..bench import Bench
+from ..figures import Sizes, Target, Workload
+from ..site import PATIENCE_SECS, Site
+from ..workflows import sequence
+
+STEPS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs(Sizes):
+    """How many runs, and chains."""
+
+    runs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Steps a second, from before the first start to the last step's first line."""
+
+    steps_per_sec: float
+    chains_per_sec: float
+
+    @property
+    def by_chains(self) -> float:
+        """Ours by the plain chains'."""
+        return self.steps_per_sec / self.chains_per_sec
+
+
+def steps_per_sec(site: Site, runs: int) -> float:
+    """The steps a second of that many runs."""
+    began = time.time()
+    started = [site.engine.start(sequence, STEPS) for _ in range(runs)]
+    ended = max(run.result(timeout=PATIENCE_SECS)[-1] for run in started)
+    return runs * STEPS / (ended - began)
+
+
+def _chains_per_sec(site: Site, chains: int) -> float:
+    """The same of plain chains, whose last link tells that it has run."""
+    inbox = f"bench:{uuid.uuid4().hex}"
+    links = [site.task("nothing").si(number) for number in range(STEPS - 1)]
+    began = time.time()
+    for _ in range(chains):
+        chain(*links, site.task("tell").si(inbox)).apply_async()
+    ended = max(site.told(inbox) for _ in range(chains))
+    return chains * STEPS / (ended - began)
+
+
+@contextmanager
+def _opened(bench: Bench, sizes: Runs) -> Iterator[Callable[[], Figures]]:
+    yield lambda: Figures(
+        steps_per_sec=steps_per_sec(bench.site, sizes.runs),
+        chains_per_sec=_chains_per_sec(bench.site, sizes.runs),
+    )
+
+
+WORKLOAD = Workload(
+    name="W2",
+    title=f"many runs of {STEPS} steps, started at once",
+    full=Runs(runs=200),
+    short=Runs(runs=40),
+    targets=(Target(name="steps a second by those of plain chains", figure="by_chains", at_least=1.4, gate=0.7),),
+    opened=_opened,
+)

@@ -1,0 +1,298 @@
+"""
+A PostgreSQL, Redis or RabbitMQ server of our own: started, stopped and killed here, and never anybody else's.
+
+Data live in a temporary folder.  PostgreSQL runs without fsync: processes die
+here, the machine does not.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psycopg
+import redis
+
+from .ports import free_port, listens, until
+
+_UP_SECS = 60.0
+
+
+class Server:
+    """A server process.  ``start`` after ``stop`` goes on with the same data."""
+
+    name = ""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / self.name
+        self.folder.mkdir(mode=0o755)
+        self.port = free_port()
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process; returns once it answers."""
+        self._popen = self._spawn()
+        until(self._is_up, f"{self.name} answers (its log: {self.folder}/log)", _UP_SECS)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End the process by a signal; SIGKILL goes to its whole group."""
+        if self._popen is None:
+            return
+        if number == signal.SIGKILL:
+            os.killpg(self._popen.pid, number)
+        else:
+            self._popen.send_signal(number)
+        try:
+            self._popen.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._popen.pid, signal.SIGKILL)
+            self._popen.wait(20)
+        self._popen = None
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        raise NotImplementedError
+
+    def _is_up(self) -> bool:
+        assert self._popen is not None
+        if self._popen.poll() is not None:
+            raise RuntimeError(f"{self.name} ended with {self._popen.returncode}; its log: {self.folder}/log")
+        return self._answers()
+
+    def _answers(self) -> bool:
+        return listens(self.port)
+
+    def _launch(
+        self, command: Sequence[str], user: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        with (self.folder / "log").open("ab") as log:
+            return subprocess.Popen(
+                command,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                user=user,
+                group=user and pwd.getpwnam(user).pw_gid,
+                extra_groups=[] if user else None,
+                env={**os.environ, **(environment or {})},
+            )
+
+
+class PostgreSQL(Server):
+    """PostgreSQL with one superuser, ``postgres``, and no passwords."""
+
+    name = "postgresql"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._bin = _postgres_programs()
+        # PostgreSQL refuses to run as root.
+        self._user = "postgres" if os.getuid() == 0 else None
+        self._data = self.folder / "data"
+        if self._user:
+            shutil.chown(self.folder, self._user)
+        initdb = self._launch(
+            [f"{self._bin}/initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "--no-sync"], self._user
+        )
+        if initdb.wait(60):
+            raise RuntimeError(f"initdb failed; its log: {self.folder}/log")
+
+    @property
+    def url(self) -> str:
+        return self.url_at(self.port)
+
+    def url_at(self, port: int) -> str:
+        """The URL by which it is reached at another port."""
+        return f"postgresql://postgres@127.0.0.1:{port}/postgres"
+
+    def restart(self, *, immediate: bool, down_secs: float = 0.0) -> None:
+        """Stop, in "immediate" mode as a crash would, and start again."""
+        self.stop(signal.SIGQUIT if immediate else signal.SIGINT)
+        time.sleep(down_secs)
+        self.start()
+
+    def cut_connections(self) -> None:
+        """Terminate every connection but the one that asks for it."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            )
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        settings = {
+            "port": self.port,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "fsync": "off",
+            "max_connections": 200,
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        return self._launch([f"{self._bin}/postgres", "-D", str(self._data), *options], self._user)
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.url, connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+def _postgres_programs() -> Path:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    on_path = shutil.which("postgres")
+    if not found and not on_path:
+        raise FileNotFoundError("PostgreSQL's server programs are not installed here")
+    return Path(on_path).parent if on_path else found[-1].parent
+
+
+class MariaDB(Server):
+    """MariaDB, as small as it can be, with one user, ``root``, and no password; its data are where *data* says."""
+
+    name = "mariadb"
+
+    _SMALL = ("--innodb-log-file-size=4M", "--innodb-buffer-pool-size=16M")
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        super().__init__(folder)
+        self._data = data
+        self._user = "mysql" if os.getuid() == 0 else None
+        if self._user:
+            shutil.chown(self.folder, self._user)
+            shutil.chown(data, self._user)
+        install = [
+            "mariadb-install-db",
+            "--no-defaults",
+            f"--datadir={data}",
+            "--auth-root-authentication-method=normal",
+        ]
+        if self._launch([*install, "--skip-test-db", *self._SMALL], self._user).wait(60):
+            raise RuntimeError(f"mariadb-install-db failed; its log: {self.folder}/log")
+
+    @property
+    def url(self) -> str:
+        return f"mysql://root@127.0.0.1:{self.port}/test"
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        where = (f"--datadir={self._data}", f"--socket={self.folder}/socket", f"--pid-file={self.folder}/pid")
+        address = (f"--port={self.port}", "--bind-address=127.0.0.1")
+        program = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
+        return self._launch([program, "--no-defaults", *where, *address, *self._SMALL], self._user)
+
+
+class Redis(Server):
+    """Redis without persistence: a restart forgets everything."""
+
+    name = "redis"
+
+    @property
+    def url(self) -> str:
+        return self.url_at(self.port)
+
+    def url_at(self, port: int) -> str:
+        return f"redis://127.0.0.1:{port}/0"
+
+    def restart(self, down_secs: float = 0.0) -> None:
+        """Kill it, and start it empty."""
+        self.stop(signal.SIGKILL)
+        time.sleep(down_secs)
+        self.start()
+
+    def flush(self) -> None:
+        """Forget all messages."""
+        with redis.Redis(port=self.port) as client:
+            client.flushall()
+
+    def hang(self, secs: float) -> None:
+        """Answer nothing for a while."""
+        with redis.Redis(port=self.port) as client:
+            client.client_pause(int(secs * 1000))
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        return self._launch(["redis-server", *options])
+
+
+class RabbitMQ(Server):
+    """A RabbitMQ node of its own; what is durable survives ``restart``."""
+
+    name = "rabbitmq"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._environment = {
+            "HOME": str(self.folder),
+            "RABBITMQ_NODENAME": f"chaos-{self.port}@localhost",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self.folder / "logs"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+        (self.folder / "plugins").write_text("[].\n")
+        (self.folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n")
+
+    @property
+    def url(self) -> str:
+        return self.url_at(self.port)
+
+    def url_at(self, port: int) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{port}//"
+
+    def restart(self, down_secs: float = 0.0) -> None:
+        """Kill it, and start it with what it had on disk."""
+        self.stop(signal.SIGKILL)
+        time.sleep(down_secs)
+        self.start()
+
+    def flush(self) -> None:
+        """Forget all messages, of every queue."""
+        listed = self._ctl("-q", "list_queues", "--no-table-headers", "name").stdout
+        for queue in listed.decode().split():
+            self._ctl("purge_queue", queue)
+
+    def hang(self, secs: float) -> None:
+        """Answer nothing for a while."""
+        assert self._popen is not None
+        os.killpg(self._popen.pid, signal.SIGSTOP)
+        time.sleep(secs)
+        os.killpg(self._popen.pid, signal.SIGCONT)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        return self._launch([_rabbitmq_program("rabbitmq-server")], environment=self._environment)
+
+    def _answers(self) -> bool:
+        return listens(self.port) and self._ctl("await_startup", "--timeout", "30").returncode == 0
+
+    def _ctl(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [_rabbitmq_program("rabbitmqctl"), *arguments],
+            env={**os.environ, **self._environment},
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+
+
+def _rabbitmq_program(name: str) -> str:
+    """The script itself: what Debian puts on the PATH runs it as the machine's own node."""
+    packaged = Path("/usr/lib/rabbitmq/bin") / name
+    found = str(packaged) if packaged.exists() else shutil.which(name)
+    if found is None:
+        raise FileNotFoundError(f"{name} is not installed here")
+    return found
+
+
+Broker = Redis | RabbitMQ
+BROKERS: Mapping[str, type[Broker]] = {"redis": Redis, "rabbitmq": RabbitMQ}

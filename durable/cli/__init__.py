@@ -1,0 +1,104 @@
+"""
+The command line: ``durable --app MODULE[:NAME] COMMAND``.
+
+With ``--json`` a command prints that and nothing else on stdout; logs and
+messages go to stderr.  Exit codes: 0 done, 1 refused (the message says why),
+2 usage.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import asdict
+from datetime import timedelta
+
+import click
+
+from .. import dev, doctor, health, loading, prune
+from .common import Commands, Context, a_duration, as_json_option
+from .hooks import hooks
+from .printing import print_json, report
+from .runs import runs
+from .starting import start
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--app",
+    "-A",
+    metavar="MODULE[:NAME]",
+    default="worker.app",
+    envvar="DURABLE_APP",
+    show_default=True,
+    show_envvar=True,
+    help="The module that makes the engine, as `celery -A` has it.",
+)
+@click.version_option(package_name="durable-celery", prog_name="durable")
+@click.pass_context
+def main(ctx: click.Context, app: str) -> None:
+    """Durable execution on Celery, SQL and Flask."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    ctx.obj = Context(app)
+
+
+@main.command("dev")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address that the web app listens on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="The web app's port  [default: the next free one from 8000]"
+)
+@click.option("--web", metavar="MODULE:NAME", help="The Flask app, or the function that makes it.")
+@click.option(
+    "--concurrency", "-c", type=click.IntRange(1), default=4, show_default=True, help="The worker's processes."
+)
+@click.pass_obj
+def dev_command(context: Context, host: str, port: int | None, web: str | None, concurrency: int) -> None:
+    """Embedded broker, worker and web app in one terminal; Ctrl-C stops all."""
+    try:
+        application = context.application
+    except loading.NoApplication as error:
+        raise click.UsageError(f"{error}\n\n{dev.FIRST_STEPS}") from error
+    sys.exit(dev.run(application, context.spec, host=host, port=port, web=web, concurrency=concurrency))
+
+
+@main.command()
+@click.pass_obj
+def migrate(context: Context) -> None:
+    """Bring the database to the schema that this code needs."""
+    context.engine.migrate()
+    click.echo(f"{context.engine.store.url.render_as_string()} has the schema that this code needs.", err=True)
+
+
+@main.command("doctor")
+@as_json_option
+@click.pass_obj
+def doctor_command(context: Context, as_json: bool) -> None:
+    """Check database, schema, broker, settings and workers, and say what to change."""
+    findings = doctor.examine(context.engine)
+    ok = all(finding.ok for finding in findings)
+    versions = health.versions()
+    if as_json:
+        print_json({"ok": ok, "versions": versions, "checks": [asdict(finding) for finding in findings]})
+    else:
+        click.echo(", ".join(f"{name} {version}" for name, version in versions.items()))
+        for finding in findings:
+            click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name:<11} {finding.detail}")
+            if finding.fix:
+                click.echo(f"      {'':<11} {finding.fix}")
+    sys.exit(0 if ok else 1)
+
+
+@main.command("prune")
+@click.option(
+    "--older-than", type=a_duration, metavar="DURATION", required=True, help='Runs that ended longer ago, e.g. "30d".'
+)
+@as_json_option
+@click.pass_obj
+def prune_command(context: Context, older_than: timedelta, as_json: bool) -> None:
+    """Delete runs that ended long ago, with all that is theirs."""
+    pruned = prune.prune(context.engine, older_than)
+    report({"pruned": pruned}, f"{pruned} runs are deleted.", as_json)
+
+
+for command in (start, runs, hooks):
+    main.add_command(command)

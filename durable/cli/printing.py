@@ -1,0 +1,88 @@
+"""What is printed: JSON for programs, tables for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from ..web.masking import mask
+
+
+def print_json(value: object) -> None:
+    """*value* as JSON on one line; it is ASCII, so that any terminal and pipe takes it."""
+    click.echo(json.dumps(value, default=str))
+
+
+def report(value: object, message: str, as_json: bool) -> None:
+    """What has been done: as JSON, or as a sentence."""
+    if as_json:
+        print_json(value)
+    else:
+        click.echo(message)
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
+    """A JSON list, or a table of *columns*."""
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(columns, [tuple(str(row[column] or "") for column in columns) for row in rows])
+
+
+def print_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    """Columns as wide as their widest cell."""
+    lines = [header, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    for line in lines:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def print_run(described: Mapping[str, Any]) -> None:
+    """A run's fields one below the other; then what it waits for, and its log, as tables."""
+    apart = ("waiting_for", "events")
+    for name, value in described.items():
+        if value is not None and name not in apart:
+            text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+            click.echo(f"{name:<13} {text}")
+    if described["waiting_for"]:
+        click.echo("\nwaiting for")
+        print_table(("kind", "operation", "what", "how"), [_waiting(entry) for entry in described["waiting_for"]])
+    if "events" in described:
+        columns = ("seq", "at", "kind", "operation", "name")
+        click.echo("\nevents")
+        print_table(columns, [tuple(str(event[c] or "") for c in columns) for event in described["events"]])
+
+
+def _waiting(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """A row of the table: a token in a URL is a password, and a table is what people paste elsewhere."""
+    match entry["kind"]:
+        case "step":
+            what, how = f"{entry['name']}, attempt {entry['attempt']}", _readiness(entry)
+        case "turn":
+            what, how = entry["name"], _readiness(entry)
+        case "sleep":
+            what, how = "", f"until {entry['until']}"
+        case "webhook":
+            what, how = mask(entry["url"] or "(public_url is not set)"), "a request"
+        case "hook":
+            what, how = entry["token"], "a payload"
+        case _:
+            what, how = f"{entry['name']} {entry['run_id']}", entry["status"]
+    return str(entry["kind"]), str(entry["operation"]), what, how
+
+
+def _readiness(entry: Mapping[str, Any]) -> str:
+    match entry["state"]:
+        case "running":
+            return f"runs on {entry['worker'] or 'a process that is gone'} since {entry['since']}"
+        case "in_doubt":
+            return f"in doubt: `durable runs resolve`; its attempt began {entry['since']}"
+        case "delayed":
+            return f"not before {entry['until']}"
+        case "unknown":
+            return f"no live worker has registered it; waits since {entry['since']}"
+        case _:
+            return f"pending since {entry['since']}"

@@ -1,0 +1,64 @@
+"""The database and its schema, the broker and how we talk to it, and the web app's address."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import embedded, migrations
+from ..engine import Engine, transport_defaults
+from ..schema import REVISION
+from .finding import Finding
+
+
+def database(engine: Engine) -> Finding:
+    """The database answers and has the schema of this code; the embedded default gets it here."""
+    if engine.is_embedded():
+        engine.check_schema()
+    with engine.store.read() as tx:
+        found = migrations.revision(tx)
+    detail = f"{engine.store.url.render_as_string()}, schema {found or '(none yet)'}"
+    ok = found == REVISION
+    return Finding(name="database", ok=ok, detail=detail, fix="" if ok else f"Run `durable migrate` for {REVISION}.")
+
+
+def broker(engine: Engine) -> Finding:
+    """The broker takes a connection within 2 s."""
+    with engine.celery.connection_for_write() as connection:
+        connection.ensure_connection(max_retries=0, timeout=2.0)
+        where = connection.as_uri()
+    is_embedded = engine.broker_url() == embedded.url()
+    return Finding(name="broker", ok=True, detail="the embedded one" if is_embedded else where)
+
+
+def transport(engine: Engine) -> Finding:
+    """The transport options are those of docs/operating.md; only a visibility timeout that is too short is a fault."""
+    options = dict(engine.celery.conf.broker_transport_options or {})
+    horizon = engine.settings.eta_horizon
+    visible = options.get("visibility_timeout")
+    if visible is not None and float(visible) * 1_000_000 < horizon:
+        return Finding(
+            name="transport",
+            ok=False,
+            detail=f"visibility_timeout {visible} s is below eta_horizon {horizon / 1_000_000:g} s: a message that"
+            " waits for its time in a worker is delivered again and again.",
+            fix="Raise visibility_timeout in broker_transport_options, or lower DURABLE_ETA_HORIZON.",
+        )
+    others = _otherwise(options, transport_defaults(engine.broker_url()))
+    detail = ", ".join(f"{name} is {value!r}" for name, (value, _) in others.items()) or "as recommended"
+    advice = ", ".join(f"{name} = {wanted!r}" for name, (_, wanted) in others.items())
+    fix = f"Recommended in broker_transport_options: {advice}." if others else ""
+    return Finding(name="transport", ok=True, detail=detail, fix=fix)
+
+
+def _otherwise(options: dict[str, Any], wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What the application sets to another value than we would: the value, and ours."""
+    # Any visibility timeout will do that is above the horizon.
+    names = wanted.keys() - {"visibility_timeout"}
+    return {name: (options.get(name), wanted[name]) for name in sorted(names) if options.get(name) != wanted[name]}
+
+
+def public_url(engine: Engine) -> Finding:
+    """Only webhooks need it, and `durable dev` gives it to its own processes: advice."""
+    url = engine.settings.public_url
+    fix = "" if url else "Set DURABLE_PUBLIC_URL where workflows create webhooks; without it that raises an error."
+    return Finding(name="public_url", ok=True, detail=url or "not set", fix=fix)

@@ -1,0 +1,166 @@
+"""
+What becomes of an attempt: its outcome in the run's inbox, the next attempt, or both given up.
+
+Everything is guarded by the attempt's claim: one that was given up meanwhile can
+record nothing, and what was written once finds nothing to do the second time.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import Connection
+
+from . import codec, doubts, events, registry
+from .engine import Engine
+from .errors import StepFailed
+from .processes import identify
+from .retry import RetryPolicy
+from .store import claims, runs, steps
+from .store import log as run_log
+from .store.claims import Claim
+from .store.sending import Sending
+from .store.steps import Held, StepRow
+
+log = logging.getLogger("durable.steps")
+
+
+def record(engine: Engine, held: Claim | Held, ended: events.AttemptEnded) -> StepRow | None:
+    """Put the outcome into the run's inbox; the next attempt if there is one, None when nothing is to be sent."""
+    with engine.store.begin() as tx:
+        recorded = write(engine, tx, held, ended)
+    if not recorded.is_current:
+        log.warning(
+            "Attempt %d of %s in run %s was given up: its outcome is not recorded.",
+            held.attempt,
+            held.op_id,
+            held.run_id,
+        )
+    return recorded.again
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What came of writing an outcome: nothing if the attempt is not current; the next attempt if there is one."""
+
+    is_current: bool
+    again: StepRow | None = None
+
+
+def write(engine: Engine, tx: Connection, held: Claim | Held, ended: events.AttemptEnded) -> Recorded:
+    """An attempt's outcome, in a transaction of the caller's."""
+    # What may be in doubt has its run blocked: the order of locks is run, step.
+    run = runs.hold(tx, held.run_id) if held.semantics == doubts.AT_MOST_ONCE else None
+    recorded = _written(engine, tx, held, ended)
+    doubts.settle(tx, run)
+    return recorded
+
+
+def _written(engine: Engine, tx: Connection, held: Claim | Held, ended: events.AttemptEnded) -> Recorded:
+    if isinstance(ended, events.StepRetrying):
+        row = _again(engine, tx, held, ended)
+        if row is not None:
+            return Recorded(True, row)
+        ended = _untried(ended)
+    if not steps.end(tx, held):
+        return Recorded(False)
+    _post(engine, tx, held, ended)
+    return Recorded(True)
+
+
+def _again(engine: Engine, tx: Connection, held: Claim | Held, ended: events.StepRetrying) -> StepRow | None:
+    """The next attempt; None when there is to be none, since this one or its call was given up."""
+    sending = engine.dispatch.plan_at(tx, engine.store.now(), ended.due_at)
+    if not steps.again(tx, held, counted=True, not_before=ended.due_at, sending=sending):
+        return None
+    _post(engine, tx, held, ended)
+    queue, priority = route(tx, held.run_id)
+    following = held.attempt + 1
+    return StepRow(
+        held.run_id, held.op_id, held.name, following, ended.due_at, queue, priority, is_left=sending.is_left
+    )
+
+
+def _post(engine: Engine, tx: Connection, held: Claim | Held, ended: events.AttemptEnded) -> None:
+    run_log.post(tx, held.run_id, ended, engine.dispatch.plan(engine.store.now()))
+
+
+def _untried(ended: events.StepRetrying) -> events.StepFailed:
+    """A failure that no other attempt follows, since its call was given up meanwhile."""
+    known = {f.name: getattr(ended, f.name) for f in fields(ended) if f.name != "due_at"}
+    return events.StepFailed(**known)
+
+
+def route(tx: Connection, run_id: str) -> tuple[str | None, int | None]:
+    """The queue and the priority of a run's turns."""
+    run = runs.find(tx, run_id)
+    return (None, None) if run is None else (run.queue, run.priority)
+
+
+def hand_back(engine: Engine, held: Claim, *, has_begun: bool) -> None:
+    """The process is being stopped: another one takes the attempt, and it does not count."""
+    if has_begun and held.semantics == doubts.AT_MOST_ONCE:
+        if not doubts.enter(engine, held, f"its process was stopped in the middle of it ({_here()})"):
+            record(engine, held, events.StepFailed(**_lost(engine, held, _here(), _dead(held))))
+        return
+    with engine.store.begin() as tx:
+        now = engine.store.now()
+        # One whose call was given up is not run again.
+        if not steps.again(tx, held, counted=False, not_before=now, sending=Sending(now, None)):
+            steps.end(tx, held)
+
+
+def give_up(engine: Engine, held: Held, error: StepFailed | None = None) -> StepRow | None:
+    """
+    Nothing more is expected of an attempt: the next one, or failure when they are spent.
+
+    One that is to run at most once is in doubt instead.
+
+    Args:
+        error: What it fails with; its process is gone when there is none.
+    """
+    lost = error or _dead(held)
+    where = f"{held.host}:{held.pid}" if held.host else "a process that is gone"
+    if held.semantics == doubts.AT_MOST_ONCE and doubts.enter(engine, held, f"{lost.message} (on {where})"):
+        return None
+    known = _lost(engine, held, where, lost)
+    if held.semantics != doubts.AT_MOST_ONCE and _policy(held.name).may_retry(held.attempt):
+        return record(engine, held, events.StepRetrying(due_at=known["at"], **known))
+    return record(engine, held, events.StepFailed(**known))
+
+
+def is_held(engine: Engine, held: Claim) -> bool:
+    """Whether the attempt is still this one's; waits for whoever is about to take it."""
+    with engine.store.begin() as tx:
+        return claims.is_held(tx, held)
+
+
+def _dead(held: Claim | Held) -> StepFailed:
+    return StepFailed(
+        "WorkerLost",
+        f"the process that ran attempt {held.attempt} of {held.name} died, or could not reach the database",
+        attempts=held.attempt,
+    )
+
+
+def _lost(engine: Engine, held: Claim | Held, where: str, error: StepFailed) -> dict[str, Any]:
+    return {
+        "at": engine.now(),
+        "op_id": held.op_id,
+        "attempt": held.attempt,
+        "started_at": held.claimed_at,
+        "worker": where,
+        "error": codec.encode_error(error),
+    }
+
+
+def _here() -> str:
+    here = identify()
+    return f"{here.host}:{here.pid}"
+
+
+def _policy(name: str) -> RetryPolicy:
+    known = registry.steps.get(name)
+    return RetryPolicy() if known is None else known.policy

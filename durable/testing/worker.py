@@ -1,0 +1,75 @@
+"""A worker's part: messages taken from the outbox, one after the other, and done."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import sqlalchemy as sa
+
+from .. import alarms, registry, schema
+from ..claiming import Address
+from ..continuation import Journey
+from ..dispatch import DRIVE, WAKE
+from ..drive import conclude, drive
+from ..engine import Engine
+from ..steps import Body, Conclude, attempt, run_claimed
+from .outbox import Message, Outbox
+
+#: The queue of all messages whose step or workflow names none.
+QUEUE = "celery"
+
+
+def run_until_idle(engine: Engine, outbox: Outbox) -> None:
+    """Deliver every message that is due now, and those that follow from it."""
+    while (message := outbox.take()) is not None:
+        _deliver(engine, message)
+
+
+def _deliver(engine: Engine, message: Message) -> None:
+    if message.adopted is not None:
+        # Celery's own way through an application's task, which drives the run itself.
+        engine.celery.conf.task_always_eager = True
+        message.adopted.apply_async()
+    else:
+        _do(engine, message, _journey(engine))
+
+
+def _journey(engine: Engine) -> Journey | None:
+    """How far a worker goes with one message; as far as it can, since nobody else waits."""
+    return Journey(engine, QUEUE, clock=lambda: 0.0) if engine.settings.continuation else None
+
+
+def _do(engine: Engine, message: Message, journey: Journey | None) -> None:
+    if message.task == WAKE:
+        alarms.ring(engine, message.run_id, message.op_id)
+    elif message.task != DRIVE:
+        address = Address(message.run_id, message.op_id, message.attempt)
+        attempt(engine, registry.steps[message.task], address, None, conclude=_conclude(engine, journey))
+    if message.task == DRIVE or journey is not None:
+        _go_on(engine, message.run_id, journey)
+    else:
+        _send_link(engine, message.run_id)
+
+
+def _go_on(engine: Engine, run_id: str, journey: Journey | None) -> None:
+    """The turn, unless it was taken with an attempt's outcome; then what was claimed here."""
+    while True:
+        if journey is None or not journey.has_turned:
+            drive(engine, run_id, journey=journey)
+        held = journey and journey.begin()
+        if not held:
+            return
+        run_claimed(engine, held, Body(registry.steps[held.name]), _conclude(engine, journey))
+
+
+def _conclude(engine: Engine, journey: Journey | None) -> Conclude | None:
+    return None if journey is None else partial(conclude, engine, journey)
+
+
+def _send_link(engine: Engine, run_id: str) -> None:
+    """The chain's second link, a message of its own."""
+    with engine.store.read() as tx:
+        found = sa.select(schema.runs.c.queue, schema.runs.c.priority).where(schema.runs.c.id == run_id)
+        row = tx.execute(found).one_or_none()
+    if row is not None:
+        engine.dispatch.drive(run_id, row.queue, row.priority)

@@ -1,0 +1,54 @@
+"""
+Who sends: verifiers for webhooks, each a function of a request and the secrets that it is signed with.
+
+::
+
+    create_webhook(verify=verify.stripe("env:STRIPE_WHSEC"))
+
+A secret is named, never given: the web process looks the variable up when a
+request comes in.  A list of names is for the time while a secret is changed.
+"""
+
+from .cloudevents import cloudevents
+from .custom import hmac
+from .delivery import Delivery, Rejected, Unavailable
+from .discord import discord
+from .github import github
+from .graph import graph
+from .keys import DedupeKey, dedupe_key
+from .meta import meta
+from .presets import Preset, Verification, register
+from .shopify import shopify
+from .slack import slack
+from .sns import sns
+from .standard_webhooks import standard_webhooks, svix
+from .stripe import stripe
+from .twilio import twilio
+from .x import x
+from .zoom import zoom
+
+__all__ = [
+    "DedupeKey",
+    "Delivery",
+    "Preset",
+    "Rejected",
+    "Unavailable",
+    "Verification",
+    "cloudevents",
+    "dedupe_key",
+    "discord",
+    "github",
+    "graph",
+    "hmac",
+    "meta",
+    "register",
+    "shopify",
+    "slack",
+    "sns",
+    "standard_webhooks",
+    "stripe",
+    "svix",
+    "twilio",
+    "x",
+    "zoom",
+]

@@ -1,0 +1,110 @@
+"""
+Amazon SNS.  https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html
+
+Every customer of SNS signs with the same keys: the topic tells whose message
+it is.  The certificate and the confirmation are fetched from SNS itself, and
+from nowhere else that a request may name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from ..http import Request, Response
+from .delivery import Delivery, Rejected
+from .presets import Span, Verification, micros, preset
+from .signatures import needs_cryptography, require_near, unb64
+
+_HOST = r"https://sns\.[a-z0-9-]{1,40}\.amazonaws\.com(?:\.cn)?"
+_CERTIFICATE = re.compile(_HOST + r"/[A-Za-z0-9_-]{1,100}\.pem")
+_CONFIRM = re.compile(_HOST + r"/\?Action=ConfirmSubscription&[A-Za-z0-9_.:%&=-]{1,2000}")
+
+_CONFIRMATION = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
+_SIGNED = {
+    "Notification": ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"),
+    "SubscriptionConfirmation": _CONFIRMATION,
+    "UnsubscribeConfirmation": _CONFIRMATION,
+}
+
+
+def _check(delivery: Delivery) -> bool:
+    message = delivery.document()
+    text = _text(message)
+    if message.get("TopicArn") not in delivery.options["topics"]:
+        raise Rejected("the message is of another topic")
+    require_near(delivery, _moment(message["Timestamp"]))
+    url = message.get("SigningCertURL")
+    if not isinstance(url, str) or not _CERTIFICATE.fullmatch(url):
+        raise Rejected("the certificate is not at SNS")
+    signature = unb64(str(message.get("Signature", "")).encode("utf-8", "replace"))
+    return _fits(delivery.fetch(url), signature, text, str(message.get("SignatureVersion")))
+
+
+def _text(message: dict[str, Any]) -> bytes:
+    names = _SIGNED.get(str(message.get("Type")))
+    if names is None:
+        raise Rejected("the message is of no known type")
+    present = [name for name in names if name != "Subject" or message.get("Subject") is not None]
+    if not all(isinstance(message.get(name), str) for name in present):
+        raise Rejected("a field of the message is missing")
+    return "".join(f"{name}\n{message[name]}\n" for name in present).encode("utf-8", "surrogatepass")
+
+
+def _moment(stamp: str) -> float:
+    try:
+        found = datetime.fromisoformat(stamp)
+    except ValueError:
+        raise Rejected("the timestamp is not one") from None
+    if found.tzinfo is None:
+        raise Rejected("the timestamp has no zone")
+    return found.timestamp()
+
+
+def _fits(certificate: bytes, signature: bytes, text: bytes, version: str) -> bool:
+    hashes = needs_cryptography("hazmat.primitives.hashes")
+    padding = needs_cryptography("hazmat.primitives.asymmetric.padding")
+    known = {"1": hashes.SHA1, "2": hashes.SHA256}
+    if version not in known:
+        raise Rejected("the signature is of no known version")
+    key = needs_cryptography("x509").load_pem_x509_certificate(certificate).public_key()
+    # InvalidSignature and all else that it raises is a refusal to whoever calls this.
+    key.verify(signature, text, padding.PKCS1v15(), known[version]())
+    return True
+
+
+def _key(request: Request) -> str | None:
+    """The id that is signed; the header's is not."""
+    message = request.json(default=None)
+    return message.get("MessageId") if isinstance(message, dict) else None
+
+
+def _handshake(delivery: Delivery) -> Response | None:
+    message = delivery.document()
+    if message.get("Type") != "SubscriptionConfirmation" or not delivery.options["confirm"]:
+        return None
+    url = message["SubscribeURL"]
+    if not _CONFIRM.fullmatch(url):
+        raise Rejected("the confirmation is not at SNS")
+    delivery.fetch(url)
+    return Response("", 200)
+
+
+@preset("sns", _check, key=_key, handshake=_handshake)
+def sns(topics: str | Iterable[str], *, confirm: bool = False, tolerance: Span = "2h") -> Verification:
+    """
+    Amazon SNS.  Needs the extra ``verify``.
+
+    Args:
+        topics: The ARN of the topic, or several.
+        confirm: Whether the web process confirms subscriptions of these topics by itself.  Otherwise a
+            confirmation is delivered as any message.
+        tolerance: SNS may go on for an hour to deliver a message.
+    """
+    arns = [topics] if isinstance(topics, str) else list(topics)
+    if not arns or not all(isinstance(arn, str) and arn.startswith("arn:") for arn in arns):
+        raise ValueError(f'topics is {topics!r}; use e.g. "arn:aws:sns:eu-west-1:123456789012:orders".')
+    options = {"topics": arns, "confirm": bool(confirm), "tolerance": micros(tolerance)}
+    return Verification(by="sns", options=options)

@@ -1,0 +1,39 @@
+"""Stripe.  https://docs.stripe.com/webhooks/signature"""
+
+from __future__ import annotations
+
+import json
+
+from .delivery import Delivery, Rejected
+from .keys import json_key
+from .presets import Secrets, Span, Verification, micros, preset, references
+from .signatures import hexed, mac, require_fit, require_recent
+
+
+def _check(delivery: Delivery) -> bool:
+    pairs = [pair.partition(b"=") for pair in delivery.header("Stripe-Signature").split(b",")]
+    stamps = [value for name, _, value in pairs if name == b"t"]
+    if len(stamps) != 1:
+        raise Rejected("the signature does not have one timestamp")
+    require_recent(delivery, stamps[0])
+    message = stamps[0] + b"." + delivery.body
+    found = [value for name, _, value in pairs if name == b"v1"]
+    require_fit(found, [hexed(mac(secret, message)) for secret in delivery.secrets])
+    return True
+
+
+def _same(body: bytes) -> object:
+    """An event that is sent again may count other deliveries than before."""
+    try:
+        event = json.loads(body)
+    except (ValueError, RecursionError):
+        return body
+    return {**event, "pending_webhooks": None} if isinstance(event, dict) else body
+
+
+@preset("stripe", _check, key=json_key("/id"), same=_same)
+def stripe(secrets: Secrets, *, tolerance: Span = "5m") -> Verification:
+    """Stripe: the endpoint's signing secret, ``whsec_…`` as it is shown."""
+    return Verification(
+        by="stripe", references={"secret": references(secrets)}, options={"tolerance": micros(tolerance)}
+    )

@@ -1,0 +1,49 @@
+"""
+X, once Twitter.  https://docs.x.com/x-api/webhooks/introduction
+
+Its challenge asks for the HMAC of a text, with the key that signs deliveries:
+who could choose the text would have any body signed.  So only a text that
+cannot be a JSON object is answered.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..http import Response
+from .challenges import forbidden
+from .delivery import Delivery
+from .presets import Secrets, Verification, preset, references
+from .signatures import b64, mac, require_fit
+
+_TOKEN = re.compile(r"[A-Za-z0-9_+/=.-]{1,256}")
+
+
+def _check(delivery: Delivery) -> bool:
+    delivery.document()
+    found = delivery.header("x-twitter-webhooks-signature")
+    require_fit([found], [_signed(secret, delivery.body) for secret in delivery.secrets])
+    return True
+
+
+def _signed(secret: bytes, text: bytes) -> bytes:
+    return b"sha256=" + b64(mac(secret, text))
+
+
+def _greeting(delivery: Delivery) -> Response | None:
+    token = delivery.request.args.get("crc_token")
+    if delivery.method != "GET" or token is None:
+        return None
+    if not _TOKEN.fullmatch(token):
+        return forbidden()
+    return Response.json({"response_token": _signed(delivery.secrets[0], token.encode()).decode()})
+
+
+@preset("x", _check, greets=("GET",), greeting=_greeting)
+def x(secrets: Secrets) -> Verification:
+    """
+    X: the app's consumer secret.  ``crc_token`` is answered, with the first secret of several.
+
+    Deliveries have no id: duplicates are told by what is in them, with ``dedupe``.
+    """
+    return Verification(by="x", references={"secret": references(secrets)})

@@ -1,0 +1,96 @@
+"""
+What a verifier needs from outside: a small file over HTTPS, of a host that the verifier has found harmless.
+
+No redirect is followed, no proxy used, and no private address connected to,
+whatever the name resolves to.  A certificate is fetched once and kept; while
+two are being fetched, whoever wants a third is told to come again.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+import threading
+from collections import OrderedDict
+from contextlib import closing
+from http.client import HTTPException, HTTPSConnection
+from urllib.parse import urlsplit
+
+from ..verify import Unavailable
+
+TIMEOUT_SECS = 4.0
+MAX_SIZE = 64 * 1024
+#: How many files are kept, and fetched at once.
+KEPT = 32
+AT_ONCE = 2
+
+
+class Fetcher:
+    """Gets files, and keeps those that stay as they are."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._places = threading.BoundedSemaphore(AT_ONCE)
+
+    def __call__(self, url: str) -> bytes:
+        """
+        The body of the answer to a GET.
+
+        Raises:
+            Unavailable: It cannot be had.
+        """
+        found = self._kept.get(url)
+        if found is not None:
+            return found
+        if not self._places.acquire(blocking=False):
+            raise Unavailable("other files are being fetched")
+        try:
+            found = get(url)
+        finally:
+            self._places.release()
+        if url.endswith(".pem"):
+            self._keep(url, found)
+        return found
+
+    def _keep(self, url: str, body: bytes) -> None:
+        self._kept[url] = body
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+
+
+def get(url: str) -> bytes:
+    """The body of the answer to one GET; Unavailable for any other answer than 200, and for none."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname or parts.port not in (None, 443):
+        raise Unavailable("the URL is not https")
+    try:
+        with closing(_Connection(parts.hostname)) as connection:
+            connection.request("GET", url.partition(parts.netloc)[2] or "/", headers={"Accept": "*/*"})
+            answer = connection.getresponse()
+            body = answer.read(MAX_SIZE + 1)
+    except (OSError, HTTPException, UnicodeError) as error:
+        raise Unavailable(f"{parts.hostname} does not answer: {type(error).__name__}") from error
+    if answer.status != 200 or len(body) > MAX_SIZE:
+        raise Unavailable(f"{parts.hostname} answered {answer.status}, {len(body)} bytes")
+    return body
+
+
+def public_address(host: str) -> str:
+    """An address of the host that is on the internet; Unavailable when it has one that isn't."""
+    found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)]
+    if not found or not all(ipaddress.ip_address(address.partition("%")[0]).is_global for address in found):
+        raise Unavailable(f"{host} has an address that is not on the internet")
+    return found[0]
+
+
+class _Connection(HTTPSConnection):
+    """To an address that has been looked at, so that the name cannot mean another one a moment later."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(host, timeout=TIMEOUT_SECS)
+        self._tls = ssl.create_default_context()
+
+    def connect(self) -> None:
+        raw = socket.create_connection((public_address(self.host), 443), timeout=TIMEOUT_SECS)
+        self.sock = self._tls.wrap_socket(raw, server_hostname=self.host)

@@ -1,0 +1,221 @@
+"""The OpenAPI 3.1 document of what the blueprint serves, from the same data as its routes."""
+
+from __future__ import annotations
+
+import http
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from . import shapes
+from .control import OPERATIONS, Operation
+
+NAME = "openapi.json"
+
+_PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
+_PLACE = {"schema": {"type": "string", "format": "uri-reference"}, "required": True}
+_SECS = {"schema": {"type": "integer"}, "required": True}
+
+_TOKEN = {
+    "name": "token",
+    "in": "path",
+    "required": True,
+    "description": "As the workflow was given it, at the end of `webhook.url`.",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{20,128}$"},
+}
+_REQUEST_ID = {
+    "name": "request_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{20,64}$"},
+}
+_RUN_ID = {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string", "pattern": shapes.RUN_ID}}
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The run that was started with this key before is returned; a key stays until its run is pruned.",
+    "schema": {"type": "string", "pattern": shapes.KEY},
+}
+
+#: What a webhook answers by itself.  Its author may answer anything, with these statuses too.
+_WEBHOOK_PROBLEMS = {
+    400: "The body is short, or framed wrongly.",
+    401: "The signature is not that of the webhook's sender.",
+    404: "No webhook has this address.",
+    405: "The webhook does not take this method; Allow says which.",
+    410: "The webhook is closed.",
+    411: "The body is chunked, which this server does not deliver.",
+    413: "The body is too large.",
+    422: "The key that tells duplicates came with another body before.",
+    429: "Too many requests wait on this webhook; or too many of this address were for none.",
+    431: "The headers are too large.",
+    500: "The run ended without an answer.",
+    503: "The request could not be recorded, or its run was cancelled.",
+}
+_CONTROL_PROBLEMS = {
+    401: "The caller is not known.",
+    403: "The caller may not control runs.",
+    503: "The database is unreachable, or has another schema.",
+}
+_BODY_PROBLEMS = {
+    400: "The body is not JSON, or short, or the Idempotency-Key cannot be one.",
+    411: _WEBHOOK_PROBLEMS[411],
+    413: _WEBHOOK_PROBLEMS[413],
+    415: "The body is of another media type than application/json.",
+}
+
+
+def document(base: str, root: str, *, security: Mapping[str, Any] | None, controls: bool) -> dict[str, Any]:
+    """
+    The document.
+
+    Args:
+        base: What stands before *root* in every address.
+        security: The security scheme of the control routes, as OpenAPI has it; None: not known.
+        controls: Whether there are control routes.
+    """
+    paths = {root + "webhook/{token}": _webhook(), root + "webhook/{token}/requests/{request_id}": _poll()}
+    paths[root + NAME] = {"get": {"operationId": "describe", "summary": "This document", "responses": _OK}}
+    for operation in OPERATIONS if controls else ():
+        at = paths.setdefault(root + operation.path, {})
+        at[operation.method.lower()] = _control(operation, secured=security is not None)
+    components: dict[str, Any] = {"schemas": _schemas(controls)}
+    if controls and security is not None:
+        components["securitySchemes"] = {"control": dict(security)}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "durable", "version": "1", "description": "Webhooks of runs, and the control of runs."},
+        "servers": [{"url": base or "/"}],
+        "paths": paths,
+        "components": components,
+    }
+
+
+_OK = {"200": {"description": "This document.", "content": {"application/json": {"schema": {"type": "object"}}}}}
+
+
+def _webhook() -> dict[str, Any]:
+    """The methods that a webhook may have; each has its own ones of these."""
+    body = {"content": {"*/*": {}}, "description": "Anything, up to the webhook's limit."}
+    methods: dict[str, Any] = {}
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        methods[method.lower()] = {
+            "operationId": f"deliver{method.capitalize()}",
+            "summary": f"Deliver a request to a workflow by {method}",
+            "parameters": [_TOKEN],
+            **({} if method == "GET" else {"requestBody": body}),
+            "responses": {
+                "202": _accepted("Recorded.  Empty, what the workflow answered, or pending: then ask at Location."),
+                **{str(status): _anything(said) for status, said in _WEBHOOK_PROBLEMS.items()},
+                "default": {"description": "What the workflow answered.", "content": {"*/*": {}}},
+            },
+        }
+    return methods
+
+
+def _poll() -> dict[str, Any]:
+    said = {status: _WEBHOOK_PROBLEMS[status] for status in (404, 405, 410, 429, 500, 503)}
+    get = {
+        "operationId": "pollAnswer",
+        "summary": "Ask for the answer to a request",
+        "parameters": [_TOKEN, _REQUEST_ID],
+        "responses": {
+            "202": _accepted("There is no answer yet; or it is one of 202."),
+            **{str(status): _anything(text) for status, text in said.items()},
+            "default": {"description": "What the workflow answered.", "content": {"*/*": {}}},
+        },
+    }
+    return {"get": get}
+
+
+def _accepted(said: str) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": said, "content": {"*/*": {}}}
+    answer["headers"] = {"Location": {"schema": {"type": "string"}, "description": "Where to ask for the answer."}}
+    answer["links"] = {
+        "answer": {
+            "operationId": "pollAnswer",
+            "parameters": {"token": "$request.path.token", "request_id": "$response.body#/request_id"},
+        }
+    }
+    return answer
+
+
+def _anything(said: str) -> dict[str, Any]:
+    """A problem of ours, or the same status from the author."""
+    return {
+        "description": f"{said}  Or what the workflow answered.",
+        "content": {"application/problem+json": {}, "*/*": {}},
+    }
+
+
+def _control(operation: Operation, *, secured: bool) -> dict[str, Any]:
+    problems = {**_CONTROL_PROBLEMS, **operation.problems}
+    described: dict[str, Any] = {"operationId": operation.name, "summary": operation.summary}
+    described["parameters"] = _parameters(operation)
+    if operation.body is not None:
+        problems |= _BODY_PROBLEMS
+        described["requestBody"] = {"required": True, "content": {"application/json": _schema(operation.body)}}
+    described["responses"] = {
+        **{str(status): _answer(operation, status, *answer) for status, answer in operation.answers.items()},
+        **{str(status): _problem(status, said) for status, said in sorted(problems.items())},
+    }
+    if secured:
+        described["security"] = [{"control": []}]
+    return described
+
+
+def _parameters(operation: Operation) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [_RUN_ID] if "{run_id}" in operation.path else []
+    if operation.takes_key:
+        found.append(_KEY)
+    if operation.query is not None:
+        schema = operation.query.model_json_schema()
+        # What is left out is left out: there is no way to write null in a query.
+        found += [
+            {"name": name, "in": "query", "schema": _not_null(each)} for name, each in schema["properties"].items()
+        ]
+    return found
+
+
+def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
+    bare = {name: value for name, value in schema.items() if name not in ("title", "default")}
+    for option in bare.pop("anyOf", ()):
+        if option != {"type": "null"}:
+            bare |= option
+    return bare
+
+
+def _answer(operation: Operation, status: int, said: str, shape: type[BaseModel]) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": said, "content": {"application/json": _schema(shape)}}
+    if operation.name == "startRun":
+        answer["headers"] = {"Location": _PLACE}
+    if operation.links:
+        of_run = {"run_id": "$response.body#/id"}
+        answer["links"] = {name: {"operationId": name, "parameters": of_run} for name in operation.links}
+    return answer
+
+
+def _problem(status: int, said: str) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": said, "content": {"application/problem+json": _PROBLEM}}
+    if status == http.HTTPStatus.UNAUTHORIZED:
+        answer["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}, "required": True}}
+    if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
+        answer["headers"] = {"Retry-After": _SECS}
+    return answer
+
+
+def _schema(shape: type[BaseModel]) -> dict[str, Any]:
+    return {"schema": {"$ref": f"#/components/schemas/{shape.__name__}"}}
+
+
+def _schemas(controls: bool) -> dict[str, Any]:
+    wanted: list[type[BaseModel]] = [shapes.Problem, shapes.Pending]
+    for operation in OPERATIONS if controls else ():
+        wanted += [shape for _, shape in operation.answers.values()]
+        wanted += [operation.body] if operation.body is not None else []
+    made = models_json_schema(
+        [(shape, "validation") for shape in dict.fromkeys(wanted)], ref_template="#/components/schemas/{model}"
+    )
+    return dict(made[1]["$defs"])

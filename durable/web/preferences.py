@@ -1,0 +1,31 @@
+"""``Prefer: respond-async, wait=N`` (RFC 7240): how long a sender wants to wait for the answer."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_PREFERENCE = re.compile(r"\s*(respond-async|wait\s*=\s*\"?([0-9]{1,9})\"?)\s*(?:;.*)?", re.IGNORECASE | re.ASCII)
+
+
+class Preference(NamedTuple):
+    """What the sender wants: 202 rather than a long wait; seconds to wait, None for as long as we do."""
+
+    respond_async: bool = False
+    wait_secs: float | None = None
+
+
+def parse(header: str | None) -> Preference:
+    """The preferences that we know; what is malformed is no preference."""
+    respond_async, wait_secs = False, None
+    for part in (header or "").split(","):
+        found = _PREFERENCE.fullmatch(part)
+        if found is None:
+            continue
+        if found[2] is None:
+            respond_async = True
+        elif wait_secs is None:
+            wait_secs = float(found[2])
+    if respond_async and wait_secs is None:
+        wait_secs = 0.0
+    return Preference(respond_async, wait_secs)

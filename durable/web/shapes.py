@@ -1,0 +1,133 @@
+"""What control requests hold and are answered: pydantic checks the ones, and both are in the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+#: A run's id in a path.  One with a slash cannot be asked for: a path is taken apart at its slashes.
+RUN_ID = r"^[!-.0-~]{1,64}$"
+#: An ``Idempotency-Key``.
+KEY = r"^[!-~]{1,255}$"
+
+#: No database takes NUL.
+_NO_NUL = r"^[^\x00]+$"
+_TEN_YEARS_SECS = 10 * 365 * 86_400
+
+Status = Literal["pending", "running", "completed", "failed", "cancelled", "blocked"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Start(_Strict):
+    """A run to start."""
+
+    workflow: Annotated[str, Field(min_length=1, max_length=255, description="The workflow's name.")]
+    args: Annotated[
+        list[Any] | dict[str, Any],
+        Field(description="Its arguments, in order or by parameter name; held to the workflow's annotations."),
+    ] = []
+    countdown: Annotated[float, Field(ge=0, le=_TEN_YEARS_SECS, description="Start after so many seconds.")] = 0.0
+
+
+class Cancel(_Strict):
+    """Why a run is to stop."""
+
+    reason: Annotated[str | None, Field(max_length=255, description="Recorded in the log.")] = None
+
+
+class Resume(_Strict):
+    """A payload for the run that holds a token open."""
+
+    token: Annotated[str, Field(min_length=1, max_length=255)]
+    payload: Annotated[Any, Field(description="Held to the hook's type, where this process knows it.")]
+
+
+def _whole(text: object) -> object:
+    if isinstance(text, str) and not (text.isascii() and text.isdigit()):
+        raise ValueError("it must be written in digits")
+    return text
+
+
+class Query(BaseModel):
+    """Which runs to list; each condition has to match."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Annotated[Status | None, Field(description="Only runs of this status.")] = None
+    name: Annotated[
+        Annotated[str, StringConstraints(max_length=255, pattern=_NO_NUL)] | None,
+        Field(description="Only runs of this workflow."),
+    ] = None
+    attribute: Annotated[
+        list[Annotated[str, StringConstraints(max_length=513, pattern=r"^[^\x00=]+=[^\x00]*$")]],
+        Field(max_length=64, description="`NAME=VALUE`, any number of times: only runs with these attributes."),
+    ] = []
+    limit: Annotated[int, Field(ge=1, le=1000, description="The most to list."), BeforeValidator(_whole)] = 50
+
+
+class Started(BaseModel):
+    """The run that there is now."""
+
+    id: str
+    name: str
+    status: Status
+
+
+class Summary(Started):
+    """A run, as `durable runs list` has it; moments in ISO 8601."""
+
+    created_at: str
+    started_at: str | None
+    completed_at: str | None
+    code_version: str | None
+
+
+class Runs(BaseModel):
+    """The newest runs first."""
+
+    runs: list[Summary]
+
+
+class Details(Summary):
+    """A run, as `durable runs show` has it."""
+
+    args: Any
+    result: Any
+    error: str | None
+    attributes: dict[str, str]
+    parent: str | None
+    waiting_for: list[dict[str, Any]]
+
+
+class Cancelling(BaseModel):
+    """The run has been asked to stop."""
+
+    id: str
+    cancelled: Literal[True]
+
+
+class Resumed(BaseModel):
+    """The run has the payload in its inbox."""
+
+    run_id: str
+
+
+class Pending(BaseModel):
+    """A request is recorded, and has no answer yet."""
+
+    request_id: str
+    status: Literal["pending"]
+
+
+class Problem(BaseModel):
+    """Problem details (RFC 9457); `code` is a stable word for programs."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str

@@ -1,0 +1,12 @@
+"""Workflows that stand for what authors write, each with its outside world: the corpus of ``crash_everywhere``."""
+
+from __future__ import annotations
+
+from .cases import Case
+from .concurrency import CASES as CONCURRENCY
+from .hooks import CASES as HOOKS
+from .patterns import CASES as PATTERNS
+from .runs import CASES as RUNS
+from .steps import CASES as STEPS
+
+CASES: list[Case] = [*PATTERNS, *STEPS, *CONCURRENCY, *HOOKS, *RUNS]

@@ -1,0 +1,689 @@
+"""Existing Celery tasks as steps, on a real worker in this process: retries, queues, handlers, other callers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import Celery, Task, _state, shared_task, signals
+from celery.app import trace
+from celery.contrib.testing.worker import start_worker
+from celery.exceptions import Ignore, MaxRetriesExceededError, Reject
+from driving import kinds
+from pydantic import BaseModel
+
+from durable import (
+    Durable,
+    Run,
+    RunFailed,
+    StepFailed,
+    current,
+    get_step_metadata,
+    housekeeping,
+    registry,
+    step,
+    workflow,
+)
+from durable.store.steps import StepRow
+
+
+@dataclass(frozen=True)
+class Order:
+    id: str
+    at: datetime
+
+
+class Money(BaseModel):
+    cents: int
+
+
+ORDER = Order("o-1", datetime(2026, 3, 1, tzinfo=UTC))
+
+
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test defines is forgotten after it."""
+    monkeypatch.setattr(registry, "steps", dict(registry.steps))
+    monkeypatch.setattr(registry, "workflows", dict(registry.workflows))
+    monkeypatch.setattr(registry, "unnamed", [])
+    # By default Celery gives a task to every app of the process, also to later ones.
+    monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
+
+
+class Site:
+    """A Celery app with an engine, and while ``working`` a worker in a thread (Celery can have one in a process)."""
+
+    def __init__(self, database: str) -> None:
+        self.queue = f"test-{secrets.token_hex(4)}"
+        self.slow = f"{self.queue}-slow"
+        self.celery = Celery(self.queue, broker="memory://")
+        self.celery.conf.update(
+            task_default_queue=self.queue,
+            task_routes={"adopted.routed": {"queue": self.slow}},
+            result_backend="cache+memory://",
+            broker_transport_options={"polling_interval": 0.005},
+        )
+        self.engine = Durable(self.celery, database_url=database, resend_after="300ms")
+        self.engine.migrate()
+        self.worker: Any = None
+
+    @contextmanager
+    def open(self) -> Iterator[Site]:
+        yield self
+        housekeeping.end(self.engine)
+        self.engine.close()
+        self.celery.close()
+        current.forget(self.engine)
+
+    @contextmanager
+    def working(self) -> Iterator[Site]:
+        queues = [self.queue, self.slow]
+        # With somebody to hear this, Celery leaves this process's logging alone.
+        signals.setup_logging.connect(_no_logging)
+        try:
+            with start_worker(self.celery, pool="solo", perform_ping_check=False, queues=queues) as self.worker:
+                yield self
+        finally:
+            signals.setup_logging.disconnect(_no_logging)
+            trace.reset_worker_optimizations(self.celery)
+
+    def task(self, *args: Any, **options: Any) -> Any:
+        """``@app.task``, of this app only."""
+        return self.celery.task(*args, shared=False, **options)
+
+    def run(self, body: Callable[..., Any], *args: Any) -> Run[Any]:
+        """The ended run of an ``async def`` as a workflow."""
+        self.worker.consumer.update_strategies()  # it began before the test defined its tasks
+        run = self.engine.start(workflow(body), *args)
+        eventually(lambda: run.status not in ("pending", "running"), run)
+        return run
+
+
+def _no_logging(**_: object) -> None: ...
+
+
+def eventually(predicate: Callable[[], Any], run: Run[Any] | None = None) -> None:
+    pause, deadline = threading.Event(), time.monotonic() + 20
+    while not predicate():
+        assert time.monotonic() < deadline, f"still busy: {run and run.events()}"
+        pause.wait(0.005)
+
+
+@pytest.fixture(scope="module")
+def _site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Site(f"sqlite:///{tmp_path_factory.mktemp('adopted')}/durable.db").open() as made, made.working():
+        yield made
+
+
+@pytest.fixture
+def site(_site: Site, forgotten: None) -> Site:
+    """An app whose worker runs already: Celery makes each task where it is defined."""
+    return _site
+
+
+@pytest.fixture
+def idle(database: str) -> Iterator[Site]:
+    """An app that is not used yet, without a worker: Celery makes its tasks later."""
+    with Site(database).open() as made:
+        yield made
+
+
+def ended(run: Run[Any]) -> Any:
+    """The event that ends the run's only step."""
+    return next(e for e in run.events() if e.kind in ("step_completed", "step_failed"))
+
+
+# What it is given, and what it gives.
+
+
+def test_a_task_gets_what_was_passed_and_its_result_is_the_workflows(site):
+    """Arguments cross with their types, whatever the task's serializer, and so does the result."""
+
+    @site.task(name="adopted.charge", serializer="json")
+    def charge(order: Order, *, retry_at: timedelta) -> tuple[Order, timedelta]:
+        return order, retry_at
+
+    charge_step = step(charge)
+
+    async def pays(order: Order) -> Any:
+        return await charge_step(order, retry_at=timedelta(seconds=3))
+
+    run = site.run(pays, ORDER)
+
+    assert run.result(timeout=1) == (ORDER, timedelta(seconds=3))
+    assert kinds(run) == ["run_created", "run_started", "step_created", "step_completed", "run_completed"]
+    assert run.events()[2].name == "adopted.charge"
+
+
+def test_other_callers_of_the_task_notice_nothing(site):
+    """`.delay()` of the task runs it with the arguments of the message, and its result backend has the result."""
+
+    @site.task(name="adopted.double")
+    def double(n: int) -> int:
+        return 2 * n
+
+    double_step = step(double)
+
+    async def doubles() -> int:
+        return await double_step(4)
+
+    run = site.run(doubles)
+
+    assert double.delay(21).get(timeout=10) == 42
+    with pytest.raises(TypeError):
+        double.delay()
+
+    assert run.result(timeout=1) == 8
+    assert double(3) == 6
+
+
+def test_a_bound_task_knows_its_request(site):
+    """`self` is the task; its id is the same in every attempt, and the step's metadata are there too."""
+    seen = []
+
+    @site.task(bind=True, name="adopted.bound")
+    def bound(self: Any, n: int) -> int:
+        meta = get_step_metadata()
+        seen.append((self.request.id, self.request.retries, meta.attempt, meta.name, n))
+        if self.request.retries < 2:
+            raise self.retry(countdown=0)
+        return n
+
+    bound_step = step(bound)
+
+    async def binds() -> int:
+        return await bound_step(7)
+
+    run = site.run(binds)
+
+    assert run.result(timeout=1) == 7
+    assert len({request_id for request_id, *_ in seen}) == 1
+    assert [rest for _, *rest in seen] == [[r, r + 1, "adopted.bound", 7] for r in range(3)]
+
+
+def test_a_shared_task_is_adopted_before_there_is_an_app(database, forgotten):
+    """`step(shared_task)` looks at no app; the task is that of whatever app is made later."""
+
+    @shared_task(name="adopted.shared")
+    def shared(a: int, b: int = 2) -> int:
+        return a + b
+
+    shared_step = step(shared)
+
+    async def shares() -> int:
+        return await shared_step(1)
+
+    with Site(database).open() as made:
+        assert not made.celery.finalized
+        made.celery.conf.task_always_eager = True
+
+        assert made.engine.start(workflow(shares)).result(timeout=1) == 3
+
+
+def test_a_pydantic_task_gets_its_model(site):
+    """Celery's `pydantic=True` works on what the author passed, and the workflow has what is annotated."""
+
+    @site.task(name="adopted.money", pydantic=True)
+    def doubled(money: Money) -> Money:
+        return Money(cents=2 * money.cents)
+
+    doubled_step = step(doubled)
+
+    async def pays() -> int:
+        return (await doubled_step(Money(cents=4))).cents
+
+    assert site.run(pays).result(timeout=1) == 8
+
+
+def test_a_task_of_a_class_is_adopted(site):
+    """What `register_task` was given works like any other, its `self` included."""
+
+    class Greet(Task):
+        name = "adopted.greet"
+        greeting = "hello"
+
+        def run(self, whom: str) -> str:
+            return f"{self.greeting} {whom}"
+
+    greet = site.celery.register_task(Greet())
+    greet_step = step(greet)
+
+    async def greets() -> str:
+        return await greet_step("you")
+
+    assert greet_step.run("me") == "hello me"
+    assert site.run(greets).result(timeout=1) == "hello you"
+
+
+# Its own settings.
+
+
+def test_a_task_runs_on_the_queue_that_its_app_routes_it_to(site):
+    """task_routes counts, as for any call of the task."""
+
+    @site.task(bind=True, name="adopted.routed")
+    def routed(self: Any) -> str:
+        return str(self.request.delivery_info["routing_key"])
+
+    routed_step = step(routed)
+
+    async def routes() -> str:
+        return await routed_step()
+
+    assert site.run(routes).result(timeout=1) == site.slow
+
+
+def test_a_task_keeps_its_manners(idle):
+    """Acknowledgement, serializer, result backend and argument checks stay as the application has them."""
+
+    @idle.task(name="adopted.mannered", serializer="json", max_retries=7)
+    def mannered(n: int) -> int:
+        return n
+
+    before = dict(vars(type(mannered._get_current_object())))
+    step(mannered)
+    idle.celery.finalize()
+    task = idle.celery.tasks["adopted.mannered"]
+
+    assert not task.acks_late
+    assert not task.ignore_result
+    assert task.typing
+    assert {k: v for k, v in vars(type(task)).items() if k in before} == before
+
+
+@pytest.mark.parametrize("calls", ["run", "super"])
+def test_a_task_class_of_the_application_wraps_the_body(site, calls):
+    """A `FlaskTask` whose `__call__` pushes an application context does so for steps, in both spellings in use."""
+    contexts = []
+
+    class FlaskTask(Task):
+        def __call__(self, *args: object, **kwargs: object) -> object:
+            contexts.append("pushed")
+            try:
+                return self.run(*args, **kwargs) if calls == "run" else super().__call__(*args, **kwargs)
+            finally:
+                contexts.append("popped")
+
+    @site.task(base=FlaskTask, name=f"adopted.flask.{calls}")
+    def in_context(n: int) -> list[str]:
+        return list(contexts)
+
+    in_context_step = step(in_context)
+
+    async def flasks() -> list[str]:
+        return await in_context_step(1)
+
+    assert site.run(flasks).result(timeout=1)[-1] == "pushed"
+    eventually(lambda: contexts[-1] == "popped")
+
+
+def test_celery_hears_of_it_as_ever(site):
+    """Signals, handlers and the result backend see a task that succeeded with its result."""
+    heard: list[Any] = []
+
+    class Handled(Task):
+        def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+            heard.append(("on_success", retval))
+
+    @site.task(bind=True, base=Handled, name="adopted.heard")
+    def answer(self: Any) -> tuple[str, int]:
+        return self.request.id, 42
+
+    answer_step = step(answer)
+
+    def note(sender: Any = None, result: Any = None, **_: Any) -> None:
+        if sender.name == "adopted.heard":
+            heard.append(("task_success", result))
+
+    async def answers() -> Any:
+        return await answer_step()
+
+    signals.task_success.connect(note)
+    try:
+        task_id, number = site.run(answers).result(timeout=1)
+    finally:
+        signals.task_success.disconnect(note)
+
+    assert heard == [("on_success", (task_id, 42)), ("task_success", (task_id, 42))]
+    assert site.celery.AsyncResult(task_id).get(timeout=5)[1] == number
+
+
+# Its own retries.
+
+
+def test_autoretry_is_the_tasks_own(site):
+    """`autoretry_for` retries by Celery's rules, each time as a `step_retrying` with the original exception."""
+    tries = []
+
+    @site.task(name="adopted.auto", autoretry_for=(OSError,), retry_kwargs={"countdown": 0, "max_retries": 2})
+    def auto() -> int:
+        tries.append(1)
+        raise OSError("the disk is full")
+
+    auto_step = step(auto)
+
+    async def autos() -> str:
+        try:
+            return str(await auto_step())
+        except OSError as error:
+            return str(error)
+
+    run = site.run(autos)
+
+    assert run.result(timeout=1) == "the disk is full"
+    assert len(tries) == 3
+    assert [k for k in kinds(run) if k.startswith("step_")] == [
+        "step_created",
+        "step_retrying",
+        "step_retrying",
+        "step_failed",
+    ]
+    assert all("the disk is full" in e.error for e in run.events() if e.kind == "step_retrying")
+
+
+@pytest.mark.parametrize("eta", [False, True])
+def test_a_retry_comes_when_the_task_says(site, eta):
+    """`self.retry(countdown=)` and `eta=` set the moment of the next attempt, and it is not before that."""
+    moments = []
+
+    @site.task(bind=True, name=f"adopted.later.{eta}")
+    def later(self: Any) -> str:
+        moments.append(datetime.now(UTC))
+        if len(moments) == 1:
+            raise self.retry(eta=datetime.now(UTC) + timedelta(seconds=0.7)) if eta else self.retry(countdown=0.7)
+        return "done"
+
+    later_step = step(later)
+
+    async def waits() -> str:
+        return await later_step()
+
+    run = site.run(waits)
+
+    assert run.result(timeout=1) == "done"
+    assert moments[1] - moments[0] >= timedelta(seconds=0.69)
+    retrying = next(e for e in run.events() if e.kind == "step_retrying")
+    # SQLite's clock counts in milliseconds.
+    assert 600_000 < retrying.due_at - retrying.at <= 701_000
+
+
+def test_max_retries_are_counted_over_the_attempts(site):
+    """The task gives up by its own number, with Celery's own error."""
+
+    @site.task(bind=True, name="adopted.often", max_retries=1)
+    def often(self: Any) -> None:
+        raise self.retry(countdown=0)
+
+    often_step = step(often)
+
+    async def tries() -> str:
+        try:
+            return str(await often_step())
+        except (MaxRetriesExceededError, StepFailed) as error:
+            return f"{type(error).__name__}: {error}"
+
+    run = site.run(tries)
+
+    assert "MaxRetriesExceeded" in run.result(timeout=1)
+    assert kinds(run).count("step_retrying") == 1
+
+
+def test_a_retry_of_a_plain_call_is_celerys(site):
+    """What other callers' messages retry goes out by Celery, with its arguments."""
+    tries = []
+
+    @site.task(bind=True, name="adopted.plain")
+    def plain(self: Any, n: int) -> int:
+        tries.append(self.request.retries)
+        if not self.request.retries:
+            raise self.retry(countdown=0)
+        return n
+
+    step(plain)
+    site.worker.consumer.update_strategies()
+
+    assert plain.delay(5).get(timeout=10) == 5
+
+    assert tries == [0, 1]
+
+
+# What is no outcome of a step.
+
+
+@pytest.mark.parametrize(
+    ("reason", "named"),
+    [
+        (lambda self, other: (_ for _ in ()).throw(Ignore("not today")), "Ignore: .*not today"),
+        (lambda self, other: (_ for _ in ()).throw(Reject("bad order")), "Reject: .*bad order"),
+        (lambda self, other: self.replace(other.si()), "Ignore: .*Replaced by new task"),
+        (lambda self, other: self.retry(args=("x",), countdown=0), "Retry: .*other arguments"),
+    ],
+    ids=["Ignore", "Reject", "replace", "other-arguments"],
+)
+def test_a_task_that_ends_without_an_outcome_fails_the_step_with_the_reason(site, reason, named):
+    """`Ignore`, `Reject`, `replace` and a retry with other arguments raise `StepFailed` that says which."""
+    ran = []
+
+    @site.task(name=f"adopted.other.{id(reason)}")
+    def other() -> None:
+        ran.append("other")
+
+    @site.task(bind=True, name=f"adopted.odd.{id(reason)}")
+    def odd(self: Any, n: int) -> None:
+        ran.append("odd")
+        reason(self, other)
+
+    odd_step = step(odd)
+
+    async def asks() -> None:
+        await odd_step(1)
+
+    run = site.run(asks)
+
+    with pytest.raises(RunFailed, match=named) as raised:
+        run.result(timeout=1)
+    assert isinstance(raised.value.__cause__, StepFailed)
+    assert ran.count("odd") == 1
+
+
+def test_a_rejected_message_that_comes_back_does_not_run_again(site):
+    """`Reject(requeue=True)` of a late-acknowledged task: its copies find nothing to do, and there is no loop."""
+    ran = []
+
+    @site.task(name="adopted.requeue", acks_late=True)
+    def requeue() -> None:
+        ran.append(1)
+        raise Reject("later", requeue=True)
+
+    requeue_step = step(requeue)
+
+    async def asks() -> None:
+        await requeue_step()
+
+    run = site.run(asks)
+
+    assert run.status == "failed"
+    assert ran == [1]
+
+
+def test_a_failure_is_the_workflows_exception(site):
+    """What the task raises is raised where it is awaited, and Celery sees a failed task."""
+    failed = []
+
+    class Handled(Task):
+        def on_failure(self, exc: Exception, *rest: Any) -> None:
+            failed.append(repr(exc))
+
+    @site.task(base=Handled, name="adopted.fails")
+    def fails(card: str) -> None:
+        raise LookupError(card)
+
+    fails_step = step(fails)
+
+    async def asks() -> str:
+        try:
+            await fails_step("4242")
+        except LookupError as error:
+            return f"no card {error.args[0]!r}"
+        return "?"
+
+    assert site.run(asks).result(timeout=1) == "no card '4242'"
+    assert failed == ["LookupError('4242')"]
+
+
+def test_a_result_that_cannot_cross_fails_the_step(site):
+    """The error names the value, and the step is not tried again."""
+
+    @site.task(name="adopted.strange")
+    def strange() -> Any:
+        return threading.Event()
+
+    strange_step = step(strange)
+
+    async def asks() -> Any:
+        return await strange_step()
+
+    run = site.run(asks)
+
+    assert "SerializationError" in ended(run).error
+    assert ended(run).attempt == 1
+
+
+# More than one of it.
+
+
+def test_a_second_delivery_runs_nothing(site):
+    """A copy of the message, while the attempt is over, is ignored; the body ran once."""
+    ran = []
+
+    @site.task(name="adopted.once")
+    def once() -> int:
+        ran.append(1)
+        return len(ran)
+
+    once_step = step(once)
+
+    async def asks() -> int:
+        return await once_step()
+
+    run = site.run(asks)
+    site.engine.dispatch.step(StepRow(run.id, ended(run).op_id, "adopted.once", 1, 0, None, None))
+
+    assert once.delay().get(timeout=10) == 2  # behind it in the same queue
+
+    assert run.result(timeout=1) == 1
+
+
+def test_a_call_of_the_task_in_itself_is_a_plain_call(site):
+    """A task that calls itself runs its function, and makes no step."""
+
+    @site.task(name="adopted.countdown")
+    def down(n: int) -> int:
+        return 0 if n == 0 else 1 + down(n - 1)
+
+    down_step = step(down)
+
+    async def counts() -> int:
+        return await down_step(3)
+
+    run = site.run(counts)
+
+    assert run.result(timeout=1) == 3
+    assert kinds(run).count("step_created") == 1
+
+
+def test_a_step_that_calls_an_adopted_task_calls_it_in_place(site):
+    """In another step, as everywhere outside of a workflow body, a call is a call."""
+
+    @site.task(name="adopted.inner")
+    def inner(n: int) -> int:
+        return n + 1
+
+    inner_step = step(inner)
+
+    @step(name="adopted.outer")
+    def outer(n: int) -> int:
+        return inner_step(n) * 10
+
+    async def calls() -> int:
+        return await outer(1)
+
+    run = site.run(calls)
+
+    assert run.result(timeout=1) == 20
+    assert kinds(run).count("step_created") == 1
+
+
+def test_the_task_is_left_as_it_was_when_the_engine_is_closed(idle):
+    """Its `run` and `retry` are its own again."""
+
+    @idle.task(name="adopted.returned")
+    def returned() -> None: ...
+
+    step(returned)
+    idle.celery.finalize()
+    task = idle.celery.tasks["adopted.returned"]
+    assert hasattr(task.run, "remove")
+
+    idle.engine.close()
+
+    assert task.run is type(task).run
+    assert task.retry == type(task).retry.__get__(task)
+
+
+# Without a worker.
+
+
+def test_a_simple_task_works_in_eager_mode(idle):
+    """With task_always_eager the run has ended when `start` returns, also after a failure."""
+    idle.celery.conf.task_always_eager = True
+
+    @idle.task(name="adopted.eager")
+    def divide(a: int, b: int) -> float:
+        return a / b
+
+    divide_step = step(divide)
+
+    async def divides() -> Any:
+        try:
+            return await divide_step(1, 0)
+        except ZeroDivisionError:
+            return await divide_step(1, 4)
+
+    assert idle.engine.start(workflow(divides)).result(timeout=1) == 0.25
+
+
+def test_the_example_of_the_docs_runs(idle):
+    """docs/celery-users.md: its tasks as they are, and the workflow that takes the place of the canvas."""
+    page = (Path(__file__).parents[2] / "docs" / "celery-users.md").read_text()
+    tasks_py, canvas, after = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    keys = []
+    names: dict[str, Any] = {
+        "__name__": "adopted_example",
+        "shared_task": shared_task,
+        "bank": SimpleNamespace(charge=lambda order_id, cents, key: keys.append(key) or f"{order_id}: {cents}"),
+        "warehouse": SimpleNamespace(reserve=lambda order_id, sku: f"{sku} for {order_id}"),
+        "mail": SimpleNamespace(send=lambda order_id, reservations: f"{order_id} gets {len(reservations)}"),
+    }
+    exec(tasks_py, names)
+    tasks = SimpleNamespace(**{name: names[name] for name in ("charge", "reserve", "confirm")})
+    after_names: dict[str, Any] = {"__name__": "adopted_example_flow", "asyncio": asyncio, "tasks": tasks}
+    exec(after, after_names)
+    idle.celery.conf.task_always_eager = True
+
+    run = idle.engine.start(after_names["fulfil"], "o-1", 1200, ["a", "b"])
+
+    assert run.result(timeout=1) == {"receipt": "o-1: 1200", "status": "o-1 gets 2"}
+    assert keys == [f"{run.id}:{next(e.op_id for e in run.events() if e.kind == 'step_created')}"]
+    assert "chord(" in canvas

@@ -1,0 +1,406 @@
+"""A worker that goes on with its run: what is written, what is sent, and what sends it back through the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from driving import all_databases, kinds, settle
+from trouble import cut_off, refused, unacknowledged
+
+from durable import RunFailed, create_hook, get_workflow_metadata, registry, resume_hook, sleep, step, workflow
+from durable.claiming import Address
+from durable.continuation import Journey
+from durable.drive import conclude, drive
+from durable.duration import to_datetime
+from durable.processes import identify
+from durable.schema import inbox, runs, steps, workers
+from durable.steps import Body, attempt, run_claimed
+
+
+@step(name="continuation.adds")
+def adds(n: int) -> int:
+    return n + 1
+
+
+@step(name="continuation.fails", max_retries=0)
+def fails() -> None:
+    raise ValueError("no")
+
+
+@step(name="continuation.limited", time_limit=60)
+def limited(n: int) -> int:
+    return n + 1
+
+
+@step(name="continuation.urgent", priority=5)
+def urgent(n: int) -> int:
+    return n + 1
+
+
+@step(name="continuation.single", max_retries=0)
+def single(n: int) -> int:
+    return n + 1
+
+
+@step(name="continuation.tells")
+def tells() -> str:
+    return get_workflow_metadata().started_at.isoformat()
+
+
+@step(name="continuation.elsewhere", queue="elsewhere")
+def elsewhere(n: int) -> int:
+    return n + 1
+
+
+@step(name="continuation.once", semantics="at_most_once")
+def once(n: int) -> int:
+    return n + 1
+
+
+@workflow(name="continuation.counts")
+async def counts(to: int) -> int:
+    n = 0
+    while n < to:
+        n = await adds(n)
+    return n
+
+
+@workflow(name="continuation.mixes")
+async def mixes(kind: str) -> int:
+    other = {"limited": limited, "elsewhere": elsewhere, "once": once, "urgent": urgent}[kind]
+    return await adds(await other(await adds(0)))
+
+
+@workflow(name="continuation.recovers")
+async def recovers() -> str:
+    try:
+        await fails()
+    except Exception as error:
+        return f"{type(error).__name__} {await adds(1)}"
+    return "never"
+
+
+@workflow(name="continuation.pairs")
+async def pairs() -> list[int]:
+    return list(await asyncio.gather(adds(1), adds(2)))
+
+
+@workflow(name="continuation.listens")
+async def listens() -> list[Any]:
+    hook = create_hook(token="continuation")
+    return [await adds(1), await adds(2), await hook]
+
+
+@pytest.fixture
+def manner() -> dict[str, Any]:
+    """In place on every database."""
+    return {"continuation": "60s"}
+
+
+class Time:
+    """A clock that moves by hand, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def begun(engine, run, clock=None):
+    """The journey of the message of a run's first turn, that turn taken."""
+    journey = Journey(engine, "celery", clock or Time())
+    drive(engine, run.id, journey=journey)
+    return journey
+
+
+def walk(engine, journey, most=1000):
+    """Run what was claimed here, one after the other; how many there were."""
+    for number in range(most):
+        held = journey.begin()
+        if held is None:
+            return number
+        step = registry.steps[held.name]
+        run_claimed(engine, held, Body(step), partial(conclude, engine, journey))
+        if not journey.has_turned:
+            drive(engine, held.run_id, journey=journey)
+    return most
+
+
+@all_databases()
+def test_a_run_of_steps_is_walked_through_without_a_message(engine):
+    """The log is that of the plain way, and nothing is left to send or to run."""
+    run = engine.start(counts, 4)
+
+    assert walk(engine, begun(engine, run)) == 4
+
+    assert run.result(timeout=0) == 4
+    each = ["step_created", "step_completed"]
+    assert kinds(run) == ["run_created", "run_started", *each * 4, "run_completed"]
+    with engine.store.read() as tx:
+        for table in (steps, inbox):
+            assert tx.execute(sa.select(table).where(table.c.run_id == run.id)).all() == []
+
+
+@all_databases()
+def test_a_step_in_place_is_one_transaction(engine):
+    """Its outcome, the turn, and the next step's claim are committed together; nothing is read."""
+    run = engine.start(counts, 5)
+    journey = begun(engine, run)
+    engine.store.now()
+    commits, statements = itertools.count(), []
+    sa.event.listen(engine.store.engine, "commit", lambda _: next(commits))
+    sa.event.listen(engine.store.engine, "before_cursor_execute", lambda c, cu, text, *_: statements.append(text))
+
+    walk(engine, journey, most=1)
+
+    written = [text.split()[0] for text in statements if not text.startswith(("BEGIN", "PRAGMA"))]
+    if engine.store.dialect == "postgresql":
+        assert (written, next(commits)) == (["WITH"], 0)  # a transaction by itself
+    else:
+        assert (written, next(commits)) == (["UPDATE", "UPDATE", "INSERT"], 1)
+
+
+def test_a_process_that_dies_before_the_step_runs_leaves_a_claim_that_is_found(engine):
+    """The row is born claimed, by this process: the sweep gives it up as any other."""
+    run = engine.start(counts, 2)
+    journey = begun(engine, run)
+
+    with engine.store.read() as tx:
+        row = tx.execute(sa.select(steps).where(steps.c.run_id == run.id)).one()
+    assert (row.status, row.claim, row.worker_id) == ("claimed", journey.next.claim, engine.process_id)
+    assert row.next_send_at is None
+
+
+@all_databases()
+def test_a_message_that_comes_again_gives_up_what_its_dead_process_had_gone_on_to(engine):
+    """The carrying message is delivered again when its process dies; the step in place is the second one."""
+    run = engine.start(counts, 3)
+    walk(engine, begun(engine, run), most=1)
+    with engine.store.begin() as tx:
+        tx.execute(sa.update(steps).where(steps.c.run_id == run.id).values(worker_id="dead"))
+        here = identify()
+        gone = {"id": "dead", "host": here.host, "boot_id": here.boot_id, "pid": 2**22 - 1, "pid_started": 1}
+        tx.execute(sa.insert(workers), gone | {"started_at": 0, "beat_at": engine.now(), "names": "[]"})
+
+    assert not attempt(engine, adds, Address(run.id, "r#1", 1), None)
+
+    with engine.store.read() as tx:
+        row = tx.execute(sa.select(steps).where(steps.c.run_id == run.id)).one()
+    assert (row.op_id, row.status, row.attempt) == ("r#2", "pending", 2)
+    settle(engine, run)
+    assert run.result(timeout=0) == 3
+
+
+def test_the_first_step_is_told_the_recorded_start_of_its_run(engine):
+    """It runs right after the turn that records it, and has not read it."""
+
+    @workflow(name="continuation.asks")
+    async def asks() -> str:
+        return await tells()
+
+    run = engine.start(asks)
+    walk(engine, begun(engine, run))
+
+    (started,) = [event for event in run.events() if event.kind == "run_started"]
+    assert run.result(timeout=0) == to_datetime(started.at).isoformat()
+
+
+@pytest.mark.parametrize(("kind", "number"), [(single, 1), (adds, 2)], ids=["its only attempt", "its second attempt"])
+def test_an_outcome_goes_through_the_inbox_where_the_turn_might_cost_it(engine, kind, number):
+    """A turn that kills its process takes an outcome with it that is not recorded: that happens to no step twice."""
+
+    @workflow(name=f"continuation.risks_{number}")
+    async def risks() -> int:
+        return await kind(1)
+
+    run = engine.start(risks)
+    drive(engine, run.id)
+    with engine.store.begin() as tx:
+        tx.execute(sa.update(steps).where(steps.c.run_id == run.id).values(attempt=number))
+    journey = Journey(engine, "celery", Time())
+
+    attempt(engine, kind, Address(run.id, "r#1", number), None, conclude=partial(conclude, engine, journey))
+
+    assert not journey.has_turned
+    assert [event.kind for event in run.events()][-1] == "step_created"
+    settle(engine, run)
+    assert run.result(timeout=0) == 2
+
+
+def test_when_the_time_is_up_the_next_step_is_sent(engine):
+    """Looked at before each start: other runs get their turn."""
+    clock = Time()
+    run = engine.start(counts, 4)
+    journey = begun(engine, run, clock)
+    walk(engine, journey, most=2)
+    clock.now = engine.settings.continuation / 1e6 + 1
+
+    walk(engine, journey)
+
+    assert journey.next is None
+    with engine.store.read() as tx:
+        row = tx.execute(sa.select(steps).where(steps.c.run_id == run.id)).one()
+    assert (row.status, row.claim) == ("pending", None)
+    assert row.sent_at is not None
+    settle(engine, run)
+    assert run.result(timeout=0) == 4
+
+
+@pytest.mark.parametrize("kind", ["limited", "elsewhere", "once", "urgent"])
+def test_a_step_that_is_not_for_this_worker_is_sent(engine, kind):
+    """One with a limit of Celery's, of another queue, that is to run at most once, or with a priority."""
+    run = engine.start(mixes, kind)
+
+    assert walk(engine, begun(engine, run)) == 1
+
+    settle(engine, run)
+    assert run.result(timeout=0) == 3
+
+
+@all_databases()
+def test_a_failed_step_goes_on_too(engine):
+    """Its error reaches the workflow in the same turn that records it."""
+    run = engine.start(recovers)
+
+    assert walk(engine, begun(engine, run)) == 2
+
+    assert run.result(timeout=0) == "ValueError 2"
+
+
+def test_parallel_steps_are_sent(engine):
+    """Turns of their own would be in each other's way: their outcomes go through the inbox."""
+    run = engine.start(pairs)
+    journey = begun(engine, run)
+
+    assert journey.next is None
+    held = Journey(engine, "celery", Time())
+    for op_id in ("r#1", "r#2"):
+        attempt(engine, adds, Address(run.id, op_id, 1), None, conclude=partial(conclude, engine, held))
+        assert not held.has_turned
+    settle(engine, run)
+    assert run.result(timeout=0) == [2, 3]
+
+
+@all_databases()
+def test_news_that_came_meanwhile_are_not_passed_over(engine):
+    """A turn that has not read the inbox refuses itself while something is in it; an ordinary one follows."""
+    run = engine.start(listens)
+    journey = begun(engine, run)
+    resume_hook("continuation", "news")
+
+    assert walk(engine, journey) == 2
+
+    assert run.result(timeout=0) == [2, 3, "news"]
+    assert kinds(run).count("hook_received") == 1
+
+
+@all_databases()
+def test_an_attempt_that_was_given_up_concludes_nothing(engine):
+    """Its claim is gone, so the turn that would record its outcome writes nothing."""
+    run = engine.start(counts, 2)
+    journey = begun(engine, run)
+    held = journey.begin()
+    with engine.store.begin() as tx:
+        tx.execute(sa.update(steps).where(steps.c.run_id == run.id).values(claim="another's"))
+    before = kinds(run)
+
+    run_claimed(engine, held, Body(adds), partial(conclude, engine, journey))
+
+    assert not journey.has_turned
+    assert kinds(run) == before
+
+
+@all_databases()
+def test_a_turn_elsewhere_sends_the_outcome_through_the_inbox(engine):
+    """Another process was here: the replay that this one keeps is not the run's any more."""
+    run = engine.start(counts, 3)
+    journey = begun(engine, run)
+    held = journey.begin()
+    with engine.store.begin() as tx:
+        tx.execute(sa.update(runs).where(runs.c.id == run.id).values(turn=runs.c.turn + 1))
+
+    run_claimed(engine, held, Body(adds), partial(conclude, engine, journey))
+
+    assert not journey.has_turned
+    settle(engine, run)
+    assert run.result(timeout=0) == 3
+
+
+@all_databases()
+@pytest.mark.parametrize("number", range(1, 7))
+def test_a_commit_that_was_not_acknowledged_costs_no_attempt(engine, number):
+    """Whether it was applied is looked up by the claim of the step that was to come next."""
+    with unacknowledged(engine, number) as lost:
+        run = counts.start(3)
+        for _ in range(number):
+            with suppress(sa.exc.OperationalError):
+                settle(engine, run)
+
+    settle(engine, run)
+    assert run.result(timeout=0) == 3
+    each = ["step_created", "step_completed"]
+    assert kinds(run) == ["run_created", "run_started", *each * 3, "run_completed"]
+    assert lost or number > 5
+
+
+@pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
+@pytest.mark.parametrize("how", ["deadlock", "serialization"])
+def test_what_the_database_undid_goes_through_the_inbox(engine, how):
+    """The outcome is recorded by its claim, and an ordinary turn follows."""
+    statement = "WITH here" if engine.store.dialect == "postgresql" else "UPDATE durable_steps SET op_id"
+    with refused(engine, statement, how) as hit:
+        run = engine.start(counts, 3)
+        settle(engine, run)
+
+    assert len(hit) == 1
+    assert run.result(timeout=0) == 3
+    assert kinds(run).count("step_completed") == 3
+
+
+@pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
+def test_a_connection_that_is_cut_costs_no_attempt(engine):
+    """Nothing was committed: the outcome goes through the inbox, on a new connection."""
+    statement = "WITH here" if engine.store.dialect == "postgresql" else "UPDATE durable_steps SET op_id"
+    run = engine.start(counts, 3)
+    with cut_off(engine, statement) as cut:
+        settle(engine, run)
+
+    assert len(cut) == 1
+    assert run.result(timeout=0) == 3
+    assert "step_retrying" not in kinds(run)
+
+
+def test_the_run_may_fail_on_the_way(engine):
+    """Its end is committed with the last outcome."""
+
+    @workflow(name="continuation.gives_up")
+    async def gives_up() -> None:
+        await fails()
+
+    run = engine.start(gives_up)
+    walk(engine, begun(engine, run))
+
+    with pytest.raises(RunFailed, match="no"):
+        run.result(timeout=0)
+    assert kinds(run)[-2:] == ["step_failed", "run_failed"]
+
+
+def test_a_sleep_ends_the_journey(engine):
+    """Nothing is left to run here; the alarm clock is set as ever."""
+
+    @workflow(name="continuation.rests")
+    async def rests() -> int:
+        n = await adds(1)
+        await sleep("1h")
+        return n
+
+    run = engine.start(rests)
+    assert walk(engine, begun(engine, run)) == 1
+    assert kinds(run)[-1] == "wait_created"

@@ -1,0 +1,246 @@
+"""Requests that are sent again: one event, one answer, on every database; and how long a sender wants to wait."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import flask
+import pytest
+import sqlalchemy as sa
+from driving import all_databases, settle
+from flask.testing import FlaskClient
+
+from durable import Durable, Request, Response, Run, create_webhook, step, verify, workflow
+from durable.drive import drive
+from durable.schema import requests
+from durable.web import create_blueprint, holding
+
+BASE = "https://hooks.test"
+
+MODES: dict[str, dict[str, Any]] = {
+    "manual": {"respond_with": "manual", "dedupe": "X-Id"},
+    "default": {"dedupe": "auto"},
+    "static": {"respond_with": Response(b"paid", 201), "dedupe": "/id"},
+    "stripe": {"dedupe": verify.stripe},
+    "brief": {"respond_with": "manual", "timeout": "50ms", "on_timeout": Response(b"later", 200), "dedupe": "X-Id"},
+    "plain": {"respond_with": "manual"},
+}
+
+worked: list[bytes] = []
+
+
+@step
+def work(request: Request) -> str:
+    worked.append(request.data)
+    if request.data != b"silence":
+        request.respond_with(Response(b"did " + request.data, 202, {"X-Own": "1"}))
+    return request.text()
+
+
+@workflow
+async def working(mode: str) -> list[str]:
+    done = []
+    async for request in create_webhook(**MODES[mode]):
+        done.append(await work(request))
+        if request.data.startswith(b"last"):
+            break
+    return done
+
+
+@pytest.fixture
+def client(engine: Durable) -> FlaskClient:
+    worked.clear()
+    app = flask.Flask("duplicates")
+    app.register_blueprint(create_blueprint(engine))
+    return app.test_client()
+
+
+def begin(engine: Durable, mode: str) -> tuple[Run[Any], str]:
+    """A run that listens, and the path of its webhook."""
+    run = engine.start(working, mode)
+    drive(engine, run.id)
+    return run, run.hooks()[0]["url"].removeprefix(BASE)
+
+
+def received(run: Run[Any]) -> int:
+    return [event.kind for event in run.events()].count("hook_received")
+
+
+def rows(engine: Durable, run: Run[Any]) -> int:
+    with engine.store.read() as tx:
+        query = sa.select(sa.func.count()).select_from(requests).where(requests.c.run_id == run.id)
+        return int(tx.execute(query).scalar_one())
+
+
+def wait_until(condition: Callable[[], bool], secs: float = 10) -> None:
+    pause = threading.Event()
+    for _ in range(int(secs / 0.01)):
+        if condition():
+            return
+        pause.wait(0.01)
+    pytest.fail("not in time")
+
+
+def waiters() -> int:
+    return sum(map(len, holding._hubs))
+
+
+@all_databases()
+def test_a_copy_of_a_held_request_is_attached(engine, client):
+    """Both connections get the one answer; the step runs once."""
+    run, path = begin(engine, "manual")
+    before = waiters()
+    with ThreadPoolExecutor(3) as threads:
+        sent = [threads.submit(client.post, path, data=b"a", headers={"X-Id": "1"}) for _ in range(3)]
+        wait_until(lambda: 3 in [len(together) for hub in holding._hubs for together in hub._waiters.values()])
+        settle(engine, run)
+        answers = [future.result() for future in sent]
+
+    assert [(a.status_code, a.data, a.headers["X-Own"]) for a in answers] == [(202, b"did a", "1")] * 3
+    assert (received(run), worked) == (1, [b"a"])
+    assert waiters() == before
+
+
+@all_databases()
+def test_a_copy_gets_the_recorded_answer_also_after_the_run(engine, client):
+    """Status, header and body of the first, with a header that says so; no second event."""
+    run, path = begin(engine, "manual")
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(client.post, path, data=b"last", headers={"X-Id": "1"})
+        wait_until(lambda: rows(engine, run) == 1)
+        settle(engine, run)
+        first.result()
+    assert run.status == "completed"
+
+    again = client.post(path, data=b"last", headers={"X-Id": "1"})
+    other = client.post(path, data=b"other", headers={"X-Id": "1"})
+    unknown = client.post(path, data=b"last", headers={"X-Id": "2"})
+    keyless = client.post(path, data=b"last")
+
+    assert (again.status_code, again.data, again.headers["X-Own"]) == (202, b"did last", "1")
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert "Idempotent-Replayed" not in first.result().headers
+    assert (other.status_code, unknown.status_code, keyless.status_code) == (422, 410, 410)
+    assert (rows(engine, run), worked) == (1, [b"last"])
+
+
+@all_databases()
+@pytest.mark.parametrize(
+    ("mode", "body", "headers", "answer"),
+    [
+        ("default", b"x", {"webhook-id": "m1"}, (202, b"")),
+        ("static", b'{"id": 5}', {}, (201, b"paid")),
+    ],
+)
+def test_what_is_answered_at_once_is_answered_again(engine, client, mode, body, headers, answer):
+    """A copy gets the same answer and is no event; another body is 422; without a key each is an event."""
+    run, path = begin(engine, mode)
+    first, again = (client.post(path, data=body, headers=headers) for _ in range(2))
+    other = client.post(path, data=body + b" ", headers=headers)
+    for _ in range(2):
+        client.post(path, data=b"no key")
+    drive(engine, run.id)
+
+    assert (first.status_code, first.data) == (again.status_code, again.data) == answer
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert other.status_code == 422
+    assert other.json["type"] == "urn:durable:problem:dedupe-key-reused"
+    assert received(run) == 3
+
+
+@all_databases()
+def test_c67_fifty_copies_at_once_are_one_event(engine, client):
+    """All are answered alike, whoever came first."""
+    run, path = begin(engine, "default")
+    start = threading.Barrier(50)
+
+    def post(_: int) -> tuple[int, bytes]:
+        start.wait(20)
+        answer = client.application.test_client().post(path, data=b"x", headers={"Idempotency-Key": "k"})
+        return answer.status_code, answer.data
+
+    with ThreadPoolExecutor(50) as threads:
+        answers = list(threads.map(post, range(50)))
+    settle(engine, run)
+
+    assert answers == [(202, b"")] * 50
+    assert (rows(engine, run), received(run), worked) == (1, 1, [b"x"])
+
+
+def test_keys_of_two_webhooks_are_apart(engine, client):
+    """The same key at another webhook is another request."""
+    paths = [begin(engine, "default") for _ in range(2)]
+    for _, path in paths:
+        assert "Idempotent-Replayed" not in client.post(path, data=b"x", headers={"webhook-id": "m1"}).headers
+    assert [rows(engine, run) for run, _ in paths] == [1, 1]
+
+
+def test_stripe_counts_in_what_it_sends_again(engine, client):
+    """``pending_webhooks`` may differ in a retry; anything else may not."""
+    run, path = begin(engine, "stripe")
+    sent = [b'{"id": "evt_1", "pending_webhooks": 2}', b'{"id": "evt_1", "pending_webhooks": 1}', b'{"id": "evt_1"}']
+    statuses = [client.post(path, data=body).status_code for body in (*sent, b'{"id": "evt_1", "a": 1}')]
+
+    assert statuses == [202, 202, 202, 422]
+    assert rows(engine, run) == 1
+
+
+def test_a_copy_after_the_time_is_over_gets_the_late_answer(engine, client):
+    """First the author's answer for the timeout; once there is an answer, that."""
+    run, path = begin(engine, "brief")
+    first = client.post(path, data=b"a", headers={"X-Id": "1"})
+    second = client.post(path, data=b"a", headers={"X-Id": "1"})
+    settle(engine, run)
+    third = client.post(path, data=b"a", headers={"X-Id": "1"})
+
+    assert [first.data, second.data, third.data] == [b"later", b"later", b"did a"]
+    assert worked == [b"a"]
+
+
+# Prefer, and limits
+
+
+def test_a_sender_that_does_not_want_to_wait_does_not(engine, client):
+    """``respond-async``: 202 at once, with where to ask; the answer is there later."""
+    run, path = begin(engine, "plain")
+    answer = client.post(path, data=b"a", headers={"Prefer": "respond-async"})
+    settle(engine, run)
+    later = client.get(answer.headers["Location"].removeprefix(BASE))
+
+    assert (answer.status_code, answer.headers["Preference-Applied"]) == (202, "respond-async")
+    assert (later.status_code, later.data) == (202, b"did a")
+    assert later.headers["Durable-Recorded"] == "true"
+
+
+def test_a_sender_may_wait_for_less_long(engine, client):
+    """``wait=0`` and ``wait=1`` end before the webhook's own time; that is a limit all the same."""
+    _, path = begin(engine, "plain")
+    with ThreadPoolExecutor(1) as threads:
+        sent = threads.submit(client.post, path, data=b"a", headers={"Prefer": "wait=1"})
+        assert sent.result(timeout=10).status_code == 202
+    assert client.post(path, data=b"b", headers={"Prefer": "wait=0"}).status_code == 202
+    _, path = begin(engine, "brief")
+    assert client.post(path, data=b"c", headers={"Prefer": "wait=600"}).data == b"later"
+    asked = client.post(path, data=b"d", headers={"Prefer": "respond-async"})
+    assert asked.json["status"] == "pending"
+
+
+@pytest.mark.parametrize(("mode", "mine"), [("plain", {"Prefer": "respond-async"}), ("default", {})])
+@all_databases()
+def test_a_webhook_takes_so_many_and_no_more(engine, client, monkeypatch, mode, mine):
+    """Over ``max_pending``: 429 with Retry-After, nothing recorded; a copy is answered; room again after a turn."""
+    object.__setattr__(engine.settings, "max_pending", 3)
+    run, path = begin(engine, mode)
+    for number in range(3):
+        assert client.post(path, data=b"x", headers={"webhook-id": str(number), **mine}).status_code == 202
+    refused = client.post(path, data=b"x", headers={"webhook-id": "4", **mine})
+
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "10")
+    assert rows(engine, run) == 3
+    if mode == "default":
+        assert client.post(path, data=b"x", headers={"webhook-id": "0"}).status_code == 202
+    settle(engine, run)
+    assert client.post(path, data=b"x", headers={"webhook-id": "5", **mine}).status_code == 202

@@ -1,0 +1,131 @@
+"""However many runs have finished, and however long the lists are: runs and sweeps find what they want by indexes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import sqlalchemy as sa
+from driving import settle
+from servers import DATABASES
+
+from durable import sentinel, start, step, sweep, workflow
+from durable.housekeeping import Housekeeping
+from durable.prune import Place, prune_batch
+
+ROWS = 20_000
+FAR = 2**60
+
+#: Numbers from 1 to ROWS, in each database's words.
+NUMBERS = {
+    "sqlite": f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS}) SELECT i FROM n",
+    "postgresql": f"SELECT i FROM generate_series(1, {ROWS}) AS n(i)",
+    "mariadb": f"SELECT seq AS i FROM seq_1_to_{ROWS}",
+}
+IDS = {"sqlite": "'f' || i", "postgresql": "'f' || i", "mariadb": "CONCAT('f', i)"}
+
+FILL = (
+    "INSERT INTO durable_runs (id, name, status, turn, seq, last_at, digest, created_at, completed_at)"
+    " SELECT {id}, 'indexes.one', 'completed', 3, 4, i, 'd', i, i FROM ({numbers}) AS m",
+    "INSERT INTO durable_events (run_id, seq, at, kind, op_id, phase, data)"
+    " SELECT {id}, 1, i, 'run_created', 'r', 'created', '{{}}' FROM ({numbers}) AS m",
+    "INSERT INTO durable_hooks (run_id, op_id, name, token, token_hash, created_at, closed_at)"
+    " SELECT {id}, 'r#1', 'h', {id}, {id}, i, i FROM ({numbers}) AS m",
+    "INSERT INTO durable_requests (id, run_id, op_id, received_at, head, body, answered_at)"
+    " SELECT {id}, {id}, 'r#1', i, '{{}}', '', i FROM ({numbers}) AS m",
+    "INSERT INTO durable_inbox (run_id, at, kind, op_id, data, next_send_at, sends)"
+    f" SELECT {{id}}, i, 'hook_received', 'r#1', '{{{{}}}}', {FAR} + i, 0 FROM ({{numbers}}) AS m",
+    "INSERT INTO durable_waits (run_id, op_id, due_at, next_send_at, sends)"
+    f" SELECT {{id}}, 'r#1', {FAR} + i, {FAR} + i, 0 FROM ({{numbers}}) AS m",
+    "INSERT INTO durable_steps (run_id, op_id, name, attempt, status, not_before, cancelled, next_send_at, sends)"
+    f" SELECT {{id}}, 'r#1', 's', 1, 'pending', 0, {{no}}, {FAR} + i, 0 FROM ({{numbers}}) AS m",
+)
+TABLES = ("runs", "events", "hooks", "requests", "inbox", "waits", "steps")
+
+
+@step(name="indexes.noop")
+def noop() -> int:
+    return 1
+
+
+@workflow(name="indexes.one")
+async def one() -> int:
+    return await noop()
+
+
+@pytest.fixture
+def full(engine):
+    """The engine, on a database that has seen many runs and has long lists; they are emptied again."""
+    dialect = "mariadb" if engine.store.dialect == "mysql" else engine.store.dialect
+    with engine.store.begin() as tx:
+        for statement in FILL:
+            no = "false" if dialect == "postgresql" else "0"
+            tx.exec_driver_sql(statement.format(id=IDS[dialect], numbers=NUMBERS[dialect], no=no))
+    analyze(engine, dialect)
+    yield engine
+    with engine.store.begin() as tx:
+        for table in TABLES:
+            column = "id" if table == "runs" else "run_id"
+            tx.execute(sa.text(f"DELETE FROM durable_{table} WHERE {column} LIKE :filled"), {"filled": "f%"})
+
+
+def analyze(engine, dialect):
+    with engine.store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        if dialect == "mariadb":
+            connection.exec_driver_sql("ANALYZE TABLE " + ", ".join(f"durable_{name}" for name in TABLES)).all()
+        else:
+            connection.exec_driver_sql("ANALYZE")
+
+
+@pytest.mark.parametrize("database", DATABASES, indirect=True)
+def test_every_query_of_runs_and_sweeps_uses_an_index(full):
+    """The very statements, explained by the database that is to run them: none reads a whole table."""
+    asked = {}
+
+    def note(connection, cursor, statement, parameters, context, executemany):
+        if statement.lstrip().upper().startswith(("SELECT", "UPDATE", "DELETE")) and "durable_" in statement:
+            asked[statement] = parameters[0] if executemany else parameters
+
+    # The broker of the test before is not there any more; after such a loss all lists are read as a whole, in pieces.
+    while sentinel.look(full):
+        pass
+    sa.event.listen(full.store.engine, "before_cursor_execute", note)
+    keeper = Housekeeping(full)
+    keeper.tick()
+    run = start(one)
+    settle(full, run)
+    # The filled runs have work left, and stay; this one goes.  (For a whole page of so short a list PostgreSQL
+    # rather reads all of it.)
+    assert prune_batch(full, 10).runs == 0
+    assert prune_batch(full, full.now() + 10**6, Place(ROWS + 1, "")).runs == 1
+    sweep.bury(full, beating_since=full.now() - 10**9)
+    keeper.tick()
+    keeper._farewell()
+    sa.event.remove(full.store.engine, "before_cursor_execute", note)
+
+    assert len(asked) > 30
+    whole = {statement: found for statement, args in asked.items() if (found := scans(full, statement, args))}
+    assert whole == {}
+
+
+def scans(engine, statement, parameters):
+    """The tables of many rows that the database would read as a whole for this statement."""
+    with engine.store.engine.connect() as connection:
+        if engine.store.dialect == "sqlite":
+            plan = [row.detail for row in connection.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, parameters)]
+            return [line for line in plan if line.startswith("SCAN durable_") and is_long(line.split()[1])]
+        if engine.store.dialect == "postgresql":
+            plan = connection.exec_driver_sql("EXPLAIN (FORMAT JSON) " + statement, parameters).scalar_one()
+            return [node for node in nodes(plan[0]["Plan"]) if is_long(node)]
+        rows = connection.exec_driver_sql("EXPLAIN " + statement, parameters).mappings().all()
+        return [row["table"] for row in rows if row["type"] in ("ALL", "index") and is_long(row["table"])]
+
+
+def nodes(plan):
+    """The tables that a plan of PostgreSQL reads without a condition on an index."""
+    found = [plan["Relation Name"]] if plan.get("Relation Name") and "Index Cond" not in json.dumps(plan) else []
+    return [*found, *(name for part in plan.get("Plans", ()) for name in nodes(part))]
+
+
+def is_long(table):
+    return table is not None and table.removeprefix("durable_") in TABLES

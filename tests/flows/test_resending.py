@@ -1,0 +1,88 @@
+"""What the sweep sends again is noted as sent, on every database."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import sqlalchemy as sa
+from servers import DATABASES
+
+from durable import drive, schema, sleep, start, step, sweep, workflow
+from durable.housekeeping import Housekeeping
+
+LATER = 6_000_000
+
+
+@step(name="resending.noop")
+def noop() -> int:
+    return 1
+
+
+@workflow(name="resending.steps_and_sleeps")
+async def steps_and_sleeps() -> None:
+    waiting = noop()
+    await sleep("1s")
+    await waiting
+
+
+@pytest.fixture
+def worker(engine):
+    """This process is registered as one that runs steps; it is signed off at the end."""
+    housekeeping = Housekeeping(engine)
+    housekeeping._beat()
+    yield
+    housekeeping._farewell()
+
+
+def due_again(engine, table, runs):
+    """The times at which these runs' rows of a work list are looked at again, and how often each was sent."""
+    with engine.store.read() as tx:
+        rows = tx.execute(sa.select(table).where(table.c.run_id.in_([run.id for run in runs])))
+        return [(row.next_send_at, row.sends) for row in rows]
+
+
+@pytest.mark.parametrize("database", DATABASES, indirect=True)
+def test_what_is_sent_again_is_looked_at_again_only_later(engine, worker, monkeypatch):
+    """A lost drive, step and alarm clock are each sent once by the sweep, and not again at its next round."""
+    begun, waiting = start(steps_and_sleeps), start(steps_and_sleeps)
+    drive.drive(engine, begun.id)
+    engine.celery.control.purge()
+    now = engine.now() + LATER
+    monkeypatch.setattr(engine, "now", lambda: now)
+
+    sweep.sweep(engine)
+
+    for table in (schema.steps, schema.waits, schema.inbox):
+        rows = due_again(engine, table, (begun, waiting))
+        assert rows, table.name
+        assert all(at > now and sends == 1 for at, sends in rows), table.name
+
+
+@workflow(name="resending.fan_out")
+async def fan_out() -> None:
+    await asyncio.gather(*(noop() for _ in range(12)))
+
+
+@pytest.mark.parametrize("database", DATABASES, indirect=True)
+def test_steps_that_take_long_to_send_are_not_sent_again_before_they_are_sent(engine, worker, monkeypatch):
+    """A turn asks for so many steps that sending them takes longer than a lost message is waited for."""
+    run = start(fan_out)
+    send, began = engine.dispatch.step, engine.now()
+    clock, begun = [began], []
+    monkeypatch.setattr(engine.store, "now", lambda: clock[0])
+
+    def slowly(row):
+        if (row.run_id, row.attempt) != (run.id, 1) or row.op_id in begun:
+            return send(row)  # the sweep's own
+        begun.append(row.op_id)
+        clock[0] += 1_000_000
+        engine.celery.control.purge()  # workers take each at once
+        sweep.sweep(engine)
+        return send(row)
+
+    monkeypatch.setattr(engine.dispatch, "step", slowly)
+    drive.drive(engine, run.id)
+
+    assert clock[0] == began + 12_000_000
+    assert [sends for _, sends in due_again(engine, schema.steps, (run,))] == [0] * 12

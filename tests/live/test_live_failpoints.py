@@ -1,0 +1,59 @@
+"""DURABLE_FAILPOINTS in real processes: a worker crashes at a named place, a message is lost; the run goes on."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from live_flows import noted
+from processes import Deployment, deployed, eventually
+from servers import new_broker, new_database
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture
+def settings() -> dict[str, str]:
+    """What the processes find in their environment; a test may change it between two starts."""
+    return {"DURABLE_RESEND_AFTER": "1"}
+
+
+@pytest.fixture
+def site(settings: dict[str, str], tmp_path: Path) -> Iterator[Deployment]:
+    """A deployment without processes, whose workers run everything in one process."""
+    with new_database("sqlite", tmp_path) as database_url, new_broker("redis", tmp_path) as broker_url:
+        described = Deployment(
+            tmp_path, database_url, broker_url, "live_app", "", settings, worker_options=("--pool", "solo")
+        )
+        with deployed(described) as made:
+            yield made
+
+
+def test_a_worker_crashes_where_it_is_told_to(site, settings):
+    """Killed between a step's function and its record, a worker leaves an attempt that the next worker runs again."""
+    settings["DURABLE_FAILPOINTS"] = "step.finished=crash@1"
+    worker = site.start_worker()
+    run = site.engine.start(noted, "heard")
+
+    eventually(lambda: not worker.running, 20, "the worker has crashed")
+    assert worker.popen.returncode == -signal.SIGKILL
+    assert "failpoint step.finished, hit 1: crash" in worker.tail()
+    del settings["DURABLE_FAILPOINTS"]
+    site.start_worker("second")
+
+    assert run.result(timeout=20) == "heard"
+    assert [event.kind for event in run.events()].count("step_retrying") == 1
+
+
+def test_a_lost_message_is_sent_again(site, settings):
+    """The message of a step that its sender believes sent is sent again by the sweep, without a second attempt."""
+    settings["DURABLE_FAILPOINTS"] = "publish.step=lose@1"
+    settings["DURABLE_CONTINUATION"] = "0"
+    worker = site.start_worker()
+    run = site.engine.start(noted, "heard")
+
+    assert run.result(timeout=20) == "heard"
+    assert "failpoint publish.step, hit 1: lose" in worker.tail()
+    assert "step_retrying" not in [event.kind for event in run.events()]

@@ -1,0 +1,441 @@
+"""The control routes, on SQLite with Celery in eager mode: who may, what comes of it, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import flask
+import pytest
+from celery import Celery
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from durable import Durable, create_hook, create_webhook, current, define_hook, housekeeping, inspecting, workflow
+from durable.web import bearer, create_blueprint
+from durable.web.control import OPERATIONS
+from durable.web.reading import ROOT
+
+RUNS = ROOT + "runs"
+RESUME = ROOT + "hooks/resume"
+
+
+@dataclass
+class Item:
+    name: str
+    count: int = 1
+
+
+@workflow(name="control.order")
+async def order(item: Item, day: date, *notes: str) -> list[Any]:
+    return [type(item).__name__, item.count, day, list(notes)]
+
+
+@workflow(name="control.approval")
+async def approval(token: str) -> Any:
+    return await create_hook(token=token)
+
+
+approved = define_hook(Item, name="control.approved")
+
+
+@workflow(name="control.typed")
+async def typed(token: str) -> Any:
+    return (await approved.create(token=token)).count
+
+
+@workflow(name="control.listening")
+async def listening() -> None:
+    await create_webhook()
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Durable]:
+    celery = Celery("control", broker="memory://")
+    celery.conf.task_always_eager = True
+    made = Durable(
+        celery, database_url=f"sqlite:///{tmp_path}/durable.db", public_url="https://h.test/base", max_body=2000
+    )
+    made.migrate()
+    yield made
+    housekeeping.end(made)
+    made.close()
+    current.forget(made)
+
+
+def client_of(engine: Durable, control: Any) -> FlaskClient:
+    app = flask.Flask("control")
+    app.register_blueprint(create_blueprint(engine, control=control))
+    return app.test_client()
+
+
+@pytest.fixture
+def client(engine: Durable) -> FlaskClient:
+    """A client that may."""
+    return client_of(engine, lambda _request: True)
+
+
+def start(client: FlaskClient, workflow: str, *args: object, **headers: str) -> TestResponse:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return client.post(RUNS, json={"workflow": workflow, "args": args}, headers=named)
+
+
+def problem_of(answer: TestResponse) -> tuple[int, str]:
+    """The status and code of an answer that is a whole problem."""
+    assert answer.mimetype == "application/problem+json"
+    assert answer.headers["Cache-Control"] == "no-store"
+    document = answer.get_json()
+    assert document["status"] == answer.status_code
+    assert document["type"] == f"urn:durable:problem:{document['code']}"
+    return answer.status_code, document["code"]
+
+
+# Who may
+
+
+def test_without_an_auth_callable_there_are_no_control_routes(engine):
+    """Their addresses are nobody's, and the document does not have them."""
+    client = client_of(engine, None)
+
+    assert [client.get(RUNS).status_code, client.post(RESUME, json={}).status_code] == [404, 404]
+    assert not [path for path in client.get(ROOT + "openapi.json").json["paths"] if "webhook" not in path][1:]
+
+
+def _abort(status: int) -> Callable[[flask.Request], bool]:
+    return lambda _request: flask.abort(status)
+
+
+async def _coroutine(_request: flask.Request) -> bool:
+    return True
+
+
+def _broken(_request: flask.Request) -> bool:
+    raise LookupError("no such user")
+
+
+@pytest.mark.parametrize(
+    ("control", "wanted"),
+    [
+        (lambda _request: None, (401, "unauthorized")),
+        (lambda _request: False, (403, "forbidden")),
+        (lambda _request: 1, (403, "forbidden")),
+        (lambda _request: "a user", (403, "forbidden")),
+        (lambda _request: {}, (403, "forbidden")),
+        (_abort(401), (401, "unauthorized")),
+        (_abort(403), (403, "not-authorized")),
+        (_abort(429), (429, "not-authorized")),
+        (_broken, (500, "internal-error")),
+    ],
+)
+def test_only_true_lets_in(engine, control, wanted):
+    """Whatever else the callable returns or raises is a refusal, of every route and before anything is done."""
+    client = client_of(engine, control)
+    run = engine.start(approval, "t")
+    for answer in (
+        start(client, "control.approval", "u"),
+        client.get(RUNS),
+        client.get(f"{RUNS}/{run.id}"),
+        client.post(f"{RUNS}/{run.id}/cancel", json={}),
+        client.post(RESUME, json={"token": "t", "payload": 1}),
+        client.get(f"{RUNS}/no/such/route"),
+        client.put(RUNS, data=b"not even JSON"),
+    ):
+        assert problem_of(answer) == wanted
+        assert answer.status_code != 401 or answer.headers["WWW-Authenticate"] == "Bearer"
+
+    assert [row["id"] for row in inspecting.list_runs(engine)] == [run.id]
+    assert run.status == "running"
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+def test_a_coroutine_lets_nobody_in(engine):
+    """An `async def`, which is no callable for it, is true before it has looked at anything."""
+    assert problem_of(client_of(engine, _coroutine).get(RUNS)) == (403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        ("Bearer new-secret", 200),
+        ("bearer old-secret", 200),
+        ("Bearer new-secre", 401),
+        ("Bearer new-secret2", 401),
+        ("Bearer", 401),
+        ("Bearer ", 401),
+        ("Bearer \xe9", 401),
+        ("Basic bmV3LXNlY3JldDo=", 401),
+        ("new-secret", 401),
+        (None, 401),
+    ],
+)
+def test_a_bearer_sends_one_of_the_secrets(engine, monkeypatch, sent, status):
+    """The whole of one, by the scheme Bearer; several count while the secret is being changed."""
+    monkeypatch.setenv("CONTROL_NEW", "new-secret")
+    monkeypatch.setenv("CONTROL_OLD", "old-secret")
+    client = client_of(engine, bearer(["env:CONTROL_NEW", "env:CONTROL_OLD"]))
+
+    assert client.get(RUNS, headers={} if sent is None else {"Authorization": sent}).status_code == status
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_secret_that_is_missing_is_our_trouble(engine, monkeypatch, value):
+    """503, whatever is sent: an empty secret is nobody's."""
+    monkeypatch.delenv("CONTROL_NEW", raising=False)
+    if value is not None:
+        monkeypatch.setenv("CONTROL_NEW", value)
+    client = client_of(engine, bearer("env:CONTROL_NEW"))
+
+    assert problem_of(client.get(RUNS, headers={"Authorization": "Bearer "})) == (503, "store-unreachable")
+
+
+def test_a_secret_itself_is_no_name():
+    """It is refused when the blueprint is made, and not repeated."""
+    with pytest.raises(ValueError, match="env:NAME") as caught:
+        bearer("s3cret")
+    assert "s3cret" not in str(caught.value)
+
+
+# Starting
+
+
+def test_a_run_is_started_with_plain_json(engine, client):
+    """In order or by name; the workflow gets what its annotations say, and the answer says where the run is."""
+    by_order = start(client, "control.order", {"name": "tea", "count": 2}, "2026-01-02", "a", "b")
+    by_name = client.post(
+        RUNS, json={"workflow": "control.order", "args": {"day": "2026-01-02", "item": {"name": "x"}}}
+    )
+
+    assert by_order.status_code == by_name.status_code == 201
+    run = engine.get_run(by_order.json["id"])
+    assert by_order.json == {"id": run.id, "name": "control.order", "status": "completed"}
+    assert by_order.headers["Location"] == f"https://h.test/base{RUNS}/{run.id}"
+    assert run.result(0) == ["Item", 2, date(2026, 1, 2), ["a", "b"]]
+    assert engine.get_run(by_name.json["id"]).result(0)[:2] == ["Item", 1]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        [{"name": "tea"}],
+        [{"name": "tea"}, "no day"],
+        [{"count": 1}, "2026-01-02"],
+        [{"name": "tea"}, "2026-01-02", 5],
+        {"item": {"name": "tea"}, "day": "2026-01-02", "more": 1},
+        "tea",
+        5,
+        None,
+    ],
+)
+def test_arguments_that_do_not_fit_start_nothing(engine, client, args):
+    """422, which says what is wrong, rather than a run that fails at its first turn."""
+    answer = client.post(RUNS, json={"workflow": "control.order", "args": args})
+
+    assert problem_of(answer) == (422, "bad-arguments")
+    assert inspecting.list_runs(engine) == []
+
+
+def test_a_key_starts_one_run(engine, client):
+    """The same call again gets the run that there is, quoted or not; another call under the key is refused."""
+    first = start(client, "control.approval", "t", Idempotency_Key='"key-1"')
+    again = start(client, "control.approval", "t", Idempotency_Key="key-1")
+    other = start(client, "control.approval", "u", Idempotency_Key="key-1")
+    another = start(client, "control.approval", "u", Idempotency_Key="key-2")
+
+    assert [first.status_code, again.status_code, another.status_code] == [201, 200, 201]
+    assert first.json == again.json != another.json
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert again.headers["Location"] == first.headers["Location"]
+    assert problem_of(other) == (422, "idempotency-key-reused")
+    assert len(inspecting.list_runs(engine)) == 2
+
+
+@pytest.mark.parametrize("key", ["", "a b", "a" * 256, '""', "\xe9"])
+def test_a_key_that_no_database_keeps_is_refused(engine, client, key):
+    """400, and nothing is started."""
+    if key == '""':  # two quotes are a key like any other
+        assert start(client, "control.approval", "t", Idempotency_Key=key).status_code == 201
+        return
+    assert problem_of(start(client, "control.approval", "t", Idempotency_Key=key)) == (400, "bad-request")
+    assert inspecting.list_runs(engine) == []
+
+
+def test_a_workflow_that_is_not_known_is_404(engine, client):
+    """Whatever its name looks like."""
+    assert problem_of(start(client, "control.nothing")) == (404, "workflow-not-found")
+    assert problem_of(start(client, "nothing\0")) == (404, "workflow-not-found")
+
+
+# Looking, cancelling, resuming
+
+
+def test_runs_are_listed_and_shown_as_the_command_line_has_them(engine, client):
+    """Newest first, by status, name and attribute; one with its arguments and what it waits for."""
+    done = start(client, "control.order", {"name": "tea"}, "2026-01-02").json["id"]
+    waits = start(client, "control.approval", "t").json["id"]
+
+    def listed(query: str = "") -> list[str]:
+        return [run["id"] for run in client.get(f"{RUNS}?{query}").json["runs"]]
+
+    assert listed() == [waits, done]
+    assert listed("status=completed") == listed("name=control.order") == [done]
+    assert listed("limit=1") == [waits]
+    assert listed("attribute=a=b") == listed("attribute=a=b&attribute=a=c") == []
+    assert client.get(f"{RUNS}/{waits}").json == inspecting.describe(engine, waits)
+    assert client.get(f"{RUNS}/{done}").json["args"] == {"item": {"name": "tea"}, "day": "2026-01-02"}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "status=lost",
+        "limit=0",
+        "limit=x",
+        "limit=%2B5",
+        "limit=1001",
+        "since=1h",
+        "name=",
+        "name=%00",
+        "attribute=a",
+        "attribute==b",
+        "limit=1&limit=2",
+    ],
+)
+def test_a_parameter_that_does_not_fit_is_422(client, query):
+    """A misspelled condition must not list everything."""
+    assert problem_of(client.get(f"{RUNS}?{query}")) == (422, "bad-arguments")
+
+
+@pytest.mark.parametrize("run_id", ["nothing", "a" * 65, "%00", "%C3%A9", "a%20b"])
+def test_a_run_that_is_not_there_is_404(client, run_id):
+    """Shown or cancelled."""
+    assert client.get(f"{RUNS}/{run_id}").status_code == 404
+    assert client.post(f"{RUNS}/{run_id}/cancel", json={}).status_code == 404
+
+
+def test_a_run_is_cancelled_once(engine, client):
+    """202 when it is asked to stop, with the reason in its log; 409 when it has ended."""
+    run_id = start(client, "control.approval", "t").json["id"]
+    first = client.post(f"{RUNS}/{run_id}/cancel", json={"reason": "too late"})
+    second = client.post(f"{RUNS}/{run_id}/cancel", json={})
+
+    assert (first.status_code, first.json) == (202, {"id": run_id, "cancelled": True})
+    assert problem_of(second) == (409, "run-ended")
+    assert engine.get_run(run_id).status == "cancelled"
+    assert "too late" in [getattr(event, "reason", None) for event in engine.get_run(run_id).events()]
+
+
+def test_a_hook_is_resumed(engine, client):
+    """The payload is JSON, held to the hook's type; the answer says whose it was."""
+    plain, item = (start(client, f"control.{name}", name).json["id"] for name in ("approval", "typed"))
+    answers = [
+        client.post(RESUME, json={"token": "approval", "payload": {"ok": [1, None]}}),
+        client.post(RESUME, json={"token": "typed", "payload": {"name": "tea", "count": 7}}),
+    ]
+
+    assert [(answer.status_code, answer.json) for answer in answers] == [(202, {"run_id": i}) for i in (plain, item)]
+    assert engine.get_run(plain).result(0) == {"ok": [1, None]}
+    assert engine.get_run(item).result(0) == 7
+
+
+def test_a_payload_that_does_not_fit_is_not_delivered(engine, client):
+    """422 without the token; 404 for a token that nobody holds; a webhook's takes no payload."""
+    start(client, "control.typed", "a-secret-token")
+    run = engine.get_run(start(client, "control.listening").json["id"])
+    misfit = client.post(RESUME, json={"token": "a-secret-token", "payload": {"count": "many"}})
+    webhook = client.post(RESUME, json={"token": run.hooks()[0]["token"], "payload": 1})
+
+    assert problem_of(misfit) == problem_of(webhook) == (422, "bad-arguments")
+    assert "payload.name" in misfit.json["detail"]
+    assert "a-secret-token" not in misfit.text
+    assert problem_of(client.post(RESUME, json={"token": "b", "payload": 1})) == (404, "hook-not-found")
+
+
+# What is no request
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "wanted"),
+    [
+        (b"{}", "text/plain", (415, "wrong-media-type")),
+        (b"{}", "", (415, "wrong-media-type")),
+        (b"a=b", "application/x-www-form-urlencoded", (415, "wrong-media-type")),
+        (b"{", "application/json", (400, "bad-request")),
+        (b"", "application/json", (400, "bad-request")),
+        (b'{"workflow": "\xff"}', "application/json", (400, "bad-request")),
+        (b'{"workflow": "control.approval", "args": [NaN]}', "application/json", (400, "bad-request")),
+        (b"[" * 1900, "application/json", (400, "bad-request")),
+        (b'{"workflow": ' + b"9" * 1900 + b"}", "application/json; charset=utf-8", (422, "bad-arguments")),
+        (b"[]", "application/json", (422, "bad-arguments")),
+        (b"null", "application/json", (422, "bad-arguments")),
+        (b'{"workflow": 5}', "application/json", (422, "bad-arguments")),
+        (b'{"workflow": "\\ud800"}', "application/json", (422, "bad-arguments")),
+        (b'{"workflow": "control.approval", "args": ["t"], "queue": "q"}', "application/json", (422, "bad-arguments")),
+        (
+            b'{"workflow": "control.approval", "args": ["t"], "countdown": -1}',
+            "application/json",
+            (422, "bad-arguments"),
+        ),
+        (
+            b'{"workflow": "control.approval", "args": ["t"], "countdown": "1"}',
+            "application/json",
+            (422, "bad-arguments"),
+        ),
+        (
+            b'{"workflow": "control.approval", "args": ["t"], "countdown": 1e999}',
+            "application/json",
+            (422, "bad-arguments"),
+        ),
+        (b'"' + b"x" * 2000 + b'"', "application/json", (413, "too-large")),
+    ],
+)
+def test_a_body_that_is_no_call_is_refused(engine, client, body, kind, wanted):
+    """By its media type, its size, its syntax, its shape; nothing is started."""
+    assert problem_of(client.post(RUNS, data=body, content_type=kind)) == wanted
+    assert inspecting.list_runs(engine) == []
+
+
+@pytest.mark.parametrize("path", sorted({operation.path for operation in OPERATIONS}))
+def test_other_methods_are_405(client, path):
+    """Allow says which there are; nothing answers HEAD, OPTIONS or a method of somebody's own."""
+    allowed = {operation.method for operation in OPERATIONS if operation.path == path}
+    for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE", "BREW"} - allowed:
+        answer = client.open(ROOT + path.format(run_id="r"), method=method)
+
+        assert answer.status_code == 405
+        assert set(answer.headers["Allow"].split(", ")) == allowed
+
+
+@pytest.mark.parametrize("path", ["runs/", "runs/a/", "runs/a/b", "runs//cancel", "runs/a/cancel/b", "hooks", "hooks/"])
+def test_an_address_that_is_no_route_is_404(client, path):
+    """As a problem, not as a page."""
+    assert problem_of(client.post(ROOT + path, json={})) == (404, "not-found")
+
+
+def test_a_database_that_is_away_is_503():
+    """With when to try again."""
+    made = Durable(Celery("away", broker="memory://"), database_url="postgresql://x@127.0.0.1:9/x")
+    answer = client_of(made, lambda _request: True).get(RUNS)
+    current.forget(made)
+
+    assert problem_of(answer) == (503, "store-unreachable")
+    assert answer.headers["Retry-After"] == "2"
+
+
+def test_the_document_says_who_may(engine):
+    """The security scheme is the callable's own, where it has one; the document itself is for anybody."""
+    document = client_of(engine, bearer("env:ANY")).get(ROOT + "openapi.json").json
+    unknown = client_of(engine, lambda _request: False).get(ROOT + "openapi.json").json
+
+    assert document["components"]["securitySchemes"] == {"control": {"type": "http", "scheme": "bearer"}}
+    assert document["paths"][RUNS]["get"]["security"] == [{"control": []}]
+    assert "security" not in unknown["paths"][RUNS]["get"]
+    assert document["servers"] == [{"url": "https://h.test/base"}]
+
+
+def test_the_document_takes_get_alone(client):
+    """405 for all else."""
+    assert problem_of(client.post(ROOT + "openapi.json")) == (405, "method-not-allowed")

@@ -1,0 +1,118 @@
+"""Deadlines hit the body and nothing else, in the main thread and in others."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from celery.exceptions import SoftTimeLimitExceeded
+
+from durable.deadlines import Deadlines, Limit, grace
+
+SECOND = 1_000_000
+
+
+@pytest.fixture
+def deadlines() -> Iterator[Deadlines]:
+    made = Deadlines()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["main thread", "another thread"])
+def somewhere(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Runs a function in the main thread, or in another one."""
+    with ThreadPoolExecutor(1) as threads:
+        yield (lambda f: f()) if request.param == "main thread" else lambda f: threads.submit(f).result(60)
+
+
+def limited(deadlines: Deadlines, left: int, expire: Callable[[], object] = lambda: None) -> Limit:
+    return Limit(deadlines, left, left, is_async=False, expire=expire)
+
+
+def spin(seconds: float) -> None:
+    """Run Python code for a while."""
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        pass
+
+
+def test_the_grace_is_as_long_as_the_timeout_within_bounds():
+    """At least a second, at most ten."""
+    assert [grace(timeout) for timeout in (1, 3 * SECOND, 3600 * SECOND)] == [SECOND, 3 * SECOND, 10 * SECOND]
+
+
+def test_what_comes_after_the_body_is_never_hit(deadlines, somewhere):
+    """Bodies that end about when their time is up: each ends by its end or by the exception, and that is all."""
+
+    def one(number: int) -> bool:
+        limit = limited(deadlines, 2_000)
+        try:
+            limit.run(spin, 0.002 + (number % 40) * 0.0003)
+            hit = False
+        except SoftTimeLimitExceeded:
+            hit = True
+        spin(0.002)  # what records the outcome
+        return hit
+
+    hits = somewhere(lambda: [one(number) for number in range(300)])
+
+    assert 0 < sum(hits) < 300
+
+
+def test_shielded_code_is_not_hit_and_what_follows_is(deadlines, somewhere):
+    """The deadline passes while a call of durable's own is under way: that comes to its end."""
+    done = []
+
+    def body(limit: Limit) -> None:
+        with limit.shielded():
+            spin(0.1)
+            done.append("the call")
+        spin(5)
+        done.append("the body")
+
+    limit = limited(deadlines, 20_000)
+    with pytest.raises(SoftTimeLimitExceeded):
+        somewhere(lambda: limit.run(body, limit))
+
+    assert done == ["the call"]
+    assert limit.told
+
+
+def test_whoever_leaves_an_expired_body_waits_until_that_is_dealt_with(deadlines, somewhere):
+    """The process may be about to be killed: nothing new is begun."""
+    expired, dealt_with = threading.Event(), threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        spin(0.1)
+        dealt_with.set()
+
+    def body() -> None:
+        try:
+            spin(10)
+        except SoftTimeLimitExceeded:
+            assert expired.wait(10)
+
+    somewhere(lambda: limited(deadlines, 10_000, expire).run(body))
+
+    assert dealt_with.is_set()
+
+
+def test_a_signal_of_somebody_else_goes_to_its_handler_in_a_body_too(deadlines):
+    """Celery's soft limit, in a step that has a timeout of its own."""
+    before = signal.signal(signal.SIGUSR1, _raise)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            limited(deadlines, 60 * SECOND).run(signal.raise_signal, signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def _raise(_number: int, _frame: object) -> None:
+    raise ZeroDivisionError

@@ -1,0 +1,76 @@
+"""Mistakes that a type checker has to find: one in each line that ends with the comment ``wrong``, and no other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from durable import Response, Run, create_webhook, define_hook, race, sleep, start, step, workflow
+
+
+@dataclass
+class Order:
+    id: str
+
+
+@dataclass
+class Approval:
+    by: str
+
+
+approvals = define_hook(Approval)
+
+
+@step
+def charge(order: Order) -> int:
+    return len(order.id)
+
+
+@step(max_retries="three")  # wrong
+def mail(to: str) -> None: ...
+
+
+@step
+async def fetch(url: str) -> bytes:
+    return url.encode()
+
+
+@workflow
+async def flow(order_id: str) -> str:
+    await charge(Order(order_id))
+    await charge(order_id)  # wrong
+    await charge()  # wrong
+    await charge(Order(order_id), 1)  # wrong
+    await charge(ordr=Order(order_id))  # wrong
+    text: str = await charge(Order(order_id))  # wrong
+    body: str = await fetch("https://example.org")  # wrong
+    approval: str = await approvals.create()  # wrong
+    create_webhook(respond_with="by hand")  # wrong
+    create_webhook(timeout=[1])  # wrong
+    webhook = create_webhook()
+    url: int = webhook.url  # wrong
+    async for request in webhook:
+        request.jsn()  # wrong
+    await sleep([1])  # wrong
+    winner: str = await race(charge(Order(order_id)), fetch("https://example.org"))  # wrong
+    number: int = await flow(order_id)  # wrong
+    await flow(1)  # wrong
+    return f"{text}{body}{approval}{url}{winner}{number}"
+
+
+@workflow  # wrong
+def not_async(order_id: str) -> str:
+    return order_id
+
+
+def starting() -> None:
+    start(flow)  # wrong
+    start(flow, 1)  # wrong
+    flow.start("o", urgent=True)  # wrong
+    flow.delay(order="o")  # wrong
+    flow.with_options(countdown=1).start(1)  # wrong
+    number: int = flow.start("o").result()  # wrong
+    run: Run[int] = start(flow, "o")  # wrong
+    start(charge, Order("o"))  # wrong
+    charge.run("o")  # wrong
+    Response.json({}, status="200")  # wrong
+    print(number, run)
