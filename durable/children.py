@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from . import commands, events, registry
 from .calls import child_run_id
 from .engine import Engine
-from .store import log, runs
+from .store import beginnings, log, runs
 from .store.runs import Run
 from .turn import Decision
 
@@ -44,9 +44,8 @@ def create(engine: Engine, tx: Connection, parent: Run, command: commands.Create
         started_at=None,
         completed_at=None,
     )
-    runs.create(tx, child)
     created = events.RunCreated(at=now, name=command.name, args=command.args)
-    log.post(tx, child.id, created, engine.dispatch.plan(now))
+    beginnings.create(tx, child, created, engine.dispatch.plan(now))
     return [child.id]
 
 

@@ -46,7 +46,7 @@ def claim(engine: Engine, step: Step[..., Any], address: Address, message_id: st
     by = secrets.token_hex(16)
 
     def take() -> Claim | None:
-        with engine.store.begin() as tx:
+        with engine.store.once() as tx:
             return claims.claim(
                 tx,
                 address.run,

@@ -22,9 +22,6 @@ R = TypeVar("R")
 
 _MISSING: Any = object()
 
-#: Pauses between two looks at a run whose result is waited for: short first, then sparing the database.
-_PAUSES_SECS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
-
 
 class Run(Generic[R]):
     """
@@ -95,15 +92,19 @@ class Run(Generic[R]):
             RunCancelled: The run was cancelled; ``__cause__`` is what its cleanup raised, if it did.
             TimeoutError: It goes on.
         """
-        deadline = None if timeout is None else time.monotonic() + duration.to_micros(timeout) / 1_000_000
-        looks = 0
-        while not (row := self._row("Run.result")).ended:
-            left = math.inf if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError(f"Run {self.id!r} is {row.status} after {timeout}: it goes on; ask again later.")
-            time.sleep(min(left, _PAUSES_SECS[min(looks, len(_PAUSES_SECS) - 1)]))
-            looks += 1
-        return self._outcome(row)  # type: ignore[no-any-return]
+        row = self._row("Run.result")
+        return self._outcome(row if row.ended else self._ended(timeout))  # type: ignore[no-any-return]
+
+    def _ended(self, timeout: Any) -> RunRow:
+        """The row once the run has ended."""
+        until = math.inf if timeout is None else time.monotonic() + duration.to_micros(timeout) / 1_000_000
+        with self._here("Run.result").ends.expected(self.id) as end:
+            while not (row := self._row("Run.result")).ended:
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"Run {self.id!r} is {row.status} after {timeout}: it goes on; ask again later.")
+                end.wait(left)
+        return row
 
     def cancel(self, reason: str | None = None) -> bool:
         """Ask the run to stop: its next await raises CancelledError.  False when it has ended."""
@@ -116,10 +117,12 @@ class Run(Generic[R]):
         return True
 
     def _post_cancel(self, engine: Engine, tx: Connection, reason: str | None) -> RunRow:
-        row = runs.lock(tx, self.id)
+        row = runs.hold(tx, self.id)
         if row is None:
             raise RunNotFound(self.id)
         if not row.ended:
+            # A turn that ends the run in one statement does not see news that come at that moment.
+            runs.outdate(tx, self.id)
             now = engine.store.now()
             news = events.RunCancelRequested(at=now, reason=reason)
             log.post(tx, self.id, news, engine.dispatch.plan(now))

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from . import children, commands, events, registry
 from .engine import Engine
 from .http import Response, problem
-from .store import attributes, contended, hooks, log, passing, requests, runs, steps, unreachable, until_recorded, waits
+from .store import attributes, contended, hooks, log, plain, requests, runs, steps, unreachable, until_recorded, waits
 from .store.runs import Run
 from .store.steps import StepRow
 from .store.waits import WaitRow
@@ -41,6 +41,8 @@ class Aftermath:
     drives: list[str] = field(default_factory=list)
     #: Whom to tell of answers: (process, request id).
     hints: list[tuple[str, str]] = field(default_factory=list)
+    #: The run, if it has ended.
+    ended: str | None = None
 
 
 _REFUSED = problem(410, "webhook-closed", "Gone", "The workflow stopped listening before it took this request.")
@@ -57,8 +59,8 @@ def commit(engine: Engine, decision: Decision) -> Aftermath:
     """Write *decision*; Overtaken: somebody else was here, and nothing is written."""
     after = Aftermath()
     try:
-        if _only_passes_on(decision):
-            _pass_on(engine, decision)
+        if _is_plain(decision):
+            _write_plain(engine, decision)
         else:
             with engine.store.begin() as tx:
                 _write(engine, tx, decision, after)
@@ -67,6 +69,7 @@ def commit(engine: Engine, decision: Decision) -> Aftermath:
             raise Overtaken(str(error.orig)) from error
         if not _is_written(engine, decision, error):
             raise
+    after.ended = None if decision.outcome is None else decision.run.id
     return after
 
 
@@ -84,18 +87,41 @@ def _is_written(engine: Engine, decision: Decision, error: DBAPIError) -> bool:
     return until_recorded(look)
 
 
-def _only_passes_on(decision: Decision) -> bool:
-    """Whether all that happens is that one step ends here, and the next begins here."""
-    is_plain = len(decision.events) == passing.EVENTS and len(decision.commands) == 1 and not decision.refused
-    return decision.ends is not None and decision.continues is not None and is_plain
+def _is_plain(decision: Decision) -> bool:
+    """Whether the log, the run's row, and at most one attempt that ends and one that begins here are all there is."""
+    here = [] if decision.continues is None else [decision.continues.op_id]
+    if decision.fault is not None or decision.refused or [each.op_id for each in decision.commands] != here:
+        return False
+    if len(decision.events) > plain.MOST or len(decision.drained) > plain.MOST or not _changes_only_the_log(decision):
+        return False
+    return bool(decision.events) if decision.outcome is None else _ends_quietly(decision)
 
 
-def _pass_on(engine: Engine, decision: Decision) -> None:
-    held, to = decision.ends, decision.continues
-    assert held is not None
-    assert to is not None
+def _changes_only_the_log(decision: Decision) -> bool:
+    """Whether no event has a row elsewhere, and the run goes on from where it was."""
+    elsewhere = any(isinstance(event, events.AttributesSet) for event in decision.events)
+    return not elsewhere and decision.run.status in ("pending", "running")
+
+
+def _ends_quietly(decision: Decision) -> bool:
+    """Whether the run ends and nobody else has to hear of it, since it had steps and nothing else."""
+    return decision.has_only_steps and decision.run.parent_run_id is None and not decision.is_cancelled
+
+
+def _write_plain(engine: Engine, decision: Decision) -> None:
+    if decision.outcome is not None:
+        decision.add(_ended(decision, engine.store.now()))
+    turn = plain.PlainTurn(
+        before=decision.run,
+        after=advanced(decision),
+        new=decision.events,
+        drained=decision.drained,
+        ends=decision.ends,
+        begins=decision.continues,
+        worker_id=engine.process_id,
+    )
     with engine.store.once() as tx:
-        if not passing.pass_on(tx, decision.run, held, to, decision.events):
+        if not plain.write(tx, turn):
             raise Overtaken("another turn came first, there is news, or the attempt was given up")
 
 
@@ -162,7 +188,9 @@ def _changes(decision: Decision) -> dict[str, Any]:
 def advanced(decision: Decision) -> Run:
     """The run's row once the decision is committed."""
     run = decision.run
-    return replace(run, turn=run.turn + 1, turn_tries=None, turn_tried=None, **_changes(decision))
+    completed_at = run.completed_at if decision.outcome is None else decision.placing.at
+    changes = _changes(decision) | {"completed_at": completed_at}
+    return replace(run, turn=run.turn + 1, turn_tries=None, turn_tried=None, **changes)
 
 
 def _withdraw(tx: Connection, decision: Decision) -> None:

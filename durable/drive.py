@@ -162,6 +162,8 @@ def send(engine: Engine, after: Aftermath) -> None:
     """Dispatch what a turn has committed.  What does not go out now, the sweep finds."""
     for holder, request_id in after.hints:
         engine.hint(holder, request_id)
+    if after.ended is not None:
+        engine.notifier.tell(after.ended)
     _send_steps(engine, after.steps)
     for wait in after.waits:
         if not engine.dispatch.wait(wait) and engine.on_due is not None:

@@ -18,6 +18,7 @@ from sqlalchemy import text
 from . import embedded, failpoints, migrations, registry
 from .deadlines import Deadlines
 from .dispatch import Dispatcher
+from .ends import Ends
 from .errors import DurableError, SchemaOutOfDate, TurnTooLong
 from .notify import Notifier, make_notifier
 from .progress import Progress
@@ -71,6 +72,7 @@ class Engine:
         self._configure()
         self._identity: tuple[int, str] | None = None
         self._notifiers: dict[int, Notifier] = {}
+        self._ends: Ends | None = None
         self._schema_checked = False
         self._closing: list[Callable[[], object]] = []
         #: How far this process has come in the queues that it takes messages from.
@@ -128,6 +130,13 @@ class Engine:
         if pid not in self._notifiers:
             self._notifiers = {pid: self.make_notifier()}
         return self._notifiers[pid]
+
+    @property
+    def ends(self) -> Ends:
+        """Whoever waits in this process for runs to end."""
+        if self._ends is None or self._ends.holder != self.process_id:
+            self._ends = Ends(self.notifier, self.process_id)
+        return self._ends
 
     # What an engine of tests has another one of.
 

@@ -7,8 +7,9 @@ nothing else, and whoever sends one is never held up or failed by it.
 
 With Redis or Valkey each process that waits has an inbox, a list of its own:
 a hint is pushed there, one thread pops.  A list outlives a reconnect, which
-pub/sub does not.  With any other broker there are no hints, and waiters poll
-faster (``healthy`` tells them).
+pub/sub does not.  Where the sender cannot know who waits, a set tells.  With
+any other broker there are no hints, and waiters poll faster (``healthy`` tells
+them).
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ log = logging.getLogger("durable.notify")
 
 #: How long an unread inbox is kept.
 INBOX_SECS = 120
+#: How long it is remembered that a process wants to be told of something.
+EXPECT_SECS = 120
 #: The longest that connecting, or sending one hint, may take.
 SEND_SECS = 1.0
 #: How long no hint is tried after one could not be sent.
@@ -60,6 +63,12 @@ class Notifier(Protocol):
     def hint(self, holder: str, message: str) -> None:
         """Send *message* to the process *holder*; never raises, takes a second at worst."""
 
+    def expect(self, subject: str, holder: str) -> None:
+        """Have ``tell(subject)`` hint *holder*, for ``EXPECT_SECS``; never raises, takes a second at worst."""
+
+    def tell(self, subject: str) -> None:
+        """Hint, with *subject*, the processes that expect it; never raises, takes a second at worst."""
+
     def listen(self, holder: str, receive: Receive) -> None:
         """Hand what is sent to *holder*, this process, to *receive*, on a thread of its own."""
 
@@ -88,6 +97,12 @@ class PollingNotifier:
     healthy = False
 
     def hint(self, holder: str, message: str) -> None:
+        pass
+
+    def expect(self, subject: str, holder: str) -> None:
+        pass
+
+    def tell(self, subject: str) -> None:
         pass
 
     def listen(self, holder: str, receive: Receive) -> None:
@@ -119,10 +134,19 @@ class RedisNotifier:
         return bool(mine) and all(listener.healthy for listener in mine)
 
     def hint(self, holder: str, message: str) -> None:
+        self._try(lambda: self._push(self._key(holder), message))
+
+    def expect(self, subject: str, holder: str) -> None:
+        self._try(lambda: self._enter(self._expecting(subject), holder))
+
+    def tell(self, subject: str) -> None:
+        self._try(lambda: self._tell(subject))
+
+    def _try(self, act: Callable[[], object]) -> None:
         if time.monotonic() < self._skip_until:
             return
         try:
-            self._push(self._key(holder), message)
+            act()
         except Exception as error:
             # Whatever it was, a poll finds what this hint was about.
             if not self._skip_until:
@@ -160,8 +184,22 @@ class RedisNotifier:
         pipeline.expire(inbox, INBOX_SECS)
         pipeline.execute()
 
+    def _enter(self, key: str, holder: str) -> None:
+        pipeline = self._sender.pipeline(transaction=False)
+        pipeline.sadd(key, holder)
+        pipeline.expire(key, EXPECT_SECS)
+        pipeline.execute()
+
+    def _tell(self, subject: str) -> None:
+        expecting: Any = self._sender.smembers(self._expecting(subject))
+        for holder in expecting:
+            self._push(self._key(holder), subject)
+
     def _key(self, holder: str) -> str:
         return f"{self._prefix}durable:inbox:{holder}"
+
+    def _expecting(self, subject: str) -> str:
+        return f"{self._prefix}durable:expecting:{subject}"
 
     def _client(self, timeout_secs: float) -> redis.Redis:
         return redis.Redis(

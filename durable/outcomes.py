@@ -18,7 +18,7 @@ from .engine import Engine
 from .errors import StepFailed
 from .processes import identify
 from .retry import RetryPolicy
-from .store import claims, runs, steps
+from .store import claims, endings, runs, steps
 from .store import log as run_log
 from .store.claims import Claim
 from .store.sending import Sending
@@ -29,7 +29,7 @@ log = logging.getLogger("durable.steps")
 
 def record(engine: Engine, held: Claim | Held, ended: events.AttemptEnded) -> StepRow | None:
     """Put the outcome into the run's inbox; the next attempt if there is one, None when nothing is to be sent."""
-    with engine.store.begin() as tx:
+    with engine.store.once() if _is_plain(held, ended) else engine.store.begin() as tx:
         recorded = write(engine, tx, held, ended)
     if not recorded.is_current:
         log.warning(
@@ -39,6 +39,12 @@ def record(engine: Engine, held: Claim | Held, ended: events.AttemptEnded) -> St
             held.run_id,
         )
     return recorded.again
+
+
+def _is_plain(held: Claim | Held, ended: events.AttemptEnded) -> bool:
+    """Whether the end and its news are all there is to write."""
+    goes_on = isinstance(ended, events.StepRetrying) or held.semantics == doubts.AT_MOST_ONCE
+    return not goes_on and not endings.request_ids(ended)
 
 
 @dataclass(frozen=True)
@@ -64,10 +70,7 @@ def _written(engine: Engine, tx: Connection, held: Claim | Held, ended: events.A
         if row is not None:
             return Recorded(True, row)
         ended = _untried(ended)
-    if not steps.end(tx, held):
-        return Recorded(False)
-    _post(engine, tx, held, ended)
-    return Recorded(True)
+    return Recorded(endings.write(tx, held, ended, engine.dispatch.plan(engine.store.now())))
 
 
 def _again(engine: Engine, tx: Connection, held: Claim | Held, ended: events.StepRetrying) -> StepRow | None:

@@ -200,6 +200,11 @@ class Replay:
         return op_id in pending and all(kind == "wait" for kind in others)
 
     @property
+    def has_only_steps(self) -> bool:
+        """Whether the workflow has asked for steps only, and nobody to cancel it."""
+        return self.cancel is None and all(asked.kind == "step" for asked in self._ledger.issued.values())
+
+    @property
     def unclosable(self) -> str | None:
         """After ``park``: where the workflow swallows even its own end; it leaks then."""
         return self._loop.unclosable

@@ -20,8 +20,7 @@ from .current import refuse_in_workflow
 from .engine import Engine
 from .errors import RunConflict
 from .registry import Workflow
-from .store import log as run_log
-from .store import runs, unreachable
+from .store import beginnings, runs, unreachable
 from .store.runs import Run as RunRow
 from .store.sending import Sending
 
@@ -73,7 +72,7 @@ def start(
         return _start_in_session(engine, sessions.of(options.session), row, text)
     sending: list[Sending] = []
     try:
-        engine.store.write(lambda tx: sending.append(_create(engine, tx, row, text)))
+        engine.store.write(lambda tx: _create(engine, tx, row, text, sending), once=_is_plain(row, text))
     except SQLAlchemyError as error:
         known = _known_after(engine, row, error)
         if known is None:
@@ -147,14 +146,19 @@ def _not_before(options: Options, now: int) -> int | None:
     return None if options.eta is None else duration.due_at(options.eta, now)
 
 
-def _create(engine: Engine, tx: Connection, row: RunRow, args: str) -> Sending:
-    runs.create(tx, row)
+def _create(engine: Engine, tx: Connection, row: RunRow, args: str, planned: list[Sending]) -> None:
+    """Insert the run and its first news; *planned* is told of its message before, for a commit may be lost sight of."""
     sending = engine.dispatch.plan_at(tx, row.created_at, row.not_before or 0)
     if sending.is_left:
         # A turn before its time would do nothing: it is sent when it is due.
         sending = Sending(row.not_before or 0, None)
-    run_log.post(tx, row.id, events.RunCreated(at=row.created_at, name=row.name, args=args), sending)
-    return sending
+    planned.append(sending)
+    beginnings.create(tx, row, events.RunCreated(at=row.created_at, name=row.name, args=args), sending)
+
+
+def _is_plain(row: RunRow, args: str) -> bool:
+    """Whether the run and its first news are all there is to write."""
+    return row.not_before is None and not codec.request_ids(args)
 
 
 def _send(engine: Engine, row: RunRow, sending: Sending) -> None:
@@ -204,17 +208,18 @@ def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str) 
     known = _known(tx, row)
     if known is not None:
         return _same(engine, row, known)
+    planned: list[Sending] = []
     try:
         # A refused statement ends a PostgreSQL transaction, the caller's work with it; elsewhere only itself.
         with tx.begin_nested() if tx.dialect.name == "postgresql" else nullcontext():
-            sending = _create(engine, tx, row, args)
+            _create(engine, tx, row, args, planned)
     except IntegrityError as error:
         # Somebody else committed the id or key meanwhile.
         found = _known_after(engine, row, error)
         if found is None:
             raise
         return found
-    sessions.when_over(session, lambda: _send_committed(engine, row, sending))
+    sessions.when_over(session, lambda: _send_committed(engine, row, planned[-1]))
     return Run(row.id, engine)
 
 

@@ -102,6 +102,8 @@ class Decision:
     ends: Claim | None = None
     #: The attempt that this process runs next, of a step that the turn asks for.
     continues: Claim | None = None
+    #: Whether the run has had steps and nothing else: nobody comes to its door, and no child knows it.
+    has_only_steps: bool = False
     #: Why the run is blocked.
     fault: DurableError | None = None
     #: What of the events came in.
@@ -361,6 +363,7 @@ def _conclude(decision: Decision, replay: Replay) -> None:
     decision.fault = replay.fault
     decision.outcome = replay.outcome
     decision.taken = replay.taken
+    decision.has_only_steps = replay.outcome is not None and replay.has_only_steps
     for command in decision.commands:
         if not isinstance(command, commands.CreateHook):
             decision.add(_event(command, decision.placing.at))

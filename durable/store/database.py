@@ -158,11 +158,16 @@ class Store:
             yield tx
         failpoints.hit("commit.after")
 
-    def write(self, act: Callable[[Connection], T]) -> T:
-        """What *act* does and returns in a transaction; done again when the database undid it for another's sake."""
+    def write(self, act: Callable[[Connection], T], *, once: bool = False) -> T:
+        """
+        What *act* does and returns in a transaction; done again when the database undid it for another's sake.
+
+        Args:
+            once: It is a single statement on PostgreSQL.
+        """
         for last in (False, False, True):
             try:
-                with self.begin() as tx:
+                with self.once() if once else self.begin() as tx:
                     return act(tx)
             except sa_exc.DBAPIError as error:
                 if last or not contended(error):

@@ -109,6 +109,22 @@ def post(tx: Connection, run_id: str, news: Event, sending: Sending) -> None:
     requests.refer(tx, run_id, codec.request_ids(row["value"] or ""))
 
 
+_NEWS = ("run_id", "at", "kind", "op_id", "data", "value", "next_send_at", "sent_at", "sends")
+_NUMBERS = frozenset({"at", "next_send_at", "sent_at", "sends"})
+
+
+def posting(source: str) -> str:
+    """The part of a statement of PostgreSQL that posts news if *source* has a row; its parameters are ``posted``."""
+    values = (f"CAST(:news_{name} AS {'bigint' if name in _NUMBERS else 'text'})" for name in _NEWS)
+    return f"INSERT INTO durable_inbox ({', '.join(_NEWS)}) SELECT {', '.join(values)} FROM {source}"
+
+
+def posted(run_id: str, news: Event, sending: Sending) -> dict[str, Any]:
+    """The parameters of ``posting``."""
+    row = {**to_row(news), **sending.values(), "run_id": run_id}
+    return {f"news_{name}": row[name] for name in _NEWS}
+
+
 _DRAIN = select(inbox).where(inbox.c.run_id == bindparam("run")).order_by(inbox.c.id)
 
 

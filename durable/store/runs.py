@@ -95,16 +95,15 @@ def note_tries(tx: Connection, run: Run, *, tries: int, tried: str) -> bool:
     return noted.rowcount == 1
 
 
-def lock(tx: Connection, run_id: str) -> Run | None:
-    """The run, kept from ending until this transaction does."""
-    row = tx.execute(select(runs).where(runs.c.id == run_id).with_for_update(read=True)).mappings().one_or_none()
-    return None if row is None else Run(**row)
-
-
 def hold(tx: Connection, run_id: str) -> Run | None:
     """The run, kept from any turn until this transaction ends."""
     row = tx.execute(select(runs).where(runs.c.id == run_id).with_for_update()).mappings().one_or_none()
     return None if row is None else Run(**row)
+
+
+def outdate(tx: Connection, run_id: str) -> None:
+    """Have the turn that is under way think again: its fence fails."""
+    tx.execute(update(runs).where(runs.c.id == run_id).values(turn=runs.c.turn + 1))
 
 
 def unblock(tx: Connection, run_id: str) -> bool:

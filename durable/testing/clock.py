@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Dialect, Engine, event, literal
+from sqlalchemy import BigInteger, ColumnElement, Connection, Dialect, Engine, event, literal_column
 from sqlalchemy.util import LRUCache
 
 from ..store import Store
@@ -43,7 +43,7 @@ class ClockedStore(Store):
 
     @property
     def sql_now(self) -> ColumnElement[int]:
-        return literal(self._time.now, BigInteger)
+        return literal_column(str(self._time.now), BigInteger)
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:

@@ -354,7 +354,11 @@ def test_a_commit_that_was_not_acknowledged_costs_no_attempt(engine, number):
 @pytest.mark.parametrize("how", ["deadlock", "serialization"])
 def test_what_the_database_undid_goes_through_the_inbox(engine, how):
     """The outcome is recorded by its claim, and an ordinary turn follows."""
-    statement = "WITH here" if engine.store.dialect == "postgresql" else "UPDATE durable_steps SET op_id"
+    pass_on = (
+        "WITH here AS (SELECT id FROM durable_runs WHERE durable_runs.id = %(run)s AND durable_runs.turn = %(turn)s"
+        " AND durable_runs.turn_tried"
+    )
+    statement = pass_on if engine.store.dialect == "postgresql" else "UPDATE durable_steps SET op_id"
     with refused(engine, statement, how) as hit:
         run = engine.start(counts, 3)
         settle(engine, run)
@@ -367,7 +371,11 @@ def test_what_the_database_undid_goes_through_the_inbox(engine, how):
 @pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
 def test_a_connection_that_is_cut_costs_no_attempt(engine):
     """Nothing was committed: the outcome goes through the inbox, on a new connection."""
-    statement = "WITH here" if engine.store.dialect == "postgresql" else "UPDATE durable_steps SET op_id"
+    pass_on = (
+        "WITH here AS (SELECT id FROM durable_runs WHERE durable_runs.id = %(run)s AND durable_runs.turn = %(turn)s"
+        " AND durable_runs.turn_tried"
+    )
+    statement = pass_on if engine.store.dialect == "postgresql" else "UPDATE durable_steps SET op_id"
     run = engine.start(counts, 3)
     with cut_off(engine, statement) as cut:
         settle(engine, run)

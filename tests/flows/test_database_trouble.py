@@ -55,7 +55,7 @@ def is_whole(run: Run[Any]) -> bool:
     return run.result() == ["QUIET", "heard"] and all(told.count(kind) == 1 for kind in once)
 
 
-#: What is done, and the statement of it that the database refuses.
+#: What is done, and the statement of it, or on PostgreSQL the part of a statement, that the database refuses.
 STAGES = {
     "start": "INSERT INTO durable_runs",
     "turn": "UPDATE durable_runs",

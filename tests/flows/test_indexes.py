@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from driving import settle
 from servers import DATABASES
 
-from durable import sentinel, start, step, sweep, workflow
+from durable import duration, sentinel, start, step, sweep, workflow
 from durable.housekeeping import Housekeeping
 from durable.prune import Place, prune_batch
 
@@ -94,10 +94,11 @@ def test_every_query_of_runs_and_sweeps_uses_an_index(full):
     keeper.tick()
     run = start(one)
     settle(full, run)
-    # The filled runs have work left, and stay; this one goes.  (For a whole page of so short a list PostgreSQL
-    # rather reads all of it.)
+    # The filled runs have work left, and stay; this one goes, of all that have ended in this database.  (For a whole
+    # page of so short a list PostgreSQL rather reads all of it.)
+    ended_at = duration.from_datetime(run.completed_at)
     assert prune_batch(full, 10).runs == 0
-    assert prune_batch(full, full.now() + 10**6, Place(ROWS + 1, "")).runs == 1
+    assert prune_batch(full, ended_at + 1, Place(ended_at - 1, "")).runs == 1
     sweep.bury(full, beating_since=full.now() - 10**9)
     keeper.tick()
     keeper._farewell()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 from celery import signals
 from driving import all_databases, kinds, settle
-from sqlalchemy.engine.interfaces import Dialect
+from trouble import unacknowledged
 
 from durable import (
     Durable,
@@ -216,7 +216,8 @@ def test_c71_a_hundred_starts_of_one_key_at_once_are_one_run(engine, database, k
     """Fifty threads in each of two processes: every caller gets the same run, none an error."""
     command = [sys.executable, "-c", CHILD, str(engine.store.url.render_as_string(hide_password=False)), key]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    path = {"cwd": Path(__file__).parent}
+    here = Path(__file__).parent
+    path: dict[str, Any] = {"cwd": here, "env": os.environ | {"PYTHONPATH": str(here.parent)}}
     processes = [subprocess.Popen(command, **pipes, **path) for _ in range(PROCESSES)]
     for process in processes:
         assert process.stdout.readline() == "ready\n"
@@ -236,32 +237,16 @@ def test_c71_a_hundred_starts_of_one_key_at_once_are_one_run(engine, database, k
 # A commit whose answer is lost.
 
 
-@contextmanager
-def losing_the_answer(monkeypatch: pytest.MonkeyPatch, dialect: Dialect) -> Iterator[list[str]]:
-    """The next commit is applied, and its connection is gone before the answer is there."""
-    commit, lost = dialect.do_commit, []
-
-    def commit_and_lose(connection: Any) -> None:
-        commit(connection)
-        if not lost:
-            lost.append("the answer")
-            raise dialect.dbapi.OperationalError("server closed the connection unexpectedly")  # type: ignore[union-attr]
-
-    monkeypatch.setattr(dialect, "do_commit", commit_and_lose)
-    yield lost
-    monkeypatch.setattr(dialect, "do_commit", commit)
-
-
 @all_databases()
 @pytest.mark.parametrize("keyed", [True, False], ids=["with a key", "without"])
-def test_c70_a_start_whose_commit_was_not_acknowledged_started_one_run(engine, published, key, keyed, monkeypatch):
+def test_c70_a_start_whose_commit_was_not_acknowledged_started_one_run(engine, published, key, keyed):
     """The row is looked for again on another connection: the caller gets its run, which completes once."""
     flow = doubles.with_options(idempotency_key=key) if keyed else doubles.with_options()
-    with losing_the_answer(monkeypatch, engine.store.engine.dialect) as lost:
+    with unacknowledged(engine) as lost:
         run = flow.start(4)
     settle(engine, run)
 
-    assert lost == ["the answer"]
+    assert lost == ["the acknowledgement"]
     assert run.result() == 8
     assert kinds(run).count("run_completed") == 1
     assert ("durable.drive", run.id) in published
@@ -272,10 +257,18 @@ def test_c70_a_start_that_was_not_committed_raises_and_starts_nothing(engine, ke
     """The database's own error comes out: the caller may start again."""
     dialect = engine.store.engine.dialect
 
+    execute = dialect.do_execute
+
     def lose(_connection: Any) -> None:
         raise dialect.dbapi.OperationalError("server closed the connection unexpectedly")
 
+    def lose_what_is_committed_at_once(cursor: Any, statement: str, *more: Any) -> None:
+        if statement.startswith("WITH run"):
+            lose(cursor)
+        execute(cursor, statement, *more)
+
     monkeypatch.setattr(dialect, "do_commit", lose)
+    monkeypatch.setattr(dialect, "do_execute", lose_what_is_committed_at_once)
     with pytest.raises(sa.exc.OperationalError):
         doubles.with_options(idempotency_key=key).start(4)
     monkeypatch.undo()

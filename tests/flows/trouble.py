@@ -30,12 +30,19 @@ def cut_off(engine: Durable, statement: str, transaction: int = 1) -> Iterator[l
     cut: list[str] = []
 
     def before(connection: sa.Connection, cursor: Any, said: str, *_: Any) -> None:
-        if not cut and " ".join(said.split()).startswith(statement):
+        if not cut and _begins(said, statement):
             cut.append(said)
             _cut(engine, cursor)
 
     with _locking(engine, cut, transaction) if engine.store.dialect == "sqlite" else _listening(engine, before):
         yield cut
+
+
+def _begins(said: str, statement: str) -> bool:
+    """Whether this is the statement, or on PostgreSQL the one that has it for its first or its last part."""
+    words = " ".join(said.split())
+    part = words.partition(" AS (")[2] if words.startswith("WITH ") else ""
+    return words.startswith(statement) or part.startswith(statement) or (bool(part) and f") {statement}" in part)
 
 
 @contextmanager
@@ -91,7 +98,7 @@ def refused(engine: Durable, statement: str, how: str) -> Iterator[list[str]]:
     error = _REFUSALS[engine.store.dialect][how]
 
     def before(_connection: Any, _cursor: Any, said: str, parameters: Any, *_: Any) -> tuple[str, Any]:
-        if hit or not " ".join(said.split()).startswith(statement):
+        if hit or not _begins(said, statement):
             return said, parameters
         hit.append(said)
         return error, ()
@@ -130,7 +137,8 @@ def unacknowledged(engine: Durable, number: int = 1) -> Iterator[list[str]]:
 
     def execute_and_lose(cursor: Any, statement: str, *more: Any) -> None:
         execute(cursor, statement, *more)
-        if statement.startswith("WITH here"):  # a transaction of one statement
+        if statement.startswith("WITH ") and getattr(cursor.connection, "autocommit", False):
+            # A transaction of one statement.
             lose()
 
     dialect.do_commit, dialect.do_execute = commit_and_lose, execute_and_lose  # type: ignore[method-assign]

@@ -1,0 +1,29 @@
+"""A run's beginning: its row and its first news, on PostgreSQL in one statement."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+
+from .. import codec
+from ..events import RunCreated
+from ..schema import runs as rows
+from . import log, requests, runs
+from .runs import Run
+from .sending import Sending
+
+_COLUMNS = rows.c.keys()
+_AT_ONCE = text(
+    f"WITH run AS (INSERT INTO durable_runs ({', '.join(_COLUMNS)})"
+    f" VALUES ({', '.join(f':{name}' for name in _COLUMNS)}) RETURNING 1) " + log.posting("run")
+)
+
+
+def create(tx: Connection, run: Run, created: RunCreated, sending: Sending) -> None:
+    """Insert the run, and what tells its first turn.  IntegrityError: the id or the key is taken."""
+    if tx.dialect.name != "postgresql":
+        runs.create(tx, run)
+        log.post(tx, run.id, created, sending)
+        return
+    known = {name: getattr(run, name) for name in _COLUMNS}
+    tx.execute(_AT_ONCE, known | log.posted(run.id, created, sending))
+    requests.refer(tx, run.id, codec.request_ids(created.args))
