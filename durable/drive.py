@@ -17,7 +17,10 @@ from . import doubts, events, failpoints, registry
 from .commit import Aftermath, Overtaken, advanced, commit, current_code_version
 from .continuation import Journey
 from .engine import Engine
+from .fanin import MANY, PATIENCE_SECS
+from .processes import identify
 from .replays import Kept, Loan
+from .store import log as run_log
 from .store import runs, steps
 from .store.claims import Claim
 from .store.log import News
@@ -36,7 +39,8 @@ def drive(engine: Engine, run_id: str, *, journey: Journey | None = None, redeli
     Bring a run up to date with its inbox.
 
     Returns when there is nothing new, or when this process cannot drive the run: the news stay where
-    they are, and the sweep sends the drive again.
+    they are, and the sweep sends the drive again.  While many outcomes are out, what is new by then is left to
+    whoever recorded it.
 
     Args:
         journey: May take the step that the last turn asks for.
@@ -47,7 +51,7 @@ def drive(engine: Engine, run_id: str, *, journey: Journey | None = None, redeli
         try:
             if not turn(engine, run_id, journey=journey, redelivered=redelivered):
                 return
-            if journey is not None and journey.next is not None:
+            if journey is not None and (journey.next is not None or engine.replays.out(run_id) > MANY):
                 return
             redelivered = False
         except Overtaken as overtaken:
@@ -90,6 +94,26 @@ def _turn(engine: Engine, view: View, loan: Loan, journey: Journey | None, redel
     failpoints.hit("turn.committed")
     send(engine, after)
     return True
+
+
+def gathers(engine: Engine, run_id: str) -> bool:
+    """Whether an outcome that was just recorded waits for others, to be taken in together with them."""
+    out = engine.replays.out(run_id)
+    if engine.fan_in.waits(run_id, out):
+        return True
+    if out < MANY or not _is_anothers(engine, run_id):
+        return False
+    engine.fan_in.postpone(run_id)
+    return True
+
+
+def _is_anothers(engine: Engine, run_id: str) -> bool:
+    """Whether another process takes the run's news in: it has the oldest of them, since a moment ago."""
+    with engine.store.read() as tx:
+        oldest = run_log.oldest_news(tx, run_id)
+    if not isinstance(oldest, events.AttemptEnded) or oldest.worker == identify().place:
+        return False
+    return engine.now() - oldest.at < 2 * PATIENCE_SECS * 1_000_000
 
 
 def conclude(engine: Engine, journey: Journey, held: Claim, ended: events.AttemptEnded) -> bool:

@@ -14,12 +14,14 @@ from typing import Any
 
 from celery import Celery
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from . import embedded, failpoints, migrations, registry
 from .deadlines import Deadlines
 from .dispatch import Dispatcher
 from .ends import Ends
 from .errors import DurableError, SchemaOutOfDate, TurnTooLong
+from .fanin import FanIn
 from .notify import Notifier, make_notifier
 from .progress import Progress
 from .publish import Broker, Publisher
@@ -27,7 +29,8 @@ from .replay import Replay
 from .replays import Replays, unclosable
 from .schema import REVISION
 from .settings import Settings, check_names, resolve
-from .store import Store
+from .store import Store, reason, runs
+from .store import log as run_log
 from .watchdog import Watchdog
 
 log = logging.getLogger("durable")
@@ -123,6 +126,12 @@ class Engine:
         self.on_close(made.close)
         return made
 
+    @cached_property
+    def fan_in(self) -> FanIn:
+        made = FanIn(self._drive_waiting)
+        self.on_close(made.close)
+        return made
+
     @property
     def notifier(self) -> Notifier:
         """This process's notifier."""
@@ -193,6 +202,17 @@ class Engine:
             return False
         time.sleep(max(0, due_at - self.now()) / 1_000_000 + 0.002)
         return True
+
+    def _drive_waiting(self, run_id: str) -> None:
+        """Send a turn to a run that has news; what cannot be looked at now is left to the sweep."""
+        try:
+            with self.store.read() as tx:
+                run = runs.find(tx, run_id) if run_log.oldest_news(tx, run_id) else None
+        except SQLAlchemyError as error:
+            log.warning("News of run %s are left to the sweep (%s).", run_id, reason(error))
+            return
+        if run is not None:
+            self.dispatch.drive(run.id, run.queue, run.priority)
 
     def _put_away(self, replay: Replay) -> None:
         """Park a replay that was kept; a run whose body cannot be put away is blocked later."""

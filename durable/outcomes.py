@@ -105,8 +105,9 @@ def route(tx: Connection, run_id: str) -> tuple[str | None, int | None]:
 def hand_back(engine: Engine, held: Claim, *, has_begun: bool) -> None:
     """The process is being stopped: another one takes the attempt, and it does not count."""
     if has_begun and held.semantics == doubts.AT_MOST_ONCE:
-        if not doubts.enter(engine, held, f"its process was stopped in the middle of it ({_here()})"):
-            record(engine, held, events.StepFailed(**_lost(engine, held, _here(), _dead(held))))
+        here = identify().place
+        if not doubts.enter(engine, held, f"its process was stopped in the middle of it ({here})"):
+            record(engine, held, events.StepFailed(**_lost(engine, held, here, _dead(held))))
         return
     with engine.store.begin() as tx:
         now = engine.store.now()
@@ -157,11 +158,6 @@ def _lost(engine: Engine, held: Claim | Held, where: str, error: StepFailed) -> 
         "worker": where,
         "error": codec.encode_error(error),
     }
-
-
-def _here() -> str:
-    here = identify()
-    return f"{here.host}:{here.pid}"
 
 
 def _policy(name: str) -> RetryPolicy:

@@ -18,6 +18,11 @@ class Identity:
     pid: int
     pid_started: int
 
+    @property
+    def place(self) -> str:
+        """Where it runs, as the log says it: ``host:pid``."""
+        return f"{self.host}:{self.pid}"
+
 
 def identify() -> Identity:
     """This process."""

@@ -200,6 +200,11 @@ class Replay:
         return op_id in pending and all(kind == "wait" for kind in others)
 
     @property
+    def out(self) -> int:
+        """How many operations the workflow awaits the outcome of."""
+        return len(self._loop.pending)
+
+    @property
     def has_only_steps(self) -> bool:
         """Whether the workflow has asked for steps only, and nobody to cancel it."""
         return self.cancel is None and all(asked.kind == "step" for asked in self._ledger.issued.values())

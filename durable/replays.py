@@ -102,6 +102,12 @@ class Replays:
             else:
                 self._put(loan.back)
 
+    def out(self, run_id: str) -> int:
+        """How many outcomes the run waits for, as far as its kept replay knows; 0 when there is none."""
+        with self._lock:
+            kept = self._kept.get(run_id)
+        return kept.replay.out if kept else 0
+
     @property
     def keeps(self) -> bool:
         """Whether any is kept."""

@@ -116,13 +116,12 @@ class RunningAttempt:
 
     def ending(self) -> dict[str, Any]:
         """What every event that ends the attempt says."""
-        here = identify()
         return {
             "at": self.engine.now(),
             "op_id": self.held.op_id,
             "attempt": self.held.attempt,
             "started_at": self.held.claimed_at,
-            "worker": f"{here.host}:{here.pid}",
+            "worker": identify().place,
             "responded": tuple(self.responded),
         }
 

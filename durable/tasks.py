@@ -22,7 +22,7 @@ from . import alarms, carrying, embedded, health, housekeeping, registry
 from .claiming import Address, take_over_run
 from .continuation import Journey
 from .dispatch import DRIVE, WAKE
-from .drive import conclude, drive, send_drive
+from .drive import conclude, drive, gathers, send_drive
 from .engine import Engine
 from .errors import ConfigurationError
 from .progress import HEADER, QUEUE, header_of
@@ -133,16 +133,19 @@ def _install_task(engine: Engine, defined: Step[..., Any]) -> None:
                 " nothing was run.  Await it in a workflow; if @app.task stands above @step, take that away."
             )
         _begin(engine, task.request)
-        attempt(engine, defined, address, task.request.id, conclude=concluded)
-        _drive_in_place(engine, task.request, address.run)
+        has_ended = attempt(engine, defined, address, task.request.id, conclude=concluded)
+        _drive_in_place(engine, task.request, address.run, has_ended=has_ended)
 
 
-def _drive_in_place(engine: Engine, request: Any, run_id: str) -> None:
+def _drive_in_place(engine: Engine, request: Any, run_id: str, *, has_ended: bool = False) -> None:
     """
     Take the chain's link here, which saves a hop through the broker, and drop it.
 
     Only where the link would have come to this very queue: another queue's workers may be the only
     ones that know the workflow.  When the turn fails, the link is left to try again.
+
+    Args:
+        has_ended: An attempt has, whose outcome may wait for others'.
     """
     journey = journey_of(request)
     if journey is not None and journey.has_turned:
@@ -154,7 +157,8 @@ def _drive_in_place(engine: Engine, request: Any, run_id: str) -> None:
     if link.get(QUEUE) != header_of(request).get(QUEUE):
         return
     try:
-        drive(engine, run_id, journey=journey, redelivered=_is_redelivered(request))
+        if not (has_ended and gathers(engine, run_id)):
+            drive(engine, run_id, journey=journey, redelivered=_is_redelivered(request))
     except Exception:
         log.exception("A turn of run %s failed in place; its link is sent.", run_id)
     else:
@@ -166,7 +170,8 @@ def _drive_linkless(engine: Engine, run_id: str, journey: Journey) -> None:
     if journey.has_turned:
         return
     try:
-        drive(engine, run_id, journey=journey)
+        if not gathers(engine, run_id):
+            drive(engine, run_id, journey=journey)
     except Exception:
         log.exception("A turn of run %s failed in place; its message is sent.", run_id)
         send_drive(engine, run_id)

@@ -40,7 +40,7 @@ class Try:
     def __str__(self) -> str:
         if self.process is None:
             return f"{self.ended}, in a process that is not known"
-        return f"{self.ended}, in {self.process.host}:{self.process.pid}, begun at {duration.iso(self.at)}"
+        return f"{self.ended}, in {self.process.place}, begun at {duration.iso(self.at)}"
 
 
 class Left(Exception):

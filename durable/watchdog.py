@@ -276,7 +276,8 @@ class Watchdog:
         looks = 0
         with self._news:
             while self._thread is threading.current_thread():
-                looks = 0 if self._armed else looks + 1
+                # One that was woken begins anew: whoever woke it may be gone already, and others follow.
+                looks = 0 if self._armed or self._idle else looks + 1
                 self._idle = looks > QUIET
                 self._news.wait(None if self._idle else self._next_look() or self._pace)
 

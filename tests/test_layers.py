@@ -23,8 +23,8 @@ CORE = """
 
 #: What acts.
 SHELL = """
-    settings failpoints schema migrations store replays notify ends processes embedded leash publish health progress
-    allowance dispatch stopping watchdog deadlines engine
+    settings failpoints schema migrations store replays notify ends fanin processes embedded leash publish health
+    progress allowance dispatch stopping watchdog deadlines engine
     alarms turn children commit tries aio cancelling doubts outcomes overtime transactional running claiming steps
     waiting inspecting client sessions starting again continuation drive hooks lost sentinel sweep prune housekeeping
     carrying trampoline tasks

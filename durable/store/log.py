@@ -153,6 +153,12 @@ def first_news(tx: Connection, run_id: str) -> int | None:
     return tx.execute(query).scalar_one_or_none()
 
 
+def oldest_news(tx: Connection, run_id: str) -> Event | None:
+    """The news that have waited longest for a turn."""
+    row = tx.execute(_DRAIN.limit(1), {"run": run_id}).one_or_none()
+    return None if row is None else news(row).event
+
+
 def kinds_of_due(tx: Connection, now: int) -> list[Kind]:
     """The queues and the priorities of the runs whose news the sweep should look at now."""
     query = select(runs.c.queue, runs.c.priority).join(inbox, inbox.c.run_id == runs.c.id)

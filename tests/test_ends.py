@@ -1,0 +1,110 @@
+"""Whoever waits for a run to end is told, over a real Redis, and looks by itself where hints are lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import redis
+from servers import new_broker
+
+from durable import ends, notify
+from durable.ends import Ends
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a hint nobody would look again within the test."""
+    monkeypatch.setattr(ends, "SLOW_SECS", 60.0)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[str]:
+    """A Redis database that nobody else uses."""
+    with new_broker("redis", tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+def process(broker: str) -> Iterator[Callable[[str], Ends]]:
+    """Makes what a process has, by its name."""
+    made: list[notify.Notifier] = []
+
+    def one(name: str) -> Ends:
+        made.append(notify.make_notifier(broker))
+        return Ends(made[-1], name)
+
+    yield one
+    for notifier in made:
+        notifier.close()
+
+
+def told(end: ends.End, within_secs: float = 10.0) -> bool:
+    """Whether a hint comes in time."""
+    return end.told.wait(within_secs)
+
+
+def test_all_who_wait_for_a_run_are_told_of_its_end(process):
+    """Threads of several processes, each once; whoever waits for another run is not."""
+    one, other, worker = process("one"), process("other"), process("worker")
+    wanted = [one.expected("a"), one.expected("a"), other.expected("a")]
+    with ExitStack() as waiting:
+        bystander = waiting.enter_context(other.expected("b"))
+        waiters = [waiting.enter_context(each) for each in wanted]
+        worker.notifier.tell("a")
+
+        assert all(told(end) for end in waiters)
+        assert not bystander.told.is_set()
+
+
+def test_an_end_that_comes_before_anybody_listens_is_told(process):
+    """What was asked for is in Redis before the look that finds the run going on."""
+    waiting, worker = process("one"), process("worker")
+    waiting.notifier.expect("a", "one")
+    worker.notifier.tell("a")
+    with waiting.expected("a") as end:
+        assert told(end)
+
+
+def test_an_end_that_nobody_waits_for_leaves_nothing_behind(process, broker):
+    """A run that ends costs a look, and no key."""
+    process("worker").notifier.tell("a")
+    with redis.Redis.from_url(broker) as server:
+        assert list(server.scan_iter("durable:*")) == []
+
+
+def test_who_waits_no_longer_is_not_kept(process):
+    """Memory does not grow with the runs that were waited for."""
+    waiting = process("one")
+    for number in range(100):
+        with waiting.expected(f"run {number}"):
+            pass
+
+    assert not waiting._waiters
+
+
+def test_a_wait_returns_at_once_when_told(process):
+    """And the thread that waits is woken by the hint, not by its own patience."""
+    waiting, worker = process("one"), process("worker")
+    with waiting.expected("a") as end, ThreadPoolExecutor() as threads:
+        deadline = time.monotonic() + 10
+        while not waiting.notifier.healthy and time.monotonic() < deadline:
+            end.wait(0.01)
+        done = threads.submit(end.wait, 60.0)
+        worker.notifier.tell("a")
+        done.result(timeout=10)
+
+
+def test_without_hints_it_looks_often_at_first():
+    """A broker that has no lists: the pauses grow from 5 ms to 0.2 s."""
+    waiting = Ends(notify.PollingNotifier(), "one")
+    with waiting.expected("a") as end:
+        began = time.monotonic()
+        for _ in range(4):
+            end.wait(60.0)
+
+    assert sum(ends.PAUSES_SECS[:4]) <= time.monotonic() - began < 5

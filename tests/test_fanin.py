@@ -1,0 +1,86 @@
+"""Outcomes of many steps at once wait for each other, and none is left waiting."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from durable.fanin import MANY, PATIENCE_SECS, FanIn
+
+
+class Clock:
+    """Says the time that it is set to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def sent() -> queue.Queue[str]:
+    return queue.Queue()
+
+
+@pytest.fixture
+def fan_in(sent: queue.Queue[str]) -> Iterator[FanIn]:
+    made = FanIn(sent.put)
+    yield made
+    made.close()
+
+
+def test_an_outcome_waits_only_while_many_others_are_out():
+    """The first is taken in at once; those right after it wait, unless few are out."""
+    fan_in = FanIn(lambda run_id: None, Clock())
+
+    assert not fan_in.waits("run", MANY)
+    assert fan_in.waits("run", MANY)
+    assert not fan_in.waits("run", MANY - 1)
+    assert not fan_in.waits("other", MANY)
+    fan_in.close()
+
+
+def test_after_a_moment_the_next_outcome_takes_the_others_along():
+    """A turn is taken once per moment, however many outcomes there are."""
+    clock = Clock()
+    fan_in = FanIn(lambda run_id: None, clock)
+    taken_in = 0
+    for _ in range(100):
+        taken_in += not fan_in.waits("run", 1000)
+        clock.now += PATIENCE_SECS / 10
+
+    assert taken_in == 10
+    fan_in.close()
+
+
+def test_what_waits_is_sent_when_no_other_outcome_follows(fan_in, sent):
+    """The timer sends one turn for all that wait, not before their time."""
+    began = time.monotonic()
+    assert not fan_in.waits("run", MANY)
+    assert all(fan_in.waits("run", MANY) for _ in range(3))
+
+    assert sent.get(timeout=10) == "run"
+    assert time.monotonic() - began >= PATIENCE_SECS
+    assert sent.empty()
+
+
+def test_what_another_process_takes_in_is_looked_at_again(fan_in, sent):
+    """It may die before it does."""
+    assert not fan_in.waits("run", MANY)
+    fan_in.postpone("run")
+
+    assert sent.get(timeout=10) == "run"
+
+
+def test_it_knows_a_bounded_number_of_runs():
+    """A process that drives runs for months keeps no note of each."""
+    fan_in = FanIn(lambda run_id: None, Clock())
+    for number in range(5000):
+        fan_in.waits(f"run {number}", MANY)
+
+    assert len(fan_in._looked) == 1000
+    fan_in.close()
