@@ -1,0 +1,104 @@
+"""
+Where the time of a run goes: ``python -m bench.profile [--database sqlite] [--steps 5] [--runs 200]``.
+
+In this one process, without a worker: ``start()``, the first turn, and the steps in place with the last turn.  Prints
+the median of each part (CPU time, and time with the waits for the database and the broker), the statements and
+transactions of a run, and the functions that took most, as cProfile has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import itertools
+import pstats
+import statistics
+import time
+from collections import Counter
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+from celery import Celery
+
+from durable import Durable, registry
+from durable.continuation import Journey
+from durable.drive import conclude, drive
+from durable.steps import Body, run_claimed
+
+from . import servers
+from .workflows import sequence
+
+PARTS = ("start()", "first turn", "steps and end")
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    options = _options()
+    with ExitStack() as stack:
+        database_url = stack.enter_context(servers.database(options.database))
+        broker_url = stack.enter_context(servers.redis_database())
+        engine = Durable(Celery("profile", broker=broker_url), database_url=database_url, continuation="60s")
+        stack.callback(engine.close)
+        engine.migrate()
+        for _ in range(20):
+            _run(engine, options.steps)
+        _show_parts([_run(engine, options.steps) for _ in range(options.runs)])
+        _show_statements(engine, options.steps)
+        profile = cProfile.Profile()
+        profile.runcall(lambda: [_run(engine, options.steps) for _ in range(options.runs)])
+        pstats.Stats(profile).sort_stats("tottime").print_stats(25)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.profile", description="Where the time of a run goes.")
+    parser.add_argument("--database", choices=servers.DATABASES, default="postgresql")
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=200)
+    return parser.parse_args()
+
+
+def _run(engine: Durable, steps: int) -> list[tuple[float, float]]:
+    """One run; for each part its CPU time and its time, in seconds."""
+    moments = [_now()]
+    run = engine.start(sequence, steps)
+    moments.append(_now())
+    journey = Journey(engine, "celery")
+    drive(engine, run.id, journey=journey)
+    moments.append(_now())
+    while (held := journey.begin()) is not None:
+        run_claimed(engine, held, Body(registry.steps[held.name]), partial(conclude, engine, journey))
+    moments.append(_now())
+    return [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(moments)]
+
+
+def _now() -> tuple[float, float]:
+    return time.process_time(), time.perf_counter()
+
+
+def _show_parts(runs: list[list[tuple[float, float]]]) -> None:
+    for name, measured in zip(PARTS, zip(*runs, strict=True), strict=True):
+        cpu, wall = (statistics.median(each) * 1000 for each in zip(*measured, strict=True))
+        print(f"{name:15} {cpu:6.2f} ms of CPU time, {wall:6.2f} ms")
+
+
+def _show_statements(engine: Durable, steps: int) -> None:
+    """What one run says to the database."""
+    said: Counter[str] = Counter()
+
+    def note(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        said["statements"] += 1
+        said["of them transactions by themselves"] += getattr(cursor.connection, "autocommit", False)
+
+    def commit(_connection: Any) -> None:
+        said["commits of several"] += 1
+
+    sa.event.listen(engine.store.engine, "before_cursor_execute", note)
+    sa.event.listen(engine.store.engine, "commit", commit)
+    _run(engine, steps)
+    print(", ".join(f"{count} {what}" for what, count in said.items()))
+
+
+if __name__ == "__main__":
+    main()
