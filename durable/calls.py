@@ -12,7 +12,7 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
@@ -24,7 +24,7 @@ from . import attributes, codec, duration
 from .commands import CloseHook, CreateChild, CreateHook, CreateStep, RecordMarker, SetAttributes
 from .definitions import Step, Workflow
 from .errors import SerializationError
-from .events import HookConflicted, HookCreated
+from .events import ChildCreated, HookConflicted, HookCreated, StepCreated
 from .futures import Parked
 from .lines import calling_line
 from .listening import Hook, Received
@@ -66,21 +66,32 @@ class RunContext:
 
     def call_step(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
         """Schedule *step*; TypeError and SerializationError are raised here, at the author's call."""
-        text, digest = _encoded_call(step, args, kwargs)
-        return self.loop.op(lambda op_id: CreateStep(op_id=op_id, name=step.name, digest=digest, args=text))
+        bound, digest = _bound_call(step, args, kwargs)
+        return self.loop.op(
+            lambda op_id: CreateStep(
+                op_id=op_id, name=step.name, digest=digest, args=self._encoded(op_id, bound, digest)
+            )
+        )
 
     def call_child(self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
         """Start *workflow* as a run of its own."""
-        text, digest = _encoded_call(workflow, args, kwargs)
+        bound, digest = _bound_call(workflow, args, kwargs)
         return self.loop.op(
             lambda op_id: CreateChild(
                 op_id=op_id,
                 name=workflow.name,
                 digest=digest,
-                args=text,
+                args=self._encoded(op_id, bound, digest),
                 run_id=child_run_id(self.info.run_id, op_id),
             )
         )
+
+    def _encoded(self, op_id: str, bound: Mapping[str, Any], digest: str) -> str:
+        """The arguments as text: as the log has them, where it has these, which saves writing them again."""
+        recorded = self.loop.ledger.recorded.get(op_id)
+        if isinstance(recorded, StepCreated | ChildCreated) and recorded.digest == digest:
+            return recorded.args
+        return codec.encode_arguments(bound)
 
     def sleep(self, value: str | float | timedelta | datetime) -> Awaitable[None]:
         """Wait until a moment by the run's clock."""
@@ -201,11 +212,12 @@ def child_run_id(run_id: str, op_id: str) -> str:
     return hashlib.sha256(f"{run_id}/{op_id}".encode()).hexdigest()[:32]
 
 
-def _encoded_call(
+def _bound_call(
     called: Step[..., Any] | Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[str, str]:
+) -> tuple[dict[str, Any], str]:
+    """The arguments by name, and by what they are compared."""
     bound = codec.bind(called.signature, args, kwargs)
-    return codec.encode_arguments(bound), codec.digest(bound, called.signature)
+    return bound, codec.digest(bound, called.signature)
 
 
 def _drawn_token() -> str:

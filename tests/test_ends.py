@@ -74,7 +74,8 @@ def test_an_end_that_nobody_waits_for_leaves_nothing_behind(process, broker):
     """A run that ends costs a look, and no key."""
     process("worker").notifier.tell("a")
     with redis.Redis.from_url(broker) as server:
-        assert list(server.scan_iter("durable:*")) == []
+        assert list(server.scan_iter("durable:expecting:*")) == []
+        assert list(server.scan_iter("durable:inbox:*")) == []
 
 
 def test_who_waits_no_longer_is_not_kept(process):
