@@ -24,10 +24,10 @@ docs: $(READY)
 	$(BIN)/python docs/make_reference.py
 	$(BIN)/python tests/conformance.py
 
-# The core's tests and the recorded logs on each of these that is installed: make pythons PYTHONS=3.13
+# The core's tests and the recorded logs on each of these that is installed: make pythons PYTHONS=3.13 QUICK=1
 PYTHONS ?= 3.11 3.12 3.13
 pythons:
-	@bash .ci/pythons $(PYTHONS)
+	@QUICK=$(QUICK) bash .ci/pythons $(PYTHONS)
 
 demo: $(READY)
 	@$(BIN)/python examples/demo.py
