@@ -73,10 +73,17 @@ def is_framed(environ: Mapping[str, Any]) -> bool:
     proxy before them: gevent's pywsgi takes any coding but ``chunked`` for none, and ``+3`` and ``0_3`` for lengths;
     waitress does not read the chunks of an HTTP/1.0 request.
     """
-    coding = environ.get("HTTP_TRANSFER_ENCODING")
-    if coding is not None and (coding.lower() != "chunked" or environ.get("SERVER_PROTOCOL") == "HTTP/1.0"):
+    length = environ.get("CONTENT_LENGTH")
+    if "HTTP_TRANSFER_ENCODING" in environ and not _is_chunked(environ, length):
         return False
-    return _LENGTH.fullmatch(environ.get("CONTENT_LENGTH") or "0") is not None
+    return _LENGTH.fullmatch(length or "0") is not None
+
+
+def _is_chunked(environ: Mapping[str, Any], length: str | None) -> bool:
+    if environ["HTTP_TRANSFER_ENCODING"].lower() != "chunked" or environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
+        return False
+    # A gateway that has put the chunks together may hand the header on beside the length that it found.
+    return not (length and environ.get("wsgi.input_terminated"))
 
 
 def read_body(request: flask.Request, limit: int) -> bytes:

@@ -114,7 +114,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     drive(engine, run.id)
     with serve(request.param, "framing_app:app", folder, env={"DATABASE": database}) as server:
         made = Site(request.param, server, engine, PATH + run.hooks()[0]["token"])
-        with ThreadPoolExecutor(1 if request.param == "sync" else 8) as threads:
+        with ThreadPoolExecutor({"sync": 1, "waitress": 32}.get(request.param, 8)) as threads:
             raws = [case.bytes(made.path, name) for name, case in CASES.items()]
             made.answers = dict(zip(CASES, threads.map(made.talk, raws), strict=True))
         yield made
@@ -131,13 +131,12 @@ def test_what_is_recorded_is_what_the_server_took_and_nothing_else(site: Site, n
     seconds = [body for second, body in recorded if second]
 
     assert len(firsts) <= 1
-    assert set(firsts) <= set(case.bodies)
+    assert set(firsts) <= case.allowed(site.path, name)
     assert seconds in ([[], [SECOND]] if case.follows else [[]])
-    assert len(statuses) <= 1 + len(seconds)
+    assert len(statuses) <= 1 + case.follows + case.garbage
     assert set(statuses) <= {202} | REFUSED
-    # Who is told so is recorded, and who is not is not; an answer may be lost with a connection.
-    assert statuses.count(202) <= len(recorded)
-    assert len(recorded) - statuses.count(202) == 0
+    # Who is told so is recorded, and who is not is not.
+    assert statuses.count(202) == len(recorded)
     if case.good:
         assert firsts == list(case.bodies)
 
