@@ -112,6 +112,8 @@ class Siege:
             sent = self._traffic.next()
             answer = await line.ask(sent.raw)
             self.book.enter(sent, answer, time.monotonic() - due)
+            if answer.status == 202:
+                self._traffic.remember(sent)
             if sent.alone:
                 line.close()
         line.close()

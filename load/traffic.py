@@ -21,6 +21,8 @@ class Sent:
     id: str | None = None
     #: Whether nothing else goes over its connection.
     alone: bool = False
+    #: Of a good one: which it is, and what it says, for those that repeat it.
+    original: tuple[int, bytes] | None = None
 
 
 class Traffic:
@@ -31,7 +33,8 @@ class Traffic:
         self._secret = secret.encode()
         self._numbers = itertools.count()
         self._kinds = itertools.cycle(_mixed(SHARES))
-        self._known: dict[int, tuple[str, bytes]] = {}
+        #: The last that was taken of each path.
+        self._taken: dict[int, tuple[str, bytes]] = {}
 
     def next(self) -> Sent:
         """One more request."""
@@ -39,22 +42,27 @@ class Traffic:
         kind = next(self._kinds)
         return _MAKERS[kind](self, kind, number)
 
+    def remember(self, sent: Sent) -> None:
+        """It has been accepted, so that it may be repeated."""
+        if sent.original is not None and sent.id is not None:
+            number, body = sent.original
+            self._taken[number % len(self._paths)] = sent.id, body
+
     def _path(self, number: int) -> str:
         return self._paths[number % len(self._paths)]
 
     def _good(self, kind: str, number: int) -> Sent:
         name, body = f"good-{number}", b'{"number": %d, "filling": "%s"}' % (number, b"x" * (number * 37 % 2000))
-        self._known[number % len(self._paths)] = name, body
-        return Sent(kind, self._signed(number, body, name), frozenset({202}), name)
+        return Sent(kind, self._signed(number, body, name), frozenset({202}), name, original=(number, body))
 
     def _repeated(self, kind: str, number: int) -> Sent:
-        known = self._known.get(number % len(self._paths))
+        known = self._taken.get(number % len(self._paths))
         if known is None:
             return self._good("good", number)
         return Sent(kind, self._signed(number, known[1], known[0]), frozenset({202}), known[0])
 
     def _reused(self, kind: str, number: int) -> Sent:
-        known = self._known.get(number % len(self._paths))
+        known = self._taken.get(number % len(self._paths))
         if known is None:
             return self._good("good", number)
         return Sent(kind, self._signed(number, b"another body", known[0]), frozenset({422}))

@@ -111,7 +111,8 @@ def test_hostile_input_is_refused_and_no_more(sender, data):
 def test_what_is_signed_by_hand_here_is_what_the_senders_receivers_accept():
     """GitHub and Discord have no library that signs; those that verify take ours, and refuse a changed byte."""
     github, discord = SENDERS["github"], SENDERS["discord"]
-    headers = {"X-GitHub-Event": "ping", "Content-Type": "application/json"} | dict(github.deliver().headers)
+    told = {"X-GitHub-Event": "ping", "Content-Type": "application/json"} | dict(github.deliver().headers)
+    headers = {name.lower(): value for name, value in told.items()}
     event = gidgethub.sansio.Event.from_http(headers, github.body, secret=github.secrets[0].decode())
     assert event.data == json.loads(github.body)
     with pytest.raises(gidgethub.ValidationFailure):
