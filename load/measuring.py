@@ -1,4 +1,4 @@
-"""What the web process takes: memory in KiB (what is shared counts in its part), and threads."""
+"""What the web process takes: memory in KiB (what is shared counts in its part), threads, and CPU time."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ class Size:
 
     kib: int
     threads: int
+    #: Seconds since it began.
+    cpu_secs: float
 
     def fits(self, before: Size, spare_threads: int) -> bool:
         """Whether this is no more than before, but for a tenth of the memory and the threads of a pool that grows."""
@@ -27,7 +29,7 @@ class Size:
 def size(master: subprocess.Popen[bytes]) -> Size:
     """Of gunicorn's only worker."""
     (pid,) = procfs.children(master.pid)
-    return Size(procfs.kib(pid), procfs.threads(pid))
+    return Size(procfs.kib(pid), procfs.threads(pid), procfs.cpu_secs(pid))
 
 
 async def greatest(look: Callable[[], Size], done: asyncio.Event) -> Size:
@@ -35,7 +37,7 @@ async def greatest(look: Callable[[], Size], done: asyncio.Event) -> Size:
     most = look()
     while not done.is_set():
         now = look()
-        most = Size(max(most.kib, now.kib), max(most.threads, now.threads))
+        most = Size(max(most.kib, now.kib), max(most.threads, now.threads), now.cpu_secs)
         try:
             await asyncio.wait_for(done.wait(), _EVERY_SECS)
         except TimeoutError:
