@@ -23,7 +23,7 @@ from bench.site import Setup, Site, opened, until
 from durable import Run
 
 from .checking import Verdict, check, waiting
-from .measuring import Size, greatest, size
+from .measuring import EVERY_SECS, Size, most, size, watch
 from .siege import Book, Siege
 from .traffic import Traffic
 from .workflows import SECRET, hold, listen
@@ -33,7 +33,7 @@ HOLDING = 10
 LISTENING = 8
 #: Threads beside those that are held.
 MORE_THREADS = 40
-#: Seconds for which the warm-up sends, and holds.
+#: Seconds for which the warm-up holds; it sends for a quarter of the time, and no less than that.
 WARM_SECS = 3.0
 
 
@@ -63,27 +63,32 @@ async def _report(site: Site, look: Callable[[], Size], options: argparse.Namesp
     )
     siege = Siege(site.port, Traffic(list(listening.values()), site.environment[SECRET]))
     cold = look()
-    # Gunicorn ends no thread of its pool: what is to be come back to is a process that has once been busy.
-    await siege.lay(WARM_SECS, list(short.values()), held=options.held, rate=options.rate)
+    # Gunicorn ends no thread of its pool, and each keeps what it has once used of its stack: what is to be come back to
+    # is a process that has been busy for a while.
+    warm_secs = max(WARM_SECS, options.secs / 4)
+    await siege.lay(warm_secs, list(short.values()), held=options.held, rate=options.rate)
     before = look()
     siege.book.begin_anew()
-    during, reached = await _measured(siege, list(long.values()), look, options)
+    seen, reached = await _measured(siege, list(long.values()), look, options)
     run_ids = [*listening, *short, *long]
     until(lambda: not waiting(site.engine, run_ids), "the runs have looked at all that was accepted")
     after = await _settled(look, before)
     found = check(site.engine, run_ids, siege.book)
-    sizes = {"cold": cold, "before": before, "during": during, "after": after}
-    return _told(siege.book, found, sizes, options) | {"reached": round(reached, 1)}
+    sizes = {"cold": cold, "before": before, "during": most(seen), "after": after}
+    return _told(siege.book, found, sizes, options) | {
+        "reached": round(reached, 1),
+        f"kib_every_{EVERY_SECS:g}_secs": [each.kib for each in seen],
+    }
 
 
 async def _measured(
     siege: Siege, hold_paths: list[str], look: Callable[[], Size], options: argparse.Namespace
-) -> tuple[Size, float]:
+) -> tuple[list[Size], float]:
     done = asyncio.Event()
-    most = asyncio.create_task(greatest(look, done))
+    seen = asyncio.create_task(watch(look, done))
     reached = await siege.lay(options.secs, hold_paths, held=options.held, rate=options.rate)
     done.set()
-    return await most, reached
+    return await seen, reached
 
 
 async def _settled(look: Callable[[], Size], before: Size) -> Size:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bench import procfs
 
-_EVERY_SECS = 2.0
+EVERY_SECS = 5.0
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,17 @@ def size(master: subprocess.Popen[bytes]) -> Size:
     return Size(procfs.kib(pid), procfs.threads(pid), procfs.cpu_secs(pid))
 
 
-async def greatest(look: Callable[[], Size], done: asyncio.Event) -> Size:
-    """The most of each until *done*."""
-    most = look()
+async def watch(look: Callable[[], Size], done: asyncio.Event) -> list[Size]:
+    """The size every few seconds until *done*."""
+    seen = [look()]
     while not done.is_set():
-        now = look()
-        most = Size(max(most.kib, now.kib), max(most.threads, now.threads), now.cpu_secs)
         try:
-            await asyncio.wait_for(done.wait(), _EVERY_SECS)
+            await asyncio.wait_for(done.wait(), EVERY_SECS)
         except TimeoutError:
-            continue
-    return most
+            seen.append(look())
+    return [*seen, look()]
+
+
+def most(seen: list[Size]) -> Size:
+    """The most of each."""
+    return Size(max(each.kib for each in seen), max(each.threads for each in seen), seen[-1].cpu_secs)
