@@ -25,6 +25,11 @@ def kib(pid: int) -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
+def threads(pid: int) -> int:
+    """How many it has."""
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
 def cpu_secs(pid: int) -> float:
     """The CPU time that it has used."""
     # The name in the second field may hold anything; the rest follows its bracket.

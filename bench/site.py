@@ -56,6 +56,8 @@ class Site:
     rows: Rows
     worker: subprocess.Popen[bytes] = field(init=False)
     port: int
+    #: The module with ``celery`` and ``create_app``.
+    application: str
 
     def task(self, name: str) -> Any:
         """A plain task: ``nothing``, ``row``, ``tell``, ``part``, ``whole``."""
@@ -77,12 +79,12 @@ class Site:
         return at - began, time.perf_counter() - ticks
 
     @contextmanager
-    def web(self, *, threads: int = 16, port: int = 0) -> Iterator[subprocess.Popen[bytes]]:
-        """A gunicorn with one process of so many threads; without a port, where ``webhook.url`` says."""
+    def web(self, *more: str, threads: int = 16, port: int = 0) -> Iterator[subprocess.Popen[bytes]]:
+        """A gunicorn with one process and *more* options; without a port, where ``webhook.url`` says."""
         port = port or self.port
         options = ["--worker-class", "gthread", "--threads", str(threads), "--bind", f"127.0.0.1:{port}"]
         quiet = ["--log-level", "warning", "--no-control-socket"]
-        command = ["gunicorn", *options, *quiet, "bench.application:create_app()"]
+        command = ["gunicorn", *options, *quiet, *more, f"{self.application}:create_app()"]
         with servers.process("gunicorn", command, self.environment) as process:
             until(lambda: is_up(port), "gunicorn answers")
             yield process
@@ -95,7 +97,7 @@ class Site:
 
 
 @contextmanager
-def opened(setup: Setup) -> Iterator[Site]:
+def opened(setup: Setup, application: str = "bench.application") -> Iterator[Site]:
     """A site whose worker is ready and warm."""
     with ExitStack() as stack:
         database_url = stack.enter_context(servers.database(setup.database))
@@ -103,14 +105,14 @@ def opened(setup: Setup) -> Iterator[Site]:
         vhost = setup.broker == "rabbitmq"
         broker_url = stack.enter_context(servers.rabbitmq_vhost()) if vhost else side_url
         port = servers.free_port()
-        site = _site(setup, database_url, broker_url, side_url, port)
+        site = _site(setup, database_url, broker_url, side_url, port, application)
         stack.callback(_close, site)
         site.worker = stack.enter_context(_worker(site))
         _warm_up(site)
         yield site
 
 
-def _site(setup: Setup, database_url: str, broker_url: str, side_url: str, port: int) -> Site:
+def _site(setup: Setup, database_url: str, broker_url: str, side_url: str, port: int, application: str) -> Site:
     public_url = f"http://127.0.0.1:{port}"
     celery = Celery("bench-client", broker=broker_url, backend=side_url, set_as_current=False)
     engine = Durable(
@@ -133,7 +135,16 @@ def _site(setup: Setup, database_url: str, broker_url: str, side_url: str, port:
         "BENCH_ROWS_URL": database_url,
     }
     side = redis.Redis.from_url(side_url)
-    return Site(setup=setup, environment=environment, engine=engine, celery=celery, side=side, rows=rows, port=port)
+    return Site(
+        setup=setup,
+        environment=environment,
+        engine=engine,
+        celery=celery,
+        side=side,
+        rows=rows,
+        port=port,
+        application=application,
+    )
 
 
 def _named(database_url: str, name: str) -> str:
@@ -145,7 +156,7 @@ def _named(database_url: str, name: str) -> str:
 
 @contextmanager
 def _worker(site: Site) -> Iterator[subprocess.Popen[bytes]]:
-    command = ["celery", "-A", "bench.application:celery", "worker", "--concurrency", str(CHILDREN), *_QUIET]
+    command = ["celery", "-A", f"{site.application}:celery", "worker", "--concurrency", str(CHILDREN), *_QUIET]
     with servers.process("the worker", [*command, "--hostname", f"bench-{site.port}@%h"], site.environment) as process:
         yield process
 

@@ -9,6 +9,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import discord_interactions
+import gidgethub.sansio
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
@@ -104,6 +106,22 @@ def test_hostile_input_is_refused_and_no_more(sender, data):
         return
 
     assert refused(sender, sender.deliver(headers=headers, sent=body)) is not None
+
+
+def test_what_is_signed_by_hand_here_is_what_the_senders_receivers_accept():
+    """GitHub and Discord have no library that signs; those that verify take ours, and refuse a changed byte."""
+    github, discord = SENDERS["github"], SENDERS["discord"]
+    told = {"X-GitHub-Event": "ping", "Content-Type": "application/json"} | dict(github.deliver().headers)
+    headers = {name.lower(): value for name, value in told.items()}
+    event = gidgethub.sansio.Event.from_http(headers, github.body, secret=github.secrets[0].decode())
+    assert event.data == json.loads(github.body)
+    with pytest.raises(gidgethub.ValidationFailure):
+        gidgethub.sansio.Event.from_http(headers, github.body + b" ", secret=github.secrets[0].decode())
+
+    signed = discord.deliver().headers
+    proof = (signed["X-Signature-Ed25519"], signed["X-Signature-Timestamp"], discord.secrets[0].decode())
+    assert discord_interactions.verify_key(discord.body, *proof)
+    assert not discord_interactions.verify_key(discord.body + b" ", *proof)
 
 
 # What is particular to a sender

@@ -463,6 +463,31 @@ def test_c68_a_short_body_is_400(listen):
     assert webhook.received() == 0
 
 
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"HTTP_TRANSFER_ENCODING": "gzip, chunked"},
+        {"HTTP_TRANSFER_ENCODING": ""},
+        {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": "", "SERVER_PROTOCOL": "HTTP/1.0"},
+        {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": "3", "wsgi.input_terminated": True},
+        {"CONTENT_LENGTH": "+3"},
+        {"CONTENT_LENGTH": "0_3"},
+        {"CONTENT_LENGTH": "3, 3"},
+    ],
+)
+def test_a_request_that_does_not_say_where_it_ends_is_400(listen, environ):
+    """Whatever a server makes of it; on gevent's own server its connection ends, as each does there."""
+    webhook = listen("default")
+    for software, connection in (("gunicorn/27", None), ("gevent/26.9 Python/3.11", "close")):
+        response = webhook.client.post(
+            webhook.path, data=b"abc", environ_overrides={**environ, "SERVER_SOFTWARE": software}
+        )
+
+        assert_problem(response, 400)
+        assert response.headers.get("Connection") == connection
+    assert webhook.received() == 0
+
+
 # Our own trouble.
 
 

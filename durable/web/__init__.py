@@ -23,7 +23,7 @@ from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
 
 from ..store import unreachable
-from . import masking
+from . import answers, masking, reading, servers
 from .bearer import bearer
 from .control import OPERATIONS
 from .controlling import Authorize, Controller
@@ -70,7 +70,21 @@ def blueprint(receiver: Receiver, url_prefix: str | None = None, control: Author
         made.record(partial(_add_rule, "control", ROOT + "<durable_control:rest>", Controller(engine, control).view))
     made.record(partial(_check_schema, receiver))
     made.url_value_preprocessor(_exempt_from_csrf)
+    made.before_request(_refuse_ambiguous)
+    made.after_request(_end_connection)
     return made
+
+
+def _refuse_ambiguous() -> flask.Response | None:
+    """Before anything else is looked at: the rest of such a request may be another one to somebody."""
+    if reading.is_framed(flask.request.environ):
+        return None
+    return answers.to_flask(answers.bad_body("Where the body ends is ambiguous."))
+
+
+def _end_connection(response: flask.Response) -> flask.Response:
+    response.headers.extend(servers.end_connection(flask.request.environ))
+    return response
 
 
 class _Rest(BaseConverter):

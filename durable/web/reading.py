@@ -28,6 +28,7 @@ DISCARDED = 2 * 1024 * 1024
 _READ = "durable.body_read"
 
 # fullmatch, since $ lets a trailing newline through.
+_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 _TARGET = re.compile(r"([A-Za-z0-9_-]{20,128})(?:/requests/([A-Za-z0-9_-]{20,64}))?")
 
 
@@ -62,6 +63,27 @@ def exact_url(environ: Mapping[str, Any]) -> str:
 def base_of(public_url: str | None, request: flask.Request) -> str:
     """What stands before ``ROOT``: ``public_url``, else relative, never by the Host header."""
     return public_url if public_url is not None else request.root_path.rstrip("/") + request.path.partition(ROOT)[0]
+
+
+def is_framed(environ: Mapping[str, Any]) -> bool:
+    """
+    Whether the request says in one way only where its body ends.
+
+    Most servers refuse one that does not themselves.  Those that let it through may have read it otherwise than the
+    proxy before them: gevent's pywsgi takes any coding but ``chunked`` for none, and ``+3`` and ``0_3`` for lengths;
+    waitress does not read the chunks of an HTTP/1.0 request.
+    """
+    length = environ.get("CONTENT_LENGTH")
+    if "HTTP_TRANSFER_ENCODING" in environ and not _is_chunked(environ, length):
+        return False
+    return _LENGTH.fullmatch(length or "0") is not None
+
+
+def _is_chunked(environ: Mapping[str, Any], length: str | None) -> bool:
+    if environ["HTTP_TRANSFER_ENCODING"].lower() != "chunked" or environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
+        return False
+    # A gateway that has put the chunks together may hand the header on beside the length that it found.
+    return not (length and environ.get("wsgi.input_terminated"))
 
 
 def read_body(request: flask.Request, limit: int) -> bytes:

@@ -1,5 +1,5 @@
 """
-What the WSGI server around a request can do: hold a connection, how many, and see the client leave.
+What the WSGI server around a request can do: hold a connection, how many, see the client leave, end it.
 
 PEP 3333 says none of it, so each server is asked in its own way; one that we
 don't know gets the careful answer.
@@ -49,6 +49,23 @@ def client_watch(environ: Environ) -> Callable[[], bool]:
     return lambda: False
 
 
+def end_connection(environ: Environ) -> list[tuple[str, str]]:
+    """
+    See to it that nothing else is read from the connection where the server may have misread where a request ends.
+
+    gevent's own server drops header lines that it does not understand, and all lines behind them, and takes the first
+    of two lengths: so it may take the rest of a body for a request.  It is told by the headers returned here, which
+    are to be sent.  waitress reads the chunks of a request that has a length too and goes on with what follows; it
+    takes no such header from an application.
+    """
+    if environ.get("SERVER_SOFTWARE", "").startswith("gevent/"):
+        return [("Connection", "close")]
+    asked = _waitress_request(environ)
+    if asked is not None and (asked.chunked or "HTTP_TRANSFER_ENCODING" in environ):
+        asked.headers["CONNECTION"] = "close"
+    return []
+
+
 def _reserve(threads: int) -> int:
     """Threads kept for requests that don't wait: 1 of up to 31, 4 of 64 and more."""
     return max(1, min(4, threads // 16))
@@ -58,9 +75,18 @@ def _threads(environ: Environ) -> int | None:
     worker = gunicorn.current_worker()
     if worker is not None:
         return gunicorn.threads(worker)
-    channel = getattr(environ.get("waitress.client_disconnected"), "__self__", None)
-    adjustments = getattr(getattr(channel, "server", None), "adj", None)
+    adjustments = getattr(getattr(_waitress_channel(environ), "server", None), "adj", None)
     return getattr(adjustments, "threads", None)
+
+
+def _waitress_channel(environ: Environ) -> Any:
+    return getattr(environ.get("waitress.client_disconnected"), "__self__", None)
+
+
+def _waitress_request(environ: Environ) -> Any:
+    """What waitress has parsed, as it will look at it once more when it answers."""
+    asked = getattr(_waitress_channel(environ), "requests", None)
+    return asked[0] if asked else None
 
 
 def _is_gevent() -> bool:

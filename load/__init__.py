@@ -1,0 +1,1 @@
+"""One web process under load: held connections beside good, bad, repeated and oversized requests."""
