@@ -17,10 +17,23 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from . import children, commands, events, registry
+from . import children, commands, events, registry, vault
 from .engine import Engine
 from .http import Response, problem
-from .store import attributes, contended, hooks, log, passing, requests, runs, steps, unreachable, until_recorded, waits
+from .store import (
+    attributes,
+    contended,
+    hooks,
+    log,
+    passing,
+    requests,
+    rows,
+    runs,
+    steps,
+    unreachable,
+    until_recorded,
+    waits,
+)
 from .store.runs import Run
 from .store.steps import StepRow
 from .store.waits import WaitRow
@@ -56,6 +69,7 @@ _CANCELLED = problem(503, "run-cancelled", "Run cancelled", "The run was cancell
 def commit(engine: Engine, decision: Decision) -> Aftermath:
     """Write *decision*; Overtaken: somebody else was here, and nothing is written."""
     after = Aftermath()
+    rows.stow_ahead(engine.store.vault, decision.run.id, decision.events)
     try:
         if _only_passes_on(decision):
             _pass_on(engine, decision)
@@ -87,6 +101,8 @@ def _is_written(engine: Engine, decision: Decision, error: DBAPIError) -> bool:
 def _only_passes_on(decision: Decision) -> bool:
     """Whether all that happens is that one step ends here, and the next begins here."""
     is_plain = len(decision.events) == passing.EVENTS and len(decision.commands) == 1 and not decision.refused
+    # What is stored for a large value belongs to the transaction.
+    is_plain = is_plain and not rows.has_large(decision.events)
     return decision.ends is not None and decision.continues is not None and is_plain
 
 
@@ -123,7 +139,8 @@ def _write(engine: Engine, tx: Connection, decision: Decision, after: Aftermath)
 def _block(engine: Engine, tx: Connection, decision: Decision) -> None:
     """Keep the log as it is: the run goes on with code that matches it."""
     version = current_code_version(engine, decision.run)
-    if not runs.advance(tx, decision.run, status="blocked", blocked=str(decision.fault), blocked_version=version):
+    why = vault.of(tx).seal(tx, decision.run.id, "blocked", str(decision.fault))
+    if not runs.advance(tx, decision.run, status="blocked", blocked=why, blocked_version=version):
         raise Overtaken("another turn came first")
 
 

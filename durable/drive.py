@@ -17,6 +17,7 @@ from . import doubts, events, failpoints, registry
 from .commit import Aftermath, Overtaken, advanced, commit, current_code_version
 from .continuation import Journey
 from .engine import Engine
+from .errors import DecryptionError
 from .replays import Kept, Loan
 from .store import runs, steps
 from .store.claims import Claim
@@ -52,6 +53,9 @@ def drive(engine: Engine, run_id: str, *, journey: Journey | None = None, redeli
             redelivered = False
         except Overtaken as overtaken:
             log.debug("Run %s: %s.", run_id, overtaken)
+        except DecryptionError as unreadable:
+            log.error("Run %s is left for a worker that can read it: %s", run_id, unreadable)
+            return
         except Left as left:
             log.warning("Left for later: %s.", left)
             return

@@ -20,6 +20,7 @@ from .deadlines import Deadlines
 from .dispatch import Dispatcher
 from .errors import DurableError, SchemaOutOfDate, TurnTooLong
 from .notify import Notifier, make_notifier
+from .payloads import UrlPayloads
 from .progress import Progress
 from .publish import Broker, Publisher
 from .replay import Replay
@@ -27,6 +28,7 @@ from .replays import Replays, unclosable
 from .schema import REVISION
 from .settings import Settings, check_names, resolve
 from .store import Store
+from .vault import Vault
 from .watchdog import Watchdog
 
 log = logging.getLogger("durable")
@@ -95,7 +97,10 @@ class Engine:
 
     @cached_property
     def store(self) -> Store:
-        return self.make_store()
+        made = self.make_store()
+        url = self.settings.payload_url
+        made.vault = Vault(self.settings.cipher, None if url is None else UrlPayloads(url))
+        return made
 
     @cached_property
     def dispatch(self) -> Dispatcher:

@@ -206,6 +206,7 @@ def accept_request(engine: Engine, webhook: WebhookRow, request: Request, *, hol
     """
     assert request.id is not None, "a request is recorded under its id"
     key = keys.key_of(webhook.config.dedupe, request)
+    engine.store.vault.stow_ahead(webhook.run_id, [request.data])
 
     def act(tx: Connection) -> str | runs.Run | None:
         return _earlier(tx, webhook, request, key) or _accept(engine, tx, webhook, request, holder, key)

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from . import cancelling, overtime, registry, sentinel, tries
 from .engine import Engine
+from .orphans import Orphans
 from .processes import identify
 from .prune import START, prune_batch
 from .store import contended, reason, unreachable, workers
@@ -42,6 +43,7 @@ class Housekeeping:
         self._beating_since: int | None = None
         self._has_more = False
         self._pruned_to = START
+        self._orphans = Orphans(engine)
         # One of its own: a thread must not change what others draw from `random` with a seed.
         self._draw = Random()
         self._thread = threading.Thread(target=self._run, name="durable-housekeeping", daemon=True)
@@ -139,6 +141,7 @@ class Housekeeping:
             is_unsending = sentinel.look(engine)
             self._has_more = sweep(engine) or is_unsending
             self._prune()
+            self._orphans.collect()
         elif rings:
             # The backlog is the leaseholder's: if each swept it whenever an alarm rings, it would be sent many times.
             publish_due(engine, engine.now() - engine.settings.sweep_interval)

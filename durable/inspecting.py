@@ -13,7 +13,7 @@ from .engine import Engine
 from .errors import RunNotFound
 from .events import ROOT, Event
 from .http import Request
-from .store import attributes, doubts, hooks, log, requests, runs
+from .store import attributes, doubts, hooks, log, requests, rows, runs
 from .store.runs import Run as RunRow
 from .waiting import waiting_for
 from .webhooks import recorded_url
@@ -84,11 +84,13 @@ def describe(engine: Engine, run_id: str) -> dict[str, Any]:
         known = requests.load(tx, codec.request_ids(texts[0]) | codec.request_ids(texts[1]))
         labels = attributes.read(tx, run_id)
         pending = waiting_for(engine, tx, row)
+        kept = engine.store.vault
+        blocked = kept.fetch(tx, run_id, kept.unseal(run_id, "blocked", row.blocked))
     error = value_of(ended) if isinstance(ended, events.RunFailed | events.RunCancelled) else None
     return _summary(row) | {
         "args": codec.plain(texts[0], known) if texts[0] else {},
         "result": codec.plain(texts[1], known) if isinstance(ended, events.RunCompleted) else None,
-        "error": row.blocked if error is None else str(codec.error_summary(error)),
+        "error": blocked if error is None else str(codec.error_summary(error)),
         "attributes": labels,
         "parent": row.parent_run_id,
         "waiting_for": pending,
@@ -97,7 +99,10 @@ def describe(engine: Engine, run_id: str) -> dict[str, Any]:
 
 def creation(tx: Connection, run_id: str) -> Event | None:
     """The event that created the run, from its log, or from its inbox before its first turn."""
-    return log.creation(tx, run_id, ROOT) or next((n.event for n in log.drain(tx, run_id, limit=1)), None)
+    known = log.creation(tx, run_id, ROOT)
+    if known is not None:
+        return known
+    return next(iter(rows.fetched(tx, run_id, (n.event for n in log.drain(tx, run_id, limit=1)))), None)
 
 
 def list_events(engine: Engine, run_id: str) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from .store import log as run_log
 from .store import runs, unreachable
 from .store.runs import Run as RunRow
 from .store.sending import Sending
+from .vault import OPTION
 
 log = logging.getLogger("durable.starting")
 
@@ -71,6 +72,7 @@ def start(
     row = _new_row(engine, workflow, codec.digest(bound, workflow.signature), options)
     if options.session is not None:
         return _start_in_session(engine, sessions.of(options.session), row, text)
+    engine.store.vault.stow_ahead(row.id, [text])
     sending: list[Sending] = []
     try:
         engine.store.write(lambda tx: sending.append(_create(engine, tx, row, text)))
@@ -190,7 +192,7 @@ def _known(tx: Connection, row: RunRow) -> RunRow | None:
 
 
 def _same(engine: Engine, row: RunRow, known: RunRow) -> Run[Any]:
-    if (known.name, known.digest) != (row.name, row.digest):
+    if known.name != row.name or not engine.store.vault.is_digest(known.digest, row.digest, known.id):
         raise RunConflict(row.idempotency_key or row.id, known.id)
     return Run(known.id, engine)
 
@@ -200,7 +202,7 @@ def _same(engine: Engine, row: RunRow, known: RunRow) -> Run[Any]:
 
 def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str) -> Run[Any]:
     """Write the run in the caller's transaction; it is driven once that has committed."""
-    tx = sessions.connection(session, engine.store.url)
+    tx = sessions.connection(session, engine.store.url).execution_options(**{OPTION: engine.store.vault})
     known = _known(tx, row)
     if known is not None:
         return _same(engine, row, known)

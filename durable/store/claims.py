@@ -7,12 +7,13 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 
+from .. import vault
 from ..schema import events, runs, steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """An attempt that this process runs, and what it needs for it."""
+    """An attempt that this process runs, and what it needs for it; large values are references."""
 
     claim: str
     run_id: str
@@ -124,7 +125,9 @@ def _claimed(tx: Connection, run_id: str, op_id: str) -> Claim:
         .mappings()
         .one()
     )
-    return Claim(**row)
+    kept = vault.of(tx)
+    args = kept.unseal(run_id, op_id, row["args"])
+    return Claim(**{**row, "args": args, "heartbeat": kept.unseal(run_id, _heartbeat(op_id), row["heartbeat"])})
 
 
 def is_held(tx: Connection, held: Claim) -> bool:
@@ -147,9 +150,14 @@ def heartbeat(tx: Connection, held: Claim, details: str, now: Any, timeout: int 
 
     Without a *timeout* its deadline, if it has one, stays where it is.
     """
+    details = vault.of(tx).seal(tx, held.run_id, _heartbeat(held.op_id), details) or ""
     extended = {} if timeout is None else {"deadline_at": now + timeout}
     beaten = tx.execute(update(steps).where(*_mine(held)).values(heartbeat=details, heartbeat_at=now, **extended))
     return beaten.rowcount == 1
+
+
+def _heartbeat(op_id: str) -> str:
+    return f"{op_id} heartbeat"
 
 
 def _mine(held: Claim) -> tuple[Any, ...]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
+from .. import vault
 from ..commands import CreateHook
 from ..schema import hooks
 
@@ -49,7 +51,7 @@ def token_hash(token: str) -> str:
 
 def create(tx: Connection, run_id: str, command: CreateHook, now: int, *, closed: bool) -> None:
     """Insert the row.  IntegrityError: somebody took the token since it was looked at."""
-    hashed = token_hash(command.token)
+    hashed, kept = token_hash(command.token), vault.of(tx)
     tx.execute(
         insert(hooks),
         {
@@ -59,8 +61,8 @@ def create(tx: Connection, run_id: str, command: CreateHook, now: int, *, closed
             "token": command.token,
             "token_hash": hashed,
             "active_token_hash": None if closed else hashed,
-            "config": command.config,
-            "metadata": command.metadata,
+            "config": kept.seal(tx, run_id, f"{command.op_id} config", command.config),
+            "metadata": kept.seal(tx, run_id, f"{command.op_id} metadata", command.metadata),
             "created_at": now,
             "closed_at": now if closed else None,
         },
@@ -83,7 +85,17 @@ def find(tx: Connection, token: str) -> Hook | None:
         .limit(1)
     )
     row = rows.mappings().one_or_none()
-    return None if row is None else Hook(**row)
+    return None if row is None else _hook(tx, row)
+
+
+def _hook(tx: Connection, row: Any) -> Hook:
+    """The hook of a row: its config, which may hold responses, and its metadata are values."""
+    kept = vault.of(tx)
+    opened = {
+        name: kept.fetch(tx, row["run_id"], kept.unseal(row["run_id"], f"{row['op_id']} {name}", row[name]))
+        for name in ("config", "metadata")
+    }
+    return Hook(**{**row, **opened})
 
 
 def lock(tx: Connection, run_id: str, op_id: str) -> Hook | None:
@@ -91,7 +103,7 @@ def lock(tx: Connection, run_id: str, op_id: str) -> Hook | None:
     # By its primary key, as whoever closes it does: by its token MySQL would lock the index first, and deadlock.
     query = _ROW.where(hooks.c.run_id == run_id, hooks.c.op_id == op_id, hooks.c.closed_at.is_(None))
     row = tx.execute(query.with_for_update(read=True)).mappings().one_or_none()
-    return None if row is None else Hook(**row)
+    return None if row is None else _hook(tx, row)
 
 
 def lock_open(tx: Connection, token: str) -> Hook | None:
@@ -121,4 +133,4 @@ def open_hooks(tx: Connection, *, run_id: str | None, limit: int) -> list[Hook]:
         query = query.order_by(hooks.c.created_at.desc())
     else:
         query = query.where(hooks.c.run_id == run_id).order_by(hooks.c.created_at, hooks.c.op_id)
-    return [Hook(**row) for row in tx.execute(query).mappings()]
+    return [_hook(tx, row) for row in tx.execute(query).mappings().all()]

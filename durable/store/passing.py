@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, insert, text
 
-from ..events import Event, to_row
+from ..events import Event
 from ..schema import events
 from .claims import Claim
+from .rows import to_row
 from .runs import Run
 
 #: How many events such a turn has: the end of a step, and the call of the next.
@@ -62,7 +63,7 @@ def pass_on(tx: Connection, run: Run, held: Claim, to: Claim, new: Sequence[Even
     False when another turn was here, the run has news, or the attempt was given up.  Then what was written
     must be undone, except on PostgreSQL, where nothing was.
     """
-    rows = [to_row(event) for event in new]
+    rows = [to_row(tx, run.id, event) for event in new]
     known = {"run": run.id, "turn": run.turn, "seq": rows[-1]["seq"], "last_at": rows[-1]["at"]}
     known |= {"op": held.op_id, "claim": held.claim, "next_op": to.op_id, "next_name": to.name}
     known |= {"next_claim": to.claim, "now": to.claimed_at, "queue": to.queue, "semantics": to.semantics}

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, exists, func, insert, select, update
 
+from .. import vault
 from ..schema import inbox, runs
 from .attributes import matching
 
@@ -63,7 +64,8 @@ def _one(tx: Connection, where: Any) -> Run | None:
 
 def create(tx: Connection, run: Run) -> None:
     """Insert the row.  IntegrityError: the id or the key is taken."""
-    tx.execute(insert(runs), {name: getattr(run, name) for name in runs.c.keys()})  # noqa: SIM118
+    row = {name: getattr(run, name) for name in runs.c.keys()}  # noqa: SIM118
+    tx.execute(insert(runs), row | {"digest": vault.of(tx).keyed(run.digest)})
 
 
 def advance(tx: Connection, run: Run, **changes: Any) -> bool:
