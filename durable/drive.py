@@ -114,7 +114,7 @@ def conclude(engine: Engine, journey: Journey, held: Claim, ended: events.Attemp
         failpoints.hit("turn.read")
         try:
             after = _commit(engine, decision, journey)
-        except (Overtaken, SQLAlchemyError) as error:
+        except (DecryptionError, Overtaken, SQLAlchemyError) as error:
             log.debug("Run %s: an outcome goes through the inbox (%s).", held.run_id, error)
             return False
         _keep(loan, decision)

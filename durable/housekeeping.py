@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from . import cancelling, overtime, registry, sentinel, tries
 from .engine import Engine
 from .orphans import Orphans
+from .payloads import PayloadTrouble
 from .processes import identify
 from .prune import START, prune_batch
 from .store import contended, reason, unreachable, workers
@@ -141,7 +142,7 @@ class Housekeeping:
             is_unsending = sentinel.look(engine)
             self._has_more = sweep(engine) or is_unsending
             self._prune()
-            self._orphans.collect()
+            self._collect_orphans()
         elif rings:
             # The backlog is the leaseholder's: if each swept it whenever an alarm rings, it would be sent many times.
             publish_due(engine, engine.now() - engine.settings.sweep_interval)
@@ -152,6 +153,13 @@ class Housekeeping:
         if retention and not self._has_more:
             batch = prune_batch(self._engine, self._engine.now() - retention, self._pruned_to)
             self._pruned_to = batch.next or START
+
+    def _collect_orphans(self) -> None:
+        """One batch a round.  A payload store that is away does not keep a process from burying the dead."""
+        try:
+            self._orphans.collect()
+        except PayloadTrouble as error:
+            log.warning("Orphans are looked for later: %s", reason(error))
 
     def _alarm_rings(self) -> bool:
         now = self._engine.now()

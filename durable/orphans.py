@@ -38,13 +38,14 @@ class Orphans:
             self._listing = _listing(self._engine)
         try:
             batch = list(islice(self._listing, BATCH))
+            gone = _delete(self._engine, batch, now - AGE)
         except BaseException:
-            # A generator that has raised is at its end: the next call begins anew.
-            self._listing = None
+            # A generator that has raised is at its end: the next round begins anew, and not at once.
+            self._listing, self._next_at = None, now + PAUSE
             raise
         if len(batch) < BATCH:
             self._listing, self._next_at = None, now + PAUSE
-        return _delete(self._engine, batch, now - AGE)
+        return gone
 
     @property
     def is_done(self) -> bool:

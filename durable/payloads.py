@@ -37,6 +37,10 @@ class Stored(NamedTuple):
     stored_at: int
 
 
+class PayloadTrouble(OperationalError):
+    """A payload store that cannot be used now."""
+
+
 #: Opens a connection for reading.
 Reading = Callable[[], contextlib.AbstractContextManager[Connection]]
 
@@ -45,7 +49,7 @@ class PayloadStore(Protocol):
     """
     Bytes by run and digest.  A store in the database works on the connection; another one leaves it alone.
 
-    Trouble that may pass is raised as the database's own is: ``OperationalError``.
+    Trouble that may pass is raised as the database's own is: ``PayloadTrouble``, an ``OperationalError``.
     """
 
     #: Whether it is outside of the database: best written to while no transaction is open.
@@ -189,8 +193,7 @@ class UrlPayloads:
                 continue
             with _trouble("the list of payloads"):
                 path = f"{root}/{folder}"
-                run_id = unquote(folder[len(_PREFIX) :])
-                found = [Stored(run_id, name, _stored_at(files, f"{path}/{name}")) for name in _names(files, path)]
+                found = list(_stored(files, path, unquote(folder[len(_PREFIX) :])))
             yield from found
 
     def _files(self) -> tuple[Any, str]:
@@ -224,6 +227,13 @@ def _names(files: Any, path: str) -> list[str]:
         return []
 
 
+def _stored(files: Any, path: str, run_id: str) -> Iterator[Stored]:
+    """What a run's folder holds; a file may go while it is looked at."""
+    for name in _names(files, path):
+        with contextlib.suppress(FileNotFoundError):
+            yield Stored(run_id, name, _stored_at(files, f"{path}/{name}"))
+
+
 def _stored_at(files: Any, path: str) -> int:
     moment = files.modified(path)
     assert isinstance(moment, datetime)
@@ -239,4 +249,4 @@ def _trouble(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         said = OSError(f"the payload store, at {what}: {type(error).__name__}: {error}")
-        raise OperationalError(None, None, said) from error
+        raise PayloadTrouble(None, None, said) from error

@@ -8,6 +8,7 @@ their answers and dedupe keys, payloads and attributes, in one transaction; payl
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -16,8 +17,11 @@ from sqlalchemy import Connection
 
 from . import duration, orphans
 from .engine import Engine
-from .store import retention
+from .payloads import PayloadTrouble
+from .store import reason, retention
 from .store.retention import EndedRun
+
+log = logging.getLogger("durable.prune")
 
 #: The most runs of one transaction, and about how many events: one run alone may have more.
 RUNS = 100
@@ -74,10 +78,17 @@ def prune_batch(engine: Engine, before: int, after: Place = START) -> Pruned:
     if not batch:
         return Pruned(0, None)
     gone = engine.store.write(lambda tx: _remove(tx, [run.id for run in batch], before))
-    # After the commit: what a crash leaves there now are orphans.
-    engine.store.vault.payloads.delete_runs(gone)
+    _delete_payloads(engine, gone)
     has_more = len(batch) < len(page) or len(page) == RUNS
     return Pruned(len(gone), Place(batch[-1].ended_at, batch[-1].id) if has_more else None)
+
+
+def _delete_payloads(engine: Engine, gone: Sequence[str]) -> None:
+    """Those outside of the database, after the commit; what is left there now are orphans, collected later."""
+    try:
+        engine.store.vault.payloads.delete_runs(gone)
+    except PayloadTrouble as error:
+        log.warning("Payloads of %d deleted runs are left to the sweep: %s", len(gone), reason(error))
 
 
 def _small_enough(page: Sequence[EndedRun]) -> Sequence[EndedRun]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
@@ -16,7 +16,7 @@ from ..schema import hooks
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hook:
-    """A hook's row."""
+    """A hook's row; its metadata as they are stored, for ``metadata_of``."""
 
     run_id: str
     op_id: str
@@ -89,21 +89,27 @@ def find(tx: Connection, token: str) -> Hook | None:
 
 
 def _hook(tx: Connection, row: Any) -> Hook:
-    """The hook of a row: its config, which may hold responses, and its metadata are values."""
+    """The hook of a row, with its config, which may hold responses, as it was given."""
+    hook = Hook(**row)
+    return replace(hook, config=_opened(tx, hook, "config", hook.config))
+
+
+def metadata_of(tx: Connection, hook: Hook) -> str | None:
+    """The hook's metadata; PayloadMissing where it is large, and is not there."""
+    return _opened(tx, hook, "metadata", hook.metadata)
+
+
+def _opened(tx: Connection, hook: Hook, name: str, text: str | None) -> str | None:
     kept = vault.of(tx)
-    opened = {
-        name: kept.fetch(tx, row["run_id"], kept.unseal(row["run_id"], f"{row['op_id']} {name}", row[name]))
-        for name in ("config", "metadata")
-    }
-    return Hook(**{**row, **opened})
+    return kept.fetch(tx, hook.run_id, kept.unseal(hook.run_id, f"{hook.op_id} {name}", text))
 
 
 def lock(tx: Connection, run_id: str, op_id: str) -> Hook | None:
-    """The hook, kept from closing until this transaction ends; None when it is closed."""
+    """The hook, its config as it is stored, kept from closing until this transaction ends; None when it is closed."""
     # By its primary key, as whoever closes it does: by its token MySQL would lock the index first, and deadlock.
     query = _ROW.where(hooks.c.run_id == run_id, hooks.c.op_id == op_id, hooks.c.closed_at.is_(None))
     row = tx.execute(query.with_for_update(read=True)).mappings().one_or_none()
-    return None if row is None else _hook(tx, row)
+    return None if row is None else Hook(**row)
 
 
 def lock_open(tx: Connection, token: str) -> Hook | None:

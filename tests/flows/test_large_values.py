@@ -39,9 +39,9 @@ from durable import (
 from durable.cipher import aes_gcm
 from durable.drive import drive
 from durable.housekeeping import Housekeeping
-from durable.inspecting import retry
+from durable.inspecting import describe, retry
 from durable.payloads import CHUNK, UrlPayloads
-from durable.prune import prune
+from durable.prune import prune, prune_batch
 from durable.schema import events, inbox, payloads, requests, runs
 from durable.vault import LIMIT
 from durable.web import create_blueprint
@@ -589,3 +589,49 @@ def test_kinds_are_what_they_were(make):
         "step_completed",
         "run_completed",
     ]
+
+
+@all_databases()
+def test_people_are_told_what_is_gone(make):
+    """``durable runs show`` shows the rest, and why the run is blocked."""
+    engine = make()
+    waiting, run = engine.start(listens), engine.start(passes_on, LARGE)
+    settle(engine, waiting)
+    change(engine, run.id, "lost")
+    change(engine, waiting.id, "lost")
+    settle(engine, run)
+
+    shown = describe(engine, run.id)
+    assert shown["status"] == "blocked"
+    assert "is not there" in shown["args"]
+    assert "is not there" in shown["error"]
+    assert shown["result"] is None
+    assert "is not there" in waiting.hooks()[0]["metadata"]
+    assert describe(engine, waiting.id)["args"] == {}
+
+
+def test_a_payload_store_that_is_away_keeps_nobody_from_housekeeping(make, tmp_path, caplog):
+    """The round is finished, and what could not be looked for is looked for later; a prune deletes the rows."""
+    engine = make(payload_url=f"file://{tmp_path}/payloads")
+    run = engine.start(passes_on, LARGE)
+    settle(engine, run)
+    folder = Path(tmp_path, "payloads")
+    folder.rename(tmp_path / "away")
+    folder.symlink_to(folder)  # which no system call can follow
+    keeper = Housekeeping(engine)
+
+    keeper.tick()
+
+    assert keeper._beating_since is not None
+    assert "Orphans are looked for later: OSError: the payload store" in caplog.text
+    with engine.store.begin() as tx:
+        tx.execute(sa.update(runs).values(completed_at=1))
+    assert prune_batch(engine, engine.now()).runs == 1
+    assert "left to the sweep" in caplog.text
+    keeper.stop()
+
+    folder.unlink()
+    Path(tmp_path, "away").rename(folder)
+    age(engine, DAY + 1)
+    assert orphans.collect_all(engine) > 0
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
