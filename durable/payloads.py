@@ -29,6 +29,11 @@ PAGE = 200
 _FRESH = 12 * 60 * 60 * 1_000_000
 
 
+#: What was stored ahead of its transaction is not looked for again in it: for so long, and so many at most.
+_MOMENT = 10 * 60 * 1_000_000
+_MOST_AHEAD = 1000
+
+
 class Stored(NamedTuple):
     """A payload of a listing, and when it was stored, in microseconds."""
 
@@ -137,13 +142,12 @@ class UrlPayloads:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        #: Stored a moment ago, for a transaction that is about to refer to them.
-        self._ahead: set[tuple[str, str]] = set()
+        #: Stored a moment ago, for a transaction that is about to refer to them; and when.
+        self._ahead: dict[tuple[str, str], int] = {}
         self._files()
 
     def put(self, tx: Connection | None, run_id: str, digest: str, data: bytes, now: int) -> None:
-        if tx is not None and (run_id, digest) in self._ahead:
-            self._ahead.discard((run_id, digest))
+        if tx is not None and now - self._ahead.pop((run_id, digest), 0) < _MOMENT:
             return
         with _trouble(f"payload {digest} of run {run_id}"):
             files, root = self._files()
@@ -155,7 +159,9 @@ class UrlPayloads:
                 files.makedirs(folder, exist_ok=True)
                 files.pipe_file(path, data)
         if tx is None:
-            self._ahead.add((run_id, digest))
+            if len(self._ahead) >= _MOST_AHEAD:
+                self._ahead.clear()  # of transactions that failed, nearly all
+            self._ahead[run_id, digest] = now
 
     def get(self, tx: Connection, run_id: str, digest: str) -> bytes | None:
         with _trouble(f"payload {digest} of run {run_id}"):

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, bindparam, case, delete, func, insert, select
 from .. import codec, vault
 from ..events import Event, RunCancelRequested
 from ..schema import events, inbox, runs
+from ..vault import Vault
 from . import requests
 from .rows import fetched, from_row, outline, to_row
 from .sending import Kind, Sending, growing, unsent_or_lost
@@ -57,8 +58,7 @@ _READ = (
 def read(tx: Connection, run_id: str, *, after: int = 0, upto: int = 2**62) -> list[Event]:
     """The run's events with ``after < seq <= upto``, in order; large values are references."""
     kept = vault.of(tx)
-    rows = tx.execute(_READ, {"run": run_id, "after": after, "upto": upto})
-    return [from_row(kept, run_id, row) for row in rows]
+    return [_event(kept, run_id, row) for row in tx.execute(_READ, {"run": run_id, "after": after, "upto": upto})]
 
 
 def page(
@@ -75,7 +75,7 @@ def page(
     rows = tx.execute(query).all()
     if not values:
         return [outline(row) for row in rows]
-    return fetched(tx, run_id, [from_row(vault.of(tx), run_id, row) for row in rows])
+    return fetched(tx, run_id, [_event(vault.of(tx), run_id, row) for row in rows])
 
 
 def outcome(tx: Connection, run_id: str, op_id: str) -> Event | None:
@@ -100,7 +100,11 @@ def _phase(tx: Connection, run_id: str, op_id: str, phase: str) -> Event | None:
     row = tx.execute(
         select(events).where(events.c.run_id == run_id, events.c.op_id == op_id, events.c.phase == phase)
     ).one_or_none()
-    return None if row is None else fetched(tx, run_id, [from_row(vault.of(tx), run_id, row)])[0]
+    return None if row is None else fetched(tx, run_id, [_event(vault.of(tx), run_id, row)])[0]
+
+
+def _event(kept: Vault, run_id: str, row: Any) -> Event:
+    return from_row(kept, run_id, row.kind, seq=row.seq, at=row.at, op_id=row.op_id, data=row.data, value=row.value)
 
 
 def post(tx: Connection, run_id: str, news: Event, sending: Sending) -> None:
@@ -122,7 +126,8 @@ def drain(tx: Connection, run_id: str, limit: int | None = TURN_LIMIT) -> list[N
 
 def news(tx: Connection, run_id: str, row: Any, prefix: str = "") -> News:
     """An inbox row, whose columns' names begin with *prefix*."""
-    event = from_row(vault.of(tx), run_id, row, seq=0, prefix=prefix)
+    at, kind, op_id, data, value = (getattr(row, prefix + name) for name in ("at", "kind", "op_id", "data", "value"))
+    event = from_row(vault.of(tx), run_id, kind, seq=0, at=at, op_id=op_id, data=data, value=value)
     return News(getattr(row, f"{prefix}id"), event, getattr(row, f"{prefix}sends"))
 
 

@@ -29,17 +29,18 @@ def to_row(tx: Connection, run_id: str, event: Event) -> dict[str, Any]:
     return row
 
 
-def from_row(kept: Vault, run_id: str, row: Any, *, seq: int | None = None, prefix: str = "") -> Event:
+def from_row(
+    kept: Vault, run_id: str, kind: str, *, seq: int, at: int, op_id: str, data: str, value: str | None
+) -> Event:
     """
-    The event of a row, whose columns' names begin with *prefix*; a large value is a reference.
+    The event of a row; a large value is a reference.
 
     Raises:
         DecryptionError: This process cannot read it.
     """
-    kind, at, op_id, data, value = (getattr(row, prefix + name) for name in ("kind", "at", "op_id", "data", "value"))
     if value is not None and value[:1] == vault.MARK:
         value = kept.unseal(run_id, op_id, value)
-    event = events.from_row(kind, seq=row.seq if seq is None else seq, at=at, op_id=op_id, data=data, value=value)
+    event = events.from_row(kind, seq=seq, at=at, op_id=op_id, data=data, value=value)
     if _SEALED_DIGEST in data and isinstance(event, StepCreated | ChildCreated):
         return replace(event, digest=kept.unseal(run_id, _digest_of(event), event.digest) or "")
     return event

@@ -635,3 +635,15 @@ def test_a_payload_store_that_is_away_keeps_nobody_from_housekeeping(make, tmp_p
     age(engine, DAY + 1)
     assert orphans.collect_all(engine) > 0
     assert [path for path in folder.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("is_outside", [False, True])
+def test_a_crash_anywhere_costs_no_large_value(tmp_path, is_outside):
+    """Whatever process dies where: the run ends as it does without, also with payloads stored before their commit."""
+    settings: dict[str, Any] = {"cipher": aes_gcm({"k": os.urandom(32)})}
+    if is_outside:
+        settings["payload_url"] = f"file://{tmp_path}/payloads"
+
+    report = testing.crash_everywhere(passes_on, LARGE, sample=25, **settings)
+
+    assert report.played == 25
