@@ -47,11 +47,14 @@ class Housekeeping:
         self._orphans = Orphans(engine)
         # One of its own: a thread must not change what others draw from `random` with a seed.
         self._draw = Random()
+        self._has_threads = False
+        self._tidying: threading.Thread | None = None
         self._thread = threading.Thread(target=self._run, name="durable-housekeeping", daemon=True)
 
     def start(self) -> None:
         """Beat once, so that a claim finds the process registered; then go on in a thread."""
         self._engine.on_due = self.on_due
+        self._has_threads = True
         self.tick()
         self._thread.start()
 
@@ -62,6 +65,8 @@ class Housekeeping:
             self._changed.notify()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
+        if self._tidying is not None:
+            self._tidying.join(timeout=5)
         self._farewell()
 
     def on_due(self, due_at: int) -> None:
@@ -141,11 +146,29 @@ class Housekeeping:
         if leased:
             is_unsending = sentinel.look(engine)
             self._has_more = sweep(engine) or is_unsending
-            self._prune()
-            self._collect_orphans()
+            self._tidy()
         elif rings:
             # The backlog is the leaseholder's: if each swept it whenever an alarm rings, it would be sent many times.
             publish_due(engine, engine.now() - engine.settings.sweep_interval)
+
+    def _tidy(self) -> None:
+        """Prune, and collect orphans: beside the rounds where files are elsewhere, since who does not beat is dead."""
+        if not (self._engine.store.vault.payloads.is_outside and self._has_threads):
+            self._prune()
+            self._collect_orphans()
+        elif self._tidying is None or not self._tidying.is_alive():
+            self._tidying = threading.Thread(target=self._tidy_aside, name="durable-payloads", daemon=True)
+            self._tidying.start()
+
+    def _tidy_aside(self) -> None:
+        try:
+            self._prune()
+            self._collect_orphans()
+        except Exception as error:
+            if not unreachable(error):
+                log.exception("Pruning failed; trying again.")
+            else:
+                log.warning("Pruning cannot use the database now (%s); trying again.", reason(error))
 
     def _prune(self) -> None:
         """One batch a round: it is never urgent."""

@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -42,7 +43,7 @@ from durable.housekeeping import Housekeeping
 from durable.inspecting import describe, retry
 from durable.payloads import CHUNK, UrlPayloads
 from durable.prune import prune, prune_batch
-from durable.schema import events, inbox, payloads, requests, runs
+from durable.schema import events, inbox, payloads, requests, runs, workers
 from durable.vault import LIMIT
 from durable.web import create_blueprint
 
@@ -647,3 +648,51 @@ def test_a_crash_anywhere_costs_no_large_value(tmp_path, is_outside):
     report = testing.crash_everywhere(passes_on, LARGE, sample=25, **settings)
 
     assert report.played == 25
+
+
+def test_files_are_tidied_up_beside_the_beats(make, tmp_path):
+    """In a thread of its own: a store that takes its time does not make its process look dead."""
+    engine = make(payload_url=f"file://{tmp_path}/payloads", sweep_interval=0.05, beat_interval=0.05)
+    with engine.store.begin() as tx:
+        engine.store.vault.seal(tx, "never-committed", "r", LARGE)
+    age(engine, DAY + 1)
+    slow = threading.Event()
+    outside = engine.store.vault.payloads
+    listed = outside.list
+
+    def waits(reading: Any) -> Any:
+        slow.wait(10)
+        return listed(reading)
+
+    outside.list = waits
+    keeper = Housekeeping(engine)
+    keeper.start()
+    try:
+        assert eventually(lambda: any(t.name == "durable-payloads" for t in threading.enumerate()))
+        first = beat_of(engine)
+        assert eventually(lambda: beat_of(engine) > first)
+        assert stored_files(tmp_path)
+        slow.set()
+        assert eventually(lambda: not stored_files(tmp_path))
+    finally:
+        slow.set()
+        keeper.stop()
+
+
+def stored_files(folder: Path) -> list[Path]:
+    return [path for path in (folder / "payloads").rglob("*") if path.is_file()]
+
+
+def beat_of(engine: Durable) -> int:
+    with engine.store.read() as tx:
+        query = sa.select(workers.c.beat_at).where(workers.c.id == engine.process_id)
+        return int(tx.execute(query).scalar_one_or_none() or 0)
+
+
+def eventually(condition: Callable[[], bool], within_secs: float = 10) -> bool:
+    deadline, pause = time.monotonic() + within_secs, threading.Event()
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        pause.wait(0.01)
+    return True
