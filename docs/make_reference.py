@@ -37,6 +37,9 @@ SECTIONS: dict[str, list[str]] = {
         "durable.web.create_blueprint",
         "durable.web.bearer.bearer",
         "durable.web.MaskTokens",
+        "durable.cipher.aes_gcm",
+        "durable.cipher.fernet",
+        "durable.cipher.Cipher",
     ],
     "Defining": ["durable.workflow", "durable.step", "durable.definitions.Workflow", "durable.definitions.Step"],
     "In a workflow": [

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .engine import Engine
-from .outcomes import give_up
+from .errors import DecryptionError
+from .outcomes import give_up, hand_back
 from .processes import Identity, identify, is_gone
 from .progress import header_of
 from .registry import Step
@@ -42,7 +43,12 @@ class Address:
 
 
 def claim(engine: Engine, step: Step[..., Any], address: Address, message_id: str | None) -> Claim | None:
-    """Take the attempt; None when it is not there to be run."""
+    """
+    Take the attempt; None when it is not there to be run.
+
+    Raises:
+        DecryptionError: It is left to a process that has the key.
+    """
     by = secrets.token_hex(16)
 
     def take() -> Claim | None:
@@ -63,13 +69,22 @@ def claim(engine: Engine, step: Step[..., Any], address: Address, message_id: st
     # More than once: a claim whose commit was not acknowledged must not cost the attempt.
     held = until_recorded(take, tries=len(PATIENCE_SECS))
     if held is not None:
-        return held
+        return _opened(engine, held)
     with engine.store.read() as tx:
         not_before = claims.not_before(tx, address.run, address.op, address.attempt)
-    if engine.is_nearly(not_before):
-        return take()
+    if engine.is_nearly(not_before) and (held := take()) is not None:
+        return _opened(engine, held)
     take_over(engine, address)
     return None
+
+
+def _opened(engine: Engine, held: Claim) -> Claim:
+    """What was claimed, readable; DecryptionError: this process lacks the key, and has handed the attempt back."""
+    try:
+        return claims.opened(engine.store.vault, held)
+    except DecryptionError:
+        until_recorded(lambda: hand_back(engine, held, has_begun=False, delay=engine.settings.resend_after))
+        raise
 
 
 def take_over(engine: Engine, address: Address) -> None:

@@ -17,10 +17,23 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from . import children, commands, events, registry
+from . import children, commands, events, registry, vault
 from .engine import Engine
 from .http import Response, problem
-from .store import attributes, contended, hooks, log, plain, requests, runs, steps, unreachable, until_recorded, waits
+from .store import (
+    attributes,
+    contended,
+    hooks,
+    log,
+    plain,
+    requests,
+    rows,
+    runs,
+    steps,
+    unreachable,
+    until_recorded,
+    waits,
+)
 from .store.runs import Run
 from .store.steps import StepRow
 from .store.waits import WaitRow
@@ -58,6 +71,7 @@ _CANCELLED = problem(503, "run-cancelled", "Run cancelled", "The run was cancell
 def commit(engine: Engine, decision: Decision) -> Aftermath:
     """Write *decision*; Overtaken: somebody else was here, and nothing is written."""
     after = Aftermath()
+    rows.stow_ahead(engine.store.vault, decision.run.id, decision.events)
     try:
         if _is_plain(decision):
             _write_plain(engine, decision)
@@ -98,14 +112,17 @@ def _is_plain(decision: Decision) -> bool:
 
 
 def _changes_only_the_log(decision: Decision) -> bool:
-    """Whether no event has a row elsewhere, and the run goes on from where it was."""
+    """Whether no event has rows elsewhere, as large values have, and the run goes on from where it was."""
     elsewhere = any(isinstance(event, events.AttributesSet) for event in decision.events)
+    elsewhere = elsewhere or rows.has_large(decision.events)
     return not elsewhere and decision.run.status in ("pending", "running")
 
 
 def _ends_quietly(decision: Decision) -> bool:
     """Whether the run ends and nobody else has to hear of it, since it had steps and nothing else."""
-    return decision.has_only_steps and decision.run.parent_run_id is None and not decision.is_cancelled
+    if decision.outcome is None or vault.is_large(decision.outcome.value) or decision.is_cancelled:
+        return False
+    return decision.has_only_steps and decision.run.parent_run_id is None
 
 
 def _write_plain(engine: Engine, decision: Decision) -> None:
@@ -149,7 +166,8 @@ def _write(engine: Engine, tx: Connection, decision: Decision, after: Aftermath)
 def _block(engine: Engine, tx: Connection, decision: Decision) -> None:
     """Keep the log as it is: the run goes on with code that matches it."""
     version = current_code_version(engine, decision.run)
-    if not runs.advance(tx, decision.run, status="blocked", blocked=str(decision.fault), blocked_version=version):
+    why = vault.of(tx).seal(tx, decision.run.id, "blocked", str(decision.fault))
+    if not runs.advance(tx, decision.run, status="blocked", blocked=why, blocked_version=version):
         raise Overtaken("another turn came first")
 
 

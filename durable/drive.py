@@ -17,6 +17,7 @@ from . import doubts, events, failpoints, registry
 from .commit import Aftermath, Overtaken, advanced, commit, current_code_version
 from .continuation import Journey
 from .engine import Engine
+from .errors import DecryptionError
 from .fanin import MANY, PATIENCE_SECS
 from .processes import identify
 from .replays import Kept, Loan
@@ -56,6 +57,9 @@ def drive(engine: Engine, run_id: str, *, journey: Journey | None = None, redeli
             redelivered = False
         except Overtaken as overtaken:
             log.debug("Run %s: %s.", run_id, overtaken)
+        except DecryptionError as unreadable:
+            log.error("Run %s is left for a worker that can read it: %s", run_id, unreadable)
+            return
         except Left as left:
             log.warning("Left for later: %s.", left)
             return
@@ -134,7 +138,7 @@ def conclude(engine: Engine, journey: Journey, held: Claim, ended: events.Attemp
         failpoints.hit("turn.read")
         try:
             after = _commit(engine, decision, journey)
-        except (Overtaken, SQLAlchemyError) as error:
+        except (DecryptionError, Overtaken, SQLAlchemyError) as error:
             log.debug("Run %s: an outcome goes through the inbox (%s).", held.run_id, error)
             return False
         _keep(loan, decision)

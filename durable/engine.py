@@ -23,6 +23,7 @@ from .ends import Ends
 from .errors import DurableError, SchemaOutOfDate, TurnTooLong
 from .fanin import FanIn
 from .notify import Notifier, make_notifier
+from .payloads import UrlPayloads
 from .progress import Progress
 from .publish import Broker, Publisher
 from .replay import Replay
@@ -31,6 +32,7 @@ from .schema import REVISION
 from .settings import Settings, check_names, resolve
 from .store import Store, reason, runs
 from .store import log as run_log
+from .vault import Vault
 from .watchdog import Watchdog
 
 log = logging.getLogger("durable")
@@ -100,7 +102,10 @@ class Engine:
 
     @cached_property
     def store(self) -> Store:
-        return self.make_store()
+        made = self.make_store()
+        url = self.settings.payload_url
+        made.vault = Vault(self.settings.cipher, None if url is None else UrlPayloads(url))
+        return made
 
     @cached_property
     def dispatch(self) -> Dispatcher:

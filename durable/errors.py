@@ -24,6 +24,9 @@ Every exception of durable.
     │   └── StepTimeout           an attempt took longer than its step's timeout
     ├── AttemptLost               heartbeat of an attempt that was given up
     ├── NotInDoubt                what is to be resolved is not in doubt
+    ├── DecryptionError           a value that this process's keys do not read
+    ├── PayloadMissing            a large value that is not where it was stored, or not what was stored
+    ├── BodyNotLoaded             a workflow body reads a request's large body, which only a step is given
     └── BadRequestBody            a request's body is not what it was read as (a ValueError)
     FatalError                    for authors: fail the step, never retry
     RetryableError                for authors: retry the step, not before a moment
@@ -411,6 +414,79 @@ class NotInDoubt(DurableError):
         if self.step is not None:
             return f"Step {self.step!r} of run {self.run_id!r} is not in doubt.  In doubt: {listed}."
         return f"Several steps of run {self.run_id!r} are in doubt ({listed}): name one with --step, or step=…."
+
+
+class DecryptionError(DurableError):
+    """
+    Raised where a stored value cannot be read with the keys of the setting ``cipher`` in this process.
+
+    It says nothing against the run: a worker that comes upon it leaves the run to one that has the key.
+
+    Attributes:
+        key_id: The key that it was written with.
+        known: The keys that this process has; empty without a cipher.
+        run_id: Whose value it is.
+    """
+
+    def __init__(self, key_id: str, known: Sequence[str], run_id: str) -> None:
+        super().__init__(key_id, known, run_id)
+        self.key_id = key_id
+        self.known = tuple(known)
+        self.run_id = run_id
+
+    def __str__(self) -> str:
+        if self.key_id in self.known:
+            why = (
+                "which does not open it here: the setting cipher (DURABLE_CIPHER) has another key under that id than"
+                " the process that wrote it, or the value was changed or moved in the database"
+            )
+        else:
+            has = f"has {', '.join(map(repr, self.known))}" if self.known else "has no cipher"
+            why = f"and this process {has}: add that key to the setting cipher (DURABLE_CIPHER), after the first one"
+        return f"A value of run {self.run_id!r} is encrypted with the key {self.key_id!r}, {why}."
+
+
+class PayloadMissing(DurableError):
+    """
+    Raised where a large value is read that is not in the payload store, or is not what was put there.
+
+    A step whose arguments it is fails with it, and is not retried; a run whose workflow needs it is blocked by it.
+
+    Attributes: ``run_id``; ``digest``, its address in the store; ``reason``, what was found there.
+    """
+
+    def __init__(self, run_id: str, digest: str, reason: str) -> None:
+        super().__init__(run_id, digest, reason)
+        self.run_id = run_id
+        self.digest = digest
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"A large value of run {self.run_id!r} cannot be read from the payload store: {self.digest} {self.reason}."
+            "  Compare DURABLE_PAYLOAD_URL with that of the process that wrote it, or restore the payload from a"
+            " backup; then `durable runs retry` the run if it is blocked."
+        )
+
+
+class BodyNotLoaded(DurableError):
+    """
+    Raised when a workflow body reads the body of a request that is larger than what a turn loads.
+
+    Attributes: ``request_id``; ``size``, that of the body in bytes; ``limit``, what a turn loads.
+    """
+
+    def __init__(self, request_id: str | None, size: int, limit: int) -> None:
+        super().__init__(request_id, size, limit)
+        self.request_id = request_id
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return (
+            f"The body of request {self.request_id!r} has {self.size} bytes.  A workflow's body is run again at each"
+            f" turn and is given bodies of up to {self.limit} bytes: pass the request to a step, and read it there."
+        )
 
 
 class BadRequestBody(DurableError, ValueError):

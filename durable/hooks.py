@@ -162,11 +162,12 @@ def get_hook(engine: Engine, token: str) -> HookInfo:
         hook = hooks.find(tx, token)
         if hook is None or not hook.open:
             raise HookNotFound(token)
-        known = requests.load(tx, codec.request_ids(hook.metadata or ""))
+        told = hooks.metadata_of(tx, hook)
+        known = requests.load(tx, codec.request_ids(told or ""))
     return HookInfo(
         token=hook.token,
         run_id=hook.run_id,
-        metadata=None if hook.metadata is None else codec.decode(hook.metadata, known),
+        metadata=None if told is None else codec.decode(told, known),
         created_at=duration.to_datetime(hook.created_at),
         is_webhook=hook.config is not None,
     )
@@ -206,6 +207,7 @@ def accept_request(engine: Engine, webhook: WebhookRow, request: Request, *, hol
     """
     assert request.id is not None, "a request is recorded under its id"
     key = keys.key_of(webhook.config.dedupe, request)
+    engine.store.vault.stow_ahead(webhook.run_id, [request.data])
 
     def act(tx: Connection) -> str | runs.Run | None:
         return _earlier(tx, webhook, request, key) or _accept(engine, tx, webhook, request, holder, key)

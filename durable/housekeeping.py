@@ -18,6 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from . import cancelling, overtime, registry, sentinel, tries
 from .engine import Engine
+from .orphans import Orphans
+from .payloads import PayloadTrouble
 from .processes import identify
 from .prune import START, prune_batch
 from .store import contended, reason, unreachable, workers
@@ -42,13 +44,17 @@ class Housekeeping:
         self._beating_since: int | None = None
         self._has_more = False
         self._pruned_to = START
+        self._orphans = Orphans(engine)
         # One of its own: a thread must not change what others draw from `random` with a seed.
         self._draw = Random()
+        self._has_threads = False
+        self._tidying: threading.Thread | None = None
         self._thread = threading.Thread(target=self._run, name="durable-housekeeping", daemon=True)
 
     def start(self) -> None:
         """Beat once, so that a claim finds the process registered; then go on in a thread."""
         self._engine.on_due = self.on_due
+        self._has_threads = True
         self.tick()
         self._thread.start()
 
@@ -59,6 +65,8 @@ class Housekeeping:
             self._changed.notify()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
+        if self._tidying is not None:
+            self._tidying.join(timeout=5)
         self._farewell()
 
     def on_due(self, due_at: int) -> None:
@@ -138,10 +146,29 @@ class Housekeeping:
         if leased:
             is_unsending = sentinel.look(engine)
             self._has_more = sweep(engine) or is_unsending
-            self._prune()
+            self._tidy()
         elif rings:
             # The backlog is the leaseholder's: if each swept it whenever an alarm rings, it would be sent many times.
             publish_due(engine, engine.now() - engine.settings.sweep_interval)
+
+    def _tidy(self) -> None:
+        """Prune, and collect orphans: beside the rounds where files are elsewhere, since who does not beat is dead."""
+        if not (self._engine.store.vault.payloads.is_outside and self._has_threads):
+            self._prune()
+            self._collect_orphans()
+        elif self._tidying is None or not self._tidying.is_alive():
+            self._tidying = threading.Thread(target=self._tidy_aside, name="durable-payloads", daemon=True)
+            self._tidying.start()
+
+    def _tidy_aside(self) -> None:
+        try:
+            self._prune()
+            self._collect_orphans()
+        except Exception as error:
+            if not unreachable(error):
+                log.exception("Pruning failed; trying again.")
+            else:
+                log.warning("Pruning cannot use the database now (%s); trying again.", reason(error))
 
     def _prune(self) -> None:
         """One batch a round: it is never urgent."""
@@ -149,6 +176,13 @@ class Housekeeping:
         if retention and not self._has_more:
             batch = prune_batch(self._engine, self._engine.now() - retention, self._pruned_to)
             self._pruned_to = batch.next or START
+
+    def _collect_orphans(self) -> None:
+        """One batch a round.  A payload store that is away does not keep a process from burying the dead."""
+        try:
+            self._orphans.collect()
+        except PayloadTrouble as error:
+            log.warning("Orphans are looked for later: %s", reason(error))
 
     def _alarm_rings(self) -> bool:
         now = self._engine.now()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -10,10 +10,9 @@ from sqlalchemy import Connection
 
 from . import codec, duration, events
 from .engine import Engine
-from .errors import RunNotFound
+from .errors import PayloadMissing, RunNotFound
 from .events import ROOT, Event
-from .http import Request
-from .store import attributes, doubts, hooks, log, requests, runs
+from .store import attributes, doubts, hooks, log, requests, rows, runs
 from .store.runs import Run as RunRow
 from .waiting import waiting_for
 from .webhooks import recorded_url
@@ -78,26 +77,40 @@ def describe(engine: Engine, run_id: str) -> dict[str, Any]:
         row = runs.find(tx, run_id)
         if row is None:
             raise RunNotFound(run_id)
-        ended = log.outcome(tx, run_id, ROOT) if row.ended else None
-        created = creation(tx, run_id)
-        texts = [value_of(e) or "" for e in (created, ended)]
-        known = requests.load(tx, codec.request_ids(texts[0]) | codec.request_ids(texts[1]))
+        args, arguments = _told(tx, lambda: creation(tx, run_id))
+        ended, result = _told(tx, lambda: log.outcome(tx, run_id, ROOT) if row.ended else None)
         labels = attributes.read(tx, run_id)
         pending = waiting_for(engine, tx, row)
+        kept = engine.store.vault
+        blocked = kept.fetch(tx, run_id, kept.unseal(run_id, "blocked", row.blocked))
     error = value_of(ended) if isinstance(ended, events.RunFailed | events.RunCancelled) else None
+    has_failed = row.status in ("failed", "cancelled")
     return _summary(row) | {
-        "args": codec.plain(texts[0], known) if texts[0] else {},
-        "result": codec.plain(texts[1], known) if isinstance(ended, events.RunCompleted) else None,
-        "error": row.blocked if error is None else str(codec.error_summary(error)),
+        "args": arguments if args is None or value_of(args) else {},
+        "result": None if has_failed else result,
+        "error": str(codec.error_summary(error)) if error is not None else result if has_failed else blocked,
         "attributes": labels,
         "parent": row.parent_run_id,
         "waiting_for": pending,
     }
 
 
+def _told(tx: Connection, read: Callable[[], Event | None]) -> tuple[Event | None, Any]:
+    """An event and its value for people; in their place None, and why the value cannot be shown."""
+    try:
+        event = read()
+        text = value_of(event)
+        return event, codec.plain(text, requests.load(tx, codec.request_ids(text))) if text else None
+    except PayloadMissing as missing:
+        return None, str(missing)
+
+
 def creation(tx: Connection, run_id: str) -> Event | None:
     """The event that created the run, from its log, or from its inbox before its first turn."""
-    return log.creation(tx, run_id, ROOT) or next((n.event for n in log.drain(tx, run_id, limit=1)), None)
+    known = log.creation(tx, run_id, ROOT)
+    if known is not None:
+        return known
+    return next(iter(rows.fetched(tx, run_id, (n.event for n in log.drain(tx, run_id, limit=1)))), None)
 
 
 def list_events(engine: Engine, run_id: str) -> list[dict[str, Any]]:
@@ -154,19 +167,26 @@ def list_hooks(engine: Engine, *, run_id: str | None = None, limit: int = 50) ->
     engine.check_schema()
     with engine.store.read() as tx:
         found = hooks.open_hooks(tx, run_id=run_id, limit=limit)
-        known = requests.load(tx, {each for hook in found for each in codec.request_ids(hook.metadata or "")})
-    return [_hook(hook, known) for hook in found]
+        return [_hook(tx, hook) for hook in found]
 
 
-def _hook(hook: hooks.Hook, known: Mapping[str, Request]) -> dict[str, Any]:
+def _hook(tx: Connection, hook: hooks.Hook) -> dict[str, Any]:
     return {
         "token": hook.token,
         "run_id": hook.run_id,
         "is_webhook": hook.config is not None,
         "url": None if hook.config is None else recorded_url(hook.config, hook.token),
-        "metadata": None if hook.metadata is None else codec.plain(hook.metadata, known),
+        "metadata": _metadata(tx, hook),
         "created_at": duration.iso(hook.created_at),
     }
+
+
+def _metadata(tx: Connection, hook: hooks.Hook) -> Any:
+    try:
+        told = hooks.metadata_of(tx, hook)
+        return None if told is None else codec.plain(told, requests.load(tx, codec.request_ids(told)))
+    except PayloadMissing as missing:
+        return str(missing)
 
 
 def value_of(event: Event | None) -> str | None:

@@ -18,7 +18,7 @@ from .engine import Engine
 from .errors import StepFailed
 from .processes import identify
 from .retry import RetryPolicy
-from .store import claims, endings, runs, steps
+from .store import claims, endings, rows, runs, steps
 from .store import log as run_log
 from .store.claims import Claim
 from .store.sending import Sending
@@ -29,6 +29,7 @@ log = logging.getLogger("durable.steps")
 
 def record(engine: Engine, held: Claim | Held, ended: events.AttemptEnded) -> StepRow | None:
     """Put the outcome into the run's inbox; the next attempt if there is one, None when nothing is to be sent."""
+    rows.stow_ahead(engine.store.vault, held.run_id, [ended])
     with engine.store.once() if _is_plain(held, ended) else engine.store.begin() as tx:
         recorded = write(engine, tx, held, ended)
     if not recorded.is_current:
@@ -44,7 +45,7 @@ def record(engine: Engine, held: Claim | Held, ended: events.AttemptEnded) -> St
 def _is_plain(held: Claim | Held, ended: events.AttemptEnded) -> bool:
     """Whether the end and its news are all there is to write."""
     goes_on = isinstance(ended, events.StepRetrying) or held.semantics == doubts.AT_MOST_ONCE
-    return not goes_on and not endings.request_ids(ended)
+    return not goes_on and not endings.request_ids(ended) and not rows.has_large([ended])
 
 
 @dataclass(frozen=True)
@@ -102,17 +103,17 @@ def route(tx: Connection, run_id: str) -> tuple[str | None, int | None]:
     return (None, None) if run is None else (run.queue, run.priority)
 
 
-def hand_back(engine: Engine, held: Claim, *, has_begun: bool) -> None:
-    """The process is being stopped: another one takes the attempt, and it does not count."""
+def hand_back(engine: Engine, held: Claim, *, has_begun: bool, delay: int = 0) -> None:
+    """The process cannot go on: another one takes the attempt, after *delay*, and it does not count."""
     if has_begun and held.semantics == doubts.AT_MOST_ONCE:
         here = identify().place
         if not doubts.enter(engine, held, f"its process was stopped in the middle of it ({here})"):
             record(engine, held, events.StepFailed(**_lost(engine, held, here, _dead(held))))
         return
     with engine.store.begin() as tx:
-        now = engine.store.now()
+        due_at = engine.store.now() + delay
         # One whose call was given up is not run again.
-        if not steps.again(tx, held, counted=False, not_before=now, sending=Sending(now, None)):
+        if not steps.again(tx, held, counted=False, not_before=due_at, sending=Sending(due_at, None)):
             steps.end(tx, held)
 
 

@@ -3,21 +3,25 @@ Retention: runs that ended long ago are deleted, in batches, beside whatever els
 
 A run that has ended changes no more, so nothing but its age and who still
 asks for it has to be looked at.  A run goes as a whole: its events, hooks, requests with
-their answers and dedupe keys, and attributes, in one transaction.
+their answers and dedupe keys, payloads and attributes, in one transaction; payloads outside of the database next.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
-from . import duration
+from . import duration, orphans
 from .engine import Engine
-from .store import retention
+from .payloads import PayloadTrouble
+from .store import reason, retention
 from .store.retention import EndedRun
+
+log = logging.getLogger("durable.prune")
 
 #: The most runs of one transaction, and about how many events: one run alone may have more.
 RUNS = 100
@@ -46,6 +50,7 @@ def prune(engine: Engine, older_than: Any) -> int:
     """
     Delete all runs that ended longer ago than *older_than*, which is what ``sleep`` takes; how many there were.
 
+    Payloads that no run refers to go too, as they do by the sweep.
     Runs that have not ended are never deleted, however old.
     """
     engine.check_schema()
@@ -55,6 +60,7 @@ def prune(engine: Engine, older_than: Any) -> int:
         batch = prune_batch(engine, before, place)
         gone += batch.runs
         if batch.next is None:
+            orphans.collect_all(engine)
             return gone
         place = batch.next
 
@@ -72,8 +78,17 @@ def prune_batch(engine: Engine, before: int, after: Place = START) -> Pruned:
     if not batch:
         return Pruned(0, None)
     gone = engine.store.write(lambda tx: _remove(tx, [run.id for run in batch], before))
+    _delete_payloads(engine, gone)
     has_more = len(batch) < len(page) or len(page) == RUNS
-    return Pruned(gone, Place(batch[-1].ended_at, batch[-1].id) if has_more else None)
+    return Pruned(len(gone), Place(batch[-1].ended_at, batch[-1].id) if has_more else None)
+
+
+def _delete_payloads(engine: Engine, gone: Sequence[str]) -> None:
+    """Those outside of the database, after the commit; what is left there now are orphans, collected later."""
+    try:
+        engine.store.vault.payloads.delete_runs(gone)
+    except PayloadTrouble as error:
+        log.warning("Payloads of %d deleted runs are left to the sweep: %s", len(gone), reason(error))
 
 
 def _small_enough(page: Sequence[EndedRun]) -> Sequence[EndedRun]:
@@ -82,9 +97,9 @@ def _small_enough(page: Sequence[EndedRun]) -> Sequence[EndedRun]:
     return page[: max(1, sum(total <= EVENTS for total in sums))]
 
 
-def _remove(tx: Connection, ids: Sequence[str], before: int) -> int:
+def _remove(tx: Connection, ids: Sequence[str], before: int) -> Sequence[str]:
     locked = retention.lock(tx, ids)
     going = sorted(locked - retention.in_use(tx, locked, before)) if locked else []
     if going:
         retention.remove(tx, going)
-    return len(going)
+    return going

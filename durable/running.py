@@ -20,7 +20,7 @@ from .cancelling import Watch
 from .context import StepMetadata, WorkflowMetadata
 from .deadlines import Limit
 from .engine import Engine
-from .errors import AttemptLost, SerializationError
+from .errors import AttemptLost, PayloadMissing, SerializationError
 from .http import Response
 from .outcomes import route
 from .overtime import limit, timed_out
@@ -31,6 +31,7 @@ from .store import claims, reason, requests, unreachable
 from .store import log as run_log
 from .store.claims import Claim
 from .transactional import StepTransaction
+from .vault import REFERENCE
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -226,7 +227,7 @@ def describe(engine: Engine, step: Step[..., Any], held: Claim) -> RunningAttemp
             attempt=held.attempt,
             started_at=duration.to_datetime(held.started_at),
             idempotency_key=f"{held.run_id}:{held.op_id}",
-            heartbeat=_details(held),
+            heartbeat=_details(engine, held),
             asks=asks,
         ),
         workflow_metadata=WorkflowMetadata(
@@ -238,10 +239,14 @@ def describe(engine: Engine, step: Step[..., Any], held: Claim) -> RunningAttemp
     )
 
 
-def _details(held: Claim) -> Any:
+def _details(engine: Engine, held: Claim) -> Any:
     """What the last heartbeat said; None where this process cannot read it, which costs the step no attempt."""
+    if held.heartbeat is None:
+        return None
     try:
-        return None if held.heartbeat is None else codec.decode(held.heartbeat)
-    except SerializationError as error:
+        with engine.store.read() if held.heartbeat.startswith(REFERENCE) else nullcontext() as tx:
+            text = held.heartbeat if tx is None else engine.store.vault.fetch(tx, held.run_id, held.heartbeat)
+        return codec.decode(text or "null")
+    except (PayloadMissing, SerializationError) as error:
         log.warning("Step %s of run %s: its last heartbeat cannot be read here: %s", held.name, held.run_id, error)
         return None

@@ -31,7 +31,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
 #: The Alembic revision that this file describes.
-REVISION = "0007"
+REVISION = "0008"
 #: Where Alembic notes a database's revision: apart from the application's own.
 VERSION_TABLE = "durable_version"
 
@@ -53,7 +53,7 @@ def exact_text(length: int) -> TypeEngine[str]:
 
 
 def long_text() -> TypeEngine[str]:
-    """Encoded values, ASCII JSON: 8 MiB everywhere (MySQL's TEXT ends at 64 KiB)."""
+    """Encoded values of up to 256 KiB, more once they are encrypted (MySQL's TEXT ends at 64 KiB)."""
     return Text().with_variant(mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
 
 
@@ -245,6 +245,18 @@ references = Table(
     Index("durable_references_by_owner", "owner_run_id", "run_id"),
 )
 
+#: Values too large for the log, in parts that fit into any statement; see payloads.py.
+payloads = Table(
+    "durable_payloads",
+    metadata,
+    Column("run_id", ascii_key(64), primary_key=True),
+    Column("digest", ascii_key(64), primary_key=True),
+    Column("part", Integer, primary_key=True, autoincrement=False),
+    #: When it was stored, or stored again.
+    Column("stored_at", BigInteger, nullable=False),
+    Column("data", long_binary(), nullable=False),
+)
+
 attributes = Table(
     "durable_attributes",
     metadata,
@@ -292,6 +304,7 @@ __all__ = [
     "inbox",
     "leases",
     "metadata",
+    "payloads",
     "references",
     "requests",
     "runs",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from . import duration
+from .cipher import Cipher, from_setting
 from .errors import ConfigurationError
 
 SECOND = 1_000_000
@@ -59,6 +60,10 @@ class Settings:
     resend_after: int = 5 * SECOND
     #: Runs that ended longer ago than this are deleted; 0: none is.
     retention: int = 0
+    #: What encrypts values at rest; None: they are stored as they are.
+    cipher: Cipher | None = None
+    #: Where values too large for the log go, as fsspec spells it; None: into the database.
+    payload_url: str | None = None
     #: How many connections to the database one process keeps.
     pool_size: int = 5
     #: The version of the application's code; None: a hash of each workflow's module.
@@ -133,9 +138,14 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "sweep_interval": _positive,
     "resend_after": _positive,
     "retention": _micros,
+    "cipher": from_setting,
+    "payload_url": _text,
     "pool_size": _count,
     "code_version": _text,
 }
+
+#: What an error shows in place of a value that may hold a password, or a key.
+_HIDDEN = {"database_url": "(a URL)", "broker_url": "(a URL)", "payload_url": "(a URL)", "cipher": "(keys)"}
 
 NAMES = tuple(field.name for field in fields(Settings))
 
@@ -181,5 +191,5 @@ def _parse(name: str, source: str, value: object) -> Any:
     try:
         return _PARSERS[name](value)
     except (TypeError, ValueError) as error:
-        shown = "(a URL)" if name in ("database_url", "broker_url") else repr(value)
+        shown = _HIDDEN.get(name) or repr(value)
         raise ConfigurationError(f"{source} {shown} is not a setting for {name}: {error}.") from None

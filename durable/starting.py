@@ -23,6 +23,7 @@ from .registry import Workflow
 from .store import beginnings, runs, unreachable
 from .store.runs import Run as RunRow
 from .store.sending import Sending
+from .vault import OPTION, is_large
 
 log = logging.getLogger("durable.starting")
 
@@ -70,6 +71,7 @@ def start(
     row = _new_row(engine, workflow, codec.digest(bound, workflow.signature), options)
     if options.session is not None:
         return _start_in_session(engine, sessions.of(options.session), row, text)
+    engine.store.vault.stow_ahead(row.id, [text])
     sending: list[Sending] = []
     try:
         engine.store.write(lambda tx: _create(engine, tx, row, text, sending), once=_is_plain(row, text))
@@ -158,7 +160,7 @@ def _create(engine: Engine, tx: Connection, row: RunRow, args: str, planned: lis
 
 def _is_plain(row: RunRow, args: str) -> bool:
     """Whether the run and its first news are all there is to write."""
-    return row.not_before is None and not codec.request_ids(args)
+    return row.not_before is None and not is_large(args) and not codec.request_ids(args)
 
 
 def _send(engine: Engine, row: RunRow, sending: Sending) -> None:
@@ -194,7 +196,7 @@ def _known(tx: Connection, row: RunRow) -> RunRow | None:
 
 
 def _same(engine: Engine, row: RunRow, known: RunRow) -> Run[Any]:
-    if (known.name, known.digest) != (row.name, row.digest):
+    if known.name != row.name or not engine.store.vault.is_digest(known.digest, row.digest, known.id):
         raise RunConflict(row.idempotency_key or row.id, known.id)
     return Run(known.id, engine)
 
@@ -204,7 +206,7 @@ def _same(engine: Engine, row: RunRow, known: RunRow) -> Run[Any]:
 
 def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str) -> Run[Any]:
     """Write the run in the caller's transaction; it is driven once that has committed."""
-    tx = sessions.connection(session, engine.store.url)
+    tx = sessions.connection(session, engine.store.url).execution_options(**{OPTION: engine.store.vault})
     known = _known(tx, row)
     if known is not None:
         return _same(engine, row, known)

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from . import aio, codec, current, decoding, duration, events, failpoints
 from .claiming import Address, claim
 from .engine import Engine
-from .errors import FatalError, RetryableError, SerializationError
+from .errors import DecryptionError, FatalError, PayloadMissing, RetryableError, SerializationError
 from .http import Request
 from .outcomes import hand_back, is_held, record, write
 from .registry import Step
@@ -30,6 +30,7 @@ from .running import RunningAttempt, describe
 from .store import requests, until_recorded
 from .store.claims import Claim
 from .store.steps import StepRow
+from .vault import REFERENCE
 
 log = logging.getLogger("durable.steps")
 
@@ -63,7 +64,11 @@ def attempt(
 ) -> bool:
     """Run one attempt, if it is there to be run; whether it was."""
     engine.check_schema()
-    held = claim(engine, step, address, message_id)
+    try:
+        held = claim(engine, step, address, message_id)
+    except DecryptionError as unreadable:
+        log.error("Step %s of run %s is left for a worker that can read it: %s", step.name, address.run, unreadable)
+        return False
     if held is None:
         return False
     run_claimed(engine, held, body or Body(step), conclude)
@@ -85,10 +90,11 @@ def _attempt(engine: Engine, held: Claim, body: Body, conclude: Conclude | None)
     token = current.running_step.set(running)
     try:
         ended = _call(engine, body, running)
-    except BaseException:
-        # The process is being stopped: hand the attempt back, uncounted.
+    except BaseException as error:
+        # The process is being stopped, or lacks a key: hand the attempt back, uncounted.
         running.roll_back()
-        until_recorded(lambda: hand_back(engine, held, has_begun=running.has_begun))
+        delay = engine.settings.resend_after if isinstance(error, DecryptionError) else 0
+        until_recorded(lambda: hand_back(engine, held, has_begun=running.has_begun, delay=delay))
         raise
     finally:
         current.running_step.reset(token)
@@ -140,11 +146,15 @@ def _call(engine: Engine, body: Body, running: RunningAttempt) -> events.Attempt
 
 
 def _is_authors(error: BaseException) -> bool:
-    """Whether an error is the step's own, and not the end of its process: ``sys.exit()`` in a step is a failure."""
+    """
+    Whether an error is the step's own, and not its process's: that ends, or has not the key to a value.
+
+    ``sys.exit()`` in a step is a failure.
+    """
     if type(error) is SystemExit:
         # What billiard's signal handler exits with: -(256 - signal number).
         return not (isinstance(error.code, int) and -256 < error.code <= -192)
-    return isinstance(error, Exception | asyncio.CancelledError)
+    return isinstance(error, Exception | asyncio.CancelledError) and not isinstance(error, DecryptionError)
 
 
 def _result(engine: Engine, body: Body, running: RunningAttempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -165,14 +175,14 @@ def _run_async(engine: Engine, attempt: RunningAttempt, coroutine: Coroutine[Any
 
 
 def _arguments(engine: Engine, step: Step[..., Any], held: Claim) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    wanted = codec.request_ids(held.args)
-
-    def load() -> dict[str, Request]:
+    def load() -> tuple[str, dict[str, Request]]:
         with engine.store.read() as tx:
-            return requests.load(tx, wanted)
+            text = engine.store.vault.fetch(tx, held.run_id, held.args) or ""
+            return text, requests.load(tx, codec.request_ids(text))
 
-    known = until_recorded(load) if wanted else {}
-    bound = decoding.bound_arguments(step, held.args, known)
+    needs_more = held.args.startswith(REFERENCE) or codec.request_ids(held.args)
+    text, known = until_recorded(load) if needs_more else (held.args, {})
+    bound = decoding.bound_arguments(step, text, known)
     decoding.fit_arguments(step, bound)
     return bound.args, bound.kwargs
 
@@ -185,7 +195,7 @@ def _failure(
     if running.watch.look():
         log.info("Step %s of run %s ended after its call was given up: %r", held.name, held.run_id, error)
         return events.StepFailed(error=codec.encode_error(error), **known)
-    if isinstance(error, FatalError | SerializationError) or not step.policy.may_retry(held.attempt):
+    if isinstance(error, FatalError | PayloadMissing | SerializationError) or not step.policy.may_retry(held.attempt):
         log.error("Step %s of run %s failed: %r", held.name, held.run_id, error, exc_info=error)
         return events.StepFailed(error=codec.encode_error(error), **known)
     due_at = _next_attempt_at(step.policy, held.attempt, error, known["at"])

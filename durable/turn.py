@@ -24,12 +24,12 @@ from . import codec, commands, events, registry
 from .commands import Command, Outcome
 from .context import RunInfo
 from .engine import Engine
-from .errors import DurableError, LogTooLong, TurnTooLong
+from .errors import DurableError, LogTooLong, PayloadMissing, TurnTooLong
 from .events import Event
 from .http import Request
 from .replay import Replay
 from .replays import Loan, unclosable
-from .store import doubts, hooks, log, requests, turns
+from .store import doubts, hooks, log, requests, rows, turns
 from .store.claims import Claim
 from .store.log import News
 from .store.runs import Run
@@ -44,7 +44,8 @@ class View:
     Attributes:
         past: The events of the log that the replay was not fed yet.
         ended: Operations among the news whose end the log has already, where no code runs.
-        requests: The webhook requests that news and past refer to.
+        requests: The webhook requests that news and past refer to, without bodies larger than what a turn loads.
+        fault: Why the run is blocked: what the workflow needs is not there.
     """
 
     run: Run
@@ -52,6 +53,7 @@ class View:
     past: Sequence[Event] = ()
     ended: Collection[str] = ()
     requests: Mapping[str, Request] = field(default_factory=dict)
+    fault: PayloadMissing | None = None
 
     @property
     def cancel(self) -> events.RunCancelRequested | None:
@@ -140,8 +142,14 @@ def read(tx: Connection, run_id: str, now: int, loan: Loan | None = None) -> Vie
         return None
     if not view.replays:
         return replace(view, ended=log.ended(tx, run_id, {n.event.op_id for n in news}))
-    past = _unfed(tx, run, loan or Loan(None))
-    return replace(view, past=past, requests=requests.load(tx, _references([*past, *(n.event for n in news)])))
+    try:
+        past = rows.fetched(tx, run.id, _unfed(tx, run, loan or Loan(None)), arguments=False)
+        whole = rows.fetched(tx, run.id, (n.event for n in news), arguments=False)
+    except PayloadMissing as fault:
+        return replace(view, fault=fault)
+    known = requests.load(tx, _references([*past, *whole]), whole=False)
+    told = [n if n.event is event else replace(n, event=event) for n, event in zip(news, whole, strict=True)]
+    return replace(view, news=told, past=past, requests=known)
 
 
 def _unfed(tx: Connection, run: Run, loan: Loan) -> list[Event]:
@@ -151,7 +159,7 @@ def _unfed(tx: Connection, run: Run, loan: Loan) -> list[Event]:
         return []
     if kept is not None and kept.run.turn < run.turn and kept.run.seq <= run.seq:
         found = log.read(tx, run.id, after=kept.run.seq - 1, upto=run.seq)
-        if found[:1] == [kept.last]:
+        if found and rows.is_same(found[0], kept.last):
             return found[1:]
     loan.drop()
     return log.read(tx, run.id, upto=run.seq) if run.seq else []
@@ -176,6 +184,8 @@ def decide(
         return _after_the_end(view)
     if view.cancels_at_once:
         return _cancel_at_once(engine, view)
+    if view.fault is not None:
+        return replace(_start(view), fault=view.fault)
     if workflow is None:
         return None
     decision = _replayed(engine, view, workflow, loan or Loan(None))

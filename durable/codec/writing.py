@@ -18,8 +18,8 @@ from . import kinds
 from .kinds import TAG, Fields
 from .refusals import Refused, part_of, why_not
 
-#: The longest text of a value: 8 MiB of bytes take 11.2 MiB as base64; MariaDB takes statements of 16 MiB by default.
-MAX_SIZE = 12 * 1024 * 1024
+#: The longest text of a value: what is larger than 256 KiB is stored in parts, but all of it is held in memory.
+MAX_SIZE = 64 * 1024 * 1024
 #: How deep a value may be nested.  Reading it must not overflow a stack that is in use already.
 MAX_DEPTH = 150
 

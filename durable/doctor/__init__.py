@@ -6,7 +6,7 @@ finding      what a look comes to
 servers      database and schema, broker and its transport options, ``public_url``
 situation    what the store says of workers and of what waits, read once
 workers      who is alive, answers through the broker, on which queues, by what clock
-waiting      names that no live worker knows, blocked runs, steps in doubt
+waiting      names that no live worker knows, blocked runs, steps in doubt, keys
 ===========  =======================================================================
 """
 
@@ -26,6 +26,7 @@ _BY_THE_STORE = {
     "names": waiting.names,
     "blocked": waiting.blocked,
     "doubts": waiting.doubts,
+    "keys": waiting.keys,
 }
 
 

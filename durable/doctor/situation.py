@@ -9,6 +9,7 @@ from ..store import backlog, doubts, workers
 from ..store.backlog import Waiting
 from ..store.doubts import Doubt
 from ..store.workers import Worker
+from ..vault import key_id_of
 from .finding import SHOWN
 
 
@@ -24,6 +25,7 @@ class Situation:
         run_queues: The queues of open runs; None is the application's default one.
         blocked: How many runs are blocked by their code, and the oldest ones' ids.
         doubts: The oldest steps in doubt, one more than are shown.
+        keys: The keys that what waits is encrypted with, each with a run that needs it.
     """
 
     engine: Engine
@@ -34,6 +36,7 @@ class Situation:
     run_queues: set[str | None]
     blocked: tuple[int, list[str]]
     doubts: list[Doubt]
+    keys: dict[str, str]
 
 
 def read(engine: Engine) -> Situation:
@@ -49,4 +52,5 @@ def read(engine: Engine) -> Situation:
             run_queues=backlog.queues_of_runs(tx),
             blocked=backlog.blocked(tx, SHOWN),
             doubts=doubts.oldest(tx, SHOWN + 1),
+            keys={key_id_of(head): run_id for head, run_id in backlog.sealed(tx, 1000).items()},
         )

@@ -1,4 +1,4 @@
-"""What cannot go on: names that no live worker knows, and blocked runs."""
+"""What cannot go on: names that no live worker knows, keys that are not here, and blocked runs."""
 
 from __future__ import annotations
 
@@ -48,6 +48,24 @@ def blocked(seen: Situation) -> Finding:
         ok=False,
         detail=f"{_count(count)} blocked: their code no longer matches their log: {', '.join(oldest)}{more}",
         fix="`durable runs show ID` says why.  Deploy code that matches, then `durable runs retry --all`.",
+    )
+
+
+def keys(seen: Situation) -> Finding:
+    """What waits can be decrypted with the keys that this application has."""
+    cipher = seen.engine.store.vault.cipher
+    known = () if cipher is None else cipher.key_ids
+    missing = [
+        f"{key_id} (run {run_id})" for key_id, run_id in sorted(seen.keys.items()) if key_id and key_id not in known
+    ]
+    if not missing:
+        has = f"keys: {listed(list(known))}" if known else "values are stored as they are: no cipher is set"
+        return Finding(name="keys", ok=True, detail=has)
+    return Finding(
+        name="keys",
+        ok=False,
+        detail=f"What waits is encrypted with keys that this application does not have: {listed(missing)}.",
+        fix="Add them to the setting cipher (DURABLE_CIPHER), after the key that writes.  What waits goes on then.",
     )
 
 

@@ -18,7 +18,7 @@ from werkzeug.datastructures import FileStorage, Headers, ImmutableMultiDict, Mu
 from werkzeug.exceptions import HTTPException
 
 from .. import current, duration
-from ..errors import BadRequestBody
+from ..errors import BadRequestBody, BodyNotLoaded
 from .headers import FrozenHeaders, read_head, write_head
 from .response import Response
 
@@ -46,7 +46,8 @@ class Request:
     method: str = "POST"
     url: str = "http://localhost/"
     headers: Headers = field(default_factory=FrozenHeaders)
-    data: bytes = b""
+    #: No default in the class: a body that was not loaded is then missed, and says so.
+    data: bytes = field(default_factory=bytes)
     id: str | None = field(default=None, kw_only=True)
     remote_addr: str | None = field(default=None, kw_only=True)
     received_at: datetime | None = field(default=None, kw_only=True)
@@ -68,7 +69,25 @@ class Request:
 
     def __repr__(self) -> str:
         """Without the URL, which holds the token, and the headers, which hold credentials."""
-        return f"<Request {self.id or '(no id)'} {self.method} {len(self.data)} bytes>"
+        return f"<Request {self.id or '(no id)'} {self.method} {self.size} bytes>"
+
+    def __getattr__(self, name: str) -> Any:
+        """``data`` of a request without its body; every other attribute is there, or is none."""
+        unloaded: tuple[int, int] | None = self.__dict__.get("_unloaded")
+        if name == "data" and unloaded is not None:
+            raise BodyNotLoaded(self.id, *unloaded)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
+    @property
+    def size(self) -> int:
+        """How many bytes the body has, also where it is not loaded."""
+        unloaded: tuple[int, int] | None = self.__dict__.get("_unloaded")
+        return len(self.data) if unloaded is None else unloaded[0]
+
+    @property
+    def is_loaded(self) -> bool:
+        """False for a large body in a workflow: reading it raises BodyNotLoaded, in a step it is there."""
+        return "_unloaded" not in self.__dict__
 
     @property
     def path(self) -> str:
@@ -183,20 +202,29 @@ class Request:
         object.__setattr__(request, "recorded", True)
         return request
 
-    def _parsed(self) -> _Parsed:
+    @classmethod
+    def without_body(cls, head: str, size: int, limit: int) -> Request:
+        """The same whose body of *size* bytes is more than the *limit*: whatever reads it raises BodyNotLoaded."""
+        request = cls.from_head(head, b"")
+        object.__delattr__(request, "data")
+        object.__setattr__(request, "_unloaded", (size, limit))
+        return request
+
+    def _parsed(self, body: bytes = b"") -> _Parsed:
+        """As Werkzeug sees it; with a *body* where that is looked at."""
         return _Parsed(
             {
                 "REQUEST_METHOD": self.method,
                 "QUERY_STRING": _target(self.url)[1],
                 "CONTENT_TYPE": self.content_type or "",
-                "CONTENT_LENGTH": str(len(self.data)),
+                "CONTENT_LENGTH": str(len(body)),
                 "HTTP_COOKIE": "; ".join(self.headers.getlist("Cookie")),
-                "wsgi.input": io.BytesIO(self.data),
+                "wsgi.input": io.BytesIO(body),
             }
         )
 
     def _form(self) -> tuple[Any, Any]:
-        parsed = self._parsed()
+        parsed = self._parsed(self.data)
         try:
             return parsed.form, parsed.files
         except HTTPException as error:

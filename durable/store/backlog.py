@@ -6,7 +6,11 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, exists, func, select
 
-from ..schema import inbox, runs, steps
+from ..schema import events, inbox, runs, steps
+from ..vault import MARK
+
+#: So much of a value tells the key that it is encrypted with.
+_HEAD = 20
 
 #: Rows of a list that one look reads.
 BOUND = 10_000
@@ -42,6 +46,23 @@ def news(tx: Connection) -> list[Waiting]:
         .where(runs.c.status.in_(("pending", "running")))
     )
     return [Waiting(*row) for row in tx.execute(query)]
+
+
+def sealed(tx: Connection, limit: int) -> dict[str, str]:
+    """The beginnings of encrypted values that the oldest news and the next steps wait with, each with a run's id."""
+    head = func.substr(inbox.c.value, 1, _HEAD)
+    news = select(inbox.c.run_id, head.label("head")).where(func.substr(inbox.c.value, 1, 1) == MARK)
+    arguments = (
+        select(steps.c.run_id, func.substr(events.c.value, 1, _HEAD).label("head"))
+        .join(events, (events.c.run_id == steps.c.run_id) & (events.c.op_id == steps.c.op_id))
+        .where(events.c.phase == "created", steps.c.next_send_at.is_not(None))
+        .where(func.substr(events.c.value, 1, 1) == MARK)
+    )
+    found: dict[str, str] = {}
+    for query in (news.order_by(inbox.c.id), arguments.order_by(steps.c.next_send_at)):
+        for row in tx.execute(query.limit(limit)):
+            found.setdefault(row.head, row.run_id)
+    return found
 
 
 def queues_of_runs(tx: Connection) -> set[str | None]:

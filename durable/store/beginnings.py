@@ -24,6 +24,5 @@ def create(tx: Connection, run: Run, created: RunCreated, sending: Sending) -> N
         runs.create(tx, run)
         log.post(tx, run.id, created, sending)
         return
-    known = {name: getattr(run, name) for name in _COLUMNS}
-    tx.execute(_AT_ONCE, known | log.posted(run.id, created, sending))
+    tx.execute(_AT_ONCE, runs.values(tx, run) | log.posted(tx, run.id, created, sending))
     requests.refer(tx, run.id, codec.request_ids(created.args))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, TextClause, func, select, text, update
 
+from .. import vault
 from ..schema import events, runs, steps
+from ..vault import Vault
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """An attempt that this process runs, and what it needs for it."""
+    """An attempt that this process runs, and what it needs for it; values are as they are stored until ``opened``."""
 
     claim: str
     run_id: str
@@ -142,6 +144,12 @@ def _claimed(tx: Connection, run_id: str, op_id: str) -> Claim:
     return Claim(**row)
 
 
+def opened(kept: Vault, held: Claim) -> Claim:
+    """A claim whose values are as they were given, large ones still references; DecryptionError: not readable here."""
+    args = kept.unseal(held.run_id, held.op_id, held.args) or ""
+    return replace(held, args=args, heartbeat=kept.unseal(held.run_id, _heartbeat(held.op_id), held.heartbeat))
+
+
 def is_held(tx: Connection, held: Claim) -> bool:
     """Whether the attempt is still this one's; keeps it from being given up until the transaction ends."""
     row = tx.execute(select(steps.c.attempt).where(*_mine(held)).with_for_update()).one_or_none()
@@ -162,9 +170,14 @@ def heartbeat(tx: Connection, held: Claim, details: str, now: Any, timeout: int 
 
     Without a *timeout* its deadline, if it has one, stays where it is.
     """
+    details = vault.of(tx).seal(tx, held.run_id, _heartbeat(held.op_id), details) or ""
     extended = {} if timeout is None else {"deadline_at": now + timeout}
     beaten = tx.execute(update(steps).where(*_mine(held)).values(heartbeat=details, heartbeat_at=now, **extended))
     return beaten.rowcount == 1
+
+
+def _heartbeat(op_id: str) -> str:
+    return f"{op_id} heartbeat"
 
 
 def _mine(held: Claim) -> tuple[Any, ...]:

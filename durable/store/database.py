@@ -27,6 +27,7 @@ from sqlalchemy.engine import URL, ExceptionContext
 
 from .. import failpoints
 from ..errors import ConfigurationError
+from ..vault import OPTION, Vault
 
 T = TypeVar("T")
 
@@ -128,9 +129,20 @@ class Store:
         self._pid = 0
         self._lock = threading.Lock()
         self._clock: tuple[int, float] | None = None
+        self.vault = Vault()
         # Each statement sees what is committed (READ COMMITTED), so a transaction around reads would
         # only cost two round trips.  SQLite needs one: it says who may be kept waiting.
         self._reading = {"isolation_level": "AUTOCOMMIT"} if self.dialect == "postgresql" else _READ_ONLY
+
+    @property
+    def vault(self) -> Vault:
+        """What values pass through on their way in and out; to be set before the store is used."""
+        return self._vault
+
+    @vault.setter
+    def vault(self, vault: Vault) -> None:
+        vault.now = self.now
+        self._vault = vault
 
     @property
     def sql_now(self) -> ColumnElement[int]:
@@ -215,13 +227,15 @@ class Store:
 
     def _open(self) -> Engine:
         try:
-            return _open_sqlite(self.url, self._pool_size) if self.dialect == "sqlite" else self._open_server()
+            opened = _open_sqlite(self.url, self._pool_size) if self.dialect == "sqlite" else self._open_server()
         except ModuleNotFoundError as missing:
             extra = _EXTRAS.get(missing.name or "")
             raise ConfigurationError(
                 f"database_url wants the driver {missing.name!r}, which is not installed"
                 + (f": pip install 'durable-celery[{extra}]'." if extra else ".")
             ) from None
+        opened.update_execution_options(**{OPTION: self._vault})
+        return opened
 
     def _open_server(self) -> Engine:
         connect: dict[str, Any] = {"connect_timeout": 5}

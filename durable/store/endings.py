@@ -25,7 +25,7 @@ def write(tx: Connection, held: Claim | Held, ended: AttemptEnded, sending: Send
             log.post(tx, held.run_id, ended, sending)
         return is_current
     mine = {"run": held.run_id, "op": held.op_id, "claim": held.claim}
-    is_current = tx.execute(_AT_ONCE, mine | log.posted(held.run_id, ended, sending)).rowcount == 1
+    is_current = tx.execute(_AT_ONCE, mine | log.posted(tx, held.run_id, ended, sending)).rowcount == 1
     if is_current:
         requests.refer(tx, held.run_id, request_ids(ended))
     return is_current

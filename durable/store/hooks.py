@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
+from .. import vault
 from ..commands import CreateHook
 from ..schema import hooks
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hook:
-    """A hook's row."""
+    """A hook's row; its metadata as they are stored, for ``metadata_of``."""
 
     run_id: str
     op_id: str
@@ -49,7 +51,7 @@ def token_hash(token: str) -> str:
 
 def create(tx: Connection, run_id: str, command: CreateHook, now: int, *, closed: bool) -> None:
     """Insert the row.  IntegrityError: somebody took the token since it was looked at."""
-    hashed = token_hash(command.token)
+    hashed, kept = token_hash(command.token), vault.of(tx)
     tx.execute(
         insert(hooks),
         {
@@ -59,8 +61,8 @@ def create(tx: Connection, run_id: str, command: CreateHook, now: int, *, closed
             "token": command.token,
             "token_hash": hashed,
             "active_token_hash": None if closed else hashed,
-            "config": command.config,
-            "metadata": command.metadata,
+            "config": kept.seal(tx, run_id, f"{command.op_id} config", command.config),
+            "metadata": kept.seal(tx, run_id, f"{command.op_id} metadata", command.metadata),
             "created_at": now,
             "closed_at": now if closed else None,
         },
@@ -83,11 +85,27 @@ def find(tx: Connection, token: str) -> Hook | None:
         .limit(1)
     )
     row = rows.mappings().one_or_none()
-    return None if row is None else Hook(**row)
+    return None if row is None else _hook(tx, row)
+
+
+def _hook(tx: Connection, row: Any) -> Hook:
+    """The hook of a row, with its config, which may hold responses, as it was given."""
+    hook = Hook(**row)
+    return replace(hook, config=_opened(tx, hook, "config", hook.config))
+
+
+def metadata_of(tx: Connection, hook: Hook) -> str | None:
+    """The hook's metadata; PayloadMissing where it is large, and is not there."""
+    return _opened(tx, hook, "metadata", hook.metadata)
+
+
+def _opened(tx: Connection, hook: Hook, name: str, text: str | None) -> str | None:
+    kept = vault.of(tx)
+    return kept.fetch(tx, hook.run_id, kept.unseal(hook.run_id, f"{hook.op_id} {name}", text))
 
 
 def lock(tx: Connection, run_id: str, op_id: str) -> Hook | None:
-    """The hook, kept from closing until this transaction ends; None when it is closed."""
+    """The hook, its config as it is stored, kept from closing until this transaction ends; None when it is closed."""
     # By its primary key, as whoever closes it does: by its token MySQL would lock the index first, and deadlock.
     query = _ROW.where(hooks.c.run_id == run_id, hooks.c.op_id == op_id, hooks.c.closed_at.is_(None))
     row = tx.execute(query.with_for_update(read=True)).mappings().one_or_none()
@@ -121,4 +139,4 @@ def open_hooks(tx: Connection, *, run_id: str | None, limit: int) -> list[Hook]:
         query = query.order_by(hooks.c.created_at.desc())
     else:
         query = query.where(hooks.c.run_id == run_id).order_by(hooks.c.created_at, hooks.c.op_id)
-    return [Hook(**row) for row in tx.execute(query).mappings()]
+    return [_hook(tx, row) for row in tx.execute(query).mappings().all()]

@@ -8,10 +8,12 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, delete, func, insert, select, update
 
-from .. import codec
-from ..events import Event, RunCancelRequested, from_row, to_row
+from .. import codec, vault
+from ..events import Event, RunCancelRequested
 from ..schema import events, inbox, runs
+from ..vault import Vault
 from . import requests
+from .rows import fetched, from_row, outline, to_row
 from .sending import Kind, Sending, growing, unsent_or_lost
 
 #: How many inbox rows one turn drains: its memory and its transaction stay bounded.
@@ -39,7 +41,7 @@ class DriveRow:
 def append(tx: Connection, run_id: str, new: Sequence[Event]) -> None:
     """Add events that have their ``seq``.  IntegrityError: another turn was here."""
     if new:
-        tx.execute(insert(events), [{"run_id": run_id, **to_row(event)} for event in new])
+        tx.execute(insert(events), [{"run_id": run_id, **to_row(tx, run_id, event)} for event in new])
 
 
 _READ = (
@@ -54,8 +56,9 @@ _READ = (
 
 
 def read(tx: Connection, run_id: str, *, after: int = 0, upto: int = 2**62) -> list[Event]:
-    """The run's events with ``after < seq <= upto``, in order."""
-    return [_event(row) for row in tx.execute(_READ, {"run": run_id, "after": after, "upto": upto})]
+    """The run's events with ``after < seq <= upto``, in order; large values are references."""
+    kept = vault.of(tx)
+    return [_event(kept, run_id, row) for row in tx.execute(_READ, {"run": run_id, "after": after, "upto": upto})]
 
 
 def page(
@@ -69,16 +72,19 @@ def page(
         .order_by(events.c.seq.desc() if newest_first else events.c.seq)
         .limit(limit)
     )
-    return [_event(row) for row in tx.execute(query)]
+    rows = tx.execute(query).all()
+    if not values:
+        return [outline(row) for row in rows]
+    return fetched(tx, run_id, [_event(vault.of(tx), run_id, row) for row in rows])
 
 
 def outcome(tx: Connection, run_id: str, op_id: str) -> Event | None:
-    """The event that ended an operation (``ROOT``: the run itself), None while it goes on."""
+    """The event that ended an operation (``ROOT``: the run itself), its value whole; None while it goes on."""
     return _phase(tx, run_id, op_id, "ended")
 
 
 def creation(tx: Connection, run_id: str, op_id: str) -> Event | None:
-    """The event that created an operation."""
+    """The event that created an operation, its value whole."""
     return _phase(tx, run_id, op_id, "created")
 
 
@@ -94,19 +100,20 @@ def _phase(tx: Connection, run_id: str, op_id: str, phase: str) -> Event | None:
     row = tx.execute(
         select(events).where(events.c.run_id == run_id, events.c.op_id == op_id, events.c.phase == phase)
     ).one_or_none()
-    return None if row is None else _event(row)
+    return None if row is None else fetched(tx, run_id, [_event(vault.of(tx), run_id, row)])[0]
 
 
-def _event(row: Any) -> Event:
-    return from_row(row.kind, seq=row.seq, at=row.at, op_id=row.op_id, data=row.data, value=row.value)
+def _event(kept: Vault, run_id: str, row: Any) -> Event:
+    return from_row(kept, run_id, row.kind, seq=row.seq, at=row.at, op_id=row.op_id, data=row.data, value=row.value)
 
 
 def post(tx: Connection, run_id: str, news: Event, sending: Sending) -> None:
     """Put an event into the run's inbox; *sending* is the turn's that it needs."""
-    row = to_row(news)
+    row = to_row(tx, run_id, news)
     del row["phase"], row["seq"]
     tx.execute(insert(inbox), {"run_id": run_id, **sending.values(), **row})
-    requests.refer(tx, run_id, codec.request_ids(row["value"] or ""))
+    value = getattr(news, news.value_field) if news.value_field else None
+    requests.refer(tx, run_id, codec.request_ids(value or ""))
 
 
 _NEWS = ("run_id", "at", "kind", "op_id", "data", "value", "next_send_at", "sent_at", "sends")
@@ -119,9 +126,9 @@ def posting(source: str) -> str:
     return f"INSERT INTO durable_inbox ({', '.join(_NEWS)}) SELECT {', '.join(values)} FROM {source}"
 
 
-def posted(run_id: str, news: Event, sending: Sending) -> dict[str, Any]:
+def posted(tx: Connection, run_id: str, news: Event, sending: Sending) -> dict[str, Any]:
     """The parameters of ``posting``."""
-    row = {**to_row(news), **sending.values(), "run_id": run_id}
+    row = {**to_row(tx, run_id, news), **sending.values(), "run_id": run_id}
     return {f"news_{name}": row[name] for name in _NEWS}
 
 
@@ -129,14 +136,14 @@ _DRAIN = select(inbox).where(inbox.c.run_id == bindparam("run")).order_by(inbox.
 
 
 def drain(tx: Connection, run_id: str, limit: int | None = TURN_LIMIT) -> list[News]:
-    """What waits in the run's inbox, oldest first.  It stays there until ``drained``."""
-    return [news(row) for row in tx.execute(_DRAIN.limit(limit), {"run": run_id})]
+    """What waits in the run's inbox, oldest first, large values as references.  It stays there until ``drained``."""
+    return [news(tx, run_id, row) for row in tx.execute(_DRAIN.limit(limit), {"run": run_id})]
 
 
-def news(row: Any, prefix: str = "") -> News:
+def news(tx: Connection, run_id: str, row: Any, prefix: str = "") -> News:
     """An inbox row, whose columns' names begin with *prefix*."""
     at, kind, op_id, data, value = (getattr(row, prefix + name) for name in ("at", "kind", "op_id", "data", "value"))
-    event = from_row(kind, seq=0, at=at, op_id=op_id, data=data, value=value)
+    event = from_row(vault.of(tx), run_id, kind, seq=0, at=at, op_id=op_id, data=data, value=value)
     return News(getattr(row, f"{prefix}id"), event, getattr(row, f"{prefix}sends"))
 
 
@@ -154,9 +161,9 @@ def first_news(tx: Connection, run_id: str) -> int | None:
 
 
 def oldest_news(tx: Connection, run_id: str) -> Event | None:
-    """The news that have waited longest for a turn."""
+    """The news that have waited longest for a turn, without their value."""
     row = tx.execute(_DRAIN.limit(1), {"run": run_id}).one_or_none()
-    return None if row is None else news(row).event
+    return None if row is None else outline(row)
 
 
 def kinds_of_due(tx: Connection, now: int) -> list[Kind]:

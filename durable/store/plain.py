@@ -18,9 +18,10 @@ from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
-from ..events import Event, to_row
+from ..events import Event
 from . import log
 from .claims import Claim
+from .rows import to_row
 from .runs import Run
 
 #: A turn with more events, or more news, is no plain one: each number has statements of its own.
@@ -59,7 +60,7 @@ def write(tx: Connection, turn: PlainTurn) -> bool:
     """
     known = _values(turn)
     if tx.dialect.name == "postgresql":
-        known |= _events(turn.new)
+        known |= _events(tx, turn)
         sizes = len(turn.drained), len(turn.new)
         statement = _at_once(_is_alone(turn), turn.ends is not None, turn.begins is not None, *sizes)
         return tx.execute(statement, known).rowcount == len(turn.new)
@@ -86,8 +87,9 @@ def _values(turn: PlainTurn) -> dict[str, Any]:
     return known if turn.begins is None else known | _beginning(turn.begins, turn.worker_id)
 
 
-def _events(new: Sequence[Event]) -> dict[str, Any]:
-    return {f"{name}_{n}": row[name] for n, row in enumerate(map(to_row, new)) for name in _EVENT}
+def _events(tx: Connection, turn: PlainTurn) -> dict[str, Any]:
+    rows = [to_row(tx, turn.after.id, event) for event in turn.new]
+    return {f"{name}_{n}": row[name] for n, row in enumerate(rows) for name in _EVENT}
 
 
 def _beginning(to: Claim, worker_id: str) -> dict[str, Any]:

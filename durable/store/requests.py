@@ -7,8 +7,10 @@ from typing import Any
 
 from sqlalchemy import Connection, exists, func, insert, literal, select, update
 
+from .. import vault
 from ..http import Request, Response
 from ..schema import hooks, inbox, references, requests
+from ..vault import LIMIT, Body
 
 
 def create(
@@ -23,6 +25,7 @@ def create(
     now: int,
 ) -> None:
     """Insert the request; *answer* is a static one, given at once.  IntegrityError: its key is there since."""
+    head, body = vault.of(tx).seal_body(tx, run_id, _sent(str(request.id)), request.head_json(), request.data)
     tx.execute(
         insert(requests),
         {
@@ -30,29 +33,39 @@ def create(
             "run_id": run_id,
             "op_id": op_id,
             "received_at": now,
-            "head": request.head_json(),
-            "body": request.data,
+            "head": head,
+            "body": body,
             "holder": holder,
             "dedupe_key": dedupe_key,
-            **_answer(answer, now),
+            **_answer(tx, run_id, str(request.id), answer, now),
         },
     )
 
 
-def _answer(answer: Response | None, now: int) -> dict[str, Any]:
+def _sent(request_id: str) -> str:
+    """Where in its run a request's head and body are."""
+    return f"request {request_id}"
+
+
+def _answered(request_id: str) -> str:
+    return f"answer {request_id}"
+
+
+def _answer(tx: Connection, run_id: str, request_id: str, answer: Response | None, now: int) -> dict[str, Any]:
     if answer is None:
         return {"answered_at": None, "answer_head": None, "answer_body": None}
-    return {"answered_at": now, "answer_head": answer.head_json(), "answer_body": answer.body}
+    head, body = vault.of(tx).seal_body(tx, run_id, _answered(request_id), answer.head_json(), answer.body)
+    return {"answered_at": now, "answer_head": head, "answer_body": body}
 
 
 def find_by_key(tx: Connection, run_id: str, op_id: str, dedupe_key: str) -> tuple[str, bytes] | None:
     """The id and the body of a webhook's request with this key."""
     row = tx.execute(
-        select(requests.c.id, requests.c.body).where(
+        select(requests.c.id, requests.c.head, requests.c.body).where(
             requests.c.run_id == run_id, requests.c.op_id == op_id, requests.c.dedupe_key == dedupe_key
         )
     ).one_or_none()
-    return None if row is None else (row.id, row.body)
+    return None if row is None else (row.id, _whole(tx, run_id, _sent(row.id), row.head, row.body)[1])
 
 
 def count_pending(tx: Connection, run_id: str, op_id: str, *, held: bool, limit: int) -> int:
@@ -67,12 +80,35 @@ def count_pending(tx: Connection, run_id: str, op_id: str, *, held: bool, limit:
     return int(tx.execute(select(func.count()).select_from(waiting.limit(limit).subquery())).scalar_one())
 
 
-def load(tx: Connection, ids: Collection[str]) -> dict[str, Request]:
-    """Requests by id; those that are gone are left out."""
+def load(tx: Connection, ids: Collection[str], *, whole: bool = True) -> dict[str, Request]:
+    """
+    Requests by id; those that are gone are left out.
+
+    Args:
+        whole: False leaves out bodies larger than what a turn loads: reading one raises BodyNotLoaded.
+
+    Raises:
+        PayloadMissing: A large body is not there, or not what was stored.
+    """
     if not ids:
         return {}
-    rows = tx.execute(select(requests.c.id, requests.c.head, requests.c.body).where(requests.c.id.in_(ids)))
-    return {row.id: Request.from_head(row.head, row.body) for row in rows}
+    columns = (requests.c.id, requests.c.run_id, requests.c.head, requests.c.body)
+    rows = tx.execute(select(*columns).where(requests.c.id.in_(ids))).all()
+    return {row.id: _request(tx, row, whole) for row in rows}
+
+
+def _request(tx: Connection, row: Any, whole: bool) -> Request:
+    kept = vault.of(tx)
+    head, body = kept.unseal_body(row.run_id, _sent(row.id), row.head, row.body)
+    if isinstance(body, Body) and not whole:
+        return Request.without_body(head, body.size, LIMIT)
+    return Request.from_head(head, kept.fetch_body(tx, row.run_id, body))
+
+
+def _whole(tx: Connection, run_id: str, place: str, head: str, body: bytes) -> tuple[str, bytes]:
+    kept = vault.of(tx)
+    plain, found = kept.unseal_body(run_id, place, head, body)
+    return plain, kept.fetch_body(tx, run_id, found)
 
 
 def refer(tx: Connection, run_id: str, ids: Collection[str]) -> None:
@@ -90,14 +126,13 @@ def refer(tx: Connection, run_id: str, ids: Collection[str]) -> None:
 
 def answer(tx: Connection, request_id: str, response: Response, now: int) -> str | None:
     """Record the answer if there is none: the holder to tell ("" for nobody), None when one was there."""
-    changed = tx.execute(
-        update(requests)
-        .where(requests.c.id == request_id, requests.c.answered_at.is_(None))
-        .values(**_answer(response, now))
-    )
-    if changed.rowcount != 1:
+    open_one = (requests.c.id == request_id, requests.c.answered_at.is_(None))
+    known = tx.execute(select(requests.c.run_id, requests.c.holder).where(*open_one)).one_or_none()
+    if known is None:
         return None
-    return tx.execute(select(requests.c.holder).where(requests.c.id == request_id)).scalar_one() or ""
+    recorded = _answer(tx, known.run_id, request_id, response, now)
+    changed = tx.execute(update(requests).where(*open_one).values(**recorded))
+    return (known.holder or "") if changed.rowcount == 1 else None
 
 
 def unanswered(tx: Connection, run_id: str) -> list[str]:
@@ -108,12 +143,12 @@ def unanswered(tx: Connection, run_id: str) -> list[str]:
 
 def answers(tx: Connection, ids: Collection[str]) -> dict[str, Response]:
     """The answers that there are to these requests."""
-    rows = tx.execute(
-        select(requests.c.id, requests.c.answer_head, requests.c.answer_body).where(
-            requests.c.id.in_(ids), requests.c.answered_at.is_not(None)
-        )
-    )
-    return {row.id: Response.from_head(row.answer_head, row.answer_body) for row in rows}
+    columns = (requests.c.id, requests.c.run_id, requests.c.answer_head, requests.c.answer_body)
+    rows = tx.execute(select(*columns).where(requests.c.id.in_(ids), requests.c.answered_at.is_not(None))).all()
+    return {
+        row.id: Response.from_head(*_whole(tx, row.run_id, _answered(row.id), row.answer_head, row.answer_body))
+        for row in rows
+    }
 
 
 def belongs(tx: Connection, request_id: str, token_hash: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, exists, func, insert, select, update
 
+from .. import vault
 from ..schema import inbox, runs
 from .attributes import matching
 
@@ -63,7 +64,13 @@ def _one(tx: Connection, where: Any) -> Run | None:
 
 def create(tx: Connection, run: Run) -> None:
     """Insert the row.  IntegrityError: the id or the key is taken."""
-    tx.execute(insert(runs), {name: getattr(run, name) for name in runs.c.keys()})  # noqa: SIM118
+    tx.execute(insert(runs), values(tx, run))
+
+
+def values(tx: Connection, run: Run) -> dict[str, Any]:
+    """A new run's row by column, as it is stored."""
+    row = {name: getattr(run, name) for name in runs.c.keys()}  # noqa: SIM118
+    return row | {"digest": vault.of(tx).keyed(run.digest)}
 
 
 def advance(tx: Connection, run: Run, **changes: Any) -> bool:

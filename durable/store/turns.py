@@ -24,4 +24,4 @@ def read(tx: Connection, run_id: str) -> tuple[Run | None, list[News]]:
     if not rows:
         return None, []
     run = Run(**{name: getattr(rows[0], name) for name in runs.c.keys()})  # noqa: SIM118
-    return run, [news(row, "news_") for row in rows if row.news_id is not None]
+    return run, [news(tx, run_id, row, "news_") for row in rows if row.news_id is not None]

@@ -18,6 +18,7 @@ from ..http import Request
 from ..registry import Workflow
 from ..replay import Replay
 from ..store import requests
+from ..vault import LIMIT
 
 History = Mapping[str, Any]
 
@@ -27,15 +28,13 @@ def export(run: Run[Any]) -> dict[str, Any]:
     log = run.events()
     engine = run._engine or current_engine()
     with engine.store.read() as tx:
-        known = requests.load(tx, _references(log))
+        known = requests.load(tx, _references(log), whole=False)
     started = next((event for event in log if isinstance(event, events.RunStarted)), None)
     return {
         "workflow": run.name,
         "run_id": run.id,
         "public_url": started.public_url if started else None,
-        "requests": [
-            {"head": each.head_json(), "body_b64": base64.b64encode(each.data).decode()} for each in known.values()
-        ],
+        "requests": [_exported(each) for each in known.values()],
         "events": [events.to_row(event) for event in log],
     }
 
@@ -57,8 +56,21 @@ def replay(history: History | Path | str, workflow: Workflow[..., Any] | None = 
     if chosen is None:
         raise ConfigurationError(f"No workflow is called {known['workflow']!r}.  Import its module, or give workflow=.")
     log = [_event(row) for row in known["events"]]
-    stored = [Request.from_head(each["head"], base64.b64decode(each["body_b64"])) for each in known["requests"]]
+    stored = [_imported(each) for each in known["requests"]]
     return _replayed(chosen, known, log, {each.id or "": each for each in stored})
+
+
+def _exported(request: Request) -> dict[str, Any]:
+    """A large body stays where it is: no workflow reads it."""
+    if request.is_loaded:
+        return {"head": request.head_json(), "body_b64": base64.b64encode(request.data).decode()}
+    return {"head": request.head_json(), "body_size": request.size}
+
+
+def _imported(known: Mapping[str, Any]) -> Request:
+    if "body_size" in known:
+        return Request.without_body(known["head"], known["body_size"], LIMIT)
+    return Request.from_head(known["head"], base64.b64decode(known["body_b64"]))
 
 
 def _replayed(

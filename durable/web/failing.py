@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 
-from ..errors import ConfigurationError, SchemaOutOfDate
+from ..errors import ConfigurationError, DecryptionError, SchemaOutOfDate
 from ..http import Response
 from ..store import unreachable
 from . import answers
@@ -24,7 +24,7 @@ def answer(error: Exception, secret: str = "") -> Response:
             _masked(str(cause), secret),
         )
         return answers.unavailable()
-    if isinstance(error, ConfigurationError | SchemaOutOfDate):
+    if isinstance(error, ConfigurationError | DecryptionError | SchemaOutOfDate):
         log.error("A request was refused.  %s", error)
         return answers.unavailable()
     text = "".join(traceback.format_exception(error))

@@ -36,6 +36,7 @@ from durable import (
 from durable.drive import drive
 from durable.schema import requests, waits
 from durable.store import steps as step_rows
+from durable.store.requests import load
 from durable.web import create_blueprint
 
 BASE = "https://hooks.test"
@@ -61,8 +62,8 @@ def urls(run: Run[Any]) -> list[str]:
 def recorded(engine: Durable, run: Run[Any]) -> dict[str, bytes]:
     """The run's requests: bodies by id."""
     with engine.store.read() as tx:
-        rows = tx.execute(sa.select(requests.c.id, requests.c.body).where(requests.c.run_id == run.id))
-        return {row.id: row.body for row in rows}
+        ids = list(tx.execute(sa.select(requests.c.id).where(requests.c.run_id == run.id)).scalars())
+        return {request_id: request.data for request_id, request in load(tx, ids).items()}
 
 
 @contextmanager
