@@ -71,7 +71,7 @@ _CANCELLED = problem(503, "run-cancelled", "Run cancelled", "The run was cancell
 def commit(engine: Engine, decision: Decision) -> Aftermath:
     """Write *decision*; Overtaken: somebody else was here, and nothing is written."""
     after = Aftermath()
-    rows.stow_ahead(engine.store.vault, decision.run.id, decision.events)
+    _stow_ahead(engine, decision)
     try:
         if _is_plain(decision):
             _write_plain(engine, decision)
@@ -85,6 +85,20 @@ def commit(engine: Engine, decision: Decision) -> Aftermath:
             raise
     after.ended = None if decision.outcome is None else decision.run.id
     return after
+
+
+def _stow_ahead(engine: Engine, decision: Decision) -> None:
+    """Store large values outside of the database before the transaction: it would keep locks meanwhile."""
+    kept, run = engine.store.vault, decision.run
+    if not kept.payloads.is_outside:
+        return
+    rows.stow_ahead(kept, run.id, decision.events)
+    for run_id in (run.id, run.parent_run_id):
+        if run_id is not None and decision.outcome is not None:
+            kept.stow_ahead(run_id, [decision.outcome.value])
+    for command in decision.commands:
+        if isinstance(command, commands.CreateChild):
+            kept.stow_ahead(command.run_id, [command.args])
 
 
 def _is_written(engine: Engine, decision: Decision, error: DBAPIError) -> bool:

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from pydantic_core import core_schema
@@ -71,12 +71,14 @@ class Request:
         """Without the URL, which holds the token, and the headers, which hold credentials."""
         return f"<Request {self.id or '(no id)'} {self.method} {self.size} bytes>"
 
-    def __getattr__(self, name: str) -> Any:
-        """``data`` of a request without its body; every other attribute is there, or is none."""
-        unloaded: tuple[int, int] | None = self.__dict__.get("_unloaded")
-        if name == "data" and unloaded is not None:
-            raise BodyNotLoaded(self.id, *unloaded)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+    if not TYPE_CHECKING:  # or type checkers would take any misspelt attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """``data`` of a request without its body; every other attribute is there, or is none."""
+            unloaded: tuple[int, int] | None = self.__dict__.get("_unloaded")
+            if name == "data" and unloaded is not None:
+                raise BodyNotLoaded(self.id, *unloaded)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     @property
     def size(self) -> int:

@@ -220,6 +220,16 @@ def test_what_is_just_small_enough_stays_in_its_row(make):
 
 
 @all_databases()
+def test_a_value_larger_than_a_packet(make):
+    """20 MiB, where MariaDB takes statements of 16 MiB: no statement is larger than a chunk."""
+    engine = make()
+    run = engine.start(measures, 20 * 1024 * 1024)
+    settle(engine, run)
+
+    assert run.result(timeout=1) == 20 * 1024 * 1024
+
+
+@all_databases()
 def test_a_cold_replay_has_the_large_values(make):
     """Another process that knows nothing of the run goes on with it."""
     engine = make()
@@ -648,6 +658,29 @@ def test_a_crash_anywhere_costs_no_large_value(tmp_path, is_outside):
     report = testing.crash_everywhere(passes_on, LARGE, sample=25, **settings)
 
     assert report.played == 25
+
+
+@all_databases()
+def test_files_are_written_while_no_transaction_is_open(make, tmp_path):
+    """Arguments, results, and what a child is given and returns: a slow upload keeps nobody's locks."""
+    engine = make(payload_url=f"file://{tmp_path}/payloads")
+    files, _ = engine.store.vault.payloads._files()
+    write, connections_in_use = files.pipe_file, []
+
+    def noted(path: str, data: bytes) -> None:
+        connections_in_use.append(engine.store.engine.pool.checkedout())
+        write(path, data)
+
+    files.pipe_file = noted
+    try:
+        run = engine.start(parent, LARGE)
+        settle_family(engine, run)
+    finally:
+        del files.pipe_file
+
+    assert run.result(timeout=1) == LARGE
+    assert len(connections_in_use) >= 4
+    assert set(connections_in_use) == {0}
 
 
 def test_files_are_tidied_up_beside_the_beats(make, tmp_path):
