@@ -43,6 +43,37 @@ def list_runs(
     return [_summary(row) for row in found]
 
 
+def page_of_runs(
+    engine: Engine,
+    *,
+    status: str | None,
+    name: str | None,
+    attributes: Mapping[str, str],
+    limit: int,
+    after: str | None,
+) -> tuple[list[dict[str, Any]], str | None]:
+    """
+    One page of the same list, and where the next one begins: its *after*; None when there is none.
+
+    Raises:
+        ValueError: *after* is not what a page before gave.
+    """
+    engine.check_schema()
+    place = None if after is None else _place(after)
+    with engine.store.read() as tx:
+        found = runs.newest(tx, status=status, name=name, attributes=attributes, since=0, limit=limit + 1, after=place)
+    page = found[:limit]
+    following = f"{page[-1].created_at}.{page[-1].id}" if len(found) > limit else None
+    return [_summary(row) for row in page], following
+
+
+def _place(text: str) -> tuple[int, str]:
+    at, dot, run_id = text.partition(".")
+    if not (dot and run_id and at.isascii() and at.isdecimal() and len(at) <= 18):
+        raise ValueError(f"{text!r} is not the `next` of a page.")
+    return int(at), run_id
+
+
 def count(engine: Engine, *, statuses: Sequence[str], name: str | None) -> int:
     """How many runs are of these statuses, and of this workflow; counts no further than ``COUNTED``."""
     engine.check_schema()

@@ -205,7 +205,7 @@ class UrlPayloads:
     def _files(self) -> tuple[Any, str]:
         """fsspec's file system, which keeps one per process, and the folder in it."""
         try:
-            from fsspec.core import url_to_fs  # type: ignore[import-untyped,unused-ignore]
+            from fsspec.core import url_to_fs  # type: ignore[import-not-found,import-untyped,unused-ignore]
         except ModuleNotFoundError:
             raise ConfigurationError(
                 "payload_url needs the package 'fsspec', which is not installed: pip install 'durable-celery[fsspec]',"

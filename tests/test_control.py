@@ -288,9 +288,27 @@ def test_runs_are_listed_and_shown_as_the_command_line_has_them(engine, client):
     assert client.get(f"{RUNS}/{done}").json["args"] == {"item": {"name": "tea"}, "day": "2026-01-02"}
 
 
+def test_pages_list_each_run_once(client):
+    """Also while runs begin; the last page says that it is the last."""
+    ids = [start(client, "control.order", {"name": "tea"}, "2026-01-02").json["id"] for _ in range(5)]
+    listed, after = [], ""
+    while True:
+        page = client.get(f"{RUNS}?limit=2{after}").json
+        listed += [run["id"] for run in page["runs"]]
+        if page["next"] is None:
+            break
+        after = f"&after={page['next']}"
+        start(client, "control.order", {"name": "late"}, "2026-01-02")
+
+    assert listed == ids[::-1]
+
+
 @pytest.mark.parametrize(
     "query",
     [
+        "after=nothing",
+        "after=1.",
+        "after=.a",
         "status=lost",
         "limit=0",
         "limit=x",

@@ -122,9 +122,21 @@ def unblock(tx: Connection, run_id: str) -> bool:
 
 
 def newest(
-    tx: Connection, *, status: str | None, name: str | None, attributes: Mapping[str, str], since: int, limit: int
+    tx: Connection,
+    *,
+    status: str | None,
+    name: str | None,
+    attributes: Mapping[str, str],
+    since: int,
+    limit: int,
+    after: tuple[int, str] | None = None,
 ) -> list[Run]:
-    """The newest runs, by status, by name and by attributes, all of which have to match, created *since* then."""
+    """
+    The newest runs, by status, by name and by attributes, all of which have to match, created *since* then.
+
+    Args:
+        after: ``(created_at, id)`` of the last run of the page before.
+    """
     query = select(runs).order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)
     query = query.where(*matching(runs.c.id, attributes))
     if status is not None:
@@ -133,6 +145,9 @@ def newest(
         query = query.where(runs.c.name == name)
     if since:
         query = query.where(runs.c.created_at >= since)
+    if after is not None:
+        at, run_id = after
+        query = query.where(runs.c.created_at <= at, (runs.c.created_at < at) | (runs.c.id < run_id))
     return [Run(**row) for row in tx.execute(query).mappings()]
 
 

@@ -105,11 +105,16 @@ def _list(call: Call) -> Reply:
     wanted = dict(pairs)
     if any(wanted[name] != value for name, value in pairs):
         # No run has an attribute twice.
-        return Reply(200, {"runs": []})
-    found = inspecting.list_runs(
-        call.engine, status=query.status, name=query.name, attributes=wanted, limit=query.limit
+        return Reply(200, {"runs": [], "next": None})
+    found, following = inspecting.page_of_runs(
+        call.engine,
+        status=query.status,
+        name=query.name,
+        attributes=wanted,
+        limit=query.limit,
+        after=query.after,
     )
-    return Reply(200, {"runs": found})
+    return Reply(200, {"runs": found, "next": following})
 
 
 def _show(call: Call) -> Reply:

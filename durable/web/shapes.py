@@ -67,6 +67,10 @@ class Query(BaseModel):
         Field(max_length=64, description="`NAME=VALUE`, any number of times: only runs with these attributes."),
     ] = []
     limit: Annotated[int, Field(ge=1, le=1000, description="The most to list."), BeforeValidator(_whole)] = 50
+    after: Annotated[
+        Annotated[str, StringConstraints(max_length=83, pattern=r"^[0-9]{1,18}\.[!-~]{1,64}$")] | None,
+        Field(description="The `next` of the page before."),
+    ] = None
 
 
 class Started(BaseModel):
@@ -87,9 +91,10 @@ class Summary(Started):
 
 
 class Runs(BaseModel):
-    """The newest runs first."""
+    """The newest runs first, and where the next page begins: the parameter `after`."""
 
     runs: list[Summary]
+    next: str | None
 
 
 class Details(Summary):

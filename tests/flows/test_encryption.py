@@ -316,6 +316,9 @@ def test_a_worker_without_the_key_leaves_the_run(make, caplog):
         caplog.clear()
         assert not attempt(unable, registry.steps[echo.name], Address(run.id, "r#1", 1), None)
         assert "left for a worker that can read it" in caplog.text
+        with able.store.begin() as tx:
+            # Some seconds later.
+            tx.execute(sa.update(steps).where(steps.c.run_id == run.id).values(not_before=0))
         settle(able, run)
         assert run.result(timeout=1) == MARKED
         assert [e.attempt for e in run.events() if e.kind == "step_completed"] == [1]
