@@ -81,10 +81,16 @@ class FanIn:
         self._news.notify()
 
     def close(self) -> None:
-        """End the thread; what waits is left to the sweep."""
+        """Send what waits now, and end the thread: the process is about to end."""
+        if self._pid != os.getpid():
+            return
         with self._news:
+            waiting = list(self._due)
+            self._due.clear()
             self._thread = None
             self._news.notify()
+        for run_id in waiting:
+            self._send(run_id)
 
     def _ring(self) -> None:
         while (due := self._next()) is not None:

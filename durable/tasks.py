@@ -197,6 +197,7 @@ def _connect_signals(engine: Engine) -> None:
             _start_housekeeping(engine)
 
     def leaving(**_: object) -> None:
+        engine.fan_in.close()
         housekeeping.end(engine)
 
     for signal, handle in (

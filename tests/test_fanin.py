@@ -76,6 +76,18 @@ def test_what_another_process_takes_in_is_looked_at_again(fan_in, sent):
     assert sent.get(timeout=10) == "run"
 
 
+def test_a_process_that_ends_leaves_nothing_waiting(sent):
+    """What waits is sent before, once."""
+    fan_in = FanIn(sent.put, Clock())
+    assert not fan_in.waits("run", MANY)
+    assert fan_in.waits("run", MANY)
+    fan_in.close()
+    fan_in.close()
+
+    assert sent.get_nowait() == "run"
+    assert sent.empty()
+
+
 def test_it_knows_a_bounded_number_of_runs():
     """A process that drives runs for months keeps no note of each."""
     fan_in = FanIn(lambda run_id: None, Clock())
