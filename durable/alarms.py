@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from . import events, failpoints
 from .engine import Engine
-from .store import log, runs, waits
+from .store import endings, log, runs, waits
 
 
 def ring(engine: Engine, run_id: str, op_id: str) -> bool:
@@ -24,13 +24,11 @@ def ring(engine: Engine, run_id: str, op_id: str) -> bool:
 
 
 def _end(engine: Engine, run_id: str, op_id: str) -> bool:
-    with engine.store.begin() as tx:
-        due_at = waits.end(tx, run_id, op_id, engine.store.sql_now)
-        if due_at is None:
+    now = engine.store.now()
+    over = events.WaitCompleted(at=now, op_id=op_id)
+    with engine.store.once() as tx:
+        if not endings.end_wait(tx, run_id, over, engine.store.sql_now, engine.dispatch.plan(now)):
             return False
-        now = engine.store.now()
-        over = events.WaitCompleted(at=max(now, due_at), op_id=op_id)
-        log.post(tx, run_id, over, engine.dispatch.plan(now))
     failpoints.hit("wait.recorded")
     return True
 

@@ -1,12 +1,16 @@
-"""An attempt's end: its row goes, and its outcome is news of its run; on PostgreSQL in one statement."""
+"""The end of an attempt, or of a wait: its row goes, and its run has news; on PostgreSQL in one statement."""
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, text
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, TextClause, text
 
 from .. import codec
-from ..events import AttemptEnded
-from . import log, requests, steps
+from ..events import AttemptEnded, WaitCompleted
+from . import log, requests, steps, waits
 from .claims import Claim
 from .sending import Sending
 from .steps import Held
@@ -29,6 +33,32 @@ def write(tx: Connection, held: Claim | Held, ended: AttemptEnded, sending: Send
     if is_current:
         requests.refer(tx, held.run_id, request_ids(ended))
     return is_current
+
+
+def end_wait(tx: Connection, run_id: str, over: WaitCompleted, now: Any, sending: Sending) -> bool:
+    """
+    Take a wait off the list and tell its run; False, and nothing is written, when it is not there, or not due.
+
+    Args:
+        over: Of the moment at which it ended, or of its due time where that is later.
+        now: The database's clock, as SQL without parameters.
+    """
+    if tx.dialect.name != "postgresql":
+        due_at = waits.end(tx, run_id, over.op_id, now)
+        if due_at is not None:
+            log.post(tx, run_id, replace(over, at=max(over.at, due_at)), sending)
+        return due_at is not None
+    known = {"run": run_id, "op": over.op_id} | log.posted(tx, run_id, over, sending)
+    return tx.execute(_wait_at_once(str(now)), known).rowcount == 1
+
+
+@lru_cache(maxsize=16)
+def _wait_at_once(now: str) -> TextClause:
+    mine = f"run_id = :run AND op_id = :op AND due_at <= {now}"
+    return text(
+        f"WITH ended AS (DELETE FROM durable_waits WHERE {mine} RETURNING due_at) "
+        + log.posting("ended", not_before="due_at")
+    )
 
 
 def request_ids(ended: AttemptEnded) -> set[str]:

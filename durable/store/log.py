@@ -120,10 +120,17 @@ _NEWS = ("run_id", "at", "kind", "op_id", "data", "value", "next_send_at", "sent
 _NUMBERS = frozenset({"at", "next_send_at", "sent_at", "sends"})
 
 
-def posting(source: str) -> str:
-    """The part of a statement of PostgreSQL that posts news if *source* has a row; its parameters are ``posted``."""
-    values = (f"CAST(:news_{name} AS {'bigint' if name in _NUMBERS else 'text'})" for name in _NEWS)
-    return f"INSERT INTO durable_inbox ({', '.join(_NEWS)}) SELECT {', '.join(values)} FROM {source}"
+def posting(source: str, *, not_before: str | None = None) -> str:
+    """
+    The part of a statement of PostgreSQL that posts news if *source* has a row; its parameters are ``posted``.
+
+    Args:
+        not_before: A column of *source*: the news are of that moment if they are of an earlier one.
+    """
+    values = {name: f"CAST(:news_{name} AS {'bigint' if name in _NUMBERS else 'text'})" for name in _NEWS}
+    if not_before is not None:
+        values["at"] = f"GREATEST({values['at']}, {source}.{not_before})"
+    return f"INSERT INTO durable_inbox ({', '.join(_NEWS)}) SELECT {', '.join(values.values())} FROM {source}"
 
 
 def posted(tx: Connection, run_id: str, news: Event, sending: Sending) -> dict[str, Any]:
