@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 from bisect import bisect_right, insort
+from functools import partial
 from random import Random
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -222,11 +223,12 @@ def ensure(engine: Engine) -> None:
     with _lock:
         if key not in _running:
             _running[key] = housekeeping = Housekeeping(engine)
+            engine.on_close(partial(end, engine))
             housekeeping.start()
 
 
 def end(engine: Engine) -> None:
-    """Stop this process's housekeeping if it runs."""
+    """Stop this process's housekeeping if it runs; closing the engine does too."""
     housekeeping = _running.pop((os.getpid(), id(engine)), None)
     if housekeeping is not None:
         housekeeping.stop()

@@ -12,7 +12,7 @@ import pytest
 from celery import Celery
 from servers import new_broker, new_database
 
-from durable import Durable, current, housekeeping
+from durable import Durable, current
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +64,6 @@ def engine(database: str, manner: dict[str, Any]) -> Iterator[Durable]:
     )
     made.migrate()
     yield made
-    housekeeping.end(made)
     made.close()
     current.forget(made)
 

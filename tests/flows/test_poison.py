@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from driving import all_databases, kinds, settle
 
-from durable import Durable, Run, inspecting, tries, workflow
+from durable import Durable, Run, housekeeping, inspecting, tries, workflow
 from durable.drive import drive
 from durable.processes import identify
 from durable.schema import inbox
@@ -39,6 +39,14 @@ def harmless() -> Iterator[None]:
     """Whatever a test has the body do, the next one's does nothing."""
     yield
     deeds.clear()
+
+
+@pytest.fixture(autouse=True)
+def alone() -> None:
+    """These tests fork: no other engine's thread may be in the midst of SQLite then, whose locks are inherited."""
+    for running in list(housekeeping._running.values()):
+        running.stop()
+    housekeeping._running.clear()
 
 
 def in_a_child(act: Callable[[], object]) -> int:
