@@ -134,7 +134,8 @@ def _site(setup: Setup, database_url: str, broker_url: str, side_url: str, port:
         "BENCH_SIDE_URL": side_url,
         "BENCH_ROWS_URL": database_url,
     }
-    side = redis.Redis.from_url(side_url)
+    # Its answers are waited for in BLPOP, which says how long.
+    side = redis.Redis.from_url(side_url, socket_timeout=None)
     return Site(
         setup=setup,
         environment=environment,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from servers import new_broker, new_database
+from servers import new_broker, new_database, take_less_care
 
 from durable import Durable, current
 
@@ -24,6 +24,8 @@ def _databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
         def url_of(kind: str) -> str:
             if kind not in known:
                 known[kind] = stack.enter_context(new_database(kind, tmp_path_factory.mktemp("database")))
+                if kind == "postgresql":
+                    take_less_care(known[kind])
             return known[kind]
 
         yield url_of

@@ -1,7 +1,7 @@
 """
-Run all tests in two processes, side by side: those that start processes of their own, and the others.
+Run all tests in two processes, side by side: those that start processes of their own and the short ones, and the flows.
 
-``python tests/side_by_side.py [pytest's options]``.  What the others say is shown as it comes, what the live ones say
+``python tests/side_by_side.py [pytest's options]``.  What the flows say is shown as it comes, what the others say
 once they have ended; the last line sums all up.  The exit code is that of whichever failed.
 """
 
@@ -13,44 +13,66 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 _COUNTED = re.compile(r"(\d+) (passed|failed|error|skipped|xfailed)s?\b")
 
 
+#: Each process's share, one after the other: marks, and what pytest is to look at.
+SHARES = {
+    "flows": [["-m", "not live", "tests/flows"]],
+    "others": [["-m", "live"], ["-m", "not live", "--ignore=tests/flows"]],
+}
+
+
 def main() -> int:
     """Run both; the exit code."""
     began = time.monotonic()
-    with tempfile.TemporaryFile("w+") as said:
-        live = _begin("live", said)
-        others = _begin("not live", subprocess.PIPE)
-        assert others.stdout is not None
-        last = ""
-        for line in others.stdout:
-            print(line, end="", flush=True)
-            last = line.strip() or last
-        codes = [others.wait(), live.wait()]
+    with tempfile.TemporaryFile("w+") as said, ThreadPoolExecutor() as threads:
+        others = threads.submit(_run, "others", said)
+        flows = _run("flows", sys.stdout)
+        code = max(flows.code, others.result().code)
         said.seek(0)
-        text = said.read()
-    print(text, flush=True)
-    summaries = (last, text.strip().rpartition("\n")[2])
-    print(_sum_up(summaries, time.monotonic() - began))
-    return max(codes)
+        print(said.read(), flush=True)
+        print(_sum_up([*flows.summaries, *others.result().summaries], time.monotonic() - began))
+    return code
 
 
-def _begin(mark: str, output: int | IO[str]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pytest", "-m", mark, "-o", f"cache_dir=.pytest_cache/{mark.replace(' ', '-')}"]
-    return subprocess.Popen(
-        [*command, *sys.argv[1:]],
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=Path(__file__).parent.parent,
-    )
+@dataclass
+class Outcome:
+    """What became of a share: the greatest exit code, and pytest's last lines."""
+
+    code: int = 0
+    summaries: list[str] = field(default_factory=list)
 
 
-def _sum_up(summaries: tuple[str, ...], secs: float) -> str:
+def _run(share: str, to: IO[str]) -> Outcome:
+    """Run a share, and copy what it says."""
+    outcome = Outcome()
+    for number, arguments in enumerate(SHARES[share]):
+        command = [sys.executable, "-m", "pytest", "-o", f"cache_dir=.pytest_cache/{share}-{number}", *arguments]
+        process = subprocess.Popen(
+            [*command, *sys.argv[1:]],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=Path(__file__).parent.parent,
+        )
+        last = ""
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", file=to, flush=True)
+            last = line.strip() or last
+        outcome.code = max(outcome.code, process.wait())
+        outcome.summaries.append(last)
+    return outcome
+
+
+def _sum_up(summaries: Sequence[str], secs: float) -> str:
     counts: Counter[str] = Counter()
     for summary in summaries:
         for number, what in _COUNTED.findall(summary):
