@@ -280,7 +280,7 @@ class Engine:
         self.dispatch.close()
         for notifier in self._notifiers.values():
             notifier.close()
-        self._notifiers = {}
+        self._notifiers, self._ends = {}, None
 
     def _revision(self) -> str | None:
         with self.store.read() as tx:

@@ -9,10 +9,13 @@ the sweep.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 from collections.abc import Callable
+
+log = logging.getLogger("durable.drive")
 
 #: So many others have to be out for an outcome to wait.
 MANY = 8
@@ -90,12 +93,19 @@ class FanIn:
             self._thread = None
             self._news.notify()
         for run_id in waiting:
-            self._send(run_id)
+            self._try(run_id)
 
     def _ring(self) -> None:
         while (due := self._next()) is not None:
             for run_id in due:
-                self._send(run_id)
+                self._try(run_id)
+
+    def _try(self, run_id: str) -> None:
+        try:
+            self._send(run_id)
+        except Exception:
+            # One run's trouble must not leave the others waiting.
+            log.exception("No turn could be sent to run %s; it is left to the sweep.", run_id)
 
     def _next(self) -> list[str] | None:
         """The runs for which it is time, None when the thread is to end."""

@@ -76,6 +76,24 @@ def test_what_another_process_takes_in_is_looked_at_again(fan_in, sent):
     assert sent.get(timeout=10) == "run"
 
 
+def test_a_turn_that_cannot_be_sent_keeps_no_other_waiting(sent, caplog):
+    """It is logged, and left to the sweep."""
+
+    def send(run_id: str) -> None:
+        if run_id == "bad":
+            raise KeyError(run_id)
+        sent.put(run_id)
+
+    fan_in = FanIn(send)
+    for run_id in ("bad", "good"):
+        assert not fan_in.waits(run_id, MANY)
+        assert fan_in.waits(run_id, MANY)
+
+    assert sent.get(timeout=10) == "good"
+    assert "No turn could be sent to run bad" in caplog.text
+    fan_in.close()
+
+
 def test_a_process_that_ends_leaves_nothing_waiting(sent):
     """What waits is sent before, once."""
     fan_in = FanIn(sent.put, Clock())

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -299,6 +302,41 @@ def test_news_that_came_meanwhile_are_not_passed_over(engine):
 
     assert run.result(timeout=0) == [2, 3, "news"]
     assert kinds(run).count("hook_received") == 1
+
+
+#: How many wait for a lock.
+_WAITING = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    "mysql": "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
+}
+
+
+def until_somebody_waits(engine):
+    """Return once the database holds somebody up."""
+    deadline, pause = time.monotonic() + 10, threading.Event()
+    with engine.store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as tx:
+        while not tx.execute(sa.text(_WAITING[engine.store.dialect])).scalar_one():
+            assert time.monotonic() < deadline, "nobody waits"
+            # MariaDB shows what it has shown to whoever looks again within 0.1 s.
+            pause.wait(0.15)
+
+
+@pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
+def test_a_cancel_that_comes_while_the_end_is_written_is_not_passed_by(engine):
+    """The end's one statement has begun before the cancel is committed, and cannot see it: its fence does."""
+    run = engine.start(counts, 1)
+    journey = begun(engine, run)
+    with ThreadPoolExecutor() as threads:
+        with engine.store.begin() as tx:
+            run._post_cancel(engine, tx, None)
+            ending = threads.submit(walk, engine, journey)
+            until_somebody_waits(engine)
+        ending.result(timeout=20)
+    settle(engine, run)
+
+    assert run.status == "cancelled"
+    assert kinds(run).count("step_completed") == 1
 
 
 @all_databases()
