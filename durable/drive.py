@@ -100,6 +100,14 @@ def _turn(engine: Engine, view: View, loan: Loan, journey: Journey | None, redel
     return True
 
 
+def take_in(engine: Engine, run_id: str, *, journey: Journey | None = None, redelivered: bool = False) -> None:
+    """The turn that an outcome asks for which was just recorded; with other outcomes, where many are out."""
+    if gathers(engine, run_id):
+        return
+    drive(engine, run_id, journey=journey, redelivered=redelivered)
+    engine.fan_in.looked(run_id)
+
+
 def gathers(engine: Engine, run_id: str) -> bool:
     """Whether an outcome that was just recorded waits for others, to be taken in together with them."""
     out = engine.replays.out(run_id)

@@ -42,7 +42,7 @@ class FanIn:
         """Begin anew: a fork leaves the thread behind, and perhaps its lock locked."""
         self._pid = os.getpid()
         self._news = threading.Condition(threading.Lock())
-        #: By run: when its inbox was looked at last, and until when an outcome waits.
+        #: By run: when its inbox was looked at last, or the turn was over; and until when an outcome waits.
         self._looked: dict[str, float] = {}
         self._due: dict[str, float] = {}
         self._thread: threading.Thread | None = None
@@ -60,6 +60,14 @@ class FanIn:
                 return True
             self._note(run_id, now)
         return False
+
+    def looked(self, run_id: str) -> None:
+        """The turn is over: the next moment begins now, however long the turn took."""
+        if self._pid != os.getpid():
+            return
+        with self._news:
+            if run_id in self._looked:
+                self._looked[run_id] = self._clock()
 
     def postpone(self, run_id: str) -> None:
         """Another process is about to take the run's news in: look again a moment later."""

@@ -22,7 +22,7 @@ from . import alarms, carrying, embedded, health, housekeeping, registry
 from .claiming import Address, take_over_run
 from .continuation import Journey
 from .dispatch import DRIVE, WAKE
-from .drive import conclude, drive, gathers, send_drive
+from .drive import conclude, drive, send_drive, take_in
 from .engine import Engine
 from .errors import ConfigurationError
 from .progress import HEADER, QUEUE, header_of
@@ -157,8 +157,8 @@ def _drive_in_place(engine: Engine, request: Any, run_id: str, *, has_ended: boo
     if link.get(QUEUE) != header_of(request).get(QUEUE):
         return
     try:
-        if not (has_ended and gathers(engine, run_id)):
-            drive(engine, run_id, journey=journey, redelivered=_is_redelivered(request))
+        act = take_in if has_ended else drive
+        act(engine, run_id, journey=journey, redelivered=_is_redelivered(request))
     except Exception:
         log.exception("A turn of run %s failed in place; its link is sent.", run_id)
     else:
@@ -170,8 +170,7 @@ def _drive_linkless(engine: Engine, run_id: str, journey: Journey) -> None:
     if journey.has_turned:
         return
     try:
-        if not gathers(engine, run_id):
-            drive(engine, run_id, journey=journey)
+        take_in(engine, run_id, journey=journey)
     except Exception:
         log.exception("A turn of run %s failed in place; its message is sent.", run_id)
         send_drive(engine, run_id)

@@ -57,6 +57,18 @@ def test_after_a_moment_the_next_outcome_takes_the_others_along():
     fan_in.close()
 
 
+def test_a_moment_begins_when_the_turn_is_over():
+    """A turn that takes longer than outcomes wait is not followed by another at once."""
+    clock = Clock()
+    fan_in = FanIn(lambda run_id: None, clock)
+    assert not fan_in.waits("run", MANY)
+    clock.now += 10 * PATIENCE_SECS
+    fan_in.looked("run")
+
+    assert fan_in.waits("run", MANY)
+    fan_in.close()
+
+
 def test_what_waits_is_sent_when_no_other_outcome_follows(fan_in, sent):
     """The timer sends one turn for all that wait, not before their time."""
     began = time.monotonic()

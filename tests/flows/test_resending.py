@@ -8,8 +8,11 @@ import pytest
 import sqlalchemy as sa
 from servers import DATABASES
 
-from durable import drive, schema, sleep, start, step, sweep, workflow
+from durable import drive, registry, schema, sleep, start, step, sweep, workflow
+from durable.claiming import Address
+from durable.fanin import FanIn
 from durable.housekeeping import Housekeeping
+from durable.steps import attempt
 
 LATER = 6_000_000
 
@@ -86,3 +89,29 @@ def test_steps_that_take_long_to_send_are_not_sent_again_before_they_are_sent(en
 
     assert clock[0] == began + 12_000_000
     assert [sends for _, sends in due_again(engine, schema.steps, (run,))] == [0] * 12
+
+
+@pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
+def test_outcomes_that_wait_for_each_other_are_swept_when_their_process_dies(engine, worker, monkeypatch):
+    """Only the first of many is taken in at once; for the others the sweep sends the turn that their process owed."""
+    run = start(fan_out)
+    drive.drive(engine, run.id)
+    fan_in = FanIn(lambda run_id: None, lambda: 100.0)  # whose timer never rings
+    monkeypatch.setattr(engine, "fan_in", fan_in)
+    waited = []
+    for number in range(1, 13):
+        attempt(engine, registry.steps[noop.name], Address(run.id, f"r#{number}", 1), None)
+        waited.append(drive.gathers(engine, run.id))
+    fan_in.close()
+    assert waited == [False] + [True] * 11
+
+    engine.celery.control.purge()  # the steps' own messages, which are done with
+    now, sent = engine.now() + LATER, []
+    monkeypatch.setattr(engine, "now", lambda: now)
+    monkeypatch.setattr(engine.dispatch, "drive", lambda run_id, *_, **__: sent.append(run_id) or True)
+    sweep.sweep(engine)
+    assert run.id in sent
+
+    monkeypatch.undo()
+    drive.drive(engine, run.id)
+    assert run.status == "completed"

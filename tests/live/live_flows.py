@@ -362,6 +362,12 @@ def short() -> int:
 
 
 @workflow
+async def wide(number: int) -> int:
+    """Quick steps, all at once."""
+    return len(await asyncio.gather(*(count_on(n, "") for n in range(number))))
+
+
+@workflow
 async def many_short(number: int) -> int:
     return sum(await asyncio.gather(*(short() for _ in range(number))))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_flows import counts, dies_after_a_step
+from live_flows import counts, dies_after_a_step, wide
 from processes import Deployment, deployed, eventually
 from servers import new_broker, new_database
 
@@ -55,6 +56,15 @@ def events_of(site: Deployment) -> Iterator[list[dict[str, Any]]]:
         yield heard
         receiver.should_stop = True
         thread.join(10)
+
+
+def test_no_outcome_of_a_large_fan_out_is_left_waiting(site):
+    """Two children run the steps, whose outcomes wait for each other; none waits until the sweep finds it."""
+    run = site.engine.start(wide, 100)
+    assert run.result(timeout="30s") == 100
+
+    ended = [event.at for event in run.events() if event.kind in ("step_completed", "run_completed")]
+    assert max(later - earlier for earlier, later in itertools.pairwise(ended)) < 4_000_000
 
 
 def test_steps_in_place_are_celery_tasks_to_an_observer(site, signalled):
