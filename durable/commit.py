@@ -10,23 +10,21 @@ step, hook.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from . import children, commands, events, registry, vault
+from . import children, commands, ending, events, registry, vault
+from .aftermath import Aftermath, Overtaken
 from .engine import Engine
-from .http import Response, problem
 from .store import (
     attributes,
     contended,
     hooks,
     log,
     plain,
-    requests,
     rows,
     runs,
     steps,
@@ -38,34 +36,6 @@ from .store.runs import Run
 from .store.steps import StepRow
 from .store.waits import WaitRow
 from .turn import Decision
-
-
-class Overtaken(Exception):
-    """Raised when another turn, or a payload, was faster: nothing is written, think again."""
-
-
-@dataclass(kw_only=True)
-class Aftermath:
-    """What to send once the transaction has committed."""
-
-    steps: list[StepRow] = field(default_factory=list)
-    waits: list[WaitRow] = field(default_factory=list)
-    #: Other runs that have news now: children and parents.
-    drives: list[str] = field(default_factory=list)
-    #: Whom to tell of answers: (process, request id).
-    hints: list[tuple[str, str]] = field(default_factory=list)
-    #: The run, if it has ended.
-    ended: str | None = None
-
-
-_REFUSED = problem(410, "webhook-closed", "Gone", "The workflow stopped listening before it took this request.")
-_NOT_SENT = problem(
-    500,
-    "webhook-response-not-sent",
-    "Response not sent",
-    "The workflow took this request, and its run ended without answering it.",
-)
-_CANCELLED = problem(503, "run-cancelled", "Run cancelled", "The run was cancelled before it answered this request.")
 
 
 def commit(engine: Engine, decision: Decision) -> Aftermath:
@@ -141,7 +111,7 @@ def _ends_quietly(decision: Decision) -> bool:
 
 def _write_plain(engine: Engine, decision: Decision) -> None:
     if decision.outcome is not None:
-        decision.add(_ended(decision, engine.store.now()))
+        decision.add(ending.ended(decision, engine.store.now()))
     turn = plain.PlainTurn(
         before=decision.run,
         after=advanced(decision),
@@ -166,7 +136,7 @@ def _write(engine: Engine, tx: Connection, decision: Decision, after: Aftermath)
     _withdraw(tx, decision)
     _hooks(tx, decision, now)
     if decision.outcome is not None and not decision.run.ended:
-        _end(engine, tx, decision, after, now)
+        ending.end(engine, tx, decision, after, now)
     log.append(tx, decision.run.id, decision.events)
     attributes.write(
         tx, decision.run.id, [e.attributes for e in decision.events if isinstance(e, events.AttributesSet)]
@@ -174,7 +144,7 @@ def _write(engine: Engine, tx: Connection, decision: Decision, after: Aftermath)
     log.drained(tx, decision.run.id, decision.drained)
     _create(engine, tx, decision, after, now)
     after.drives += children.cancel(engine, tx, decision, now)
-    _answer(tx, decision.refused, _REFUSED, now, after)
+    ending.refuse(tx, decision.refused, now, after)
 
 
 def _block(engine: Engine, tx: Connection, decision: Decision) -> None:
@@ -274,68 +244,3 @@ def _create(engine: Engine, tx: Connection, decision: Decision, after: Aftermath
     after.waits += [
         WaitRow(run.id, c.op_id, c.due_at, run.queue, run.priority, is_left=plan.is_left) for c, plan in planned
     ]
-
-
-def _end(engine: Engine, tx: Connection, decision: Decision, after: Aftermath, now: int) -> None:
-    """Close all doors, take in what came through them meanwhile, and answer who still waits."""
-    assert decision.outcome is not None
-    run = decision.run
-    hooks.close(tx, run.id, now)
-    _take_in_latecomers(tx, decision)
-    waits.withdraw(tx, run.id)
-    if decision.is_cancelled:
-        _drop_pending_steps(tx, decision)
-        children.drop(tx, decision)
-    ended = decision.add(_ended(decision, now))
-    after.drives += children.tell_parent(engine, tx, run, ended)
-    runs.ended(tx, run.id, seq=decision.placing.seq, at=decision.placing.at)
-    _answer_all(tx, decision, after, now)
-
-
-def _take_in_latecomers(tx: Connection, decision: Decision) -> None:
-    """What was accepted since the inbox was read is in the log all the same; a cancel makes it think again."""
-    drained = set(decision.drained)
-    # All of it, however much: after the end nobody would take it in.
-    late = [item for item in log.drain(tx, decision.run.id, limit=None) if item.id not in drained]
-    if any(isinstance(item.event, events.RunCancelRequested) for item in late):
-        raise Overtaken("a cancel came first")
-    taken = [item for item in late if isinstance(item.event, events.HookReceived | events.AttributesSet)]
-    for item in taken:
-        decision.add(item.event)
-    decision.drained = [*decision.drained, *(item.id for item in taken)]
-
-
-def _drop_pending_steps(tx: Connection, decision: Decision) -> None:
-    pending = steps.withdraw(tx, decision.run.id)
-    never_sent = [c.op_id for c in decision.commands if isinstance(c, commands.CreateStep)]
-    for op_id in decision.unended((*pending, *never_sent)):
-        decision.add(events.StepCancelled(at=decision.placing.at, op_id=op_id))
-
-
-def _ended(decision: Decision, now: int) -> events.Event:
-    assert decision.outcome is not None
-    at, value = max(now, decision.placing.at), decision.outcome.value
-    match decision.outcome.status:
-        case "completed":
-            return events.RunCompleted(at=at, result=value or "null")
-        case "failed":
-            return events.RunFailed(at=at, error=value or "null")
-        case _:
-            return events.RunCancelled(at=at, error=value, reason=decision.reason)
-
-
-def _answer_all(tx: Connection, decision: Decision, after: Aftermath, now: int) -> None:
-    assert decision.outcome is not None
-    waiting = requests.unanswered(tx, decision.run.id)
-    if decision.is_cancelled:
-        _answer(tx, waiting, _CANCELLED, now, after)
-        return
-    _answer(tx, (r for r in waiting if r in decision.taken), _NOT_SENT, now, after)
-    _answer(tx, (r for r in waiting if r not in decision.taken), _REFUSED, now, after)
-
-
-def _answer(tx: Connection, ids: Iterable[str], response: Response, now: int, after: Aftermath) -> None:
-    for request_id in ids:
-        holder = requests.answer(tx, request_id, response, now)
-        if holder:
-            after.hints.append((holder, request_id))

@@ -14,7 +14,8 @@ from functools import partial
 from sqlalchemy.exc import SQLAlchemyError
 
 from . import doubts, events, failpoints, registry
-from .commit import Aftermath, Overtaken, advanced, commit, current_code_version
+from .aftermath import Aftermath, Overtaken
+from .commit import advanced, commit, current_code_version
 from .continuation import Journey
 from .engine import Engine
 from .errors import DecryptionError

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from . import duration, registry
-from .commit import Overtaken, commit, current_code_version
+from .aftermath import Overtaken
+from .commit import commit, current_code_version
 from .engine import Engine
 from .errors import TurnLost, TurnTooLong
 from .processes import Identity, identify, is_gone

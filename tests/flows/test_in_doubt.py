@@ -29,7 +29,8 @@ from durable import (
     step,
     workflow,
 )
-from durable.commit import Overtaken, commit
+from durable.aftermath import Overtaken
+from durable.commit import commit
 from durable.drive import drive
 from durable.errors import ConfigurationError
 from durable.schema import steps

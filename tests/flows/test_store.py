@@ -30,8 +30,9 @@ from durable import (
     step,
     workflow,
 )
+from durable.aftermath import Overtaken
 from durable.commands import CreateHook
-from durable.commit import Overtaken, commit
+from durable.commit import commit
 from durable.drive import drive
 from durable.registry import workflows
 from durable.schema import events as event_rows
