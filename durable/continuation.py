@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import commands, registry
+from . import codec, commands, registry
 from .commit import advanced
 from .definitions import SEMANTICS
 from .engine import Engine
+from .http import Request
 from .registry import AdoptedStep, Step
 from .store.claims import Claim
 from .turn import Decision
@@ -98,7 +99,14 @@ class Journey:
             run_turn=run.turn + 1,
             semantics=SEMANTICS[0],
             queue=self.queue,
+            requests=_known_requests(decision, command.args),
         )
+
+
+def _known_requests(decision: Decision, args: str) -> dict[str, Request]:
+    """Those among the arguments that the turn has loaded, body and all."""
+    found = {each: decision.requests.get(each) for each in codec.request_ids(args)}
+    return {each: request for each, request in found.items() if request is not None and request.is_loaded}
 
 
 def _is_limited(step: Step[..., Any], task: Any) -> bool:

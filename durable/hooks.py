@@ -25,7 +25,7 @@ from .drive import send_drive
 from .engine import Engine
 from .errors import HookClosed, HookNotFound, HookPayloadError
 from .http import Request, Response
-from .store import hooks, log, requests, runs
+from .store import arrivals, hooks, log, requests
 from .store.hooks import Hook as HookRow
 from .verify import keys, presets
 from .webhooks import recorded_url
@@ -207,29 +207,28 @@ def accept_request(engine: Engine, webhook: WebhookRow, request: Request, *, hol
     """
     assert request.id is not None, "a request is recorded under its id"
     key = keys.key_of(webhook.config.dedupe, request)
-    engine.store.vault.stow_ahead(webhook.run_id, [request.data])
-
-    def act(tx: Connection) -> str | runs.Run | None:
-        return _earlier(tx, webhook, request, key) or _accept(engine, tx, webhook, request, holder, key)
-
-    try:
-        done = engine.store.write(act)
-    except IntegrityError:
-        if key is None:
-            raise
-        # A copy was committed between our look and our insert: now it can be seen.
-        done = engine.store.write(act)
+    earlier = _earlier(engine, webhook, request, key)
+    if earlier is None:
+        try:
+            arrived = _record(engine, webhook, request, holder, key)
+        except (HookClosed, TooManyPending, IntegrityError):
+            # A copy may have been committed between our look and our insert: now it can be seen.
+            earlier = _earlier(engine, webhook, request, key)
+            if earlier is None:
+                raise
     failpoints.hit("request.recorded")
-    if isinstance(done, str):
-        return Accepted(request_id=done, is_duplicate=True)
-    if done is not None:
-        engine.dispatch.drive(done.id, done.queue, done.priority)
+    if earlier is not None:
+        return Accepted(request_id=earlier, is_duplicate=True)
+    engine.dispatch.drive(webhook.run_id, arrived.queue, arrived.priority)
     return Accepted(request_id=request.id, is_duplicate=False)
 
 
-def _earlier(tx: Connection, webhook: WebhookRow, request: Request, key: str | None) -> str | None:
+def _earlier(engine: Engine, webhook: WebhookRow, request: Request, key: str | None) -> str | None:
     """The id of the request that this one repeats."""
-    found = None if key is None else requests.find_by_key(tx, webhook.run_id, webhook.op_id, key)
+    if key is None:
+        return None
+    with engine.store.read() as tx:
+        found = requests.find_by_key(tx, webhook.run_id, webhook.op_id, key)
     if found is None:
         return None
     request_id, body = found
@@ -247,26 +246,31 @@ def _is_same(rule: dict[str, Any], body: bytes, other: bytes) -> bool:
     return bool(same(body) == same(other))
 
 
-def _accept(
-    engine: Engine, tx: Connection, webhook: WebhookRow, request: Request, holder: str | None, key: str | None
-) -> runs.Run | None:
-    hook = hooks.lock(tx, webhook.run_id, webhook.op_id)
-    if hook is None:
-        raise HookClosed(webhook.token)
-    answer = _static_answer(webhook.config)
-    _require_room(engine, tx, hook, held=answer is None)
-    now = engine.store.now()
-    requests.create(tx, hook.run_id, hook.op_id, request, holder=holder, dedupe_key=key, answer=answer, now=now)
-    news = events.HookReceived(at=now, op_id=hook.op_id, request_id=request.id)
-    log.post(tx, hook.run_id, news, engine.dispatch.plan(now))
-    return runs.find(tx, hook.run_id)
+def _record(
+    engine: Engine, webhook: WebhookRow, request: Request, holder: str | None, key: str | None
+) -> arrivals.Arrived:
+    """Commit a request that comes in.  Errors: those of ``accept_request``; IntegrityError: its key is there since."""
+    engine.store.vault.stow_ahead(webhook.run_id, [request.data])
+    arrival = requests.Arrival(
+        run_id=webhook.run_id,
+        op_id=webhook.op_id,
+        request=request,
+        holder=holder,
+        dedupe_key=key,
+        answer=_static_answer(webhook.config),
+        limit=engine.settings.max_pending,
+        at=engine.store.now(),
+    )
 
+    def act(tx: Connection) -> arrivals.Arrived:
+        arrived = arrivals.record(tx, arrival, engine.dispatch.plan(arrival.at))
+        if not arrived.is_open:
+            raise HookClosed(webhook.token)
+        if not arrived.is_recorded:
+            raise TooManyPending(arrival.limit)
+        return arrived
 
-def _require_room(engine: Engine, tx: Connection, hook: HookRow, *, held: bool) -> None:
-    """Only about: those that come in at the same moment don't see each other."""
-    limit = engine.settings.max_pending
-    if limit and requests.count_pending(tx, hook.run_id, hook.op_id, held=held, limit=limit) >= limit:
-        raise TooManyPending(limit)
+    return engine.store.write(act, once=arrival.is_plain)
 
 
 def _static_answer(config: WebhookConfig) -> Response | None:

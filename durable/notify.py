@@ -156,9 +156,12 @@ class RedisNotifier:
             self._skip_until = 0.0
 
     def listen(self, holder: str, receive: Receive) -> None:
-        # setdefault, not a lock: one taken at the moment of a fork would stay taken in the child.
-        made = _Listener(self._client(POP_SECS + 1), self._key(holder))
-        listener = self._listeners.setdefault((os.getpid(), holder), made)
+        mine = os.getpid(), holder
+        listener = self._listeners.get(mine)
+        if listener is None:
+            # setdefault, not a lock: one taken at the moment of a fork would stay taken in the child.
+            made = _Listener(self._client(POP_SECS + 1), self._key(holder))
+            listener = self._listeners.setdefault(mine, made)
         listener.add(receive)
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ from .store import claims, reason, requests, unreachable
 from .store import log as run_log
 from .store.claims import Claim
 from .transactional import StepTransaction
-from .vault import REFERENCE
+from .vault import LIMIT, REFERENCE
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,10 +70,12 @@ class RunningAttempt:
     @_shielded
     def respond(self, request_id: str, response: Response) -> bool:
         """Answer a webhook request: first one wins, and only while this attempt is the current one."""
-        with self._writing() as tx:
-            if not self._is_current(tx):
-                return False
-            holder = requests.answer(tx, request_id, response, self.engine.store.now())
+        holder = self._answer_at_once(request_id, response)
+        if holder is None:
+            with self._writing() as tx:
+                if not self._is_current(tx):
+                    return False
+                holder = requests.answer(tx, request_id, response, self.engine.store.now())
         if holder is None:
             return False
         self.responded.append(request_id)
@@ -84,6 +86,14 @@ class RunningAttempt:
 
         self._after_commit(tell)
         return True
+
+    def _answer_at_once(self, request_id: str, response: Response) -> str | None:
+        """The holder to tell; None, and nothing is written, where one statement cannot do it."""
+        store = self.engine.store
+        if store.dialect != "postgresql" or self._open is not None or len(response.body) > LIMIT:
+            return None
+        with store.once() as tx:
+            return requests.answer_as(tx, self.held, request_id, response, store.now())
 
     @_shielded
     def heartbeat(self, details: object) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from random import random
 from typing import Any
 
@@ -175,13 +175,13 @@ def _run_async(engine: Engine, attempt: RunningAttempt, coroutine: Coroutine[Any
 
 
 def _arguments(engine: Engine, step: Step[..., Any], held: Claim) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    def load() -> tuple[str, dict[str, Request]]:
+    def load() -> tuple[str, Mapping[str, Request]]:
         with engine.store.read() as tx:
             text = engine.store.vault.fetch(tx, held.run_id, held.args) or ""
             return text, requests.load(tx, codec.request_ids(text))
 
-    needs_more = held.args.startswith(REFERENCE) or codec.request_ids(held.args)
-    text, known = until_recorded(load) if needs_more else (held.args, {})
+    needs_more = held.args.startswith(REFERENCE) or codec.request_ids(held.args) - held.requests.keys()
+    text, known = until_recorded(load) if needs_more else (held.args, held.requests)
     bound = decoding.bound_arguments(step, text, known)
     decoding.fit_arguments(step, bound)
     return bound.args, bound.kwargs

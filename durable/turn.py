@@ -108,8 +108,9 @@ class Decision:
     has_only_steps: bool = False
     #: Why the run is blocked.
     fault: DurableError | None = None
-    #: What of the events came in.
+    #: What of the events came in, and the webhook requests that the turn has loaded for them.
     news: Sequence[Event] = ()
+    requests: Mapping[str, Request] = field(default_factory=dict)
     #: Requests that the workflow took, and those that came to a hook it has closed.
     taken: Collection[str] = ()
     refused: list[str] = field(default_factory=list)
@@ -203,7 +204,8 @@ def _outgrown(decision: Decision, limit: int) -> LogTooLong | None:
 
 
 def _start(view: View) -> Decision:
-    return Decision(run=view.run, placing=Placing(view.run), drained=[n.id for n in view.news])
+    drained = [n.id for n in view.news]
+    return Decision(run=view.run, placing=Placing(view.run), drained=drained, requests=view.requests)
 
 
 def _news_only(view: View) -> Decision:

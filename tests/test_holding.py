@@ -274,13 +274,28 @@ def test_a_bug_in_one_watch_harms_nobody_else(table, threads, caplog):
     hub.close(good)
 
 
-def test_nothing_runs_while_nobody_waits(table):
-    """The thread ends with the last waiter and starts again with the next."""
+def test_nothing_runs_while_nobody_waits(table, monkeypatch):
+    """The thread stays for the next waiter, ends some time after the last, and starts again with one after that."""
+    monkeypatch.setattr(holding, "IDLE_SECS", 0.2)
     hub = make_hub(table, Inbox())
     before = threading.active_count()
     for name in "ab":
-        waiter = open_place(hub, name)
-        assert threading.active_count() == before + 1
-        hub.close(waiter)
+        for _ in range(2):
+            waiter = open_place(hub, name)
+            assert threading.active_count() == before + 1
+            hub.close(waiter)
         assert wait_until(lambda: threading.active_count() == before)
         assert len(hub) == 0
+
+
+def test_a_thread_that_rests_looks_in_time_for_the_next(table, threads, monkeypatch):
+    """One that stayed, and whose last look is long past, asks for a new waiter's answer as a new one would."""
+    monkeypatch.setattr(holding, "IDLE_SECS", 60)
+    hub = make_hub(table, Inbox())
+    hub.close(open_place(hub, "a"))
+    waiter = open_place(hub, "b")
+    table.rows["b"] = Response(b"yes")
+
+    assert held(threads, waiter, 2 * holding.SLOW_SECS).result().data == b"yes"
+    hub.close(waiter)
+    hub.drain()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, TextClause, func, select, text, update
 
 from .. import vault
+from ..http import Request
 from ..schema import events, runs, steps
 from ..vault import Vault
 
@@ -32,8 +34,10 @@ class Claim:
     semantics: str | None = None
     deadline_at: int | None = None
     heartbeat: str | None = None
-    #: Of one that no message carried: the queue from which it would have come.
+    #: Of one that no message carried: the queue from which it would have come, and the webhook requests among its
+    #: arguments that the turn before it has loaded whole.
     queue: str | None = None
+    requests: Mapping[str, Request] = field(default_factory=dict, compare=False, repr=False)
 
 
 def claim(

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from .. import vault
 from ..commands import CreateHook
@@ -77,14 +77,16 @@ def owner(tx: Connection, token: str) -> tuple[str, str] | None:
     return None if row is None else (row.run_id, row.op_id)
 
 
+_FIND = (
+    _ROW.where(hooks.c.token_hash == bindparam("hashed"))
+    .order_by(hooks.c.active_token_hash.is_(None), hooks.c.created_at.desc())
+    .limit(1)
+)
+
+
 def find(tx: Connection, token: str) -> Hook | None:
     """The hook that holds this token, else the one that held it last."""
-    rows = tx.execute(
-        _ROW.where(hooks.c.token_hash == token_hash(token))
-        .order_by(hooks.c.active_token_hash.is_(None), hooks.c.created_at.desc())
-        .limit(1)
-    )
-    row = rows.mappings().one_or_none()
+    row = tx.execute(_FIND, {"hashed": token_hash(token)}).mappings().one_or_none()
     return None if row is None else _hook(tx, row)
 
 

@@ -3,43 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, exists, func, insert, literal, select, update
+from sqlalchemy import Connection, bindparam, exists, func, insert, literal, select, text, update
 
 from .. import vault
+from ..events import HookReceived
 from ..http import Request, Response
 from ..schema import hooks, inbox, references, requests
 from ..vault import LIMIT, Body
+from .claims import Claim
 
 
-def create(
-    tx: Connection,
-    run_id: str,
-    op_id: str,
-    request: Request,
-    *,
-    holder: str | None,
-    dedupe_key: str | None,
-    answer: Response | None,
-    now: int,
-) -> None:
-    """Insert the request; *answer* is a static one, given at once.  IntegrityError: its key is there since."""
-    head, body = vault.of(tx).seal_body(tx, run_id, _sent(str(request.id)), request.head_json(), request.data)
-    tx.execute(
-        insert(requests),
-        {
-            "id": request.id,
-            "run_id": run_id,
-            "op_id": op_id,
-            "received_at": now,
-            "head": head,
-            "body": body,
-            "holder": holder,
-            "dedupe_key": dedupe_key,
-            **_answer(tx, run_id, str(request.id), answer, now),
-        },
-    )
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arrival:
+    """
+    What comes in.
+
+    Attributes:
+        holder: The process that holds the connection.
+        answer: A static one, given at once.
+        limit: So many requests may wait: for their answer, or, where they were given a static one, for a turn; 0: any.
+    """
+
+    run_id: str
+    op_id: str
+    request: Request
+    holder: str | None
+    dedupe_key: str | None
+    answer: Response | None
+    limit: int
+    at: int
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the request's row and the news are all there is to write."""
+        return len(self.request.data) <= LIMIT and (self.answer is None or len(self.answer.body) <= LIMIT)
+
+    @property
+    def news(self) -> HookReceived:
+        """What the run is told."""
+        return HookReceived(at=self.at, op_id=self.op_id, request_id=self.request.id)
+
+
+#: A request's columns.
+COLUMNS = tuple(requests.c.keys())
+
+
+def create(tx: Connection, arrival: Arrival) -> None:
+    """Insert the request.  IntegrityError: its key is there since."""
+    tx.execute(insert(requests), row_of(tx, arrival))
+
+
+def row_of(tx: Connection, arrival: Arrival) -> dict[str, Any]:
+    """A request that has come in, as it is stored."""
+    request = arrival.request
+    request_id = str(request.id)
+    head, body = vault.of(tx).seal_body(tx, arrival.run_id, _sent(request_id), request.head_json(), request.data)
+    return {
+        "id": request_id,
+        "run_id": arrival.run_id,
+        "op_id": arrival.op_id,
+        "received_at": arrival.at,
+        "head": head,
+        "body": body,
+        "holder": arrival.holder,
+        "dedupe_key": arrival.dedupe_key,
+        **_answer(tx, arrival.run_id, request_id, arrival.answer, arrival.at),
+    }
 
 
 def _sent(request_id: str) -> str:
@@ -80,6 +112,13 @@ def count_pending(tx: Connection, run_id: str, op_id: str, *, held: bool, limit:
     return int(tx.execute(select(func.count()).select_from(waiting.limit(limit).subquery())).scalar_one())
 
 
+_THESE = requests.c.id.in_(bindparam("ids", expanding=True))
+_SENT = select(requests.c.id, requests.c.run_id, requests.c.head, requests.c.body).where(_THESE)
+_ANSWERED = select(requests.c.id, requests.c.run_id, requests.c.answer_head, requests.c.answer_body).where(
+    _THESE, requests.c.answered_at.is_not(None)
+)
+
+
 def load(tx: Connection, ids: Collection[str], *, whole: bool = True) -> dict[str, Request]:
     """
     Requests by id; those that are gone are left out.
@@ -92,9 +131,7 @@ def load(tx: Connection, ids: Collection[str], *, whole: bool = True) -> dict[st
     """
     if not ids:
         return {}
-    columns = (requests.c.id, requests.c.run_id, requests.c.head, requests.c.body)
-    rows = tx.execute(select(*columns).where(requests.c.id.in_(ids))).all()
-    return {row.id: _request(tx, row, whole) for row in rows}
+    return {row.id: _request(tx, row, whole) for row in tx.execute(_SENT, {"ids": list(ids)})}
 
 
 def _request(tx: Connection, row: Any, whole: bool) -> Request:
@@ -135,6 +172,24 @@ def answer(tx: Connection, request_id: str, response: Response, now: int) -> str
     return (known.holder or "") if changed.rowcount == 1 else None
 
 
+_ANSWER_AS = text(
+    "WITH attempt AS (SELECT 1 FROM durable_steps WHERE run_id = :run AND op_id = :op AND claim = :claim FOR UPDATE)"
+    " UPDATE durable_requests SET answered_at = :answered_at, answer_head = :answer_head, answer_body = :answer_body"
+    " FROM attempt WHERE id = :id AND run_id = :run AND answered_at IS NULL RETURNING holder"
+)
+
+
+def answer_as(tx: Connection, held: Claim, request_id: str, response: Response, now: int) -> str | None:
+    """
+    The same as an attempt's, in one statement of PostgreSQL: the holder to tell.
+
+    None, and nothing is written, when the attempt was given up, there is an answer, or the request is another run's.
+    """
+    known = {"run": held.run_id, "op": held.op_id, "claim": held.claim, "id": request_id}
+    row = tx.execute(_ANSWER_AS, known | _answer(tx, held.run_id, request_id, response, now)).one_or_none()
+    return None if row is None else (row.holder or "")
+
+
 def unanswered(tx: Connection, run_id: str) -> list[str]:
     """Requests of a run that nobody has answered."""
     rows = tx.execute(select(requests.c.id).where(requests.c.run_id == run_id, requests.c.answered_at.is_(None)))
@@ -143,11 +198,9 @@ def unanswered(tx: Connection, run_id: str) -> list[str]:
 
 def answers(tx: Connection, ids: Collection[str]) -> dict[str, Response]:
     """The answers that there are to these requests."""
-    columns = (requests.c.id, requests.c.run_id, requests.c.answer_head, requests.c.answer_body)
-    rows = tx.execute(select(*columns).where(requests.c.id.in_(ids), requests.c.answered_at.is_not(None))).all()
     return {
         row.id: Response.from_head(*_whole(tx, row.run_id, _answered(row.id), row.answer_head, row.answer_body))
-        for row in rows
+        for row in tx.execute(_ANSWERED, {"ids": list(ids)}).all()
     }
 
 

@@ -1,11 +1,11 @@
 """
 The hub: the held connections of one process, and how each gets its answer.
 
-SQL is the truth.  One thread per process, alive only while somebody waits,
-asks for the answers to all waiting requests in one SELECT: every second while
-hints arrive, every 50 to 250 ms while they don't.  A hint makes it look at
-once.  A waiter pins a thread and a socket, nothing else: no connection to the
-database or the broker, no body.
+SQL is the truth.  One thread per process, alive while somebody waits and for a
+few seconds after, asks for the answers to all waiting requests in one SELECT:
+every second while hints arrive, every 50 to 250 ms while they don't.  A hint
+makes it look at once.  A waiter pins a thread and a socket, nothing else: no
+connection to the database or the broker, no body.
 
 The same thread notices clients that have left and a process that is to end,
 and lets those waiters go without an answer.  What they waited for is recorded
@@ -35,6 +35,8 @@ SLOW_SECS = 1.0
 FAST_SECS = 0.05
 FAST_FOR_SECS = 2.0
 STEADY_SECS = 0.25
+#: How long the thread stays when nobody waits: starting one for each request would cost more than its answer.
+IDLE_SECS = 5.0
 
 _hubs: WeakSet[Hub] = WeakSet()
 
@@ -108,10 +110,11 @@ class Hub:
         self._draining = False
         self._failing = False
         #: By the monotonic clock: until when SQL is asked most often; when it is asked for all; when
-        #: the clients are looked at.
+        #: the clients are looked at; when the thread ends if nobody waits.
         self._fast_until = 0.0
         self._look_at = 0.0
         self._peek_at = 0.0
+        self._end_at = 0.0
         _hubs.add(self)
 
     def __len__(self) -> int:
@@ -123,22 +126,27 @@ class Hub:
         with self._lock:
             if self._draining or len(self) >= limit:
                 return None
+            now = time.monotonic()
+            self._fast_until = now + FAST_FOR_SECS
+            if not self._waiters:
+                self._begin(now)
             self._waiters[request_id] = {waiter}
-            self._fast_until = time.monotonic() + FAST_FOR_SECS
             starts, self._polling = not self._polling, True
         self._notifier.listen(self.holder, self.hint)
         if starts:
             self._start()
         return waiter
 
+    def _begin(self, now: float) -> None:
+        """Somebody waits again: no answer can be there yet."""
+        self._look_at, self._peek_at = now + self._pause(now), now + SLOW_SECS
+        self._wake.set()
+
     def close(self, waiter: Waiter) -> None:
         """Give the place back."""
         with self._lock:
             self._remove(waiter)
             self._attached.discard(waiter)
-            last = not self._waiters
-        if last:
-            self._wake.set()
 
     def attach(self, waiter: Waiter, request_id: str) -> None:
         """Let it wait for the answer to an earlier request, which another process may hold."""
@@ -171,6 +179,7 @@ class Hub:
         self._draining = True
         for waiter in self._everybody():
             waiter.release(None)
+        self._wake.set()
 
     def _start(self) -> None:
         try:
@@ -181,21 +190,26 @@ class Hub:
             log.warning("Nobody looks for the answers to held requests: %s", error)
 
     def _poll(self) -> None:
-        now = time.monotonic()
-        self._look_at, self._peek_at = now, now + SLOW_SECS
         while self._goes_on():
             try:
                 self._look()
             except Exception:
                 # A bug here must not leave everybody else waiting.
                 log.exception("Held requests could not be looked at")
-            self._wake.wait(max(0.0, min(self._look_at, self._peek_at) - time.monotonic()))
+            self._wake.wait(max(0.0, self._next_at() - time.monotonic()))
             self._wake.clear()
 
     def _goes_on(self) -> bool:
         with self._lock:
-            self._polling = bool(self._waiters)
+            now = time.monotonic()
+            if self._waiters:
+                self._end_at = now + IDLE_SECS
+            self._polling = now < self._end_at and not self._draining
             return self._polling
+
+    def _next_at(self) -> float:
+        with self._lock:
+            return min(self._look_at, self._peek_at) if self._waiters else self._end_at
 
     def _look(self) -> None:
         if self._draining or self._is_stopping():

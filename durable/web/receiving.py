@@ -215,7 +215,7 @@ class Receiver:
         """Commit a request whose answer is waited for, and the place to wait in if there is one."""
         assert request.id is not None
         hub = self._hub_of_this_process()
-        # First subscribe, then commit and send, then look: an answer may be there at once.
+        # First subscribe, then commit and send: the hint of an answer that is there at once finds its waiter.
         waiter = None if wish.wait_secs == 0 else self._open(hub, request.id)
         try:
             accepted = self._record(row, request, holder=None if waiter is None else self.engine.process_id)
@@ -239,7 +239,7 @@ class Receiver:
             else:
                 if accepted.is_duplicate:
                     hub.attach(waiter, accepted.request_id)
-                hub.hint(accepted.request_id)
+                    hub.hint(accepted.request_id)
                 answer = self._wait(row, waiter, wish)
         finally:
             if waiter is not None:
