@@ -12,7 +12,7 @@ from typing import Any
 import flask
 import pytest
 import sqlalchemy as sa
-from driving import all_databases, kinds, settle
+from driving import all_databases, kinds, settle, settle_family
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
@@ -346,6 +346,29 @@ def test_c66_a_step_that_is_retried_after_its_answer_answers_once(engine, client
 
     assert sent.result().data == b"attempt 1"
     assert run.result(timeout=1) == [2, False]
+
+
+@workflow
+async def has_it_answered(request: Request) -> str:
+    return await answer(request)
+
+
+@workflow
+async def hands_it_to_a_child() -> str:
+    return await has_it_answered(await create_webhook(respond_with="manual"))
+
+
+@all_databases()
+def test_c66_a_step_of_a_child_answers_its_parents_request(engine, client):
+    """Whose run the request came to does not matter to the step that answers it."""
+    run = engine.start(hands_it_to_a_child)
+    settle(engine, run)
+
+    with held(engine, run, lambda: client.post(path(urls(run)[0]), data=b"child")) as (sent,):
+        settle_family(engine, run)
+
+    assert sent.result().data == b"answer to child"
+    assert run.result(timeout=1) == "child"
 
 
 engines: dict[str, Any] = {}
