@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, exists, func, insert, literal, select, text, update
+from sqlalchemy import (
+    ARRAY,
+    Connection,
+    Row,
+    Select,
+    String,
+    any_,
+    bindparam,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    update,
+)
 
 from .. import vault
 from ..events import HookReceived
@@ -112,11 +127,22 @@ def count_pending(tx: Connection, run_id: str, op_id: str, *, held: bool, limit:
     return int(tx.execute(select(func.count()).select_from(waiting.limit(limit).subquery())).scalar_one())
 
 
-_THESE = requests.c.id.in_(bindparam("ids", expanding=True))
-_SENT = select(requests.c.id, requests.c.run_id, requests.c.head, requests.c.body).where(_THESE)
-_ANSWERED = select(requests.c.id, requests.c.run_id, requests.c.answer_head, requests.c.answer_body).where(
-    _THESE, requests.c.answered_at.is_not(None)
+def _among(query: Select[Any]) -> tuple[Select[Any], Select[Any]]:
+    """A query for some ids: as PostgreSQL takes them, in one parameter, and as others do."""
+    at_once = requests.c.id == any_(bindparam("ids", type_=ARRAY(String)))
+    return query.where(at_once), query.where(requests.c.id.in_(bindparam("ids", expanding=True)))
+
+
+_SENT = _among(select(requests.c.id, requests.c.run_id, requests.c.head, requests.c.body))
+_ANSWERED = _among(
+    select(requests.c.id, requests.c.run_id, requests.c.answer_head, requests.c.answer_body).where(
+        requests.c.answered_at.is_not(None)
+    )
 )
+
+
+def _those(tx: Connection, queries: tuple[Select[Any], Select[Any]], ids: Collection[str]) -> Sequence[Row[Any]]:
+    return tx.execute(queries[tx.dialect.name != "postgresql"], {"ids": list(ids)}).all()
 
 
 def load(tx: Connection, ids: Collection[str], *, whole: bool = True) -> dict[str, Request]:
@@ -131,7 +157,7 @@ def load(tx: Connection, ids: Collection[str], *, whole: bool = True) -> dict[st
     """
     if not ids:
         return {}
-    return {row.id: _request(tx, row, whole) for row in tx.execute(_SENT, {"ids": list(ids)})}
+    return {row.id: _request(tx, row, whole) for row in _those(tx, _SENT, ids)}
 
 
 def _request(tx: Connection, row: Any, whole: bool) -> Request:
@@ -200,7 +226,7 @@ def answers(tx: Connection, ids: Collection[str]) -> dict[str, Response]:
     """The answers that there are to these requests."""
     return {
         row.id: Response.from_head(*_whole(tx, row.run_id, _answered(row.id), row.answer_head, row.answer_body))
-        for row in tx.execute(_ANSWERED, {"ids": list(ids)}).all()
+        for row in _those(tx, _ANSWERED, ids)
     }
 
 
