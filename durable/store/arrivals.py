@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, text
 
 from . import hooks, log, requests, runs
+from .prepared import Prepared
 from .requests import Arrival
 from .sending import Sending
 
@@ -37,8 +38,8 @@ def record(tx: Connection, arrival: Arrival, sending: Sending) -> Arrived:
     row = requests.row_of(tx, arrival)
     known = {f"sent_{name}": value for name, value in row.items()} | {"limit": arrival.limit}
     known |= log.posted(tx, arrival.run_id, arrival.news, sending)
-    found = tx.execute(_at_once(arrival.answer is None, arrival.limit > 0), known).mappings().one_or_none()
-    return Arrived(is_open=False) if found is None else Arrived(**found)
+    found = _at_once(arrival.answer is None, arrival.limit > 0).one(tx, known)
+    return Arrived(is_open=False) if found is None else Arrived(**found._asdict())
 
 
 def _record(tx: Connection, arrival: Arrival, sending: Sending) -> Arrived:
@@ -61,13 +62,13 @@ _NUMBERS = frozenset({"received_at", "answered_at"})
 
 
 @cache
-def _at_once(held: bool, limited: bool) -> TextClause:
+def _at_once(held: bool, limited: bool) -> Prepared:
     """All of it in one statement of PostgreSQL: each part writes only if the one before has found something."""
     mine = "run_id = :sent_run_id AND op_id = :sent_op_id"
     pending = f"durable_requests WHERE {mine} AND answered_at IS NULL" if held else f"durable_inbox WHERE {mine}"
     room = f" WHERE (SELECT count(*) FROM (SELECT 1 FROM {pending} LIMIT :limit) AS pending) < :limit"
     columns = requests.COLUMNS
-    return text(
+    statement = (
         f"WITH hook AS (SELECT 1 FROM durable_hooks WHERE {mine} AND closed_at IS NULL FOR SHARE),"
         f" request AS (INSERT INTO durable_requests ({', '.join(columns)})"
         f" SELECT {', '.join(map(_cast, columns))} FROM hook{room if limited else ''} RETURNING 1),"
@@ -75,6 +76,7 @@ def _at_once(held: bool, limited: bool) -> TextClause:
         " SELECT EXISTS (SELECT 1 FROM hook) AS is_open, EXISTS (SELECT 1 FROM request) AS is_recorded,"
         " queue, priority FROM durable_runs WHERE id = :sent_run_id"
     )
+    return Prepared(text(statement))
 
 
 def _cast(name: str) -> str:

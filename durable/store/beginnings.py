@@ -8,13 +8,16 @@ from .. import codec
 from ..events import RunCreated
 from ..schema import runs as rows
 from . import log, requests, runs
+from .prepared import Prepared
 from .runs import Run
 from .sending import Sending
 
 _COLUMNS = rows.c.keys()
-_AT_ONCE = text(
-    f"WITH run AS (INSERT INTO durable_runs ({', '.join(_COLUMNS)})"
-    f" VALUES ({', '.join(f':{name}' for name in _COLUMNS)}) RETURNING 1) " + log.posting("run")
+_AT_ONCE = Prepared(
+    text(
+        f"WITH run AS (INSERT INTO durable_runs ({', '.join(_COLUMNS)})"
+        f" VALUES ({', '.join(f':{name}' for name in _COLUMNS)}) RETURNING 1) " + log.posting("run")
+    )
 )
 
 
@@ -24,5 +27,5 @@ def create(tx: Connection, run: Run, created: RunCreated, sending: Sending) -> N
         runs.create(tx, run)
         log.post(tx, run.id, created, sending)
         return
-    tx.execute(_AT_ONCE, runs.values(tx, run) | log.posted(tx, run.id, created, sending))
+    _AT_ONCE.changed(tx, runs.values(tx, run) | log.posted(tx, run.id, created, sending))
     requests.refer(tx, run.id, codec.request_ids(created.args))

@@ -13,6 +13,7 @@ from .. import vault
 from ..http import Request
 from ..schema import events, runs, steps
 from ..vault import Vault
+from .prepared import Prepared
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,9 +65,9 @@ def claim(
     known = {"run": run_id, "op": op_id, "attempt": attempt, "by": by, "worker_id": worker_id, "timeout": timeout}
     known |= {"message_id": message_id, "semantics": semantics}
     if tx.dialect.name == "postgresql":
-        taken = tx.execute(_at_once(str(now)), known).mappings().one_or_none()
+        taken = _at_once(str(now)).one(tx, known)
         if taken is not None:
-            return Claim(**taken)
+            return Claim(**taken._asdict())
         is_mine = False
     else:
         is_mine = tx.execute(_take(str(now)), known).rowcount == 1
@@ -86,17 +87,19 @@ def _take(now: str) -> TextClause:
 
 
 @lru_cache(maxsize=16)
-def _at_once(now: str) -> TextClause:
+def _at_once(now: str) -> Prepared:
     """The same with what the process needs for the attempt, in one statement of PostgreSQL."""
     columns = ("claim", "run_id", "op_id", "name", "attempt", "started_at", "claimed_at", "semantics")
     taken = ", ".join(f"taken.{name}" for name in (*columns, "deadline_at", "heartbeat"))
-    return text(
-        f"WITH taken AS ({_take(now).text} RETURNING *)"
-        f" SELECT {taken}, called.value AS args, runs.name AS run_name,"
-        " COALESCE(runs.started_at, runs.created_at) AS run_started_at, runs.turn AS run_turn"
-        " FROM taken JOIN durable_runs AS runs ON runs.id = taken.run_id"
-        " JOIN durable_events AS called"
-        " ON called.run_id = taken.run_id AND called.op_id = taken.op_id AND called.phase = 'created'"
+    return Prepared(
+        text(
+            f"WITH taken AS ({_take(now).text} RETURNING *)"
+            f" SELECT {taken}, called.value AS args, runs.name AS run_name,"
+            " COALESCE(runs.started_at, runs.created_at) AS run_started_at, runs.turn AS run_turn"
+            " FROM taken JOIN durable_runs AS runs ON runs.id = taken.run_id"
+            " JOIN durable_events AS called"
+            " ON called.run_id = taken.run_id AND called.op_id = taken.op_id AND called.phase = 'created'"
+        )
     )
 
 

@@ -28,6 +28,8 @@ from sqlalchemy.engine import URL, ExceptionContext
 from .. import failpoints
 from ..errors import ConfigurationError
 from ..vault import OPTION, Vault
+from . import prepared
+from .prepared import READ_ONLY_STATE, Trust
 
 T = TypeVar("T")
 
@@ -62,7 +64,6 @@ _PASSING_STATES = frozenset({"25006", "25P03"})
 _CONTENDED_STATES = frozenset({"40001", "40P01", "55P03"})
 _CONTENDED_NUMBERS = frozenset({1205, 1213})
 #: What reads only: a SQLSTATE of PostgreSQL, numbers of MySQL and MariaDB, the code of SQLite.
-_READ_ONLY_STATE = "25006"
 _READ_ONLY_NUMBERS = frozenset({1290, 1792, 1836})
 _READ_ONLY_CODE = 8
 
@@ -253,7 +254,10 @@ class Store:
         )
         event.listen(engine, "handle_error", _drop_what_reads_only)
         event.listen(engine, "checkin", _note_use)
-        event.listen(engine, "checkout", partial(_ping_after_a_rest, engine))
+        trust = Trust()
+        event.listen(engine, "checkout", partial(_ping_after_a_rest, engine, trust))
+        if engine.dialect.driver == "psycopg":
+            engine.update_execution_options(**{prepared.OPTION: trust})
         return engine
 
     def _measure(self, tx: Connection) -> None:
@@ -275,7 +279,7 @@ def _drop_what_reads_only(context: ExceptionContext) -> None:
     error = context.original_exception
     number = error.args[0] if error.args else None
     context.is_disconnect |= (
-        getattr(error, "sqlstate", None) == _READ_ONLY_STATE
+        getattr(error, "sqlstate", None) == READ_ONLY_STATE
         or number in _READ_ONLY_NUMBERS
         or getattr(error, "sqlite_errorcode", 0) & 0xFF == _READ_ONLY_CODE
     )
@@ -285,9 +289,12 @@ def _note_use(connection: Any, record: Any) -> None:
     record.info["durable_used"] = time.monotonic()
 
 
-def _ping_after_a_rest(engine: Engine, connection: Any, record: Any, _proxy: object) -> None:
+def _ping_after_a_rest(engine: Engine, trust: Trust, connection: Any, record: Any, _proxy: object) -> None:
     """As pool_pre_ping, but not for a connection that has just been used: it costs a round trip."""
-    if time.monotonic() - record.info.get("durable_used", 0.0) < _REST_SECS:
+    used_at = record.info.get("durable_used")
+    if used_at is not None and not trust.covers(used_at):
+        raise sa_exc.InvalidatePoolError
+    if used_at is not None and time.monotonic() - used_at < _REST_SECS:
         return
     try:
         alive = engine.dialect.do_ping(connection)

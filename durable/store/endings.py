@@ -6,18 +6,21 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, text
 
 from .. import codec
 from ..events import AttemptEnded, WaitCompleted
 from . import log, requests, steps, waits
 from .claims import Claim
+from .prepared import Prepared
 from .sending import Sending
 from .steps import Held
 
-_AT_ONCE = text(
-    "WITH gone AS (DELETE FROM durable_steps WHERE run_id = :run AND op_id = :op AND claim = :claim RETURNING 1) "
-    + log.posting("gone")
+_AT_ONCE = Prepared(
+    text(
+        "WITH gone AS (DELETE FROM durable_steps WHERE run_id = :run AND op_id = :op AND claim = :claim RETURNING 1) "
+        + log.posting("gone")
+    )
 )
 
 
@@ -29,7 +32,7 @@ def write(tx: Connection, held: Claim | Held, ended: AttemptEnded, sending: Send
             log.post(tx, held.run_id, ended, sending)
         return is_current
     mine = {"run": held.run_id, "op": held.op_id, "claim": held.claim}
-    is_current = tx.execute(_AT_ONCE, mine | log.posted(tx, held.run_id, ended, sending)).rowcount == 1
+    is_current = _AT_ONCE.changed(tx, mine | log.posted(tx, held.run_id, ended, sending)) == 1
     if is_current:
         requests.refer(tx, held.run_id, request_ids(ended))
     return is_current
@@ -49,16 +52,14 @@ def end_wait(tx: Connection, run_id: str, over: WaitCompleted, now: Any, sending
             log.post(tx, run_id, replace(over, at=max(over.at, due_at)), sending)
         return due_at is not None
     known = {"run": run_id, "op": over.op_id} | log.posted(tx, run_id, over, sending)
-    return tx.execute(_wait_at_once(str(now)), known).rowcount == 1
+    return _wait_at_once(str(now)).changed(tx, known) == 1
 
 
 @lru_cache(maxsize=16)
-def _wait_at_once(now: str) -> TextClause:
+def _wait_at_once(now: str) -> Prepared:
     mine = f"run_id = :run AND op_id = :op AND due_at <= {now}"
-    return text(
-        f"WITH ended AS (DELETE FROM durable_waits WHERE {mine} RETURNING due_at) "
-        + log.posting("ended", not_before="due_at")
-    )
+    ended = f"WITH ended AS (DELETE FROM durable_waits WHERE {mine} RETURNING due_at) "
+    return Prepared(text(ended + log.posting("ended", not_before="due_at")))
 
 
 def request_ids(ended: AttemptEnded) -> set[str]:

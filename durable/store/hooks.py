@@ -12,6 +12,7 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 from .. import vault
 from ..commands import CreateHook
 from ..schema import hooks
+from .prepared import Prepared
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +78,7 @@ def owner(tx: Connection, token: str) -> tuple[str, str] | None:
     return None if row is None else (row.run_id, row.op_id)
 
 
-_FIND = (
+_FIND = Prepared(
     _ROW.where(hooks.c.token_hash == bindparam("hashed"))
     .order_by(hooks.c.active_token_hash.is_(None), hooks.c.created_at.desc())
     .limit(1)
@@ -86,8 +87,8 @@ _FIND = (
 
 def find(tx: Connection, token: str) -> Hook | None:
     """The hook that holds this token, else the one that held it last."""
-    row = tx.execute(_FIND, {"hashed": token_hash(token)}).mappings().one_or_none()
-    return None if row is None else _hook(tx, row)
+    row = _FIND.one(tx, {"hashed": token_hash(token)})
+    return None if row is None else _hook(tx, row._asdict())
 
 
 def _hook(tx: Connection, row: Any) -> Hook:

@@ -13,6 +13,7 @@ from ..events import Event, RunCancelRequested
 from ..schema import events, inbox, runs
 from ..vault import Vault
 from . import requests
+from .prepared import Prepared
 from .rows import fetched, from_row, outline, to_row
 from .sending import Kind, Sending, growing, unsent_or_lost
 
@@ -44,7 +45,7 @@ def append(tx: Connection, run_id: str, new: Sequence[Event]) -> None:
         tx.execute(insert(events), [{"run_id": run_id, **to_row(tx, run_id, event)} for event in new])
 
 
-_READ = (
+_READ = Prepared(
     select(events.c.kind, events.c.seq, events.c.at, events.c.op_id, events.c.data, events.c.value)
     .where(
         events.c.run_id == bindparam("run"),
@@ -58,7 +59,7 @@ _READ = (
 def read(tx: Connection, run_id: str, *, after: int = 0, upto: int = 2**62) -> list[Event]:
     """The run's events with ``after < seq <= upto``, in order; large values are references."""
     kept = vault.of(tx)
-    return [_event(kept, run_id, row) for row in tx.execute(_READ, {"run": run_id, "after": after, "upto": upto})]
+    return [_event(kept, run_id, row) for row in _READ.rows(tx, {"run": run_id, "after": after, "upto": upto})]
 
 
 def page(

@@ -21,6 +21,7 @@ from sqlalchemy import Connection, TextClause, text
 from ..events import Event
 from . import log
 from .claims import Claim
+from .prepared import Prepared
 from .rows import to_row
 from .runs import Run
 
@@ -63,7 +64,7 @@ def write(tx: Connection, turn: PlainTurn) -> bool:
         known |= _events(tx, turn)
         sizes = len(turn.drained), len(turn.new)
         statement = _at_once(_is_alone(turn), turn.ends is not None, turn.begins is not None, *sizes)
-        return tx.execute(statement, known).rowcount == len(turn.new)
+        return statement.changed(tx, known) == len(turn.new)
     parts = _one_by_one(_is_alone(turn), turn.ends is not None, turn.begins is not None, len(turn.drained))
     if not all(tx.execute(each, known).rowcount for each in parts):
         return False
@@ -173,7 +174,7 @@ def _one_by_one(alone: bool, ends: bool, begins: bool, drained: int) -> tuple[Te
 
 
 @cache
-def _at_once(alone: bool, ends: bool, begins: bool, drained: int, new: int) -> TextClause:
+def _at_once(alone: bool, ends: bool, begins: bool, drained: int, new: int) -> Prepared:
     """The same in one statement of PostgreSQL: each part writes only if the one before has."""
     fence = f"SELECT id FROM durable_runs WHERE {_fence(alone, ends, drained)} FOR UPDATE"
     parts, last = [f"here AS ({fence})"], "here"
@@ -188,10 +189,8 @@ def _at_once(alone: bool, ends: bool, begins: bool, drained: int, new: int) -> T
         ids = f"durable_inbox.id IN ({_drained(drained)})"
         parts.append(f"gone AS (DELETE FROM durable_inbox USING moved WHERE {ids})")
     rows = ", ".join("(" + ", ".join(_cast(name, n) for name in _EVENT) + ")" for n in range(new))
-    return text(
-        f"WITH {', '.join(parts)} INSERT INTO durable_events (run_id, {', '.join(_EVENT)})"
-        f" SELECT :run, new.* FROM moved, (VALUES {rows}) AS new"
-    )
+    written = f"INSERT INTO durable_events (run_id, {', '.join(_EVENT)})"
+    return Prepared(text(f"WITH {', '.join(parts)} {written} SELECT :run, new.* FROM moved, (VALUES {rows}) AS new"))
 
 
 def _cast(name: str, n: int) -> str:

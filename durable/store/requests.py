@@ -9,7 +9,6 @@ from typing import Any
 from sqlalchemy import (
     ARRAY,
     Connection,
-    Row,
     Select,
     String,
     any_,
@@ -29,6 +28,7 @@ from ..http import Request, Response
 from ..schema import hooks, inbox, references, requests
 from ..vault import LIMIT, Body
 from .claims import Claim
+from .prepared import Prepared
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,10 +127,10 @@ def count_pending(tx: Connection, run_id: str, op_id: str, *, held: bool, limit:
     return int(tx.execute(select(func.count()).select_from(waiting.limit(limit).subquery())).scalar_one())
 
 
-def _among(query: Select[Any]) -> tuple[Select[Any], Select[Any]]:
+def _among(query: Select[Any]) -> tuple[Prepared, Select[Any]]:
     """A query for some ids: as PostgreSQL takes them, in one parameter, and as others do."""
     at_once = requests.c.id == any_(bindparam("ids", type_=ARRAY(String)))
-    return query.where(at_once), query.where(requests.c.id.in_(bindparam("ids", expanding=True)))
+    return Prepared(query.where(at_once)), query.where(requests.c.id.in_(bindparam("ids", expanding=True)))
 
 
 _SENT = _among(select(requests.c.id, requests.c.run_id, requests.c.head, requests.c.body))
@@ -141,8 +141,11 @@ _ANSWERED = _among(
 )
 
 
-def _those(tx: Connection, queries: tuple[Select[Any], Select[Any]], ids: Collection[str]) -> Sequence[Row[Any]]:
-    return tx.execute(queries[tx.dialect.name != "postgresql"], {"ids": list(ids)}).all()
+def _those(tx: Connection, queries: tuple[Prepared, Select[Any]], ids: Collection[str]) -> Sequence[Any]:
+    at_once, elsewhere = queries
+    if tx.dialect.name == "postgresql":
+        return at_once.rows(tx, {"ids": list(ids)})
+    return tx.execute(elsewhere, {"ids": list(ids)}).all()
 
 
 def load(tx: Connection, ids: Collection[str], *, whole: bool = True) -> dict[str, Request]:
@@ -198,10 +201,14 @@ def answer(tx: Connection, request_id: str, response: Response, now: int) -> str
     return (known.holder or "") if changed.rowcount == 1 else None
 
 
-_ANSWER_AS = text(
-    "WITH attempt AS (SELECT 1 FROM durable_steps WHERE run_id = :run AND op_id = :op AND claim = :claim FOR UPDATE)"
-    " UPDATE durable_requests SET answered_at = :answered_at, answer_head = :answer_head, answer_body = :answer_body"
-    " FROM attempt WHERE id = :id AND run_id = :run AND answered_at IS NULL RETURNING holder"
+_ANSWER_AS = Prepared(
+    text(
+        "WITH attempt AS"
+        " (SELECT 1 FROM durable_steps WHERE run_id = :run AND op_id = :op AND claim = :claim FOR UPDATE)"
+        " UPDATE durable_requests"
+        " SET answered_at = :answered_at, answer_head = :answer_head, answer_body = :answer_body"
+        " FROM attempt WHERE id = :id AND run_id = :run AND answered_at IS NULL RETURNING holder"
+    )
 )
 
 
@@ -212,7 +219,7 @@ def answer_as(tx: Connection, held: Claim, request_id: str, response: Response, 
     None, and nothing is written, when the attempt was given up, there is an answer, or the request is another run's.
     """
     known = {"run": held.run_id, "op": held.op_id, "claim": held.claim, "id": request_id}
-    row = tx.execute(_ANSWER_AS, known | _answer(tx, held.run_id, request_id, response, now)).one_or_none()
+    row = _ANSWER_AS.one(tx, known | _answer(tx, held.run_id, request_id, response, now))
     return None if row is None else (row.holder or "")
 
 
