@@ -60,13 +60,23 @@ class Definition(Generic[P, R]):
         written = self.function.__annotations__.get(name, Any)
         if isinstance(written, type) or written is Any:
             return written
-        # A text, or something that may hold one: ``list["Order"]``.
+        if name not in self._resolved:
+            try:
+                self._resolved[name] = self._resolve(name, written)
+            except Exception:  # the author's, and may be anything; what it names may be there later
+                return Any
+        return self._resolved[name]
+
+    @functools.cached_property
+    def _resolved(self) -> dict[str, Any]:
+        """The annotations that have been resolved, by name: each call of a step asks for them."""
+        return {}
+
+    def _resolve(self, name: str, written: Any) -> Any:
+        """A text, or something that may hold one (``list["Order"]``), as an object."""
         holder = SimpleNamespace(__annotations__={name: written})
         closed_over = inspect.getclosurevars(self.function).nonlocals
-        try:
-            found = typing.get_type_hints(holder, self.function.__globals__, dict(closed_over), include_extras=True)
-        except Exception:  # the author's, and may be anything
-            return Any
+        found = typing.get_type_hints(holder, self.function.__globals__, dict(closed_over), include_extras=True)
         return found[name]
 
     def __repr__(self) -> str:
