@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 from . import current
 from .errors import ConfigurationError
 from .retry import RetryPolicy
+from .signatures import Signature
 
 if TYPE_CHECKING:
     from .client import Run
@@ -42,7 +43,7 @@ class Definition(Generic[P, R]):
     def __init__(self, function: Callable[P, Any], name: str | None) -> None:
         self.function: FunctionType = as_function(function, self.noun)
         self.name = name or f"{_module_name(self.function)}.{self.function.__qualname__}"
-        self.signature = inspect.signature(self.function)
+        self.signature = Signature.from_callable(self.function)
         functools.update_wrapper(self, self.function)  # type: ignore[arg-type]
 
     @property
