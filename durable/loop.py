@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
 import contextvars
 import gc
 import itertools
@@ -34,7 +33,7 @@ import logging
 import sys
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 from . import shims
 from .commands import Command, CreateWait
@@ -45,8 +44,6 @@ from .lines import waiting_line
 from .operations import Create
 from .parking import close, close_awaited, close_generator
 from .refused import REFUSED, refusal
-
-T = TypeVar("T")
 
 log = logging.getLogger("durable")
 
@@ -185,16 +182,17 @@ class DurableLoop(asyncio.AbstractEventLoop):
     def _start(self, coro: Coroutine[Any, Any, Any]) -> None:
         self.main = self._task(coro, ROOT, contextvars.Context())
 
-    def run(self, function: Callable[..., T], *args: Any) -> T:
+    def run(self, function: Callable[..., object], *args: Any) -> None:
         """Call *function* as from inside, then run whatever is ready.  Look at ``fault`` afterwards."""
-        with self._running():
-            result = function(*args)
-            while self._ready and self.ledger.fault is None:
-                if self.main is not None and self.main.done():
-                    self._last_round()
-                    break
-                self._run_one()
-        return result
+        self._inside(self._run, function, *args)
+
+    def _run(self, function: Callable[..., object], *args: Any) -> None:
+        function(*args)
+        while self._ready and self.ledger.fault is None:
+            if self.main is not None and self.main.done():
+                self._last_round()
+                break
+            self._run_one()
 
     def _run_one(self) -> None:
         handle = self._ready.popleft()
@@ -208,15 +206,15 @@ class DurableLoop(asyncio.AbstractEventLoop):
                 self._run_one()
         self._ready.clear()
 
-    @contextlib.contextmanager
-    def _running(self) -> Iterator[None]:
+    def _inside(self, function: Callable[..., object], *args: Any) -> None:
+        """Call *function* with this as the running loop."""
         outer, hooks, collecting = asyncio._get_running_loop(), sys.get_asyncgen_hooks(), gc.isenabled()
         # The collector would run finalizers of ours at moments that no replay can repeat.
         gc.disable()
         asyncio._set_running_loop(self)
         sys.set_asyncgen_hooks(self._begin, self._finalize)
         try:
-            yield
+            function(*args)
         finally:
             sys.set_asyncgen_hooks(*hooks)
             asyncio._set_running_loop(outer)
@@ -238,20 +236,22 @@ class DurableLoop(asyncio.AbstractEventLoop):
         if self.closing:
             return
         self.closing = True
-        with self._running():
-            for gen in reversed(list(self._gens)):
-                self._refused = 0
-                if not close_awaited(gen):
-                    self.unclosable = f"an asynchronous generator at {waiting_line(gen)}"
-            for task in reversed(list(self._tasks.values())):
-                self._refused = 0
-                if not close(task):
-                    # It would go on for ever.
-                    self.unclosable = f"task {task.path} at {waiting_line(task.get_coro())}"
-            for gen in list(self._gens):
-                close_generator(gen)
+        self._inside(self._close)
         for held in (self._ready, self._tasks, self.pending, self.ledger.recorded):
             held.clear()
+
+    def _close(self) -> None:
+        for gen in reversed(list(self._gens)):
+            self._refused = 0
+            if not close_awaited(gen):
+                self.unclosable = f"an asynchronous generator at {waiting_line(gen)}"
+        for task in reversed(list(self._tasks.values())):
+            self._refused = 0
+            if not close(task):
+                # It would go on for ever.
+                self.unclosable = f"task {task.path} at {waiting_line(task.get_coro())}"
+        for gen in list(self._gens):
+            close_generator(gen)
 
     # What asyncio asks of a loop
 
