@@ -46,7 +46,7 @@ class Ledger:
             return False
         op_id, asked = command.op_id, identity(command)
         recorded = self.recorded.pop(op_id, None)
-        if recorded is not None and identity(recorded) != asked:
+        if recorded is not None and not asked.is_of(recorded):
             self.diverge(op_id, describe(recorded), describe(command), calling_line())
             return False
         self.issued[op_id] = asked
