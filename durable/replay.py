@@ -251,8 +251,8 @@ class Replay:
         """The workflow's coroutine; None, with a fault or an outcome, where the arguments are not for it."""
         workflow = self.workflow
         try:
-            bound = decoding.bound_arguments(workflow, self._args, self._requests)
-        except (SerializationError, TypeError) as error:
+            bound = codec.decode_call(self._args, self._requests, workflow.signature)
+        except SerializationError as error:
             # They were bound to the signature when the run was started: this is other code.
             self._misfit(error)
             return None
