@@ -75,7 +75,7 @@ def digest(bound: Mapping[str, Any], signature: inspect.Signature) -> str:
     """
     writer = Writer(for_digest=True)
     plain = {name: written(writer, item, f"args.{name}") for name, item in bound.items()}
-    declared = ((name, signature.parameters[name].default) for name in bound)
-    defaults = {name: default for name, default in declared if default is not inspect.Parameter.empty}
+    parameters = signature.parameters
+    defaults = {name: each for name in bound if (each := parameters[name].default) is not inspect.Parameter.empty}
     kept = without_defaults(writer, plain, defaults.__getitem__) if defaults else plain
     return sha256(canonical_text(kept).encode()).hexdigest()[:32]
