@@ -18,6 +18,7 @@ from . import current
 from .definitions import SEMANTICS, Definition, Step, as_function
 from .errors import ConfigurationError
 from .retry import RetryPolicy
+from .signatures import Signature
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -66,7 +67,7 @@ class AdoptedStep(Step[P, R]):
         plain = inspect.getattr_static(kind, "run").__get__(task, kind)
         functools.update_wrapper(self, plain, updated=())
         self.function = as_function(inspect.unwrap(getattr(plain, "__func__", plain)), self.noun)
-        self.signature = inspect.signature(plain)
+        self.signature = Signature.from_callable(plain)
         self.policy = RetryPolicy(max_retries=task.max_retries)
         self.name = str(task.name)
         self._plain = plain

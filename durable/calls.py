@@ -12,7 +12,7 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
@@ -24,11 +24,11 @@ from . import attributes, codec, duration
 from .commands import CloseHook, CreateChild, CreateHook, CreateStep, RecordMarker, SetAttributes
 from .definitions import Step, Workflow
 from .errors import SerializationError
-from .events import ChildCreated, HookConflicted, HookCreated, StepCreated
 from .futures import Parked
 from .lines import calling_line
 from .listening import Hook, Received
 from .loop import DurableLoop
+from .operations import Identity
 
 #: Characters of the name of a patch: it is part of an op id.
 PATCH_LIMIT = 200
@@ -68,36 +68,29 @@ class RunContext:
         """Schedule *step*; TypeError and SerializationError are raised here, at the author's call."""
         bound, digest = _bound_call(step, args, kwargs)
         return self.loop.op(
-            lambda op_id: CreateStep(
-                op_id=op_id, name=step.name, digest=digest, args=self._encoded(op_id, bound, digest)
-            )
+            Identity("step", step.name, digest),
+            lambda op_id: CreateStep(op_id=op_id, name=step.name, digest=digest, args=codec.encode_arguments(bound)),
         )
 
     def call_child(self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
         """Start *workflow* as a run of its own."""
         bound, digest = _bound_call(workflow, args, kwargs)
         return self.loop.op(
+            Identity("child", workflow.name, digest),
             lambda op_id: CreateChild(
                 op_id=op_id,
                 name=workflow.name,
                 digest=digest,
-                args=self._encoded(op_id, bound, digest),
+                args=codec.encode_arguments(bound),
                 run_id=child_run_id(self.info.run_id, op_id),
-            )
+            ),
         )
-
-    def _encoded(self, op_id: str, bound: Mapping[str, Any], digest: str) -> str:
-        """The arguments as text: as the log has them, where it has these, which saves writing them again."""
-        recorded = self.loop.ledger.recorded.get(op_id)
-        if isinstance(recorded, StepCreated | ChildCreated) and recorded.digest == digest:
-            return recorded.args
-        return codec.encode_arguments(bound)
 
     def sleep(self, value: str | float | timedelta | datetime) -> Awaitable[None]:
         """Wait until a moment by the run's clock."""
         due_at = duration.due_at(value, self.loop.now)
         if due_at > self.loop.now:
-            return self.loop.op(lambda op_id: self.loop.wait_until(op_id, "sleep", due_at))
+            return self.loop.op(*self.loop.wait("sleep", due_at))
         future = self.loop.create_future()
         self.loop.call_soon(_end, future)
         return future
@@ -125,23 +118,21 @@ class RunContext:
             _check_token(token)
         told = None if metadata is None else codec.encode(metadata, "metadata")
         digest = _digest(name, token)
-        known = token
 
         def build(op_id: str) -> CreateHook:
-            nonlocal known
-            known = token or self._recorded_token(op_id) or _drawn_token()
             return CreateHook(
                 op_id=op_id,
                 name=name,
                 digest=digest,
-                token=known,
+                token=token or _drawn_token(),
                 drawn=token is None,
                 config=config,
                 metadata=told,
             )
 
-        op_id = self.loop.issue(build)
-        hook = kind(self.loop, op_id, known or "", lambda item: self._read(op_id, item, payload_type), self._closed)
+        entered: Any = self.loop.issue(Identity("hook", name, digest), build)
+        op_id, known = (None, token or "") if entered is None else (entered.op_id, entered.token)
+        hook = kind(self.loop, op_id, known, lambda item: self._read(op_id, item, payload_type), self._closed)
         if op_id is not None:
             self.hooks[op_id] = hook
         return hook
@@ -174,10 +165,6 @@ class RunContext:
         elif op_id not in self.loop.ledger.noted:
             return
         self.attributes.ask(op_id, change)
-
-    def _recorded_token(self, op_id: str) -> str | None:
-        recorded = self.loop.ledger.recorded.get(op_id)
-        return recorded.token if isinstance(recorded, HookCreated | HookConflicted) else None
 
     def _closed(self, hook: Hook[Any]) -> None:
         op_id = hook.op_id

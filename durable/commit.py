@@ -182,17 +182,24 @@ def _changes(decision: Decision) -> dict[str, Any]:
     changes |= {"status": decision.outcome.status if decision.outcome else "running"}
     changes |= {"blocked": None, "blocked_version": None}
     if run.started_at is None:
-        started = [e.at for e in decision.events if isinstance(e, events.RunStarted)]
-        changes |= {"started_at": started[0] if started else None, "python_version": platform.python_version()}
+        changes |= {"started_at": started_at(decision), "python_version": platform.python_version()}
     return changes
+
+
+def started_at(decision: Decision) -> int | None:
+    """When the run began, by what the decision writes."""
+    started = (event.at for event in decision.events if isinstance(event, events.RunStarted))
+    return decision.run.started_at or next(started, None)
 
 
 def advanced(decision: Decision) -> Run:
     """The run's row once the decision is committed."""
-    run = decision.run
-    completed_at = run.completed_at if decision.outcome is None else decision.placing.at
-    changes = _changes(decision) | {"completed_at": completed_at}
-    return replace(run, turn=run.turn + 1, turn_tries=None, turn_tried=None, **changes)
+    if decision.after is None:
+        run = decision.run
+        completed_at = run.completed_at if decision.outcome is None else decision.placing.at
+        changes = _changes(decision) | {"completed_at": completed_at}
+        decision.after = replace(run, turn=run.turn + 1, turn_tries=None, turn_tried=None, **changes)
+    return decision.after
 
 
 def _withdraw(tx: Connection, decision: Decision) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import codec, commands, registry
-from .commit import advanced
+from .commit import started_at
 from .definitions import SEMANTICS
 from .engine import Engine
 from .http import Request
@@ -95,7 +95,7 @@ class Journey:
             args=command.args,
             run_name=run.name,
             # The turn that asks for the first step is the one that records the start.
-            run_started_at=advanced(decision).started_at or now,
+            run_started_at=started_at(decision) or now,
             run_turn=run.turn + 1,
             semantics=SEMANTICS[0],
             queue=self.queue,

@@ -14,17 +14,6 @@ from .errors import RunFailed, StepFailed
 from .http import Request
 
 
-def bound_arguments(called: Definition[..., Any], text: str, requests: Mapping[str, Request]) -> inspect.BoundArguments:
-    """
-    The encoded arguments as those of a call.
-
-    Raises:
-        SerializationError, TypeError: They are for another signature, or for classes that are not here.
-    """
-    args, kwargs = codec.decode_arguments(text, requests, called.signature)
-    return called.signature.bind(*args, **kwargs)
-
-
 def fit_arguments(called: Definition[..., Any], bound: inspect.BoundArguments) -> None:
     """Make each argument what its parameter's annotation says; SerializationError."""
     for name, value in bound.arguments.items():

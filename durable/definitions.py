@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 from . import current
 from .errors import ConfigurationError
 from .retry import RetryPolicy
+from .signatures import Signature
 
 if TYPE_CHECKING:
     from .client import Run
@@ -42,7 +43,7 @@ class Definition(Generic[P, R]):
     def __init__(self, function: Callable[P, Any], name: str | None) -> None:
         self.function: FunctionType = as_function(function, self.noun)
         self.name = name or f"{_module_name(self.function)}.{self.function.__qualname__}"
-        self.signature = inspect.signature(self.function)
+        self.signature = Signature.from_callable(self.function)
         functools.update_wrapper(self, self.function)  # type: ignore[arg-type]
 
     @property
@@ -60,13 +61,23 @@ class Definition(Generic[P, R]):
         written = self.function.__annotations__.get(name, Any)
         if isinstance(written, type) or written is Any:
             return written
-        # A text, or something that may hold one: ``list["Order"]``.
+        if name not in self._resolved:
+            try:
+                self._resolved[name] = self._resolve(name, written)
+            except Exception:  # the author's, and may be anything; what it names may be there later
+                return Any
+        return self._resolved[name]
+
+    @functools.cached_property
+    def _resolved(self) -> dict[str, Any]:
+        """The annotations that have been resolved, by name: each call of a step asks for them."""
+        return {}
+
+    def _resolve(self, name: str, written: Any) -> Any:
+        """A text, or something that may hold one (``list["Order"]``), as an object."""
         holder = SimpleNamespace(__annotations__={name: written})
         closed_over = inspect.getclosurevars(self.function).nonlocals
-        try:
-            found = typing.get_type_hints(holder, self.function.__globals__, dict(closed_over), include_extras=True)
-        except Exception:  # the author's, and may be anything
-            return Any
+        found = typing.get_type_hints(holder, self.function.__globals__, dict(closed_over), include_extras=True)
         return found[name]
 
     def __repr__(self) -> str:

@@ -307,21 +307,25 @@ KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in _concrete(Event)}
 
 _COLUMNS = ("at", "seq", "op_id")
 
+#: What of each kind is in the data of its row: names of fields, and their defaults, which are left out.
+_DATA = {
+    cls: tuple((f.name, f.default) for f in fields(cls) if f.name not in (*_COLUMNS, cls.value_field))
+    for cls in KINDS.values()
+}
+_dump = json.JSONEncoder(separators=(",", ":")).encode
+_load = json.JSONDecoder().decode
+
 
 def to_row(event: Event) -> dict[str, Any]:
     """The event as the columns ``kind phase seq at op_id data value``; ``data`` is JSON text."""
-    data = {
-        f.name: getattr(event, f.name)
-        for f in fields(event)
-        if f.name not in _COLUMNS and f.name != event.value_field and getattr(event, f.name) != f.default
-    }
+    data = {name: value for name, default in _DATA[type(event)] if (value := getattr(event, name)) != default}
     return {
         "kind": event.kind,
         "phase": event.phase,
         "seq": event.seq,
         "at": event.at,
         "op_id": event.op_id,
-        "data": json.dumps(data, separators=(",", ":")),
+        "data": _dump(data),
         "value": getattr(event, event.value_field) if event.value_field else None,
     }
 
@@ -329,7 +333,7 @@ def to_row(event: Event) -> dict[str, Any]:
 def from_row(kind: str, *, seq: int, at: int, op_id: str, data: str, value: str | None) -> Event:
     """The event that ``to_row`` took apart."""
     cls = KINDS[kind]
-    known: dict[str, Any] = json.loads(data)
+    known: dict[str, Any] = _load(data)
     if "responded" in known:
         known["responded"] = tuple(known["responded"])
     if cls.value_field:

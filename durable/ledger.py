@@ -8,12 +8,13 @@ it stays.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .commands import Command, Withdraw
 from .errors import DurableError, LogTooLong, NonDeterminismError
 from .lines import calling_line
-from .operations import Create, Created, Identity, describe, identity
+from .operations import Create, Created, Identity, describe
 
 
 class Ledger:
@@ -40,19 +41,25 @@ class Ledger:
         self.limit = 0
         self.fault: DurableError | None = None
 
-    def ask(self, command: Create) -> bool:
-        """Enter what the workflow asks for; False when the log has it otherwise, or it is too much."""
+    def ask(self, op_id: str, asked: Identity, build: Callable[[str], Create]) -> Create | Created | None:
+        """
+        Enter what the workflow asks for: the event that records it, or else the command, which *build* makes.
+
+        None when the log has it otherwise, or it is too much.
+        """
         if self._is_full():
-            return False
-        op_id, asked = command.op_id, identity(command)
-        recorded = self.recorded.pop(op_id, None)
-        if recorded is not None and identity(recorded) != asked:
-            self.diverge(op_id, describe(recorded), describe(command), calling_line())
-            return False
-        self.issued[op_id] = asked
+            return None
+        recorded = self.recorded.get(op_id)
+        if recorded is not None and not asked.is_of(recorded):
+            self.diverge(op_id, describe(recorded), describe(build(op_id)), calling_line())
+            return None
+        entered: Create | Created
         if recorded is None:
-            self.commands[op_id] = command
-        return True
+            entered = self.commands[op_id] = build(op_id)
+        else:
+            entered = self.recorded.pop(op_id)
+        self.issued[op_id] = asked
+        return entered
 
     def _is_full(self) -> bool:
         """No log could hold more: a loop that never awaits would fill the memory instead."""

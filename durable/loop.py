@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
 import contextvars
 import gc
 import itertools
@@ -34,7 +33,7 @@ import logging
 import sys
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 from . import shims
 from .commands import Command, CreateWait
@@ -42,11 +41,9 @@ from .events import ROOT
 from .futures import OpFuture, OrdinalFuture, OrdinalTask, Parked, Timer
 from .ledger import Ledger
 from .lines import waiting_line
-from .operations import Create
+from .operations import Create, Created, Identity
 from .parking import close, close_awaited, close_generator
 from .refused import REFUSED, refusal
-
-T = TypeVar("T")
 
 log = logging.getLogger("durable")
 
@@ -110,32 +107,37 @@ class DurableLoop(asyncio.AbstractEventLoop):
         """The next in the count of moments at which something was resolved or received."""
         return next(self._stamps)
 
-    def issue(self, build: Callable[[str], Create]) -> str | None:
+    def issue(self, asked: Identity, build: Callable[[str], Create]) -> Create | Created | None:
         """
-        Ask for an operation, which *build* makes for its op id.
+        Ask for an operation: the event that records it, or else the command, which *build* makes for its op id.
 
         Returns None where nothing may be asked for any more and nobody should wait for an answer.
         """
         if self._refuse():
             return None
-        op_id = self.numbered("#")
-        if not self.ledger.ask(build(op_id)):
+        entered = self.ledger.ask(self.numbered("#"), asked, build)
+        if entered is None:
             raise Parked
-        return op_id
+        return entered
 
     def ask(self, key: str, command: Command) -> None:
         """Ask for what has no ordinal and no outcome, unless the workflow is being put away."""
         if not self.closing:
             self.ledger.commands[key] = command
 
-    def op(self, build: Callable[[str], Create]) -> OpFuture:
+    def op(self, asked: Identity, build: Callable[[str], Create]) -> OpFuture:
         """Ask for an operation with an outcome."""
-        op_id = self.issue(build)
+        entered = self.issue(asked, build)
         future = OpFuture(loop=self)
-        if op_id is not None:
-            future.op_id = op_id
-            self.pending[op_id] = future
+        if entered is not None:
+            future.op_id = entered.op_id
+            self.pending[entered.op_id] = future
         return future
+
+    def wait(self, name: str, due_at: int) -> tuple[Identity, Callable[[str], Create]]:
+        """What asks for a wait; its digest is its name and its moment, so a diff can show both."""
+        digest = f"{name}:{due_at - self.started_at}"
+        return Identity("wait", "", digest), lambda op_id: CreateWait(op_id=op_id, digest=digest, due_at=due_at)
 
     def withdraw(self, op_id: str) -> None:
         """The workflow no longer wants the outcome.  Not so while closing, when `finally` cancels things."""
@@ -185,16 +187,17 @@ class DurableLoop(asyncio.AbstractEventLoop):
     def _start(self, coro: Coroutine[Any, Any, Any]) -> None:
         self.main = self._task(coro, ROOT, contextvars.Context())
 
-    def run(self, function: Callable[..., T], *args: Any) -> T:
+    def run(self, function: Callable[..., object], *args: Any) -> None:
         """Call *function* as from inside, then run whatever is ready.  Look at ``fault`` afterwards."""
-        with self._running():
-            result = function(*args)
-            while self._ready and self.ledger.fault is None:
-                if self.main is not None and self.main.done():
-                    self._last_round()
-                    break
-                self._run_one()
-        return result
+        self._inside(self._run, function, *args)
+
+    def _run(self, function: Callable[..., object], *args: Any) -> None:
+        function(*args)
+        while self._ready and self.ledger.fault is None:
+            if self.main is not None and self.main.done():
+                self._last_round()
+                break
+            self._run_one()
 
     def _run_one(self) -> None:
         handle = self._ready.popleft()
@@ -208,15 +211,15 @@ class DurableLoop(asyncio.AbstractEventLoop):
                 self._run_one()
         self._ready.clear()
 
-    @contextlib.contextmanager
-    def _running(self) -> Iterator[None]:
+    def _inside(self, function: Callable[..., object], *args: Any) -> None:
+        """Call *function* with this as the running loop."""
         outer, hooks, collecting = asyncio._get_running_loop(), sys.get_asyncgen_hooks(), gc.isenabled()
         # The collector would run finalizers of ours at moments that no replay can repeat.
         gc.disable()
         asyncio._set_running_loop(self)
         sys.set_asyncgen_hooks(self._begin, self._finalize)
         try:
-            yield
+            function(*args)
         finally:
             sys.set_asyncgen_hooks(*hooks)
             asyncio._set_running_loop(outer)
@@ -238,20 +241,22 @@ class DurableLoop(asyncio.AbstractEventLoop):
         if self.closing:
             return
         self.closing = True
-        with self._running():
-            for gen in reversed(list(self._gens)):
-                self._refused = 0
-                if not close_awaited(gen):
-                    self.unclosable = f"an asynchronous generator at {waiting_line(gen)}"
-            for task in reversed(list(self._tasks.values())):
-                self._refused = 0
-                if not close(task):
-                    # It would go on for ever.
-                    self.unclosable = f"task {task.path} at {waiting_line(task.get_coro())}"
-            for gen in list(self._gens):
-                close_generator(gen)
+        self._inside(self._close)
         for held in (self._ready, self._tasks, self.pending, self.ledger.recorded):
             held.clear()
+
+    def _close(self) -> None:
+        for gen in reversed(list(self._gens)):
+            self._refused = 0
+            if not close_awaited(gen):
+                self.unclosable = f"an asynchronous generator at {waiting_line(gen)}"
+        for task in reversed(list(self._tasks.values())):
+            self._refused = 0
+            if not close(task):
+                # It would go on for ever.
+                self.unclosable = f"task {task.path} at {waiting_line(task.get_coro())}"
+        for gen in list(self._gens):
+            close_generator(gen)
 
     # What asyncio asks of a loop
 
@@ -345,16 +350,12 @@ class DurableLoop(asyncio.AbstractEventLoop):
             return self.call_soon(callback, *args, context=context)
         # asyncio.sleep is told from a timeout, so that wake_up() can end the one and leave the other.
         name = "sleep" if callback is asyncio.futures._set_result_unless_cancelled else "timer"  # type: ignore[attr-defined]
-        op_id = self.issue(lambda op_id: self.wait_until(op_id, name, due_at))
+        entered = self.issue(*self.wait(name, due_at))
         handle = Timer(when, callback, args, self, context)
-        handle.op_id = op_id
-        if op_id is not None:
-            self.pending[op_id] = handle
+        handle.op_id = None if entered is None else entered.op_id
+        if entered is not None:
+            self.pending[entered.op_id] = handle
         return handle
-
-    def wait_until(self, op_id: str, name: str, due_at: int) -> CreateWait:
-        """The command for a wait; its digest is its name and its moment, so a diff can show both."""
-        return CreateWait(op_id=op_id, digest=f"{name}:{due_at - self.started_at}", due_at=due_at)
 
     def _timer_handle_cancelled(self, handle: Timer) -> None:
         if handle.op_id is not None:

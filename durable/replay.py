@@ -40,7 +40,7 @@ from .events import Event
 from .http import Request
 from .listening import Hook, Received
 from .loop import DurableLoop
-from .operations import Created, describe, identity
+from .operations import Created, describe
 
 #: What an event weighs in ``size`` beside its text, in bytes: futures, tasks, bookkeeping.
 OVERHEAD = 500
@@ -54,12 +54,15 @@ _CREATED = (
 )
 _GIVEN_UP = (events.StepCancelled, events.WaitCancelled, events.ChildCancelled, events.HookClosed)
 _NOTED = (events.MarkerRecorded, events.AttributesSet)
-_OUTCOMES = (
-    events.StepCompleted,
-    events.StepFailed,
-    events.WaitCompleted,
-    events.ChildCompleted,
-    events.ChildFailed,
+_OF_THE_RUN = frozenset({events.RunStarted, events.RunCancelRequested, events.AttributesSet})
+_OUTCOMES = frozenset(
+    {
+        events.StepCompleted,
+        events.StepFailed,
+        events.WaitCompleted,
+        events.ChildCompleted,
+        events.ChildFailed,
+    }
 )
 
 
@@ -158,12 +161,12 @@ class Replay:
             handle(self, event)
 
     def _is_expected(self, event: Event) -> bool:
-        if isinstance(event, events.RunStarted | events.RunCancelRequested | events.AttributesSet):
+        if type(event) in _OF_THE_RUN:
             return True
         if event.op_id not in self._ledger.issued:
             what = describe(event) if isinstance(event, _CREATED) else f"{event.kind} of {event.op_id}"
             self._diverge(event.op_id, what, "nothing")
-        elif isinstance(event, _OUTCOMES):
+        elif type(event) in _OUTCOMES:
             if event.op_id in self._ended:
                 self._diverge(event.op_id, f"two outcomes, the second is {event.kind}", "one")
             self._ended.add(event.op_id)
@@ -248,8 +251,8 @@ class Replay:
         """The workflow's coroutine; None, with a fault or an outcome, where the arguments are not for it."""
         workflow = self.workflow
         try:
-            bound = decoding.bound_arguments(workflow, self._args, self._requests)
-        except (SerializationError, TypeError) as error:
+            bound = codec.decode_call(self._args, self._requests, workflow.signature)
+        except SerializationError as error:
             # They were bound to the signature when the run was started: this is other code.
             self._misfit(error)
             return None
@@ -309,7 +312,7 @@ class Replay:
     def _created(self, event: Created) -> None:
         """It was fed back, or its call was compared when it was made."""
         asked = self._ledger.issued[event.op_id]
-        if identity(event) != asked:
+        if not asked.is_of(event):
             self._diverge(event.op_id, describe(event), describe(asked))
 
     def _step_completed(self, event: events.StepCompleted) -> None:

@@ -182,7 +182,7 @@ def _arguments(engine: Engine, step: Step[..., Any], held: Claim) -> tuple[tuple
 
     needs_more = held.args.startswith(REFERENCE) or codec.request_ids(held.args) - held.requests.keys()
     text, known = until_recorded(load) if needs_more else (held.args, held.requests)
-    bound = decoding.bound_arguments(step, text, known)
+    bound = codec.decode_call(text, known, step.signature)
     decoding.fit_arguments(step, bound)
     return bound.args, bound.kwargs
 

@@ -114,8 +114,11 @@ class Decision:
     #: Requests that the workflow took, and those that came to a hook it has closed.
     taken: Collection[str] = ()
     refused: list[str] = field(default_factory=list)
+    #: The run's row once all this is committed, after it was asked for (``commit.advanced``).
+    after: Run | None = None
 
     def add(self, event: Event) -> Event:
+        self.after = None
         placed = self.placing.place(event)
         self.events.append(placed)
         return placed

@@ -210,6 +210,20 @@ def test_an_annotation_that_cannot_be_resolved_checks_nothing():
     assert strange.return_annotation is Any
 
 
+def test_an_annotation_is_resolved_as_soon_as_it_can_be_and_only_once(monkeypatch):
+    """A class that a module defines after the step is found later; from then on nobody looks for it again."""
+
+    @step
+    def early(order: Coming) -> None:  # noqa: F821
+        ...
+
+    assert early.annotation("order") is Any
+    monkeypatch.setitem(globals(), "Coming", int)
+    assert early.annotation("order") is int
+    monkeypatch.setitem(globals(), "Coming", str)
+    assert early.annotation("order") is int
+
+
 def test_an_annotation_may_name_what_the_function_closes_over():
     """A class of an enclosing function is found when the body uses it."""
 

@@ -23,7 +23,7 @@ fitting               whether a value fits an annotation
 ====================  =============================================================
 """
 
-from .arguments import bind, decode_arguments, digest, encode_arguments
+from .arguments import bind, decode_arguments, decode_call, digest, encode_arguments
 from .display import plain
 from .failures import ErrorSummary, decode_error, encode_error, error_summary
 from .fitting import fit, is_checked
@@ -36,6 +36,7 @@ __all__ = [
     "bind",
     "decode",
     "decode_arguments",
+    "decode_call",
     "decode_error",
     "digest",
     "encode",

@@ -33,8 +33,14 @@ def encode_arguments(bound: Mapping[str, Any], path: str = "args") -> str:
 def decode_arguments(
     text: str, requests: Mapping[str, Request], signature: inspect.Signature
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments as they are called with.  Errors: as ``decode_call``."""
+    call = decode_call(text, requests, signature)
+    return call.args, call.kwargs
+
+
+def decode_call(text: str, requests: Mapping[str, Request], signature: inspect.Signature) -> inspect.BoundArguments:
     """
-    Arguments as they are called with.
+    The encoded arguments as those of a call.
 
     Raises:
         SerializationError: Also when the function has lost a parameter that was given, or has a new one
@@ -49,12 +55,11 @@ def decode_arguments(
             )
     arguments = inspect.BoundArguments(signature, bound)
     try:
-        signature.bind(*arguments.args, **arguments.kwargs)
+        return signature.bind(*arguments.args, **arguments.kwargs)
     except TypeError as error:
         raise SerializationError(
             "args", f"the function can no longer be called so: {error}.  Give a new parameter a default."
         ) from error
-    return arguments.args, arguments.kwargs
 
 
 def digest(bound: Mapping[str, Any], signature: inspect.Signature) -> str:
@@ -70,12 +75,7 @@ def digest(bound: Mapping[str, Any], signature: inspect.Signature) -> str:
     """
     writer = Writer(for_digest=True)
     plain = {name: written(writer, item, f"args.{name}") for name, item in bound.items()}
-    kept = without_defaults(writer, plain, lambda name: _default(signature, name))
+    parameters = signature.parameters
+    defaults = {name: each for name in bound if (each := parameters[name].default) is not inspect.Parameter.empty}
+    kept = without_defaults(writer, plain, defaults.__getitem__) if defaults else plain
     return sha256(canonical_text(kept).encode()).hexdigest()[:32]
-
-
-def _default(signature: inspect.Signature, name: str) -> Any:
-    default = signature.parameters[name].default
-    if default is inspect.Parameter.empty:
-        raise LookupError(name)
-    return default

@@ -16,6 +16,7 @@ NO_REQUESTS: Mapping[str, Request] = MappingProxyType({})
 
 #: In a tagged value the tag is a key, so this text stands nowhere else: within a string, quotes are escaped.
 _TAGGED = f'"{TAG}":'
+_load_plain = json.JSONDecoder().decode
 _REQUEST = re.compile(r'"\$":"request","v":("(?:[^"\\]|\\.)*")')
 
 
@@ -62,7 +63,7 @@ def read_tagged(requests: Mapping[str, Request], fields: Fields) -> Any:
 def load(text: str, hook: Callable[[Fields], Any] | None) -> Any:
     """The JSON text, each object given to *hook*, the innermost first."""
     try:
-        return json.loads(text, object_hook=hook)
+        return _load_plain(text) if hook is None else json.loads(text, object_hook=hook)
     except RecursionError:
         raise SerializationError("value", "it is nested too deeply to be read at this point of the stack.") from None
     except ValueError as error:
