@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from math import isfinite
 from typing import Any
 
@@ -30,19 +30,8 @@ _BIG = 2**1024
 #: Two lone surrogates that JSON's escapes would join into one character.
 _PAIR = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")
 
-
-def _dumper(*, sort_keys: bool = False) -> Callable[[object], str]:
-    """``JSONEncoder.encode``, but with the encoder in C made once: the standard library makes one for each text."""
-    encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False, sort_keys=sort_keys)
-    make: Any = json.encoder.c_make_encoder  # type: ignore[attr-defined]
-    if make is None:  # another Python than CPython
-        return encoder.encode
-    chunks = make(None, encoder.default, json.encoder.encode_basestring_ascii, None, ":", ",", sort_keys, False, False)
-    return lambda plain: "".join(chunks(plain, 0))
-
-
-dump = _dumper()
-_dump_sorted = _dumper(sort_keys=True)
+dump = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
+_dump_sorted = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False, sort_keys=True).encode
 
 
 def encode(value: object, path: str = "value") -> str:
