@@ -216,7 +216,6 @@ class RunningAttempt:
 
 def describe(engine: Engine, step: Step[..., Any], held: Claim) -> RunningAttempt:
     """The attempt of a claim."""
-    """The attempt of a claim."""
     watch, deadline = Watch(engine, held), limit(engine, step, held)
 
     def asks() -> bool:

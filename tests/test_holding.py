@@ -126,7 +126,7 @@ def test_copies_wait_for_one_answer_and_count_each(table, threads, monkeypatch):
     copies = [open_place(hub, name) for name in "bc"]
     for copy in copies:
         hub.attach(copy, "a")
-    hub.hint("a")
+        hub.recorded(copy)
     assert len(hub) == 2
     assert hub.open("d", 2, lambda: False) is None
     futures = [held(threads, copy) for copy in copies]

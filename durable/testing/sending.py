@@ -94,25 +94,21 @@ class Holding:
         self._sent = sent
         self._answers = answers
         self._work = work
-        self._waiter: Waiter | None = None
 
     def open(self, request_id: str, limit: int, is_gone: Callable[[], bool]) -> Waiter | None:
         """The place to wait in."""
-        self._waiter = Waiter(request_id, is_gone)
-        return self._waiter
+        return Waiter(request_id, is_gone)
 
     def attach(self, waiter: Waiter, request_id: str) -> None:
         """It waits for the answer to an earlier request."""
         waiter.request_id = request_id
 
-    def hint(self, request_id: str) -> None:
-        """The request is recorded: do what there is to do; then there is an answer, or there will be none."""
+    def recorded(self, waiter: Waiter) -> None:
+        """Do what there is to do; then there is an answer, or there will be none."""
         self._work()
-        answer = self._answers([request_id]).get(request_id)
+        answer = self._answers([waiter.request_id]).get(waiter.request_id)
         self._sent.is_unanswered = answer is None
-        if self._waiter is not None:
-            self._waiter.release(answer)
+        waiter.release(answer)
 
     def close(self, waiter: Waiter) -> None:
         """The connection is held no longer."""
-        self._waiter = None

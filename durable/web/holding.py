@@ -69,8 +69,8 @@ class Holder(Protocol):
     def attach(self, waiter: Waiter, request_id: str) -> None:
         """Let it wait for the answer to an earlier request, which another process may hold."""
 
-    def hint(self, request_id: str) -> None:
-        """Look at this request in SQL now."""
+    def recorded(self, waiter: Waiter) -> None:
+        """What it waits for is committed: from now on there may be an answer."""
 
     def close(self, waiter: Waiter) -> None:
         """Give the place back."""
@@ -156,6 +156,11 @@ class Hub:
             self._waiters.setdefault(request_id, set()).add(waiter)
             self._attached.add(waiter)
             self._fast_until = time.monotonic() + FAST_FOR_SECS
+
+    def recorded(self, waiter: Waiter) -> None:
+        """Look at once where no hint comes here; that of a request of this process finds its waiter already there."""
+        if waiter in self._attached:
+            self.hint(waiter.request_id)
 
     def _remove(self, waiter: Waiter) -> None:
         together = self._waiters.get(waiter.request_id, set())

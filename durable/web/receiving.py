@@ -239,7 +239,7 @@ class Receiver:
             else:
                 if accepted.is_duplicate:
                     hub.attach(waiter, accepted.request_id)
-                    hub.hint(accepted.request_id)
+                hub.recorded(waiter)
                 answer = self._wait(row, waiter, wish)
         finally:
             if waiter is not None:
