@@ -97,6 +97,9 @@ def _show_statements(engine: Durable, steps: int) -> None:
     sa.event.listen(engine.store.engine, "before_cursor_execute", note)
     sa.event.listen(engine.store.engine, "commit", commit)
     _run(engine, steps)
+    # With nobody listening statements go the shorter way again.
+    sa.event.remove(engine.store.engine, "before_cursor_execute", note)
+    sa.event.remove(engine.store.engine, "commit", commit)
     print(", ".join(f"{count} {what}" for what, count in said.items()))
 
 
