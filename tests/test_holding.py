@@ -150,6 +150,18 @@ def test_a_lost_hint_costs_one_poll(table, threads):
     hub.close(waiter)
 
 
+def test_without_hints_it_looks_when_the_request_is_recorded(table, threads, monkeypatch):
+    """An answer that is there by then (a step that was run eagerly gave it) does not wait for the first poll."""
+    monkeypatch.setattr(holding, "FAST_SECS", 30)
+    hub = make_hub(table, PollingNotifier())
+    waiter = open_place(hub, "a")
+    table.rows["a"] = Response(b"yes")
+    hub.recorded(waiter)
+
+    assert held(threads, waiter).result().data == b"yes"
+    hub.close(waiter)
+
+
 def test_without_hints_it_polls_fast(table, threads):
     """When hints do not arrive, an answer is found within STEADY_SECS."""
     hub = make_hub(table, PollingNotifier())

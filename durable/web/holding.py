@@ -158,8 +158,8 @@ class Hub:
             self._fast_until = time.monotonic() + FAST_FOR_SECS
 
     def recorded(self, waiter: Waiter) -> None:
-        """Look at once where no hint comes here; that of a request of this process finds its waiter already there."""
-        if waiter in self._attached:
+        """Look at once where no hint comes: one for a request of this process finds its waiter, which is there."""
+        if waiter in self._attached or not self._notifier.healthy:
             self.hint(waiter.request_id)
 
     def _remove(self, waiter: Waiter) -> None:
