@@ -31,6 +31,8 @@ from .workflows import SECRET, hold, listen
 #: Runs that share the held connections, and runs that share the requests.
 HOLDING = 10
 LISTENING = 8
+#: As docs/operating.md has it for a process of many threads: glibc keeps what each of its arenas has once used.
+ARENAS = "2"
 #: Threads beside those that are held.
 MORE_THREADS = 40
 #: Seconds for which the warm-up holds; it sends for a quarter of the time, and no less than that.
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rate", type=float, default=200.0, help="requests a second beside them")
     options = parser.parse_args(arguments)
     with opened(Setup(), application="load.application") as site:
-        site.environment[SECRET] = secrets.token_hex(16)
+        site.environment |= {SECRET: secrets.token_hex(16), "MALLOC_ARENA_MAX": ARENAS}
         threads = options.held + MORE_THREADS
         keep = ("--keep-alive", "75", "--worker-connections", "2000")
         with site.web(*keep, threads=threads) as master:
