@@ -89,6 +89,19 @@ def test_hints_sent_before_anybody_listens_are_kept(make):
     assert [got.get(timeout=5), got.get(timeout=5)] == ["a", "b"]
 
 
+def test_a_burst_is_taken_at_once(make, server):
+    """All of it, in its order, in a handful of round trips: each would wait for the threads that hints have woken."""
+    sender, listener, got = make(), make(), queue.SimpleQueue()
+    for number in range(2500):
+        sender.hint("web-1", str(number))
+    before = server.info("commandstats").get("cmdstat_blpop", {"calls": 0})["calls"]
+
+    listener.listen("web-1", got.put)
+
+    assert [got.get(timeout=5) for _ in range(2500)] == [str(number) for number in range(2500)]
+    assert server.info("commandstats")["cmdstat_blpop"]["calls"] - before < 20
+
+
 def test_an_unread_inbox_expires(make, server):
     """A process that died leaves no list behind for good."""
     make().hint("dead", "a")
