@@ -9,6 +9,7 @@ Then each answer's way from ``respond_with`` to its sender.
 from __future__ import annotations
 
 import json
+import re
 import selectors
 import socket
 import time
@@ -82,8 +83,9 @@ class Senders:
         late: list[float] = []
         deadline = time.monotonic() + PATIENCE_SECS
         while len(late) < count:
-            for key, _ in self._selector.select(timeout=1.0):
-                arrived = time.time()
+            ready = self._selector.select(timeout=1.0)
+            arrived = time.time()
+            for key, _ in ready:
                 assert isinstance(key.fileobj, socket.socket)
                 self._selector.unregister(key.fileobj)
                 late.append(ms(arrived - _answered_at(key.fileobj)))
@@ -100,11 +102,10 @@ class Senders:
 
 
 def _answered_at(sock: socket.socket) -> float:
-    with sock:
-        received = b""
-        while chunk := sock.recv(65536):
-            received += chunk
-    head, _, body = received.partition(b"\r\n\r\n")
+    # Not to the end of the connection, on which the server lingers: the other senders would wait for it here.
+    with sock, sock.makefile("rb") as received:
+        head = b"".join(iter(received.readline, b"\r\n"))
+        body = received.read(int(re.findall(rb"(?i)content-length: (\d+)", head)[0]))
     if not head.startswith(b"HTTP/1.1 200"):
         raise RuntimeError(f"a held request was answered {head.splitlines()[:1]} {body[:200]!r}")
     return float(json.loads(body)["at"])
