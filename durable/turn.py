@@ -159,7 +159,7 @@ def read(tx: Connection, run_id: str, now: int, loan: Loan | None = None) -> Vie
 def _unfed(tx: Connection, run: Run, loan: Loan) -> list[Event]:
     """What of the log the kept replay lacks; all of it, when that replay is not of this log."""
     kept = loan.kept
-    if kept is not None and (kept.run.turn, kept.run.seq, kept.last.at) == (run.turn, run.seq, run.last_at):
+    if kept is not None and (kept.run.turn, kept.run.seq, kept.run.last_at) == (run.turn, run.seq, run.last_at):
         return []
     if kept is not None and kept.run.turn < run.turn and kept.run.seq <= run.seq:
         found = log.read(tx, run.id, after=kept.run.seq - 1, upto=run.seq)

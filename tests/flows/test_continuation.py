@@ -339,6 +339,24 @@ def test_a_cancel_that_comes_while_the_end_is_written_is_not_passed_by(engine):
     assert kinds(run).count("step_completed") == 1
 
 
+@pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
+def test_a_turn_that_only_takes_news_in_leaves_its_replay_to_the_next(engine):
+    """An outcome of several asks for nothing more: the turn after it reads the run and its news, and not the log."""
+    run = engine.start(pairs)
+    drive(engine, run.id)
+    attempt(engine, adds, Address(run.id, "r#1", 1), None)
+    drive(engine, run.id)
+    attempt(engine, adds, Address(run.id, "r#2", 1), None)
+    said: list[str] = []
+    sa.event.listen(engine.store.engine, "before_cursor_execute", lambda c, cursor, text, *_: said.append(text))
+
+    drive(engine, run.id)
+
+    assert said
+    assert not [text for text in said if text.startswith("SELECT") and "FROM durable_events" in text]
+    assert run.result(timeout=0) == [2, 3]
+
+
 @all_databases()
 def test_an_attempt_that_was_given_up_concludes_nothing(engine):
     """Its claim is gone, so the turn that would record its outcome writes nothing."""
