@@ -47,12 +47,11 @@ def events_of(site: Deployment) -> Iterator[list[dict[str, Any]]]:
     heard: list[dict[str, Any]] = []
     with site.engine.celery.connection_for_read() as connection:
         receiver = site.engine.celery.events.Receiver(connection, handlers={"*": heard.append})
-        listening = threading.Event()
-        thread = threading.Thread(
-            target=lambda: receiver.capture(limit=None, timeout=None, wakeup=listening.set() or False), daemon=True
-        )
+        thread = threading.Thread(target=lambda: receiver.capture(limit=None, timeout=None, wakeup=False), daemon=True)
         thread.start()
-        listening.wait(10)
+        with site.engine.celery.events.default_dispatcher() as dispatcher:
+            # What is sent before the receiver is bound is lost: it is once anything comes.
+            eventually(lambda: dispatcher.send("task-probe") or heard, 10, "events arrive")
         yield heard
         receiver.should_stop = True
         thread.join(10)
