@@ -15,6 +15,7 @@ from typing import Any
 
 from celery import Task
 from celery.app.trace import build_tracer
+from celery.backends.base import DisabledBackend
 from sqlalchemy.exc import SQLAlchemyError
 
 from .continuation import Journey
@@ -43,6 +44,11 @@ def travelling(engine: Engine, base: type[Task] = Task) -> type[Task]:
     class Travelling(base):  # type: ignore[misc]
         abstract = True
         tracer: Tracer | None = None
+
+        @functools.cached_property
+        def backend(self) -> DisabledBackend:
+            """None: results are the log's.  The application's would be made once for each thread that sends."""
+            return DisabledBackend(app=engine.celery)
 
         @property
         def __trace__(self) -> Tracer | None:
