@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +25,9 @@ from .rows import Rows
 CHILDREN = 2
 #: How long anything may take until it counts as hanging.
 PATIENCE_SECS = 900.0
+#: As docs/operating.md has it for a process of hundreds of threads: glibc keeps for each of its arenas, and for each
+#: thread, what they have once used.
+MANY_THREADS = {"GLIBC_TUNABLES": "glibc.malloc.arena_max=2:glibc.malloc.tcache_count=0"}
 _UP_SECS = 60.0
 _QUIET = ("--without-gossip", "--without-mingle", "--loglevel", "WARNING")
 
@@ -79,13 +82,15 @@ class Site:
         return at - began, time.perf_counter() - ticks
 
     @contextmanager
-    def web(self, *more: str, threads: int = 16, port: int = 0) -> Iterator[subprocess.Popen[bytes]]:
+    def web(
+        self, *more: str, threads: int = 16, port: int = 0, environment: Mapping[str, str] | None = None
+    ) -> Iterator[subprocess.Popen[bytes]]:
         """A gunicorn with one process and *more* options; without a port, where ``webhook.url`` says."""
         port = port or self.port
         options = ["--worker-class", "gthread", "--threads", str(threads), "--bind", f"127.0.0.1:{port}"]
         quiet = ["--log-level", "warning", "--no-control-socket"]
         command = ["gunicorn", *options, *quiet, *more, f"{self.application}:create_app()"]
-        with servers.process("gunicorn", command, self.environment) as process:
+        with servers.process("gunicorn", command, self.environment | dict(environment or {})) as process:
             until(lambda: is_up(port), "gunicorn answers")
             yield process
 

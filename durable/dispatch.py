@@ -9,10 +9,11 @@ sweep.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from celery import Celery
@@ -22,13 +23,16 @@ from sqlalchemy import Connection
 from . import failpoints, registry
 from .allowance import Allowance
 from .progress import HEADER, QUEUE, SENT, Line
-from .publish import Broker
+from .publish import Broker, Outgoing
+from .store.log import DriveRow
 from .store.sending import Sending
 from .store.steps import StepRow
 from .store.waits import WaitRow
 
 DRIVE = "durable.drive"
 WAKE = "durable.wake"
+#: So many messages are sent in one go.
+TOGETHER = 100
 #: How much later than its due time the sweep looks at something whose message a worker holds until then, microseconds.
 GRACE = 1_000_000
 
@@ -59,21 +63,31 @@ class Dispatcher:
 
     def drive(self, run_id: str, queue: str | None, priority: int | None, *, not_before: int = 0) -> bool:
         """Send a turn; *not_before* a moment which ``plan_at`` or the sweep has found room for."""
-        delay = max(0, not_before - self._now())
-        return self._publish("publish.drive", self._turn(DRIVE, run_id, queue, priority), delay)
+        turn = self._turn(DRIVE, run_id, queue, priority)
+        return self._publish("publish.drive", [self._due(turn, not_before)]) == 1
+
+    def drives(self, rows: Iterable[DriveRow]) -> int:
+        """Send the turns of several runs; how many of them, from the first on, were taken."""
+        turns = (self._turn(DRIVE, row.run_id, row.queue, row.priority) for row in rows)
+        return self._publish("publish.drive", map(Outgoing, turns))
 
     def step(self, row: StepRow) -> bool:
-        """Send one attempt, unless it is left; the link drives the run once its outcome is recorded."""
-        if row.is_left:
-            return False
-        delay = max(0, row.not_before - self._now())
+        """Send one attempt, unless it is left."""
+        return self.steps([row]) == 1
+
+    def steps(self, rows: Iterable[StepRow]) -> int:
+        """
+        Send attempts; the link of each drives its run once the outcome is recorded.
+
+        Returns how many of them, from the first on, were taken; those that are left are neither sent nor counted.
+        """
+        return self._publish("publish.step", (self._step(row) for row in rows if not row.is_left))
+
+    def _step(self, row: StepRow) -> Outgoing:
         drive = self._turn(DRIVE, row.run_id, row.queue, row.priority)
-        message = (
-            _Bare(self._celery, row, drive, self._header_of(row))
-            if self._is_adopted(row)
-            else _Chain(self._attempt(row), drive)
-        )
-        return self._publish("publish.step", message, delay)
+        if self._is_adopted(row):
+            return self._due(_Bare(self._celery, row, drive, self._header_of(row)), row.not_before)
+        return self._due(_Chain(self._attempt(row), drive), row.not_before)
 
     def _is_adopted(self, row: StepRow) -> bool:
         return isinstance(registry.steps.get(row.name), registry.AdoptedStep) and row.name in self._celery.tasks
@@ -87,27 +101,34 @@ class Dispatcher:
             **_options(_own(row.name, "queue"), _own(row.name, "priority")),
         )
 
-    def wait(self, row: WaitRow, *, overdue: bool = False) -> bool:
+    def waits(self, rows: Iterable[WaitRow]) -> int:
         """
-        Set a wait's alarm clock, unless it is left.
+        Set alarm clocks; what is due by now rings at once, whatever the worker's clock says.
 
-        One that is *overdue* rings at once, whatever the worker's clock says.
+        Returns how many of them, from the first on, were taken; those that are left are neither set nor counted.
         """
-        if row.is_left:
-            return False
-        delay = 0 if overdue else max(0, row.due_at - self._now())
+        return self._publish("publish.wait", (self._wait(row) for row in rows if not row.is_left))
+
+    def _wait(self, row: WaitRow) -> Outgoing:
         wake = self._celery.signature(WAKE, args=(row.run_id, row.op_id), immutable=True)
         wake.set(headers=self._sent(WAKE, row.queue), **_options(row.queue, row.priority))
-        turn = self._turn(DRIVE, row.run_id, row.queue, row.priority)
-        return self._publish("publish.wait", _Chain(wake, turn), delay)
+        return self._due(_Chain(wake, self._turn(DRIVE, row.run_id, row.queue, row.priority)), row.due_at)
 
-    def _publish(self, point: str, message: Any, delay: int) -> bool:
-        """Send a message; a failpoint may lose it, which nobody notices, or repeat it."""
-        for _ in range(failpoints.copies(point)):
-            if not self.broker.send(message, countdown=_seconds(delay)):
-                return False
-        failpoints.hit("publish.sent")
-        return True
+    def _due(self, what: Any, at: int) -> Outgoing:
+        delay = at and at - self._now()
+        return Outgoing(what, delay / 1_000_000 if delay > 0 else None)
+
+    def _publish(self, point: str, messages: Iterable[Outgoing]) -> int:
+        """Send messages, so many at a time; a failpoint may lose one, which nobody notices, or repeat it."""
+        taken, left = 0, iter(messages)
+        while together := list(islice(left, TOGETHER)):
+            copies = [message for message in together for _ in range(failpoints.copies(point))]
+            if copies and not self.broker.send(copies):
+                break
+            for _ in together:
+                failpoints.hit("publish.sent")
+            taken += len(together)
+        return taken
 
     def plan(self, now: int) -> Sending:
         """What the row of something says whose message goes out right after the commit."""
@@ -260,7 +281,3 @@ def _own(step: str, option: str) -> Any:
     """What ``@step(queue=…, priority=…)`` says, where this process knows the step."""
     known = registry.steps.get(step)
     return None if known is None else known.options.get(option)
-
-
-def _seconds(delay: int) -> float | None:
-    return delay / 1_000_000 if delay else None

@@ -9,6 +9,7 @@ new costs one query.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,16 +18,18 @@ from . import doubts, events, failpoints, registry
 from .aftermath import Aftermath, Overtaken
 from .commit import advanced, commit, current_code_version
 from .continuation import Journey
+from .dispatch import TOGETHER
 from .engine import Engine
 from .errors import DecryptionError
 from .fanin import MANY, PATIENCE_SECS
 from .processes import identify
 from .replays import Kept, Loan
 from .store import log as run_log
-from .store import runs, steps
+from .store import steps
 from .store.claims import Claim
 from .store.log import News
 from .store.steps import StepRow
+from .store.waits import WaitRow
 from .tries import Left, decide_counted
 from .turn import Decision, View, decide, read
 
@@ -202,30 +205,40 @@ def send(engine: Engine, after: Aftermath) -> None:
     if after.ended is not None:
         engine.notifier.tell(after.ended)
     _send_steps(engine, after.steps)
-    for wait in after.waits:
-        if not engine.dispatch.wait(wait) and engine.on_due is not None:
-            engine.on_due(wait.due_at)
-    for run_id in after.drives:
-        send_drive(engine, run_id)
+    _set_waits(engine, after.waits)
+    send_drives(engine, after.drives)
 
 
 def _send_steps(engine: Engine, rows: list[StepRow]) -> None:
     """Send a turn's steps.  If that takes long their time counts anew, or the last would seem lost before they go."""
     patience = engine.settings.resend_after
     counts_from = engine.now()
-    for row in rows:
-        engine.dispatch.step(row)
+    for first in range(0, len(rows), TOGETHER):
+        engine.dispatch.steps(rows[first : first + TOGETHER])
         if (now := engine.now()) - counts_from > patience // 2:
             counts_from = now
-            engine.store.write(partial(steps.still_sending, run_id=row.run_id, now=now, patience=patience))
+            engine.store.write(partial(steps.still_sending, run_id=rows[0].run_id, now=now, patience=patience))
+
+
+def _set_waits(engine: Engine, rows: list[WaitRow]) -> None:
+    due = [row for row in rows if not row.is_left]
+    left = [*due[engine.dispatch.waits(due) :], *(row for row in rows if row.is_left)]
+    if engine.on_due is not None:
+        for row in left:
+            engine.on_due(row.due_at)
 
 
 def send_drive(engine: Engine, run_id: str) -> None:
     """Send a turn to the queue of the run."""
-    with engine.store.read() as tx:
-        run = runs.find(tx, run_id)
-    if run is not None:
-        engine.dispatch.drive(run.id, run.queue, run.priority)
+    send_drives(engine, [run_id])
+
+
+def send_drives(engine: Engine, run_ids: Sequence[str]) -> None:
+    """Send turns of several runs, each to its run's queue."""
+    for first in range(0, len(run_ids), run_log.TURN_LIMIT):
+        with engine.store.read() as tx:
+            rows = run_log.drives(tx, run_ids[first : first + run_log.TURN_LIMIT])
+        engine.dispatch.drives(rows)
 
 
 def _waits_for_other_code(engine: Engine, view: View) -> bool:

@@ -14,7 +14,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -39,11 +41,19 @@ T = TypeVar("T")
 log = logging.getLogger("durable.dispatch")
 
 
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A signature or a chain, to be delivered so many seconds from now."""
+
+    what: Any
+    countdown: float | None = None
+
+
 class Broker(Protocol):
     """What the rest of the library needs of a broker."""
 
-    def send(self, message: Any, *, countdown: float | None = None) -> bool:
-        """Send a signature, to be delivered so many seconds from now; False when it was not taken.  Never raises."""
+    def send(self, messages: Sequence[Outgoing]) -> bool:
+        """Send some; False when the broker did not take them all, and then it may have some.  Never raises."""
 
     def length(self, queue: str) -> int | None:
         """How many messages wait in a queue; 0 for one that does not exist, None where nobody can say."""
@@ -65,14 +75,17 @@ class Publisher:
         self._paused_until = 0.0
         self._eager = _Eager()
 
-    def send(self, message: Any, *, countdown: float | None = None) -> bool:
-        """Send a signature; False when the broker did not take it, which never raises."""
+    def send(self, messages: Sequence[Outgoing]) -> bool:
+        """
+        Send some, in one go where the transport can (Redis); False when the broker did not take them all.
+
+        It may have taken some: each is harmless twice.  Never raises.
+        """
         if time.monotonic() < self._paused_until:
             return False
-        options = {} if countdown is None else {"countdown": countdown}
         for last in (False, True):
             try:
-                self._send(message, options)
+                self._send(messages)
                 return True
             except (OperationalError, KombuError, OSError) as error:
                 # The first failure may be that of a connection which has outlived a restart of the broker.
@@ -113,15 +126,25 @@ class Publisher:
             pool.force_close_all()
             pool.connections.force_close_all()
 
-    def _send(self, message: Any, options: dict[str, Any]) -> None:
+    def _send(self, messages: Sequence[Outgoing]) -> None:
         if self._celery.conf.task_always_eager:
-            # Link by link: Celery's own chain waits for each result, which it refuses, by a note that all threads
-            # share, while another thread runs a task.
-            for link in getattr(message, "tasks", (message,)):
-                self._eager.do(partial(link.apply_async, **options))
+            for message in messages:
+                self._do(message)
             return
-        with self._pool().acquire(block=True, timeout=_WAIT_SECS) as producer:
-            message.apply_async(producer=producer, retry=False, argsrepr="", kwargsrepr="", **options)
+        alone = len(messages) == 1
+        with (
+            self._pool().acquire(block=True, timeout=_WAIT_SECS) as producer,
+            nullcontext() if alone else producer.batch(),
+        ):
+            for message in messages:
+                options = {"countdown": message.countdown} if message.countdown is not None else {}
+                message.what.apply_async(producer=producer, retry=False, argsrepr="", kwargsrepr="", **options)
+
+    def _do(self, message: Outgoing) -> None:
+        # Link by link: Celery's own chain waits for each result, which it refuses, by a note that all threads
+        # share, while another thread runs a task.
+        for link in getattr(message.what, "tasks", (message.what,)):
+            self._eager.do(partial(link.apply_async, countdown=message.countdown))
 
     def _pool(self) -> ProducerPool:
         with self._lock:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from itertools import takewhile
 from operator import attrgetter
 from typing import TypeVar
 
@@ -74,7 +73,7 @@ def _steps(engine: Engine, now: int, known: set[str], lost_before: Mapping[Kind,
     with engine.store.read() as tx:
         due = steps.due(tx, now, known, BATCH, lost_before=lost_before, since=since)
     due = _sendable(engine, now, due, attrgetter("not_before"), None if since else steps.postpone)
-    sent = list(takewhile(engine.dispatch.step, due))
+    sent = due[: engine.dispatch.steps(due)]
     if sent:
         failpoints.hit("sweep.sent")
         engine.store.write(lambda tx: steps.sent(tx, sent, engine.now(), engine.settings.resend_after))
@@ -85,11 +84,7 @@ def _waits(engine: Engine, now: int, lost_before: Mapping[Kind, int], since: int
     with engine.store.read() as tx:
         due = waits.due(tx, now, BATCH, lost_before=lost_before, since=since)
     due = _sendable(engine, now, due, attrgetter("due_at"), None if since else waits.postpone)
-
-    def send(row: WaitRow) -> bool:
-        return engine.dispatch.wait(row, overdue=row.due_at <= now)
-
-    sent = list(takewhile(send, due))
+    sent = due[: engine.dispatch.waits(due)]
     if sent:
         failpoints.hit("sweep.sent")
         engine.store.write(lambda tx: waits.sent(tx, sent, engine.now(), engine.settings.resend_after))
@@ -124,7 +119,7 @@ def _sendable(
 def _drives(engine: Engine, now: int, known: set[str], lost_before: Mapping[Kind, int]) -> int:
     with engine.store.read() as tx:
         due = run_log.due_drives(tx, now, known, BATCH, lost_before=lost_before)
-    sent = list(takewhile(lambda row: engine.dispatch.drive(row.run_id, row.queue, row.priority), due))
+    sent = due[: engine.dispatch.drives(due)]
     if sent:
         failpoints.hit("sweep.sent")
         ids = [row.run_id for row in sent]

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bench.site import Setup, Site, opened, until
+from bench.site import MANY_THREADS, Setup, Site, opened, until
 from durable import Run
 
 from .checking import Verdict, check, waiting
@@ -31,8 +31,6 @@ from .workflows import SECRET, hold, listen
 #: Runs that share the held connections, and runs that share the requests.
 HOLDING = 10
 LISTENING = 8
-#: As docs/operating.md has it for a process of many threads: glibc keeps what each of its arenas has once used.
-ARENAS = "2"
 #: Threads beside those that are held.
 MORE_THREADS = 40
 #: Seconds for which the warm-up holds; it sends for a quarter of the time, and no less than that.
@@ -48,10 +46,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rate", type=float, default=200.0, help="requests a second beside them")
     options = parser.parse_args(arguments)
     with opened(Setup(), application="load.application") as site:
-        site.environment |= {SECRET: secrets.token_hex(16), "MALLOC_ARENA_MAX": ARENAS}
+        site.environment |= {SECRET: secrets.token_hex(16)}
         threads = options.held + MORE_THREADS
         keep = ("--keep-alive", "75", "--worker-connections", "2000")
-        with site.web(*keep, threads=threads) as master:
+        with site.web(*keep, threads=threads, environment=MANY_THREADS) as master:
             report = asyncio.run(_report(site, lambda: size(master), options))
     print(json.dumps(report), flush=True)
     return 0 if report["good"] else 1

@@ -26,13 +26,15 @@ from .. import procfs, servers
 from ..bench import Bench
 from ..client import get
 from ..figures import Sizes, Target, Workload, ms, p95
-from ..site import PATIENCE_SECS, Site, until
+from ..site import MANY_THREADS, PATIENCE_SECS, Site, until
 from ..workflows import held_requests
 
 #: Requests per run.
 _SHARE = 10
 _OTHERS = 50
 _REST_SECS = 2.0
+#: Requests that bring up what is there once: the connections of the pools, the hub and its listener.
+_WARMING = 20
 #: Threads beyond those that hold.
 _SPARE = 40
 _UP_SECS = 50.0
@@ -57,11 +59,12 @@ class Figures:
 
 @dataclass(frozen=True, kw_only=True)
 class Web:
-    """The web process that holds, and its memory before it has held anything."""
+    """The web process that holds, its memory with *warm* threads, which take some of the requests."""
 
     port: int
     pid: int
-    empty_kib: int = 0
+    warm: int = 0
+    warm_kib: int = 0
 
 
 class Senders:
@@ -115,13 +118,12 @@ def _answered_at(sock: socket.socket) -> float:
 def _opened(bench: Bench, sizes: Requests) -> Iterator[Callable[[], Figures]]:
     site = bench.site
     port = servers.free_port()
-    with site.web(port=port, threads=sizes.held + _SPARE) as master:
+    with site.web(port=port, threads=sizes.held + _SPARE, environment=MANY_THREADS) as master:
         (pid,) = procfs.children(master.pid)
         web = Web(port=port, pid=pid)
-        # The first one brings up what is there once: the connections, the hub and its listener.
-        _round(site, web, 1)
+        _round(site, web, _WARMING)
         # Threads stay when their requests have gone, so it is measured once.
-        web = replace(web, empty_kib=procfs.kib(pid))
+        web = replace(web, warm=_WARMING, warm_kib=procfs.kib(pid))
         yield lambda: _round(site, web, sizes.held)
 
 
@@ -138,7 +140,7 @@ def _round(site: Site, web: Web, count: int) -> Figures:
                 senders.send(url)
         for run in runs:
             until(partial(_has_all, run), "a run has taken its requests", _UP_SECS)
-        each = (procfs.kib(web.pid) - web.empty_kib) / count
+        each = (procfs.kib(web.pid) - web.warm_kib) / (count - web.warm)
         others = [_route_ms(web) for _ in range(_OTHERS)]
         idle = _cpu_percent(web)
         for token in tokens:

@@ -162,6 +162,12 @@ def drained(tx: Connection, run_id: str, ids: Sequence[int]) -> None:
         tx.execute(delete(inbox).where(inbox.c.run_id == run_id, inbox.c.id.in_(some)))
 
 
+def drives(tx: Connection, run_ids: Collection[str]) -> list[DriveRow]:
+    """What messages about turns of these runs are made from, of no more than ``TURN_LIMIT`` runs."""
+    rows = tx.execute(select(runs.c.id, runs.c.queue, runs.c.priority).where(runs.c.id.in_(run_ids)))
+    return [DriveRow(row.id, row.queue, row.priority) for row in rows]
+
+
 def first_news(tx: Connection, run_id: str) -> int | None:
     """Since when the oldest of the run's news waits for a turn; None when there is none."""
     query = select(inbox.c.at).where(inbox.c.run_id == run_id).order_by(inbox.c.id).limit(1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..dispatch import DRIVE, WAKE
 from ..progress import HEADER
+from ..publish import Outgoing
 from .clock import Clock
 
 
@@ -47,12 +48,13 @@ class Outbox:
 
     # What the dispatcher wants of a broker.
 
-    def send(self, message: Any, *, countdown: float | None = None) -> bool:
-        """Take a signature or a chain; its link is sent when the first task has run."""
+    def send(self, messages: Sequence[Outgoing]) -> bool:
+        """Take signatures and chains; the link of a chain is sent when the first task has run."""
         self.check_alive()
-        self.sent += 1
-        due_at = self._clock.now + int((countdown or 0) * 1_000_000)
-        self._messages += self.fate(_read(message, self.sent, due_at))
+        for message in messages:
+            self.sent += 1
+            due_at = self._clock.now + int((message.countdown or 0) * 1_000_000)
+            self._messages += self.fate(_read(message.what, self.sent, due_at))
         return True
 
     def length(self, queue: str) -> int | None:

@@ -19,6 +19,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -47,17 +48,18 @@ class Waiter:
     def __init__(self, request_id: str, is_gone: Callable[[], bool]) -> None:
         self.request_id = request_id
         self.is_gone = is_gone
-        self._answer: Response | None = None
-        self._released = threading.Event()
+        # The first thing in it counts.  An Event would do, and takes a kilobyte.
+        self._released: SimpleQueue[Response | None] = SimpleQueue()
 
     def wait(self, timeout_secs: float) -> Response | None:
         """The answer; None when there is none in time, the client left, or the process is to end."""
-        self._released.wait(timeout_secs)
-        return self._answer
+        try:
+            return self._released.get(timeout=timeout_secs)
+        except Empty:
+            return None
 
     def release(self, answer: Response | None) -> None:
-        self._answer = answer
-        self._released.set()
+        self._released.put(answer)
 
 
 class Holder(Protocol):

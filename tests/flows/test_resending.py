@@ -71,20 +71,21 @@ async def fan_out() -> None:
 def test_steps_that_take_long_to_send_are_not_sent_again_before_they_are_sent(engine, worker, monkeypatch):
     """A turn asks for so many steps that sending them takes longer than a lost message is waited for."""
     run = start(fan_out)
-    send, began = engine.dispatch.step, engine.now()
+    send, began = engine.dispatch.steps, engine.now()
     clock, begun = [began], []
     monkeypatch.setattr(engine.store, "now", lambda: clock[0])
 
-    def slowly(row):
-        if (row.run_id, row.attempt) != (run.id, 1) or row.op_id in begun:
-            return send(row)  # the sweep's own
-        begun.append(row.op_id)
+    def slowly(rows):
+        if [row.run_id for row in rows] != [run.id] or rows[0].op_id in begun:
+            return send(rows)  # the sweep's own
+        begun.append(rows[0].op_id)
         clock[0] += 1_000_000
         engine.celery.control.purge()  # workers take each at once
         sweep.sweep(engine)
-        return send(row)
+        return send(rows)
 
-    monkeypatch.setattr(engine.dispatch, "step", slowly)
+    monkeypatch.setattr(drive, "TOGETHER", 1)
+    monkeypatch.setattr(engine.dispatch, "steps", slowly)
     drive.drive(engine, run.id)
 
     assert clock[0] == began + 12_000_000
@@ -108,7 +109,7 @@ def test_outcomes_that_wait_for_each_other_are_swept_when_their_process_dies(eng
     engine.celery.control.purge()  # the steps' own messages, which are done with
     now, sent = engine.now() + LATER, []
     monkeypatch.setattr(engine, "now", lambda: now)
-    monkeypatch.setattr(engine.dispatch, "drive", lambda run_id, *_, **__: sent.append(run_id) or True)
+    monkeypatch.setattr(engine.dispatch, "drives", lambda rows: sent.extend(row.run_id for row in rows) or len(sent))
     sweep.sweep(engine)
     assert run.id in sent
 
