@@ -56,7 +56,7 @@ class StepTransaction:
         """The author's session, the same each time."""
         if self._session is None:
             self._engine.store.now()  # measured on a connection of its own, if need be
-            self._tx = self._engine.store.engine.connect()
+            self._tx = self._engine.store.connect()
             self._tx.begin()
             event.listen(self._tx, "commit", self._guard)
             self._session = StepSession(bind=self._tx, join_transaction_mode="create_savepoint")

@@ -131,9 +131,10 @@ class Store:
         self._lock = threading.Lock()
         self._clock: tuple[int, float] | None = None
         self.vault = Vault()
-        # Each statement sees what is committed (READ COMMITTED), so a transaction around reads would
-        # only cost two round trips.  SQLite needs one: it says who may be kept waiting.
-        self._reading = {"isolation_level": "AUTOCOMMIT"} if self.dialect == "postgresql" else _READ_ONLY
+        # PostgreSQL's connections rest in autocommit: each statement sees what is committed, so a transaction around
+        # reads would only cost two round trips.  SQLite needs one: it says who may be kept waiting.
+        self._reading = {} if self.dialect == "postgresql" else _READ_ONLY
+        self._writing = {"isolation_level": "READ COMMITTED"} if self.dialect == "postgresql" else {}
 
     @property
     def vault(self) -> Vault:
@@ -153,11 +154,15 @@ class Store:
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """A transaction that may write.  On SQLite it takes the write lock at once."""
-        with self.engine.begin() as tx:
+        with self.connect() as tx, tx.begin():
             self._measure(tx)
             yield tx
             failpoints.hit("commit.before")
         failpoints.hit("commit.after")
+
+    def connect(self) -> Connection:
+        """A connection for transactions that write."""
+        return _with(self.engine.connect(), self._writing)
 
     @contextmanager
     def once(self) -> Iterator[Connection]:
@@ -190,7 +195,7 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection for reading: SQLite's writers are not kept waiting."""
-        with self.engine.connect().execution_options(**self._reading) as tx:
+        with _with(self.engine.connect(), self._reading) as tx:
             self._measure(tx)
             yield tx
 
@@ -245,7 +250,8 @@ class Store:
             connect |= {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
         engine = create_engine(
             self.url,
-            isolation_level="READ COMMITTED",
+            isolation_level="AUTOCOMMIT" if self.dialect == "postgresql" else "READ COMMITTED",
+            skip_autocommit_rollback=True,
             pool_recycle=1800,
             pool_size=self._pool_size,
             max_overflow=5,
@@ -267,6 +273,10 @@ class Store:
         database_now = int(tx.execute(text(f"SELECT {NOW[self.dialect]}")).scalar_one())
         middle = (before + time.monotonic()) / 2
         self._clock = (database_now - int(middle * 1_000_000), middle)
+
+
+def _with(connection: Connection, options: dict[str, Any]) -> Connection:
+    return connection.execution_options(**options) if options else connection
 
 
 def _drop_what_reads_only(context: ExceptionContext) -> None:
