@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from types import CodeType
 from typing import Any
 
@@ -44,6 +45,8 @@ def _codes(member: Any, module: str) -> Iterator[CodeType]:
                 yield code
 
 
+# Each start asks for it, and of a large module that would take longer than the rest of the start.
+@lru_cache(maxsize=4096)
 def _text(code: CodeType) -> str:
     return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {[_constant(c) for c in code.co_consts]}"
 
