@@ -141,6 +141,7 @@ def posted(tx: Connection, run_id: str, news: Event, sending: Sending) -> dict[s
 
 
 _DRAIN = select(inbox).where(inbox.c.run_id == bindparam("run")).order_by(inbox.c.id)
+_OLDEST = Prepared(_DRAIN.limit(1))
 
 
 def drain(tx: Connection, run_id: str, limit: int | None = TURN_LIMIT) -> list[News]:
@@ -176,7 +177,7 @@ def first_news(tx: Connection, run_id: str) -> int | None:
 
 def oldest_news(tx: Connection, run_id: str) -> Event | None:
     """The news that have waited longest for a turn, without their value."""
-    row = tx.execute(_DRAIN.limit(1), {"run": run_id}).one_or_none()
+    row = _OLDEST.one(tx, {"run": run_id})
     return None if row is None else outline(row)
 
 

@@ -7,6 +7,7 @@ the bodies say how many requests a server has seen, and which.
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -82,9 +83,13 @@ class Site:
                     sock.shutdown(1)
                 while chunk := sock.recv(65536):
                     received += chunk
-            except (TimeoutError, ConnectionResetError, BrokenPipeError):
+            except (TimeoutError, ConnectionError):
                 # It waits for more, or does not want what was sent.
                 pass
+            except OSError as error:
+                # The same: it has closed before we half-closed.
+                if error.errno != errno.ENOTCONN:
+                    raise
         return split(received)
 
 
