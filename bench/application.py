@@ -11,6 +11,7 @@ from durable import Durable
 from durable.web import create_blueprint
 
 from . import plain, workflows
+from .room import Room
 
 __all__ = ["celery", "create_app", "engine", "plain", "workflows"]
 
@@ -20,8 +21,9 @@ engine = Durable(celery)
 
 
 def create_app() -> flask.Flask:
-    """The blueprint, and an address that says that the process is up."""
+    """The blueprint, an address that says that the process is up, and views that wait without durable."""
     app = flask.Flask("bench")
     app.register_blueprint(create_blueprint(engine))
     app.add_url_rule("/", view_func=lambda: "up")
+    Room().enter(app)
     return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -45,14 +46,19 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield url
 
 
+#: Settings for how runs are gone on with.
+MANNERS: dict[str, dict[str, Any]] = {
+    "by-messages": {"continuation": 0, "replay_cache": 0},
+    "in-place": {"continuation": "60s"},
+    "uncached": {"continuation": "60s", "replay_cache": 0},
+}
+
+
 @pytest.fixture
 def manner(database: str) -> dict[str, Any]:
-    """
-    Settings for how runs are gone on with.
-
-    On SQLite in the plain way, message by message and with no replay kept; on the others in place.
-    """
-    return {"continuation": 0, "replay_cache": 0} if database.startswith("sqlite") else {"continuation": "60s"}
+    """What ``TESTS_MANNER`` names; without it, message by message on SQLite, and in place on the others."""
+    usual = "by-messages" if database.startswith("sqlite") else "in-place"
+    return MANNERS[os.environ.get("TESTS_MANNER", usual)]
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@ W8: many requests held by one web process.
 
 Runs take some requests each, and answer all of them when they are told.  While
 they hold: the memory per request, how long another route takes, the CPU time.
-Then each answer's way from ``respond_with`` to its sender.
+Then each answer's way from ``respond_with`` to its sender.  Beside it, the memory
+per request that a view of plain Flask holds in a web process of its own.
 """
 
 from __future__ import annotations
@@ -49,9 +50,10 @@ class Requests(Sizes):
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """KiB per held request; milliseconds; the CPU time used while nothing happened, in percent of one core."""
+    """KiB per held request, and per one held by plain Flask; milliseconds; CPU time at rest, in percent of one core."""
 
     kib_each: float
+    plain_kib_each: float | None = None
     other_route_p95_ms: float
     answer_p95_ms: float
     idle_cpu_percent: float
@@ -124,7 +126,7 @@ def _opened(bench: Bench, sizes: Requests) -> Iterator[Callable[[], Figures]]:
         _round(site, web, _WARMING)
         # Threads stay when their requests have gone, so it is measured once.
         web = replace(web, warm=_WARMING, warm_kib=procfs.kib(pid))
-        yield lambda: _round(site, web, sizes.held)
+        yield lambda: replace(_round(site, web, sizes.held), plain_kib_each=_plain_kib(site, sizes.held))
 
 
 def _round(site: Site, web: Web, count: int) -> Figures:
@@ -149,6 +151,33 @@ def _round(site: Site, web: Web, count: int) -> Figures:
     for run in runs:
         run.result(timeout=PATIENCE_SECS)
     return Figures(kib_each=each, other_route_p95_ms=p95(others), answer_p95_ms=p95(late), idle_cpu_percent=idle)
+
+
+def _plain_kib(site: Site, held: int) -> float:
+    port = servers.free_port()
+    with site.web(port=port, threads=held + _SPARE, environment=MANY_THREADS) as master:
+        (pid,) = procfs.children(master.pid)
+        web = Web(port=port, pid=pid)
+        _kib_while_waiting(web, _WARMING)
+        warm_kib = procfs.kib(pid)
+        return (_kib_while_waiting(web, held) - warm_kib) / (held - _WARMING)
+
+
+def _kib_while_waiting(web: Web, count: int) -> int:
+    """The memory while so many requests wait in plain Flask; they have gone when this returns."""
+
+    def are_there(wanted: int) -> bool:
+        return int(get(f"http://127.0.0.1:{web.port}/waiting")[1]) == wanted
+
+    senders = Senders(web)
+    for _ in range(count):
+        senders.send("/wait")
+    until(partial(are_there, count), f"{count} requests wait")
+    kib = procfs.kib(web.pid)
+    get(f"http://127.0.0.1:{web.port}/go")
+    until(partial(are_there, 0), "nobody waits any more")
+    senders.close()
+    return kib
 
 
 def _url(run: Run[None]) -> str:
