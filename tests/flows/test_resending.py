@@ -92,6 +92,7 @@ def test_steps_that_take_long_to_send_are_not_sent_again_before_they_are_sent(en
     assert [sends for _, sends in due_again(engine, schema.steps, (run,))] == [0] * 12
 
 
+@pytest.mark.parametrize("manner", [{"continuation": "60s"}])
 @pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
 def test_outcomes_that_wait_for_each_other_are_swept_when_their_process_dies(engine, worker, monkeypatch):
     """Only the first of many is taken in at once; for the others the sweep sends the turn that their process owed."""
