@@ -1,4 +1,4 @@
-# One command each: make test check fix docs pythons demo dev bench bench-short chaos load recovery clean
+# One command each: make test check fix docs pythons demo dev bench bench-short chaos fuzz load recovery clean
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test check fix docs pythons demo dev bench bench-short chaos load recovery clean
+.PHONY: test check fix docs pythons demo dev bench bench-short chaos fuzz load recovery clean
 
 test: $(READY)
 	$(BIN)/python tests/side_by_side.py
@@ -50,6 +50,10 @@ bench-short: $(READY)
 # make chaos MINUTES=60 SEED=7 RATE=2 BROKER=rabbitmq
 chaos: $(READY)
 	$(BIN)/python -m chaos --minutes $(or $(MINUTES),1) --rate $(or $(RATE),3) $(if $(SEED),--seed $(SEED)) --broker $(or $(BROKER),redis)
+
+# make fuzz SECS=600: each of the three for so long.
+fuzz: $(READY)
+	for each in request verifiers codec; do $(BIN)/python tests/fuzzing.py $$each -max_total_time=$(or $(SECS),60) || exit 1; done
 
 # make load SECS=120 HELD=500 RATE=200
 load: $(READY)
