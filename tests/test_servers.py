@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -164,6 +166,23 @@ def test_sigterm_drains_at_once(worker, monkeypatch):
         hub.close(waiter)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_greenlet_that_waits_holds_up_no_other_when_the_app_was_loaded_before_gevent_patched():
+    """As with gunicorn's ``preload_app`` and gevent: what is taken from a module at import would be a thread's."""
+    program = (
+        "import threading, durable.web.holding as holding\n"
+        "import gevent.monkey\n"
+        "gevent.monkey.patch_all()\n"
+        "import gevent\n"
+        "waiter = holding.Waiter('a', lambda: False)\n"
+        "gevent.spawn(waiter.release, 'the answer')\n"
+        "print(waiter.wait(10))\n"
+    )
+
+    said = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60)
+
+    assert said.stdout == "the answer\n", said.stderr
 
 
 class Silent(PollingNotifier):

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -48,14 +48,15 @@ class Waiter:
     def __init__(self, request_id: str, is_gone: Callable[[], bool]) -> None:
         self.request_id = request_id
         self.is_gone = is_gone
-        # The first thing in it counts.  An Event would do, and takes a kilobyte.
-        self._released: SimpleQueue[Response | None] = SimpleQueue()
+        # The first thing in it counts.  An Event would do, and takes a kilobyte.  By its module: gevent may have put its
+        # own there since.
+        self._released: queue.SimpleQueue[Response | None] = queue.SimpleQueue()
 
     def wait(self, timeout_secs: float) -> Response | None:
         """The answer; None when there is none in time, the client left, or the process is to end."""
         try:
             return self._released.get(timeout=timeout_secs)
-        except Empty:
+        except queue.Empty:
             return None
 
     def release(self, answer: Response | None) -> None:
