@@ -16,7 +16,6 @@ from .room import Room
 __all__ = ["celery", "create_app", "engine", "plain", "workflows"]
 
 celery = Celery("bench", broker=os.environ.get("DURABLE_BROKER_URL"), backend=os.environ.get("BENCH_SIDE_URL"))
-celery.conf.worker_prefetch_multiplier = 1
 engine = Durable(celery)
 
 

@@ -24,8 +24,10 @@ from celery import Celery
 
 from durable import Durable, registry
 from durable.continuation import Journey
+from durable.dispatch import TOGETHER
 from durable.drive import conclude, drive
 from durable.steps import Body, run_claimed
+from durable.store.log import DriveRow
 
 from . import servers
 from .workflows import sequence
@@ -46,6 +48,7 @@ def main() -> None:
             _run(engine, options.steps)
         _show_parts([_run(engine, options.steps) for _ in range(options.runs)])
         _show_statements(engine, options.steps)
+        _show_messages(engine)
         profile = cProfile.Profile()
         profile.runcall(lambda: [_run(engine, options.steps) for _ in range(options.runs)])
         pstats.Stats(profile).sort_stats("tottime").print_stats(25)
@@ -81,6 +84,19 @@ def _show_parts(runs: list[list[tuple[float, float]]]) -> None:
     for name, measured in zip(PARTS, zip(*runs, strict=True), strict=True):
         cpu, wall = (statistics.median(each) * 1000 for each in zip(*measured, strict=True))
         print(f"{name:15} {cpu:6.2f} ms of CPU time, {wall:6.2f} ms")
+
+
+def _show_messages(engine: Durable) -> None:
+    """What one message costs its sender, by itself and among those that a turn sends together."""
+    rows = [DriveRow(f"nobody-{number}", None, None) for number in range(1000)]
+    moments = [time.process_time()]
+    for row in rows:
+        engine.dispatch.drives([row])
+    moments.append(time.process_time())
+    engine.dispatch.drives(rows)
+    moments.append(time.process_time())
+    alone, together = (after - before for before, after in itertools.pairwise(moments))
+    print(f"a message: {alone:.2f} ms of CPU time by itself, {together:.2f} ms among {TOGETHER}")
 
 
 def _show_statements(engine: Durable, steps: int) -> None:

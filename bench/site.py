@@ -40,11 +40,14 @@ class Setup:
     broker: str = "redis"
     #: The setting of that name.
     continuation: str = "100ms"
+    #: Celery's ``worker_prefetch_multiplier``, as docs/operating.md recommends it.
+    prefetch: int = 1
 
     @property
     def is_reference(self) -> bool:
         """Whether the targets are meant for this."""
-        return (self.database, self.broker) == ("postgresql", "redis") and self.continuation not in ("0", "0s", "0ms")
+        usual = (self.database, self.broker, self.prefetch) == ("postgresql", "redis", 1)
+        return usual and self.continuation not in ("0", "0s", "0ms")
 
 
 @dataclass(kw_only=True)
@@ -162,7 +165,8 @@ def _named(database_url: str, name: str) -> str:
 
 @contextmanager
 def _worker(site: Site) -> Iterator[subprocess.Popen[bytes]]:
-    command = ["celery", "-A", f"{site.application}:celery", "worker", "--concurrency", str(CHILDREN), *_QUIET]
+    sizes = ("--concurrency", str(CHILDREN), "--prefetch-multiplier", str(site.setup.prefetch))
+    command = ["celery", "-A", f"{site.application}:celery", "worker", *sizes, *_QUIET]
     with servers.process("the worker", [*command, "--hostname", f"bench-{site.port}@%h"], site.environment) as process:
         yield process
 

@@ -44,12 +44,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--held", type=int, default=500, help="connections held all the time")
     parser.add_argument("--hold-secs", type=float, default=30.0, help="for how long each is held")
     parser.add_argument("--rate", type=float, default=200.0, help="requests a second beside them")
+    parser.add_argument("--default-malloc", action="store_true", help="without what docs/operating.md has for glibc")
     options = parser.parse_args(arguments)
     with opened(Setup(), application="load.application") as site:
         site.environment |= {SECRET: secrets.token_hex(16)}
         threads = options.held + MORE_THREADS
         keep = ("--keep-alive", "75", "--worker-connections", "2000")
-        with site.web(*keep, threads=threads, environment=MANY_THREADS) as master:
+        with site.web(*keep, threads=threads, environment={} if options.default_malloc else MANY_THREADS) as master:
             report = asyncio.run(_report(site, lambda: size(master), options))
     print(json.dumps(report), flush=True)
     return 0 if report["good"] else 1

@@ -40,6 +40,14 @@ def test_a_broker_that_refuses_is_told_within_a_second(refused, scheme):
     assert time.monotonic() - began < 0.01
 
 
+@pytest.mark.parametrize("scheme", ["redis://127.0.0.1:{}/0", "amqp://guest:guest@127.0.0.1:{}//"])
+def test_a_broker_that_refuses_takes_none_of_many(refused, scheme):
+    """Those that go out in one go fail as one does: nothing is raised, and none counts as sent."""
+    app, sender = publisher(scheme.format(refused))
+
+    assert not sender.send([Outgoing(app.signature("a.b", immutable=True)) for _ in range(50)])
+
+
 @pytest.mark.parametrize("broker", BROKERS, indirect=True)
 def test_what_is_sent_stands_in_the_queue(broker):
     """A message that was taken can be read back, with its task's name."""

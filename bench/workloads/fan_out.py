@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from celery import chord
 
+from .. import procfs
 from ..bench import Bench
 from ..figures import Sizes, Target, Workload, ratio
 from ..site import PATIENCE_SECS, Site
@@ -25,9 +26,11 @@ class Widths(Sizes):
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Seconds from the client's call until it has the result."""
+    """Seconds from the client's call until it has the result; of CPU time of the worker's processes in the wide run."""
 
     wide_secs: float
+    main_cpu_secs: float
+    children_cpu_secs: float
     chord_secs: float
     huge_secs: float | None
 
@@ -61,13 +64,27 @@ def _chord_secs(site: Site, width: int) -> float:
     return took
 
 
-@contextmanager
-def _opened(bench: Bench, sizes: Widths) -> Iterator[Callable[[], Figures]]:
-    yield lambda: Figures(
-        wide_secs=_run_secs(bench.site, sizes.wide),
+def _cpu_secs(site: Site) -> tuple[float, float]:
+    """So far, of the worker's main process, and of its children."""
+    return procfs.cpu_secs(site.worker.pid), sum(map(procfs.cpu_secs, site.children()))
+
+
+def _round(bench: Bench, sizes: Widths) -> Figures:
+    main, children = _cpu_secs(bench.site)
+    wide_secs = _run_secs(bench.site, sizes.wide)
+    main_after, children_after = _cpu_secs(bench.site)
+    return Figures(
+        wide_secs=wide_secs,
+        main_cpu_secs=main_after - main,
+        children_cpu_secs=children_after - children,
         chord_secs=_chord_secs(bench.site, sizes.wide),
         huge_secs=None if sizes.huge is None else _run_secs(bench.site, sizes.huge),
     )
+
+
+@contextmanager
+def _opened(bench: Bench, sizes: Widths) -> Iterator[Callable[[], Figures]]:
+    yield lambda: _round(bench, sizes)
 
 
 WORKLOAD = Workload(

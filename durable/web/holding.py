@@ -48,8 +48,8 @@ class Waiter:
     def __init__(self, request_id: str, is_gone: Callable[[], bool]) -> None:
         self.request_id = request_id
         self.is_gone = is_gone
-        # The first thing in it counts.  An Event would do, and takes a kilobyte.  By its module: gevent may have put its
-        # own there since.
+        # The first thing in it counts.  An Event would do, and takes a kilobyte.  Named by its module, where gevent may
+        # have put its own since.
         self._released: queue.SimpleQueue[Response | None] = queue.SimpleQueue()
 
     def wait(self, timeout_secs: float) -> Response | None:

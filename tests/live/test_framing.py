@@ -8,6 +8,7 @@ the bodies say how many requests a server has seen, and which.
 from __future__ import annotations
 
 import errno
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -80,17 +81,22 @@ class Site:
             try:
                 sock.sendall(raw)
                 if self.kind != "waitress":
-                    sock.shutdown(1)
+                    half_close(sock)
                 while chunk := sock.recv(65536):
                     received += chunk
-            except (TimeoutError, ConnectionError):
+            except (TimeoutError, ConnectionResetError, BrokenPipeError):
                 # It waits for more, or does not want what was sent.
                 pass
-            except OSError as error:
-                # The same: it has closed before we half-closed.
-                if error.errno != errno.ENOTCONN:
-                    raise
         return split(received)
+
+
+def half_close(sock: socket.socket) -> None:
+    """Say that nothing more comes, unless the server has closed already: what it answered can still be read."""
+    try:
+        sock.shutdown(socket.SHUT_WR)
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise
 
 
 def split(received: bytes) -> list[bytes]:
