@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import parse_qsl
 
 import slack_sdk.signature
 import standardwebhooks
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 from cryptography.x509.oid import NameOID
 from twilio.request_validator import RequestValidator
+from werkzeug.datastructures import MultiDict
 
 from durable import Request, verify
 from durable.verify import Delivery, Verification
@@ -112,7 +114,7 @@ def sign_shopify(secret: bytes, _at: int, body: bytes) -> dict[str, str]:
 
 
 def sign_twilio(secret: bytes, _at: int, body: bytes, url: str = URL + "?a=%20b") -> dict[str, str]:
-    form = Request(headers={"Content-Type": "application/x-www-form-urlencoded"}, data=body).form
+    form = MultiDict(parse_qsl(body.decode(), keep_blank_values=True, errors="strict"))
     signature = RequestValidator(secret.decode()).compute_signature(url, form)
     return {"X-Twilio-Signature": signature, "Content-Type": "application/x-www-form-urlencoded"}
 

@@ -137,6 +137,19 @@ def test_stripe_signs_with_both_secrets_of_a_rotation():
         assert refused(stripe, stripe.deliver(headers=both, known=(known,))) is None
 
 
+@pytest.mark.parametrize("name", ["standard_webhooks", "standard_webhooks, a key pair", "svix"])
+def test_the_id_of_standard_webhooks_takes_nothing_from_the_body(name):
+    """The body's first part, moved into the id: the signature fits, and it is refused."""
+    sender = SENDERS[name]
+    rest = f"{NOW}.forged".encode()
+    headers = dict(sender.deliver(b"a." + rest).headers)
+    (id_header,) = [header for header in headers if header.endswith("-id")]
+    moved = {**headers, id_header: f"{headers[id_header]}.{NOW}.a"}
+
+    assert refused(sender, sender.deliver(b"a." + rest, headers=headers)) is None
+    assert refused(sender, sender.deliver(b"forged", headers=moved)) == "the id has a dot"
+
+
 def test_shopify_signs_bytes_not_json():
     """JSON that was parsed and written again is another body."""
     shopify = SENDERS["shopify"]
@@ -172,6 +185,71 @@ def test_twilio_signs_json_by_its_hash_in_the_url():
         assert (refused(twilio, replace(delivery, request=request, url=url)) is None) == fits
 
 
+MULTIPART_FILE = (
+    b'--b\r\nContent-Disposition: form-data; name="a"; filename="a.txt"\r\n\r\nforged\r\n--b--\r\n',
+    "multipart/form-data; boundary=b",
+)
+FORM = "application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b'{"forged": true}', "application/json"),
+        (b'{"forged": true}', None),
+        (b"forged", "text/plain"),
+        (b"forged=1", None),
+        (b"forged=1", "application/x-www-form-urlencode"),
+        (b"forged=1&b=\xff", FORM),
+        (b"\xff", FORM),
+        (b"&&&", FORM),
+        (b"&", FORM + "; charset=UTF-8"),
+        MULTIPART_FILE,
+        (MULTIPART_FILE[0][:-5], MULTIPART_FILE[1]),
+        (b"forged", "multipart/form-data; boundary=b"),
+        (b"forged", "multipart/form-data"),
+    ],
+)
+def test_twilio_refuses_a_body_that_the_signature_of_its_url_leaves_out(body, content_type):
+    """Twilio's signature of a bare URL, with any body added: nothing that was not signed is accepted."""
+    twilio = SENDERS["twilio"]
+    bare = {"X-Twilio-Signature": sign_twilio(twilio.secrets[0], NOW, b"", URL)["X-Twilio-Signature"]}
+    headers = bare if content_type is None else {**bare, "Content-Type": content_type}
+
+    assert refused(twilio, replace(twilio.deliver(b"", headers=headers), url=URL)) is None
+    assert refused(twilio, replace(twilio.deliver(body, headers=headers), url=URL)) is not None
+
+
+@pytest.mark.parametrize(
+    ("signed", "sent"),
+    [
+        (b"a=%EF%BF%BD", b"a=\xff"),
+        (b"a=%25FF", b"a=%FF"),
+        (b"a=1", b"\xef\xbb\xbfa=1"),
+        (b"a=1", b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--b--\r\n'),
+    ],
+)
+def test_twilio_refuses_a_form_that_is_read_as_another_than_it_is(signed, sent):
+    """Bytes that a form's reader replaces or drops are not the fields that Twilio signed; nor is another encoding."""
+    twilio = SENDERS["twilio"]
+    headers = sign_twilio(twilio.secrets[0], NOW, signed)
+    assert refused(twilio, twilio.deliver(signed, headers=headers)) is None
+    for content_type in (FORM, "multipart/form-data; boundary=b"):
+        changed = {**headers, "Content-Type": content_type}
+
+        assert refused(twilio, twilio.deliver(sent, headers=changed)) is not None
+
+
+@pytest.mark.parametrize("content_type", [FORM, FORM + "; charset=UTF-8", FORM.upper()])
+@pytest.mark.parametrize("form", [b"", b"a=", b"a", b"Body=caf%C3%A9+%25FF&To=%2B1&a=2&a=1&a=2", "é=ü".encode()])
+def test_twilio_accepts_its_own_forms(form, content_type):
+    """Forms that Twilio's validator accepts: empty ones, repeated and blank fields, UTF-8, a charset."""
+    twilio = SENDERS["twilio"]
+    headers = {**sign_twilio(twilio.secrets[0], NOW, form), "Content-Type": content_type}
+
+    assert refused(twilio, twilio.deliver(form, headers=headers)) is None
+
+
 def sns(body: bytes, **options: Any) -> Delivery:
     wanted = verify.sns(TOPIC, **options)
     return replace(SENDERS["github"].deliver(body, headers={"Content-Type": "text/plain"}), options=wanted.options)
@@ -189,6 +267,26 @@ def test_sns_signs_the_fields_of_a_message(version, fields):
 
     assert sns_refusal(body) is None
     assert sns_refusal(body.replace(b"hello", b"hallo")) is not None
+
+
+def test_sns_signs_lines_that_can_be_split_in_one_way_only():
+    """A signed message, part of which is moved into its id or its subject: the signature fits, and it is refused."""
+    signed = json.loads(sns_message(Message="a\nMessageId\nb\nSubject\nc"))
+    assert sns_refusal(json.dumps(signed).encode()) is None
+    for moved in (
+        {"Message": "a", "MessageId": "b\nSubject\nc\nMessageId\nm-1"},
+        {"Message": "a", "MessageId": "b", "Subject": "c\nMessageId\nm-1"},
+    ):
+        assert sns_refusal(json.dumps(signed | moved).encode()) == "a field of the message has a line break"
+
+
+@pytest.mark.parametrize("twice", [b'"Message": "forged", ', b'"More": {"a": 1, "a": 2}, '])
+def test_sns_with_a_name_twice_is_refused(twice):
+    """Which of the two was signed, and which a reader takes, would be anybody's guess."""
+    body = sns_message()
+
+    assert sns_refusal(body.replace(b"{", b"{" + twice, 1)) == "an object in the body has the same name twice"
+    assert sns_refusal(body) is None
 
 
 def test_sns_of_another_topic_is_refused():
@@ -269,6 +367,14 @@ def test_graph_compares_the_state_of_each_notification():
         body = json.dumps({"value": value}).encode()
 
         assert (judging.refusal(verify.graph, shown(verify.graph, body)) is None) == fits
+
+
+def test_graph_with_a_name_twice_is_refused():
+    """A second list of notifications, which another reader would take for the only one, is not looked at: 401."""
+    good, bad = '"value": [{"clientState": "s3"}]', '"value": [{"clientState": "s4"}]'
+
+    assert judging.refusal(verify.graph, shown(verify.graph, f"{{{good}}}".encode())) is None
+    assert judging.refusal(verify.graph, shown(verify.graph, f"{{{bad}, {good}}}".encode())) is not None
 
 
 def test_graph_is_answered_its_token_as_text():

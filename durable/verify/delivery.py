@@ -84,11 +84,18 @@ class Delivery:
         return value.encode("latin-1")
 
     def document(self) -> dict[str, Any]:
-        """The body as a JSON object; Rejected when it is none."""
+        """The body as a JSON object; Rejected when it is none, or has a name twice: readers differ in which counts."""
         try:
-            found = json.loads(self.body)
+            found = json.loads(self.body, object_pairs_hook=_distinct)
         except (ValueError, RecursionError):
             raise Rejected("the body is not JSON") from None
         if not isinstance(found, dict):
             raise Rejected("the body is not a JSON object")
         return found
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise Rejected("an object in the body has the same name twice")
+    return found

@@ -50,6 +50,9 @@ def _text(message: dict[str, Any]) -> bytes:
     present = [name for name in names if name != "Subject" or message.get("Subject") is not None]
     if not all(isinstance(message.get(name), str) for name in present):
         raise Rejected("a field of the message is missing")
+    # Names and values are signed as lines: with a line break in a second field, the text could be split in two ways.
+    if any("\n" in message[name] for name in present if name != "Message"):
+        raise Rejected("a field of the message has a line break")
     return "".join(f"{name}\n{message[name]}\n" for name in present).encode("utf-8", "surrogatepass")
 
 

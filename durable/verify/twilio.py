@@ -3,13 +3,18 @@ Twilio.  https://www.twilio.com/docs/usage/webhooks/webhooks-security
 
 The URL is signed, so it has to be the one that Twilio was given: the
 webhook's own, whatever a proxy made of it, and the query as it was sent.
+Of the body the fields of a form are signed, or by ``bodySHA256`` in the URL
+all its bytes.  A body that is neither is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
+
+from werkzeug.datastructures import MultiDict
+from werkzeug.http import parse_options_header
 
 from .delivery import Delivery, Rejected
 from .keys import header_key
@@ -33,8 +38,34 @@ def _check(delivery: Delivery) -> bool:
 
 
 def _params(delivery: Delivery) -> str:
-    form = delivery.form
-    return "".join(name + value for name in sorted(form) for value in sorted(set(form.getlist(name))))
+    """The fields of the form in the order in which Twilio signs them; empty for an empty body."""
+    fields = MultiDict(_signed_fields(delivery))
+    return "".join(name + value for name in sorted(fields) for value in sorted(set(fields.getlist(name))))
+
+
+def _signed_fields(delivery: Delivery) -> list[tuple[str, str]]:
+    """
+    The fields of the form.
+
+    Twilio signs fields, not bytes.  So the fields have to be all that is in the body, and the same
+    that a step reads from ``request.form``.
+
+    Raises:
+        Rejected: The body holds something that is not a field, or that can be read in two ways.
+    """
+    if not delivery.body:
+        return []
+    content_type = parse_options_header(delivery.request.content_type)[0]
+    if content_type.lower() != "application/x-www-form-urlencoded":
+        raise Rejected("the signature covers the URL and a form, but the body is not declared as a form")
+    try:
+        text = delivery.body.decode("utf-8")
+        fields = parse_qsl(text, keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        raise Rejected("the form is not UTF-8") from None
+    if len(fields) != text.count("&") + 1 or fields != list(delivery.form.items(multi=True)):
+        raise Rejected("the form holds bytes that are not part of a field")
+    return fields
 
 
 def _spellings(url: str) -> tuple[str, ...]:

@@ -135,6 +135,26 @@ def test_twilio_signs_the_url_that_the_world_sees(call):
     assert (bad.status_code, good.status_code) == (401, 202)
 
 
+def test_twilio_records_only_what_its_signature_covers(call):
+    """The signature of the bare URL with any body, and a signed form with a byte more: 401, and nothing is recorded."""
+    caller = call("twilio")
+    bare = SENDERS["twilio"].sign(SENDERS["twilio"].secrets[0], 0, b"", url=caller.url)["X-Twilio-Signature"]
+    form, file = "application/x-www-form-urlencoded", "multipart/form-data; boundary=b"
+    part = b'--b\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\nforged\r\n--b--\r\n'
+    refused = [
+        caller.send(body=b'{"forged": 1}', X_Twilio_Signature=bare, Content_Type="application/json"),
+        caller.send(body=b"forged", X_Twilio_Signature=bare),
+        caller.send(body=b"forged=\xff", X_Twilio_Signature=bare, Content_Type=form),
+        caller.send(body=part, X_Twilio_Signature=bare, Content_Type=file),
+        caller.send(body=part[:-6], X_Twilio_Signature=bare, Content_Type=file),
+    ]
+    assert [answer.status_code for answer in refused] == [401] * 5
+    assert caller.recorded() == 0
+
+    assert caller.signed("twilio", b"To=%2B1&Body=caf%C3%A9", url=caller.url).status_code == 202
+    assert caller.recorded() == 1
+
+
 def test_handshakes_need_no_worker_and_leave_nothing(call):
     """Each sender's own, signed where the sender signs it; none becomes a request."""
     slack, discord, zoom = call("slack"), call("discord"), call("zoom")
