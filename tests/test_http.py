@@ -187,6 +187,70 @@ def test_no_form_is_empty():
     assert not made.files
 
 
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        (b"a=1&b=\xff&c=3", [("a", "1"), ("b", "\ufffd"), ("c", "3")]),
+        (b"\xffa=1&b=\xe2\x82", [("\ufffda", "1"), ("b", "\ufffd")]),
+        (b"a=%FF&b=%C3%A9", [("a", "%FF"), ("b", "é")]),
+        (b"a=" + b"\xff" * 600_000, [("a", "\ufffd" * 600_000)]),
+        (b"\xff", [("\ufffd", "")]),
+    ],
+)
+@pytest.mark.parametrize("charset", ["", "; charset=UTF-8", "; charset=utf-16"])
+def test_a_form_that_is_not_utf_8_keeps_its_fields(body, fields, charset):
+    """Bytes that are not UTF-8 become U+FFFD, as in ``text()``; no other field is lost, whatever the charset says."""
+    made = request(body, "application/x-www-form-urlencoded" + charset)
+
+    assert list(made.form.items(multi=True)) == fields
+    assert not made.files
+
+
+@pytest.mark.parametrize("end", [5, 30, 90, 180, len(MULTIPART) - 6])
+def test_a_multipart_body_that_is_cut_off(end):
+    """A form without its end raises BadRequestBody, for its fields and for its files: nothing is dropped in silence."""
+    made = request(MULTIPART[:end], "multipart/form-data; boundary=b")
+
+    with pytest.raises(BadRequestBody, match=f"{end} bytes.*cut off"):
+        _ = made.form
+    with pytest.raises(BadRequestBody, match="cut off"):
+        _ = made.files
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (MULTIPART, "multipart/form-data"),
+        (MULTIPART, "multipart/form-data; boundary="),
+        (MULTIPART, "multipart/form-data; boundary=other"),
+        (MULTIPART, "multipart/form-data; boundary=\xe9"),
+        (b"a=1", "multipart/form-data; boundary=b"),
+        (MULTIPART.replace(b"Content-Disposition", b"Content-Type", 1), "multipart/form-data; boundary=b"),
+        (MULTIPART.replace(b"note", b"\xff"), "multipart/form-data; boundary=b"),
+    ],
+)
+def test_a_multipart_body_that_is_malformed(body, content_type):
+    """A boundary that is missing or another, a part without a name, a head that is not UTF-8: BadRequestBody."""
+    for read in (lambda made: made.form, lambda made: made.files):
+        with pytest.raises(BadRequestBody, match="multipart"):
+            read(request(body, content_type))
+
+
+@pytest.mark.parametrize("content_type", ["multipart/form-data; boundary=b", "application/x-www-form-urlencoded", None])
+def test_an_empty_body_has_no_fields(content_type):
+    """Nothing was sent, so nothing is missing."""
+    assert not request(b"", content_type).form
+    assert not request(b"", content_type).files
+
+
+def test_a_multipart_field_that_is_not_utf_8():
+    """The field's bytes become U+FFFD; a file's stay as they are."""
+    made = request(MULTIPART.replace(b"hi", b"h\xff"), "multipart/form-data; boundary=b")
+
+    assert made.form.to_dict() == {"note": "h\ufffd"}
+    assert made.files["a"].read() == b"\x00\xff"
+
+
 def test_a_form_over_werkzeugs_limits():
     """Too many parts, or too large fields, are refused as a bad body."""
     part = b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n'

@@ -16,6 +16,7 @@ from pydantic_core import core_schema
 from werkzeug import wrappers
 from werkzeug.datastructures import FileStorage, Headers, ImmutableMultiDict, MultiDict
 from werkzeug.exceptions import HTTPException
+from werkzeug.formparser import FormDataParser
 
 from .. import current, duration
 from ..errors import BadRequestBody, BodyNotLoaded
@@ -113,17 +114,20 @@ class Request:
     @cached_property
     def form(self) -> ImmutableMultiDict[str, str]:
         """
-        The fields of a form, empty when the body is none.
+        The fields of a form.  Empty for an empty body, and for a body that is not declared as a form.
+
+        Bytes that are not UTF-8 are replaced by U+FFFD.
 
         Raises:
-            BadRequestBody: When it has more parts, or larger fields, than Werkzeug allows.
+            BadRequestBody: When a multipart body is cut off or malformed, or has more parts or larger
+                fields than Werkzeug allows.
         """
         fields: ImmutableMultiDict[str, str] = self._form()[0]
         return fields
 
     @property
     def files(self) -> ImmutableMultiDict[str, FileStorage]:
-        """The files of a multipart form, opened anew each time: reading one changes nothing."""
+        """The files of a multipart form, opened anew each time: reading one changes nothing.  Raises as ``form``."""
         files: ImmutableMultiDict[str, FileStorage] = self._form()[1]
         return files
 
@@ -227,6 +231,9 @@ class Request:
 
     def _form(self) -> tuple[Any, Any]:
         parsed = self._parsed(self.data)
+        if parsed.mimetype == "application/x-www-form-urlencoded":
+            # Werkzeug gives up the whole form for one byte that is not UTF-8.
+            parsed = self._parsed(self.data.decode("utf-8", "replace").encode())
         try:
             return parsed.form, parsed.files
         except HTTPException as error:
@@ -234,10 +241,21 @@ class Request:
                 f"The body ({len(self.data)} bytes) is more than a form may be: {parsed.max_form_parts} parts,"
                 f" and {parsed.max_form_memory_size} bytes of fields.  Read request.data instead."
             ) from error
+        except ValueError as error:
+            raise BadRequestBody(
+                f"The body ({len(self.data)} bytes, {self.content_type}) cannot be read as a form: it is cut off, or"
+                " the boundary or the head of a part is malformed.  Read request.data instead."
+            ) from error
 
 
 class _Parsed(wrappers.Request):
     """Werkzeug's view of a request; its files stay in memory, where the body is already."""
+
+    def make_form_data_parser(self) -> FormDataParser:
+        """One that raises for a body that it cannot parse, unless it is empty; Werkzeug's default drops the fields."""
+        parser = super().make_form_data_parser()
+        parser.silent = not self.content_length
+        return parser
 
     def _get_file_stream(self, *_args: Any, **_kwargs: Any) -> io.BytesIO:
         return io.BytesIO()

@@ -65,7 +65,7 @@ class Delivery:
 
     @property
     def form(self) -> ImmutableMultiDict[str, str]:
-        """The fields of a form; BadRequestBody for one that is too large."""
+        """The fields of a form; BadRequestBody for one that is too large, cut off or malformed."""
         return self.request.form
 
     @property
