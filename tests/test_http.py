@@ -206,6 +206,28 @@ def test_a_form_that_is_not_utf_8_keeps_its_fields(body, fields, charset):
     assert not made.files
 
 
+BOM = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        (BOM + b"a=1&b=2", [("a", "1"), ("b", "2")]),
+        (BOM + b"a=1&a=2&b=\xff", [("a", "1"), ("a", "2"), ("b", "\ufffd")]),
+        (BOM, []),
+        (b"a=1&" + BOM + b"b=2", [("a", "1"), ("\ufeffb", "2")]),
+        (b"%EF%BB%BFa=1", [("\ufeffa", "1")]),
+        (BOM + BOM + b"a=1", [("\ufeffa", "1")]),
+    ],
+)
+def test_a_byte_order_mark_is_no_part_of_a_forms_first_key(body, fields):
+    """Before the form it says only that this is UTF-8; anywhere else, and percent-encoded, it is what was sent."""
+    made = request(body, "application/x-www-form-urlencoded")
+
+    assert list(made.form.items(multi=True)) == fields
+    assert made.data == body
+
+
 @pytest.mark.parametrize("end", [5, 30, 90, 180, len(MULTIPART) - 6])
 def test_a_multipart_body_that_is_cut_off(end):
     """A form without its end raises BadRequestBody, for its fields and for its files: nothing is dropped in silence."""

@@ -226,6 +226,7 @@ def test_twilio_refuses_a_body_that_the_signature_of_its_url_leaves_out(body, co
         (b"a=%EF%BF%BD", b"a=\xff"),
         (b"a=%25FF", b"a=%FF"),
         (b"a=1", b"\xef\xbb\xbfa=1"),
+        (b"%EF%BB%BFa=1", b"\xef\xbb\xbfa=1"),
         (b"a=1", b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--b--\r\n'),
     ],
 )
@@ -535,6 +536,57 @@ def test_an_hmac_that_signs_nothing_is_refused(options):
     """A message without the body, a timestamp that is not signed, a field that is not there."""
     with pytest.raises(ValueError, match=r"message|timestamp|algorithm"):
         verify.hmac("env:A", header="X-S", **options)
+
+
+def hmac_refusal(signature: str, *, secret: bytes = b"s3", body: bytes = b"{}", **options: Any) -> str | None:
+    wanted = verify.hmac("env:A", header="X-Own", **options)
+    request, known = Request(headers={"X-Own": signature}, data=body), {"secret": (secret,)}
+    return judging.refusal(verify.hmac, Delivery(request=request, resolved=known, options=wanted.options))
+
+
+HEX = hmac.new(b"s3", b"{}", "sha256").hexdigest()
+B64 = base64.b64encode(bytes.fromhex(HEX)).decode()
+
+
+@pytest.mark.parametrize("prefix", ["", "sha256=", "HMAC ", "v1:"])
+@pytest.mark.parametrize("blank", ["", " ", "\t", "  "])
+@pytest.mark.parametrize("digest", [HEX, HEX.upper(), HEX[:32].upper() + HEX[32:]])
+def test_an_hmac_in_hex_may_be_in_capitals_and_after_a_blank(prefix, blank, digest):
+    """The digits stand for the same bytes, and a blank after the prefix for nothing."""
+    assert hmac_refusal(prefix + blank + digest, prefix=prefix) is None
+    for other in ({"secret": b"s4"}, {"body": b"{} "}):
+        assert hmac_refusal(prefix + blank + digest, prefix=prefix, **other) is not None
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t"])
+def test_an_hmac_in_base64_may_stand_after_a_blank(blank):
+    """Its letters are taken as they are: in another case they stand for other bytes."""
+    assert hmac_refusal("sha256=" + blank + B64, prefix="sha256=", encoding="base64") is None
+    assert hmac_refusal("sha256=" + blank + B64.swapcase(), prefix="sha256=", encoding="base64") is not None
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        HEX,
+        "SHA256=" + HEX,
+        "sha1=" + HEX,
+        "sha256 =" + HEX,
+        "sha256=sha256=" + HEX,
+        "sha256=",
+        "sha256= ",
+        "",
+        "sha256=" + HEX + HEX,
+        "sha256=" + HEX + " 0",
+        "sha256=" + HEX[:-1],
+        "sha256=" + HEX[:32] + " " + HEX[32:],
+        "sha256=0x" + HEX,
+        "sha256=\xa0" + HEX,
+    ],
+)
+def test_an_hmac_without_its_prefix_or_in_pieces_is_refused(signature):
+    """Only blanks and the case of digits are let pass."""
+    assert hmac_refusal(signature, prefix="sha256=") is not None
 
 
 @pytest.mark.parametrize(("by", "secret"), [("standard_webhooks", b"whsec_!"), ("discord", b"zz"), ("discord", b"00")])

@@ -116,7 +116,7 @@ class Request:
         """
         The fields of a form.  Empty for an empty body, and for a body that is not declared as a form.
 
-        Bytes that are not UTF-8 are replaced by U+FFFD.
+        Bytes that are not UTF-8 are replaced by U+FFFD.  A byte order mark before the first field is left out.
 
         Raises:
             BadRequestBody: When a multipart body is cut off or malformed, or has more parts or larger
@@ -232,8 +232,8 @@ class Request:
     def _form(self) -> tuple[Any, Any]:
         parsed = self._parsed(self.data)
         if parsed.mimetype == "application/x-www-form-urlencoded":
-            # Werkzeug gives up the whole form for one byte that is not UTF-8.
-            parsed = self._parsed(self.data.decode("utf-8", "replace").encode())
+            # Werkzeug gives up the whole form for one byte that is not UTF-8, and takes a byte order mark for a key's.
+            parsed = self._parsed(self.data.decode("utf-8-sig", "replace").encode())
         try:
             return parsed.form, parsed.files
         except HTTPException as error:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from typing import Literal
 
-from .delivery import Delivery
+from .delivery import Delivery, Rejected
 from .presets import Secrets, Span, Verification, micros, preset, references
 from .signatures import b64, hexed, mac, require_fit, require_recent
 
@@ -25,10 +25,19 @@ def _check(delivery: Delivery) -> bool:
     parts = _FIELD.split(options["message"])
     message = b"".join(part.encode() if i % 2 == 0 else fields[part] for i, part in enumerate(parts))
     write = {"hex": hexed, "base64": b64}[options["encoding"]]
-    prefix = options["prefix"].encode("latin-1")
-    expected = [prefix + write(mac(secret, message, options["algorithm"])) for secret in delivery.secrets]
-    require_fit([delivery.header(options["header"])], expected)
+    expected = [write(mac(secret, message, options["algorithm"])) for secret in delivery.secrets]
+    require_fit([_signature(delivery)], expected)
     return True
+
+
+def _signature(delivery: Delivery) -> bytes:
+    """What stands after the prefix and blanks; hexadecimal digits in lower case."""
+    options = delivery.options
+    found, prefix = delivery.header(options["header"]), options["prefix"].encode("latin-1")
+    if not found.startswith(prefix):
+        raise Rejected("the signature does not begin with the prefix")
+    signature = found.removeprefix(prefix).lstrip(b" \t")
+    return signature.lower() if options["encoding"] == "hex" else signature
 
 
 @preset("hmac", _check)
@@ -49,7 +58,8 @@ def hmac(
 
     Args:
         header: Where the signature stands.
-        prefix: What stands before it there, e.g. ``"sha256="``.
+        encoding: How the signature is written; hexadecimal digits may be in either case.
+        prefix: What stands before it there, e.g. ``"sha256="``.  Blanks may follow it.
         message: What is signed, of ``{body}``, ``{timestamp}`` and ``{id}``: e.g. ``"{timestamp}.{body}"``.
         timestamp_header: Where the timestamp stands, in seconds; it is held to *tolerance*.
         id_header: Where the id stands.
