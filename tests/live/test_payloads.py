@@ -89,6 +89,15 @@ def test_c63_repeated_form_keys_stay_in_order(site):
     assert seen["form"] == [("item", "1"), ("item", "2"), ("item", "3"), ("name", "Jürgen")]
 
 
+def test_a_form_that_is_not_utf_8_reaches_a_step(site):
+    """Its bytes as they were sent; as a form, all of its fields, without the byte order mark before the first."""
+    body = b"\xef\xbb\xbfa=1&b=\xff&c=3"
+    seen = looked_at(site, body, {"Content-Type": "application/x-www-form-urlencoded"})
+
+    assert seen["data"] == body
+    assert seen["form"] == [("a", "1"), ("b", "\ufffd"), ("c", "3")]
+
+
 def test_c63_multipart_with_files(site):
     """Fields and files of a multipart body, names and bytes, and the body itself."""
     body = b"".join(
