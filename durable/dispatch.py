@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -22,6 +22,7 @@ from sqlalchemy import Connection
 
 from . import failpoints, registry
 from .allowance import Allowance
+from .errors import ConfigurationError
 from .progress import HEADER, QUEUE, SENT, Line
 from .publish import Broker, Outgoing
 from .store.log import DriveRow
@@ -31,6 +32,8 @@ from .store.waits import WaitRow
 
 DRIVE = "durable.drive"
 WAKE = "durable.wake"
+#: How our messages are written, whatever the app and an adopted task say: ids only, in what every worker reads.
+FORMAT: dict[str, Any] = {"serializer": "json", "compression": None}
 #: So many messages are sent in one go.
 TOGETHER = 100
 #: How much later than its due time the sweep looks at something whose message a worker holds until then, microseconds.
@@ -40,12 +43,21 @@ GRACE = 1_000_000
 class Dispatcher:
     """Sends for one engine."""
 
-    def __init__(self, celery: Celery, broker: Broker, eta_horizon: int, patience: int, now: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        celery: Celery,
+        broker: Broker,
+        eta_horizon: int,
+        patience: int,
+        now: Callable[[], int],
+        impossible: Callable[[StepRow, Exception], object],
+    ) -> None:
         """
         Args:
             broker: Takes the messages.
             eta_horizon, patience: In microseconds; what *patience* means is the setting ``resend_after``.
             now: Says the database's time.
+            impossible: Called for an attempt of which no message can ever be made, with the error.
         """
         # The sweep looks at what it sent before its time once it is due and its patience is over.
         self.allowance = Allowance(eta_horizon + 2 * patience + GRACE)
@@ -56,6 +68,7 @@ class Dispatcher:
         self._horizon = eta_horizon
         self._patience = patience
         self._now = now
+        self._impossible = impossible
 
     def close(self) -> None:
         """Close connections that are not in use."""
@@ -86,8 +99,10 @@ class Dispatcher:
     def _step(self, row: StepRow) -> Outgoing:
         drive = self._turn(DRIVE, row.run_id, row.queue, row.priority)
         if self._is_adopted(row):
-            return self._due(_Bare(self._celery, row, drive, self._header_of(row)), row.not_before)
-        return self._due(_Chain(self._attempt(row), drive), row.not_before)
+            what: Any = _Bare(self._celery, row, drive, self._header_of(row))
+        else:
+            what = _Chain(self._attempt(row), drive)
+        return replace(self._due(what, row.not_before), impossible=partial(self._impossible, row))
 
     def _is_adopted(self, row: StepRow) -> bool:
         return isinstance(registry.steps.get(row.name), registry.AdoptedStep) and row.name in self._celery.tasks
@@ -98,6 +113,7 @@ class Dispatcher:
             headers=self._header_of(row),
             task_id=f"{row.run_id}:{row.op_id}:{row.attempt}"[:255],
             retries=row.attempt - 1,
+            **FORMAT,
             **_options(_own(row.name, "queue"), _own(row.name, "priority")),
         )
 
@@ -111,7 +127,7 @@ class Dispatcher:
 
     def _wait(self, row: WaitRow) -> Outgoing:
         wake = self._celery.signature(WAKE, args=(row.run_id, row.op_id), immutable=True)
-        wake.set(headers=self._sent(WAKE, row.queue), **_options(row.queue, row.priority))
+        wake.set(headers=self._sent(WAKE, row.queue), **FORMAT, **_options(row.queue, row.priority))
         return self._due(_Chain(wake, self._turn(DRIVE, row.run_id, row.queue, row.priority)), row.due_at)
 
     def _due(self, what: Any, at: int) -> Outgoing:
@@ -162,6 +178,16 @@ class Dispatcher:
     def queue_of_turn(self, queue: str | None) -> str | None:
         """The queue that a turn goes to, of a run with this *queue*; as ``queue_of_step``."""
         return self._routed(DRIVE, queue)
+
+    def check_queue_of_turn(self, queue: str | None) -> None:
+        """Raise ConfigurationError for a queue of a run that the application does not have."""
+        try:
+            self.queue_of_turn(queue)
+        except QueueNotFound as error:
+            raise ConfigurationError(
+                f"No turn of this run could be sent: {error}, and task_create_missing_queues is off.  Correct the"
+                " queue, or add it to task_queues."
+            ) from error
 
     def known_queue_of_turn(self, queue: str | None) -> str | None:
         """The same, and None for a queue that the application does not have."""
@@ -216,7 +242,7 @@ class Dispatcher:
 
     def _turn(self, name: str, run_id: str, queue: str | None, priority: int | None) -> Any:
         turn = self._celery.signature(name, args=(run_id,), immutable=True)
-        return turn.set(headers=self._sent(name, queue), **_options(queue, priority))
+        return turn.set(headers=self._sent(name, queue), **FORMAT, **_options(queue, priority))
 
     def _header_of(self, row: StepRow) -> dict[str, Any]:
         sent = {SENT: self._now(), QUEUE: self.known_queue_of_step(row.name)}
@@ -232,6 +258,11 @@ class _Chain:
 
     first: Any
     drive: Any
+
+    @property
+    def name(self) -> str:
+        """The task's."""
+        return str(self.first.task)
 
     @property
     def tasks(self) -> tuple[Any, Any]:
@@ -255,6 +286,11 @@ class _Bare:
     drive: Any
     headers: dict[str, Any]
 
+    @property
+    def name(self) -> str:
+        """The task's."""
+        return self.row.name
+
     def apply_async(self, **options: Any) -> None:
         task = self.celery.tasks[self.row.name]
         known = {
@@ -265,7 +301,8 @@ class _Bare:
         if self.celery.conf.task_always_eager:
             task.apply(throw=False, **known)  # which knows no chains: the attempt drives the run itself
         else:
-            self.celery.send_task(task.name, chain=[self.drive], ignore_result=task.ignore_result, **known, **options)
+            known |= {"ignore_result": task.ignore_result, **FORMAT}
+            self.celery.send_task(task.name, chain=[self.drive], **known, **options)
 
 
 def _options(queue: str | None, priority: int | None) -> dict[str, Any]:

@@ -25,13 +25,14 @@ from .fanin import FanIn
 from .notify import Notifier, make_notifier
 from .payloads import UrlPayloads
 from .progress import Progress
-from .publish import Broker, Publisher
+from .publish import Broker, Publisher, check
 from .replay import Replay
 from .replays import Replays, unclosable
 from .schema import REVISION
 from .settings import Settings, check_names, resolve
 from .store import Store, reason, runs
 from .store import log as run_log
+from .store.steps import StepRow
 from .vault import Vault
 from .watchdog import Watchdog
 
@@ -92,6 +93,8 @@ class Engine:
         self.sends_task_events = False
         #: Whether this process may be killed with a turn that nothing stops: it does nothing else meanwhile.
         self.expendable = False
+        #: Called for an attempt of which no message can ever be made, with the error.
+        self.on_impossible: Callable[[StepRow, Exception], object] | None = None
         #: Called with the due time of what is to be published then, where messages may not wait in a worker.
         self.on_due: Callable[[int], None] | None = None
 
@@ -109,8 +112,10 @@ class Engine:
 
     @cached_property
     def dispatch(self) -> Dispatcher:
+        self.check_messages()
         settings = self.settings
-        return Dispatcher(self.celery, self.make_broker(), settings.eta_horizon, settings.resend_after, self.store.now)
+        times = (settings.eta_horizon, settings.resend_after, self.store.now)
+        return Dispatcher(self.celery, self.make_broker(), *times, self._impossible)
 
     @cached_property
     def watchdog(self) -> Watchdog:
@@ -219,6 +224,10 @@ class Engine:
         if run is not None:
             self.dispatch.drive(run.id, run.queue, run.priority)
 
+    def _impossible(self, row: StepRow, error: Exception) -> None:
+        if self.on_impossible is not None:
+            self.on_impossible(row, error)
+
     def _put_away(self, replay: Replay) -> None:
         """Park a replay that was kept; a run whose body cannot be put away is blocked later."""
         fault: DurableError | None
@@ -263,6 +272,11 @@ class Engine:
             raise SchemaOutOfDate(found, REVISION)
         self._schema_checked = True
 
+    def check_messages(self) -> None:
+        """Raise ConfigurationError for settings of Celery by which our messages would be lost."""
+        if not self.celery.conf.task_always_eager:
+            check(self.celery)
+
     def hint(self, holder: str, message: str) -> None:
         """Tell a process that something it waits for is in the store now."""
         if holder:
@@ -277,7 +291,8 @@ class Engine:
         while self._closing:
             self._closing.pop()()
         self.store.close()
-        self.dispatch.close()
+        if "dispatch" in self.__dict__:
+            self.dispatch.close()
         for notifier in self._notifiers.values():
             notifier.close()
         self._notifiers, self._ends = {}, None

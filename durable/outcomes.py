@@ -8,17 +8,19 @@ record nothing, and what was written once finds nothing to do the second time.
 from __future__ import annotations
 
 import logging
+import secrets
 from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from . import codec, doubts, events, registry
 from .engine import Engine
 from .errors import StepFailed
 from .processes import identify
 from .retry import RetryPolicy
-from .store import claims, endings, rows, runs, steps
+from .store import claims, endings, reason, rows, runs, steps
 from .store import log as run_log
 from .store.claims import Claim
 from .store.sending import Sending
@@ -134,6 +136,32 @@ def give_up(engine: Engine, held: Held, error: StepFailed | None = None) -> Step
     if held.semantics != doubts.AT_MOST_ONCE and _policy(held.name).may_retry(held.attempt):
         return record(engine, held, events.StepRetrying(due_at=known["at"], **known))
     return record(engine, held, events.StepFailed(**known))
+
+
+def fail_unsendable(engine: Engine, row: StepRow, error: Exception) -> None:
+    """
+    No message can ever be made for an attempt: its step fails with the reason, and its run hears of it.
+
+    Never raises: what cannot be recorded now is tried again when the sweep sends the attempt.
+    """
+    try:
+        with engine.store.begin() as tx:
+            by, now = secrets.token_hex(16), engine.store.sql_now
+            held = claims.claim(
+                tx, row.run_id, row.op_id, row.attempt, by=by, worker_id=engine.process_id, message_id=None, now=now
+            )
+            if held is None:  # It is not due yet, or somebody else has it.
+                return
+            told = StepFailed(
+                type(error).__name__,
+                f"no message can be sent for {row.name}: {error}.  Correct its options or the Celery app's settings.",
+                attempts=row.attempt,
+            )
+            write(engine, tx, held, events.StepFailed(**_lost(engine, held, identify().place, told)))
+    except SQLAlchemyError as trouble:
+        log.warning("The failure of %s in run %s is recorded later (%s).", row.op_id, row.run_id, reason(trouble))
+        return
+    engine.dispatch.drive(row.run_id, row.queue, row.priority)
 
 
 def is_held(engine: Engine, held: Claim) -> bool:

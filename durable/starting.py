@@ -59,7 +59,8 @@ def start(
         ValueError: An id or a key that no database keeps as it is.
         SerializationError: An argument that cannot cross, by its path.
         RunConflict: The id or key started another workflow, or one with other arguments.
-        ConfigurationError: The session writes to another database than the engine's.
+        ConfigurationError: The session writes to another database than the engine's, or the Celery app has no such
+            queue.
     """
     refuse_in_workflow("start", "call the workflow and await it, or start it in a step")
     if not isinstance(workflow, Workflow):
@@ -69,6 +70,7 @@ def start(
     bound = codec.bind(workflow.signature, args, dict(kwargs or {}))
     text = codec.encode_arguments(bound)
     row = _new_row(engine, workflow, codec.digest(bound, workflow.signature), options)
+    engine.dispatch.check_queue_of_turn(row.queue)
     if options.session is not None:
         return _start_in_session(engine, sessions.of(options.session), row, text)
     engine.store.vault.stow_ahead(row.id, [text])

@@ -18,7 +18,7 @@ from billiard.process import current_process
 from celery import signals
 from sqlalchemy.exc import SQLAlchemyError
 
-from . import alarms, carrying, embedded, health, housekeeping, registry
+from . import alarms, carrying, embedded, health, housekeeping, outcomes, publish, registry
 from .claiming import Address, take_over_run
 from .continuation import Journey
 from .dispatch import DRIVE, WAKE
@@ -53,6 +53,7 @@ def install(engine: Engine) -> None:
     _install_turns(engine)
     engine.on_close(registry.subscribe(lambda defined: _install_step(engine, defined)))
     _connect_signals(engine)
+    engine.on_impossible = partial(outcomes.fail_unsendable, engine)
     health.install()
 
 
@@ -226,6 +227,7 @@ def _check(engine: Engine) -> None:
     try:
         if engine.broker_url() == embedded.url():
             embedded.ensure_running()
+        publish.check_worker(engine.celery)
         carrying.check(engine)
         engine.check_schema()
     except ConfigurationError as error:

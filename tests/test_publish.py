@@ -9,7 +9,9 @@ from celery import Celery
 from redis.connection import AbstractConnection
 from servers import BROKERS
 
-from durable.publish import Outgoing, Publisher
+from durable import ConfigurationError
+from durable.engine import transport_defaults
+from durable.publish import Outgoing, Publisher, check, check_worker
 
 
 @pytest.fixture
@@ -113,3 +115,141 @@ def test_only_a_queue_that_does_not_exist_counts_as_empty_without_an_answer(brok
         assert sender.length("not-there") == 0
         assert sender.keep("there")
         assert sender.length("there") == 1
+
+
+# What cannot be sent, whatever the broker does.
+
+
+IMPOSSIBLE = {
+    "a link that yaml cannot carry, or no yaml": {"serializer": "yaml", "link": "a.b"},
+    "a serializer that is not installed": {"serializer": "morse"},
+    "arguments that JSON cannot carry": {"args": (object(),)},
+    "a queue that the app does not have": {"queue": "nowhere"},
+    "a countdown of no time": {"countdown": "soon"},
+}
+
+
+def of_app(app, link=None, args=(), **options):
+    """A signature with these options."""
+    made = app.signature("a.bad", args=args, immutable=True).set(**options)
+    return made if link is None else made.set(chain=[app.signature(link)])
+
+
+@pytest.mark.parametrize("options", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+@pytest.mark.parametrize("broker", BROKERS, indirect=True)
+def test_a_message_that_cannot_be_made_keeps_none_back(broker, options):
+    """Its error is reported with it; those before and after it are sent, at once, and so is the next one."""
+    app, sender = publisher(broker)
+    app.conf.task_create_missing_queues = False
+    app.conf.broker_transport_options = transport_defaults(broker)  # RabbitMQ has a message once it has said so
+    reported = []
+    neighbours = [Outgoing(app.signature(f"a.{number}"), impossible=reported.append) for number in range(2)]
+    bad = Outgoing(of_app(app, **options), impossible=reported.append)
+
+    with closing(sender):
+        assert sender.send([neighbours[0], bad, neighbours[1]])
+        assert len(reported) == 1
+        assert sender.length(app.conf.task_default_queue) == 2
+        assert sender.send([neighbours[0]])
+
+
+def test_a_broker_that_is_down_makes_no_message_impossible(refused):
+    """An outage is reported for none of the messages, also where one of them cannot be made."""
+    app, sender = publisher(f"redis://127.0.0.1:{refused}/0")
+    reported = []
+
+    sent = sender.send(
+        [Outgoing(of_app(app, **bad), impossible=reported.append) for bad in ({}, {"args": (object(),)})]
+    )
+
+    assert (sent, reported) == (False, [])
+
+
+def test_what_raises_for_a_while_makes_no_message_impossible(broker, caplog):
+    """A router of the application's that cannot reach what it asks is logged; the message may be sent later."""
+
+    def route(*_, **__):
+        raise RuntimeError("no line to the directory")
+
+    app, sender = publisher(broker)
+    app.conf.task_routes = [route]
+    reported = []
+
+    with closing(sender):
+        assert sender.send([Outgoing(app.signature("a.b"), impossible=reported.append)])
+
+    assert reported == []
+    assert "a.b cannot be made (RuntimeError: no line to the directory)" in caplog.text
+
+
+@pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
+def test_a_message_that_rabbitmq_refuses_keeps_none_back(broker, caplog):
+    """A queue that was declared with other arguments is told in the log; what goes to other queues is sent."""
+    app, sender = publisher(broker)
+    app.conf.broker_transport_options = transport_defaults(broker)
+    with closing(sender), app.connection_for_write() as connection, connection.channel() as channel:
+        channel.queue_declare("declared-otherwise", durable=True, auto_delete=False, arguments={"x-max-priority": 3})
+        queues = (app.conf.task_default_queue, "declared-otherwise", app.conf.task_default_queue)
+
+        assert sender.send([Outgoing(app.signature("a.b").set(queue=queue)) for queue in queues])
+
+        assert sender.length(app.conf.task_default_queue) >= 2
+        assert sender.length("declared-otherwise") == 0
+        assert "PreconditionFailed" in caplog.text
+        assert sender.send([Outgoing(app.signature("a.b"))])
+
+
+# Settings of Celery.
+
+
+LOSING = {
+    "accept_content yaml": ({"accept_content": ["yaml"]}, "Add 'json' to accept_content"),
+    "accept_content pickle": ({"accept_content": ["pickle"]}, "Add 'json' to accept_content"),
+    "accept_content auth": ({"accept_content": ["auth"], "task_serializer": "auth"}, "Add 'json' to accept_content"),
+    "accept_content nothing": ({"accept_content": []}, "Add 'json' to accept_content"),
+    "task_protocol 1": ({"task_protocol": 1}, "set it to 2"),
+    "task_compression not installed": ({"task_compression": "vacuum"}, "choose one of application/x-gzip"),
+    "a soft limit above the hard one": ({"task_soft_time_limit": 9, "task_time_limit": 3}, "Make it shorter"),
+}
+
+#: What a worker does take our messages with.
+FINE = {
+    "json by its type": {"accept_content": ["application/json"]},
+    "json among others": {"accept_content": ["pickle", "json"], "task_serializer": "pickle"},
+    "whatever is safe": {"accept_content": None},
+    "compressed": {"task_compression": "bzip2"},
+    "limits": {"task_soft_time_limit": 3, "task_time_limit": 9},
+    "results otherwise": {"result_accept_content": ["pickle"], "result_serializer": "pickle"},
+}
+
+
+@pytest.mark.parametrize(("settings", "fix"), LOSING.values(), ids=LOSING)
+def test_settings_that_lose_messages_are_refused(settings, fix):
+    """The error names the setting with its value, and says what to change."""
+    app = Celery("losing", broker="memory://")
+    app.conf.update(settings)
+
+    with pytest.raises(ConfigurationError, match=fix) as raised:
+        check(app)
+    name, value = next(iter(settings.items()))
+    assert name in str(raised.value)
+    assert str(value) in str(raised.value)
+
+
+@pytest.mark.parametrize("settings", FINE.values(), ids=FINE)
+def test_settings_that_lose_nothing_are_not_refused(settings):
+    """Whatever else the application has set is its own."""
+    app = Celery("fine", broker="memory://")
+    app.conf.update(settings)
+
+    check(app)
+    check_worker(app)
+
+
+def test_a_worker_of_an_eager_app_is_refused():
+    """With task_always_eager nothing goes through the broker, so its worker would do nothing."""
+    app = Celery("eager", broker="memory://")
+    app.conf.task_always_eager = True
+
+    with pytest.raises(ConfigurationError, match="task_always_eager is on"):
+        check_worker(app)

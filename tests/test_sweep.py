@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from servers import DATABASES
 
 from durable import (
+    RunFailed,
     alarms,
     allowance,
     drive,
@@ -67,6 +68,12 @@ def sent(engine, run):
             message.ack()
         queue.close()
     return names
+
+
+def unsend(engine, table):
+    """Let no message of a work list have been sent: the next sweep sends them."""
+    with engine.store.begin() as tx:
+        tx.execute(sa.update(table).values(sent_at=None, next_send_at=engine.now() - 1))
 
 
 def later(engine, seconds):
@@ -412,3 +419,47 @@ def test_of_many_alarms_the_nearest_are_kept(engine, keeper, monkeypatch):
         keeper.on_due(due_at)
 
     assert keeper._alarms == [10, 20, 50]
+
+
+@step(name="sweep.nowhere", queue="sweep.nowhere")
+def nowhere() -> int:
+    return 1
+
+
+@workflow(name="sweep.step_nowhere")
+async def step_nowhere() -> int:
+    return await nowhere()
+
+
+@pytest.mark.parametrize("database", DATABASES, indirect=True)
+def test_a_step_that_can_never_be_sent_fails(engine, worker, monkeypatch):
+    """Its queue is gone from the app: the next sweep fails it with the reason, and sends its run a turn."""
+    run = start(step_nowhere)
+    drive.drive(engine, run.id)
+    sent(engine, run)
+    monkeypatch.setattr(engine.celery.amqp.queues, "create_missing", False)
+    engine.celery.amqp.queues.pop("sweep.nowhere", None)
+    unsend(engine, schema.steps)
+
+    sweep.sweep(engine)
+    assert sent(engine, run) == [DRIVE]
+    drive.drive(engine, run.id)
+
+    with pytest.raises(RunFailed, match=r"Queue 'sweep\.nowhere' missing from task_queues"):
+        run.result(timeout=1)
+
+
+def test_a_turn_that_cannot_be_sent_keeps_none_back(engine, worker, monkeypatch, caplog):
+    """The queue of its run is gone from the app: the sweep says so, sends the other run's turn, and the run waits."""
+    stuck = one_step.with_options(queue="sweep.gone").start()
+    other = start(one_step)
+    sent(engine, other)
+    monkeypatch.setattr(engine.celery.amqp.queues, "create_missing", False)
+    engine.celery.amqp.queues.pop("sweep.gone", None)
+    unsend(engine, schema.inbox)
+
+    sweep.sweep(engine)
+
+    assert sent(engine, other) == [DRIVE]
+    assert stuck.status == "pending"
+    assert "Queue 'sweep.gone' missing from task_queues" in caplog.text

@@ -32,6 +32,7 @@ from durable import (
     get_step_metadata,
     housekeeping,
     registry,
+    sleep,
     step,
     workflow,
 )
@@ -164,6 +165,41 @@ def test_a_task_gets_what_was_passed_and_its_result_is_the_workflows(site):
     assert run.result(timeout=1) == (ORDER, timedelta(seconds=3))
     assert kinds(run) == ["run_created", "run_started", "step_created", "step_completed", "run_completed"]
     assert run.events()[2].name == "adopted.charge"
+
+
+#: What a task may say of its messages, whether or not it is installed, and whether or not workers accept it.
+FORMATS: list[dict[str, str]] = [
+    {"serializer": "yaml"},
+    {"serializer": "pickle"},
+    {"serializer": "msgpack"},
+    {"serializer": "morse"},
+    {"compression": "gzip"},
+    {"compression": "vacuum"},
+    {"serializer": "morse", "compression": "vacuum"},
+]
+
+
+@pytest.mark.parametrize("options", FORMATS, ids=str)
+def test_a_step_needs_no_serializer_of_its_task(site, options):
+    """Its message carries ids only and is sent as JSON: the step ends, and so does the one beside it."""
+
+    @site.task(name=f"adopted.formatted-{secrets.token_hex(4)}", **options)
+    def formatted(order: Order) -> Order:
+        return order
+
+    @site.task(name=f"adopted.beside-{secrets.token_hex(4)}")
+    def beside() -> str:
+        return "done"
+
+    formatted_step, beside_step = step(formatted), step(beside)
+
+    async def both() -> Any:
+        return await asyncio.gather(formatted_step(ORDER), beside_step())
+
+    run = site.run(both)
+
+    assert run.result(timeout=1) == [ORDER, "done"]
+    assert formatted.serializer == options.get("serializer", "json")
 
 
 def test_other_callers_of_the_task_notice_nothing(site):
@@ -640,6 +676,74 @@ def test_the_task_is_left_as_it_was_when_the_engine_is_closed(idle):
 
     assert task.run is type(task).run
     assert task.retry == type(task).retry.__get__(task)
+
+
+# What cannot be sent.
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"soft_time_limit": 9, "time_limit": 3}, "soft_time_limit"),
+        ({"queue": "nowhere"}, "Queue 'nowhere' missing from task_queues"),
+    ],
+    ids=["limits", "queue"],
+)
+def test_a_step_whose_message_cannot_be_made_fails_with_the_reason(site, monkeypatch, options, reason):
+    """It fails at once and without a retry, in the workflow's hands; the step beside it ends as ever."""
+    monkeypatch.setattr(site.celery.amqp.queues, "create_missing", False)
+
+    @step(name="adopted.unsendable", **options)
+    def unsendable() -> str:
+        return "sent"
+
+    @step(name="adopted.sendable")
+    def sendable() -> str:
+        return "done"
+
+    async def both() -> list[Any]:
+        return await asyncio.gather(unsendable(), sendable(), return_exceptions=True)
+
+    failed, done = site.run(both).result(timeout=1)
+
+    assert done == "done"
+    assert isinstance(failed, StepFailed)
+    assert "no message can be sent for adopted.unsendable" in str(failed)
+    assert reason in str(failed)
+
+
+def test_the_format_of_the_whole_app_is_its_own_tasks(database, forgotten):
+    """With task_serializer, task_compression and task_annotations of the app's, turns, alarms and steps still cross."""
+    with Site(database).open() as other:
+        other.celery.conf.update(
+            task_serializer="yaml",
+            task_compression="gzip",
+            task_annotations={"*": {"serializer": "morse", "compression": "vacuum"}},
+            task_reject_on_worker_lost=False,
+            task_acks_on_failure_or_timeout=False,
+            task_ignore_result=False,
+            result_accept_content=["pickle"],
+            result_serializer="pickle",
+            worker_deduplicate_successful_tasks=True,
+            worker_pool_restarts=True,
+        )
+
+        @other.task(name="adopted.in_yaml")
+        def in_yaml(order: Order) -> Order:
+            return order
+
+        @step(name="adopted.plain")
+        def plain() -> str:
+            return "done"
+
+        yaml_step = step(in_yaml)
+
+        async def all_kinds() -> Any:
+            await sleep("10ms")
+            return await asyncio.gather(yaml_step(ORDER), plain())
+
+        with other.working():
+            assert other.run(all_kinds).result(timeout=1) == [ORDER, "done"]
 
 
 # Without a worker.

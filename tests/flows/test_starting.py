@@ -21,6 +21,7 @@ from driving import all_databases, kinds, settle
 from trouble import unacknowledged
 
 from durable import (
+    ConfigurationError,
     Durable,
     Run,
     RunConflict,
@@ -94,6 +95,35 @@ def test_every_way_to_start_starts_a_run(engine):
 
     assert [run.result() for run in started] == [9] * 9
     assert len({run.id for run in started}) == 9
+
+
+def test_a_queue_that_the_app_does_not_have_is_refused(engine, monkeypatch):
+    """With task_create_missing_queues off no turn could be sent: the error says so, and no run is left behind."""
+    monkeypatch.setattr(engine.celery.amqp.queues, "create_missing", False)
+
+    with pytest.raises(ConfigurationError, match=r"Queue 'nowhere' missing from task_queues.*is off"):
+        doubles.with_options(queue="nowhere", idempotency_key="starting.nowhere").start(1)
+
+    assert count_of(engine, "starting.nowhere") == 0
+    assert doubles.start(1).status == "pending"
+
+
+@pytest.mark.parametrize("setting", [{"accept_content": ["yaml"]}, {"task_protocol": 1}], ids=str)
+def test_an_app_that_loses_messages_starts_nothing(engine, setting):
+    """The first start says which setting of Celery's it is, and no run is left behind."""
+    engine.celery.conf.update(setting)
+
+    with pytest.raises(ConfigurationError, match=next(iter(setting))):
+        doubles.with_options(idempotency_key="starting.lost").start(1)
+
+    assert count_of(engine, "starting.lost") == 0
+
+
+def test_an_eager_app_sends_no_messages_to_lose(engine):
+    """With task_always_eager the settings of messages have no part in it."""
+    engine.celery.conf.update(task_always_eager=True, accept_content=["yaml"])
+
+    assert doubles.start(1).result(timeout=1) == 2
 
 
 def test_queue_and_priority_go_on_each_message_of_the_run(engine, published):
