@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from celery import Celery
 from servers import DATABASES, new_broker, new_database
 
-from durable import Durable, current, doctor, registry, schema, sleep, start, step, workflow
+from durable import ConfigurationError, Durable, current, doctor, registry, schema, sleep, start, step, workflow
 from durable.drive import drive
 from durable.housekeeping import Housekeeping
 from durable.store import workers
@@ -373,3 +373,38 @@ def test_c103_a_web_process_is_asked_for_its_health_at_a_webhook_that_does_not_e
 
     with made(database_url="postgresql://postgres@127.0.0.1:1/none") as down:
         assert (asked(engine), asked(down)) == (404, 503)
+
+
+@pytest.mark.parametrize(
+    ("setting", "told", "fix"),
+    [
+        ({"accept_content": ["yaml"]}, "accept_content is ['yaml']", "Add 'json' to accept_content."),
+        ({"accept_content": ["pickle"]}, "accept_content is ['pickle']", "Add 'json' to accept_content."),
+        ({"task_protocol": 1}, "task_protocol is 1", "Remove the setting, or set it to 2."),
+        ({"task_compression": "vacuum"}, "task_compression is 'vacuum'", "Install its package"),
+        ({"task_soft_time_limit": 9, "task_time_limit": 3}, "task_soft_time_limit is 9 s", "Make it shorter."),
+        ({"task_always_eager": True}, "task_always_eager is on", "Remove it here"),
+    ],
+    ids=str,
+)
+def test_settings_of_celery_that_lose_messages_are_found(database, setting, told, fix):
+    """Each is a fault of its own, which names the setting and what to change."""
+    with made(database_url=database) as engine:
+        engine.migrate()
+        well = examined(engine)["messages"]
+        engine.celery.conf.update(setting)
+        found = examined(engine)["messages"]
+
+    assert (well.ok, found.ok) == (True, False)
+    assert told in found.detail
+    assert fix in found.fix
+
+
+def test_a_web_app_that_would_lose_messages_registers_no_blueprint(database):
+    """The error comes when the app is made, and not with the first webhook."""
+    with made(database_url=database) as engine:
+        engine.migrate()
+        engine.celery.conf.accept_content = ["pickle"]
+
+        with pytest.raises(ConfigurationError, match="accept_content"):
+            flask.Flask("losing").register_blueprint(create_blueprint(engine))

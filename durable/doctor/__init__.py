@@ -3,7 +3,7 @@ What ``durable doctor`` looks at: whether this application can work here, and wh
 
 ===========  =======================================================================
 finding      what a look comes to
-servers      database and schema, broker and its transport options, ``public_url``
+servers      database and schema, broker and its transport options, Celery's settings, ``public_url``
 situation    what the store says of workers and of what waits, read once
 workers      who is alive, answers through the broker, on which queues, by what clock
 waiting      names that no live worker knows, blocked runs, steps in doubt, keys
@@ -42,6 +42,7 @@ def examine(engine: Engine) -> list[Finding]:
         database,
         look("broker", servers.broker, engine),
         look("transport", servers.transport, engine),
+        look("messages", servers.messages, engine),
         look("public_url", servers.public_url, engine),
     ]
     if not database.ok:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import embedded, migrations
+from .. import embedded, migrations, publish
 from ..engine import Engine, transport_defaults
+from ..errors import ConfigurationError
 from ..schema import REVISION
 from .finding import Finding
 
@@ -48,6 +49,16 @@ def transport(engine: Engine) -> Finding:
     advice = ", ".join(f"{name} = {wanted!r}" for name, (_, wanted) in others.items())
     fix = f"Recommended in broker_transport_options: {advice}." if others else ""
     return Finding(name="transport", ok=True, detail=detail, fix=fix)
+
+
+def messages(engine: Engine) -> Finding:
+    """Our messages can be sent, and workers with this configuration take them."""
+    try:
+        publish.check_worker(engine.celery)
+    except ConfigurationError as error:
+        happened, _, fix = str(error).partition(".  ")
+        return Finding(name="messages", ok=False, detail=f"{happened}.", fix=fix)
+    return Finding(name="messages", ok=True, detail="Celery's settings let durable's messages through")
 
 
 def _otherwise(options: dict[str, Any], wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

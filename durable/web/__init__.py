@@ -68,7 +68,7 @@ def blueprint(receiver: Receiver, url_prefix: str | None = None, control: Author
     made.record(partial(_add_rule, "openapi", ROOT + NAME, Describer(engine, control).view))
     if control is not None:
         made.record(partial(_add_rule, "control", ROOT + "<durable_control:rest>", Controller(engine, control).view))
-    made.record(partial(_check_schema, receiver))
+    made.record(partial(_check, receiver))
     made.url_value_preprocessor(_exempt_from_csrf)
     made.before_request(_refuse_ambiguous)
     made.after_request(_end_connection)
@@ -116,7 +116,8 @@ def _add_rule(name: str, path: str, view: Callable[..., Any], state: BlueprintSe
     app.view_functions[endpoint] = view
 
 
-def _check_schema(receiver: Receiver, state: BlueprintSetupState) -> None:
+def _check(receiver: Receiver, state: BlueprintSetupState) -> None:
+    receiver.engine.check_messages()
     try:
         receiver.check_schema()
     except Exception as error:
