@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from celery import Celery
@@ -36,6 +37,7 @@ class Durable(Engine):
         logs.install()
         tasks.install(self)
         current.made(self)
+        self.on_close(partial(current.forget, self))
 
     def start(self, workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[R]:
         """Start a run; every keyword is the workflow's.  See ``Workflow.with_options`` for options."""

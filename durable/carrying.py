@@ -33,14 +33,7 @@ log = logging.getLogger("durable.carrying")
 
 
 def install(engine: Engine, step: AdoptedStep[..., Any]) -> None:
-    """Have the task of the engine's app carry the step's attempts, once Celery has made its tasks."""
-    if engine.celery.finalized:
-        _install(engine, step)
-    else:
-        engine.celery.on_after_finalize.connect(lambda **_: _install(engine, step), weak=False)
-
-
-def _install(engine: Engine, step: AdoptedStep[..., Any]) -> None:
+    """Have the task of the engine's app carry the step's attempts; Celery has made its tasks."""
     task = engine.celery.tasks.get(step.name)
     if task is None:
         log.error(
@@ -53,8 +46,14 @@ def _install(engine: Engine, step: AdoptedStep[..., Any]) -> None:
     # A second engine of the same app takes the first one's place, a second step(task) the first's.
     if isinstance(task.run, Carrier):
         task.run.remove()
-    carrier = Carrier(engine, step, task)
-    engine.on_close(carrier.remove)
+    Carrier(engine, step, task)
+
+
+def remove(engine: Engine) -> None:
+    """Leave the tasks that carry attempts for this engine as they were."""
+    for task in engine.celery.tasks.values():
+        if isinstance(task.run, Carrier) and task.run.engine is engine:
+            task.run.remove()
 
 
 def check(engine: Engine) -> None:
@@ -73,7 +72,7 @@ class Carrier:
     """What stands in for the ``run`` of a task that is a step, and its ``retry``."""
 
     def __init__(self, engine: Engine, step: AdoptedStep[..., Any], task: Any) -> None:
-        self._engine = engine
+        self.engine = engine
         self._step = step
         self._task = task
         self._run, self._retry = task.run, task.retry
@@ -92,7 +91,7 @@ class Carrier:
         return self._carry(address, self._task.request)
 
     def _carry(self, address: Address, request: Any) -> Any:
-        engine = self._engine
+        engine = self.engine
         housekeeping.ensure(engine)
         engine.progress.note(request)
         body = TaskBody(self._step, self._run)
@@ -107,7 +106,7 @@ class Carrier:
 
     def _drive(self, run_id: str) -> None:
         try:
-            send_drive(self._engine, run_id)
+            send_drive(self.engine, run_id)
         except SQLAlchemyError as error:
             log.warning("No turn of run %s was sent (%s); the sweep sends it later.", run_id, type(error).__name__)
 

@@ -41,18 +41,24 @@ class RunningStep(Protocol):
 #: The attempt that runs in this context, None outside a step.
 running_step: ContextVar[RunningStep | None] = ContextVar("durable_running_step", default=None)
 
-_latest: list[Any] = []
+#: The open engines of this process; the last one is the current one.
+_engines: list[Any] = []
 
 
 def made(engine: Any) -> None:
-    """Note *engine* as the one made last in this process."""
-    _latest[:] = [engine]
+    """Make *engine* the current one of this process."""
+    forget(engine)
+    _engines.append(engine)
 
 
 def forget(engine: Any) -> None:
-    """Undo ``made``: for tests that close their engine."""
-    if _latest == [engine]:
-        _latest.clear()
+    """Undo ``made``: the engine that was the current one before is so again."""
+    _engines[:] = [each for each in _engines if each is not engine]
+
+
+def engines() -> tuple[Any, ...]:
+    """The open engines of this process, the one made last at the end."""
+    return tuple(_engines)
 
 
 def workflow_loop() -> Any | None:
@@ -68,13 +74,13 @@ def refuse_in_workflow(call: str, fix: str = "move it into a step") -> None:
 
 
 def current_engine() -> Any:
-    """The engine of the running step, else the one made last in this process."""
+    """The engine of the running step, else the one made last in this process and not closed."""
     step = running_step.get()
     if step is not None:
         return step.engine
-    if not _latest:
+    if not _engines:
         raise ConfigurationError(
             "No durable engine exists in this process.  Make one with Durable(celery_app) in the module"
             " that makes the Celery app, and import that module here."
         )
-    return _latest[0]
+    return _engines[-1]

@@ -2,7 +2,7 @@
 ``@workflow`` and ``@step``: names for functions, known to every engine of the process.
 
 Neither decorator needs an engine.  Like Celery's ``shared_task``, what they
-define is told to every engine that subscribes, those made later too.
+define becomes a task of every engine's app, whichever came first.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ __all__ = [
     "Step",
     "Workflow",
     "code_version",
+    "definitions",
     "enter",
     "step",
     "steps",
@@ -54,12 +55,14 @@ _subscribers: list[Callable[[Defined], object]] = []
 
 
 def subscribe(callback: Callable[[Defined], object]) -> Callable[[], None]:
-    """Call *callback* for every step and workflow, those defined later too; returns how to end that."""
+    """Call *callback* for every step and workflow that is defined from now on; returns how to end that."""
     _subscribers.append(callback)
-    known: list[Defined] = [*steps.values(), *workflows.values(), *unnamed]
-    for defined in known:
-        callback(defined)
     return lambda: _subscribers.remove(callback) if callback in _subscribers else None
+
+
+def definitions() -> list[Defined]:
+    """Every step and workflow that is defined now."""
+    return [*steps.values(), *workflows.values(), *unnamed]
 
 
 def enter(defined: Defined) -> None:

@@ -15,10 +15,10 @@ from functools import partial
 from typing import Any
 
 from billiard.process import current_process
-from celery import signals
+from celery import Celery, signals
 from sqlalchemy.exc import SQLAlchemyError
 
-from . import alarms, carrying, embedded, health, housekeeping, outcomes, publish, registry
+from . import alarms, carrying, current, embedded, health, housekeeping, outcomes, publish, registry
 from .claiming import Address, take_over_run
 from .continuation import Journey
 from .dispatch import DRIVE, WAKE
@@ -26,10 +26,10 @@ from .drive import conclude, drive, send_drive, take_in
 from .engine import Engine
 from .errors import ConfigurationError
 from .progress import HEADER, QUEUE, header_of
-from .registry import AdoptedStep, Step, Workflow
+from .registry import AdoptedStep, Defined, Step
 from .steps import Body, attempt, run_claimed
 from .store import reason, unreachable
-from .trampoline import journey_of, travelling
+from .trampoline import engine_of, journey_of, travelling
 
 #: Acknowledged after the body, sent again when the process dies in it; results are the log's.
 MANNERS: dict[str, Any] = {
@@ -49,27 +49,72 @@ log = logging.getLogger("durable.tasks")
 
 
 def install(engine: Engine) -> None:
-    """Register our tasks with the engine's Celery app, now and for steps defined later."""
-    _install_turns(engine)
-    engine.on_close(registry.subscribe(lambda defined: _install_step(engine, defined)))
+    """Register our tasks with the engine's Celery app, once Celery has made its own, and for steps defined later."""
+    app = engine.celery
+
+    def on_finalized(**_: object) -> None:
+        _serve(engine)
+
+    def on_defined(defined: Defined) -> None:
+        if _served_by(app) is engine:
+            _install_step(engine, defined)
+
+    engine.on_close(partial(_hand_over, engine))
+    engine.on_close(registry.subscribe(on_defined))
+    if app.finalized:
+        _serve(engine)
+    else:
+        # Until then an app keeps the first task of a name, and nothing takes it away.
+        app.on_after_finalize.connect(on_finalized, weak=False)
+        engine.on_close(partial(app.on_after_finalize.disconnect, on_finalized))
     _connect_signals(engine)
     engine.on_impossible = partial(outcomes.fail_unsendable, engine)
     health.install()
 
 
-def _install_turns(engine: Engine) -> None:
-    # A second engine of the same app takes the first one's place.
-    for name in (DRIVE, WAKE):
-        engine.celery._tasks.pop(name, None)
+def _serve(engine: Engine) -> None:
+    """Make our tasks of the engine's app run for this engine, in place of another engine of the same app."""
+    _install_turns(engine)
+    for defined in registry.definitions():
+        try:
+            _install_step(engine, defined)
+        except ConfigurationError as error:
+            log.error("%s", error)  # the check at a worker's start raises it
 
-    @engine.celery.task(name=DRIVE, bind=True, base=travelling(engine, engine.celery.Task), **MANNERS)
+
+def _served_by(app: Celery) -> Engine | None:
+    """The engine that our tasks of the app run for; None before Celery has made them."""
+    return engine_of(app.tasks.get(DRIVE)) if app.finalized else None
+
+
+def _hand_over(engine: Engine) -> None:
+    """When an engine is closed: serve the one that was made before it for the same app."""
+    if _served_by(engine.celery) is not engine:
+        return
+    carrying.remove(engine)
+    others = [each for each in current.engines() if each.celery is engine.celery]
+    if others:
+        _serve(others[-1])
+
+
+def _task(engine: Engine, name: str, **options: Any) -> Any:
+    """``@app.task`` for a task of ours, in place of the one of another engine, or of an older definition."""
+    tasks = engine.celery.tasks
+    if engine_of(tasks.get(name)) is not None:
+        tasks.unregister(name)
+    base = travelling(engine, engine.celery.Task)
+    return engine.celery.task(name=name, bind=True, base=base, **MANNERS, **options)
+
+
+def _install_turns(engine: Engine) -> None:
+    @_task(engine, DRIVE)
     def drive_run(task: Any, run_id: str) -> None:
         _begin(engine, task.request)
         with _left_to_the_sweep(run_id):
             _take_over(engine, task.request, run_id)
             drive(engine, run_id, journey=journey_of(task.request), redelivered=_is_redelivered(task.request))
 
-    @engine.celery.task(name=WAKE, bind=True, base=travelling(engine, engine.celery.Task), **MANNERS)
+    @_task(engine, WAKE)
     def wake_run(task: Any, run_id: str, op_id: str) -> None:
         _begin(engine, task.request)
         with _left_to_the_sweep(run_id):
@@ -106,7 +151,7 @@ def _left_to_the_sweep(run_id: str) -> Iterator[None]:
         log.warning("The database cannot be used now (%s): run %s is driven later.", reason(error), run_id)
 
 
-def _install_step(engine: Engine, defined: Step[..., Any] | Workflow[..., Any]) -> None:
+def _install_step(engine: Engine, defined: Defined) -> None:
     if isinstance(defined, AdoptedStep):
         carrying.install(engine, defined)
     elif isinstance(defined, Step):
@@ -116,10 +161,10 @@ def _install_step(engine: Engine, defined: Step[..., Any] | Workflow[..., Any]) 
 def _install_task(engine: Engine, defined: Step[..., Any]) -> None:
     # Celery 6 wants no queue and no priority on a task: dispatch puts them on the message.
     options = {name: value for name, value in defined.options.items() if name not in ("queue", "priority")}
-    # A reloader defines the same step again: the later one counts.
-    engine.celery._tasks.pop(defined.name, None)
+    if _is_taken(engine, defined.name):
+        return  # the check at a worker's start tells
 
-    @engine.celery.task(name=defined.name, bind=True, base=travelling(engine, engine.celery.Task), **MANNERS, **options)
+    @_task(engine, defined.name, **options)
     def run_step(task: Any, *args: object, **kwargs: object) -> None:
         journey = journey_of(task.request)
         concluded = None if journey is None else partial(conclude, engine, journey)
@@ -136,6 +181,12 @@ def _install_task(engine: Engine, defined: Step[..., Any]) -> None:
         _begin(engine, task.request)
         has_ended = attempt(engine, defined, address, task.request.id, conclude=concluded)
         _drive_in_place(engine, task.request, address.run, has_ended=has_ended)
+
+
+def _is_taken(engine: Engine, name: str) -> bool:
+    """Whether the application has a Celery task of its own by the name of a step."""
+    task = engine.celery.tasks.get(name)
+    return task is not None and engine_of(task) is None
 
 
 def _drive_in_place(engine: Engine, request: Any, run_id: str, *, has_ended: bool = False) -> None:
@@ -216,6 +267,8 @@ def _is_prefork(consumer: Any) -> bool:
 
 
 def _start_housekeeping(engine: Engine) -> None:
+    if _served_by(engine.celery) not in (None, engine):
+        return  # another engine of this app does it
     try:
         housekeeping.ensure(engine)
     except SQLAlchemyError as error:
@@ -229,6 +282,8 @@ def _check(engine: Engine) -> None:
             embedded.ensure_running()
         publish.check_worker(engine.celery)
         carrying.check(engine)
+        _check_names(engine)
+        _check_is_served(engine)
         engine.check_schema()
     except ConfigurationError as error:
         print(f"durable: {error}", file=sys.stderr)
@@ -238,3 +293,26 @@ def _check(engine: Engine) -> None:
     finally:
         # Children are forked next: no connection crosses.
         engine.store.close()
+
+
+def _check_names(engine: Engine) -> None:
+    """Refuse a Celery task of the application that has a step's name: the step's messages would run it."""
+    for defined in registry.steps.values():
+        if not isinstance(defined, AdoptedStep) and _is_taken(engine, defined.name):
+            raise ConfigurationError(
+                f"A Celery task of the app {engine.celery.main!r} and the step at {defined.place} are both named"
+                f" {defined.name!r}.  If @app.task stands above @step, take @app.task away.  Otherwise give one"
+                " of them another name with name=...."
+            )
+
+
+def _check_is_served(engine: Engine) -> None:
+    """Refuse a second engine of the app with another database: this worker would leave the runs of one pending."""
+    served = _served_by(engine.celery) or engine
+    if served.store.url != engine.store.url:
+        first, last = (each.store.url.render_as_string() for each in (engine, served))
+        raise ConfigurationError(
+            f"Two engines exist for the Celery app {engine.celery.main!r}, one with the database {first}, a later one"
+            f" with {last}.  A worker serves one engine: runs in {first} would stay pending.  Make one"
+            " engine per Celery app, or close() the one that you don't need."
+        )

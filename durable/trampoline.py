@@ -38,11 +38,17 @@ def journey_of(request: Any) -> Journey | None:
     return getattr(request, _JOURNEY, None)
 
 
+def engine_of(task: Any) -> Engine | None:
+    """The engine that a Celery task of ours runs for; None for another task."""
+    return getattr(task, "durable_engine", None)
+
+
 def travelling(engine: Engine, base: type[Task] = Task) -> type[Task]:
     """A base class for our tasks: whoever runs one goes on with its run."""
 
     class Travelling(base):  # type: ignore[misc]
         abstract = True
+        durable_engine = engine
         tracer: Tracer | None = None
 
         @functools.cached_property

@@ -246,14 +246,14 @@ def test_a_celery_task_made_of_a_step_ends_the_worker(engine):
 
 def test_a_celery_task_made_of_a_step_of_its_name_says_so_when_it_runs(engine):
     """Where Celery keeps the step's own task, a call of the other says what to take away."""
-
-    @engine.celery.task(name="adopted.below", shared=False)
-    @step(name="adopted.below")
-    def below(n: int) -> None: ...
+    engine.celery.finalize()
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DuplicateTaskNameWarning)
-        engine.celery.finalize()
+
+        @engine.celery.task(name="adopted.below", shared=False)
+        @step(name="adopted.below")
+        def below(n: int) -> None: ...
 
     with pytest.raises(TypeError, match=r"below.*if @app\.task stands above @step"):
         below(1)

@@ -868,12 +868,12 @@ def test_resume_hands_over_what_pydantic_made_of_it():
         def resume_hook(self, token, payload):
             sent.append((token, payload))
 
-    engine, before = Engine(), list(current._latest)
+    engine, before = Engine(), list(current._engines)
     current.made(engine)
     try:
         orders.resume("t", {"number": "7"})
     finally:
-        current._latest[:] = before
+        current._engines[:] = before
 
     assert sent == [("t", Order(7))]
 

@@ -48,12 +48,12 @@ def forgotten(monkeypatch):
     monkeypatch.setattr(registry, "steps", dict(registry.steps))
     monkeypatch.setattr(registry, "workflows", dict(registry.workflows))
     before = set(sys.modules)
-    made = list(durable.current._latest)
+    made = list(durable.current._engines)
     yield
-    for engine in durable.current._latest:
+    for engine in list(durable.current._engines):
         if engine not in made:
             engine.close()
-    durable.current._latest[:] = made
+    durable.current._engines[:] = made
     for name in set(sys.modules) - before:
         if not hasattr(sys.modules[name], "__path__") and "." not in name:
             del sys.modules[name]

@@ -374,12 +374,12 @@ def test_a_request_made_by_hand_is_answered_by_nobody(attempt):
 def test_outside_a_step_the_engine_responds():
     """A view or a script answers by the engine made last."""
     engine = Attempt()
-    before = list(current._latest)
+    before = list(current._engines)
     current.made(engine)
     try:
         assert request(id="r1").respond_with("ok")
     finally:
-        current._latest[:] = before
+        current._engines[:] = before
     assert engine.given["r1"].body == b"ok"
 
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from celery import Celery
 from werkzeug.test import TestResponse
 
-from .. import current, duration, schema
+from .. import duration, schema
 from ..app import Durable
 from ..client import Run
 from ..housekeeping import Housekeeping
@@ -45,7 +45,8 @@ class Environment:
 
     Turns, commits, attempts, hooks and the blueprint are the real ones; the database is SQLite in a temporary folder,
     messages stay in memory, and the time moves only when it is told to.  While an environment is entered it is the
-    current engine, so ``start`` and ``resume_hook`` work as everywhere.
+    current engine, so ``start`` and ``resume_hook`` work as everywhere.  Afterwards the engine of before is the current
+    one again.
 
     Args:
         now: The time at the beginning; 2025-01-01 UTC if not given.
@@ -87,7 +88,6 @@ class Environment:
 
     def _end(self) -> None:
         self.engine.close()
-        current.forget(self.engine)
 
     def restart(self) -> None:
         """
