@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, Self, TypeVar
 
 from . import current
 from .definitions import SEMANTICS, Definition, Step, as_function
@@ -77,6 +77,10 @@ class AdoptedStep(Step[P, R]):
                 "  Make the function itself a @step."
             )
         self._enter(self)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Self:
+        """Itself: a Celery task is no method either, and gets its own ``self`` from Celery."""
+        return self
 
     @property
     def run(self) -> Callable[P, R]:

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from types import FunctionType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Self, TypeVar
 
 from . import current
 from .errors import ConfigurationError
@@ -79,6 +79,20 @@ class Definition(Generic[P, R]):
         closed_over = inspect.getclosurevars(self.function).nonlocals
         found = typing.get_type_hints(holder, self.function.__globals__, dict(closed_over), include_extras=True)
         return found[name]
+
+    def __get__(self, instance: object, owner: type | None = None) -> Self:
+        """Itself; TypeError for a method that is looked up on an instance, which a call would leave out."""
+        owner = owner or type(instance)
+        if instance is not None and self._is_method_of(owner):
+            raise TypeError(_method_error(self, owner.__name__))
+        return self
+
+    def _is_method_of(self, owner: type) -> bool:
+        """Whether a plain function in its place would get the instance as its first argument."""
+        if next(iter(self.signature.parameters), "") in ("self", "cls"):
+            return True
+        written_in = self.function.__qualname__.rpartition(".")[0]
+        return any(each.__qualname__ == written_in for each in owner.__mro__)
 
     def __repr__(self) -> str:
         return f"<{self.noun} {self.name}>"
@@ -256,6 +270,8 @@ class StartOptions(Generic[P, R]):
 
 def as_function(function: Any, noun: str) -> FunctionType:
     """The function itself; ConfigurationError for what is none, or for a generator."""
+    if isinstance(function, staticmethod):
+        raise ConfigurationError(f"@{noun} stands above @staticmethod on {_described(function)}.  Swap the two lines.")
     if not inspect.isfunction(function):
         raise ConfigurationError(f"@{noun} is for a function, and {_described(function)} is none.")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
@@ -264,6 +280,15 @@ def as_function(function: Any, noun: str) -> FunctionType:
             "  Return a list, or make each item a step of its own."
         )
     return function
+
+
+def _method_error(defined: Definition[..., Any], owner: str) -> str:
+    method, noun = defined.__name__, defined.noun
+    return (
+        f"{noun.capitalize()} {defined.name} was looked up on an instance of {owner}, and a {noun} has no instance:"
+        f" a call would leave it out.  Pass every argument: {owner}.{method}(...).  Or put @staticmethod above"
+        f" @{noun}, or move the function out of the class."
+    )
 
 
 def _refuse_start(workflow: Workflow[..., Any]) -> None:

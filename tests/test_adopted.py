@@ -153,6 +153,16 @@ def test_a_task_of_a_class_is_known_by_its_run(app):
     assert adopted.run(1) == 2
 
 
+def test_a_task_may_stand_in_a_class(app):
+    """Its `self` is the task, which Celery gives it: an instance is nothing to it."""
+
+    class Shop:
+        pay = step(app.task(bind=True, name="adopted.in_class")(pays))
+
+    assert Shop().pay is Shop.pay
+    assert Shop().pay(Money(cents=3)) == Money(cents=3)
+
+
 def test_elsewhere_a_call_is_a_call_of_the_task(app):
     """Outside of a workflow the task runs in place, by Celery's own `__call__`."""
     called = []

@@ -189,6 +189,117 @@ def test_only_functions_can_be_steps(what):
         step(what)
 
 
+def test_a_step_above_staticmethod_is_refused_with_the_fix():
+    """The two lines stand the wrong way round."""
+    with pytest.raises(ConfigurationError, match="Swap the two lines"):
+        step(staticmethod(module_level))
+
+
+class Shop:
+    """Steps and workflows in a class, in each way that they can be written there."""
+
+    @step(name="shop.charge")
+    def charge(self, amount: int = 3) -> tuple[Any, int]:
+        return self, amount
+
+    @step(name="shop.me")
+    def me(me, amount: int = 3) -> tuple[Any, int]:
+        return me, amount
+
+    @step(name="shop.wait")
+    async def wait(self, amount: int = 3) -> tuple[Any, int]:
+        return self, amount
+
+    @workflow(name="shop.sell")
+    async def sell(self, amount: int = 3) -> tuple[Any, int]:
+        return self, amount
+
+    @classmethod
+    @step(name="shop.of_class")
+    def of_class(cls, amount: int = 3) -> tuple[Any, int]:
+        return cls, amount
+
+    @staticmethod
+    @step(name="shop.free")
+    def free(amount: int) -> int:
+        return amount
+
+    @staticmethod
+    @workflow(name="shop.ordered")
+    async def ordered(amount: int) -> int:
+        return amount
+
+    add = step(name="shop.add")(module_level)
+
+    def calls_itself(self) -> Any:
+        return self.charge(5)
+
+
+def _outside(self: Any, amount: int = 3) -> tuple[Any, int]:
+    return self, amount
+
+
+class SubShop(Shop):
+    """Inherits them."""
+
+    outside = step(name="shop.outside")(_outside)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: Shop().charge(5),
+        lambda: Shop().charge(amount=5),
+        lambda: Shop().me(5),
+        lambda: Shop().wait(5),
+        lambda: Shop().charge.run(5),
+        lambda: Shop().sell(5),
+        lambda: Shop().sell.start(5),
+        lambda: Shop().sell.with_options(run_id="a"),
+        lambda: Shop().calls_itself(),
+        lambda: SubShop().charge(5),
+        lambda: SubShop().outside(5),
+    ],
+)
+def test_a_method_on_an_instance_is_refused_with_the_fix(engine, call):
+    """It would run with 5 for `self`, whatever the receiver is called; nothing is started."""
+    with pytest.raises(TypeError, match=r"(Step|Workflow) shop\..*has no instance.*@staticmethod above"):
+        call()
+    assert engine.started == []
+
+
+def test_a_method_gets_its_self_as_an_argument():
+    """Looked up on the class it is the step, as a plain function is."""
+    assert Shop.charge(1, 2) == (1, 2)
+    assert asyncio.run(Shop.sell.run(1, 2)) == (1, 2)
+
+
+def test_a_classmethod_never_runs_without_its_class():
+    """Python 3.13 passes the class, as for any function; before, the step is refused as on an instance."""
+    try:
+        called = Shop.of_class(5)
+    except TypeError as error:
+        assert "@staticmethod above" in str(error)
+    else:
+        assert called == (Shop, 5)
+
+
+@pytest.mark.parametrize("owner", [Shop, Shop(), SubShop()])
+def test_staticmethod_makes_a_step_of_a_class(engine, owner):
+    """On the class and on an instance, for steps and for workflows."""
+    owner.ordered.start(6)
+
+    assert owner.free(5) == 5
+    assert owner.free is registry.steps["shop.free"]
+    assert engine.started == [("shop.ordered", (6,), {}, {})]
+
+
+@pytest.mark.parametrize("owner", [Shop, Shop(), SubShop()])
+def test_a_step_from_elsewhere_may_stand_in_a_class(owner):
+    """It was not written there and takes no `self`: a class may keep it under a name."""
+    assert owner.add(1, 2) == 3
+
+
 def test_a_workflow_is_an_async_def():
     """A plain def could await nothing."""
     with pytest.raises(ConfigurationError, match="async def"):
