@@ -276,12 +276,12 @@ def test_a_method_gets_its_self_as_an_argument():
 
 def test_a_classmethod_never_runs_without_its_class():
     """Python 3.13 passes the class, as for any function; before, the step is refused as on an instance."""
+    called: object
     try:
         called = Shop.of_class(5)
     except TypeError as error:
-        assert "@staticmethod above" in str(error)
-    else:
-        assert called == (Shop, 5)
+        called = str(error)
+    assert called == (Shop, 5) or "@staticmethod above" in str(called)
 
 
 @pytest.mark.parametrize("owner", [Shop, Shop(), SubShop()])
