@@ -41,8 +41,8 @@ def absent(what: str, error: object) -> NoReturn:
 
 
 @contextmanager
-def new_database(kind: str, folder: Path) -> Iterator[str]:
-    """The URL of an empty database."""
+def new_database(kind: str, folder: Path, options: str = "") -> Iterator[str]:
+    """The URL of an empty database; *options* are those of its CREATE DATABASE."""
     if kind == "sqlite":
         yield f"sqlite:///{folder}/durable.db"
         return
@@ -50,7 +50,7 @@ def new_database(kind: str, folder: Path) -> Iterator[str]:
     admin = sa.create_engine(ADMIN[kind], isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     try:
         with admin.connect() as connection:
-            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+            connection.exec_driver_sql(f"CREATE DATABASE {name} {options}")
     except sa.exc.OperationalError as error:
         absent(kind, error.orig)
     try:

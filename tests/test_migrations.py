@@ -1,12 +1,14 @@
 """The schema and its history."""
 
 import pytest
+import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from celery import Celery
-from servers import DATABASES
+from servers import DATABASES, new_database
 
-from durable import Durable, SchemaOutOfDate, current
+from durable import ConfigurationError, Durable, SchemaOutOfDate, current, doctor, set_attributes, workflow
+from durable.drive import drive
 from durable.schema import REVISION, VERSION_TABLE, metadata
 
 
@@ -54,3 +56,70 @@ def test_the_embedded_default_migrates_itself(fresh):
 
     with fresh.store.read() as tx:
         assert MigrationContext.configure(tx, opts={"version_table": VERSION_TABLE}).get_current_revision() == REVISION
+
+
+#: Text beyond LATIN1, and beyond MySQL's three-byte utf8.
+BEYOND = "日本 😀"
+
+
+@workflow(name=f"migrations.{BEYOND}")
+async def beyond(text: str) -> str:
+    set_attributes(text=text)
+    return text
+
+
+def holds_every_text(url):
+    """Whether a run on this database keeps a name, an attribute and a result beyond LATIN1."""
+    engine = Durable(Celery("test", broker="memory://"), database_url=url)
+    try:
+        engine.migrate()
+        run = engine.start(beyond, BEYOND)
+        drive(engine, run.id)
+        return (run.name, run.attributes, run.result(timeout=0)) == (beyond.name, {"text": BEYOND}, BEYOND)
+    finally:
+        engine.close()
+
+
+def in_encoding(name):
+    return f"ENCODING '{name}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP"])
+def test_a_postgresql_database_that_is_not_utf8_is_refused(tmp_path, encoding):
+    """The migration makes nothing, and it and `doctor` name the encoding, the database and what to create instead."""
+    with new_database("postgresql", tmp_path, in_encoding(encoding)) as url:
+        engine = Durable(Celery("test", broker="memory://"), database_url=url)
+        try:
+            with pytest.raises(ConfigurationError, match=rf"{encoding}.*ENCODING 'UTF8'"):
+                engine.migrate()
+            with engine.store.read() as tx:
+                tables = tx.exec_driver_sql("SELECT count(*) FROM pg_tables WHERE tablename LIKE 'durable%%'")
+                assert tables.scalar_one() == 0
+            found = next(finding for finding in doctor.examine(engine) if finding.name == "database")
+        finally:
+            engine.close()
+
+    assert not found.ok
+    assert encoding in found.detail
+    assert "ENCODING 'UTF8'" in found.fix
+
+
+@pytest.mark.parametrize("where", ["url", "environment", "database"])
+def test_text_is_sent_to_postgresql_as_utf8(tmp_path, monkeypatch, where):
+    """Whatever client encoding the URL, the environment or the database itself asks for."""
+    with new_database("postgresql", tmp_path) as url:
+        if where == "environment":
+            monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+        elif where == "database":
+            with sa.create_engine(url.replace("://", "+psycopg://"), poolclass=sa.NullPool).begin() as tx:
+                tx.exec_driver_sql(f"ALTER DATABASE {sa.make_url(url).database} SET client_encoding = 'LATIN1'")
+
+        assert holds_every_text(f"{url}?client_encoding=latin1" if where == "url" else url)
+
+
+@pytest.mark.parametrize("options", ["", "CHARACTER SET latin1", "CHARACTER SET utf8mb3"])
+@pytest.mark.parametrize("query", ["", "?charset=latin1"])
+def test_text_is_kept_by_mariadb_as_utf8mb4(tmp_path, options, query):
+    """Our columns name their character set, so that of the database is no matter, nor is that of the URL."""
+    with new_database("mariadb", tmp_path, options) as url:
+        assert holds_every_text(f"{url}{query}")

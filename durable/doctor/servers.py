@@ -12,12 +12,17 @@ from .finding import Finding
 
 
 def database(engine: Engine) -> Finding:
-    """The database answers and has the schema of this code; the embedded default gets it here."""
+    """The database answers, holds every text and has the schema of this code; the embedded default gets it here."""
     if engine.is_embedded():
         engine.check_schema()
+    url = engine.store.url.render_as_string()
     with engine.store.read() as tx:
+        encoding = migrations.unfit_encoding(tx)
         found = migrations.revision(tx)
-    detail = f"{engine.store.url.render_as_string()}, schema {found or '(none yet)'}"
+    if encoding is not None:
+        detail = f"{url} has the encoding {encoding}, which does not hold every text."
+        return Finding(name="database", ok=False, detail=detail, fix=migrations.ENCODING_FIX)
+    detail = f"{url}, schema {found or '(none yet)'}"
     ok = found == REVISION
     return Finding(name="database", ok=ok, detail=detail, fix="" if ok else f"Run `durable migrate` for {REVISION}.")
 

@@ -248,6 +248,8 @@ class Store:
         if self.dialect == "postgresql":
             # A connection whose peer vanished must not hold a step for the kernel's 15 minutes.
             connect |= {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+        # Text is any Unicode, whatever the URL, the environment or the server asks for.
+        connect |= {"client_encoding": "utf8"} if self.dialect == "postgresql" else {"charset": "utf8mb4"}
         engine = create_engine(
             self.url,
             isolation_level="AUTOCOMMIT" if self.dialect == "postgresql" else "READ COMMITTED",
