@@ -96,6 +96,17 @@ def problem_of(answer: TestResponse) -> tuple[int, str]:
 # Who may
 
 
+def test_control_may_read_the_body(engine):
+    """A function that checks a signature over the body takes nothing from the operation."""
+
+    def signed(request: flask.Request) -> bool:
+        return b"control.order" in request.get_data(cache=False)
+
+    answer = start(client_of(engine, signed), "control.order", {"name": "pen"}, "2026-01-31")
+
+    assert answer.status_code == 201
+
+
 def test_without_an_auth_callable_there_are_no_control_routes(engine):
     """Their addresses are nobody's, and the document does not have them."""
     client = client_of(engine, None)

@@ -189,3 +189,32 @@ class Silent(PollingNotifier):
     """Says that hints arrive, and brings none."""
 
     healthy = True
+
+
+def test_an_input_that_was_read_from_is_rewound_where_that_gives_the_whole_body():
+    """Only where the length shows that the body begins at the file's beginning, or no length is declared."""
+
+    def found(at: int, length: str | None) -> tuple[bool | None, bytes]:
+        stream = io.BytesIO(b"abcdef")
+        stream.seek(at)
+        environ = {"wsgi.input": stream} | ({} if length is None else {"CONTENT_LENGTH": length})
+        return servers.rewind_input(environ), stream.read()
+
+    assert found(0, "6") == (False, b"abcdef")
+    assert found(3, "6") == (False, b"abcdef")
+    assert found(3, None) == (False, b"abcdef")
+    # A body that begins in the middle of a file, as a test client may be given one.
+    assert found(3, "3") == (False, b"def")
+    # Nothing fits: the sender was cut off, or the middleware reads.
+    assert found(3, "9") == (None, b"def")
+
+
+def test_an_input_of_an_unknown_kind_does_not_tell_whether_it_was_read():
+    """What cannot be rewound is left alone."""
+
+    class Pipe(io.RawIOBase):
+        def seekable(self) -> bool:
+            return False
+
+    assert servers.rewind_input({"wsgi.input": Pipe()}) is None
+    assert servers.rewind_input({"wsgi.input": object()}) is None

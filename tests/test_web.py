@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import threading
@@ -35,7 +36,7 @@ from durable import (
     workflow,
 )
 from durable.errors import SchemaOutOfDate
-from durable.web import MaskTokens, create_blueprint, drain, receiving
+from durable.web import MaskTokens, body, create_blueprint, drain, receiving
 from durable.web.reading import PATH, ROOT
 
 BYTES = bytes(range(256))
@@ -461,6 +462,50 @@ def test_c68_a_short_body_is_400(listen):
 
     assert_problem(response, 400)
     assert webhook.received() == 0
+
+
+def test_more_than_is_kept_of_what_the_application_read_is_503(app, listen, monkeypatch, caplog):
+    """Rather than an event with a part of the body; the log says what to change."""
+    monkeypatch.setattr(body, "KEPT", 5)
+    app.before_request(lambda: flask.request.get_data(cache=False) and None)
+    webhook = listen("default")
+
+    assert webhook.post(b"12345").status_code == 202
+    answer = webhook.post(b"123456")
+
+    assert_problem(answer, 503)
+    assert answer.json["code"] == "body-already-read"
+    assert "Let before_request skip the endpoints durable.*" in caplog.text
+    assert webhook.received() == 1
+
+
+def test_a_body_that_ends_early_is_logged_where_middleware_may_have_read_it(app, listen, caplog):
+    """The server does not tell who took the bytes, so the log names both."""
+
+    class Opaque:
+        def __init__(self, sent: io.BytesIO) -> None:
+            self.read = sent.read
+
+    webhook = listen("default")
+    answer = webhook.client.post(
+        webhook.path, environ_overrides={"wsgi.input": Opaque(io.BytesIO(b"abc")), "CONTENT_LENGTH": "10"}
+    )
+
+    assert_problem(answer, 400)
+    assert "its body ended after 3 of 10 bytes" in caplog.text
+    assert "environ['wsgi.input'] = io.BytesIO(body)" in caplog.text
+    assert webhook.token not in caplog.text
+
+
+def test_other_paths_keep_their_input_and_their_limits(app):
+    """Only what is below the blueprint's path is read through it."""
+    app.config["MAX_CONTENT_LENGTH"] = 10
+    app.add_url_rule("/own", "own", lambda: type(flask.request.environ["wsgi.input"]).__name__, methods=["POST"])
+    app.add_url_rule("/read", "read", lambda: flask.request.get_data(), methods=["POST"])
+    client = app.test_client()
+
+    assert client.post("/own", data=b"abc").text == "BytesIO"
+    assert client.post("/read", data=b"x" * 11).status_code == 413
 
 
 @pytest.mark.parametrize(

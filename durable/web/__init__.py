@@ -20,10 +20,11 @@ from typing import Any
 
 import flask
 from flask.blueprints import BlueprintSetupState
+from werkzeug.exceptions import ClientDisconnected
 from werkzeug.routing import BaseConverter
 
 from ..store import unreachable
-from . import answers, masking, reading, servers
+from . import answers, body, masking, reading, servers
 from .bearer import bearer
 from .control import OPERATIONS
 from .controlling import Authorize, Controller
@@ -68,8 +69,12 @@ def blueprint(receiver: Receiver, url_prefix: str | None = None, control: Author
     made.record(partial(_add_rule, "openapi", ROOT + NAME, Describer(engine, control).view))
     if control is not None:
         made.record(partial(_add_rule, "control", ROOT + "<durable_control:rest>", Controller(engine, control).view))
+    made.record(_keep_bodies)
     made.record(partial(_check, receiver))
     made.url_value_preprocessor(_exempt_from_csrf)
+    made.url_value_preprocessor(partial(_raise_limits, engine))
+    made.register_error_handler(413, body.refused_by_application)
+    made.register_error_handler(ClientDisconnected, body.cut_in_application)
     made.before_request(_refuse_ambiguous)
     made.after_request(_end_connection)
     return made
@@ -114,6 +119,15 @@ def _add_rule(name: str, path: str, view: Callable[..., Any], state: BlueprintSe
     )
     app.url_map.add(rule)
     app.view_functions[endpoint] = view
+
+
+def _keep_bodies(state: BlueprintSetupState) -> None:
+    app: Any = state.app
+    app.wsgi_app = body.KeepBodies(app.wsgi_app, (state.url_prefix or "").rstrip("/") + ROOT)
+
+
+def _raise_limits(engine: Any, _endpoint: str | None, _values: dict[str, Any] | None) -> None:
+    body.raise_limits(flask.request, engine.settings.max_body)
 
 
 def _check(receiver: Receiver, state: BlueprintSetupState) -> None:

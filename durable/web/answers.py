@@ -98,6 +98,28 @@ def too_large(limit: int) -> Response:
     return problem(413, "too-large", "Content too large", f"This address takes bodies of up to {limit} bytes.")
 
 
+def too_large_for_application(limit: int | None) -> Response:
+    """A limit of the application, which is not the blueprint's."""
+    said = "" if limit is None else f", {limit} bytes for a body"
+    return problem(
+        413,
+        "too-large",
+        "Content too large",
+        f"The body is over a limit of the application that serves this address{said}.  Nothing was recorded.",
+    )
+
+
+def already_read() -> Response:
+    """Trouble of the receiving application: the sender may try again."""
+    return problem(
+        503,
+        "body-already-read",
+        "Service unavailable",
+        "The server lost the request's body before it could be recorded.  Please send it again.",
+        headers=[("Retry-After", str(RETRY_AFTER_SECS))],
+    )
+
+
 def unavailable() -> Response:
     return problem(
         503,

@@ -14,10 +14,10 @@ from typing import Any, NoReturn
 
 import flask
 from pydantic import BaseModel, ValidationError
-from werkzeug.exceptions import BadRequest, HTTPException, LengthRequired, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException
 
 from ..http import Response
-from . import answers, failing, reading, shapes
+from . import answers, body, failing, reading, shapes
 from .control import OPERATIONS, Call, Operation, Reply
 from .verifying import Refused
 
@@ -76,16 +76,9 @@ class Controller:
     def _body(self, shape: type[BaseModel]) -> BaseModel:
         if flask.request.mimetype != "application/json":
             raise Refused(answers.wrong_media_type())
-        limit = self._engine.settings.max_body
+        sent = body.read(flask.request, self._engine.settings.max_body)
         try:
-            text = reading.read_body(flask.request, limit).decode()
-            document = json.loads(text, parse_constant=_refuse_constant)
-        except LengthRequired:
-            raise Refused(answers.no_length()) from None
-        except RequestEntityTooLarge:
-            raise Refused(answers.too_large(limit)) from None
-        except BadRequest as error:
-            raise Refused(answers.bad_body(error.description or "")) from None
+            document = json.loads(sent.decode(), parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise Refused(answers.bad_body(f"The body is not JSON in UTF-8: {type(error).__name__}.")) from None
         return _validated(shape, document)
@@ -161,5 +154,5 @@ def _response(reply: Reply) -> flask.Response:
 
 
 def _sent(answer: Response | flask.Response) -> flask.Response:
-    reading.discard_body(flask.request)
+    body.discard(flask.request)
     return answers.to_flask(answer) if isinstance(answer, Response) else answer

@@ -7,7 +7,7 @@ from typing import Any
 import flask
 
 from ..http import Response
-from . import answers, failing, openapi, reading
+from . import answers, body, failing, openapi, reading
 from .controlling import Authorize
 
 
@@ -24,7 +24,7 @@ class Describer:
             answer = self._answer(flask.request.method)
         except Exception as error:
             answer = failing.answer(error)
-        reading.discard_body(flask.request)
+        body.discard(flask.request)
         return answers.to_flask(answer)
 
     def _answer(self, method: str) -> Response:

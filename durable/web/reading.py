@@ -1,11 +1,4 @@
-"""
-A WSGI request as its sender wrote it: the address looked for, the URL, the body.
-
-The body is read once, raw, before anything can parse it.  Werkzeug's own ways
-lose bytes in silence: a chunked body over the limit is cut, one that the
-server cannot deliver is empty, and where the server ends the input itself
-(gunicorn) a body that stops short counts as whole.
-"""
+"""A WSGI request as its sender wrote it: the address looked for, the URL, and whether its framing is clear."""
 
 from __future__ import annotations
 
@@ -15,17 +8,10 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import flask
-from werkzeug.exceptions import BadRequest, HTTPException, LengthRequired, RequestEntityTooLarge
 
 #: Where the blueprint listens, below ``public_url``; and where it takes webhooks.
 ROOT = "/.well-known/workflow/v1/"
 PATH = ROOT + "webhook/"
-
-#: The most that is read of a body only to be dropped.
-DISCARDED = 2 * 1024 * 1024
-
-#: Noted in the WSGI environment once the body has been read to its end.
-_READ = "durable.body_read"
 
 # fullmatch, since $ lets a trailing newline through.
 _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
@@ -84,60 +70,3 @@ def _is_chunked(environ: Mapping[str, Any], length: str | None) -> bool:
         return False
     # A gateway that has put the chunks together may hand the header on beside the length that it found.
     return not (length and environ.get("wsgi.input_terminated"))
-
-
-def read_body(request: flask.Request, limit: int) -> bytes:
-    """
-    The bytes as sent; not kept by *request*, so that a held connection does not keep them either.
-
-    Raises:
-        BadRequest: The body is short, or its framing is wrong.
-        LengthRequired: It is chunked, and this server does not deliver that.
-        RequestEntityTooLarge: It is longer than *limit* bytes.
-    """
-    declared = request.content_length
-    chunked = "HTTP_TRANSFER_ENCODING" in request.environ
-    if chunked and declared is None and not request.environ.get("wsgi.input_terminated"):
-        raise LengthRequired
-    if declared is not None and declared > limit:
-        raise RequestEntityTooLarge
-    body = _read(request, limit)
-    if len(body) > limit:
-        raise RequestEntityTooLarge
-    if declared is not None and len(body) < declared:
-        raise BadRequest(f"The body ended after {len(body)} of {declared} bytes.")
-    return body
-
-
-def discard_body(request: flask.Request) -> None:
-    """
-    Read and drop what is left of the body, up to ``DISCARDED`` bytes.
-
-    Before a refusal: a server that closes with bytes unread resets the
-    connection, and the sender may never see the answer.
-    """
-    environ = request.environ
-    declared = DISCARDED if environ.get("wsgi.input_terminated") else request.content_length or 0
-    if environ.get(_READ):
-        return
-    left = min(declared, DISCARDED)
-    try:
-        while left > 0 and (piece := environ["wsgi.input"].read(min(left, 65536))):
-            left -= len(piece)
-    except Exception:
-        # It was to be dropped anyway.
-        return
-
-
-def _read(request: flask.Request, limit: int) -> bytes:
-    # One more than the limit: Werkzeug stops there without an error when the body is chunked.
-    request.max_content_length = limit + 1
-    try:
-        body = request.get_data(cache=False)
-    except HTTPException:
-        raise
-    except Exception as error:
-        # The server's own complaint about the framing; gunicorn's is not an OSError.
-        raise BadRequest("The body ended early, or is framed wrongly.") from error
-    request.environ[_READ] = len(body) <= limit
-    return body

@@ -21,12 +21,11 @@ from typing import Any
 
 import flask
 from werkzeug.datastructures import Headers
-from werkzeug.exceptions import BadRequest, LengthRequired, RequestEntityTooLarge
 
 from .. import duration, hooks
 from ..errors import ConfigurationError, HookClosed
 from ..http import Request, Response
-from . import answers, failing, gunicorn, limits, preferences, reading, servers, verifying
+from . import answers, body, failing, gunicorn, limits, preferences, reading, servers, verifying
 from .fetching import Fetcher
 from .holding import Holder, Hub, Waiter
 from .preferences import Preference
@@ -71,7 +70,7 @@ class Receiver:
             answer = refused.answer
         except Exception as error:
             answer = failing.answer(error, token)
-        reading.discard_body(flask.request)
+        body.discard(flask.request)
         return answers.to_flask(answer)
 
     def check_schema(self) -> None:
@@ -200,14 +199,7 @@ class Receiver:
         limit = row.config.max_body
         if limit is None:
             limit = self.engine.settings.max_body
-        try:
-            return reading.read_body(flask.request, limit)
-        except LengthRequired:
-            raise Refused(answers.no_length()) from None
-        except RequestEntityTooLarge:
-            raise Refused(answers.too_large(limit)) from None
-        except BadRequest as error:
-            raise Refused(answers.bad_body(error.description or "")) from None
+        return body.read(flask.request, limit)
 
     def _record_held(
         self, row: hooks.WebhookRow, request: Request, wish: Preference

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _socket
 import errno
+import inspect
 import io
 import socket
 import sys
@@ -66,6 +67,45 @@ def end_connection(environ: Environ) -> list[tuple[str, str]]:
     return []
 
 
+def rewind_input(environ: Environ) -> bool | None:
+    """
+    Go to the beginning of ``wsgi.input`` where that is possible (waitress keeps the body in a file).
+
+    Returns:
+        Whether bytes were taken from it that cannot be read again; None where the server does not tell.
+    """
+    stream = environ["wsgi.input"]
+    match type(stream).__module__, type(stream).__name__:
+        case "gunicorn.http.body", "Body":
+            return bool(stream.buf.tell()) or _has_started(stream.reader, environ.get("CONTENT_LENGTH") or "0")
+        case "gevent.pywsgi", "Input":
+            return bool(stream.position) or stream.chunk_length != -1
+        case "werkzeug.serving", "DechunkedInput":
+            # Between two chunks it looks as at the beginning.
+            return True if stream._done or stream._len else None
+    if not (hasattr(stream, "seekable") and stream.seekable()):
+        return None
+    return _rewind(stream, environ.get("CONTENT_LENGTH"))
+
+
+def _rewind(stream: Any, declared: str | None) -> bool | None:
+    """To the beginning, unless the body is what is left: a test client may be given a file that has been read from."""
+    position = stream.tell()
+    if position == 0:
+        return False
+    size = stream.seek(0, io.SEEK_END)
+    is_part = bool(declared) and str(size) != declared
+    stream.seek(position if is_part else 0)
+    return None if is_part and str(size - position) != declared else False
+
+
+def _has_started(reader: Any, declared: str) -> bool:
+    """Whether one of gunicorn's readers has read some of the body."""
+    if hasattr(reader, "parser"):
+        return reader.parser is None or inspect.getgeneratorstate(reader.parser) != inspect.GEN_CREATED
+    return hasattr(reader, "length") and str(reader.length) != declared
+
+
 def _reserve(threads: int) -> int:
     """Threads kept for requests that don't wait: 1 of up to 31, 4 of 64 and more."""
     return max(1, min(4, threads // 16))
@@ -97,7 +137,8 @@ def _is_gevent() -> bool:
 
 def _is_test_client(environ: Environ) -> bool:
     """Flask's test client calls the application in the caller's thread, which waits as a sender would."""
-    return "SERVER_SOFTWARE" not in environ and isinstance(environ.get("wsgi.input"), io.BytesIO)
+    body = environ.get("wsgi.input")
+    return "SERVER_SOFTWARE" not in environ and isinstance(getattr(body, "raw", body), io.BytesIO)
 
 
 def _is_at_end(sock: socket.socket) -> bool:

@@ -24,7 +24,8 @@ from webservers import Server, body_of, chunked, header_of, post, serve, status_
 from durable import Durable, Request, create_webhook, current, workflow
 from durable.drive import drive
 from durable.schema import requests
-from durable.web.reading import DISCARDED, PATH
+from durable.web.body import DISCARDED
+from durable.web.reading import PATH
 
 pytestmark = pytest.mark.live
 
@@ -75,8 +76,6 @@ class Site:
     def talk(self, raw: bytes) -> list[bytes]:
         """Every answer to these bytes, until the server closes or has long been silent."""
         with self.server.connect() as sock:
-            # waitress takes a client that is half closed for gone.
-            sock.settimeout(SILENCE_SECS if self.kind == "waitress" else 10)
             received = b""
             try:
                 sock.sendall(raw)
@@ -84,6 +83,9 @@ class Site:
                     half_close(sock)
                 while chunk := sock.recv(65536):
                     received += chunk
+                    if self.kind == "waitress":
+                        # It takes a client that is half closed for gone, so its silence has to tell the end.
+                        sock.settimeout(SILENCE_SECS)
             except (TimeoutError, ConnectionResetError, BrokenPipeError):
                 # It waits for more, or does not want what was sent.
                 pass

@@ -17,7 +17,8 @@ LIMIT = 100_000
 
 APP = f"""
 import flask
-from durable.web import reading
+from durable.web import answers, body, reading
+from durable.web.verifying import Refused
 
 app = flask.Flask(__name__)
 
@@ -26,10 +27,12 @@ def echo(rest):
     if rest == "health":
         return "ok"
     try:
-        body = reading.read_body(flask.request, {LIMIT})
+        sent = body.read(flask.request, {LIMIT})
+    except Refused as refused:
+        return answers.to_flask(refused.answer)
     finally:
-        reading.discard_body(flask.request)
-    return flask.jsonify(url=reading.exact_url(flask.request.environ), body=body.hex())
+        body.discard(flask.request)
+    return flask.jsonify(url=reading.exact_url(flask.request.environ), body=sent.hex())
 """
 
 

@@ -22,6 +22,15 @@ application = getattr(importlib.import_module(module), name)
 WSGIServer(("127.0.0.1", int(sys.argv[1])), application, log=None).serve_forever()
 """
 
+_WERKZEUG = """
+import importlib, sys
+from werkzeug.serving import WSGIRequestHandler, run_simple
+module, _, name = sys.argv[2].partition(":")
+application = getattr(importlib.import_module(module), name)
+WSGIRequestHandler.protocol_version = "HTTP/1.1"
+run_simple("127.0.0.1", int(sys.argv[1]), application, threaded=True)
+"""
+
 
 def _command(kind: str, port: int, target: str, threads: int) -> list[str]:
     gunicorn = ["gunicorn", "--bind", f"127.0.0.1:{port}", "--access-logfile", "-", "--graceful-timeout", "20"]
@@ -31,8 +40,8 @@ def _command(kind: str, port: int, target: str, threads: int) -> list[str]:
         "gevent": [*gunicorn, "--worker-class", "gevent"],
         "waitress": ["waitress", f"--listen=127.0.0.1:{port}", f"--threads={threads}"],
     }
-    if kind == "pywsgi":
-        return ["-c", _PYWSGI, str(port), target]
+    if kind in ("pywsgi", "werkzeug"):
+        return ["-c", _PYWSGI if kind == "pywsgi" else _WERKZEUG, str(port), target]
     if kind == "waitress":
         return ["-m", *commands[kind], "--channel-request-lookahead=1", target]
     return ["-m", *commands[kind], target]

@@ -1,0 +1,251 @@
+"""
+The body of a request, byte for byte as it was sent.
+
+``wsgi.input`` can be read once, and an application's ``before_request`` may read it before the blueprint's view does.
+So ``KeepBodies`` wraps the application, and puts a ``Body`` in the place of ``wsgi.input``: it keeps a copy of what the
+application reads, and ``Body.read`` returns the whole body all the same.
+
+Werkzeug's own ``Request.get_data`` is not used: it cuts a chunked body at the limit without an error, returns an empty
+body where the server cannot deliver chunks, and takes a body that gunicorn cut short for a whole one.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import flask
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+from werkzeug.wsgi import get_content_length
+
+from ..http import Response
+from . import answers, servers
+from .reading import ROOT
+from .verifying import Refused
+
+log = logging.getLogger("durable.web")
+
+Environ = dict[str, Any]
+Application = Callable[[Environ, Any], Iterable[bytes]]
+
+#: The most that is kept of what the application reads itself.
+KEPT = 32 * 1024 * 1024
+
+#: The most that is read of a body only to be dropped.
+DISCARDED = 2 * 1024 * 1024
+
+_PIECE = 64 * 1024
+_BODY = "durable.body"
+
+
+class KeepBodies:
+    """
+    WSGI middleware around the application: what it reads of a body can still be read by the blueprint.
+
+    Args:
+        prefix: The path below which the blueprint listens; other requests are left alone.
+    """
+
+    def __init__(self, application: Application, prefix: str) -> None:
+        self._application = application
+        self._prefix = prefix.encode().decode("latin-1")
+
+    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        # As Werkzeug looks for a rule.
+        path = "/" + environ.get("PATH_INFO", "").lstrip("/")
+        if path.startswith(self._prefix):
+            environ["wsgi.input"] = Body.of(environ)
+        return self._application(environ, start_response)
+
+
+class Body(io.RawIOBase):
+    """The body of one request, as an input stream that keeps what is read from it."""
+
+    def __init__(self, environ: Environ) -> None:
+        self.raw = environ["wsgi.input"]
+        self.declared = get_content_length(environ)
+        self.is_terminated = bool(environ.get("wsgi.input_terminated"))
+        self.is_chunked = "HTTP_TRANSFER_ENCODING" in environ
+        #: Whether something took bytes from the input before it came here; None where that cannot be known.
+        self.was_read = servers.rewind_input(environ)
+        self._kept: list[bytes] = []
+        #: How many bytes have been read of the input, and how many of them are kept.
+        self._position = self._size = 0
+        self._is_at_end = self.declared is None and not self.is_terminated
+        self._error: Exception | None = None
+
+    @classmethod
+    def of(cls, environ: Environ) -> Body:
+        """The one body of this request."""
+        if _BODY not in environ:
+            environ[_BODY] = cls(environ)
+        body: Body = environ[_BODY]
+        return body
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """For the application: what it reads is kept, and a wrong framing is the error that Werkzeug has for it."""
+        try:
+            piece = self._next(len(buffer))
+        except Exception as error:
+            raise ClientDisconnected from error
+        self._keep(piece)
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def take(self, limit: int) -> bytes:
+        """
+        The whole body.  Nothing of it stays in memory here.
+
+        Raises:
+            Refused: It cannot be had as it was sent, or is longer than *limit* bytes.
+        """
+        if self.is_chunked and self.declared is None and not self.is_terminated:
+            raise Refused(answers.no_length())
+        if self.declared is not None and self.declared > limit:
+            raise Refused(answers.too_large(limit))
+        if self.was_read:
+            raise Refused(_taken_by_middleware())
+        try:
+            while self._position <= limit and (piece := self._next(min(_PIECE, limit + 1 - self._position))):
+                self._kept.append(piece)
+                self._size += len(piece)
+        except Exception:
+            # The server's own complaint about the framing; gunicorn's is not an OSError.
+            raise Refused(answers.bad_body(_CUT)) from None
+        if self._position > limit:
+            raise Refused(answers.too_large(limit))
+        if self.declared is not None and self._position < self.declared:
+            raise Refused(self._ended_early(self.declared))
+        if self._size < self._position:
+            raise Refused(_taken_by_application(self._position))
+        body = b"".join(self._kept)
+        self._kept.clear()
+        return body
+
+    def discard(self) -> None:
+        """
+        Read and drop what is left of the body, up to ``DISCARDED`` bytes.
+
+        Before a refusal: a server that closes with bytes unread resets the
+        connection, and the sender may never see the answer.
+        """
+        self._kept.clear()
+        left = DISCARDED
+        try:
+            while left > 0 and (piece := self._next(min(left, _PIECE))):
+                left -= len(piece)
+        except Exception:
+            # It was to be dropped anyway.
+            return
+
+    def _next(self, size: int) -> bytes:
+        """Up to *size* bytes more; none at the end.  A wrong framing stays an error, however often it is read."""
+        if self._error is not None:
+            raise self._error
+        if self.declared is not None:
+            size = min(size, self.declared - self._position)
+        if self._is_at_end or size <= 0:
+            return b""
+        try:
+            piece: bytes = self.raw.read(size)
+        except Exception as error:
+            self._error = error
+            raise
+        self._position += len(piece)
+        self._is_at_end = not piece
+        return piece
+
+    def _keep(self, piece: bytes) -> None:
+        if self._position > KEPT:
+            self._kept.clear()
+            self._size = 0
+        else:
+            self._kept.append(piece)
+            self._size += len(piece)
+
+    def _ended_early(self, declared: int) -> Response:
+        if self.was_read is None:
+            log.warning(
+                "A request was answered 400: its body ended after %d of %d bytes.  Its sender was cut off; or, if this"
+                " happens to every request, WSGI middleware around the Flask application reads wsgi.input.  %s",
+                self._position,
+                declared,
+                _FIX,
+            )
+        return answers.bad_body(f"The body ended after {self._position} of {declared} bytes.")
+
+
+_CUT = "The body ended early, or is framed wrongly."
+_FIX = (
+    f"Let the middleware skip paths below {ROOT}, or put a copy back with environ['wsgi.input'] = io.BytesIO(body); or"
+    " register the blueprint after app.wsgi_app is wrapped."
+)
+
+
+def read(request: flask.Request, limit: int) -> bytes:
+    """The bytes as sent, at most *limit*; not kept by *request*.  Raises Refused."""
+    return Body.of(request.environ).take(limit)
+
+
+def discard(request: flask.Request) -> None:
+    """Read and drop what is left of the body, before an answer."""
+    Body.of(request.environ).discard()
+
+
+def raise_limits(request: flask.Request, limit: int) -> None:
+    """
+    Let the application read a body of *limit* bytes, whatever MAX_CONTENT_LENGTH is.
+
+    A ``before_request`` that reads the body of a webhook would else refuse what the webhook takes.
+    """
+    # One more: Werkzeug refuses to look for the end of a chunked body that has just as many as it may.
+    if request.max_content_length is not None:
+        request.max_content_length = max(request.max_content_length, limit + 1)
+    if request.max_form_memory_size is not None:
+        request.max_form_memory_size = max(request.max_form_memory_size, limit + 1)
+
+
+def refused_by_application(_error: RequestEntityTooLarge) -> flask.Response:
+    """The answer when a ``before_request`` of the application raised 413: it names the application's limits."""
+    request = flask.request
+    log.warning(
+        "The application answered 413 to a request below %s, before the blueprint's view.  Its MAX_CONTENT_LENGTH is"
+        " %s, its MAX_FORM_MEMORY_SIZE %s, its MAX_FORM_PARTS %s.  Raise the limit, or let before_request skip the"
+        " endpoints durable.*.",
+        ROOT,
+        request.max_content_length,
+        request.max_form_memory_size,
+        request.max_form_parts,
+    )
+    discard(request)
+    return answers.to_flask(answers.too_large_for_application(request.max_content_length))
+
+
+def cut_in_application(_error: ClientDisconnected) -> flask.Response:
+    """The answer when a ``before_request`` of the application met the end of a body that is not whole."""
+    discard(flask.request)
+    return answers.to_flask(answers.bad_body(_CUT))
+
+
+def _taken_by_middleware() -> Response:
+    log.error(
+        "A request was answered 503 and not recorded: its body was read before it came to the Flask application, and"
+        " cannot be read again.  WSGI middleware around the application reads wsgi.input.  %s",
+        _FIX,
+    )
+    return answers.already_read()
+
+
+def _taken_by_application(size: int) -> Response:
+    log.error(
+        "A request was answered 503 and not recorded: the application read its body of %d bytes before the blueprint,"
+        " and no more than %d are kept.  Let before_request skip the endpoints durable.*.",
+        size,
+        KEPT,
+    )
+    return answers.already_read()
