@@ -37,6 +37,8 @@ _TOKENS = [
     b"multipart/form-data; boundary=x",
     b'--x\r\nContent-Disposition: form-data; name="a"; filename="b"\r\n\r\n1\r\n--x--',
     b"respond-async, wait=5",
+    b"gzip",
+    b"deflate",
     b"a=1; b=2",
     b'{"a": [1, null, "\\u00e9"]}',
     b"/path/%2F?a=1&a=%C3%A9#f",
@@ -54,11 +56,16 @@ _VALUES: list[Any] = [
 def fuzz_request(data: bytes) -> None:
     """A request is read in every way that it can be: what it raises is BadRequestBody."""
     fuzzed = Fuzzed(data)
-    names = ["Content-Type", "Cookie", "Prefer", "Transfer-Encoding", "Content-Length"]
+    names = ["Content-Type", "Cookie", "Prefer", "Transfer-Encoding", "Content-Length", "Content-Encoding"]
     headers = [(name, _latin(fuzzed)) for name in names if fuzzed.ConsumeBool()]
     target = _latin(fuzzed)
     made = Request("POST", f"http://h{target}", headers, fuzzed.ConsumeBytes(fuzzed.remaining_bytes()))
-    for read in (made.json, lambda: made.form, lambda: [file.read() for file in made.files.values()]):
+    for read in (
+        made.json,
+        made.decoded_data,
+        lambda: made.form,
+        lambda: [each.read() for each in made.files.values()],
+    ):
         with suppress(BadRequestBody):
             read()
     assert [type(each) for each in (made.text(), made.path, repr(made))] == [str] * 3

@@ -2,7 +2,11 @@
 
 import asyncio
 import dataclasses
+import gzip
 import threading
+import time
+import tracemalloc
+import zlib
 from contextlib import suppress
 from datetime import UTC
 
@@ -405,3 +409,123 @@ def test_c59_not_in_a_workflow_body():
 
     assert "request.respond_with was called in a workflow body" in str(caught[0])
     assert caught[0].fix == "call it in a step"
+
+
+# Compressed bodies.
+
+JSON = b'{"event": "paid", "note": "' + b"x" * 500 + b'"}'
+
+
+def compressed(data: bytes, coding: str) -> Request:
+    return Request(headers=[("Content-Encoding", coding)], data=data)
+
+
+def raw_deflate(data: bytes) -> bytes:
+    """Without zlib's header, as some clients send ``deflate``."""
+    made = zlib.compressobj(wbits=-15)
+    return made.compress(data) + made.flush()
+
+
+@pytest.mark.parametrize(
+    ("coding", "data"),
+    [
+        ("gzip", gzip.compress(JSON)),
+        ("GZIP", gzip.compress(JSON)),
+        ("x-gzip", gzip.compress(JSON)),
+        ("identity, gzip", gzip.compress(JSON)),
+        ("gzip", gzip.compress(JSON[:10]) + gzip.compress(JSON[10:])),
+        ("gzip", gzip.compress(JSON, 0)),
+        ("deflate", zlib.compress(JSON)),
+        ("deflate", raw_deflate(JSON)),
+        ("identity", JSON),
+        ("", JSON),
+    ],
+)
+def test_decoded_data_is_the_body_without_its_coding(coding, data):
+    """gzip in any number of members, deflate with and without zlib's header, and none; data stays as sent."""
+    made = compressed(data, coding)
+
+    assert made.decoded_data() == JSON
+    assert made.data == data
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_an_empty_body_has_no_coding(coding):
+    """Nothing was compressed."""
+    assert compressed(b"", coding).decoded_data() == b""
+
+
+@pytest.mark.parametrize(
+    ("coding", "data", "said"),
+    [
+        ("gzip", JSON, "'gzip'"),
+        ("deflate", b"\xff" + JSON, "'deflate'"),
+        ("gzip", gzip.compress(JSON)[:-9], "ends early"),
+        ("deflate", zlib.compress(JSON)[:-5], "ends early"),
+        ("deflate", raw_deflate(JSON)[:-2], "ends early"),
+        ("gzip", gzip.compress(JSON) + b"more", "'gzip'"),
+        ("gzip", gzip.compress(JSON)[:-8] + bytes(8), "'gzip'"),
+        ("br", b"\x0b\x02\x80", "gzip and deflate"),
+        ("gzip, gzip", gzip.compress(gzip.compress(JSON)), "gzip and deflate"),
+        ("\xe9", JSON, "gzip and deflate"),
+    ],
+)
+def test_what_is_not_in_its_coding_raises_bad_request_body(coding, data, said):
+    """Cut, damaged, followed by something else, or in a coding that is not decoded here."""
+    with pytest.raises(BadRequestBody, match=said):
+        compressed(data, coding).decoded_data()
+
+
+@pytest.mark.parametrize(
+    ("coding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("deflate", raw_deflate)]
+)
+def test_a_decompression_bomb_is_refused_in_bounded_memory(coding, pack):
+    """100 MiB of zeros in 100 kB: no more than the limit is ever decompressed."""
+    bomb = compressed(pack(bytes(100 * 1024 * 1024)), coding)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadRequestBody, match="more than 1000000 bytes"):
+            bomb.decoded_data(1_000_000)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(BadRequestBody, match="more than 10485760 bytes"):
+        bomb.decoded_data()
+
+
+def test_the_limit_of_decoded_data_is_exact():
+    """As many bytes as allowed are returned, one more is refused; the limit counts all members together."""
+    made = compressed(gzip.compress(JSON[:10]) + gzip.compress(JSON[10:]), "gzip")
+
+    assert made.decoded_data(len(JSON)) == JSON
+    with pytest.raises(BadRequestBody, match="max_size"):
+        made.decoded_data(len(JSON) - 1)
+    with pytest.raises(ValueError, match="max_size -1"):
+        made.decoded_data(-1)
+
+
+def test_many_members_take_no_longer_than_their_bytes():
+    """A megabyte of empty members is decompressed in linear time."""
+    many = gzip.compress(b"") * 50_000
+    began = time.process_time()
+
+    assert compressed(many, "gzip").decoded_data() == b""
+    # A copy of what follows each member would take minutes.
+    assert time.process_time() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("coding", "fix"), [("gzip", r"decoded_data\(\)"), ("deflate", r"decoded_data\(\)"), ("br", "a library")]
+)
+def test_json_of_a_compressed_body_names_the_coding_and_the_fix(coding, fix):
+    """Not that a byte cannot be decoded; json(default=...) still returns the default."""
+    made = compressed(gzip.compress(JSON), coding)
+
+    with pytest.raises(BadRequestBody, match=f"Content-Encoding is '{coding}'.*{fix}"):
+        made.json()
+    assert made.json(default=1) == 1
+
+
+def test_json_that_was_decoded_on_the_way_is_read_whatever_the_header_says():
+    """A proxy may decompress a body and leave the header."""
+    assert compressed(JSON, "gzip").json()["event"] == "paid"

@@ -20,6 +20,7 @@ from werkzeug.formparser import FormDataParser
 
 from .. import current, duration
 from ..errors import BadRequestBody, BodyNotLoaded
+from . import coding
 from .headers import FrozenHeaders, read_head, write_head
 from .response import Response
 
@@ -139,9 +140,26 @@ class Request:
         except (LookupError, ValueError):  # a codec of bytes, such as base64
             return self.data.decode("utf-8", "replace")
 
+    def decoded_data(self, max_size: int = 10 * 1024 * 1024) -> bytes:
+        """
+        The body without its ``Content-Encoding``: decompressed from gzip or deflate, else as it was sent.
+
+        Args:
+            max_size: The most bytes to decompress to, 10 MiB by default: a small body can hold gigabytes.
+
+        Raises:
+            BadRequestBody: When it has more, is not in its coding, or has another one.
+        """
+        if max_size < 0:
+            raise ValueError(f"max_size {max_size} is not a number of bytes.")
+        name = coding.coding_of(self.headers.getlist("Content-Encoding"))
+        return self.data if name is None else coding.decode(self.data, name, max_size)
+
     def json(self, default: Any = _MISSING) -> Any:
         """
         The body as JSON, whatever its content type says; a new object at each call.
+
+        The body is read as it was sent.  For a compressed one, call ``json.loads(request.decoded_data())``.
 
         Args:
             default: What to return when the body is not JSON.
@@ -154,6 +172,9 @@ class Request:
         except (ValueError, RecursionError) as error:
             if default is not _MISSING:
                 return default
+            name = coding.coding_of(self.headers.getlist("Content-Encoding"))
+            if name is not None:
+                raise BadRequestBody(self._compressed(name)) from error
             why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise BadRequestBody(
                 f"The body ({len(self.data)} bytes, {self.content_type or 'without a content type'}) is not JSON:"
@@ -228,6 +249,12 @@ class Request:
                 "wsgi.input": io.BytesIO(body),
             }
         )
+
+    def _compressed(self, name: str) -> str:
+        fix = "Call json.loads(request.decoded_data())"
+        if not coding.is_known(name):
+            fix = "Decompress request.data with a library for it, with a limit on the size of the result"
+        return f"The body ({len(self.data)} bytes) is compressed: its Content-Encoding is {name[:100]!r}.  {fix}."
 
     def _form(self) -> tuple[Any, Any]:
         parsed = self._parsed(self.data)
