@@ -271,7 +271,44 @@ def test_a_poll_needs_both_the_token_and_the_id(listen):
 
     assert_problem(one.client.get(f"{other.path}/requests/{request_id}"), 404)
     assert_problem(one.client.get(f"{one.path}/requests/{'x' * 24}"), 404)
-    assert_problem(one.client.get(f"{one.path}/requests/{request_id}/"), 404)
+    assert_problem(one.client.get(f"{one.path}/requests/{request_id}//"), 404)
+
+
+def test_a_trailing_slash_is_accepted(listen):
+    """Some senders add one: the request is delivered, and its URL is the one that was sent."""
+    webhook = listen("default")
+
+    assert webhook.client.post(f"{webhook.path}/?a=1", data=b"abc").status_code == 202
+    assert webhook.post(b"", X_Last="1").status_code == 202
+    assert [taken["url"].partition("/webhook/")[2] for taken in webhook.run.result(timeout=10)] == [
+        f"{webhook.token}/?a=1",
+        webhook.token,
+    ]
+
+
+def test_a_poll_may_end_in_a_slash(listen):
+    """The Location of a request that was sent with one has none; both can be asked for."""
+    webhook = listen("brief")
+
+    pending = webhook.client.post(f"{webhook.path}/")
+    location = pending.headers["Location"].removeprefix("https://hooks.test")
+
+    assert location == f"{webhook.path}/requests/{pending.json['request_id']}"
+    assert webhook.client.get(location).status_code == webhook.client.get(f"{location}/").status_code == 202
+
+
+@pytest.mark.parametrize("end", ["//", "/x", "/requests", "/requests/", "/?/", "%2F%2F", "/%0A"])
+def test_no_more_than_one_slash_is_accepted(listen, end):
+    """What else stands behind the token is part of no webhook's address; a query may hold anything."""
+    webhook = listen("default")
+
+    answer = webhook.client.post(webhook.path + end)
+
+    if end == "/?/":
+        assert answer.status_code == 202
+    else:
+        assert_problem(answer, 404)
+        assert webhook.received() == 0
 
 
 def test_a_poll_is_a_get(listen):
@@ -621,6 +658,7 @@ class Atoms(dict[str, str]):
         (LINE, None),
         (LINE.replace("/webhook/", "/webhook%2f"), None),
         (LINE.replace("?a=1", "/requests/abc"), None),
+        (LINE.replace("?a=1", "/"), None),
     ],
 )
 def test_masked_in_access_logs(message, args):

@@ -15,7 +15,7 @@ PATH = ROOT + "webhook/"
 
 # fullmatch, since $ lets a trailing newline through.
 _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
-_TARGET = re.compile(r"([A-Za-z0-9_-]{20,128})(?:/requests/([A-Za-z0-9_-]{20,64}))?")
+_TARGET = re.compile(r"([A-Za-z0-9_-]{20,128})(?:/requests/([A-Za-z0-9_-]{20,64}))?/?")
 
 
 class Target(NamedTuple):
@@ -26,7 +26,7 @@ class Target(NamedTuple):
 
 
 def parse_target(rest: str) -> Target | None:
-    """The part of the path after ``PATH``, None when no webhook can have that address."""
+    """The part of the path after ``PATH``, with or without a slash at its end; None where no webhook can be."""
     match = _TARGET.fullmatch(rest)
     return Target(match[1], match[2]) if match else None
 

@@ -95,10 +95,13 @@ def _trouble(row: WebhookRow, trouble: Exception) -> Refused:
 
 def _delivery(row: WebhookRow, wanted: Verification, request: Request, fetch: Fetch) -> Delivery:
     assert request.received_at is not None
-    query = request.url.partition("?")
+    sent, mark, query = request.url.partition("?")
+    base = row.url or sent
+    if sent.endswith("/") and not base.endswith("/"):
+        base += "/"
     return Delivery(
         request=request,
-        url=(row.url or request.url.partition("?")[0]) + query[1] + query[2],
+        url=base + mark + query,
         now=request.received_at.timestamp(),
         resolved={purpose: resolve(names) for purpose, names in wanted.references.items()},
         options=wanted.options,

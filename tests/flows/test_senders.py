@@ -155,6 +155,15 @@ def test_twilio_records_only_what_its_signature_covers(call):
     assert caller.recorded() == 1
 
 
+def test_twilio_signs_the_trailing_slash_that_it_was_given(call):
+    """The signature is over the URL with the slash, and holds for no other."""
+    caller = call("twilio")
+    bad = caller.signed("twilio", b"a=1", query="/?x=1", url=caller.url + "?x=1")
+    good = caller.signed("twilio", b"a=1", query="/?x=1", url=caller.url + "/?x=1")
+
+    assert (bad.status_code, good.status_code) == (401, 202)
+
+
 def test_handshakes_need_no_worker_and_leave_nothing(call):
     """Each sender's own, signed where the sender signs it; none becomes a request."""
     slack, discord, zoom = call("slack"), call("discord"), call("zoom")
