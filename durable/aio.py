@@ -77,5 +77,20 @@ def _loop() -> asyncio.AbstractEventLoop:
         if os.getpid() not in _loops:
             _loops.clear()
             loop = _loops[os.getpid()] = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, name="durable-async-steps", daemon=True).start()
+            threading.Thread(target=_run, args=(loop,), name="durable-async-steps", daemon=True).start()
         return _loops[os.getpid()]
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """
+    Run the loop for good.
+
+    A task of a step's that exits has got its SystemExit or KeyboardInterrupt when asyncio raises it here: the step
+    hears of it where it awaits the task, and the other steps go on.
+    """
+    while True:
+        try:
+            loop.run_forever()
+        except (SystemExit, KeyboardInterrupt):
+            continue
+        return

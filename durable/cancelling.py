@@ -25,25 +25,26 @@ class Watch:
     def __init__(self, engine: Engine, held: Claim) -> None:
         self._engine = engine
         self._held = held
-        self._given_up = False
+        #: What the last look said.
+        self.given_up = False
         self._looked_at = float("-inf")
 
     def is_given_up(self) -> bool:
         """What the last look said, if that was a moment ago; else what a new one says."""
-        if not self._given_up and time.monotonic() - self._looked_at >= LOOK_EVERY_SECS:
+        if not self.given_up and time.monotonic() - self._looked_at >= LOOK_EVERY_SECS:
             self.look()
-        return self._given_up
+        return self.given_up
 
     def look(self) -> bool:
         """Ask the database.  While it is away, nothing is known to be given up."""
         self._looked_at = time.monotonic()
         try:
             with self._engine.store.read() as tx:
-                self._given_up = self._given_up or not claims.is_wanted(tx, self._held)
+                self.given_up = self.given_up or not claims.is_wanted(tx, self._held)
         except Exception as error:
             if not unreachable(error):
                 raise
-        return self._given_up
+        return self.given_up
 
 
 def interrupt(engine: Engine) -> None:

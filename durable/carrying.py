@@ -11,7 +11,6 @@ Only a retry is not Celery's to send: it is a row first, like any next attempt.
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -20,7 +19,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.time import maybe_make_aware
 from sqlalchemy.exc import SQLAlchemyError
 
-from . import codec, current, duration, events, housekeeping, registry
+from . import codec, current, duration, events, housekeeping, logs, registry
 from .claiming import Address
 from .drive import send_drive
 from .engine import Engine
@@ -29,7 +28,7 @@ from .registry import AdoptedStep, Step
 from .running import RunningAttempt
 from .steps import Body, attempt
 
-log = logging.getLogger("durable.carrying")
+log = logs.get("durable.carrying")
 
 
 def install(engine: Engine, step: AdoptedStep[..., Any]) -> None:
@@ -102,7 +101,9 @@ class Carrier:
             return body.result
         # Celery sends a chain's link after a success only.
         self._drive(address.run)
-        raise body.error or Ignore(f"Attempt {address.attempt} of {address.op} in run {address.run} is not to be run.")
+        raise _for_celery(body.error) or Ignore(
+            f"Attempt {address.attempt} of {address.op} in run {address.run} is not to be run."
+        )
 
     def _drive(self, run_id: str) -> None:
         try:
@@ -159,9 +160,12 @@ class TaskBody(Body):
         told = StepFailed(type(error).__name__, f"{self.step.name} {reason} ({error})", attempts=running.held.attempt)
         return events.StepFailed(error=codec.encode_error(told), **known)
 
+    def tell(self, running: RunningAttempt, ended: events.AttemptEnded) -> None:
+        """Nothing: Celery logs what it hears of."""
+
     def _retried(self, error: Retry, known: dict[str, Any]) -> events.StepRetrying:
         error.sig = None  # what an eager task.apply() would run at once
-        told = codec.encode_error(error.exc or error)
+        told = codec.encode_error(error if error.exc is None else error.exc)
         return events.StepRetrying(error=told, due_at=_due_at(error.when, known["at"]), **known)
 
 
@@ -169,6 +173,14 @@ def _runs_here(address: Address) -> bool:
     """Whether this attempt has begun in this context: a call of the task in it is a plain call."""
     running: Any = current.running_step.get()
     return running is not None and Address(running.held.run_id, running.held.op_id, running.held.attempt) == address
+
+
+def _for_celery(error: BaseException | None) -> Exception | None:
+    """What Celery is to hear: anything but an Exception would end the worker, or its child."""
+    if error is None or isinstance(error, Exception):
+        return error
+    told = StepFailed(type(error).__name__, codec.error_summary(codec.encode_error(error)).message)
+    return told.with_traceback(error.__traceback__)
 
 
 def _has_arguments(error: Retry) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from . import codec, events
@@ -41,7 +42,8 @@ def step_error(event: events.StepFailed, name: str, requests: Mapping[str, Reque
     if isinstance(error, StepFailed):
         error.attempts = event.attempt
     attempts = f"{event.attempt} attempt{'s' if event.attempt != 1 else ''}"
-    error.add_note(f"Step {name} ({event.op_id}) failed after {attempts}.")
+    with suppress(Exception):  # its class is the author's
+        error.add_note(f"Step {name} ({event.op_id}) failed after {attempts}.")
     return error
 
 

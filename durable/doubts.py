@@ -8,12 +8,11 @@ them wins, since both are fenced by the attempt's claim.  Locks are taken in the
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from sqlalchemy import Connection
 
-from . import codec, events, registry
+from . import codec, events, logs, registry
 from .engine import Engine
 from .errors import NotInDoubt, RunNotFound, StepFailed
 from .store import doubts, runs
@@ -22,7 +21,7 @@ from .store.claims import Claim
 from .store.doubts import Doubt
 from .store.steps import Held
 
-log = logging.getLogger("durable.steps")
+log = logs.get("durable.steps")
 
 AT_MOST_ONCE = "at_most_once"
 

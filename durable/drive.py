@@ -8,13 +8,10 @@ new costs one query.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from functools import partial
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from . import doubts, events, failpoints, registry
+from . import doubts, events, failpoints, logs, registry
 from .aftermath import Aftermath, Overtaken
 from .commit import advanced, commit, current_code_version
 from .continuation import Journey
@@ -36,7 +33,7 @@ from .turn import Decision, View, decide, read
 #: How often a turn that was overtaken thinks again before it leaves the run to the next drive.
 TRIES = 20
 
-log = logging.getLogger("durable.drive")
+log = logs.get("durable.drive")
 
 
 def drive(engine: Engine, run_id: str, *, journey: Journey | None = None, redelivered: bool = False) -> None:
@@ -143,14 +140,15 @@ def conclude(engine: Engine, journey: Journey, held: Claim, ended: events.Attemp
         if kept is None or kept.run.turn != held.run_turn or not _may_conclude(journey, kept, held, ended):
             loan.give_back()
             return False
-        decision = decide(engine, View(kept.run, [News(0, ended)]), kept.replay.workflow, loan)
-        if decision is None or decision.fault is not None:
-            return False
-        decision.drained, decision.ends = (), held
-        failpoints.hit("turn.read")
         try:
+            decision = decide(engine, View(kept.run, [News(0, ended)]), kept.replay.workflow, loan)
+            if decision is None or decision.fault is not None:
+                return False
+            decision.drained, decision.ends = (), held
+            failpoints.hit("turn.read")
             after = _commit(engine, decision, journey)
-        except (DecryptionError, Overtaken, SQLAlchemyError) as error:
+        except Exception as error:
+            # Whatever is wrong with the turn, the outcome is recorded; the ordinary turn tells of it.
             log.debug("Run %s: an outcome goes through the inbox (%s).", held.run_id, error)
             return False
         _keep(loan, decision)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -16,7 +15,7 @@ from celery import Celery
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from . import embedded, failpoints, migrations, registry
+from . import embedded, failpoints, logs, migrations, registry
 from .deadlines import Deadlines
 from .dispatch import Dispatcher
 from .ends import Ends
@@ -36,7 +35,7 @@ from .store.steps import StepRow
 from .vault import Vault
 from .watchdog import Watchdog
 
-log = logging.getLogger("durable")
+log = logs.get("durable")
 
 #: How far the clocks of a worker and of the database may be apart without a sleep being late, microseconds.
 NEARLY = 250_000

@@ -9,13 +9,14 @@ the sweep.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
 from collections.abc import Callable
 
-log = logging.getLogger("durable.drive")
+from . import logs
+
+log = logs.get("durable.drive")
 
 #: So many others have to be out for an outcome to wait.
 MANY = 8

@@ -8,7 +8,6 @@ not a Celery task, so that a full pool cannot starve it.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import threading
 from bisect import bisect_right, insort
@@ -17,7 +16,7 @@ from random import Random
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from . import cancelling, overtime, registry, sentinel, tries
+from . import cancelling, logs, overtime, registry, sentinel, tries
 from .engine import Engine
 from .orphans import Orphans
 from .payloads import PayloadTrouble
@@ -31,7 +30,7 @@ LEASE = "sweep"
 #: Due times that are kept for ``on_due``, the nearest; the regular sweep finds the others.
 _MOST_ALARMS = 10_000
 
-log = logging.getLogger("durable.housekeeping")
+log = logs.get("durable.housekeeping")
 
 
 class Housekeeping:

@@ -16,7 +16,6 @@ import datetime
 import dis
 import inspect
 import itertools
-import logging
 import sys
 import weakref
 from collections.abc import Iterator, Mapping
@@ -24,11 +23,11 @@ from dataclasses import dataclass
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from . import guards
+from . import guards, logs
 from .errors import ConfigurationError
 from .guarded import CLOCK, GUARDED
 
-log = logging.getLogger("durable")
+log = logs.get("durable")
 
 #: Types of which an equal object is looked up; asking others to compare themselves could run anything.
 _FUNCTIONS = (BuiltinFunctionType, FunctionType, MethodType)

@@ -4,14 +4,47 @@ Log records of runs: each appears once, and says which run it is of.
 While a workflow is replayed its body runs again; what it logs then has been
 logged before, and is dropped.  Records made in a run carry ``run_id``; those
 made in a step also ``step`` and ``attempt``.  All others are left alone.
+
+durable's own records never raise, whatever an application's handlers, filters and record factories do.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from . import current
+from .interruptions import ends_process
+
+if TYPE_CHECKING:
+    Adapter = logging.LoggerAdapter[logging.Logger]
+else:
+    Adapter = logging.LoggerAdapter
+
+
+def get(name: str) -> Logger:
+    """durable's logger of this name."""
+    return Logger(logging.getLogger(name), {})
+
+
+class Logger(Adapter):
+    """A logger that loses a record rather than raise: an outcome is recorded whatever becomes of its log line."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log it as from the caller's line."""
+        try:
+            self.logger.log(level, msg, *args, **{"stacklevel": 2, **kwargs})
+        except BaseException as error:
+            if ends_process(error):
+                raise
+            with suppress(Exception):
+                print(
+                    f"durable: a record of the logger {self.logger.name!r} was lost: a handler, a filter, a record"
+                    f" factory or the repr of a value raised {type(error).__name__}.",
+                    file=sys.stderr,
+                )
 
 
 def install() -> None:

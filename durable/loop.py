@@ -29,23 +29,23 @@ import collections
 import contextvars
 import gc
 import itertools
-import logging
 import sys
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from typing import Any
 
-from . import shims
+from . import logs, shims
 from .commands import Command, CreateWait
 from .events import ROOT
 from .futures import OpFuture, OrdinalFuture, OrdinalTask, Parked, Timer
+from .interruptions import ends_process
 from .ledger import Ledger
 from .lines import waiting_line
 from .operations import Create, Created, Identity
 from .parking import close, close_awaited, close_generator
 from .refused import REFUSED, refusal
 
-log = logging.getLogger("durable")
+log = logs.get("durable")
 
 MICRO = 1_000_000
 
@@ -201,8 +201,16 @@ class DurableLoop(asyncio.AbstractEventLoop):
 
     def _run_one(self) -> None:
         handle = self._ready.popleft()
-        if not handle.cancelled():  # one that is has lost its callback
+        if handle.cancelled():  # it has lost its callback
+            return
+        try:
             handle._run()
+        except (SystemExit, KeyboardInterrupt) as error:
+            # asyncio gives these to the task, as any error, and raises them out of the loop besides.
+            if ends_process(error):
+                raise
+            if not isinstance(getattr(handle._callback, "__self__", None), asyncio.Task):  # type: ignore[attr-defined]
+                self.call_exception_handler({"message": f"Exception in callback {handle!r}", "exception": error})
 
     def _last_round(self) -> None:
         """What is ready when the main task ends still runs, as in ``run_until_complete``; no more."""

@@ -14,7 +14,6 @@ them).
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -26,7 +25,9 @@ from kombu.utils.url import parse_ssl_cert_reqs, url_to_parts
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-log = logging.getLogger("durable.notify")
+from . import logs
+
+log = logs.get("durable.notify")
 
 #: How long an unread inbox is kept.
 INBOX_SECS = 120

@@ -7,7 +7,6 @@ record nothing, and what was written once finds nothing to do the second time.
 
 from __future__ import annotations
 
-import logging
 import secrets
 from dataclasses import dataclass, fields
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from . import codec, doubts, events, registry
+from . import codec, doubts, events, logs, registry
 from .engine import Engine
 from .errors import StepFailed
 from .processes import identify
@@ -26,7 +25,10 @@ from .store.claims import Claim
 from .store.sending import Sending
 from .store.steps import Held, StepRow
 
-log = logging.getLogger("durable.steps")
+log = logs.get("durable.steps")
+
+#: So often the end of a process may interrupt one attempt; the last of them counts.
+MOST_INTERRUPTIONS = 5
 
 
 def record(engine: Engine, held: Claim | Held, ended: events.AttemptEnded) -> StepRow | None:
@@ -106,17 +108,28 @@ def route(tx: Connection, run_id: str) -> tuple[str | None, int | None]:
 
 
 def hand_back(engine: Engine, held: Claim, *, has_begun: bool, delay: int = 0) -> None:
-    """The process cannot go on: another one takes the attempt, after *delay*, and it does not count."""
+    """
+    The process cannot go on: another one takes the attempt, after *delay*, and it does not count.
+
+    An attempt that is interrupted again and again is lost at last: its own code may be what ends its process.
+    """
     if has_begun and held.semantics == doubts.AT_MOST_ONCE:
         here = identify().place
         if not doubts.enter(engine, held, f"its process was stopped in the middle of it ({here})"):
             record(engine, held, events.StepFailed(**_lost(engine, held, here, _dead(held))))
         return
     with engine.store.begin() as tx:
-        due_at = engine.store.now() + delay
-        # One whose call was given up is not run again.
-        if not steps.again(tx, held, counted=False, not_before=due_at, sending=Sending(due_at, None)):
-            steps.end(tx, held)
+        interruptions = steps.interruptions(tx, held) + has_begun
+        if interruptions < MOST_INTERRUPTIONS:
+            due_at = engine.store.now() + delay
+            sending = Sending(due_at, None)
+            # One whose call was given up is not run again.
+            if not steps.again(
+                tx, held, counted=False, not_before=due_at, sending=sending, interruptions=interruptions
+            ):
+                steps.end(tx, held)
+            return
+    give_up(engine, held_here(engine, held), _interrupted(held))
 
 
 def give_up(engine: Engine, held: Held, error: StepFailed | None = None) -> StepRow | None:
@@ -168,6 +181,35 @@ def is_held(engine: Engine, held: Claim) -> bool:
     """Whether the attempt is still this one's; waits for whoever is about to take it."""
     with engine.store.begin() as tx:
         return claims.is_held(tx, held)
+
+
+def held_here(engine: Engine, held: Claim) -> Held:
+    """A claim of this process, as others see it."""
+    here = identify()
+    return Held(
+        held.run_id,
+        held.op_id,
+        held.name,
+        held.attempt,
+        held.claim,
+        held.claimed_at,
+        engine.process_id,
+        here.host,
+        here.boot_id,
+        here.pid,
+        here.pid_started,
+        held.semantics,
+    )
+
+
+def _interrupted(held: Claim) -> StepFailed:
+    return StepFailed(
+        "WorkerLost",
+        f"attempt {held.attempt} of {held.name} was interrupted {MOST_INTERRUPTIONS} times by the end of its process."
+        "  Either its code ends the process (it raises WorkerShutdown, say), or its workers are stopped before it"
+        " can finish",
+        attempts=held.attempt,
+    )
 
 
 def _dead(held: Claim | Held) -> StepFailed:

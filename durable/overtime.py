@@ -7,18 +7,16 @@ the deadline in the attempt's row.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 
 from billiard import current_process
 
-from . import duration
+from . import duration, logs
 from .deadlines import Limit, grace
 from .engine import Engine
 from .errors import StepTimeout
-from .outcomes import give_up, route
-from .processes import identify
+from .outcomes import give_up, held_here, route
 from .registry import Step
 from .store import steps, until_recorded
 from .store.claims import Claim
@@ -29,7 +27,7 @@ _BATCH = 500
 #: How long after a deadline the sweep still leaves an attempt to its own process, in microseconds.
 _PATIENCE = grace(2**62) + 1_000_000
 
-log = logging.getLogger("durable.steps")
+log = logs.get("durable.steps")
 
 
 def limit(engine: Engine, step: Step[..., object], held: Claim) -> Limit | None:
@@ -38,7 +36,7 @@ def limit(engine: Engine, step: Step[..., object], held: Claim) -> Limit | None:
         return None
 
     def expire() -> None:
-        _expire(engine, made, _held_here(engine, held), timed_out(held, step.timeout))
+        _expire(engine, made, held_here(engine, held), timed_out(held, step.timeout))
 
     made = Limit(engine.deadlines, step.timeout, held.deadline_at - engine.now(), is_async=step.is_async, expire=expire)
     return made
@@ -79,21 +77,3 @@ def give_up_overdue(engine: Engine) -> None:
         overdue = steps.held_past(tx, engine.now() - _PATIENCE, _BATCH)
     for held in overdue:
         give_up_and_send(engine, held, timed_out(held))
-
-
-def _held_here(engine: Engine, held: Claim) -> Held:
-    here = identify()
-    return Held(
-        held.run_id,
-        held.op_id,
-        held.name,
-        held.attempt,
-        held.claim,
-        held.claimed_at,
-        engine.process_id,
-        here.host,
-        here.boot_id,
-        here.pid,
-        here.pid_started,
-        held.semantics,
-    )

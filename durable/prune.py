@@ -8,20 +8,19 @@ their answers and dedupe keys, payloads and attributes, in one transaction; payl
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
-from . import duration, orphans
+from . import duration, logs, orphans
 from .engine import Engine
 from .payloads import PayloadTrouble
 from .store import reason, retention
 from .store.retention import EndedRun
 
-log = logging.getLogger("durable.prune")
+log = logs.get("durable.prune")
 
 #: The most runs of one transaction, and about how many events: one run alone may have more.
 RUNS = 100

@@ -9,7 +9,6 @@ connections of its own, which give up at the first refusal.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -33,6 +32,7 @@ from kombu.exceptions import (
 from kombu.pools import ProducerPool
 from kombu.transport import virtual
 
+from . import logs
 from .current import running_step
 from .errors import ConfigurationError
 
@@ -52,7 +52,7 @@ _PERMANENT = (SerializationError, SerializerNotInstalled, LookupError, TypeError
 
 T = TypeVar("T")
 
-log = logging.getLogger("durable.dispatch")
+log = logs.get("durable.dispatch")
 
 
 @dataclass(frozen=True, slots=True)

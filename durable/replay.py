@@ -38,6 +38,7 @@ from .definitions import Workflow
 from .errors import DurableError, RunCancelled, SerializationError
 from .events import Event
 from .http import Request
+from .interruptions import ends_process
 from .listening import Hook, Received
 from .loop import DurableLoop
 from .operations import Created, describe
@@ -258,7 +259,9 @@ class Replay:
             return None
         try:
             decoding.fit_arguments(workflow, bound)
-        except SerializationError as error:
+        except BaseException as error:  # validators are the author's
+            if ends_process(error):
+                raise
             if self._ledger.recorded:
                 self._misfit(error)
             else:
@@ -266,7 +269,7 @@ class Replay:
             return None
         return workflow.function(*bound.args, **bound.kwargs)  # type: ignore[no-any-return]
 
-    def _misfit(self, error: Exception) -> None:
+    def _misfit(self, error: BaseException) -> None:
         takes = f"{self.workflow.name}{self.workflow.signature}: {error}"
         self._loop.diverge(events.ROOT, f"arguments {self._args}", takes, self.workflow.place)
 
@@ -288,6 +291,8 @@ class Replay:
             self._loop.diverge(left.op_id, describe(left), "the end of the workflow", self.workflow.place)
             return
         error: BaseException | None = asyncio.CancelledError() if main.cancelled() else main.exception()
+        if error is not None and ends_process(error):
+            raise error
         self.outcome = self._cancelled(error) if self._cancelling else self._ended_with(main, error)
 
     def _cancelled(self, error: BaseException | None) -> Outcome:
@@ -300,7 +305,9 @@ class Replay:
         if error is None:
             try:
                 return Outcome(status="completed", value=codec.encode(main.result(), "result"))
-            except SerializationError as refusal:
+            except BaseException as refusal:  # what makes a value plain may be the author's
+                if ends_process(refusal):
+                    raise
                 error = refusal
         return Outcome(status="failed", value=codec.encode_error(error))
 

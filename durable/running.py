@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from . import attributes, codec, duration, events, failpoints
+from . import attributes, codec, duration, events, failpoints, logs
 from .cancelling import Watch
 from .context import StepMetadata, WorkflowMetadata
 from .deadlines import Limit
@@ -36,7 +35,7 @@ from .vault import LIMIT, REFERENCE
 P = ParamSpec("P")
 T = TypeVar("T")
 
-log = logging.getLogger("durable.steps")
+log = logs.get("durable.steps")
 
 
 def _shielded(method: Callable[P, T]) -> Callable[P, T]:
@@ -64,6 +63,8 @@ class RunningAttempt:
     timeout: int | None
     transaction: StepTransaction | None
     responded: list[str] = field(default_factory=list)
+    #: What the attempt failed with.
+    error: BaseException | None = None
     #: Whether the author's function was called.
     has_begun: bool = False
 

@@ -31,7 +31,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
 #: The Alembic revision that this file describes.
-REVISION = "0008"
+REVISION = "0009"
 #: Where Alembic notes a database's revision: apart from the application's own.
 VERSION_TABLE = "durable_version"
 
@@ -161,6 +161,8 @@ steps = Table(
     Column("claim", ascii_key(64)),
     Column("worker_id", ascii_key(64)),
     Column("message_id", ascii_key(64)),
+    #: How often the end of a process has interrupted the attempt; NULL: never.
+    Column("interruptions", Integer),
     #: The workflow gave the call up while it ran: its outcome is not wanted.
     Column("cancelled", Boolean, nullable=False),
     #: How the attempt that runs is delivered (see definitions.SEMANTICS); NULL: at least once.

@@ -10,7 +10,6 @@ is taken away: whoever sweeps after a crash in between goes on.
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Sequence
 from functools import partial
@@ -18,6 +17,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from . import logs
 from .engine import Engine
 from .schema import inbox, steps, waits
 from .store import sending, workers
@@ -31,7 +31,7 @@ _NEVER = 2**62
 BATCH = 1000
 _LONG = 500_000
 
-log = logging.getLogger("durable.sweep")
+log = logs.get("durable.sweep")
 
 
 def look(engine: Engine) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -14,7 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from . import codec, duration, events, failpoints, sessions
+from . import codec, duration, events, failpoints, logs, sessions
 from .client import Run
 from .current import refuse_in_workflow
 from .engine import Engine
@@ -25,7 +24,7 @@ from .store.runs import Run as RunRow
 from .store.sending import Sending
 from .vault import OPTION, is_large
 
-log = logging.getLogger("durable.starting")
+log = logs.get("durable.starting")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

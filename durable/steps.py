@@ -11,18 +11,17 @@ would cut the chain's link, which drives the run.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from random import random
 from typing import Any
 
-from sqlalchemy.exc import DBAPIError
-
-from . import aio, codec, current, decoding, duration, events, failpoints
+from . import aio, codec, current, decoding, duration, events, failpoints, logs
 from .claiming import Address, claim
 from .engine import Engine
 from .errors import DecryptionError, FatalError, PayloadMissing, RetryableError, SerializationError
 from .http import Request
+from .interruptions import ends_process
 from .outcomes import hand_back, is_held, record, write
 from .registry import Step
 from .retry import RetryPolicy
@@ -32,7 +31,7 @@ from .store.claims import Claim
 from .store.steps import StepRow
 from .vault import REFERENCE
 
-log = logging.getLogger("durable.steps")
+log = logs.get("durable.steps")
 
 
 class Body:
@@ -47,7 +46,20 @@ class Body:
 
     def failure(self, running: RunningAttempt, error: BaseException) -> events.AttemptEnded:
         """Another attempt by the step's own policy, or the end."""
-        return _failure(running.engine, self.step, running, error)
+        return _failure(self.step, running, error)
+
+    def tell(self, running: RunningAttempt, ended: events.AttemptEnded) -> None:
+        """Log how the attempt failed, once that is recorded."""
+        held, error = running.held, running.error
+        if error is None:
+            return
+        if isinstance(ended, events.StepRetrying):
+            retried = "Step %s of run %s, attempt %d: %r; will be tried again."
+            log.warning(retried, held.name, held.run_id, held.attempt, error)
+        elif running.watch.given_up:
+            log.info("Step %s of run %s ended after its call was given up: %r", held.name, held.run_id, error)
+        else:
+            log.error("Step %s of run %s failed: %r", held.name, held.run_id, error, exc_info=error)
 
 
 #: Records an outcome in the turn that it asks for; False where it cannot.
@@ -100,6 +112,7 @@ def _attempt(engine: Engine, held: Claim, body: Body, conclude: Conclude | None)
         current.running_step.reset(token)
     failpoints.hit("step.finished")
     if conclude is not None and running.transaction is None and conclude(held, ended):
+        body.tell(running, ended)
         return
     row = _record(engine, body, running, ended)
     failpoints.hit("step.recorded")
@@ -108,24 +121,28 @@ def _attempt(engine: Engine, held: Claim, body: Body, conclude: Conclude | None)
 
 
 def _record(engine: Engine, body: Body, running: RunningAttempt, ended: events.AttemptEnded) -> StepRow | None:
-    """Record the outcome; with what the step's session wrote, if it had one and returned."""
+    """Record the outcome, then log it; with what the step's session wrote, if it had one and returned."""
     held, own = running.held, running.transaction
     if own is not None and own.tx is not None and isinstance(ended, events.StepCompleted):
         try:
             if not own.commit(lambda tx: write(engine, tx, held, ended).is_current):
                 log.warning("Attempt %d of %s was given up: nothing of it is written.", held.attempt, held.name)
             return None
-        except DBAPIError as error:
+        except BaseException as error:
+            # The database's error, or one of the application's listeners on its session.
+            if ends_process(error):
+                raise
             own.close()
             if not until_recorded(lambda: is_held(engine, held)):
                 return None  # it was committed, whatever the error says; or the attempt was given up
-            failed: events.AttemptEnded = body.failure(running, error)
+            ended = _failed(body, running, error)
         finally:
             own.close()
     else:
         running.roll_back()
-        failed = ended
-    return until_recorded(lambda: record(engine, held, failed))
+    row = until_recorded(lambda: record(engine, held, ended))
+    body.tell(running, ended)
+    return row
 
 
 def _call(engine: Engine, body: Body, running: RunningAttempt) -> events.AttemptEnded:
@@ -139,22 +156,22 @@ def _call(engine: Engine, body: Body, running: RunningAttempt) -> events.Attempt
         text = codec.encode(fitting, "result")
         running.flush()
     except BaseException as error:
-        if not _is_authors(error):
+        # Not the step's own: its process ends, or has not the key to a value.
+        if ends_process(error) or isinstance(error, DecryptionError):
             raise
-        return body.failure(running, error)
+        return _failed(body, running, error)
     return events.StepCompleted(result=text, **running.ending())
 
 
-def _is_authors(error: BaseException) -> bool:
-    """
-    Whether an error is the step's own, and not its process's: that ends, or has not the key to a value.
-
-    ``sys.exit()`` in a step is a failure.
-    """
-    if type(error) is SystemExit:
-        # What billiard's signal handler exits with: -(256 - signal number).
-        return not (isinstance(error.code, int) and -256 < error.code <= -192)
-    return isinstance(error, Exception | asyncio.CancelledError) and not isinstance(error, DecryptionError)
+def _failed(body: Body, running: RunningAttempt, error: BaseException) -> events.AttemptEnded:
+    """What an attempt that raised comes to, whatever its error does when it is asked about itself."""
+    running.error = error
+    try:
+        return body.failure(running, error)
+    except BaseException as trouble:
+        if ends_process(trouble):
+            raise
+        return events.StepFailed(error=codec.encode_error(error), **running.ending())
 
 
 def _result(engine: Engine, body: Body, running: RunningAttempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -187,26 +204,25 @@ def _arguments(engine: Engine, step: Step[..., Any], held: Claim) -> tuple[tuple
     return bound.args, bound.kwargs
 
 
-def _failure(
-    engine: Engine, step: Step[..., Any], running: RunningAttempt, error: BaseException
-) -> events.AttemptEnded:
-    held = running.held
+def _failure(step: Step[..., Any], running: RunningAttempt, error: BaseException) -> events.AttemptEnded:
+    held, kind = running.held, type(error)
     known = running.ending()
-    if running.watch.look():
-        log.info("Step %s of run %s ended after its call was given up: %r", held.name, held.run_id, error)
-        return events.StepFailed(error=codec.encode_error(error), **known)
-    if isinstance(error, FatalError | PayloadMissing | SerializationError) or not step.policy.may_retry(held.attempt):
-        log.error("Step %s of run %s failed: %r", held.name, held.run_id, error, exc_info=error)
+    is_final = issubclass(kind, (FatalError, PayloadMissing, SerializationError))
+    with suppress(Exception):  # a look that fails costs the step no attempt
+        running.watch.look()
+    if running.watch.given_up or is_final or not step.policy.may_retry(held.attempt):
         return events.StepFailed(error=codec.encode_error(error), **known)
     due_at = _next_attempt_at(step.policy, held.attempt, error, known["at"])
-    log.warning("Step %s of run %s, attempt %d: %r; will be tried again.", held.name, held.run_id, held.attempt, error)
     return events.StepRetrying(error=codec.encode_error(error), due_at=due_at, **known)
 
 
 def _next_attempt_at(policy: RetryPolicy, failed: int, error: BaseException, now: int) -> int:
-    if isinstance(error, RetryableError) and error.retry_after is not None:
+    if issubclass(type(error), RetryableError):
+        # It is the author's class: to read its attribute, or add a note to it, may raise anything.
         try:
-            return duration.due_at(error.retry_after, now)
-        except (TypeError, ValueError) as senseless:
-            error.add_note(f"Its retry_after was left aside for the step's own backoff: {senseless}")
+            if error.retry_after is not None:  # type: ignore[attr-defined]
+                return duration.due_at(error.retry_after, now)  # type: ignore[attr-defined]
+        except Exception as senseless:
+            with suppress(Exception):
+                error.add_note(f"Its retry_after was left aside for the step's own backoff: {senseless}")
     return now + int(policy.delay_before(failed + 1, random()) * 1_000_000)

@@ -8,14 +8,13 @@ again after a delay that doubles each time.  It also gives up the attempts of de
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping
 from operator import attrgetter
 from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from . import failpoints, outcomes
+from . import failpoints, logs, outcomes
 from .dispatch import GRACE
 from .drive import send_drive
 from .engine import Engine
@@ -33,7 +32,7 @@ BATCH = 500
 
 Row = TypeVar("Row", StepRow, WaitRow)
 
-log = logging.getLogger("durable.sweep")
+log = logs.get("durable.sweep")
 
 
 def sweep(engine: Engine) -> bool:

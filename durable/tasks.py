@@ -7,7 +7,6 @@ a header and no arguments.
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from billiard.process import current_process
 from celery import Celery, signals
 from sqlalchemy.exc import SQLAlchemyError
 
-from . import alarms, carrying, current, embedded, health, housekeeping, outcomes, publish, registry
+from . import alarms, carrying, current, embedded, health, housekeeping, logs, outcomes, publish, registry
 from .claiming import Address, take_over_run
 from .continuation import Journey
 from .dispatch import DRIVE, WAKE
@@ -45,7 +44,7 @@ MANNERS: dict[str, Any] = {
     "shared": False,
 }
 
-log = logging.getLogger("durable.tasks")
+log = logs.get("durable.tasks")
 
 
 def install(engine: Engine) -> None:

@@ -8,7 +8,6 @@ signals, log lines and, where the worker sends them, its task events are those o
 from __future__ import annotations
 
 import functools
-import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,6 +17,7 @@ from celery.app.trace import build_tracer
 from celery.backends.base import DisabledBackend
 from sqlalchemy.exc import SQLAlchemyError
 
+from . import logs
 from .continuation import Journey
 from .engine import Engine
 from .outcomes import hand_back
@@ -28,7 +28,7 @@ from .store.claims import Claim
 #: The attribute of a request that says how far its message takes the worker.
 _JOURNEY = "durable_journey"
 
-log = logging.getLogger("durable.tasks")
+log = logs.get("durable.tasks")
 
 Tracer = Callable[..., Any]
 

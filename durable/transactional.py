@@ -8,17 +8,16 @@ is refused, however it is spelled.  What ends otherwise than by a result is roll
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from sqlalchemy import Connection, event
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from . import logs
 from .engine import Engine
 
-log = logging.getLogger("durable.steps")
+log = logs.get("durable.steps")
 
 _REFUSED = (
     "A transactional step does not commit: durable commits what its session wrote together with the step's result."
@@ -97,7 +96,8 @@ class StepTransaction:
             Session.close(session)
             event.remove(tx, "commit", self._guard)
             tx.close()
-        except SQLAlchemyError as error:
+        except Exception as error:
+            # The database's, or that of one of the application's listeners on its session.
             log.info("A step's transaction could not be rolled back (%s): its connection is closed.", error)
             tx.invalidate()
             tx.close()

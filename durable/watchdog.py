@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import _thread
 import ctypes
-import logging
 import math
 import os
 import signal
@@ -36,6 +35,7 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, FrameType
 from typing import Any
 
+from . import logs
 from .errors import TurnTooLong
 from .lines import calling_line
 from .stopping import Stopped, ThreadState, clock_of, relentless, set_async_exc
@@ -58,7 +58,7 @@ QUIET = 5
 #: Interrupts what waits in the main thread.  Ignored by default: one that comes too late does nothing.
 SIGNAL = signal.SIGURG
 
-log = logging.getLogger("durable")
+log = logs.get("durable")
 
 #: Modules that hold locks of the whole process.
 _LOCKING = ("importlib", "logging", "queue", "threading")

@@ -15,7 +15,7 @@ DURABLE = Path(__file__).parents[1] / "durable"
 
 #: What decides.  Nothing here does I/O.
 CORE = """
-    errors lines duration events attributes current guarded guards lint logs http codec retry commands
+    errors lines duration events attributes interruptions current logs guarded guards lint http codec retry commands
     fingerprint signatures definitions adopted registry
     operations ledger futures parking refused shims loop
     listening racing verify webhooks calls context inside decoding replay

@@ -19,8 +19,9 @@ from typing import Any
 
 from ..errors import SerializationError, StepFailed
 from ..http import Request
+from ..interruptions import ends_process
 from . import kinds
-from .kinds import TAG, Context, Fields, Kind, class_path, find_class
+from .kinds import TAG, Context, Fields, Kind, find_class
 from .reading import NO_REQUESTS, decode
 from .refusals import Refused, shown
 from .writing import MAX_SIZE, Writer, dump
@@ -50,13 +51,14 @@ class ErrorSummary:
 
 
 def encode_error(error: BaseException) -> str:
-    """The exception as JSON text.  Never fails."""
+    """The exception as JSON text.  Never fails, whatever its class does when it is asked for something."""
     try:
         text = dump(Writer().write(error))
-    except RecursionError:
-        text = ""
-    if text and len(text) <= MAX_SIZE:
-        return text
+        if len(text) <= MAX_SIZE:
+            return text
+    except BaseException as trouble:
+        if ends_process(trouble):
+            raise
     return dump({TAG: "exception", **_outline(error), "args": [_cut(_message(error))], "traceback": _trace(error)})
 
 
@@ -112,19 +114,24 @@ def _written(writer: Writer, error: BaseException, seen: set[int]) -> Fields:
     fields = {**_outline(error), "args": _arguments(writer, error)}
     if attributes := _attributes(writer, error):
         fields["attrs"] = attributes
-    if notes := [note for note in _attribute(error, "__notes__", ()) if isinstance(note, str)]:
+    if notes := _notes(error):
         fields["notes"] = [_cut(note) for note in notes]
-    if error.__suppress_context__:
+    if _kept(error, "__suppress_context__"):
         fields["suppress"] = True
-    for key, link in (("cause", error.__cause__), ("context", error.__context__)):
+    for key, link in (("cause", _kept(error, "__cause__")), ("context", _kept(error, "__context__"))):
         if link is not None and id(link) not in seen and len(seen) < _MAX_CHAIN:
             fields[key] = {TAG: "exception", **_written(writer, link, seen)}
     return fields
 
 
+def _notes(error: BaseException) -> list[str]:
+    notes = _attribute(error, "__notes__", ())
+    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list | tuple) else []
+
+
 def _outline(error: BaseException) -> Fields:
-    cls = type(error)
-    return {"c": class_path(cls), "type": cls.__qualname__, "message": _cut(_message(error))}
+    module, name = (type.__getattribute__(type(error), each) for each in ("__module__", "__qualname__"))
+    return {"c": f"{module}:{name}", "type": name, "message": _cut(_message(error))}
 
 
 def _arguments(writer: Writer, error: BaseException) -> list[Any]:
@@ -178,14 +185,23 @@ def _attribute(error: BaseException, name: str, default: Any) -> Any:
     """An attribute of an author's class, whose ``__getattr__`` may raise anything: urllib's HTTPError a KeyError."""
     try:
         return getattr(error, name, default)
-    except Exception:
+    except BaseException as failure:
+        if ends_process(failure):
+            raise
         return default
+
+
+def _kept(error: BaseException, name: str) -> Any:
+    """An attribute as Python keeps it, whatever the author's class has under the same name."""
+    return vars(BaseException)[name].__get__(error)
 
 
 def _message(error: BaseException) -> str:
     try:
         return _ascii_safe(str(error))
-    except Exception as failure:
+    except BaseException as failure:
+        if ends_process(failure):
+            raise
         return f"(its __str__ raised {type(failure).__name__})"
 
 
@@ -194,13 +210,23 @@ def _trace(error: BaseException) -> str:
     remote = _attribute(error, _REMOTE, "")
     try:
         here = "".join(traceback.format_exception(error))
-    except Exception as failure:
-        here = f"(the traceback could not be formatted: {type(failure).__name__})"
-    if remote and error.__traceback__ is None:
+    except BaseException as failure:
+        if ends_process(failure):
+            raise
+        told = _outline(error)
+        here = _frames(error) + f"{told['type']}: {told['message']}\n"
+        here += f"(its notes, causes and details could not be shown: {type(failure).__name__})\n"
+    if remote and _kept(error, "__traceback__") is None:
         return str(remote)
     if remote:
         here = f"{remote}\nThat was raised in another process, and reached this one:\n\n{here}"
     return _cut(_ascii_safe(here))
+
+
+def _frames(error: BaseException) -> str:
+    """The lines of the author's code, without asking the error anything."""
+    calls = traceback.format_tb(_kept(error, "__traceback__"))
+    return "".join(["Traceback (most recent call last):\n", *calls])
 
 
 def _ascii_safe(text: str) -> str:
@@ -235,7 +261,9 @@ def _takes_notes(error: BaseException) -> bool:
     """Whether ``add_note`` works: it looks for notes, and ``__getattr__`` may want what did not cross."""
     try:
         hasattr(error, "__notes__")
-    except Exception:
+    except BaseException as failure:
+        if ends_process(failure):
+            raise
         return False
     return True
 
@@ -244,7 +272,9 @@ def _rebuilt(fields: Fields) -> BaseException:
     try:
         error = _revived(find_class(fields["c"], Exception), fields["args"], fields.get("attrs", {}))
         str(error)  # may need an attribute that was left out
-    except Exception:
+    except BaseException as failure:
+        if ends_process(failure):
+            raise
         return _stand_in(fields)
     return error
 

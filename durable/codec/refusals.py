@@ -7,6 +7,8 @@ import reprlib
 from collections.abc import Iterator
 from typing import Any
 
+from ..interruptions import ends_process
+
 _BUILTINS = (bool, int, float, str, bytes, bytearray, list, tuple, dict, set, frozenset)
 
 
@@ -44,7 +46,9 @@ def shown(value: object) -> str:
     """A short repr, whatever the value is and does."""
     try:
         return reprlib.repr(value)
-    except Exception:
+    except BaseException as error:
+        if ends_process(error):
+            raise
         return f"<{type(value).__name__} without a repr>"
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from .. import logs
 from .database import reason, unreachable
 
 #: How long a process waits between two tries while the database is away.
@@ -16,7 +16,7 @@ PATIENCE_SECS = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 T = TypeVar("T")
 
-log = logging.getLogger("durable.steps")
+log = logs.get("durable.steps")
 
 
 def until_recorded(write: Callable[[], T], tries: float = math.inf) -> T:

@@ -70,11 +70,28 @@ def end(tx: Connection, held: Claim | Held) -> bool:
     return gone.rowcount == 1
 
 
-def again(tx: Connection, held: Claim | Held, *, counted: bool, not_before: int, sending: Sending) -> bool:
+def interruptions(tx: Connection, held: Claim | Held) -> int:
+    """How often the attempt was interrupted by the end of a process, and handed back."""
+    mine = (steps.c.run_id == held.run_id, steps.c.op_id == held.op_id, steps.c.claim == held.claim)
+    return tx.execute(select(steps.c.interruptions).where(*mine)).scalar_one_or_none() or 0
+
+
+def again(
+    tx: Connection,
+    held: Claim | Held,
+    *,
+    counted: bool,
+    not_before: int,
+    sending: Sending,
+    interruptions: int | None = None,
+) -> bool:
     """
     Make the attempt pending again, as the next one if *counted*.
 
     False when it was given up before, or its call was: nothing more runs for that.
+
+    Args:
+        interruptions: How often the attempt has been interrupted by now.
     """
     changed = tx.execute(
         update(steps)
@@ -94,6 +111,7 @@ def again(tx: Connection, held: Claim | Held, *, counted: bool, not_before: int,
             semantics=None,
             doubt=None,
             deadline_at=None,
+            interruptions=interruptions,
             not_before=not_before,
             **sending.values(),
         )

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ColumnElement, Connection, Dialect, Engine, event, literal_column
 from sqlalchemy.util import LRUCache
 
+from ..interruptions import ProcessEnd
 from ..store import Store
 
 #: Statements as text, for all environments of the process: making them takes longer than running them.
@@ -18,7 +19,7 @@ _STATEMENTS: LRUCache[Any, Any] = LRUCache(1000)
 _DIALECTS: list[Dialect] = []
 
 
-class Crashed(BaseException):
+class Crashed(ProcessEnd):
     """Raised where a process dies, and from then on by all that it would still do to its surroundings."""
 
 
