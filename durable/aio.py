@@ -17,6 +17,8 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any
 
+from .celery_context import CurrentTask
+
 _loops: dict[int, asyncio.AbstractEventLoop] = {}
 _lock = threading.Lock()
 
@@ -27,6 +29,7 @@ class Running:
     def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._outcome: Future[Any] = Future()
         self._task: asyncio.Task[Any] | None = None
+        self._current = CurrentTask()
         self._loop = _loop()
         self._loop.call_soon_threadsafe(self._launch, coroutine, contextvars.copy_context())
 
@@ -53,7 +56,7 @@ class Running:
         self._task.add_done_callback(lambda done: self._over(done, coroutine))
 
     async def _contain(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        with suppress(InvalidStateError):  # it was abandoned
+        with self._current.entered(), suppress(InvalidStateError):  # it was abandoned
             try:
                 result = await coroutine
             except BaseException as error:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
+from celery import Celery, current_task
 
 from durable import aio
 
@@ -127,3 +129,75 @@ def test_what_interrupts_the_wait_ends_the_coroutine():
         signal.signal(signal.SIGALRM, before)
 
     assert ended.wait(10)
+
+
+@pytest.mark.parametrize("exit_type", [SystemExit, KeyboardInterrupt])
+def test_an_exit_in_a_task_reaches_the_coroutine_that_awaits_it_and_ends_no_loop(exit_type):
+    """asyncio raises it out of the loop too; the step and the other coroutines go on."""
+
+    async def leaves() -> None:
+        raise exit_type
+
+    async def awaits_it() -> None:
+        await asyncio.create_task(leaves())
+
+    async def bare() -> str:
+        asyncio.get_running_loop().call_soon(lambda: (_ for _ in ()).throw(exit_type()))
+        await asyncio.sleep(0.01)
+        return "went on"
+
+    with pytest.raises(exit_type):
+        aio.Running(awaits_it()).result()
+    assert aio.Running(bare()).result() == "went on"
+
+
+def test_each_coroutine_has_the_celery_task_of_its_caller():
+    """Two at once, in their tasks too, across what they await; nothing of it is left in the loop's thread."""
+    app = Celery("current", broker="memory://", set_as_current=False)
+    both_run = threading.Barrier(2, timeout=10)
+    left: list[asyncio.Task[Any]] = []
+
+    def seen() -> tuple[str, str]:
+        return current_task.name, current_task.request.id
+
+    async def looks_late(gate: asyncio.Event) -> Any:
+        await gate.wait()
+        return current_task._get_current_object()
+
+    async def looks() -> list[tuple[str, str]]:
+        gate = asyncio.Event()
+        left.append(asyncio.create_task(looks_late(gate)))
+        found = [seen()]
+        await asyncio.get_running_loop().run_in_executor(None, both_run.wait)
+
+        async def child() -> tuple[str, str]:
+            await asyncio.sleep(0)
+            return seen()
+
+        found += [await asyncio.create_task(child()), other.apply(task_id="within").get(), seen()]
+        gate.set()
+        return found
+
+    @app.task(name="other")
+    def other() -> tuple[str, str]:
+        return seen()
+
+    @app.task(name="carrier")
+    def carrier() -> list[tuple[str, str]]:
+        return aio.Running(looks()).result()
+
+    with ThreadPoolExecutor(2) as threads:
+        results = list(threads.map(lambda name: carrier.apply(task_id=name).get(), ["one", "two"]))
+
+    for name, found in zip(["one", "two"], results, strict=True):
+        assert [tuple(each) for each in found] == [
+            ("carrier", name),
+            ("carrier", name),
+            ("other", "within"),
+            ("carrier", name),
+        ]
+
+    async def afterwards() -> list[Any]:
+        return [current_task._get_current_object(), *await asyncio.gather(*left)]
+
+    assert aio.Running(afterwards()).result() == [None, None, None]
