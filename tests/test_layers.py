@@ -26,8 +26,8 @@ SHELL = """
     cipher settings failpoints schema migrations payloads vault store replays notify ends fanin processes embedded leash
     publish health progress allowance dispatch stopping watchdog deadlines engine
     alarms turn children aftermath ending commit tries celery_context aio cancelling doubts outcomes overtime
-    transactional running claiming steps waiting inspecting client sessions starting again continuation drive hooks lost sentinel sweep
-    orphans prune housekeeping carrying trampoline tasks
+    transactional running claiming steps waiting inspecting client sessions starting again continuation drive hooks
+    lost sentinel sweep orphans prune housekeeping carrying trampoline tasks
     web app loading doctor dev cli testing
 """.split()  # noqa: SIM905
 
