@@ -9,10 +9,12 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, RootModel
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, RootModel, create_model
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+from typing_extensions import TypedDict
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Colour(enum.Enum):
@@ -115,6 +117,80 @@ class Numbers(RootModel[list[int]]):
 
 class Box(BaseModel, Generic[T]):
     inner: T
+
+
+@dataclass
+class Crate(Generic[T]):
+    inner: T
+
+
+@pydantic_dataclass
+class CheckedCrate(Generic[T]):
+    inner: T
+
+
+class Duo(NamedTuple, Generic[T]):
+    left: T
+
+
+class NamedBox(Duo[T], Generic[T]):
+    """Has a ``__dict__``, unlike the named tuple that it derives from."""
+
+
+class Labelled(TypedDict, Generic[T]):
+    label: T
+
+
+class Failure(Exception, Generic[T]):
+    pass
+
+
+class Both(BaseModel, Generic[T, U]):
+    left: T
+    right: U
+
+
+@dataclass(init=False)
+class Moment(datetime):
+    """A dataclass whose content is in no field."""
+
+
+class Base:
+    __slots__ = ("cache",)
+
+
+@dataclass(slots=True)
+class OnBase(Base):
+    x: int = 1
+
+
+@dataclass(unsafe_hash=True)
+class Hashed:
+    x: Any
+
+
+class Fields(tuple):
+    """Looks like a named tuple, and is none."""
+
+    _fields = ("x",)
+    _make = classmethod(tuple.__new__)
+
+
+class Touchy(BaseModel):
+    """Its ``__new__`` and ``__setstate__`` are not those that the codec needs."""
+
+    x: int
+
+    def __new__(cls, *args, **kwargs):
+        if not kwargs:
+            raise TypeError("x is missing")
+        return super().__new__(cls)
+
+    def __setstate__(self, state):
+        raise TypeError("never")
+
+
+Dollar = create_model("Dollar", __module__=__name__, **{"$": (int, 1)})
 
 
 class Outer:

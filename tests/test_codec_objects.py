@@ -1,5 +1,6 @@
 """Enums, named tuples, dataclasses and models: rebuilt as they were, by code that is older or newer too."""
 
+import inspect
 import json
 from dataclasses import dataclass, field
 
@@ -126,6 +127,75 @@ def test_a_generic_model_made_at_module_level():
 
 
 BoxOfInt = types.Box[int]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: types.Crate[int](4),
+        lambda: types.Crate[types.Crate[int]](types.Crate[int](4)),
+        lambda: types.CheckedCrate[int](4),
+        lambda: types.Duo[int](4),
+        lambda: types.NamedBox[int](4),
+        lambda: types.Labelled[int](label=4),
+        lambda: types.Box[str](inner="x"),
+        lambda: types.Box[types.Order](inner=types.Order("o")),
+        lambda: types.Box[types.Box[bytes]](inner=types.Box[bytes](inner=b"x")),
+        lambda: types.Box[dict[str, list[int]]](inner={"a": [1]}),
+        lambda: types.Box[BoxOfInt](inner=BoxOfInt(inner=1)),
+        lambda: types.Box[types.Crate[int]](inner=types.Crate[int](4)),
+        lambda: types.Both[bool, types.Box[float]](left=True, right=types.Box[float](inner=1.5)),
+    ],
+)
+def test_a_generic_value_made_with_its_parameters(make):
+    """`Box[int](4)` crosses like `Box(4)`: a dataclass, named tuple, TypedDict, or a model that no module names."""
+    value = make()
+
+    assert crossed(value) == value
+    assert type(crossed(value)) is type(value)
+
+
+def test_the_parameters_of_a_dataclass_change_no_digest():
+    """A call with `Crate[int](4)` is the same call as one with `Crate(4)`."""
+
+    def called(crate):
+        pass
+
+    signature = inspect.signature(called)
+
+    assert codec.digest({"crate": types.Crate[int](4)}, signature) == codec.digest({"crate": types.Crate(4)}, signature)
+
+
+def test_a_generic_exception_made_with_its_parameters():
+    """It keeps its class and arguments."""
+    value = crossed(types.Failure[int](4))
+
+    assert (type(value), value.args) == (types.Failure, (4,))
+
+
+def test_parameters_without_a_name_are_refused():
+    """A model whose parameter is a union says what to write; at the top of a module it has a name."""
+    with pytest.raises(SerializationError, match=r"Write Box\[.*\] once at the top of the module"):
+        codec.encode(types.Box[int | str](inner=1))
+    assert crossed(BoxOfWords(inner=["a"])) == BoxOfWords(inner=["a"])
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("codec_types:Box[none.such:Order]", "'none.such', which is not imported"),
+        ("codec_types:Box[builtins:int,builtins:str]", "takes no such parameters"),
+        ("codec_types:Order[builtins:int]", "takes no such parameters"),
+        ("codec_types:Crate[builtins:int]", "is not of the kind"),
+    ],
+)
+def test_parameters_that_cannot_be_found(path, message):
+    """Text that names no class is refused when it is read, and imports nothing."""
+    with pytest.raises(SerializationError, match=message):
+        codec.decode(json.dumps({"$": "model", "c": path, "v": {}}))
+
+
+BoxOfWords = types.Box[list[str] | None]
 
 
 @dataclass

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from types import MemberDescriptorType
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from ..errors import SerializationError
 
@@ -97,6 +98,54 @@ def class_path(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
+def path_to(cls: type) -> str | None:
+    """
+    The path by which ``find_class`` finds *cls*; None when there is none.
+
+    A parametrized pydantic model that no module names is ``module:Box[builtins:int]``.
+    """
+    path = class_path(cls)
+    if _leads_to(path, cls):
+        return path
+    generic: Any = getattr(cls, "__pydantic_generic_metadata__", None)
+    if not generic or generic["origin"] is None:
+        return None
+    written = _path_with(generic["origin"], generic["args"])
+    return written if written is not None and _leads_to(written, cls) else None
+
+
+def _path_with(generic: type, parameters: tuple[Any, ...]) -> str | None:
+    paths = [path_to(generic), *map(_parameter_path, parameters)]
+    return None if None in paths else f"{paths[0]}[{','.join(map(str, paths[1:]))}]"
+
+
+def _parameter_path(parameter: Any) -> str | None:
+    """A class, or one with parameters of its own (``list[int]``); nothing else has a path."""
+    origin = get_origin(parameter)
+    if isinstance(origin, type):
+        return _path_with(origin, get_args(parameter))
+    return path_to(parameter) if isinstance(parameter, type) else None
+
+
+def _leads_to(path: str, cls: type) -> bool:
+    try:
+        return find_class(path) is cls
+    except SerializationError:
+        return False
+
+
+@lru_cache(maxsize=4096)
+def slots_of(cls: type) -> tuple[str, ...]:
+    """The names of the attributes that instances of *cls* keep in ``__slots__``."""
+    return tuple(
+        name
+        for base in cls.__mro__
+        if "__slots__" in vars(base)
+        for name, attribute in vars(base).items()
+        if isinstance(attribute, MemberDescriptorType)
+    )
+
+
 def find_class(path: str, base: type = object) -> type:
     """
     The class of this path, in a module that is already imported.
@@ -104,6 +153,11 @@ def find_class(path: str, base: type = object) -> type:
     Raises:
         SerializationError: When the module, or a class of this name in it, is not there.
     """
+    if ":" in path.partition("[")[2]:
+        made = _find_parametrized(path)
+        if isinstance(made, type) and issubclass(made, base):
+            return made
+        raise SerializationError("value", f"class {path} is not of the kind that was recorded any more.")
     module_name, _, qualname = path.partition(":")
     module = sys.modules.get(module_name)
     if module is None:
@@ -123,3 +177,22 @@ def find_class(path: str, base: type = object) -> type:
             " runs that recorded it have ended.",
         )
     return found
+
+
+def _find_parametrized(path: str) -> Any:
+    """What ``module:Box[builtins:int]`` names: a model's class, or an alias as ``list[int]`` is one."""
+    generic, _, parameters = path.partition("[")
+    if ":" not in parameters:
+        return find_class(path)
+    found: Any = find_class(generic)
+    paths, depth = [""], 0
+    for character in parameters.removesuffix("]"):
+        depth += {"[": 1, "]": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            paths.append("")
+        else:
+            paths[-1] += character
+    try:
+        return found[tuple(map(_find_parametrized, paths))]
+    except TypeError as error:
+        raise SerializationError("value", f"class {generic} takes no such parameters: {error}") from error

@@ -13,33 +13,30 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 from pydantic.fields import ModelPrivateAttr
 from pydantic_core import PydanticUndefined
 
 from ..errors import SerializationError
 from . import kinds
-from .kinds import Context, Fields, Kind, class_path, find_class
-from .refusals import Refused, why_no_class
+from .kinds import TAG, Context, Fields, Kind, find_class, path_to, slots_of
+from .refusals import Refused, part_of, why_no_class
 from .writing import Writer, canonical_text
 
-_BUILTINS = (int, float, str, bytes, list, tuple, dict, set, frozenset)
+#: What ``typing`` sets on an instance that ``Box[int](4)`` makes: the value is the same without it.
+_TYPING_ATTRIBUTE = "__orig_class__"
 
 
 def named_class(value: object) -> str:
-    """The path of a value's class, if that path leads to it."""
+    """The path of a value's class, if a path leads to it."""
     cls = type(value)
-    path = class_path(cls)
-    try:
-        found = find_class(path)
-    except SerializationError:
-        found = None
-    if found is not cls:
+    path = path_to(cls)
+    if path is None:
         raise Refused(why_no_class(cls))
     return path
 
@@ -49,8 +46,11 @@ def named_class(value: object) -> str:
 
 def _write_enum(writer: Writer, value: Enum) -> Fields:
     fields = {"c": named_class(value), "n": _member_name(value)}
-    plain = writer.write(value.value) if fields["n"] is None else writer.attempt(value.value)
-    return {**fields, "v": plain}
+    if fields["n"] is not None:
+        return {**fields, "v": writer.attempt(value.value)}
+    if type(value)(value.value) != value:
+        raise Refused(f"{type(value).__qualname__}({value.value!r}) is another member.  Give this one a name.")
+    return {**fields, "v": writer.write(value.value)}
 
 
 def _digest_enum(writer: Writer, value: Enum) -> Fields:
@@ -80,12 +80,12 @@ def _plain_enum(fields: Fields) -> Any:
 
 
 def _is_named_tuple(cls: type) -> bool:
-    return issubclass(cls, tuple) and hasattr(cls, "_fields") and hasattr(cls, "_make")
+    return issubclass(cls, tuple) and all(hasattr(cls, name) for name in ("_fields", "_field_defaults", "_make"))
 
 
 def _write_named(writer: Writer, value: Any) -> Fields:
-    if getattr(value, "__dict__", None):
-        raise Refused(f"its attributes {sorted(vars(value))} stand beside the fields, and would be lost.")
+    if hidden := sorted(getattr(value, "__dict__", {}).keys() - {_TYPING_ATTRIBUTE}):
+        raise Refused(f"its attributes {hidden} stand beside the fields, and would be lost.")
     return {"c": named_class(value), "v": writer.fields(value, zip(value._fields, value, strict=True))}
 
 
@@ -111,36 +111,62 @@ def _is_dataclass(cls: type) -> bool:
 
 
 def _write_dataclass(writer: Writer, value: Any) -> Fields:
-    path = named_class(value)
-    _refuse_hidden(value)
-    return {"c": path, "v": writer.fields(value, _present(value))}
+    path, declared = named_class(value), dataclasses.fields(value)
+    _refuse_hidden(value, declared)
+    written = writer.fields(value, _present(value, declared))
+    if len(written) < len(declared):
+        _refuse_unset(value, (f.name for f in declared if f.init and not _has_default(f) and f.name not in written))
+    return {"c": path, "v": written}
 
 
 def _digest_dataclass(writer: Writer, value: Any) -> Fields:
     declared = {f.name: f for f in dataclasses.fields(value)}
-    written = writer.fields(value, _present(value))
+    written = writer.fields(value, _present(value, declared.values()))
     return {"v": without_defaults(writer, written, lambda name: _default(declared[name]))}
 
 
-def _present(value: Any) -> Iterator[tuple[str, Any]]:
+def _present(value: Any, declared: Iterable[dataclasses.Field[Any]]) -> Iterator[tuple[str, Any]]:
     """The fields that have a value; one with ``init=False`` may have none yet."""
-    for f in dataclasses.fields(value):
+    for f in declared:
         if hasattr(value, f.name):
             yield f.name, getattr(value, f.name)
 
 
-def _refuse_hidden(value: Any) -> None:
+def _refuse_hidden(value: Any, declared: Iterable[dataclasses.Field[Any]]) -> None:
     """Refuse what would be lost silently: content beside the fields."""
-    cls = type(value)
-    if isinstance(value, _BUILTINS):
-        raise Refused(f"dataclass {cls.__qualname__} is a builtin container too.  Make that a field.")
-    names = {f.name for f in dataclasses.fields(value)}
-    for name in getattr(value, "__dict__", ()):
-        if name not in names and not isinstance(getattr(cls, name, None), cached_property):
+    cls: type = type(value)
+    if not _is_plain(cls):
+        raise Refused(
+            f"{cls.__qualname__} is a builtin container too, or another type whose content no field holds."
+            "  Make that a field."
+        )
+    names = {f.name for f in declared}
+    for name in (*getattr(value, "__dict__", ()), *slots_of(cls)):
+        if name in names or name == _TYPING_ATTRIBUTE or not hasattr(value, name):
+            continue
+        if not isinstance(getattr(cls, name, None), cached_property):
             raise Refused(
                 f"its attribute {name!r} is no field of dataclass {cls.__qualname__}, and would be lost."
                 f"  Declare it in the class: {name}: ... = field(init=False)."
             )
+
+
+@lru_cache(maxsize=4096)
+def _is_plain(cls: type) -> bool:
+    """Whether an instance has nothing but attributes: no base is a list, a datetime, a deque."""
+    try:
+        object.__new__(cls)
+    except TypeError:
+        return False
+    return True
+
+
+def _refuse_unset(value: object, names: Iterable[str]) -> None:
+    """Refuse a value without one of its required fields: nothing could be read back in its place."""
+    for name in names:
+        refused = Refused(f"this required field of {type(value).__qualname__} was never set.  Give it a value.")
+        refused.under(part_of(name))
+        raise refused
 
 
 def _read_dataclass(_context: Context, fields: Fields) -> Any:
@@ -172,10 +198,16 @@ def _default(f: dataclasses.Field[Any]) -> Any:
 
 def _write_model(writer: Writer, value: BaseModel) -> Fields:
     fields: Fields = {"c": named_class(value), "v": writer.fields(value, _of_fields(value))}
+    declared = type(value).model_fields
+    if len(fields["v"]) < len(declared):
+        _refuse_unset(value, (n for n, each in declared.items() if each.is_required() and n not in fields["v"]))
+    if TAG in fields["v"]:
+        raise Refused(f"its field {TAG!r} cannot be told from the codec's own key.  Rename it, with an alias.")
     if value.__pydantic_fields_set__ != set(fields["v"]):
         fields["set"] = sorted(value.__pydantic_fields_set__)
     if value.__pydantic_extra__:
-        fields["extra"] = writer.fields(value, value.__pydantic_extra__.items())
+        # As a dict, since the keys come from outside: one may be the codec's own.
+        fields["extra"] = writer.write(value.__pydantic_extra__)
     if value.__pydantic_private__:
         fields["private"] = writer.fields(value, _of_private(writer, value))
     return fields
@@ -213,14 +245,16 @@ def _read_model(_context: Context, fields: Fields) -> BaseModel:
             if declared.is_required():
                 raise _lacking(fields, name)
             known[name] = _model_default(cls, name, known)
-    model = cls.__new__(cls)
-    model.__setstate__(
+    model = object.__new__(cls)
+    restore: Any = RootModel.__setstate__ if issubclass(cls, RootModel) else BaseModel.__setstate__
+    restore(
+        model,
         {
             "__dict__": known,
             "__pydantic_fields_set__": given,
             "__pydantic_extra__": fields.get("extra", {}) if cls.model_config.get("extra") == "allow" else None,
             "__pydantic_private__": _read_private(cls, known, fields.get("private", {})),
-        }
+        },
     )
     return model
 

@@ -62,7 +62,17 @@ def why_no_class(cls: type) -> str:
     where = f"class {cls.__module__}.{cls.__qualname__}"
     if "<locals>" in cls.__qualname__:
         return f"{where} is defined inside a function, where no other process finds it.  Move it to the module."
+    if "[" in cls.__qualname__:
+        return f"{where} has parameters that cannot be named.  Write {cls.__qualname__} once at the top of the module."
     return f"{where} is not what that name stands for in its module.  Bind the class to its own name there."
+
+
+def why_failed(value: object, error: Exception) -> str:
+    """Why *value* cannot cross, when reading its content raised *error*."""
+    return (
+        f"{_article(type(value))} cannot be written: {type(error).__name__}: {error}.  "
+        "It may be incomplete, or changed after it was made."
+    )
 
 
 def _advice(value: Any) -> str:

@@ -132,6 +132,29 @@ def test_annotations_say_what_arrives(engine, token):
     assert run.result() == [TYPED, (Later(1), Later(2)), {"user": 8}, TYPED, TYPED, TYPED]
 
 
+class Parcel(BaseModel, Generic[T]):
+    content: T
+
+
+@step
+def packs(box: Box[int]) -> Parcel[Box[int]]:
+    return Parcel[Box[int]](content=Box[int](box.inner + 1))
+
+
+@workflow
+async def passes_generics(box: Box[int]) -> Any:
+    return await packs(box)
+
+
+@all_databases()
+def test_generic_values_cross_with_their_parameters(engine):
+    """What `Box[int](4)` makes, a dataclass or a model, is an argument and a result like any other."""
+    run = engine.start(passes_generics, Box[int](4))
+    settle(engine, run)
+
+    assert run.result() == Parcel[Box[int]](content=Box(5))
+
+
 MISFITS: list[tuple[dict[str, Any], str]] = [
     ({"lines": [{"sku": "a", "price": "1"}, {"sku": "b", "price": "dear"}]}, "lines[1].price"),
     ({"address": {"street": 5}}, "address.street"),
