@@ -50,6 +50,8 @@ def _write_items(writer: Writer, value: tuple[Any, ...]) -> Fields:
 
 def _write_set(writer: Writer, value: set[Any] | frozenset[Any]) -> Fields:
     """Sorted, since the order of a set differs from process to process."""
+    for item in value:
+        hash(item)  # it may have changed since it was put in; the reader needs its hash
     return {"v": sorted(writer.items(value, value), key=canonical_text)}
 
 
@@ -94,11 +96,20 @@ def _is_bare_offset(zone: object) -> bool:
 
 
 def _write_zone(zone: object) -> Any:
-    if type(zone) is ZoneInfo and zone.key is not None:
+    if type(zone) is ZoneInfo and zone.key is not None and _is_known(zone.key):
         return zone.key
     if type(zone) is timezone:
         return [zone.utcoffset(None) // _MICROSECOND, None if _is_bare_offset(zone) else zone.tzname(None)]
     raise Refused(f"its time zone {shown(zone)} cannot be named elsewhere.  Use UTC or zoneinfo.ZoneInfo(name).")
+
+
+def _is_known(key: str) -> bool:
+    """Whether a zone can be loaded by its key; one that was made from a file may have any key."""
+    try:
+        ZoneInfo(key)
+    except (ZoneInfoNotFoundError, ValueError):
+        return False
+    return True
 
 
 def _read_clock(cls: type[_Clock], fields: Fields) -> _Clock:

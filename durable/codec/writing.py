@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import SerializationError
 from . import kinds
 from .kinds import TAG, Fields
-from .refusals import Refused, part_of, why_not
+from .refusals import Refused, part_of, why_failed, why_not
 
 #: The longest text of a value: what is larger than 256 KiB is stored in parts, but all of it is held in memory.
 MAX_SIZE = 64 * 1024 * 1024
@@ -156,15 +156,28 @@ class Writer:
     def _dict(self, value: dict[Any, Any]) -> Fields:
         for key in value:
             if type(key) is not str or key == TAG or not (key.isascii() or not _PAIR.search(key)):
-                return {TAG: "dict", "v": self.pairs(value)}
+                return self._tagged_pairs(value)
         return self.fields(value, value.items())
+
+    def _tagged_pairs(self, value: dict[Any, Any]) -> Fields:
+        try:
+            for key in value:
+                hash(key)  # it may have changed since it was put in, and the reader needs its hash
+        except TypeError as error:
+            raise Refused(why_failed(value, error)) from error
+        return {TAG: "dict", "v": self.pairs(value)}
 
     def _tagged(self, value: object, cls: type) -> Fields:
         kind = kinds.kind_of(cls)
         if kind is None:
             raise Refused(why_not(value))
         write = kind.digest if self.for_digest and kind.digest is not None else kind.write
-        return {TAG: kind.tag, **write(self, value)}
+        try:
+            return {TAG: kind.tag, **write(self, value)}
+        except (Refused, RecursionError):
+            raise
+        except Exception as error:  # an author's class may raise anything when it is asked for its content
+            raise Refused(why_failed(value, error)) from error
 
     def _enter(self, owner: object) -> None:
         stack, mark = self.stack, id(owner)
