@@ -213,6 +213,63 @@ class Timeout(Exception):
     seconds: int = 5
 
 
+class Slotted(Exception):
+    """Keeps its attributes in slots, one of them private, and shows them."""
+
+    __slots__ = ("__secret", "code", "never_set")
+
+    def __init__(self, message, *, code):
+        super().__init__(message)
+        self.code = code
+        self.__secret = code + 1
+
+    def __repr__(self):
+        return f"Slotted({self.code}, {self.__secret})"
+
+
+class MoreSlotted(Slotted):
+    """Adds a slot, and has attributes beside it."""
+
+    __slots__ = ("extra",)
+
+
+class Keyless(Exception):
+    """Has a slot that is not set, and looks up what it lacks in a dict."""
+
+    __slots__ = ("code",)
+
+    def __getattr__(self, name):
+        return {}[name]
+
+
+class Sealed(Exception):
+    """Tells nobody how it is made."""
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError("never")
+
+    @property
+    def __dict__(self):
+        raise TypeError("never")
+
+
+@dataclass(slots=True)
+class SlottedTimeout(Exception):
+    seconds: int
+    why: Any = "late"
+
+
+@dataclass(frozen=True)
+class FrozenTimeout(Exception):
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrozenSlotted(Exception):
+    seconds: int
+    where: list[str] = field(default_factory=list)
+
+
 class Unspeakable(Exception):
     def __str__(self):
         raise RuntimeError("no words")

@@ -61,6 +61,68 @@ def test_c27_an_exception_keeps_class_arguments_and_attributes(error):
         assert getattr(value, name, None) == getattr(error, name, None)
 
 
+def more_slotted():
+    error = types.MoreSlotted("m", code=3)
+    error.extra, error.beside = (1, 2), 4
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "names"),
+    [
+        (types.Slotted("m", code=1), ["code", "_Slotted__secret"]),
+        (more_slotted(), ["code", "_Slotted__secret", "extra", "beside"]),
+        (types.SlottedTimeout(9), ["seconds", "why"]),
+        (types.SlottedTimeout(seconds=9, why=("a", b"b")), ["seconds", "why"]),
+        (types.FrozenTimeout(9), ["seconds"]),
+        (types.FrozenTimeout(seconds=9), ["seconds"]),
+        (types.FrozenSlotted(seconds=9, where=["here"]), ["seconds", "where"]),
+    ],
+    ids=repr,
+)
+def test_c27_attributes_in_slots_are_kept(error, names):
+    """Also of a dataclass, of a base class, of a private name, and of a class that forbids assignment."""
+    error = raised(error, cause=KeyError("k"))
+    value = crossed(error)
+
+    assert type(value) is type(error)
+    assert (value.args, str(value), repr(value)) == (error.args, str(error), repr(error))
+    assert [getattr(value, name) for name in names] == [getattr(error, name) for name in names]
+    assert repr(value.__cause__) == "KeyError('k')"
+    assert not hasattr(value, "never_set")
+
+
+@pytest.mark.parametrize("error", [types.FrozenTimeout(9), types.SlottedTimeout(9), types.Slotted("m", code=1)])
+def test_a_rebuilt_exception_takes_notes(error):
+    """A workflow learns which step failed by a note, also where the class forbids assignment."""
+    value = crossed(error)
+    value.add_note("by a step")
+    again = crossed(value)
+    again.add_note("by another")
+
+    assert again.__notes__ == ["by a step", "by another"]
+
+
+@pytest.mark.parametrize(
+    "error", [types.SlottedTimeout(9, why=threading.Lock()), types.FrozenSlotted(seconds=threading.Lock())]
+)
+def test_c28_an_exception_that_cannot_show_what_it_lost(error):
+    """Its ``repr`` needs an attribute that cannot cross: a StepFailed stands in for it, also as a cause."""
+    value, outer = crossed(error), crossed(raised(ValueError("x"), cause=error))
+
+    assert (type(value), value.error_type) == (StepFailed, type(error).__name__)
+    assert (type(outer), type(outer.__cause__)) == (ValueError, StepFailed)
+
+
+def test_c28_an_exception_recorded_without_its_slots():
+    """Releases before this one left slots out: what they recorded is read as a StepFailed, and says so."""
+    record = json.loads(codec.encode_error(types.SlottedTimeout(9)))
+    del record["attrs"]
+    value = codec.decode_error(json.dumps(record))
+
+    assert (type(value), value.error_type, value.message) == (StepFailed, "SlottedTimeout", "9")
+
+
 def test_c27_the_chain_is_kept():
     """Cause, context and whether it is suppressed; notes too."""
     try:
@@ -95,6 +157,14 @@ def test_c28_urllibs_error_keeps_its_class_and_takes_notes(body):
         ["by a step"],
     )
     assert crossed(value).__notes__ == ["by a step"]
+
+
+def test_c28_an_exception_that_hides_its_content():
+    """Writing one never fails: it is told by its message."""
+    value = crossed(types.Sealed("shut"))
+
+    assert crossed(types.Keyless("k")).args == ("k",)
+    assert str(value) == "Sealed: shut"
 
 
 def test_a_ring_of_causes_ends():

@@ -3,9 +3,9 @@ Kinds: exceptions, with their chain, notes and attributes; an error as text and 
 
 An exception is rebuilt when its class is known here: ``args`` and attributes as
 they were, the author's ``__init__`` not run, since ``args`` need not be what it
-takes.  Otherwise it becomes a ``StepFailed`` that tells the same.  Writing one
-never fails: an argument that cannot be carried becomes its repr, such an
-attribute is left out.
+takes.  When its class is not known, or the rebuilt one cannot say what it is, it
+becomes a ``StepFailed`` that tells the same.  Writing one never fails: an
+argument that cannot be carried becomes its repr, such an attribute is left out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -21,7 +22,7 @@ from ..errors import SerializationError, StepFailed
 from ..http import Request
 from ..interruptions import ends_process
 from . import kinds
-from .kinds import TAG, Context, Fields, Kind, find_class
+from .kinds import TAG, Context, Fields, Kind, class_path, find_class, slots_of
 from .reading import NO_REQUESTS, decode
 from .refusals import Refused, shown
 from .writing import MAX_SIZE, Writer, dump
@@ -175,10 +176,15 @@ def _state(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
     By ``__reduce__`` where that is Python's own: it knows of an OSError's file name, an ImportError's module.
     """
-    if isinstance(type(error).__reduce__, FunctionType):
-        return error.args, vars(error)
+    cls: type = type(error)
+    slots = {}
+    for name in slots_of(cls):
+        with suppress(AttributeError):  # never set
+            slots[name] = object.__getattribute__(error, name)
+    if isinstance(cls.__reduce__, FunctionType):
+        return error.args, {**vars(error), **slots}
     reduced: Any = error.__reduce__()
-    return reduced[1], (reduced[2] if len(reduced) > 2 and reduced[2] else {})
+    return reduced[1], {**(reduced[2] if len(reduced) > 2 and reduced[2] else {}), **slots}
 
 
 def _attribute(error: BaseException, name: str, default: Any) -> Any:
@@ -247,31 +253,30 @@ def _cut(text: str) -> str:
 def _read(_context: Context, fields: Fields) -> BaseException:
     error = _rebuilt(fields)
     error.__dict__[_REMOTE] = fields.get("traceback", "")
-    if not _takes_notes(error):
-        error.__dict__["__notes__"] = []
-    for note in fields.get("notes", ()):
-        error.add_note(note)
-    error.__cause__ = fields.get("cause")
-    error.__context__ = fields.get("context", error.__cause__)
-    error.__suppress_context__ = fields.get("suppress", False)
+    if "notes" in fields or not _takes_notes(error):
+        error.__dict__["__notes__"] = [*fields.get("notes", ())]
+    # Not by assignment, which the author's class may forbid: that of a frozen dataclass does.
+    object.__setattr__(error, "__cause__", fields.get("cause"))
+    object.__setattr__(error, "__context__", fields.get("context", fields.get("cause")))
+    object.__setattr__(error, "__suppress_context__", fields.get("suppress", False))
     return error
 
 
 def _takes_notes(error: BaseException) -> bool:
-    """Whether ``add_note`` works: it looks for notes, and ``__getattr__`` may want what did not cross."""
+    """Whether ``add_note`` works: it looks for notes and sets them, and an author's class may forbid either."""
     try:
         hasattr(error, "__notes__")
     except BaseException as failure:
         if ends_process(failure):
             raise
         return False
-    return True
+    return not isinstance(type(error).__setattr__, FunctionType)
 
 
 def _rebuilt(fields: Fields) -> BaseException:
     try:
         error = _revived(find_class(fields["c"], Exception), fields["args"], fields.get("attrs", {}))
-        str(error)  # may need an attribute that was left out
+        _ = str(error), repr(error)  # these may need an attribute that was left out
     except BaseException as failure:
         if ends_process(failure):
             raise
@@ -283,7 +288,8 @@ def _revived(cls: Any, args: list[Any], attributes: Fields) -> Exception:
     error = cls.__new__(cls, *args)
     _c_init(cls)(error, *args)
     for name, item in attributes.items():
-        setattr(error, name, item)
+        object.__setattr__(error, name, item)
+        getattr(error, name)
     assert isinstance(error, Exception)
     return error
 

@@ -6,6 +6,7 @@ import secrets
 import signal
 import sys
 import traceback
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -52,6 +53,41 @@ async def counted(key: str) -> Any:
 @workflow(name="errors.counted_request")
 async def counted_request(key: str) -> Any:
     return await counts(await create_webhook(), key)
+
+
+@dataclass(slots=True)
+class Rejected(Exception):
+    order: str
+    code: int
+
+
+@dataclass(frozen=True)
+class Sealed(Exception):
+    code: int
+
+
+@step(max_retries=0)
+def rejects(sealed: bool) -> None:
+    raise Sealed(7) if sealed else Rejected(order="o1", code=7)
+
+
+@workflow
+async def catches_rejected(sealed: bool) -> Any:
+    try:
+        await rejects(sealed)
+    except (Rejected, Sealed) as error:
+        return [repr(error), error.code, error.__notes__]
+
+
+@all_databases()
+@pytest.mark.parametrize(("sealed", "shown"), [(False, "Rejected(order='o1', code=7)"), (True, "Sealed(code=7)")])
+def test_c27_a_dataclass_is_an_error_like_any_other(engine, sealed, shown):
+    """One with slots, and a frozen one: its fields, its `repr`, and the note that says which step failed."""
+    run = engine.start(catches_rejected, sealed)
+    settle(engine, run)
+
+    note = f"Step {rejects.name} (r#1) failed after 1 attempt."
+    assert run.result() == [shown, 7, [note]]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from driving import all_databases, kinds, settle, work
+from pydantic import BaseModel
 
 from durable import SerializationError, StepFailed, codec, inspecting, step, workflow
 from durable.drive import drive
@@ -103,6 +104,38 @@ def test_c36_a_start_with_what_cannot_cross_names_the_path(engine):
 
     with engine.store.read() as tx:
         assert tx.execute(sa.select(inbox)).all() == []
+
+
+class Parcel(BaseModel):
+    number: int
+    note: str = ""
+
+
+@step(retry_backoff=0)
+def returns_incomplete(key: str) -> Parcel:
+    attempts[key] = attempts.get(key, 0) + 1
+    return Parcel.model_construct(note="no number")
+
+
+@workflow
+async def catches_incomplete(key: str) -> str:
+    try:
+        await returns_incomplete(key)
+    except SerializationError as error:
+        return error.path
+    return "recorded"
+
+
+@all_databases()
+def test_c36_an_incomplete_model_is_refused_where_it_is_written(engine):
+    """`model_construct` leaves out a required field: the caller and the step are told, and no run is blocked."""
+    key = secrets.token_hex(4)
+    with pytest.raises(SerializationError, match=r"args\.values\[0\]\.number: this required field"):
+        engine.start(takes, [Parcel.model_construct()])
+    run = engine.start(catches_incomplete, key)
+    settle(engine, run)
+
+    assert (run.result(), attempts[key]) == ("result.number", 1)
 
 
 def test_c34_an_instance_of_a_class_that_is_no_data_is_refused_by_path(engine):
