@@ -185,7 +185,8 @@ class RunContext:
             return codec.fit(value, payload_type, "payload")
         except SerializationError as error:
             # It was valid where it was sent: this is other code, and no failure of the run.
-            self.loop.diverge(str(op_id), f"payload {received.payload}", f"nothing, for {error}", calling_line())
+            sent = codec.plain(received.payload or "null")  # secrets in it are not shown
+            self.loop.diverge(str(op_id), f"payload {sent!r}", f"nothing, for {error}", calling_line())
             raise Parked from error
 
 

@@ -266,7 +266,12 @@ class HookDefinition(Generic[T]):
             return codec.fit(payload, self.type, "payload")  # type: ignore[no-any-return]
         except SerializationError as error:
             cause = error.__cause__
-            found: Any = cause.errors() if isinstance(cause, ValidationError) else [{"msg": error.reason}]
+            hides = codec.holds_secret(self.type)
+            found: Any = (
+                cause.errors(include_input=not hides, include_context=not hides)
+                if isinstance(cause, ValidationError)
+                else [{"msg": error.reason}]
+            )
             raise HookPayloadError(token, found) from cause
 
 

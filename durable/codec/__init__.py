@@ -16,6 +16,7 @@ kinds                 the table, and how classes are named and found
 writing, refusals     encode; where and why a value cannot be
 reading               decode; the ids of the requests in a text
 builtin, objects      kinds: those of Python, http and time; enums, dataclasses, models
+pydantic_types        kinds: pydantic's URLs, secrets, sizes and addresses
 failures              kinds: exceptions; an error as text and back
 arguments             a call by parameter name, and its digest
 display               a value as plain JSON, for people
@@ -26,7 +27,7 @@ fitting               whether a value fits an annotation
 from .arguments import bind, decode_arguments, decode_call, digest, encode_arguments
 from .display import plain
 from .failures import ErrorSummary, decode_error, encode_error, error_summary
-from .fitting import fit, is_checked
+from .fitting import fit, holds_secret, is_checked
 from .kinds import register
 from .reading import decode, request_ids
 from .writing import encode
@@ -44,6 +45,7 @@ __all__ = [
     "encode_error",
     "error_summary",
     "fit",
+    "holds_secret",
     "is_checked",
     "plain",
     "register",

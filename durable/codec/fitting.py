@@ -15,9 +15,16 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypeAliasType, TypedDict
 
 from ..errors import SerializationError
+from .kinds import kind_of
+from .pydantic_types import is_secret
 from .refusals import part_of, shown
 
+#: Types of which no other is a base: what pydantic makes of their values is never less than they were.
+_ATOMS = frozenset({str, int, float, bytes, type(None)})
 _CONFIG = ConfigDict(arbitrary_types_allowed=True)
+#: Pydantic's errors go into tracebacks, and would show what they were given.
+_CONFIG_OF_SECRETS = ConfigDict(arbitrary_types_allowed=True, hide_input_in_errors=True)
+_new_tuple: Any = tuple.__new__
 _make_alias: Any = TypeAliasType
 
 
@@ -25,7 +32,9 @@ def fit(value: Any, annotation: Any, what: str) -> Any:
     """
     *value* as *annotation* wants it: the same, or what pydantic turns it into.
 
-    Without an annotation, or with one that pydantic makes nothing of, the value itself.
+    Without an annotation, or with one that pydantic makes nothing of, the value itself.  An enum's
+    member that is a str too stays a member where a str is annotated, at any depth of lists, tuples,
+    sets and dicts.
 
     Args:
         what: What the value is called in an error.
@@ -41,9 +50,48 @@ def fit(value: Any, annotation: Any, what: str) -> Any:
     try:
         fitted = adapter.validate_python(value)
     except ValidationError as error:
-        raise _misfit(error, what) from error
+        raise _misfit(error, what, holds_secret(annotation)) from error
     # The items of an Iterable are validated when somebody draws them, which nobody will.
-    return value if type(fitted).__name__ == "ValidatorIterator" else fitted
+    return value if type(fitted).__name__ == "ValidatorIterator" else _kept(value, fitted)
+
+
+def _kept(value: Any, fitted: Any) -> Any:
+    """What pydantic has made of *value*, without changes to the type of what was an instance of it already."""
+    cls: type = type(value)
+    wanted = type(fitted)
+    if cls is not wanted:
+        crosses = cls is bool or kind_of(cls) is not None
+        return value if crosses and issubclass(cls, wanted) and bool(value == fitted) else fitted
+    if value is fitted:
+        return value
+    if cls is list or issubclass(cls, tuple):
+        if len(value) != len(fitted) or _ATOMS.issuperset(map(type, value)):
+            return fitted
+        items = map(_kept, value, fitted)
+        return list(items) if cls is list else _new_tuple(cls, items)
+    if cls is dict:
+        if _ATOMS.issuperset(map(type, value)) and _ATOMS.issuperset(map(type, value.values())):
+            return fitted
+        keys = {key: key for key in value}
+        return {_kept(keys.get(key, key), key): _kept(value.get(key, item), item) for key, item in fitted.items()}
+    if cls is set or cls is frozenset:
+        members = {member: member for member in value}
+        return cls(_kept(members.get(member, member), member) for member in fitted)
+    return fitted
+
+
+def holds_secret(annotation: Any) -> bool:
+    """Whether what an annotation describes may hold a secret, so that no part of it may be shown."""
+    adapter = _adapter_of(annotation)
+    return adapter is not None and _mentions_secret(adapter.core_schema)
+
+
+def _mentions_secret(schema: Any) -> bool:
+    if isinstance(schema, dict):
+        return any(map(_mentions_secret, schema.values()))
+    if isinstance(schema, list | tuple):
+        return any(map(_mentions_secret, schema))
+    return is_secret(schema)
 
 
 def is_checked(annotation: Any) -> bool:
@@ -63,6 +111,8 @@ def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
     try:
         alias = _make_alias("Fitted", _with_new_dicts(annotation))
         adapter: TypeAdapter[Any] = TypeAdapter(alias, config=_CONFIG)
+        if adapter.pydantic_complete and _mentions_secret(adapter.core_schema):
+            adapter = TypeAdapter(alias, config=_CONFIG_OF_SECRETS)
     except Exception:  # annotations are the author's, and may be anything
         return None
     return adapter if adapter.pydantic_complete else None
@@ -98,12 +148,13 @@ def _key(annotation: Any, name: str, hint: Any) -> Any:
 _cached_adapter = lru_cache(maxsize=1024)(_adapter)
 
 
-def _misfit(error: ValidationError, what: str) -> SerializationError:
+def _misfit(error: ValidationError, what: str, is_secret: bool) -> SerializationError:
     first, *others = error.errors(include_url=False, include_context=False)
     path = "".join(part_of(part) for part in first["loc"])
     more = f"  (And {len(others)} more.)" if others else ""
+    given = f"a value of type {type(first['input']).__name__}" if is_secret else shown(first["input"])
     return SerializationError(
         what + path,
-        f"{shown(first['input'])} does not fit the annotation: {first['msg']}.{more}"
+        f"{given} does not fit the annotation: {first['msg']}.{more}"
         "  Pass or return what is annotated, or change the annotation.",
     )

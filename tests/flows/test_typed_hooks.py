@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import secrets
 import subprocess
 import sys
@@ -13,9 +14,9 @@ from typing import Annotated, Any, Literal, Optional, TypedDict, Union
 import pytest
 import sqlalchemy as sa
 from driving import all_databases, kinds, settle
-from pydantic import AfterValidator, BaseModel, Field, field_validator
+from pydantic import AfterValidator, BaseModel, Field, HttpUrl, SecretStr, field_validator
 
-from durable import ConfigurationError, HookPayloadError, RunFailed, define_hook, step, workflow
+from durable import ConfigurationError, HookPayloadError, RunFailed, define_hook, inspecting, step, workflow
 from durable.schema import inbox
 
 
@@ -116,6 +117,44 @@ def test_c51_what_fits_is_delivered_as_its_type(engine, token, kind, sent, expec
     settle(engine, run)
 
     assert run.result(timeout=1) == [expected, type(expected).__name__]
+
+
+class Account(BaseModel):
+    home: HttpUrl
+    password: SecretStr
+
+
+class Size(enum.StrEnum):
+    S = "s"
+
+
+ACCOUNT: dict[str, Any] = {"home": "https://shop.test/a", "password": "hunter2"}
+account_hook = define_hook(Account, name="typed.account")
+
+
+@step
+def opens(account: Account, size: str) -> tuple[HttpUrl, Account]:
+    assert isinstance(size, Size)
+    return account.home, account
+
+
+@workflow
+async def opens_accounts(account: Account, token: str) -> Any:
+    opened = await opens(account, Size.S)
+    return [account, opened, await account_hook.create(token=token)]
+
+
+@all_databases()
+def test_pydantics_types_are_arguments_results_and_payloads(engine, token, caplog):
+    """A URL and a secret arrive as they were at each place, and a StrEnum's member at a `str` parameter."""
+    expected = Account(**ACCOUNT)
+    run = engine.start(opens_accounts, expected, token)
+    settle(engine, run)
+    account_hook.resume(token, ACCOUNT)
+    settle(engine, run)
+
+    assert run.result(timeout=1) == [expected, (expected.home, expected), expected]
+    assert "hunter2" not in repr(inspecting.describe(engine, run.id)) + caplog.text
 
 
 @pytest.mark.parametrize("sender", ["definition", "resume_hook"])
