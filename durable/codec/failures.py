@@ -22,7 +22,7 @@ from ..errors import SerializationError, StepFailed
 from ..http import Request
 from ..interruptions import ends_process
 from . import kinds
-from .kinds import TAG, Context, Fields, Kind, class_path, find_class, slots_of
+from .kinds import TAG, Context, Fields, Kind, find_class, slots_of
 from .reading import NO_REQUESTS, decode
 from .refusals import Refused, shown
 from .writing import MAX_SIZE, Writer, dump
