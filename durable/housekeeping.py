@@ -11,6 +11,7 @@ import json
 import os
 import threading
 from bisect import bisect_right, insort
+from collections.abc import Callable
 from functools import partial
 from random import Random
 
@@ -43,6 +44,7 @@ class Housekeeping:
         self._alarms: list[int] = []
         self._beating_since: int | None = None
         self._has_more = False
+        self._swept_at: int | None = None
         self._pruned_to = START
         self._orphans = Orphans(engine)
         # One of its own: a thread must not change what others draw from `random` with a seed.
@@ -52,16 +54,20 @@ class Housekeeping:
         self._thread = threading.Thread(target=self._run, name="durable-housekeeping", daemon=True)
 
     def start(self) -> None:
-        """Beat once, so that a claim finds the process registered; then go on in a thread."""
+        """
+        Beat once, so that a claim finds the process registered; all else happens in a thread.
+
+        A prefork child takes no task before this returns, and may end after its first one.
+        """
         self._engine.on_due = self.on_due
         self._has_threads = True
-        self.tick()
+        self._try(self._beat)
         self._thread.start()
 
     def stop(self) -> None:
-        """Say good-bye: the process runs nothing any more."""
-        self._stopping.set()
+        """Remove this process from the database: it runs nothing any more."""
         with self._changed:
+            self._stopping.set()
             self._changed.notify()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
@@ -78,9 +84,8 @@ class Housekeeping:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
+            self.tick()
             self._pause()
-            if not self._stopping.is_set():
-                self.tick()
 
     def _pause(self) -> None:
         engine = self._engine
@@ -91,14 +96,25 @@ class Housekeeping:
         with self._changed:
             if self._alarms:
                 longest = min(longest, max(0, self._alarms[0] - engine.now()))
-            if longest:
+            if longest and not self._stopping.is_set():
                 self._changed.wait(longest / 1_000_000)
 
     def tick(self) -> None:
-        """One round: beat, and sweep if this process has the lease.  What goes wrong is logged."""
+        """One round: beat, look after this process's attempts, and sweep if this process has the lease."""
+        self._try(self._round)
+
+    def _round(self) -> None:
+        engine = self._engine
+        self._beat()
+        release_forgotten(engine)
+        tries.block_stuck(engine)
+        cancelling.interrupt(engine)
+        self._sweep()
+
+    def _try(self, act: Callable[[], None]) -> None:
+        """Do *act*.  What goes wrong is logged: the next round tries again."""
         try:
-            self._beat()
-            self._sweep()
+            act()
         except Exception as error:
             if not unreachable(error):
                 log.exception("Housekeeping failed; trying again.")
@@ -127,9 +143,6 @@ class Housekeeping:
             workers.beat(tx, row, engine.store.sql_now)
         if self._beating_since is None:
             self._beating_since = engine.now()
-        release_forgotten(engine)
-        tries.block_stuck(engine)
-        cancelling.interrupt(engine)
 
     def _sweep(self) -> None:
         engine = self._engine
@@ -146,6 +159,7 @@ class Housekeeping:
         if leased:
             is_unsending = sentinel.look(engine)
             self._has_more = sweep(engine) or is_unsending
+            self._swept_at = engine.now()
             self._tidy()
         elif rings:
             # The backlog is the leaseholder's: if each swept it whenever an alarm rings, it would be sent many times.
@@ -194,10 +208,16 @@ class Housekeeping:
     def _farewell(self) -> None:
         try:
             with self._engine.store.begin() as tx:
-                workers.drop_lease(tx, LEASE, self._engine.process_id)
+                workers.drop_lease(tx, LEASE, self._engine.process_id, self._next_sweep_at())
                 workers.remove(tx, self._engine.process_id)
         except SQLAlchemyError as error:
             log.warning("Could not sign off (%s); the others notice by the missing beat.", type(error).__name__)
+
+    def _next_sweep_at(self) -> int:
+        """When another process may sweep: not sooner than this one would have, however often children are replaced."""
+        if self._swept_at is None or self._has_more:
+            return 0
+        return self._swept_at + self._engine.settings.sweep_interval
 
 
 def _queues(engine: Engine) -> list[str]:

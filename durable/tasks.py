@@ -18,6 +18,7 @@ from celery import Celery, signals
 from sqlalchemy.exc import SQLAlchemyError
 
 from . import alarms, carrying, current, embedded, health, housekeeping, logs, outcomes, publish, registry
+from .childwatch import ChildWatch
 from .claiming import Address, take_over_run
 from .continuation import Journey
 from .dispatch import DRIVE, WAKE
@@ -241,9 +242,15 @@ def _connect_signals(engine: Engine) -> None:
         engine.expendable = current_process().name != "MainProcess"
         _start_housekeeping(engine)
 
+    children = ChildWatch()
+
     def ready(sender: Any = None, **_: object) -> None:
+        if not of_ours(sender):
+            return
         # A prefork main process forks again at any time: no thread of ours runs in it.
-        if of_ours(sender) and not _is_prefork(sender):
+        if _is_prefork(sender):
+            children.watch(sender)
+        else:
             _start_housekeeping(engine)
 
     def leaving(**_: object) -> None:

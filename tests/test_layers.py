@@ -27,7 +27,7 @@ SHELL = """
     publish health progress allowance dispatch stopping watchdog deadlines engine
     alarms turn children aftermath ending commit tries celery_context aio cancelling doubts outcomes overtime
     transactional running claiming steps waiting inspecting client sessions starting again continuation drive hooks
-    lost sentinel sweep orphans prune housekeeping carrying trampoline tasks
+    lost sentinel sweep orphans prune housekeeping carrying trampoline childwatch tasks
     web app loading doctor dev cli testing
 """.split()  # noqa: SIM905
 

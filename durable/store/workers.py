@@ -112,6 +112,7 @@ def marked(tx: Connection, name: str) -> tuple[str, int] | None:
     return None if row is None else (row.owner or "", row.expires_at)
 
 
-def drop_lease(tx: Connection, name: str, owner: str) -> None:
-    """Give the lease back, so that another process need not wait until it expires."""
-    tx.execute(update(leases).where(leases.c.name == name, leases.c.owner == owner).values(owner=None, expires_at=0))
+def drop_lease(tx: Connection, name: str, owner: str, free_at: int = 0) -> None:
+    """Give the lease back, so that another process can take it at *free_at* and need not wait until it expires."""
+    mine = (leases.c.name == name) & (leases.c.owner == owner)
+    tx.execute(update(leases).where(mine).values(owner=None, expires_at=free_at))
