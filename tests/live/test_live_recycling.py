@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from live_flows import counts
-from processes import Deployment, deployed
+from processes import Deployment, Process, deployed
 from servers import new_broker, new_database
 
 pytestmark = pytest.mark.live
@@ -28,17 +28,29 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deployment]
             yield made
 
 
-@pytest.mark.parametrize("children", [1, 2])
-def test_no_task_is_left_with_a_child_that_has_ended(site, children):
-    """As many runs as children: each message is received once, so none has waited until it was sent again."""
-    worker = site.start_worker(
-        "worker", "--pool", "prefork", "--concurrency", str(children), "--max-tasks-per-child", "1"
-    )
-    runs = [site.engine.start(counts, STEPS) for _ in range(children)]
+def start_worker(site: Deployment, children: int) -> Process:
+    options = ("--concurrency", str(children), "--max-tasks-per-child", "1")
+    return site.start_worker("worker", "--pool", "prefork", *options)
 
-    assert [run.result(timeout="60s") for run in runs] == [STEPS] * children
+
+def test_no_task_waits_for_a_child_that_has_ended(site):
+    """One child at a time: each message is received once, so none has waited until it was sent again."""
+    worker = start_worker(site, 1)
+
+    run = site.engine.start(counts, STEPS)
+    assert run.result(timeout="60s") == STEPS
+
+    received = Counter(re.findall(r"Task (\S+)\[\S+\] received", worker.log.read_text()))
+    assert received == {"live_flows.count_on": STEPS, "durable.drive": STEPS + 1}
+
+
+def test_runs_side_by_side_end_and_repeat_no_step(site):
+    """Two runs on two children end within a minute, each step at its first attempt."""
+    start_worker(site, 2)
+
+    runs = [site.engine.start(counts, STEPS) for _ in range(2)]
+    assert [run.result(timeout="60s") for run in runs] == [STEPS] * 2
 
     attempts = [event.attempt for run in runs for event in run.events() if event.kind == "step_completed"]
-    assert attempts == [1] * (children * STEPS)
-    received = Counter(re.findall(r"Task (\S+)\[\S+\] received", worker.log.read_text()))
-    assert received == {"live_flows.count_on": children * STEPS, "durable.drive": children * (STEPS + 1)}
+    assert attempts == [1] * (2 * STEPS)
+    assert not [event for run in runs for event in run.events() if event.kind == "step_retrying"]
