@@ -47,9 +47,9 @@ bench: $(READY)
 bench-short: $(READY)
 	$(BENCH) --short
 
-# make chaos MINUTES=60 SEED=7 RATE=2 BROKER=rabbitmq
+# make chaos MINUTES=60 SEED=7 RATE=2 BROKER=rabbitmq KEEP=folder
 chaos: $(READY)
-	$(BIN)/python -m chaos --minutes $(or $(MINUTES),1) --rate $(or $(RATE),3) $(if $(SEED),--seed $(SEED)) --broker $(or $(BROKER),redis)
+	$(BIN)/python -m chaos --minutes $(or $(MINUTES),1) --rate $(or $(RATE),3) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep $(KEEP)) --broker $(or $(BROKER),redis)
 
 # make fuzz SECS=600: each of the three for so long.
 fuzz: $(READY)

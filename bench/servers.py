@@ -100,11 +100,12 @@ def _rabbitmqctl(*arguments: str) -> None:
 @contextmanager
 def process(name: str, arguments: list[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """``python -m ARGUMENTS`` in the repository's folder; stopped at the end, and heard after an error."""
-    with tempfile.TemporaryFile() as log:
+    # A worker that is killed leaves billiard's files in its temporary folder.
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory(prefix="durable-bench-") as folder:
         child = subprocess.Popen(
             [sys.executable, "-m", *arguments],
             cwd=ROOT,
-            env={**os.environ, **environment},
+            env={**os.environ, "TMPDIR": folder, **environment},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,

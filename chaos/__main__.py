@@ -1,7 +1,8 @@
 """
-``python -m chaos [--minutes M] [--seed N] [--broker redis|rabbitmq]``: one soak.
+``python -m chaos [--minutes M] [--seed N] [--broker redis|rabbitmq] [--keep FOLDER]``: one soak.
 
-Prints a report as JSON.  Exit code 1: something went wrong.
+Prints a report as JSON.  Nothing else stays; ``--keep`` has logs and data stay in a folder.
+Exit code 1: something went wrong.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ import argparse
 import json
 import secrets
 import sys
-import tempfile
-from pathlib import Path
 
+from . import folder
 from .soak import Plan, say, soak
 
 
@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--pause", type=float, default=3.0, help="seconds from one fault to the next on average")
     parser.add_argument("--spoilt", type=float, default=0.15, help="share of messages lost or repeated")
     parser.add_argument("--only", nargs="*", default=[], help="only these faults")
+    folder.add_option(parser)
     given = parser.parse_args()
     plan = Plan(
         seed=secrets.randbelow(10**6) if given.seed is None else given.seed,
@@ -36,10 +37,9 @@ def main() -> int:
         spoilt=given.spoilt,
         only=tuple(given.only),
     )
-    folder = Path(tempfile.mkdtemp(prefix="durable-chaos-"))
-    folder.chmod(0o755)
-    say(f"Seed {plan.seed}; logs in {folder}")
-    report = soak(plan, folder)
+    with folder.opened(given.keep, "durable-chaos-") as path:
+        say(f"Seed {plan.seed}; logs in {path}")
+        report = soak(plan, path)
     print(json.dumps(report, indent=2))
     return 0 if report["good"] else 1
 

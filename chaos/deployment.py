@@ -114,6 +114,9 @@ class Deployment:
         self, folder: Path, database_url: str, broker_url: str, port: int, *, workers: int = 2, spoilt: float = 0.0
     ) -> None:
         self.url = f"http://127.0.0.1:{port}"
+        # A worker that is killed leaves billiard's files in its temporary folder.
+        temporary = folder / "tmp"
+        temporary.mkdir()
         environment = {
             "DURABLE_DATABASE_URL": database_url,
             "DURABLE_BROKER_URL": broker_url,
@@ -122,6 +125,7 @@ class Deployment:
             "CHAOS_SPOILT": str(spoilt),
             "PYTHONPATH": str(ROOT),
             "PYTHONDONTWRITEBYTECODE": "1",
+            "TMPDIR": str(temporary),
         }
         self.workers = [
             Process(

@@ -1,5 +1,6 @@
 """
-``python -m chaos.rolling [--broker redis|rabbitmq]``: everything is restarted in turn, as a deploy does, under load.
+``python -m chaos.rolling [--broker redis|rabbitmq] [--keep FOLDER]``: everything is restarted in turn, as a
+deploy does, under load.
 
 Each worker gets SIGTERM and is started again, gunicorn gets SIGHUP and replaces its processes.  Prints a
 report as JSON.  Exit code 1: something was lost, done again, or an outsider saw an error.
@@ -13,7 +14,6 @@ import os
 import random
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -26,6 +26,7 @@ from durable import events
 from durable.engine import Engine
 from durable.store import log
 
+from . import folder as folders
 from .deployment import Deployment, Process
 from .ports import free_port, until
 from .senders import Senders, Story, story
@@ -124,9 +125,10 @@ def main() -> int:
     """Restart everything; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m chaos.rolling")
     parser.add_argument("--broker", choices=sorted(BROKERS), default="redis")
-    folder = Path(tempfile.mkdtemp(prefix="durable-rolling-"))
-    folder.chmod(0o755)
-    report = roll(parser.parse_args().broker, folder)
+    folders.add_option(parser)
+    given = parser.parse_args()
+    with folders.opened(given.keep, "durable-rolling-") as folder:
+        report = roll(given.broker, folder)
     print(json.dumps(report, indent=2))
     return 0 if report["good"] else 1
 

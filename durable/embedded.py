@@ -146,6 +146,8 @@ def _launch(address: Path, data: Path, lock: IO[str], deadline: float) -> subpro
     while not answers(address):
         if leash.poll() is not None or time.monotonic() > deadline:
             Server(str(address), leash).stop()
+            # A server that cannot read its data ends without removing its socket.
+            address.unlink(missing_ok=True)
             raise ConfigurationError(
                 f"The embedded broker did not start.  The end of {data / 'log'}:\n{_end_of_log(data)}\n"
                 f"If its data are damaged, remove {data}: what is lost there is sent again from the database."

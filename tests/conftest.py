@@ -11,9 +11,45 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from litter import TemporaryFolder
 from servers import new_broker, new_database, take_less_care
 
 from durable import Durable, current
+
+_temporary = pytest.StashKey[TemporaryFolder]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The run has a temporary folder of its own; ``--basetemp`` says where pytest's ``tmp_path`` is kept."""
+    config.stash[_temporary] = TemporaryFolder()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Note what the test has left in the temporary folder."""
+    try:
+        return (yield)
+    finally:
+        item.config.stash[_temporary].note(item.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The run fails when something stays in the temporary folder."""
+    if session.exitstatus == pytest.ExitCode.OK and session.config.stash[_temporary].left():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Name what stayed in the temporary folder, and the tests during which it came."""
+    if left := config.stash[_temporary].left():
+        terminalreporter.section("left in the temporary folder", red=True)
+        for name, test in left.items():
+            terminalreporter.line(f"{name}, since {test}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the run's temporary folder."""
+    config.stash[_temporary].remove()
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,15 @@ input that raises it is kept in a file (``-artifact_prefix=folder/`` says where)
 from __future__ import annotations
 
 import math
+import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import atheris
 
@@ -142,16 +144,26 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
 }
 
 
-def main(arguments: list[str]) -> None:
-    """Fuzz what the command line names; libFuzzer ends the process."""
+def main(arguments: list[str]) -> NoReturn:
+    """Fuzz what the command line names.  libFuzzer ends its process, so a child fuzzes, and we remove its inputs."""
     if not arguments or arguments[0] not in TARGETS:
         sys.exit(f"usage: python tests/fuzzing.py {'|'.join(TARGETS)} [libFuzzer's options]")
     target, seeds = TARGETS[arguments[0]]
     with tempfile.TemporaryDirectory(prefix="durable-fuzz-") as folder:
         for number, seed in enumerate(seeds):
             (Path(folder) / str(number)).write_bytes(seed)
-        atheris.Setup([sys.argv[0], folder, *arguments[1:]], target)
-        atheris.Fuzz()
+        child = os.fork()
+        if not child:
+            atheris.Setup([sys.argv[0], folder, *arguments[1:]], target)
+            atheris.Fuzz()
+        sys.exit(_exit_code(child))
+
+
+def _exit_code(child: int) -> int:
+    """That of the child, which ends by itself, or by the same Ctrl-C as we."""
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 if __name__ == "__main__":

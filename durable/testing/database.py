@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -19,16 +17,16 @@ def url_in(folder: Path) -> str:
 
 def create_in(folder: Path) -> None:
     """Make one."""
-    shutil.copy(_empty() / "durable.db", folder)
+    (folder / "durable.db").write_bytes(_empty())
 
 
 @cache
-def _empty() -> Path:
-    """The folder of one that is empty, made once per process: copying it takes no time."""
-    folder = Path(tempfile.mkdtemp(prefix="durable-testing-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    store = Store(url_in(folder), pool_size=1)
-    with store.begin() as tx:
-        migrations.upgrade(tx)
-    store.close()
-    return folder
+def _empty() -> bytes:
+    """An empty one, made once per process: a copy takes no time."""
+    with tempfile.TemporaryDirectory(prefix="durable-testing-") as name:
+        folder = Path(name)
+        store = Store(url_in(folder), pool_size=1)
+        with store.begin() as tx:
+            migrations.upgrade(tx)
+        store.close()
+        return (folder / "durable.db").read_bytes()

@@ -56,7 +56,6 @@ class Environment:
 
     def __init__(self, *, now: datetime | None = None, celery: Celery | None = None, **settings: object) -> None:
         begin = now or datetime(2025, 1, 1, tzinfo=UTC)
-        self._folder = Path(tempfile.mkdtemp(prefix="durable-testing-"))
         self._settings = {"public_url": PUBLIC_URL, "continuation": 0, **settings}
         self._celery = celery
         self.clock = Clock(int(begin.timestamp() * 1_000_000))
@@ -65,6 +64,7 @@ class Environment:
         self.engine: Durable
 
     def __enter__(self) -> Environment:
+        self._folder = Path(tempfile.mkdtemp(prefix="durable-testing-"))
         database.create_in(self._folder)
         self._begin()
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -135,7 +136,13 @@ class Deployment:
     def engine(self) -> Durable:
         return self._engine
 
+    @property
+    def temporary(self) -> Path:
+        """The processes' temporary folder: a worker that is killed leaves billiard's files there."""
+        return self.folder / "tmp"
+
     def open(self) -> None:
+        self.temporary.mkdir(exist_ok=True)
         self._engine = Durable(
             Celery("observer"), database_url=self.database_url, broker_url=self.broker_url, public_url=self.url
         )
@@ -148,6 +155,7 @@ class Deployment:
         self._engine.celery.close()
         self._engine.close()
         current.forget(self._engine)
+        shutil.rmtree(self.temporary)
 
     def start_worker(
         self,
@@ -217,6 +225,7 @@ class Deployment:
             "DURABLE_PUBLIC_URL": self.url,
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]),
             "PYTHONDONTWRITEBYTECODE": "1",
+            "TMPDIR": str(self.temporary),
             **self.settings,
         }
 

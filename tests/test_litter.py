@@ -1,0 +1,59 @@
+"""The run of the tests has a temporary folder of its own, and fails when something stays in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+LEAVES = "import tempfile\n\ndef test_leaves():\n    tempfile.mkdtemp(prefix='left-')\n"
+LEAVES_BY_A_KILLED_CHILD = """
+import os, signal, subprocess, sys
+
+def test_leaves():
+    code = "import os, tempfile; tempfile.mkdtemp(prefix='left-'); os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+"""
+TIDY = "def test_tidy(tmp_path):\n    (tmp_path / 'a').touch()\n"
+
+
+def run_pytest(folder: Path, test: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Run one test file with our conftest; how it ended, and what is in the outer temporary folder then."""
+    project, outer = folder / "project", folder / "outer"
+    project.mkdir()
+    outer.mkdir()
+    shutil.copy(HERE / "conftest.py", project)
+    (project / "test_it.py").write_text(test)
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"],
+        cwd=project,
+        env={**os.environ, "TMPDIR": str(outer), "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return ended, [path.name for path in outer.iterdir()]
+
+
+@pytest.mark.parametrize("test", [LEAVES, LEAVES_BY_A_KILLED_CHILD], ids=["itself", "a killed child"])
+def test_a_run_that_leaves_something_fails_and_names_the_test(tmp_path, test):
+    """The tests pass and the run fails: it says what stayed and since which test, and removes it."""
+    ended, stayed = run_pytest(tmp_path, test)
+
+    assert (ended.returncode, stayed) == (1, [])
+    assert "left-" in ended.stdout
+    assert "since test_it.py::test_leaves" in ended.stdout
+    assert "1 passed" in ended.stdout
+
+
+def test_a_tidy_run_passes_and_leaves_nothing(tmp_path):
+    """pytest's own folders are no litter, and are gone too."""
+    ended, stayed = run_pytest(tmp_path, TIDY)
+
+    assert (ended.returncode, stayed) == (0, []), ended.stdout
