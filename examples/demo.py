@@ -202,7 +202,12 @@ def main() -> int:
     """Run the demo with nothing configured; the exit code."""
     for name in [name for name in os.environ if name.startswith(("DURABLE_", "CELERY_"))]:
         del os.environ[name]
-    with tempfile.TemporaryDirectory(prefix="durable-demo-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="durable-demo-") as folder,
+        tempfile.TemporaryDirectory(prefix="durable-demo-") as temporary,
+    ):
+        # The embedded broker's socket is in the temporary folder.
+        os.environ["TMPDIR"] = temporary
         try:
             stage(Path(folder))
         except (Surprise, requests.RequestException) as surprise:
