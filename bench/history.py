@@ -19,10 +19,10 @@ from typing import Any
 from celery import Celery
 
 from durable import Durable, step, workflow
-from durable.claiming import Address
-from durable.drive import drive
-from durable.housekeeping import Housekeeping
-from durable.steps import attempt
+from durable.attempts.attempt import attempt
+from durable.attempts.claim import Address
+from durable.recovery.housekeeping import Housekeeping
+from durable.turns.drive import drive
 
 from . import servers
 

@@ -23,11 +23,11 @@ import sqlalchemy as sa
 from celery import Celery
 
 from durable import Durable, registry
-from durable.continuation import Journey
-from durable.dispatch import TOGETHER
-from durable.drive import conclude, drive
-from durable.steps import Body, run_claimed
-from durable.store.log import DriveRow
+from durable.attempts.attempt import Body, run_claimed
+from durable.broker.dispatcher import TOGETHER
+from durable.store.run_log import DriveRow
+from durable.turns.continuation import Journey
+from durable.turns.drive import conclude, drive
 
 from . import servers
 from .workflows import sequence

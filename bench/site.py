@@ -15,7 +15,8 @@ import redis
 import sqlalchemy as sa
 from celery import Celery
 
-from durable import Durable, current, housekeeping
+from durable import Durable, current
+from durable.recovery import housekeeping
 from durable.store import workers
 
 from . import plain, servers

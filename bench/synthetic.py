@@ -9,13 +9,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from durable import Durable, codec
-from durable.calls import RunInfo
-from durable.commands import CreateStep
 from durable.events import Event, RunCreated, RunStarted, StepCompleted, StepCreated
-from durable.registry import Workflow
-from durable.replay import Replay
-from durable.schema import inbox, runs
-from durable.store import log
+from durable.registry.definitions import Workflow
+from durable.replay.commands import CreateStep
+from durable.replay.replay import Replay
+from durable.replay.run_context import RunInfo
+from durable.store import run_log
+from durable.store.schema import inbox, runs
 
 #: Microseconds since 1970: when the first event was, and from one to the next.
 _BEGAN = 1_800_000_000_000_000
@@ -59,8 +59,8 @@ def put_away(engine: Durable, workflow: Workflow[..., Any], arguments: dict[str,
     with engine.store.begin() as tx:
         tx.execute(sa.delete(inbox).where(inbox.c.run_id == run.id))
         tx.execute(sa.update(runs).where(runs.c.id == run.id).values(not_before=None, **changes))
-        log.append(tx, run.id, past)
-        log.post(tx, run.id, news, engine.dispatch.plan(now))
+        run_log.append(tx, run.id, past)
+        run_log.post(tx, run.id, news, engine.dispatch.plan(now))
     return run.id
 
 

@@ -17,8 +17,8 @@ from statistics import median
 import sqlalchemy as sa
 
 from durable import Run, events
-from durable.schema import requests
-from durable.store import log
+from durable.store import run_log
+from durable.store.schema import requests
 
 from .client import post
 from .figures import ms
@@ -65,7 +65,7 @@ def _moments(site: Site) -> dict[str, float]:
     arrived = time.time()
     run.result(timeout=PATIENCE_SECS)
     with site.engine.store.read() as tx:
-        told = log.read(tx, run.id)
+        told = run_log.read(tx, run.id)
         recorded = tx.execute(sa.select(requests.c.answered_at).where(requests.c.run_id == run.id)).scalar_one()
     found = {STATIONS[type(event)]: event.at / 1_000_000 - began for event in told if type(event) in STATIONS}
     found |= {FIRST_LINE: json.loads(body)["at"] - began, RECORDED: recorded / 1_000_000 - began}

@@ -13,16 +13,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from durable import codec, events
-from durable.client import Run
-from durable.context import RunInfo
-from durable.engine import Engine
+from durable.client.run import Run
+from durable.engine.engine import Engine
 from durable.events import Event
-from durable.registry import workflows
-from durable.replay import Replay
-from durable.schema import inbox, requests
-from durable.store import log
+from durable.registry.decorators import workflows
+from durable.replay.replay import Replay
+from durable.replay.run_context import RunInfo
 from durable.store import requests as asked
+from durable.store import run_log
 from durable.store import runs as stored
+from durable.store.schema import inbox, requests
 
 from .senders import CALLED_BACK, EVENTS, LENGTH, WIDTH, Story
 
@@ -77,7 +77,7 @@ def _check_run(engine: Engine, story: Story, done: list[dict[str, Any]], verdict
     assert story.run_id is not None
     with engine.store.read() as tx:
         run = stored.find(tx, story.run_id)
-        told = log.read(tx, story.run_id)
+        told = run_log.read(tx, story.run_id)
         left = tx.execute(sa.select(sa.func.count()).where(inbox.c.run_id == story.run_id)).scalar_one()
     where = f"{story.name} (run {story.run_id})"
     if run is None:

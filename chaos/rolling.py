@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from durable import events
-from durable.engine import Engine
-from durable.store import log
+from durable.engine.engine import Engine
+from durable.store import run_log
 
 from . import folder as folders
 from .deployment import Deployment, Process
@@ -115,7 +115,7 @@ def _done_again(engine: Engine, stories: Sequence[Story]) -> list[str]:
     found = []
     for each in stories:
         with engine.store.read() as tx:
-            told = log.read(tx, str(each.run_id))
+            told = run_log.read(tx, str(each.run_id))
         failed = [event for event in told if isinstance(event, events.StepRetrying | events.StepFailed)]
         found += [f"{each.name}: {event}" for event in failed if "not the first time" not in event.error]
     return found

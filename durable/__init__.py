@@ -8,12 +8,14 @@ from .context import (
     define_hook,
     get_step_metadata,
     get_workflow_metadata,
+    heartbeat,
     now,
     patched,
     race,
     random,
     set_attributes,
     sleep,
+    step_session,
     uuid4,
 )
 from .errors import (
@@ -46,7 +48,6 @@ from .errors import (
     TurnTooLong,
 )
 from .http import Request, Response
-from .inside import heartbeat, step_session
 from .registry import step, workflow
 
 __all__ = [

@@ -8,13 +8,14 @@ from typing import Any, ParamSpec, TypeVar
 
 from celery import Celery
 
-from . import current, hooks, logs, starting, tasks
-from .client import Run
+from . import current
+from .client import HookInfo, Options, Run, hooks
+from .client import start as starting
 from .engine import Engine
-from .hooks import HookInfo
 from .http import Response
 from .registry import Workflow
-from .starting import Options
+from .sandbox import guards, log_records
+from .worker import tasks
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,7 +35,7 @@ class Durable(Engine):
 
     def __init__(self, celery_app: Celery, **settings: object) -> None:
         super().__init__(celery_app, **settings)
-        logs.install()
+        log_records.install()
         tasks.install(self)
         current.made(self)
         self.on_close(partial(current.forget, self))
@@ -55,7 +56,7 @@ class Durable(Engine):
 
     def get_run(self, run_id: str) -> Run[Any]:
         """The run of this id.  Does no I/O and never raises for an unknown id."""
-        current.refuse_in_workflow("get_run")
+        guards.refuse_in_workflow("get_run")
         return Run(run_id, self)
 
     def resume_hook(self, token: str, payload: object, wait: Any = None) -> Run[Any]:
@@ -73,27 +74,27 @@ class Durable(Engine):
 
 def start(workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[R]:
     """Start a run on the current engine: ``start(my_workflow, arg, keyword=value)``."""
-    current.refuse_in_workflow("start", "call the workflow and await it, or start it in a step")
+    guards.refuse_in_workflow("start", "call the workflow and await it, or start it in a step")
     engine: Durable = current.current_engine()
     return engine.start(workflow, *args, **kwargs)
 
 
 def get_run(run_id: str) -> Run[Any]:
     """The run of this id, on the current engine.  Does no I/O."""
-    current.refuse_in_workflow("get_run")
+    guards.refuse_in_workflow("get_run")
     engine: Durable = current.current_engine()
     return engine.get_run(run_id)
 
 
 def resume_hook(token: str, payload: object, wait: Any = None) -> Run[Any]:
     """Deliver a payload to the hook that holds *token*, on the current engine."""
-    current.refuse_in_workflow("resume_hook")
+    guards.refuse_in_workflow("resume_hook")
     engine: Durable = current.current_engine()
     return engine.resume_hook(token, payload, wait)
 
 
 def get_hook(token: str) -> HookInfo:
     """What is known of an open hook, on the current engine."""
-    current.refuse_in_workflow("get_hook")
+    guards.refuse_in_workflow("get_hook")
     engine: Durable = current.current_engine()
     return engine.get_hook(token)

@@ -12,8 +12,7 @@ import asyncio
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .errors import ConfigurationError, NonDeterministicCall
-from .lines import calling_line
+from .errors import ConfigurationError
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -65,12 +64,6 @@ def workflow_loop() -> Any | None:
     """The deterministic loop that runs in this thread, None outside a workflow body."""
     loop = asyncio._get_running_loop()
     return loop if getattr(loop, "is_durable", False) else None
-
-
-def refuse_in_workflow(call: str, fix: str = "move it into a step") -> None:
-    """Raise NonDeterministicCall when a workflow body is running in this thread."""
-    if workflow_loop() is not None:
-        raise NonDeterministicCall(call, fix, calling_line())
 
 
 def current_engine() -> Any:

@@ -11,8 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from durable import events
-from durable.schema import inbox, requests
-from durable.store import log
+from durable.store import run_log
+from durable.store.schema import inbox, requests
 
 from .siege import Book
 from .workflows import ID
@@ -50,7 +50,7 @@ def _in_log(engine: Any, run_id: str) -> Counter[str]:
     """How often each request, by the name that its sender gave it, is in the log of a run."""
     with engine.store.read() as tx:
         rows = tx.execute(sa.select(requests.c.id, requests.c.head).where(requests.c.run_id == run_id)).all()
-        told = log.read(tx, run_id)
+        told = run_log.read(tx, run_id)
     received = Counter(e.request_id for e in told if isinstance(e, events.HookReceived) and e.request_id)
     names = {row.id: _name(row.head) for row in rows}
     found: Counter[str] = Counter()

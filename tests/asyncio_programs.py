@@ -13,7 +13,7 @@ from typing import Any
 
 from simulator import Simulator
 
-from durable.registry import step, workflow
+from durable.registry.decorators import step, workflow
 
 
 @step(name="asyncio_programs.fetch")

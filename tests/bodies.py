@@ -17,9 +17,10 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from durable import Request, create_hook, create_webhook, now, race, random, sleep, uuid4
-from durable.context import Hook, patched, set_attributes
+from durable.context.workflow import patched, set_attributes
 from durable.errors import HookClosed, HookConflict, RunCancelled, RunFailed
-from durable.registry import step, workflow
+from durable.registry.decorators import step, workflow
+from durable.replay.hooks import Hook
 
 Block = list[Any]
 

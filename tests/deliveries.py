@@ -21,8 +21,8 @@ from simulator import Simulator
 
 from durable import codec, events
 from durable.errors import FatalError
-from durable.listening import Received
-from durable.replay import Replay
+from durable.replay.hooks import Received
+from durable.replay.replay import Replay
 
 #: How many turns a run gets after its script, to come to an end.
 ENCORE = 40

@@ -24,8 +24,8 @@ import atheris
 with atheris.instrument_imports(include=["durable", "werkzeug"]):
     from durable import ConfigurationError, Request, SerializationError, codec
     from durable.errors import BadRequestBody
-    from durable.verify import Delivery, Rejected, Unavailable, judging, keys, presets
-    from durable.web import limits, preferences, reading
+    from durable.verify import Delivery, Rejected, Unavailable, keys, presets, verdict
+    from durable.web import limits, prefer, wsgi_request
 
 from senders import SENDERS, Sender, sign_twilio
 
@@ -74,11 +74,11 @@ def fuzz_request(data: bytes) -> None:
     assert made.args is not None
     assert made.cookies is not None
     assert Request.from_head(made.head_json(), made.data) == made
-    preferences.parse(made.headers.get("Prefer"))
+    prefer.parse(made.headers.get("Prefer"))
     limits.has_large_headers(headers)
-    reading.parse_target(target)
-    reading.is_framed({f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers})
-    reading.exact_url({"RAW_URI": target, "PATH_INFO": target, "wsgi.url_scheme": "http", "HTTP_HOST": "h"})
+    wsgi_request.parse_target(target)
+    wsgi_request.is_framed({f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers})
+    wsgi_request.exact_url({"RAW_URI": target, "PATH_INFO": target, "wsgi.url_scheme": "http", "HTTP_HOST": "h"})
 
 
 def fuzz_verifiers(data: bytes) -> None:
@@ -91,7 +91,7 @@ def fuzz_verifiers(data: bytes) -> None:
     body = fuzzed.ConsumeBytes(fuzzed.remaining_bytes())
     delivery = sender.deliver(headers=headers, sent=body)
     preset = presets.find(sender.verification.by)
-    refused = judging.refusal(preset, delivery)
+    refused = verdict.refusal(preset, delivery)
     # Twilio signs the fields of a form, which can be written in more ways than one.
     assert refused is not None or body == sender.body or (name == "twilio" and _signs_alike(body))
     for ask in (preset.greeting, preset.handshake):
@@ -134,7 +134,7 @@ def _signs_alike(body: bytes) -> bool:
 def _asked(ask: Callable[[Delivery], Any] | None, delivery: Delivery) -> None:
     if ask is not None:
         with suppress(Rejected, Unavailable, ConfigurationError):
-            judging.answer(ask, delivery)
+            verdict.answer(ask, delivery)
 
 
 TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {

@@ -17,7 +17,7 @@ import asyncio_programs
 from simulator import Simulator
 
 from durable import FatalError, Request, Response, create_hook, create_webhook, define_hook, patched, race, sleep
-from durable.registry import step, workflow
+from durable.registry.decorators import step, workflow
 
 HISTORIES = Path(__file__).parent / "histories"
 

@@ -14,7 +14,7 @@ import pytest
 import redis
 import sqlalchemy as sa
 
-from durable import embedded
+from durable.broker import embedded
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
 BROKERS = ("redis", "rabbitmq", "embedded")

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from durable import attributes, codec, commands, current, events, registry
-from durable.calls import RunInfo
+from durable import attributes, codec, current, events, registry
 from durable.http import Request, Response
-from durable.replay import Replay
+from durable.replay import commands
+from durable.replay.replay import Replay
+from durable.replay.run_context import RunInfo
 
 #: When every run starts: 2023-11-14 22:13:20 UTC.
 START = 1_700_000_000_000_000

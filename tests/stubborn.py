@@ -10,7 +10,8 @@ import sys
 from simulator import Simulator
 
 from durable import sleep
-from durable.registry import Workflow, step
+from durable.registry.decorators import step
+from durable.registry.definitions import Workflow
 
 
 @step

@@ -13,8 +13,9 @@ from celery.local import Proxy
 from pydantic import BaseModel
 from simulator import Simulator
 
-from durable import ConfigurationError, carrying, registry, step, workflow
-from durable.registry import AdoptedStep
+from durable import ConfigurationError, registry, step, workflow
+from durable.registry.celery_tasks import AdoptedStep
+from durable.worker import adopted_tasks
 
 
 @pytest.fixture(autouse=True)
@@ -240,7 +241,7 @@ def test_a_worker_does_not_start_with_what_could_not_be_adopted(engine):
     step(waits)
 
     with pytest.raises(ConfigurationError, match=r"adopted\.broken"):
-        carrying.check(engine)
+        adopted_tasks.check(engine)
 
 
 def test_a_celery_task_made_of_a_step_ends_the_worker(engine):
@@ -251,7 +252,7 @@ def test_a_celery_task_made_of_a_step_ends_the_worker(engine):
     def below() -> None: ...
 
     with pytest.raises(ConfigurationError, match=r"adopted\.above.*@step.*Take @app\.task away"):
-        carrying.check(engine)
+        adopted_tasks.check(engine)
 
 
 def test_a_celery_task_made_of_a_step_of_its_name_says_so_when_it_runs(engine):

@@ -12,9 +12,10 @@ from simulator import Simulator
 
 from durable import NonDeterminismError, create_hook, events, get_workflow_metadata, set_attributes, sleep
 from durable.attributes import COUNT_LIMIT
-from durable.registry import Workflow, step
-from durable.schema import runs
+from durable.registry.decorators import step
+from durable.registry.definitions import Workflow
 from durable.store.attributes import matching
+from durable.store.schema import runs
 
 FULL = {f"a{n}": "x" for n in range(COUNT_LIMIT)}
 

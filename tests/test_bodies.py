@@ -20,8 +20,8 @@ from deliveries import World, leftovers, scripts
 from hypothesis import HealthCheck, Phase, given, settings
 from simulator import plain, state
 
-from durable.listening import Hook
-from durable.loop import DurableLoop
+from durable.replay.hooks import Hook
+from durable.replay.loop import DurableLoop
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 

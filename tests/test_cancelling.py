@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from simulator import Simulator
 
-from durable import commands, create_hook, events, race, sleep, step, workflow
-from durable.registry import Workflow
+from durable import create_hook, events, race, sleep, step, workflow
+from durable.registry.definitions import Workflow
+from durable.replay import commands
 
 
 @step(name="test_cancelling.work")

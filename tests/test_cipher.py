@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from durable.cipher import AesGcm, Cipher, Fernet, aes_gcm, fernet, from_setting
+from durable.engine.settings import resolve
 from durable.errors import ConfigurationError, DecryptionError
-from durable.settings import resolve
-from durable.vault import Vault
+from durable.store.vault import Vault
 
 KEYS = {"new": os.urandom(32), "old": os.urandom(32)}
 MAKERS = (aes_gcm, fernet)

@@ -14,11 +14,12 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 from servers import DATABASES, new_database
 
-from durable import registry, schema
+from durable import registry
+from durable.attempts.outcome import give_up
 from durable.cli import main
-from durable.drive import drive
-from durable.outcomes import give_up
+from durable.store import schema
 from durable.store import steps as step_rows
+from durable.turns.drive import drive
 
 SHOP = """
 from celery import Celery

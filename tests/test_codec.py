@@ -19,7 +19,7 @@ from values import TEXT, VALUES, form
 
 from durable import Request, Response, SerializationError, codec
 from durable.codec import kinds
-from durable.codec.writing import MAX_SIZE
+from durable.codec.encoder import MAX_SIZE
 
 BERLIN = ZoneInfo("Europe/Berlin")
 

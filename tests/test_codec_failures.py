@@ -11,7 +11,7 @@ import codec_types as types
 import pytest
 
 from durable import FatalError, HookConflict, Request, RetryableError, StepFailed, codec
-from durable.codec.writing import MAX_SIZE
+from durable.codec.encoder import MAX_SIZE
 
 
 def crossed(error):

@@ -11,7 +11,7 @@ import codec_types as types
 import pytest
 
 from durable import SerializationError, codec
-from durable.codec.writing import MAX_DEPTH
+from durable.codec.encoder import MAX_DEPTH
 
 
 def nested(depth):

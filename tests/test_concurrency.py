@@ -17,7 +17,8 @@ import pytest
 from simulator import SECOND, START, Simulator, plain
 
 from durable import create_hook, events, race, sleep
-from durable.registry import Workflow, step
+from durable.registry.decorators import step
+from durable.registry.definitions import Workflow
 
 
 @step(name="test_concurrency.s")

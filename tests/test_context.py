@@ -40,11 +40,12 @@ from durable import (
     sleep,
     uuid4,
 )
-from durable.calls import RunInfo
-from durable.context import HookDefinition
-from durable.listening import Received
-from durable.registry import Workflow, step
-from durable.replay import Replay
+from durable.context.typed_hooks import HookDefinition
+from durable.registry.decorators import step
+from durable.registry.definitions import Workflow
+from durable.replay.hooks import Received
+from durable.replay.replay import Replay
+from durable.replay.run_context import RunInfo
 
 
 @step(name="test_context.s")

@@ -14,10 +14,12 @@ from celery import Celery
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from durable import Durable, create_hook, create_webhook, current, define_hook, housekeeping, inspecting, workflow
+from durable import Durable, create_hook, create_webhook, current, define_hook, workflow
+from durable.client import describe
+from durable.recovery import housekeeping
 from durable.web import bearer, create_blueprint
-from durable.web.control import OPERATIONS
-from durable.web.reading import ROOT
+from durable.web.control_operations import OPERATIONS
+from durable.web.wsgi_request import ROOT
 
 RUNS = ROOT + "runs"
 RESUME = ROOT + "hooks/resume"
@@ -157,7 +159,7 @@ def test_only_true_lets_in(engine, control, wanted):
         assert problem_of(answer) == wanted
         assert answer.status_code != 401 or answer.headers["WWW-Authenticate"] == "Bearer"
 
-    assert [row["id"] for row in inspecting.list_runs(engine)] == [run.id]
+    assert [row["id"] for row in describe.list_runs(engine)] == [run.id]
     assert run.status == "running"
 
 
@@ -246,7 +248,7 @@ def test_arguments_that_do_not_fit_start_nothing(engine, client, args):
     answer = client.post(RUNS, json={"workflow": "control.order", "args": args})
 
     assert problem_of(answer) == (422, "bad-arguments")
-    assert inspecting.list_runs(engine) == []
+    assert describe.list_runs(engine) == []
 
 
 def test_a_key_starts_one_run(engine, client):
@@ -261,7 +263,7 @@ def test_a_key_starts_one_run(engine, client):
     assert again.headers["Idempotent-Replayed"] == "true"
     assert again.headers["Location"] == first.headers["Location"]
     assert problem_of(other) == (422, "idempotency-key-reused")
-    assert len(inspecting.list_runs(engine)) == 2
+    assert len(describe.list_runs(engine)) == 2
 
 
 @pytest.mark.parametrize("key", ["", "a b", "a" * 256, '""', "\xe9"])
@@ -271,7 +273,7 @@ def test_a_key_that_no_database_keeps_is_refused(engine, client, key):
         assert start(client, "control.approval", "t", Idempotency_Key=key).status_code == 201
         return
     assert problem_of(start(client, "control.approval", "t", Idempotency_Key=key)) == (400, "bad-request")
-    assert inspecting.list_runs(engine) == []
+    assert describe.list_runs(engine) == []
 
 
 def test_a_workflow_that_is_not_known_is_404(engine, client):
@@ -295,7 +297,7 @@ def test_runs_are_listed_and_shown_as_the_command_line_has_them(engine, client):
     assert listed("status=completed") == listed("name=control.order") == [done]
     assert listed("limit=1") == [waits]
     assert listed("attribute=a=b") == listed("attribute=a=b&attribute=a=c") == []
-    assert client.get(f"{RUNS}/{waits}").json == inspecting.describe(engine, waits)
+    assert client.get(f"{RUNS}/{waits}").json == describe.describe(engine, waits)
     assert client.get(f"{RUNS}/{done}").json["args"] == {"item": {"name": "tea"}, "day": "2026-01-02"}
 
 
@@ -424,7 +426,7 @@ def test_a_payload_that_does_not_fit_is_not_delivered(engine, client):
 def test_a_body_that_is_no_call_is_refused(engine, client, body, kind, wanted):
     """By its media type, its size, its syntax, its shape; nothing is started."""
     assert problem_of(client.post(RUNS, data=body, content_type=kind)) == wanted
-    assert inspecting.list_runs(engine) == []
+    assert describe.list_runs(engine) == []
 
 
 @pytest.mark.parametrize("path", sorted({operation.path for operation in OPERATIONS}))

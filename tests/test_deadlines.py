@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
-from durable.deadlines import Deadlines, Limit, grace
+from durable.engine.deadlines import Deadlines, Limit, grace
 
 SECOND = 1_000_000
 

@@ -8,10 +8,12 @@ import click
 import pytest
 from celery import Celery
 
-from durable import Durable, current, dev, loading, registry
+from durable import Durable, current, registry
+from durable.cli import application as loading
+from durable.cli import dev
+from durable.cli.application import Application
 from durable.errors import ConfigurationError
-from durable.loading import Application
-from durable.retry import RetryPolicy
+from durable.registry.retry import RetryPolicy
 
 
 @pytest.fixture

@@ -13,8 +13,10 @@ import click
 import pytest
 
 import durable
-from durable import cli, dev, doctor, events, registry, verify, webhooks
-from durable.settings import NAMES, Settings
+from durable import cli, events, registry, verify
+from durable.cli import dev, doctor
+from durable.context import webhooks
+from durable.engine.settings import NAMES, Settings
 
 ROOT = Path(__file__).parent.parent
 

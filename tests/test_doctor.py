@@ -13,10 +13,11 @@ import sqlalchemy as sa
 from celery import Celery
 from servers import DATABASES, new_broker, new_database
 
-from durable import ConfigurationError, Durable, current, doctor, registry, schema, sleep, start, step, workflow
-from durable.drive import drive
-from durable.housekeeping import Housekeeping
-from durable.store import workers
+from durable import ConfigurationError, Durable, current, registry, sleep, start, step, workflow
+from durable.cli import doctor
+from durable.recovery.housekeeping import Housekeeping
+from durable.store import schema, workers
+from durable.turns.drive import drive
 from durable.web import create_blueprint
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import kombu
 import pytest
 
-from durable import embedded
+from durable.broker import embedded
 from durable.errors import ConfigurationError
 
 HOLDER = "import sys; from durable import embedded; {how}; print('up', flush=True); sys.stdin.read()"

@@ -12,14 +12,15 @@ import pytest
 import redis
 from servers import new_broker
 
-from durable import ends, notify
-from durable.ends import Ends
+from durable.broker import notifier as notify
+from durable.engine import completions
+from durable.engine.completions import Ends
 
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a hint nobody would look again within the test."""
-    monkeypatch.setattr(ends, "SLOW_SECS", 60.0)
+    monkeypatch.setattr(completions, "SLOW_SECS", 60.0)
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def process(broker: str) -> Iterator[Callable[[str], Ends]]:
         notifier.close()
 
 
-def told(end: ends.End, within_secs: float = 10.0) -> bool:
+def told(end: completions.End, within_secs: float = 10.0) -> bool:
     """Whether a hint comes in time."""
     return end.told.wait(within_secs)
 
@@ -108,4 +109,4 @@ def test_without_hints_it_looks_often_at_first():
         for _ in range(4):
             end.wait(60.0)
 
-    assert sum(ends.PAUSES_SECS[:4]) <= time.monotonic() - began < 5
+    assert sum(completions.PAUSES_SECS[:4]) <= time.monotonic() - began < 5

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from durable.fanin import MANY, PATIENCE_SECS, FanIn
+from durable.engine.fan_in import MANY, PATIENCE_SECS, FanIn
 
 
 class Clock:

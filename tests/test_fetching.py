@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from durable.verify import Unavailable
-from durable.web import fetching
+from durable.web import fetch as fetching
 
 URL = "https://sns.eu-west-1.amazonaws.com/a.pem"
 

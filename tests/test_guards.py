@@ -28,8 +28,10 @@ from celery import Celery
 from celery import group as celery_group
 from simulator import START, Simulator
 
-from durable import NonDeterministicCall, guards
-from durable.registry import Workflow, step
+from durable import NonDeterministicCall
+from durable.registry.decorators import step
+from durable.registry.definitions import Workflow
+from durable.sandbox import guards
 
 guards.install()
 
@@ -403,7 +405,7 @@ def test_a_patched_clock_is_left_to_whoever_patched_it(monkeypatch):
 
 def test_a_module_that_is_imported_later_is_guarded_by_the_next_turn(monkeypatch):
     """The guards import nothing themselves."""
-    from durable.guarded import Guarded
+    from durable.sandbox.restrictions import Guarded
 
     monkeypatch.setitem(sys.modules, "late", type(sys)("late"))
     monkeypatch.setattr(guards, "_missing", [Guarded(module="late", names="read absent")])

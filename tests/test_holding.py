@@ -9,10 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
+from durable.broker.notifier import PollingNotifier
 from durable.http import Response
-from durable.notify import PollingNotifier
-from durable.web import holding
-from durable.web.holding import Hub, Waiter
+from durable.web import hub as holding
+from durable.web.hub import Hub, Waiter
 
 NEVER = threading.Event()
 

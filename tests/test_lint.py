@@ -16,8 +16,9 @@ import pytest
 from simulator import Simulator
 
 import durable
-from durable import ConfigurationError, guards, lint, registry, step
-from durable.registry import Workflow
+from durable import ConfigurationError, registry, step
+from durable.registry.definitions import Workflow
+from durable.sandbox import guards, lint
 
 # Like a module that was imported before the guards came, whatever ran before this one.
 _STOCK = {call: function for function, call, _ in guards.stock()}

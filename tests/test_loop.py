@@ -24,10 +24,11 @@ import stubborn
 from simulator import Simulator
 
 from durable import registry, sleep
-from durable.calls import RunInfo
 from durable.errors import NonDeterministicCall
-from durable.registry import Workflow, step
-from durable.replay import Replay
+from durable.registry.decorators import step
+from durable.registry.definitions import Workflow
+from durable.replay.replay import Replay
+from durable.replay.run_context import RunInfo
 
 
 @step(name="test_loop.s")

@@ -7,9 +7,10 @@ from alembic.migration import MigrationContext
 from celery import Celery
 from servers import DATABASES, new_database
 
-from durable import ConfigurationError, Durable, SchemaOutOfDate, current, doctor, set_attributes, workflow
-from durable.drive import drive
-from durable.schema import REVISION, VERSION_TABLE, metadata
+from durable import ConfigurationError, Durable, SchemaOutOfDate, current, set_attributes, workflow
+from durable.cli import doctor
+from durable.store.schema import REVISION, VERSION_TABLE, metadata
+from durable.turns.drive import drive
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 import redis
 from servers import new_broker
 
-from durable import notify
+from durable.broker import notifier as notify
 
 PREFIX = "staging-"
 

@@ -19,9 +19,10 @@ from schemathesis.engine.events import EngineEvent, NonFatalError, ScenarioFinis
 from schemathesis.hooks import unregister
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from durable import Durable, Request, Response, create_hook, create_webhook, current, housekeeping, step, workflow
+from durable import Durable, Request, Response, create_hook, create_webhook, current, step, workflow
+from durable.recovery import housekeeping
 from durable.web import bearer, create_blueprint
-from durable.web.reading import ROOT
+from durable.web.wsgi_request import ROOT
 
 SECRET = "let-me-in"
 HOOK = "openapi-hook"

@@ -10,7 +10,8 @@ import pytest
 from simulator import Simulator
 
 from durable import NonDeterminismError, create_hook, events, patched, sleep
-from durable.registry import Workflow, step
+from durable.registry.decorators import step
+from durable.registry.definitions import Workflow
 
 
 @step(name="test_patched.s")

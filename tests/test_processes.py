@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from durable.processes import Identity, identify, is_gone
+from durable.engine.process import Identity, identify, is_gone
 
 
 def identity_of(pid: int) -> Identity:

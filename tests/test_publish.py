@@ -10,8 +10,8 @@ from redis.connection import AbstractConnection
 from servers import BROKERS
 
 from durable import ConfigurationError
-from durable.engine import transport_defaults
-from durable.publish import Outgoing, Publisher, check, check_worker
+from durable.broker.publisher import Outgoing, Publisher, check, check_worker
+from durable.engine.engine import transport_defaults
 
 
 @pytest.fixture

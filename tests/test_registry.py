@@ -11,7 +11,8 @@ import pytest
 
 from durable import current, registry
 from durable.errors import ConfigurationError
-from durable.registry import AsyncStep, Step, Workflow, step, workflow
+from durable.registry.decorators import step, workflow
+from durable.registry.definitions import AsyncStep, Step, Workflow
 
 
 @pytest.fixture(autouse=True)

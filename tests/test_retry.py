@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from durable import ConfigurationError
-from durable.retry import RetryPolicy
+from durable.registry.retry import RetryPolicy
 
 SECONDS = st.floats(0, 1e6)
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from durable.notify import PollingNotifier
-from durable.web import gunicorn, holding, servers
+from durable.broker.notifier import PollingNotifier
+from durable.web import gunicorn, servers
+from durable.web import hub as holding
 
 Pair = tuple[socket.socket, socket.socket]
 

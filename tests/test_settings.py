@@ -2,8 +2,8 @@
 
 import pytest
 
+from durable.engine.settings import NAMES, Settings, check_names, resolve
 from durable.errors import ConfigurationError
-from durable.settings import NAMES, Settings, check_names, resolve
 
 
 def unset(name):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from durable.signatures import Signature
+from durable.registry.signatures import Signature
 
 NAMED: list[dict[str, Any]] = [
     {name: name.upper() for name in names} for size in range(4) for names in permutations(("a", "b", "other"), size)

@@ -17,7 +17,8 @@ import pytest
 from simulator import Simulator
 
 from durable import HookClosed, create_hook, events, race, sleep
-from durable.registry import Workflow, step
+from durable.registry.decorators import step
+from durable.registry.definitions import Workflow
 
 
 @step(name="test_storms.s")

@@ -9,30 +9,19 @@ import pytest
 import sqlalchemy as sa
 from servers import DATABASES
 
-from durable import (
-    RunFailed,
-    alarms,
-    allowance,
-    drive,
-    events,
-    housekeeping,
-    outcomes,
-    overtime,
-    schema,
-    sleep,
-    start,
-    step,
-    steps,
-    sweep,
-    workflow,
-)
-from durable.claiming import Address
-from durable.dispatch import DRIVE, WAKE
-from durable.housekeeping import Housekeeping
-from durable.processes import identify
-from durable.store import claims, workers
+from durable import RunFailed, events, sleep, start, step, workflow
+from durable.attempts import attempt as steps
+from durable.attempts import outcome, timeout
+from durable.attempts.claim import Address
+from durable.broker import eta_budget
+from durable.broker.dispatcher import DRIVE, WAKE
+from durable.engine.process import identify
+from durable.recovery import housekeeping, sweep
+from durable.recovery.housekeeping import Housekeeping
+from durable.store import claims, schema, workers
 from durable.store import steps as step_rows
 from durable.store.workers import Worker
+from durable.turns import drive, wake
 
 
 @step(name="sweep.noop")
@@ -200,7 +189,7 @@ def test_a_wait_never_ends_before_its_time(engine):
     run = start(long_sleep)
     drive.drive(engine, run.id)
 
-    assert not alarms.ring(engine, run.id, "r#1")
+    assert not wake.ring(engine, run.id, "r#1")
     assert "wait_completed" not in [e.kind for e in run.events()]
 
 
@@ -241,7 +230,7 @@ def test_a_process_gone_from_this_host_loses_its_attempts_at_once(engine, worker
     sweep.bury(engine, beating_since=engine.now())
 
     steps.attempt(engine, noop, Address(run.id, "r#1", 2), None)
-    assert outcomes.record(engine, held, events.StepCompleted(at=1, op_id="r#1", attempt=1, result="9")) is None
+    assert outcome.record(engine, held, events.StepCompleted(at=1, op_id="r#1", attempt=1, result="9")) is None
     drive.drive(engine, run.id)
     assert run.result(timeout=1) == 1
     assert "step_retrying" in [e.kind for e in run.events()]
@@ -260,7 +249,7 @@ def test_c100_a_process_that_boots_leaves_alone_what_another_one_runs(engine, ke
     steps.attempt(engine, noop, Address(run.id, "r#1", 1), None)
 
     assert sent(engine, run) == []
-    assert outcomes.record(engine, held, events.StepCompleted(at=1, op_id="r#1", attempt=1, result="9")) is None
+    assert outcome.record(engine, held, events.StepCompleted(at=1, op_id="r#1", attempt=1, result="9")) is None
     drive.drive(engine, run.id)
     assert run.result(timeout=1) == 9
 
@@ -379,7 +368,7 @@ def test_an_attempt_past_its_deadline_is_found_by_an_index(engine):
     sa.event.listen(
         engine.store.engine, "before_cursor_execute", lambda c, cur, text, params, *_: said.append((text, params))
     )
-    overtime.give_up_overdue(engine)
+    timeout.give_up_overdue(engine)
     ((text, params),) = [each for each in said if "durable_steps" in each[0]]
 
     with engine.store.read() as tx:
@@ -399,7 +388,7 @@ def test_an_alarm_that_has_rung_is_put_away_also_where_the_sweep_is(engine, work
 def test_an_alarm_elsewhere_does_not_send_the_backlog_again(engine, worker, monkeypatch):
     """A process that does not sweep sends what has just become due, and leaves the rest to the one that does."""
     # So no alarm clock is set, as on amqp: it is published when it is due.
-    monkeypatch.setattr(allowance, "MOST_ETAS", 0)
+    monkeypatch.setattr(eta_budget, "MOST_ETAS", 0)
     old, new = start(nap), start(nap)
     drive.drive(engine, old.id)
     later(engine, 60)

@@ -33,7 +33,7 @@ from durable import (
     step,
     workflow,
 )
-from durable.schema import requests
+from durable.store.schema import requests
 from durable.testing import Environment, crash_everywhere, export, replay
 from durable.testing.faults import Fault, Seen, missed
 

@@ -19,7 +19,7 @@ from senders import NOW, SENDERS, TOPIC, URL, Sender, sign_twilio, sns_message
 
 from durable import ConfigurationError, Request, Response, verify
 from durable.errors import DurableError
-from durable.verify import Delivery, Rejected, Verification, judging, keys, presets
+from durable.verify import Delivery, Rejected, Verification, keys, presets, verdict
 
 ALL = pytest.mark.parametrize("sender", SENDERS.values(), ids=SENDERS)
 DATED = pytest.mark.parametrize(
@@ -28,7 +28,7 @@ DATED = pytest.mark.parametrize(
 
 
 def refused(sender: Sender, delivery: Delivery) -> str | None:
-    return judging.refusal(presets.find(sender.verification.by), delivery)
+    return verdict.refusal(presets.find(sender.verification.by), delivery)
 
 
 @ALL
@@ -257,7 +257,7 @@ def sns(body: bytes, **options: Any) -> Delivery:
 
 
 def sns_refusal(body: bytes, **options: Any) -> str | None:
-    return judging.refusal(verify.sns, sns(body, **options))
+    return verdict.refusal(verify.sns, sns(body, **options))
 
 
 @pytest.mark.parametrize("version", ["1", "2"])
@@ -329,10 +329,10 @@ def test_sns_fetches_from_sns_only(url):
     fetched: list[str] = []
     delivery = replace(sns(sns_message(SigningCertURL=url)), fetch=lambda url: fetched.append(url) or b"")
 
-    assert judging.refusal(verify.sns, delivery) == "the certificate is not at SNS"
+    assert verdict.refusal(verify.sns, delivery) == "the certificate is not at SNS"
     confirmation = sns_message(Type="SubscriptionConfirmation", Token="t", SubscribeURL=url)
     with pytest.raises(Rejected):
-        judging.answer(verify.sns.handshake, replace(sns(confirmation, confirm=True), fetch=delivery.fetch))
+        verdict.answer(verify.sns.handshake, replace(sns(confirmation, confirm=True), fetch=delivery.fetch))
     assert fetched == []
 
 
@@ -344,7 +344,7 @@ def test_sns_subscriptions_are_confirmed_only_when_asked_for():
 
     def ask(**options: Any) -> Response | None:
         assert sns_refusal(body, **options) is None
-        return judging.answer(
+        return verdict.answer(
             verify.sns.handshake, replace(sns(body, **options), fetch=lambda url: fetched.append(url) or b"")
         )
 
@@ -367,45 +367,45 @@ def test_graph_compares_the_state_of_each_notification():
     for value, fits in (([good], True), ([good, good], True), ([good, bad], False), ([], False), ([{}], False)):
         body = json.dumps({"value": value}).encode()
 
-        assert (judging.refusal(verify.graph, shown(verify.graph, body)) is None) == fits
+        assert (verdict.refusal(verify.graph, shown(verify.graph, body)) is None) == fits
 
 
 def test_graph_with_a_name_twice_is_refused():
     """A second list of notifications, which another reader would take for the only one, is not looked at: 401."""
     good, bad = '"value": [{"clientState": "s3"}]', '"value": [{"clientState": "s4"}]'
 
-    assert judging.refusal(verify.graph, shown(verify.graph, f"{{{good}}}".encode())) is None
-    assert judging.refusal(verify.graph, shown(verify.graph, f"{{{bad}, {good}}}".encode())) is not None
+    assert verdict.refusal(verify.graph, shown(verify.graph, f"{{{good}}}".encode())) is None
+    assert verdict.refusal(verify.graph, shown(verify.graph, f"{{{bad}, {good}}}".encode())) is not None
 
 
 def test_graph_is_answered_its_token_as_text():
     """Decoded, and escaped, so that no browser takes it for a page."""
     ask = verify.graph.greeting
-    answer = judging.answer(ask, shown(verify.graph, query="?validationToken=Validation%3A+Testing%20%3Cscript%3E"))
+    answer = verdict.answer(ask, shown(verify.graph, query="?validationToken=Validation%3A+Testing%20%3Cscript%3E"))
 
     assert answer is not None
     assert answer.body == b"Validation: Testing &lt;script&gt;"
     assert answer.content_type == "text/plain; charset=utf-8"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert judging.answer(ask, shown(verify.graph, b"{}")) is None
+    assert verdict.answer(ask, shown(verify.graph, b"{}")) is None
 
 
 def test_cloudevents_shows_a_token():
     """As a bearer or in the query; another is refused, and so is none."""
     check = verify.cloudevents
-    assert judging.refusal(check, shown(check, Authorization="Bearer s3")) is None
-    assert judging.refusal(check, shown(check, query="?access_token=s3")) is None
-    assert judging.refusal(check, shown(check, Authorization="Bearer s4")) is not None
-    assert judging.refusal(check, shown(check, Authorization="Basic s3")) is not None
-    assert judging.refusal(check, shown(check)) is not None
+    assert verdict.refusal(check, shown(check, Authorization="Bearer s3")) is None
+    assert verdict.refusal(check, shown(check, query="?access_token=s3")) is None
+    assert verdict.refusal(check, shown(check, Authorization="Bearer s4")) is not None
+    assert verdict.refusal(check, shown(check, Authorization="Basic s3")) is not None
+    assert verdict.refusal(check, shown(check)) is not None
 
 
 def test_cloudevents_may_send_when_its_origin_is_named():
     """OPTIONS: allowed with a rate when one was asked for, else forbidden."""
     ask = verify.cloudevents.greeting
     known = shown(None, method="OPTIONS", WebHook_Request_Origin="EventGrid.azure.net", WebHook_Request_Rate="120")
-    allowed = judging.answer(ask, known)
-    stranger = judging.answer(ask, shown(None, method="OPTIONS", WebHook_Request_Origin="evil.test"))
+    allowed = verdict.answer(ask, known)
+    stranger = verdict.answer(ask, shown(None, method="OPTIONS", WebHook_Request_Origin="evil.test"))
 
     assert allowed is not None
     assert dict(allowed.headers) == {
@@ -422,7 +422,7 @@ def test_meta_is_answered_its_challenge_for_the_right_token():
     ask = verify.meta.greeting
 
     def answer(query: str) -> Response | None:
-        return judging.answer(ask, shown(None, method="GET", query=query))
+        return verdict.answer(ask, shown(None, method="GET", query=query))
 
     right = answer("?hub.mode=subscribe&hub.verify_token=mine&hub.challenge=1158201444")
     assert right is not None
@@ -436,12 +436,12 @@ def test_meta_is_answered_its_challenge_for_the_right_token():
 def test_x_is_answered_no_text_that_could_be_a_body():
     """Its challenge must not make us sign deliveries for strangers."""
     ask = verify.x.greeting
-    answer = judging.answer(ask, shown(None, method="GET", query="?crc_token=abc-1"))
-    forged = judging.answer(ask, shown(None, method="GET", query="?crc_token=%7B%22id%22%3A1%7D"))
+    answer = verdict.answer(ask, shown(None, method="GET", query="?crc_token=abc-1"))
+    forged = verdict.answer(ask, shown(None, method="GET", query="?crc_token=%7B%22id%22%3A1%7D"))
 
     assert answer is not None
     signature = json.loads(answer.body)["response_token"]
-    assert judging.refusal(verify.x, shown(None, b"abc-1", x_twitter_webhooks_signature=signature)) is not None
+    assert verdict.refusal(verify.x, shown(None, b"abc-1", x_twitter_webhooks_signature=signature)) is not None
     assert forged is not None
     assert forged.status == 403
 
@@ -449,7 +449,7 @@ def test_x_is_answered_no_text_that_could_be_a_body():
 def test_zoom_is_answered_its_token_sealed():
     """``endpoint.url_validation``, by the published algorithm."""
     body = b'{"event": "endpoint.url_validation", "payload": {"plainToken": "q9"}}'
-    answer = judging.answer(verify.zoom.handshake, shown(None, body))
+    answer = verdict.answer(verify.zoom.handshake, shown(None, body))
 
     assert answer is not None
     assert json.loads(answer.body) == {
@@ -461,14 +461,14 @@ def test_zoom_is_answered_its_token_sealed():
 def test_slack_is_answered_its_challenge():
     """``url_verification``, and the look at a slash command's certificate."""
     body = b'{"type": "url_verification", "challenge": "<c>"}'
-    answer = judging.answer(verify.slack.handshake, shown(None, body))
+    answer = verdict.answer(verify.slack.handshake, shown(None, body))
 
     assert answer is not None
     assert (answer.body, answer.content_type) == (b"<c>", "text/plain; charset=utf-8")
-    assert judging.answer(verify.slack.greeting, shown(None, method="GET", query="?ssl_check=1")) == Response("", 200)
+    assert verdict.answer(verify.slack.greeting, shown(None, method="GET", query="?ssl_check=1")) == Response("", 200)
     form = shown(None, b"ssl_check=1&token=x", Content_Type="application/x-www-form-urlencoded")
-    assert judging.answer(verify.slack.greeting, form) == Response("", 200)
-    assert judging.answer(verify.slack.handshake, shown(None, b'{"type": "event_callback"}')) is None
+    assert verdict.answer(verify.slack.greeting, form) == Response("", 200)
+    assert verdict.answer(verify.slack.handshake, shown(None, b'{"type": "event_callback"}')) is None
 
 
 @pytest.mark.parametrize(
@@ -483,7 +483,7 @@ def test_slack_is_answered_its_challenge():
 )
 def test_discord_is_answered_its_ping(body, answer):
     """Type 1 of an interaction, type 0 of a webhook event, whose type 1 is no ping."""
-    found = judging.answer(verify.discord.handshake, shown(None, body))
+    found = verdict.answer(verify.discord.handshake, shown(None, body))
 
     assert (None if found is None else (found.status, found.body)) == answer
 
@@ -541,7 +541,7 @@ def test_an_hmac_that_signs_nothing_is_refused(options):
 def hmac_refusal(signature: str, *, secret: bytes = b"s3", body: bytes = b"{}", **options: Any) -> str | None:
     wanted = verify.hmac("env:A", header="X-Own", **options)
     request, known = Request(headers={"X-Own": signature}, data=body), {"secret": (secret,)}
-    return judging.refusal(verify.hmac, Delivery(request=request, resolved=known, options=wanted.options))
+    return verdict.refusal(verify.hmac, Delivery(request=request, resolved=known, options=wanted.options))
 
 
 HEX = hmac.new(b"s3", b"{}", "sha256").hexdigest()
@@ -610,8 +610,8 @@ def test_a_function_becomes_a_verifier_by_its_name():
     wanted = acme("env:ACME", level=3)
     assert wanted.as_json() == {"by": "test.acme", "secrets": {"secret": ("env:ACME",)}, "options": {"level": 3}}
     good = Delivery(request=Request(headers={"X-Key": "k"}), resolved={"secret": (b"k",)}, options={"level": 3})
-    assert judging.refusal(presets.find("test.acme"), good) is None
-    assert judging.refusal(acme, replace(good, request=Request())) == "the verifier raised BadRequestKeyError"
+    assert verdict.refusal(presets.find("test.acme"), good) is None
+    assert verdict.refusal(acme, replace(good, request=Request())) == "the verifier raised BadRequestKeyError"
     with pytest.raises(ConfigurationError, match=r"test\.acme"):
 
         @verify.register("test.acme")
@@ -624,7 +624,7 @@ def test_only_true_accepts(returned):
     """A verifier that forgets to return, or returns a match, accepts nobody."""
     careless = presets.Preset(name="careless", check=lambda _: returned, make=lambda: Verification(by="careless"))
 
-    assert judging.refusal(careless, Delivery(request=Request())) is not None
+    assert verdict.refusal(careless, Delivery(request=Request())) is not None
 
 
 # Keys

@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 
 from durable import TurnTooLong, sleep
-from durable.calls import RunInfo
+from durable.engine.interrupts import Stopped
+from durable.engine.watchdog import Watchdog
 from durable.events import RunStarted
-from durable.registry import Workflow
-from durable.replay import Replay
-from durable.watchdog import Stopped, Watchdog
+from durable.registry.definitions import Workflow
+from durable.replay.replay import Replay
+from durable.replay.run_context import RunInfo
 
 LIMIT = 0.05
 

@@ -23,21 +23,11 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import scoped_session, sessionmaker
 from werkzeug.test import TestResponse
 
-from durable import (
-    Durable,
-    Request,
-    Response,
-    Run,
-    create_hook,
-    create_webhook,
-    current,
-    housekeeping,
-    step,
-    workflow,
-)
+from durable import Durable, Request, Response, Run, create_hook, create_webhook, current, step, workflow
 from durable.errors import SchemaOutOfDate
-from durable.web import MaskTokens, body, create_blueprint, drain, receiving
-from durable.web.reading import PATH, ROOT
+from durable.recovery import housekeeping
+from durable.web import MaskTokens, body, create_blueprint, drain, webhook_view
+from durable.web.wsgi_request import PATH, ROOT
 
 BYTES = bytes(range(256))
 EXACT = Response(
@@ -613,7 +603,7 @@ def test_a_bug_is_500_and_shows_nothing(listen, caplog, monkeypatch):
     def broken(*_: object) -> None:
         raise RuntimeError(f"SELECT … {webhook.token}")
 
-    monkeypatch.setattr(receiving.hooks, "find_webhook", broken)
+    monkeypatch.setattr(webhook_view.hooks, "find_webhook", broken)
     response = webhook.post(b"")
 
     assert_problem(response, 500)
@@ -763,7 +753,7 @@ def test_c92_no_other_path_of_ours_answers(idle, name):
 
 def test_location_is_relative_without_a_public_url():
     """The Host header is never trusted for an address."""
-    receiver = receiving.Receiver(SimpleNamespace(settings=SimpleNamespace(public_url=None)))
+    receiver = webhook_view.Receiver(SimpleNamespace(settings=SimpleNamespace(public_url=None)))
     app = flask.Flask(__name__)
 
     with app.test_request_context(f"/base{PATH}tok", headers={"Host": "evil.test"}):
@@ -772,5 +762,5 @@ def test_location_is_relative_without_a_public_url():
 
 def test_request_ids_cannot_be_guessed():
     """At least 128 random bits, in characters that a URL takes as they are."""
-    assert re.fullmatch(r"[A-Za-z0-9_-]{24}", receiving._new_id())
-    assert receiving._new_id() != receiving._new_id()
+    assert re.fullmatch(r"[A-Za-z0-9_-]{24}", webhook_view._new_id())
+    assert webhook_view._new_id() != webhook_view._new_id()

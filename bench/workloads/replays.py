@@ -16,7 +16,7 @@ from itertools import pairwise
 from statistics import median
 
 from durable.events import Event
-from durable.store import log
+from durable.store import run_log
 
 from .. import synthetic
 from ..bench import Bench
@@ -58,7 +58,7 @@ def _core_us(written: list[Event]) -> float:
 def _loaded_us(site: Site, run_id: str, written: list[Event]) -> float:
     began = time.perf_counter()
     with site.engine.store.read() as tx:
-        loaded = log.read(tx, run_id)
+        loaded = run_log.read(tx, run_id)
     replay = synthetic.replay_of(sequence, loaded)
     replay.feed(loaded, replaying=True)
     took = time.perf_counter() - began

@@ -15,12 +15,15 @@ from datetime import timedelta
 
 import click
 
-from .. import dev, doctor, health, loading, prune
+from ..recovery import prune
+from ..worker import versions as health
+from . import application as loading
+from . import dev, doctor
 from .common import Commands, Context, a_duration, as_json_option
 from .hooks import hooks
 from .printing import print_json, report
 from .runs import runs
-from .starting import start
+from .start import start
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -11,10 +11,11 @@ from typing import Any
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from .. import duration, loading
+from .. import duration
 from ..app import Durable
 from ..errors import DurableError
 from ..store import unreachable
+from . import application as loading
 
 
 class Refused(click.ClickException):

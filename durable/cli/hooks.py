@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import click
 
-from .. import inspecting
+from ..client import describe
 from .common import Context, Refused, a_duration, an_id, as_json_option, limit_option, parse_json
 from .printing import print_rows, report
 
@@ -23,7 +23,7 @@ def hooks() -> None:
 @click.pass_obj
 def hooks_list(context: Context, run_id: str | None, limit: int, as_json: bool) -> None:
     """Open hooks, webhooks with their URL."""
-    found = inspecting.list_hooks(context.engine, run_id=run_id, limit=limit)
+    found = describe.list_hooks(context.engine, run_id=run_id, limit=limit)
     print_rows(found, ("run_id", "created_at", "token", "url"), as_json)
 
 

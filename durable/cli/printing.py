@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..web.masking import mask
+from ..web import mask
 
 
 def print_json(value: object) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from .. import inspecting
 from ..attributes import NAME_LIMIT, VALUE_LIMIT
-from ..client import Run
+from ..client import Run, describe, operate
+from .bulk import Deed, act_on_chosen, act_on_named, confirm
 from .common import (
     STATUSES,
     Context,
@@ -24,7 +24,6 @@ from .common import (
     parse_json,
     run_id_argument,
 )
-from .many import Deed, act_on_chosen, act_on_named, confirm
 from .printing import print_json, print_rows, print_run, report
 
 #: What a run can still be cancelled in, in the order in which a run goes through them.
@@ -60,7 +59,7 @@ def runs_list(
 ) -> None:
     """The newest runs."""
     wanted = _attributes(attributes)
-    found = inspecting.list_runs(context.engine, status=status, name=name, attributes=wanted, since=since, limit=limit)
+    found = describe.list_runs(context.engine, status=status, name=name, attributes=wanted, since=since, limit=limit)
     print_rows(found, ("id", "status", "created_at", "name"), as_json)
 
 
@@ -71,9 +70,9 @@ def runs_list(
 @click.pass_obj
 def runs_show(context: Context, run_id: str, with_events: bool, as_json: bool) -> None:
     """One run: its arguments, its state, its result or error, and what it waits for."""
-    described = inspecting.describe(context.engine, run_id)
+    described = describe.describe(context.engine, run_id)
     if with_events:
-        described["events"] = inspecting.list_events(context.engine, run_id)
+        described["events"] = describe.list_events(context.engine, run_id)
     if as_json:
         print_json(described)
     else:
@@ -116,8 +115,8 @@ def runs_cancel(
         act_on_named(run_ids, cancel, CANCELLED, as_json)
         return
     statuses = OPEN if status is None else (status,)
-    confirm("Cancel", inspecting.count(engine, statuses=statuses, name=name), yes)
-    act_on_chosen(inspecting.each(engine, statuses=statuses, name=name), cancel, CANCELLED, as_json)
+    confirm("Cancel", describe.count(engine, statuses=statuses, name=name), yes)
+    act_on_chosen(describe.each(engine, statuses=statuses, name=name), cancel, CANCELLED, as_json)
 
 
 @runs.command("wake")
@@ -144,19 +143,19 @@ def runs_retry(context: Context, run_ids: tuple[str, ...], all_of_them: bool, na
     engine = context.engine
 
     def retry(run_id: str) -> None:
-        if inspecting.is_in_doubt(engine, run_id):
+        if operate.is_in_doubt(engine, run_id):
             raise Refused(
                 f"Run {run_id!r} is blocked by a step in doubt, which no code resolves: `durable runs show {run_id}`"
                 f" says what happened, and `durable runs resolve {run_id}` lets it go on."
             )
-        if not inspecting.retry(engine, run_id):
+        if not operate.retry(engine, run_id):
             status = engine.get_run(run_id).status
             raise Refused(f"Run {run_id!r} is {status}: only a blocked run is tried again.")
 
     if all_of_them == bool(run_ids) or (name is not None and not all_of_them):
         raise click.UsageError("Name the runs to try again by ID, or write --all, perhaps with --name.")
     if all_of_them:
-        act_on_chosen(inspecting.each(engine, statuses=("blocked",), name=name), retry, RETRIED, as_json)
+        act_on_chosen(describe.each(engine, statuses=("blocked",), name=name), retry, RETRIED, as_json)
     else:
         act_on_named(run_ids, retry, RETRIED, as_json)
 

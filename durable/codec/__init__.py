@@ -25,12 +25,12 @@ fitting               whether a value fits an annotation
 """
 
 from .arguments import bind, decode_arguments, decode_call, digest, encode_arguments
+from .decoder import decode, request_ids
 from .display import plain
+from .encoder import encode
 from .failures import ErrorSummary, decode_error, encode_error, error_summary
-from .fitting import fit, holds_secret, is_checked
+from .fit import fit, holds_secret, is_checked
 from .kinds import register
-from .reading import decode, request_ids
-from .writing import encode
 
 __all__ = [
     "ErrorSummary",

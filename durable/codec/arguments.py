@@ -9,9 +9,9 @@ from typing import Any
 
 from ..errors import SerializationError
 from ..http import Request
+from .decoder import decode
+from .encoder import Writer, canonical_text, text_of, written
 from .objects import without_defaults
-from .reading import decode
-from .writing import Writer, canonical_text, text_of, written
 
 
 def bind(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from werkzeug.datastructures import Headers
 from ..errors import SerializationError
 from ..http import Request, Response
 from . import kinds
+from .encoder import Writer, canonical_text, dump
 from .kinds import Context, Fields, Kind
 from .refusals import Refused, shown
-from .writing import Writer, canonical_text, dump
 
 _MICROSECOND = timedelta(microseconds=1)
 _Clock = TypeVar("_Clock", datetime, time)

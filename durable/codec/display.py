@@ -7,8 +7,8 @@ from typing import Any
 
 from ..http import Request
 from .builtin import shown_request
+from .decoder import NO_REQUESTS, load
 from .kinds import TAG, Fields, kind_by_tag
-from .reading import NO_REQUESTS, load
 
 
 def plain(text: str, requests: Mapping[str, Request] = NO_REQUESTS) -> Any:

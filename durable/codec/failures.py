@@ -20,12 +20,12 @@ from typing import Any
 
 from ..errors import SerializationError, StepFailed
 from ..http import Request
-from ..interruptions import ends_process
+from ..sandbox import ends_process
 from . import kinds
+from .decoder import NO_REQUESTS, decode
+from .encoder import MAX_SIZE, Writer, dump
 from .kinds import TAG, Context, Fields, Kind, find_class, slots_of
-from .reading import NO_REQUESTS, decode
 from .refusals import Refused, shown
-from .writing import MAX_SIZE, Writer, dump
 
 #: Where a rebuilt exception keeps the text of the traceback from the process where it was raised.
 _REMOTE = "__durable_traceback__"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 from ..errors import SerializationError
 
 if TYPE_CHECKING:
-    from .writing import Writer
+    from .encoder import Writer
 
 #: The key that marks a JSON object as a tagged value.
 TAG = "$"

@@ -24,9 +24,9 @@ from pydantic_core import PydanticUndefined
 
 from ..errors import SerializationError
 from . import kinds
+from .encoder import Writer, canonical_text
 from .kinds import TAG, Context, Fields, Kind, find_class, path_to, slots_of
 from .refusals import Refused, part_of, why_no_class
-from .writing import Writer, canonical_text
 
 #: What ``typing`` sets on an instance that ``Box[int](4)`` makes: the value is the same without it.
 _TYPING_ATTRIBUTE = "__orig_class__"

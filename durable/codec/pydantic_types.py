@@ -15,10 +15,10 @@ from pydantic.networks import _BaseMultiHostUrl, _BaseUrl
 from pydantic_core import MultiHostUrl, Url
 
 from . import kinds
+from .encoder import Writer
 from .kinds import Context, Fields, Kind, find_class
 from .objects import named_class
 from .refusals import Refused
-from .writing import Writer
 
 _URLS = (_BaseUrl, _BaseMultiHostUrl, Url, MultiHostUrl)
 _SECRETS = (SecretStr, SecretBytes, Secret)

@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Iterator
 from typing import Any
 
-from ..interruptions import ends_process
+from ..sandbox import ends_process
 
 _BUILTINS = (bool, int, float, str, bytes, bytearray, list, tuple, dict, set, frozenset)
 

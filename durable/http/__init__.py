@@ -6,8 +6,16 @@ step and on every replay.  Neither knows a server.  The store keeps a head
 (JSON text) and the raw bytes in columns of their own.
 """
 
-from .headers import FrozenHeaders, wire_headers
+from .headers import FrozenHeaders, is_secret, wire_headers
 from .request import Request
 from .response import MAX_BODY, Response, problem
 
-__all__ = ["MAX_BODY", "FrozenHeaders", "Request", "Response", "problem", "wire_headers"]
+__all__ = [
+    "MAX_BODY",
+    "FrozenHeaders",
+    "Request",
+    "Response",
+    "is_secret",
+    "problem",
+    "wire_headers",
+]

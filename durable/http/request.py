@@ -20,6 +20,7 @@ from werkzeug.formparser import FormDataParser
 
 from .. import current, duration
 from ..errors import BadRequestBody, BodyNotLoaded
+from ..sandbox import guards
 from . import coding
 from .headers import FrozenHeaders, read_head, write_head
 from .response import Response
@@ -198,7 +199,7 @@ class Request:
             NonDeterministicCall: In a workflow body.
             TypeError, ValueError: For what cannot go on the wire; nothing is recorded.
         """
-        current.refuse_in_workflow("request.respond_with", "call it in a step")
+        guards.refuse_in_workflow("request.respond_with", "call it in a step")
         answer = Response.coerce(response).checked()
         if self.id is None:
             return True

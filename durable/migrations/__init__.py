@@ -10,7 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection
 
 from ..errors import ConfigurationError
-from ..schema import VERSION_TABLE
+from ..store import VERSION_TABLE
 
 #: What to do about a PostgreSQL database of another encoding.
 ENCODING_FIX = (

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from durable.schema import VERSION_TABLE, metadata
+from durable.store.schema import VERSION_TABLE, metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from ..attributes import Changes, merged
 from ..events import AttributesSet
-from ..schema import attributes, inbox
+from .schema import attributes, inbox
 
 
 def read(tx: Connection, run_id: str) -> dict[str, str]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, exists, func, select
 
-from ..schema import events, inbox, runs, steps
-from ..vault import MARK
+from .schema import events, inbox, runs, steps
+from .vault import MARK
 
 #: So much of a value tells the key that it is encrypted with.
 _HEAD = 20

@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import Connection, TextClause, func, select, text, update
 
-from .. import vault
 from ..http import Request
-from ..schema import events, runs, steps
-from ..vault import Vault
-from .prepared import Prepared
+from . import vault
+from .schema import events, runs, steps
+from .statements import Prepared
+from .vault import Vault
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

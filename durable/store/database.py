@@ -27,9 +27,10 @@ from sqlalchemy.engine import URL, ExceptionContext
 
 from .. import failpoints
 from ..errors import ConfigurationError
-from ..vault import OPTION, Vault
-from . import prepared
-from .prepared import READ_ONLY_STATE, Trust
+from . import statements
+from .outages import contended
+from .statements import READ_ONLY_STATE, Trust
+from .vault import OPTION, Vault
 
 T = TypeVar("T")
 
@@ -58,42 +59,9 @@ _REST_SECS = 1.0
 _READ_ONLY = {"durable_read_only": True}
 
 
-#: What PostgreSQL calls an internal error, and is none: read-only (a standby), a session it has ended.
-_PASSING_STATES = frozenset({"25006", "25P03"})
-#: A deadlock, a serialization failure, a lock waited for in vain: SQLSTATEs of PostgreSQL, numbers of MySQL.
-_CONTENDED_STATES = frozenset({"40001", "40P01", "55P03"})
-_CONTENDED_NUMBERS = frozenset({1205, 1213})
 #: What reads only: a SQLSTATE of PostgreSQL, numbers of MySQL and MariaDB, the code of SQLite.
 _READ_ONLY_NUMBERS = frozenset({1290, 1792, 1836})
 _READ_ONLY_CODE = 8
-
-
-def unreachable(error: BaseException) -> bool:
-    """
-    Whether *error* says that the database cannot be used now, rather than that a statement is wrong.
-
-    It may be away, full, read-only, out of connections or in each other's way.
-    """
-    if isinstance(error, sa_exc.OperationalError | sa_exc.InterfaceError | sa_exc.TimeoutError):
-        return True
-    if not isinstance(error, sa_exc.DBAPIError):
-        return False
-    return error.connection_invalidated or getattr(error.orig, "sqlstate", None) in _PASSING_STATES
-
-
-def contended(error: BaseException) -> bool:
-    """Whether the database has undone this transaction to let another one through: it may be done again at once."""
-    if not isinstance(error, sa_exc.DBAPIError) or error.orig is None:
-        return False
-    number = error.orig.args[0] if error.orig.args else None
-    return getattr(error.orig, "sqlstate", None) in _CONTENDED_STATES or number in _CONTENDED_NUMBERS
-
-
-def reason(error: BaseException) -> str:
-    """The database's own words for what is wrong, in one line."""
-    cause = getattr(error, "orig", None) or error
-    said = str(cause).strip().splitlines()
-    return f"{type(cause).__name__}: {said[0] if said else 'it does not say why'}"
 
 
 def parse_url(given: str) -> URL:
@@ -265,7 +233,7 @@ class Store:
         trust = Trust()
         event.listen(engine, "checkout", partial(_ping_after_a_rest, engine, trust))
         if engine.dialect.driver == "psycopg":
-            engine.update_execution_options(**{prepared.OPTION: trust})
+            engine.update_execution_options(**{statements.OPTION: trust})
         return engine
 
     def _measure(self, tx: Connection) -> None:

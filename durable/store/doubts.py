@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, select, update
 
-from ..schema import runs, steps
+from . import doubts, runs
 from .claims import Claim
+from .schema import runs, steps
 from .steps import Held
 
 
@@ -92,3 +93,9 @@ def block(tx: Connection, run_id: str, doubts: Sequence[Doubt]) -> None:
     reason = "\n".join(doubt.why for doubt in doubts)
     changes = {"status": "blocked", "blocked": reason} if doubts else {"status": "running", "blocked": None}
     tx.execute(update(runs).where(runs.c.id == run_id).values(turn=runs.c.turn + 1, blocked_version=None, **changes))
+
+
+def settle(tx: Connection, run: runs.Run | None) -> None:
+    """After an outcome was recorded of what may have been in doubt: the run goes on if that was all."""
+    if run is not None and run.status == "blocked" and not run.ended:
+        doubts.block(tx, run.id, doubts.of_run(tx, run.id))

@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from .. import vault
-from ..commands import CreateHook
-from ..schema import hooks
-from .prepared import Prepared
+from ..replay import CreateHook
+from . import vault
+from .schema import hooks
+from .statements import Prepared
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

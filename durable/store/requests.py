@@ -22,13 +22,13 @@ from sqlalchemy import (
     update,
 )
 
-from .. import vault
 from ..events import HookReceived
 from ..http import Request, Response
-from ..schema import hooks, inbox, references, requests
-from ..vault import LIMIT, Body
+from . import vault
 from .claims import Claim
-from .prepared import Prepared
+from .schema import hooks, inbox, references, requests
+from .statements import Prepared
+from .vault import LIMIT, Body
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, delete, or_, select, union_all
 
-from ..schema import attributes, events, hooks, inbox, payloads, references, requests, runs, steps, waits
 from .runs import ENDED
+from .schema import attributes, events, hooks, inbox, payloads, references, requests, runs, steps, waits
 
 
 class EndedRun(NamedTuple):

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection, exists, func, insert, select, update
 
-from .. import vault
-from ..schema import inbox, runs
+from . import vault
 from .attributes import matching
+from .schema import inbox, runs
 
 ENDED = ("completed", "failed", "cancelled")
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from ..schema import events, runs, steps, workers
 from .claims import Claim
-from .sending import Kind, Sending, growing, later, these, unsent_or_lost
+from .outbox import Kind, Sending, growing, later, these, unsent_or_lost
+from .schema import events, runs, steps, workers
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from ..schema import runs, waits
-from .sending import Kind, growing, later, these, unsent_or_lost
+from .outbox import Kind, growing, later, these, unsent_or_lost
+from .schema import runs, waits
 
 
 @dataclass(frozen=True, slots=True)

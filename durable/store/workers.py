@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from ..schema import leases, workers
+from .schema import leases, workers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

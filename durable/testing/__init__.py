@@ -5,8 +5,8 @@ docs/testing.md shows them; ``durable.testing.plugin`` has the fixtures for pyte
 """
 
 from .clock import Crashed
-from .crashing import Report, crash_everywhere
+from .crash_everywhere import Report, crash_everywhere
 from .environment import Environment
-from .replaying import export, replay
+from .histories import export, replay
 
 __all__ = ["Crashed", "Environment", "Report", "crash_everywhere", "export", "replay"]

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ColumnElement, Connection, Dialect, Engine, event, literal_column
 from sqlalchemy.util import LRUCache
 
-from ..interruptions import ProcessEnd
+from ..sandbox import ProcessEnd
 from ..store import Store
 
 #: Statements as text, for all environments of the process: making them takes longer than running them.

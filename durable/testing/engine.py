@@ -5,8 +5,7 @@ from __future__ import annotations
 from celery import Celery
 
 from ..app import Durable
-from ..notify import Notifier, PollingNotifier
-from ..publish import Broker
+from ..broker import Broker, Notifier, PollingNotifier
 from ..store import Store
 
 

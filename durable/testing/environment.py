@@ -15,17 +15,17 @@ import sqlalchemy as sa
 from celery import Celery
 from werkzeug.test import TestResponse
 
-from .. import duration, schema
+from .. import duration
 from ..app import Durable
 from ..client import Run
-from ..housekeeping import Housekeeping
+from ..recovery import Housekeeping
 from ..registry import Step, Workflow
-from ..store.runs import ENDED
+from ..store import ENDED, schema
 from . import database, worker
 from .clock import Clock, ClockedStore
 from .engine import EnclosedEngine
-from .outbox import Outbox
-from .sending import PUBLIC_URL, Senders, Sent
+from .memory_broker import Outbox
+from .senders import PUBLIC_URL, Senders, Sent
 
 P = ParamSpec("P")
 R = TypeVar("R")

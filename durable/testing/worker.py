@@ -6,14 +6,13 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from .. import alarms, registry, schema
-from ..claiming import Address
-from ..continuation import Journey
-from ..dispatch import DRIVE, WAKE
-from ..drive import conclude, drive
+from .. import registry
+from ..attempts import Address, Body, Conclude, attempt, run_claimed
+from ..broker import DRIVE, WAKE
 from ..engine import Engine
-from ..steps import Body, Conclude, attempt, run_claimed
-from .outbox import Message, Outbox
+from ..store import schema
+from ..turns import Journey, conclude, drive, wake
+from .memory_broker import Message, Outbox
 
 #: The queue of all messages whose step or workflow names none.
 QUEUE = "celery"
@@ -41,7 +40,7 @@ def _journey(engine: Engine) -> Journey | None:
 
 def _do(engine: Engine, message: Message, journey: Journey | None) -> None:
     if message.task == WAKE:
-        alarms.ring(engine, message.run_id, message.op_id)
+        wake.ring(engine, message.run_id, message.op_id)
     elif message.task != DRIVE:
         address = Address(message.run_id, message.op_id, message.attempt)
         attempt(engine, registry.steps[message.task], address, None, conclude=_conclude(engine, journey))

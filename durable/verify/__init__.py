@@ -15,7 +15,7 @@ from .delivery import Delivery, Rejected, Unavailable
 from .discord import discord
 from .github import github
 from .graph import graph
-from .keys import DedupeKey, dedupe_key
+from .keys import Dedupe, DedupeKey, dedupe_key
 from .meta import meta
 from .presets import Preset, Verification, register
 from .shopify import shopify
@@ -28,6 +28,7 @@ from .x import x
 from .zoom import zoom
 
 __all__ = [
+    "Dedupe",
     "DedupeKey",
     "Delivery",
     "Preset",

@@ -6,9 +6,8 @@ import hmac
 from collections.abc import Iterable
 
 from ..http import Request, Response
-from .challenges import forbidden
 from .delivery import Delivery, Rejected
-from .presets import Secrets, Verification, preset, references
+from .presets import Secrets, Verification, forbidden, preset, references
 
 
 def _check(delivery: Delivery) -> bool:

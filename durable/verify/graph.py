@@ -11,9 +11,8 @@ import hmac
 from html import escape
 
 from ..http import Response
-from .challenges import echo
 from .delivery import Delivery, Rejected
-from .presets import Secrets, Verification, preset, references
+from .presets import Secrets, Verification, echo, preset, references
 
 
 def _check(delivery: Delivery) -> bool:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hmac
 
 from ..http import Response
-from .challenges import echo, forbidden
 from .delivery import Delivery
 from .github import check_hub_signature
-from .presets import Secrets, Verification, preset, references
+from .presets import Secrets, Verification, echo, forbidden, preset, references
 
 
 def _greeting(delivery: Delivery) -> Response | None:

@@ -20,6 +20,10 @@ from ..errors import ConfigurationError
 from ..http import Request, Response
 from .delivery import Delivery
 
+#: What a stranger wrote is sent back: it must not be taken for a page.
+_AS_TEXT = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
+
+
 P = ParamSpec("P")
 
 #: ``"env:NAME"``, or several while a secret is being changed.
@@ -189,3 +193,13 @@ def _plain(options: dict[str, Any]) -> dict[str, Any]:
 
 def _place(check: Check) -> str:
     return f"{getattr(check, '__module__', '?')}.{getattr(check, '__qualname__', '?')}"
+
+
+def echo(text: str) -> Response:
+    """*text* as plain text."""
+    return Response(text, 200, [*_AS_TEXT, ("Cache-Control", "no-store")])
+
+
+def forbidden() -> Response:
+    """A handshake that does not know what it would have to."""
+    return Response("", 403, [("Cache-Control", "no-store")])

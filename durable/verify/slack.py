@@ -8,9 +8,8 @@ import json
 from typing import Any
 
 from ..http import Request, Response
-from .challenges import echo
 from .delivery import Delivery
-from .presets import Secrets, Span, Verification, micros, preset, references
+from .presets import Secrets, Span, Verification, echo, micros, preset, references
 from .signatures import hexed, mac, require_fit, require_recent
 
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 import re
 
 from ..http import Response
-from .challenges import forbidden
 from .delivery import Delivery
-from .presets import Secrets, Verification, preset, references
+from .presets import Secrets, Verification, forbidden, preset, references
 from .signatures import b64, mac, require_fit
 
 _TOKEN = re.compile(r"[A-Za-z0-9_+/=.-]{1,256}")

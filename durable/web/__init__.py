@@ -24,18 +24,27 @@ from werkzeug.exceptions import ClientDisconnected
 from werkzeug.routing import BaseConverter
 
 from ..store import unreachable
-from . import answers, body, masking, reading, servers
+from . import body, masking, problems, servers, wsgi_request
 from .bearer import bearer
-from .control import OPERATIONS
-from .controlling import Authorize, Controller
-from .describing import Describer
-from .holding import drain
-from .masking import MaskTokens
-from .openapi import NAME
-from .reading import PATH, ROOT
-from .receiving import Receiver
+from .control_operations import OPERATIONS
+from .control_view import Authorize, Controller
+from .hub import Answers, Waiter, drain
+from .masking import MaskTokens, mask
+from .openapi import NAME, Describer
+from .webhook_view import Receiver
+from .wsgi_request import PATH, ROOT
 
-__all__ = ["MaskTokens", "bearer", "create_blueprint", "drain"]
+__all__ = [
+    "Answers",
+    "MaskTokens",
+    "Receiver",
+    "Waiter",
+    "bearer",
+    "create_blueprint",
+    "drain",
+    "mask",
+]
+
 
 log = logging.getLogger("durable.web")
 
@@ -82,9 +91,9 @@ def blueprint(receiver: Receiver, url_prefix: str | None = None, control: Author
 
 def _refuse_ambiguous() -> flask.Response | None:
     """Before anything else is looked at: the rest of such a request may be another one to somebody."""
-    if reading.is_framed(flask.request.environ):
+    if wsgi_request.is_framed(flask.request.environ):
         return None
-    return answers.to_flask(answers.bad_body("Where the body ends is ambiguous."))
+    return problems.to_flask(problems.bad_body("Where the body ends is ambiguous."))
 
 
 def _end_connection(response: flask.Response) -> flask.Response:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import flask
 
 from ..verify import presets
-from .verifying import resolve
+from .verification import resolve
 
 
 class Bearer:

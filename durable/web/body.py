@@ -21,9 +21,9 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.wsgi import get_content_length
 
 from ..http import Response
-from . import answers, servers
-from .reading import ROOT
-from .verifying import Refused
+from . import problems, servers
+from .verification import Refused
+from .wsgi_request import ROOT
 
 log = logging.getLogger("durable.web")
 
@@ -105,9 +105,9 @@ class Body(io.RawIOBase):
             Refused: It cannot be had as it was sent, or is longer than *limit* bytes.
         """
         if self.is_chunked and self.declared is None and not self.is_terminated:
-            raise Refused(answers.no_length())
+            raise Refused(problems.no_length())
         if self.declared is not None and self.declared > limit:
-            raise Refused(answers.too_large(limit))
+            raise Refused(problems.too_large(limit))
         if self.was_read:
             raise Refused(_taken_by_middleware())
         try:
@@ -116,9 +116,9 @@ class Body(io.RawIOBase):
                 self._size += len(piece)
         except Exception:
             # The server's own complaint about the framing; gunicorn's is not an OSError.
-            raise Refused(answers.bad_body(_CUT)) from None
+            raise Refused(problems.bad_body(_CUT)) from None
         if self._position > limit:
-            raise Refused(answers.too_large(limit))
+            raise Refused(problems.too_large(limit))
         if self.declared is not None and self._position < self.declared:
             raise Refused(self._ended_early(self.declared))
         if self._size < self._position:
@@ -177,7 +177,7 @@ class Body(io.RawIOBase):
                 declared,
                 _FIX,
             )
-        return answers.bad_body(f"The body ended after {self._position} of {declared} bytes.")
+        return problems.bad_body(f"The body ended after {self._position} of {declared} bytes.")
 
 
 _CUT = "The body ended early, or is framed wrongly."
@@ -223,13 +223,13 @@ def refused_by_application(_error: RequestEntityTooLarge) -> flask.Response:
         request.max_form_parts,
     )
     discard(request)
-    return answers.to_flask(answers.too_large_for_application(request.max_content_length))
+    return problems.to_flask(problems.too_large_for_application(request.max_content_length))
 
 
 def cut_in_application(_error: ClientDisconnected) -> flask.Response:
     """The answer when a ``before_request`` of the application met the end of a body that is not whole."""
     discard(flask.request)
-    return answers.to_flask(answers.bad_body(_CUT))
+    return problems.to_flask(problems.bad_body(_CUT))
 
 
 def _taken_by_middleware() -> Response:
@@ -238,7 +238,7 @@ def _taken_by_middleware() -> Response:
         " cannot be read again.  WSGI middleware around the application reads wsgi.input.  %s",
         _FIX,
     )
-    return answers.already_read()
+    return problems.already_read()
 
 
 def _taken_by_application(size: int) -> Response:
@@ -248,4 +248,4 @@ def _taken_by_application(size: int) -> Response:
         size,
         KEPT,
     )
-    return answers.already_read()
+    return problems.already_read()

@@ -17,7 +17,7 @@ import sys
 from types import FrameType
 from typing import Any
 
-from .holding import drain
+from .hub import drain
 
 #: By pid: a worker of before a fork is not this process's.
 _workers: dict[int, Any] = {}

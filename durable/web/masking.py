@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from ..http.headers import is_secret
+from ..http import is_secret
 
 #: Loggers that log the request line: a filter counts only for the logger it is on.
 LOGGERS = (

@@ -6,11 +6,14 @@ import http
 from collections.abc import Mapping
 from typing import Any
 
+import flask
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from . import shapes
-from .control import OPERATIONS, Operation
+from ..http import Response
+from . import body, errors, openapi, problems, schemas, wsgi_request
+from .control_operations import OPERATIONS, Operation
+from .control_view import Authorize
 
 NAME = "openapi.json"
 
@@ -31,12 +34,12 @@ _REQUEST_ID = {
     "required": True,
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{20,64}$"},
 }
-_RUN_ID = {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string", "pattern": shapes.RUN_ID}}
+_RUN_ID = {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string", "pattern": schemas.RUN_ID}}
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": "The run that was started with this key before is returned; a key stays until its run is pruned.",
-    "schema": {"type": "string", "pattern": shapes.KEY},
+    "schema": {"type": "string", "pattern": schemas.KEY},
 }
 
 #: What a webhook answers by itself.  Its author may answer anything, with these statuses too.
@@ -211,7 +214,7 @@ def _schema(shape: type[BaseModel]) -> dict[str, Any]:
 
 
 def _schemas(controls: bool) -> dict[str, Any]:
-    wanted: list[type[BaseModel]] = [shapes.Problem, shapes.Pending]
+    wanted: list[type[BaseModel]] = [schemas.Problem, schemas.Pending]
     for operation in OPERATIONS if controls else ():
         wanted += [shape for _, shape in operation.answers.values()]
         wanted += [operation.body] if operation.body is not None else []
@@ -219,3 +222,31 @@ def _schemas(controls: bool) -> dict[str, Any]:
         [(shape, "validation") for shape in dict.fromkeys(wanted)], ref_template="#/components/schemas/{model}"
     )
     return dict(made[1]["$defs"])
+
+
+class Describer:
+    """Serves the OpenAPI document of one blueprint.  It names no run, workflow or token: anybody may read it."""
+
+    def __init__(self, engine: Any, control: Authorize | None) -> None:
+        self._engine = engine
+        self._control = control
+
+    def view(self) -> flask.Response:
+        """Flask's view."""
+        try:
+            answer = self._answer(flask.request.method)
+        except Exception as error:
+            answer = errors.answer(error)
+        body.discard(flask.request)
+        return problems.to_flask(answer)
+
+    def _answer(self, method: str) -> Response:
+        if method != "GET":
+            return problems.wrong_method(method, ["GET"])
+        document = openapi.document(
+            wsgi_request.base_of(self._engine.settings.public_url, flask.request),
+            wsgi_request.ROOT,
+            security=getattr(self._control, "security_scheme", None),
+            controls=self._control is not None,
+        )
+        return Response.json(document)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from durable import HookNotFound, Run, step
-from durable.registry import Workflow
-from durable.store import log
+from durable.registry.definitions import Workflow
+from durable.store import run_log
 from durable.testing import Environment
 
 During = Callable[[Environment, Run[Any]], object]
@@ -91,4 +91,4 @@ def is_over(run: Run[Any]) -> bool:
 
 def _has_news(env: Environment, run: Run[Any]) -> bool:
     with env.store.read() as tx:
-        return log.first_news(tx, run.id) is not None
+        return run_log.first_news(tx, run.id) is not None

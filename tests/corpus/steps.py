@@ -27,7 +27,7 @@ from durable import (
     workflow,
 )
 from durable.current import current_engine
-from durable.schema import attributes
+from durable.store.schema import attributes
 from durable.testing import Environment
 
 

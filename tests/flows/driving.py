@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from durable import Durable, Run, alarms, registry
-from durable.claiming import Address
-from durable.continuation import Journey
-from durable.drive import conclude, drive
-from durable.schema import runs, steps, waits
-from durable.steps import Body, attempt, run_claimed
+from durable import Durable, Run, registry
+from durable.attempts.attempt import Body, attempt, run_claimed
+from durable.attempts.claim import Address
+from durable.store.schema import runs, steps, waits
+from durable.turns import wake
+from durable.turns.continuation import Journey
+from durable.turns.drive import conclude, drive
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
 
@@ -80,7 +81,7 @@ def work(engine: Durable, run: Run[Any]) -> bool:
     for row in due:
         step, address = registry.steps[row.name], Address(run.id, row.op_id, row.attempt)
         go(engine, lambda journey: attempt(engine, step, address, None, conclude=_conclude(engine, journey)))  # noqa: B023
-    rung = [alarms.ring(engine, run.id, row.op_id) for row in over]
+    rung = [wake.ring(engine, run.id, row.op_id) for row in over]
     return bool(due) or any(rung)
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from durable import Run, create_hook, get_step_metadata, race, registry, resume_hook, step, workflow
-from durable.claiming import Address
-from durable.drive import drive
-from durable.schema import steps
-from durable.steps import attempt
+from durable.attempts.attempt import attempt
+from durable.attempts.claim import Address
+from durable.store.schema import steps
+from durable.turns.drive import drive
 
 #: How long a step waits here for what a test does, at most.
 PATIENCE_SECS = 10

@@ -23,19 +23,8 @@ from celery.exceptions import Ignore, MaxRetriesExceededError, Reject
 from driving import kinds
 from pydantic import BaseModel
 
-from durable import (
-    Durable,
-    Run,
-    RunFailed,
-    StepFailed,
-    current,
-    get_step_metadata,
-    housekeeping,
-    registry,
-    sleep,
-    step,
-    workflow,
-)
+from durable import Durable, Run, RunFailed, StepFailed, current, get_step_metadata, registry, sleep, step, workflow
+from durable.recovery import housekeeping
 from durable.store.steps import StepRow
 
 

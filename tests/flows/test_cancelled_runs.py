@@ -12,12 +12,13 @@ import pytest
 from driving import all_databases, kinds, restart, settle
 from giving_up import attempting, does, found, gated, note, rows, seen
 
-from durable import HookNotFound, Run, RunCancelled, create_hook, inspecting, race, resume_hook, sleep, workflow
-from durable.drive import drive
-from durable.outcomes import give_up
-from durable.steps import attempt
+from durable import HookNotFound, Run, RunCancelled, create_hook, race, resume_hook, sleep, workflow
+from durable.attempts.attempt import attempt
+from durable.attempts.outcome import give_up
+from durable.client import describe
 from durable.store import claims
 from durable.store import steps as step_rows
+from durable.turns.drive import drive
 
 pytestmark = all_databases()
 
@@ -99,7 +100,7 @@ def test_an_error_in_the_cleanup_is_shown(engine):
     with pytest.raises(RunCancelled, match="enough") as cancelled:
         run.result()
     assert repr(cancelled.value.__cause__) == "ValueError('the floor is wet')"
-    assert "the floor is wet" in inspecting.describe(engine, run.id)["error"]
+    assert "the floor is wet" in describe.describe(engine, run.id)["error"]
 
 
 def test_cleanup_goes_on_after_a_worker_died_in_it(engine):

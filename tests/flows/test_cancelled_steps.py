@@ -13,12 +13,13 @@ import sqlalchemy as sa
 from driving import all_databases, kinds, settle
 from giving_up import PATIENCE_SECS, STEPS, attempting, begin, does, found, gated, give_up_call, note, rows, seen
 
-from durable import cancelling, create_hook, get_step_metadata, race, resume_hook, sleep, step, workflow
-from durable.drive import drive
-from durable.outcomes import give_up
-from durable.schema import waits
-from durable.steps import attempt
+from durable import create_hook, get_step_metadata, race, resume_hook, sleep, step, workflow
+from durable.attempts import cancellation
+from durable.attempts.attempt import attempt
+from durable.attempts.outcome import give_up
 from durable.store import steps as step_rows
+from durable.store.schema import waits
+from durable.turns.drive import drive
 
 pytestmark = all_databases()
 
@@ -48,12 +49,12 @@ def test_an_async_step_is_cancelled_and_may_clean_up(engine, how, caplog):
     """CancelledError once, however often housekeeping looks meanwhile; what comes of it changes nothing."""
     run = begin(engine, "tidies", how)
     with attempting(engine, run, "tidies"):
-        cancelling.interrupt(engine)
+        cancellation.interrupt(engine)
         assert seen(run.id).did == []
         give_up_call(engine, run, how)
-        cancelling.interrupt(engine)
+        cancellation.interrupt(engine)
         assert seen(run.id).tidying.wait(PATIENCE_SECS)
-        cancelling.interrupt(engine)
+        cancellation.interrupt(engine)
     settle(engine, run)
 
     assert seen(run.id).did[:2] == ["cancelled", "tidied up"]
@@ -71,11 +72,11 @@ def test_another_runs_step_is_not_interrupted(engine):
     with attempting(engine, other, "tidies"):
         with attempting(engine, one, "tidies"):
             give_up_call(engine, one, "run")
-            cancelling.interrupt(engine)
+            cancellation.interrupt(engine)
         assert seen(one.id).did == ["cancelled", "tidied up"]
         assert seen(other.id).did == []
         give_up_call(engine, other, "run")
-        cancelling.interrupt(engine)
+        cancellation.interrupt(engine)
 
     assert seen(other.id).did == ["cancelled", "tidied up"]
 
@@ -196,7 +197,7 @@ def test_an_async_step_that_nobody_awaits_is_cancelled_with_its_run(engine):
     with attempting(engine, run, "tidies"):
         run.cancel()
         drive(engine, run.id)
-        cancelling.interrupt(engine)
+        cancellation.interrupt(engine)
     settle(engine, run)
 
     assert seen(run.id).did == ["cancelled", "tidied up"]
@@ -230,7 +231,7 @@ def test_a_database_that_is_away_cancels_nothing(engine):
     run = begin(engine, "gated", "run", "returns")
     with attempting(engine, run, "gated"):
         (row,) = rows(engine, run)
-        watch = cancelling.Watch(engine, row)
+        watch = cancellation.Watch(engine, row)
         with away(engine):
             assert watch.look() is False
         give_up_call(engine, run, "run")

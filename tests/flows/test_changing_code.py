@@ -5,16 +5,8 @@ from __future__ import annotations
 import pytest
 from driving import all_databases, kinds, restart, settle
 
-from durable import (
-    create_hook,
-    events,
-    get_workflow_metadata,
-    inspecting,
-    patched,
-    resume_hook,
-    step,
-    workflow,
-)
+from durable import create_hook, events, get_workflow_metadata, patched, resume_hook, step, workflow
+from durable.client import describe, operate
 
 pytestmark = all_databases()
 
@@ -77,7 +69,7 @@ def test_a_careless_change_blocks_runs_and_a_careful_one_lets_them_go_on(engine)
     finish(engine, run)
 
     assert run.status == "blocked"
-    diff = inspecting.describe(engine, run.id)["error"]
+    diff = describe.describe(engine, run.id)["error"]
     recorded, asked = [line for line in diff.splitlines() if line.startswith("  ")]
     assert recorded.startswith('  recorded  step test_changing_code.charge {"amount":5}')
     assert asked.startswith("  asked     step test_changing_code.check_fraud {}")
@@ -86,12 +78,12 @@ def test_a_careless_change_blocks_runs_and_a_careful_one_lets_them_go_on(engine)
 
     deployed["release"] = "second"
     restart(engine)
-    assert inspecting.retry(engine, run.id) is True
+    assert operate.retry(engine, run.id) is True
     settle(engine, run)
 
     assert run.result() == ["charged 5", "shipped"]
     assert "marker_recorded" not in kinds(run)
-    assert inspecting.describe(engine, run.id)["error"] is None
+    assert describe.describe(engine, run.id)["error"] is None
 
 
 def test_a_new_run_is_marked_and_the_old_way_may_go(engine):
@@ -118,7 +110,7 @@ def test_a_run_of_the_first_release_does_not_outlive_the_second(engine):
 
     deployed["release"] = "second"
     restart(engine)
-    inspecting.retry(engine, run.id)
+    operate.retry(engine, run.id)
     settle(engine, run)
 
     assert run.result() == ["charged 5", "shipped"]

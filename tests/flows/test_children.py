@@ -23,16 +23,16 @@ from durable import (
     events,
     get_step_metadata,
     get_workflow_metadata,
-    inspecting,
     race,
     resume_hook,
     sleep,
     step,
     workflow,
 )
-from durable.calls import child_run_id
-from durable.drive import drive
-from durable.schema import inbox, runs
+from durable.client import describe, operate
+from durable.replay.run_context import child_run_id
+from durable.store.schema import inbox, runs
+from durable.turns.drive import drive
 from durable.web import create_blueprint
 
 pytestmark = all_databases()
@@ -87,8 +87,8 @@ def test_c73_a_child_started_in_a_workflow_returns_its_result(engine):
     assert done[child.id] == [4]
     assert kinds(run) == ["run_created", "run_started", "child_created", "child_completed", "run_completed"]
     assert kinds(child)[0] == "run_created"
-    assert inspecting.describe(engine, child.id)["parent"] == run.id
-    assert inspecting.describe(engine, run.id)["parent"] is None
+    assert describe.describe(engine, child.id)["parent"] == run.id
+    assert describe.describe(engine, run.id)["parent"] is None
 
 
 def test_however_often_it_is_replayed_a_call_is_one_child(engine):
@@ -425,7 +425,7 @@ def test_the_end_of_a_child_waits_for_a_blocked_parent(engine):
 
     deployed["way"] = "old"
     restart(engine)
-    assert inspecting.retry(engine, run.id) is True
+    assert operate.retry(engine, run.id) is True
     settle_family(engine, run)
 
     assert run.result() == 42
@@ -622,7 +622,7 @@ def test_c73_a_run_started_from_a_step_returns_its_result(engine):
     settle(engine, run, started)
 
     assert run.result() == [started.id, 16]
-    assert inspecting.describe(engine, started.id)["parent"] is None
+    assert describe.describe(engine, started.id)["parent"] is None
     assert list(family(engine, run)) == [run.id]
 
 
@@ -649,7 +649,7 @@ def test_a_run_remembers_the_code_that_started_it(engine, database):
     run = engine.start(calls_one, 1)
     other = Durable(Celery("other", broker="memory://"), database_url=database, code_version="second")
     settle_family(other, run)
-    versions = [inspecting.describe(engine, each.id)["code_version"] for each in (run, child_of(engine, run))]
+    versions = [describe.describe(engine, each.id)["code_version"] for each in (run, child_of(engine, run))]
     other.close()
     current.made(engine)
 

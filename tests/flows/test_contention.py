@@ -12,7 +12,7 @@ from typing import Any
 from driving import all_databases, kinds, work
 
 from durable import Durable, HookNotFound, Run, create_hook, step, workflow
-from durable.drive import drive
+from durable.turns.drive import drive
 
 pytestmark = all_databases()
 

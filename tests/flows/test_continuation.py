@@ -17,13 +17,13 @@ from driving import all_databases, kinds, settle
 from trouble import cut_off, refused, unacknowledged
 
 from durable import RunFailed, create_hook, get_workflow_metadata, registry, resume_hook, sleep, step, workflow
-from durable.claiming import Address
-from durable.continuation import Journey
-from durable.drive import conclude, drive
+from durable.attempts.attempt import Body, attempt, run_claimed
+from durable.attempts.claim import Address
 from durable.duration import to_datetime
-from durable.processes import identify
-from durable.schema import inbox, runs, steps, workers
-from durable.steps import Body, attempt, run_claimed
+from durable.engine.process import identify
+from durable.store.schema import inbox, runs, steps, workers
+from durable.turns.continuation import Journey
+from durable.turns.drive import conclude, drive
 
 
 @step(name="continuation.adds")

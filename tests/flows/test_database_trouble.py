@@ -19,10 +19,11 @@ from driving import all_databases, kinds, settle
 from trouble import read_only, refused, unacknowledged
 
 from chaos.servers import MariaDB, PostgreSQL, Server
-from durable import Durable, Request, Run, RunCancelled, create_webhook, current, hooks, resume_hook, step, workflow
-from durable.drive import drive
+from durable import Durable, Request, Run, RunCancelled, create_webhook, current, resume_hook, step, workflow
 from durable.events import HookReceived
 from durable.store import unreachable
+from durable.turns.drive import drive
+from durable.web import record_request
 
 # What is done, in the order in which a run does it.
 
@@ -42,10 +43,10 @@ async def shouts(text: str) -> list[str]:
 
 def deliver(engine: Durable, run: Run[Any]) -> None:
     """One request to the run's webhook."""
-    row = hooks.find_webhook(engine, run.hooks()[0]["token"])
+    row = record_request.find_webhook(engine, run.hooks()[0]["token"])
     assert row is not None
     request = Request("POST", "/x", data=b"heard", id=secrets.token_hex(9))
-    hooks.accept_request(engine, row, request, holder=None)
+    record_request.accept_request(engine, row, request, holder=None)
 
 
 def is_whole(run: Run[Any]) -> bool:
@@ -101,10 +102,10 @@ def test_a_commit_that_was_not_acknowledged_is_neither_lost_nor_done_twice(engin
     with unacknowledged(engine, number) as lost:
         run = shouts.start("quiet")
         persistently(lambda: settle(engine, run))
-        row = hooks.find_webhook(engine, run.hooks()[0]["token"])
+        row = record_request.find_webhook(engine, run.hooks()[0]["token"])
         request = Request("POST", "/x", data=b"heard", id=secrets.token_hex(9))
         with suppress(sa.exc.OperationalError):
-            hooks.accept_request(engine, row, request, holder=None)
+            record_request.accept_request(engine, row, request, holder=None)
         persistently(lambda: settle(engine, run))
 
     settle(engine, run)

@@ -14,9 +14,10 @@ from driving import all_databases, settle
 from flask.testing import FlaskClient
 
 from durable import Durable, Request, Response, Run, create_webhook, step, verify, workflow
-from durable.drive import drive
-from durable.schema import requests
-from durable.web import create_blueprint, holding
+from durable.store.schema import requests
+from durable.turns.drive import drive
+from durable.web import create_blueprint
+from durable.web import hub as holding
 
 BASE = "https://hooks.test"
 

@@ -25,7 +25,6 @@ from durable import (
     create_hook,
     create_webhook,
     current,
-    doctor,
     get_step_metadata,
     heartbeat,
     registry,
@@ -33,13 +32,14 @@ from durable import (
     step,
     workflow,
 )
+from durable.attempts.attempt import attempt
+from durable.attempts.claim import Address
 from durable.cipher import Cipher, aes_gcm, fernet
-from durable.claiming import Address
-from durable.drive import drive
-from durable.schema import events, metadata, steps
-from durable.steps import attempt
+from durable.cli import doctor
+from durable.store.schema import events, metadata, steps
+from durable.store.vault import LIMIT
 from durable.testing import Environment
-from durable.vault import LIMIT
+from durable.turns.drive import drive
 from durable.web import create_blueprint
 
 KEYS = {key_id: os.urandom(32) for key_id in ("new", "old")}

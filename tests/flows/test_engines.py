@@ -19,7 +19,8 @@ from celery import Celery, _state, signals
 from celery.app import trace
 from celery.contrib.testing.worker import start_worker
 
-from durable import ConfigurationError, Durable, Run, current, housekeeping, registry, start, step, workflow
+from durable import ConfigurationError, Durable, Run, current, registry, start, step, workflow
+from durable.recovery import housekeeping
 from durable.testing import Environment, crash_everywhere, export, replay
 
 FLOW = """

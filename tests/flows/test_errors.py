@@ -24,17 +24,17 @@ from durable import (
     StepFailed,
     create_webhook,
     get_step_metadata,
-    hooks,
-    inspecting,
     registry,
     step,
     workflow,
 )
-from durable.claiming import Address
-from durable.drive import drive
+from durable.attempts.attempt import attempt
+from durable.attempts.claim import Address
+from durable.client import describe
 from durable.duration import due_at
-from durable.schema import steps
-from durable.steps import attempt
+from durable.store.schema import steps
+from durable.turns.drive import drive
+from durable.web import record_request
 
 # Storage that is away while a step is handled.
 
@@ -126,8 +126,10 @@ def test_c31_a_database_that_goes_away_while_arguments_are_read_costs_no_attempt
     """The request that an attempt is given is read again."""
     run = counted_request.start("kept")
     settle(engine, run)
-    row = hooks.find_webhook(engine, run.hooks()[0]["token"])
-    hooks.accept_request(engine, row, Request("POST", "/x", data=b"body", id=secrets.token_hex(9)), holder=None)
+    row = record_request.find_webhook(engine, run.hooks()[0]["token"])
+    record_request.accept_request(
+        engine, row, Request("POST", "/x", data=b"body", id=secrets.token_hex(9)), holder=None
+    )
     drive(engine, run.id)
     with engine.store.read() as tx:
         (op_id,) = tx.execute(sa.select(steps.c.op_id).where(steps.c.run_id == run.id)).scalars()
@@ -289,7 +291,7 @@ def test_c25_c26_an_error_that_nobody_catches_is_the_runs_with_its_chain_of_call
     assert cause.__notes__[-1].endswith("failed after 1 attempt.")
     for line in ("in charge", "in pays", "KeyError: 'no such action'", "direct cause"):
         assert line in failed.value.traceback
-    assert inspecting.describe(engine, run.id)["error"] == "Declined: order o-1 was declined"
+    assert describe.describe(engine, run.id)["error"] == "Declined: order o-1 was declined"
 
 
 def test_c27_a_chain_raised_by_the_workflow_keeps_the_steps_error_as_its_cause(engine):

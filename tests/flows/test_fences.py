@@ -12,21 +12,12 @@ import sqlalchemy as sa
 from driving import all_databases, kinds, settle
 from giving_up import PATIENCE_SECS, attempting, here, rows, seen
 
-from durable import (
-    AttemptLost,
-    Request,
-    create_webhook,
-    get_step_metadata,
-    heartbeat,
-    hooks,
-    outcomes,
-    set_attributes,
-    step,
-    workflow,
-)
-from durable.drive import drive
-from durable.schema import requests, steps
+from durable import AttemptLost, Request, create_webhook, get_step_metadata, heartbeat, set_attributes, step, workflow
+from durable.attempts import outcome
 from durable.store import steps as step_rows
+from durable.store.schema import requests, steps
+from durable.turns.drive import drive
+from durable.web import record_request
 
 pytestmark = all_databases()
 
@@ -65,8 +56,8 @@ def test_an_attempt_that_was_given_up_writes_nothing(engine, how):
     """Paused, taken for dead, and going on: the second attempt's row, answer and result are the only ones."""
     run = engine.start(asks, how)
     settle(engine, run)
-    webhook = hooks.find_webhook(engine, run.hooks()[0]["token"])
-    hooks.accept_request(engine, webhook, Request(id=secrets.token_hex(9), data=b""), holder=None)
+    webhook = record_request.find_webhook(engine, run.hooks()[0]["token"])
+    record_request.accept_request(engine, webhook, Request(id=secrets.token_hex(9), data=b""), holder=None)
     drive(engine, run.id)
     with pytest.raises(SystemExit) if how == "hand back" else nullcontext(), attempting(engine, run, "held_up"):
         take_away(engine, run)
@@ -88,4 +79,4 @@ def take_away(engine: Any, run: Any) -> None:
     with engine.store.read() as tx:
         op_id = tx.execute(sa.select(steps.c.op_id).where(steps.c.run_id == run.id)).scalar_one()
         held = step_rows.held(tx, run.id, op_id)
-    assert outcomes.give_up(engine, held) is not None
+    assert outcome.give_up(engine, held) is not None

@@ -11,7 +11,7 @@ import pytest
 from driving import all_databases, kinds, work
 
 from durable import Durable, HookNotFound, Run, create_hook, race, sleep, workflow
-from durable.drive import drive
+from durable.turns.drive import drive
 
 pytestmark = all_databases()
 

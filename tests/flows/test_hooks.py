@@ -26,15 +26,15 @@ from durable import (
     create_webhook,
     current,
     get_run,
-    hooks,
-    inspecting,
     resume_hook,
     sleep,
     step,
     workflow,
 )
-from durable.drive import drive
-from durable.schema import inbox
+from durable.client import describe
+from durable.store.schema import inbox
+from durable.turns.drive import drive
+from durable.web import record_request
 
 
 @pytest.fixture
@@ -107,9 +107,9 @@ def test_c55_metadata_may_be_a_request(engine, token):
     """Whoever looks at the hook gets the recorded request."""
     run = engine.start(tells_of_a_request, token)
     settle(engine, run)
-    webhook = hooks.find_webhook(engine, run.hooks()[0]["token"])
+    webhook = record_request.find_webhook(engine, run.hooks()[0]["token"])
     assert webhook is not None
-    hooks.accept_request(engine, webhook, Request(id="x" * 24, data=b"the body"), holder=None)
+    record_request.accept_request(engine, webhook, Request(id="x" * 24, data=b"the body"), holder=None)
     settle(engine, run)
 
     assert engine.get_hook(token).metadata.data == b"the body"
@@ -130,7 +130,7 @@ def test_open_hooks_are_listed_with_plain_metadata(engine, token):
     run = engine.start(has_a_topic, token)
     settle(engine, run)
 
-    (listed,) = inspecting.list_hooks(engine, run_id=run.id)
+    (listed,) = describe.list_hooks(engine, run_id=run.id)
 
     assert listed["metadata"] == {"name": "orders"}
     assert engine.get_hook(token).metadata == Topic("orders")

@@ -16,28 +16,19 @@ from celery.exceptions import SoftTimeLimitExceeded
 from driving import all_databases, kinds, settle
 from giving_up import attempting, found, here, rows, seen
 
-from durable import (
-    NotInDoubt,
-    Run,
-    SerializationError,
-    StepFailed,
-    create_hook,
-    doubts,
-    inspecting,
-    outcomes,
-    resume_hook,
-    step,
-    workflow,
-)
-from durable.aftermath import Overtaken
-from durable.commit import commit
-from durable.drive import drive
+from durable import NotInDoubt, Run, SerializationError, StepFailed, create_hook, resume_hook, step, workflow
+from durable.attempts import outcome
+from durable.attempts.attempt import attempt
+from durable.client import describe, operate
 from durable.errors import ConfigurationError
-from durable.schema import steps
-from durable.steps import attempt
 from durable.store import claims
 from durable.store import steps as step_rows
-from durable.turn import decide, read
+from durable.store.schema import steps
+from durable.turns.commit import commit
+from durable.turns.decide import decide
+from durable.turns.decision import Overtaken
+from durable.turns.drive import drive
+from durable.turns.view import read
 
 pytestmark = all_databases()
 
@@ -110,7 +101,7 @@ def lose(engine: Any, run: Run[Any]) -> None:
     with engine.store.read() as tx:
         held = step_rows.held(tx, run.id, row.op_id)
     assert held is not None
-    assert outcomes.give_up(engine, held) is None
+    assert outcome.give_up(engine, held) is None
 
 
 def lost(engine: Any, run: Run[Any]) -> None:
@@ -138,7 +129,7 @@ def test_an_attempt_whose_process_is_gone_blocks_the_run_and_is_not_repeated(eng
     run = engine.start(pays)
     lost(engine, run)
 
-    described = inspecting.describe(engine, run.id)
+    described = describe.describe(engine, run.id)
     assert described["status"] == "blocked"
     assert f"{gated.name} (r#2), attempt 1, is in doubt" in described["error"]
     assert f"durable runs resolve {run.id}" in described["error"]
@@ -155,7 +146,7 @@ def test_an_attempt_whose_process_is_gone_blocks_the_run_and_is_not_repeated(eng
     settle(engine, run)
     assert run.result() == (7, "news")
     (ended,) = [event for event in run.events() if event.kind == "step_completed"]
-    assert ended.worker == doubts.BY_HAND
+    assert ended.worker == operate.BY_HAND
     assert rows(engine, run) == []
 
 
@@ -179,8 +170,8 @@ def test_other_code_does_not_unblock_a_run_in_doubt(engine, monkeypatch):
 
     drive(engine, run.id)
     assert run.status == "blocked"
-    assert inspecting.is_in_doubt(engine, run.id)
-    inspecting.retry(engine, run.id)
+    assert operate.is_in_doubt(engine, run.id)
+    operate.retry(engine, run.id)
     drive(engine, run.id)
 
     assert run.status == "blocked"
@@ -359,14 +350,14 @@ def test_of_several_in_doubt_one_has_to_be_named(engine):
             )
         with engine.store.read() as tx:
             held = step_rows.held(tx, run.id, row.op_id)
-        outcomes.give_up(engine, held)
+        outcome.give_up(engine, held)
 
     with pytest.raises(NotInDoubt, match="name one with --step"):
         run.resolve(result=1)
     run.resolve(result=1, step="r#1")
     drive(engine, run.id)
     assert run.status == "blocked"
-    reason = inspecting.describe(engine, run.id)["error"]
+    reason = describe.describe(engine, run.id)["error"]
     assert "(r#2)" in reason
     assert "(r#1)" not in reason
     run.resolve(result=2)

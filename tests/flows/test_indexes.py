@@ -9,9 +9,10 @@ import sqlalchemy as sa
 from driving import settle
 from servers import DATABASES
 
-from durable import duration, sentinel, start, step, sweep, workflow
-from durable.housekeeping import Housekeeping
-from durable.prune import Place, prune_batch
+from durable import duration, start, step, workflow
+from durable.recovery import sentinel, sweep
+from durable.recovery.housekeeping import Housekeeping
+from durable.recovery.prune import Place, prune_batch
 
 ROWS = 20_000
 FAR = 2**60

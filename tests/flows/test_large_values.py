@@ -32,19 +32,20 @@ from durable import (
     current,
     get_step_metadata,
     heartbeat,
-    orphans,
     step,
     testing,
     workflow,
 )
 from durable.cipher import aes_gcm
-from durable.drive import drive
-from durable.housekeeping import Housekeeping
-from durable.inspecting import describe, retry
-from durable.payloads import CHUNK, UrlPayloads
-from durable.prune import prune, prune_batch
-from durable.schema import events, inbox, payloads, requests, runs, workers
-from durable.vault import LIMIT
+from durable.client.describe import describe
+from durable.client.operate import retry
+from durable.recovery import orphans
+from durable.recovery.housekeeping import Housekeeping
+from durable.recovery.prune import prune, prune_batch
+from durable.store.payloads import CHUNK, UrlPayloads
+from durable.store.schema import events, inbox, payloads, requests, runs, workers
+from durable.store.vault import LIMIT
+from durable.turns.drive import drive
 from durable.web import create_blueprint
 
 LARGE = "large " * (LIMIT // 5)

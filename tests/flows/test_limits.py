@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from driving import all_databases, kinds, settle
 
-from durable import Durable, LogTooLong, RunFailed, create_hook, inspecting, registry, sleep, step, workflow
+from durable import Durable, LogTooLong, RunFailed, create_hook, registry, sleep, step, workflow
+from durable.client import describe
 
 
 @step
@@ -62,7 +63,7 @@ def limited(limits: None, engine: Durable) -> Durable:
 
 def shown(engine: Durable, run: Any) -> str:
     """Why the run is blocked, as ``durable runs show`` tells it."""
-    return str(inspecting.describe(engine, run.id)["error"])
+    return str(describe.describe(engine, run.id)["error"])
 
 
 @all_databases()

@@ -20,12 +20,12 @@ from durable import (
     Run,
     create_hook,
     create_webhook,
-    hooks,
     race,
     sleep,
     step,
     workflow,
 )
+from durable.web import record_request
 
 pytestmark = all_databases()
 
@@ -199,13 +199,13 @@ def listen(engine: Durable) -> Callable[[str], tuple[Run[Any], Callable[..., str
         run = engine.start(serves, mode)
         settle(engine, run)
         (hook,) = run.hooks()
-        row = hooks.find_webhook(engine, hook["token"])
+        row = record_request.find_webhook(engine, hook["token"])
         assert row is not None
 
         def send(body: bytes = b"") -> str:
             request = Request(id=secrets.token_urlsafe(18), method="POST", url=hook["url"], data=body)
             assert request.id is not None
-            hooks.accept_request(engine, row, request, holder="")
+            record_request.accept_request(engine, row, request, holder="")
             return request.id
 
         return run, send
@@ -214,7 +214,7 @@ def listen(engine: Durable) -> Callable[[str], tuple[Run[Any], Callable[..., str
 
 
 def answered(engine: Durable, request_id: str) -> tuple[int, bytes] | None:
-    found = hooks.answers(engine, [request_id]).get(request_id)
+    found = record_request.answers(engine, [request_id]).get(request_id)
     return None if found is None else (found.status, found.body)
 
 

@@ -10,11 +10,14 @@ import pytest
 import sqlalchemy as sa
 from driving import all_databases, settle, work
 
-from durable import Durable, Run, alarms, allowance, sleep, step, sweep, workflow
-from durable.dispatch import WAKE
-from durable.drive import drive
-from durable.housekeeping import Housekeeping
-from durable.schema import inbox, leases, steps, waits, workers
+from durable import Durable, Run, sleep, step, workflow
+from durable.broker import eta_budget
+from durable.broker.dispatcher import WAKE
+from durable.recovery import sweep
+from durable.recovery.housekeeping import Housekeeping
+from durable.store.schema import inbox, leases, steps, waits, workers
+from durable.turns import wake
+from durable.turns.drive import drive
 
 pytestmark = all_databases()
 
@@ -119,7 +122,7 @@ def test_an_alarm_that_rings_early_wakes_nobody(engine):
     drive(engine, run.id)
 
     later(engine, 4000 * DAY)  # a process that is wrong about the time
-    assert not alarms.ring(engine, run.id, "r#1")
+    assert not wake.ring(engine, run.id, "r#1")
     drive(engine, run.id)
 
     assert run.status == "running"
@@ -140,7 +143,7 @@ def test_short_sleeps_are_exact_to_the_moment(engine, secs):
 
 def test_one_turn_with_many_sleeps_sets_only_as_many_alarm_clocks_as_workers_can_hold(engine, quiet, monkeypatch):
     """Of 50 sleeps within the horizon 20 get a message; the others are rows that are looked at when they are due."""
-    monkeypatch.setattr(allowance, "MOST_ETAS", 20)
+    monkeypatch.setattr(eta_budget, "MOST_ETAS", 20)
     run = many.start(50)
     drive(engine, run.id)
     assert alarm_clocks(engine, run) == 20
@@ -154,7 +157,7 @@ def test_one_turn_with_many_sleeps_sets_only_as_many_alarm_clocks_as_workers_can
 
 def test_sleeps_retries_and_delayed_starts_have_one_limit(engine, worker, monkeypatch):
     """Whatever waits in workers until it is due counts, and what finds no room is sent when it is due."""
-    monkeypatch.setattr(allowance, "MOST_ETAS", 12)
+    monkeypatch.setattr(eta_budget, "MOST_ETAS", 12)
     failed, slept = tries.start(5), many.start(5)
     for run in (failed, slept):
         drive(engine, run.id)
@@ -164,7 +167,7 @@ def test_sleeps_retries_and_delayed_starts_have_one_limit(engine, worker, monkey
         sleeps.with_options(countdown=30).start(1)
     assert etas(engine) == 12 - 5, "the retries, and two of the starts"
 
-    engine.dispatch.allowance = allowance.Allowance(engine.settings.eta_horizon)  # another process
+    engine.dispatch.allowance = eta_budget.Allowance(engine.settings.eta_horizon)  # another process
     sleeps.with_options(countdown=30).start(1)
     drive(engine, many.start(5).id)
     assert etas(engine) == 0
@@ -178,7 +181,7 @@ def test_sleeps_retries_and_delayed_starts_have_one_limit(engine, worker, monkey
 
 def test_processes_share_what_room_there_is(engine, worker, monkeypatch):
     """With two of them each takes half until it looks again; nobody takes more than all of it."""
-    monkeypatch.setattr(allowance, "MOST_ETAS", 20)
+    monkeypatch.setattr(eta_budget, "MOST_ETAS", 20)
     other = Housekeeping(engine)
     engine._identity = (engine._identity[0], "another")
     other._beat()

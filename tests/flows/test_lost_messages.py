@@ -12,10 +12,13 @@ from celery import Celery
 from kombu import Exchange, Queue
 from servers import DATABASES
 
-from durable import Durable, allowance, current, schema, sentinel, sleep, start, step, sweep, workflow
-from durable.dispatch import DRIVE, WAKE
-from durable.drive import drive
-from durable.housekeeping import Housekeeping
+from durable import Durable, current, sleep, start, step, workflow
+from durable.broker import eta_budget
+from durable.broker.dispatcher import DRIVE, WAKE
+from durable.recovery import sentinel, sweep
+from durable.recovery.housekeeping import Housekeeping
+from durable.store import schema
+from durable.turns.drive import drive
 
 SERVERS = ("redis", "rabbitmq")
 #: All that any sweep has patience for.
@@ -369,7 +372,7 @@ def alarm_clocks(engine, runs):
 @pytest.mark.parametrize("database", DATABASES, indirect=True)
 def test_no_more_alarm_clocks_are_set_than_workers_can_hold(engine, monkeypatch):
     """What is over the limit is published when it is due, and no sooner."""
-    monkeypatch.setattr(allowance, "MOST_ETAS", 3)
+    monkeypatch.setattr(eta_budget, "MOST_ETAS", 3)
     keeper = Housekeeping(engine)
     keeper._beat()
     for _ in range(3):
@@ -390,7 +393,7 @@ def test_no_more_alarm_clocks_are_set_than_workers_can_hold(engine, monkeypatch)
 @pytest.mark.parametrize("database", DATABASES, indirect=True)
 def test_a_sleep_that_comes_near_when_workers_are_full_is_looked_at_when_it_is_due(engine, monkeypatch):
     """It is put off, or each sweep would find it again and again."""
-    monkeypatch.setattr(allowance, "MOST_ETAS", 0)
+    monkeypatch.setattr(eta_budget, "MOST_ETAS", 0)
     keeper = Housekeeping(engine)
     run = start(nap)
     drive(engine, run.id)

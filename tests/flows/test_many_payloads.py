@@ -5,8 +5,8 @@ from __future__ import annotations
 from driving import kinds, settle
 
 from durable import create_hook, events, workflow
-from durable.store import log as run_log
-from durable.store.sending import Sending
+from durable.store import run_log
+from durable.store.outbox import Sending
 
 
 @workflow(name="many.first_one")

@@ -14,7 +14,7 @@ import pytest
 from driving import kinds, settle, work
 
 from durable import Durable, HookNotFound, Run, RunCancelled, RunFailed, duration, get_hook, resume_hook
-from durable.drive import drive
+from durable.turns.drive import drive
 
 ROOT = Path(__file__).parents[2]
 PATTERNS = ROOT / "examples" / "patterns"

@@ -13,13 +13,16 @@ import pytest
 import sqlalchemy as sa
 from driving import all_databases, kinds, settle
 
-from durable import Durable, Run, housekeeping, inspecting, tries, workflow
-from durable.drive import drive
-from durable.processes import identify
-from durable.schema import inbox
+from durable import Durable, Run, workflow
+from durable.client import describe, operate
+from durable.engine.process import identify
+from durable.engine.watchdog import SIGNAL
+from durable.recovery import housekeeping
 from durable.store import runs as stored
-from durable.tries import Try
-from durable.watchdog import SIGNAL
+from durable.store.schema import inbox
+from durable.turns import poison
+from durable.turns.drive import drive
+from durable.turns.poison import Try
 
 pytestmark = all_databases()
 
@@ -85,7 +88,7 @@ def noted(engine: Durable, run: Run[str]) -> tuple[int | None, str | None]:
 
 
 def reason(engine: Durable, run: Run[str]) -> str:
-    return str(inspecting.describe(engine, run.id)["error"])
+    return str(describe.describe(engine, run.id)["error"])
 
 
 def test_a_body_that_kills_its_process_is_blocked_after_three_tries(engine):
@@ -108,12 +111,12 @@ def test_retrying_gives_it_its_tries_anew(engine):
     for number in range(4):
         die_in_turn(engine, run, redelivered=number > 0)
 
-    inspecting.retry(engine, run.id)
+    operate.retry(engine, run.id)
     ends = [die_in_turn(engine, run, redelivered=number > 0) for number in range(4)]
     assert ends == [7, 7, 7, 0]
     assert run.status == "blocked"
 
-    inspecting.retry(engine, run.id)
+    operate.retry(engine, run.id)
     settle(engine, run)
     assert run.result() == "done"
     assert noted(engine, run) == (None, None)
@@ -227,7 +230,7 @@ def test_a_body_that_hangs_is_interrupted_and_blocked_after_three_tries(engine):
     assert counts == [(1, "pending"), (2, "pending"), (None, "blocked")]
     assert reason(engine, run).count("hung, in ") == 3
     deeds.clear()
-    inspecting.retry(engine, run.id)
+    operate.retry(engine, run.id)
     settle(engine, run)
     assert kinds(run) == ["run_created", "run_started", "run_completed"]
 
@@ -280,7 +283,7 @@ def test_a_run_whose_turn_nothing_stops_is_blocked_by_the_housekeeping(engine, m
     while not engine.stuck:
         tick.wait(0.01)
 
-    tries.block_stuck(engine)
+    poison.block_stuck(engine)
 
     assert run.status == "blocked"
     assert "of waiting" in reason(engine, run)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from durable import Durable
-from durable.store.prepared import Prepared
+from durable.store.statements import Prepared
 
 ADD = Prepared(sa.text("INSERT INTO kept VALUES (:id, :secret)"))
 ALL = Prepared(sa.text("SELECT id, secret FROM kept ORDER BY id"))

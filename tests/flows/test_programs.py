@@ -17,17 +17,9 @@ import pytest
 from celery import Celery
 from driving import all_databases, kinds, settle
 
-from durable import (
-    Durable,
-    current,
-    get_step_metadata,
-    get_workflow_metadata,
-    inspecting,
-    registry,
-    step,
-    workflow,
-)
-from durable.drive import drive
+from durable import Durable, current, get_step_metadata, get_workflow_metadata, registry, step, workflow
+from durable.client import describe
+from durable.turns.drive import drive
 
 
 @step
@@ -47,7 +39,7 @@ def test_c1_three_adding_steps_and_what_the_inspector_shows(engine):
     """Input, output, status, and a name that holds the module."""
     run = engine.start(adds, 123)
     settle(engine, run)
-    shown = inspecting.describe(engine, run.id)
+    shown = describe.describe(engine, run.id)
 
     assert run.result() == 133
     assert {key: shown[key] for key in ("name", "status", "args", "result", "error")} == {

@@ -28,10 +28,10 @@ from durable import (
     step,
     workflow,
 )
-from durable.drive import drive
-from durable.schema import runs
-from durable.store import log
-from durable.store.sending import Sending
+from durable.store import run_log
+from durable.store.outbox import Sending
+from durable.store.schema import runs
+from durable.turns.drive import drive
 
 
 @step
@@ -213,7 +213,7 @@ def test_c106_a_log_that_does_not_match_blocks_and_never_fails(engine):
     run = engine.start(echoes, 1)
     before = kinds(run)
     with engine.store.begin() as tx:
-        log.post(tx, run.id, events.WaitCompleted(at=1, op_id="r#9"), Sending(0, None))
+        run_log.post(tx, run.id, events.WaitCompleted(at=1, op_id="r#9"), Sending(0, None))
     drive(engine, run.id)
 
     assert run.status == "blocked"

@@ -8,11 +8,14 @@ import pytest
 import sqlalchemy as sa
 from servers import DATABASES
 
-from durable import drive, registry, schema, sleep, start, step, sweep, workflow
-from durable.claiming import Address
-from durable.fanin import FanIn
-from durable.housekeeping import Housekeeping
-from durable.steps import attempt
+from durable import registry, sleep, start, step, workflow
+from durable.attempts.attempt import attempt
+from durable.attempts.claim import Address
+from durable.engine.fan_in import FanIn
+from durable.recovery import sweep
+from durable.recovery.housekeeping import Housekeeping
+from durable.store import schema
+from durable.turns import drive
 
 LATER = 6_000_000
 

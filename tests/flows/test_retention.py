@@ -28,13 +28,13 @@ from durable import (
     step,
     workflow,
 )
-from durable.claiming import Address
-from durable.drive import drive
+from durable.attempts.attempt import attempt
+from durable.attempts.claim import Address
 from durable.errors import RunNotFound
-from durable.housekeeping import Housekeeping
-from durable.prune import EVENTS, RUNS, Pruned, prune, prune_batch
-from durable.schema import metadata, runs
-from durable.steps import attempt
+from durable.recovery.housekeeping import Housekeeping
+from durable.recovery.prune import EVENTS, RUNS, Pruned, prune, prune_batch
+from durable.store.schema import metadata, runs
+from durable.turns.drive import drive
 from durable.web import create_blueprint
 
 

@@ -23,7 +23,6 @@ from durable import (
     get_run,
     get_step_metadata,
     get_workflow_metadata,
-    inspecting,
     registry,
     resume_hook,
     set_attributes,
@@ -31,15 +30,16 @@ from durable import (
     step,
     workflow,
 )
+from durable.attempts.attempt import attempt
+from durable.attempts.claim import Address
+from durable.attempts.outcome import give_up
 from durable.attributes import COUNT_LIMIT, merged
-from durable.claiming import Address
-from durable.drive import drive
-from durable.outcomes import give_up
-from durable.schema import attributes, inbox
-from durable.steps import attempt
-from durable.store import log
+from durable.client import describe
+from durable.store import run_log
 from durable.store import steps as step_rows
-from durable.store.sending import Sending
+from durable.store.outbox import Sending
+from durable.store.schema import attributes, inbox
+from durable.turns.drive import drive
 
 pytestmark = all_databases()
 
@@ -89,7 +89,7 @@ def test_c75_changes_are_merged(engine):
     expected = {"customer": "acme", "phase": "packed", "Customer": "ACME", "größe": "XL 📦"}
     assert run.status == "completed"
     assert run.attributes == as_logged(run) == expected
-    assert inspecting.describe(engine, run.id)["attributes"] == expected
+    assert describe.describe(engine, run.id)["attributes"] == expected
 
 
 def test_c75_what_is_set_just_before_the_end_lands(engine):
@@ -266,7 +266,7 @@ def test_what_was_committed_before_the_end_is_not_lost(engine):
             posted.append(statement)
             with engine.store.begin() as tx:
                 news = events.AttributesSet(at=engine.now(), op_id="r#1", attributes={"by": "step"})
-                log.post(tx, run.id, news, Sending(0, None))
+                run_log.post(tx, run.id, news, Sending(0, None))
 
     sa.event.listen(engine.store.engine, "after_cursor_execute", post)
     drive(engine, run.id)
@@ -343,13 +343,13 @@ def test_runs_are_found_by_their_attributes(engine):
     settle(engine, *both, unpaid, other_case)
 
     def found(**wanted: str) -> list[str]:
-        return [row["id"] for row in inspecting.list_runs(engine, attributes=wanted)]
+        return [row["id"] for row in describe.list_runs(engine, attributes=wanted)]
 
     assert found(customer=key) == [unpaid.id, both[1].id, both[0].id]
     assert found(customer=key, phase="paid") == [both[1].id, both[0].id]
     assert found(Customer=key) == [other_case.id]
     assert found(customer=key, phase="sent") == found(customer=key, never="set") == []
-    assert inspecting.list_runs(engine, attributes={"customer": key}, status="failed") == []
+    assert describe.list_runs(engine, attributes={"customer": key}, status="failed") == []
 
 
 def test_they_are_asked_of_a_run_that_is_there(engine):

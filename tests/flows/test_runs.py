@@ -19,16 +19,16 @@ from durable import (
     RunConflict,
     RunFailed,
     get_step_metadata,
-    inspecting,
     now,
     sleep,
     step,
     workflow,
 )
-from durable.drive import drive
-from durable.outcomes import give_up
-from durable.schema import events, inbox, runs, steps, waits
+from durable.attempts.outcome import give_up
+from durable.client import describe, operate
 from durable.store import steps as step_rows
+from durable.store.schema import events, inbox, runs, steps, waits
+from durable.turns.drive import drive
 
 pytestmark = all_databases()
 
@@ -391,17 +391,17 @@ def test_c93_code_that_no_longer_matches_blocks_the_run(engine):
 
     assert run.status == "blocked"
     assert kinds(run) == before
-    diff = inspecting.describe(engine, run.id)["error"]
+    diff = describe.describe(engine, run.id)["error"]
     assert "double" in diff
     assert "tidy" in diff
     assert "test_runs.py:" in diff
 
     deployed["step"] = "double"
     restart(engine)
-    assert inspecting.retry(engine, run.id) is True
+    assert operate.retry(engine, run.id) is True
     settle(engine, run)
     assert run.result() == 42
-    assert inspecting.retry(engine, run.id) is False
+    assert operate.retry(engine, run.id) is False
 
 
 # Keys.

@@ -15,10 +15,10 @@ from senders import SENDERS, TOPIC
 from werkzeug.test import TestResponse
 
 from durable import Durable, Request, Run, create_webhook, step, verify, workflow
-from durable.drive import drive
-from durable.schema import events, hooks, inbox, requests
+from durable.store.schema import events, hooks, inbox, requests
+from durable.turns.drive import drive
 from durable.verify import Unavailable
-from durable.web import create_blueprint, limits, receiving
+from durable.web import create_blueprint, limits, webhook_view
 
 BASE = "https://hooks.test"
 SECRETS = {
@@ -199,7 +199,7 @@ def test_sns_is_confirmed_by_the_web_process(call, monkeypatch):
         fetched.append(url)
         return senders.CERTIFICATE
 
-    monkeypatch.setattr(receiving, "Fetcher", lambda: fetch)
+    monkeypatch.setattr(webhook_view, "Fetcher", lambda: fetch)
     caller = call("sns")
     caller.client.application.register_blueprint(create_blueprint(caller.engine, url_prefix="/b"), name="second")
     now = caller.engine.now() // 1_000_000
@@ -224,7 +224,7 @@ def test_what_cannot_be_fetched_is_not_the_senders_fault(call, monkeypatch, capl
     def fetch(url: str) -> bytes:
         raise Unavailable("sns.eu-west-1.amazonaws.com does not answer: TimeoutError")
 
-    monkeypatch.setattr(receiving, "Fetcher", lambda: fetch)
+    monkeypatch.setattr(webhook_view, "Fetcher", lambda: fetch)
     caller = call("sns")
     caller.client.application.register_blueprint(create_blueprint(caller.engine, url_prefix="/b"), name="second")
     body = senders.sns_message(caller.engine.now() // 1_000_000)

@@ -18,7 +18,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import orm
 
 from durable import ConfigurationError, Durable, RunConflict, workflow
-from durable.schema import runs
+from durable.store.schema import runs
 
 
 @workflow(name="sessions.order")

@@ -33,8 +33,8 @@ from durable import (
     step,
     workflow,
 )
-from durable.drive import drive
-from durable.schema import runs
+from durable.store.schema import runs
+from durable.turns.drive import drive
 
 THREADS = 50
 PROCESSES = 2

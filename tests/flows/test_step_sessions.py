@@ -21,17 +21,17 @@ from durable import (
     create_webhook,
     get_step_metadata,
     heartbeat,
-    hooks,
-    outcomes,
     set_attributes,
     step,
     step_session,
     workflow,
 )
-from durable.drive import drive
-from durable.schema import requests
-from durable.steps import attempt
+from durable.attempts import outcome
+from durable.attempts.attempt import attempt
 from durable.store import steps as step_rows
+from durable.store.schema import requests
+from durable.turns.drive import drive
+from durable.web import record_request
 
 pytestmark = all_databases()
 
@@ -185,7 +185,7 @@ def test_an_attempt_that_was_given_up_writes_nothing(engine):
     else:
         with engine.store.read() as tx:
             held = step_rows.held(tx, run.id, address.op)
-        assert outcomes.give_up(engine, held) is not None
+        assert outcome.give_up(engine, held) is not None
         seen(run.id).gate.set()
         running.join(10)
         assert ledger(engine, run) == []
@@ -274,9 +274,9 @@ def test_an_answer_goes_out_with_the_result(engine):
     run = engine.start(answers_one)
     settle(engine, run)
     token = run.hooks()[0]["token"]
-    webhook = hooks.find_webhook(engine, token)
+    webhook = record_request.find_webhook(engine, token)
     assert webhook is not None
-    hooks.accept_request(engine, webhook, Request(id=secrets.token_hex(9), data=b"the body"), holder=None)
+    record_request.accept_request(engine, webhook, Request(id=secrets.token_hex(9), data=b"the body"), holder=None)
     settle(engine, run)
 
     assert run.result() == "True"

@@ -25,23 +25,24 @@ from durable import (
     current,
     events,
     get_step_metadata,
-    inspecting,
     sleep,
     step,
     workflow,
 )
-from durable.aftermath import Overtaken
-from durable.commands import CreateHook
-from durable.commit import commit
-from durable.drive import drive
-from durable.registry import workflows
-from durable.schema import events as event_rows
-from durable.schema import hooks as hook_rows
-from durable.schema import runs as run_rows
-from durable.schema import steps as step_rows
-from durable.store import claims, hooks, log, runs
-from durable.store.sending import Sending
-from durable.turn import decide, read
+from durable.client import describe
+from durable.registry.decorators import workflows
+from durable.replay.commands import CreateHook
+from durable.store import claims, hooks, run_log, runs
+from durable.store.outbox import Sending
+from durable.store.schema import events as event_rows
+from durable.store.schema import hooks as hook_rows
+from durable.store.schema import runs as run_rows
+from durable.store.schema import steps as step_rows
+from durable.turns.commit import commit
+from durable.turns.decide import decide
+from durable.turns.decision import Overtaken
+from durable.turns.drive import drive
+from durable.turns.view import read
 
 pytestmark = all_databases()
 
@@ -124,7 +125,7 @@ def test_c90_runs_are_listed_by_name_and_status(engine, token):
     settle(engine, *done, waits)
 
     def ids(limit: int = 50, **wanted: str) -> list[str]:
-        return [each["id"] for each in inspecting.list_runs(engine, limit=limit, **wanted)]
+        return [each["id"] for each in describe.list_runs(engine, limit=limit, **wanted)]
 
     newest = [run.id for run in reversed(done)]
     assert ids(name=fans_out.name)[:3] == newest
@@ -222,7 +223,7 @@ def test_c87_an_operation_is_created_and_ended_once(engine, phase):
     }[phase]
 
     with pytest.raises(sa.exc.IntegrityError), engine.store.begin() as tx:
-        log.append(tx, run.id, [again])
+        run_log.append(tx, run.id, [again])
 
     assert 100 not in [event.seq for event in run.events()]
 
@@ -241,7 +242,7 @@ def test_c87_a_finished_step_keeps_its_outcome(engine, late):
     settle(engine, run)
     before = kinds(run)
     with engine.store.begin() as tx:
-        log.post(tx, run.id, late, Sending(0, None))
+        run_log.post(tx, run.id, late, Sending(0, None))
         now = engine.store.now()
         assert claims.claim(tx, run.id, "r#1", 1, by="late", worker_id="w", message_id=None, now=now) is None
     settle(engine, run)
@@ -286,7 +287,7 @@ def test_c87_an_outcome_before_its_step_blocks_the_run(engine, token):
     settle(engine, run)
     before = kinds(run)
     with engine.store.begin() as tx:
-        log.post(tx, run.id, events.HookReceived(at=1, op_id="r#9", payload="1"), Sending(0, None))
+        run_log.post(tx, run.id, events.HookReceived(at=1, op_id="r#9", payload="1"), Sending(0, None))
     drive(engine, run.id)
 
     assert run.status == "blocked"
@@ -324,7 +325,7 @@ def test_c88_a_finished_run_takes_nothing_but_the_result_of_a_step_that_ran(engi
             events.WaitCompleted(at=1, op_id="r#2"),
             events.ChildCompleted(at=1, op_id="r#9", result="1"),
         ):
-            log.post(tx, run.id, news, Sending(0, None))
+            run_log.post(tx, run.id, news, Sending(0, None))
     drive(engine, run.id)
     assert kinds(run) == before
     assert run.result(timeout=1) == 3

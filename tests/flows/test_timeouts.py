@@ -17,21 +17,12 @@ from celery.exceptions import SoftTimeLimitExceeded
 from driving import all_databases, kinds, settle
 from giving_up import attempting, found, here, rows, seen
 
-from durable import (
-    AttemptLost,
-    StepFailed,
-    StepTimeout,
-    get_step_metadata,
-    heartbeat,
-    outcomes,
-    overtime,
-    step,
-    workflow,
-)
-from durable.drive import drive
-from durable.schema import steps
-from durable.steps import attempt
+from durable import AttemptLost, StepFailed, StepTimeout, get_step_metadata, heartbeat, step, workflow
+from durable.attempts import outcome, timeout
+from durable.attempts.attempt import attempt
 from durable.store import steps as step_rows
+from durable.store.schema import steps
+from durable.turns.drive import drive
 
 pytestmark = all_databases()
 
@@ -194,12 +185,12 @@ def test_the_sweep_gives_up_what_its_process_did_not(engine):
     with engine.store.begin() as tx:
         claimed = {"status": "claimed", "claim": "theirs", "worker_id": "hung", "claimed_at": engine.now()}
         tx.execute(sa.update(steps).where(steps.c.run_id == run.id).values(**claimed, deadline_at=engine.now()))
-    overtime.give_up_overdue(engine)
+    timeout.give_up_overdue(engine)
     assert [row.status for row in rows(engine, run)] == ["claimed"]
     with engine.store.begin() as tx:
         long_ago = engine.now() - 12_000_000
         tx.execute(sa.update(steps).where(steps.c.run_id == run.id).values(deadline_at=long_ago))
-    overtime.give_up_overdue(engine)
+    timeout.give_up_overdue(engine)
 
     assert [(row.status, row.attempt, row.claim) for row in rows(engine, run)] == [("pending", 2, None)]
 
@@ -276,7 +267,7 @@ def test_a_heartbeat_of_an_attempt_that_was_given_up_says_so_and_writes_nothing(
         (row,) = rows(engine, run)
         with engine.store.read() as tx:
             held = step_rows.held(tx, run.id, row.op_id)
-        outcomes.give_up(engine, held)
+        outcome.give_up(engine, held)
     settle(engine, run)
 
     assert seen(run.id).did == [1]

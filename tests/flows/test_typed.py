@@ -14,18 +14,9 @@ from driving import all_databases, kinds, settle
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
-from durable import (
-    HookPayloadError,
-    RunFailed,
-    SerializationError,
-    define_hook,
-    inspecting,
-    registry,
-    sleep,
-    step,
-    workflow,
-)
-from durable.definitions import Step, Workflow
+from durable import HookPayloadError, RunFailed, SerializationError, define_hook, registry, sleep, step, workflow
+from durable.client import describe, operate
+from durable.registry.definitions import Step, Workflow
 
 
 @pytest.fixture
@@ -305,12 +296,12 @@ def test_a_signature_that_the_arguments_do_not_fit_blocks_the_run(engine, new, r
     deploy(monkeypatch, buys, new)
     settle(engine, run)
     assert run.status == "blocked"
-    shown = inspecting.describe(engine, run.id)["error"]
+    shown = describe.describe(engine, run.id)["error"]
     assert reason in shown
     assert '{"order_id":"o-1","count":2}' in shown
 
     monkeypatch.undo()
-    assert inspecting.retry(engine, run.id)
+    assert operate.retry(engine, run.id)
     settle(engine, run)
     assert run.result() == ("o-1", 2, "2 x a")
 

@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from driving import all_databases, kinds, settle
 from pydantic import AfterValidator, BaseModel, Field, HttpUrl, SecretStr, field_validator
 
-from durable import ConfigurationError, HookPayloadError, RunFailed, define_hook, inspecting, step, workflow
-from durable.schema import inbox
+from durable import ConfigurationError, HookPayloadError, RunFailed, define_hook, step, workflow
+from durable.client import describe
+from durable.store.schema import inbox
 
 
 @dataclass
@@ -154,7 +155,7 @@ def test_pydantics_types_are_arguments_results_and_payloads(engine, token, caplo
     settle(engine, run)
 
     assert run.result(timeout=1) == [expected, (expected.home, expected), expected]
-    assert "hunter2" not in repr(inspecting.describe(engine, run.id)) + caplog.text
+    assert "hunter2" not in repr(describe.describe(engine, run.id)) + caplog.text
 
 
 @pytest.mark.parametrize("sender", ["definition", "resume_hook"])

@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from driving import all_databases, kinds, settle, work
 from pydantic import BaseModel
 
-from durable import SerializationError, StepFailed, codec, inspecting, step, workflow
-from durable.drive import drive
-from durable.schema import inbox
+from durable import SerializationError, StepFailed, codec, step, workflow
+from durable.client import describe, operate
+from durable.store.schema import inbox
+from durable.turns.drive import drive
 
 
 @workflow
@@ -262,9 +263,9 @@ def test_a_class_that_is_gone_blocks_the_run_until_it_is_back(engine, monkeypatc
     monkeypatch.delattr(module, "Order")
     drive(engine, run.id)
     assert run.status == "blocked"
-    assert f"module '{__name__}' has no class Order any more" in inspecting.describe(engine, run.id)["error"]
+    assert f"module '{__name__}' has no class Order any more" in describe.describe(engine, run.id)["error"]
 
     monkeypatch.undo()
-    inspecting.retry(engine, run.id)
+    operate.retry(engine, run.id)
     settle(engine, run)
     assert run.result() == ORDER

@@ -29,11 +29,11 @@ from durable import (
     step_session,
     workflow,
 )
-from durable.claiming import Address, claim
-from durable.drive import drive
-from durable.outcomes import MOST_INTERRUPTIONS, hand_back
-from durable.schema import steps
-from durable.steps import attempt
+from durable.attempts.attempt import attempt
+from durable.attempts.claim import Address, claim
+from durable.attempts.outcome import MOST_INTERRUPTIONS, hand_back
+from durable.store.schema import steps
+from durable.turns.drive import drive
 
 #: How often the function of a step was called, by run.
 calls: Counter[str] = Counter()

@@ -12,21 +12,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from values import VALUES, form
 
-from durable import (
-    Durable,
-    Request,
-    Response,
-    Run,
-    codec,
-    create_hook,
-    create_webhook,
-    hooks,
-    inspecting,
-    step,
-    workflow,
-)
+from durable import Durable, Request, Response, Run, codec, create_hook, create_webhook, step, workflow
 from durable import events as log_events
-from durable.store import log
+from durable.client import describe
+from durable.store import run_log
+from durable.web import record_request
 
 MIB = 1024 * 1024
 LARGE = {"text": "null byte \0" + "x" * (2 * MIB), "bytes": bytes(range(256)) * 4096}
@@ -74,8 +64,8 @@ def test_c33_a_log_gives_back_what_it_was_given(engine):
             seq = next(seqs)
             text = codec.encode(value)
             told = log_events.StepCompleted(at=seq, seq=seq, op_id=f"r#{seq}", attempt=1, started_at=0, result=text)
-            log.append(tx, run_id, [told])
-            (read,) = log.read(tx, run_id, after=seq - 1, upto=seq)
+            run_log.append(tx, run_id, [told])
+            (read,) = run_log.read(tx, run_id, after=seq - 1, upto=seq)
             assert read == told
             assert form(codec.decode(read.result)) == form(value)
 
@@ -145,11 +135,11 @@ def test_every_value_can_be_looked_at_from_outside(engine, token):
     settle(engine, run)
 
     (hook,) = run.hooks()
-    shown = inspecting.describe(engine, run.id)
+    shown = describe.describe(engine, run.id)
     engine.resume_hook(token, values)
     settle(engine, run)
 
-    assert hook["metadata"] == shown["args"]["values"] == inspecting.describe(engine, run.id)["result"]
+    assert hook["metadata"] == shown["args"]["values"] == describe.describe(engine, run.id)["result"]
     assert hook["metadata"][:4] == ["eA==", {"1": [2, 3]}, "1.5", {"type": "ValueError", "message": "no"}]
 
 
@@ -164,8 +154,10 @@ def test_a_recorded_request_may_stand_in_metadata(engine, token):
     """Whoever looks at the hook reads the whole request."""
     run = engine.start(tells_of_a_request)
     settle(engine, run)
-    row = hooks.find_webhook(engine, run.hooks()[0]["token"])
-    hooks.accept_request(engine, row, Request("POST", "/x", data=token.encode(), id=secrets.token_hex(9)), holder=None)
+    row = record_request.find_webhook(engine, run.hooks()[0]["token"])
+    record_request.accept_request(
+        engine, row, Request("POST", "/x", data=token.encode(), id=secrets.token_hex(9)), holder=None
+    )
     settle(engine, run)
 
     assert engine.get_hook(f"about-{token}").metadata["request"].text() == token

@@ -9,23 +9,12 @@ from typing import Any
 import pytest
 from driving import all_databases, settle
 
-from durable import (
-    Durable,
-    create_hook,
-    create_webhook,
-    duration,
-    events,
-    inspecting,
-    registry,
-    sleep,
-    start,
-    step,
-    workflow,
-)
-from durable.claiming import Address
-from durable.drive import drive
-from durable.housekeeping import Housekeeping
-from durable.steps import attempt
+from durable import Durable, create_hook, create_webhook, duration, events, registry, sleep, start, step, workflow
+from durable.attempts.attempt import attempt
+from durable.attempts.claim import Address
+from durable.client import describe
+from durable.recovery.housekeeping import Housekeeping
+from durable.turns.drive import drive
 
 
 @step(name="waiting.stall", max_retries=5, retry_backoff=600, retry_jitter=False)
@@ -36,7 +25,7 @@ def stall() -> None:
 @step(name="waiting.look")
 def look(run_id: str) -> list[dict[str, Any]]:
     """What its own run waits for while this runs."""
-    return inspecting.describe(engine_of["test"], run_id)["waiting_for"]  # type: ignore[no-any-return]
+    return describe.describe(engine_of["test"], run_id)["waiting_for"]  # type: ignore[no-any-return]
 
 
 @workflow(name="waiting.child")
@@ -68,7 +57,7 @@ def worker(engine: Durable) -> Iterator[Housekeeping]:
 
 
 def waiting(engine: Durable, run_id: str) -> dict[str, dict[str, Any]]:
-    return {entry["kind"]: entry for entry in inspecting.describe(engine, run_id)["waiting_for"]}
+    return {entry["kind"]: entry for entry in describe.describe(engine, run_id)["waiting_for"]}
 
 
 @all_databases()
@@ -127,7 +116,7 @@ def test_c05_a_step_that_no_live_worker_knows_is_unknown(
     drive(engine, run.id)
     monkeypatch.delitem(registry.steps, "waiting.look")
     worker._beat()
-    found = inspecting.describe(engine, run.id)
+    found = describe.describe(engine, run.id)
 
     assert found["status"] == "running"
     assert [(entry["name"], entry["state"]) for entry in found["waiting_for"]] == [("waiting.look", "unknown")]
@@ -166,7 +155,7 @@ def test_a_run_that_has_ended_waits_for_nothing(engine: Durable, worker: Houseke
     run.cancel()
     settle(engine, run)
 
-    assert inspecting.describe(engine, run.id)["waiting_for"] == []
+    assert describe.describe(engine, run.id)["waiting_for"] == []
 
 
 @workflow(name="waiting.wide")
@@ -179,4 +168,4 @@ def test_no_more_than_a_hundred_are_told(engine: Durable, worker: Housekeeping) 
     run = start(wide)
     drive(engine, run.id)
 
-    assert len(inspecting.describe(engine, run.id)["waiting_for"]) == 100
+    assert len(describe.describe(engine, run.id)["waiting_for"]) == 100

@@ -23,20 +23,20 @@ from durable import (
     Response,
     Run,
     RunFailed,
-    alarms,
     create_hook,
     create_webhook,
     get_step_metadata,
     race,
     sleep,
     step,
-    steps,
     workflow,
 )
-from durable.drive import drive
-from durable.schema import requests, waits
+from durable.attempts import attempt as steps
 from durable.store import steps as step_rows
 from durable.store.requests import load
+from durable.store.schema import requests, waits
+from durable.turns import wake
+from durable.turns.drive import drive
 from durable.web import create_blueprint
 
 BASE = "https://hooks.test"
@@ -436,7 +436,7 @@ def ring(engine: Durable, run: Run[Any]) -> bool:
     pause = threading.Event()
     while engine.now() < wait.due_at:
         pause.wait(0.002)
-    return alarms.ring(engine, run.id, wait.op_id)
+    return wake.ring(engine, run.id, wait.op_id)
 
 
 @workflow

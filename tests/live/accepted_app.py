@@ -10,7 +10,7 @@ import flask
 from celery import Celery
 
 from durable import Durable
-from durable.web import create_blueprint, receiving
+from durable.web import create_blueprint, webhook_view
 
 celery = Celery("accepted", include=["accepted_flows"])
 engine = Durable(celery)
@@ -25,7 +25,7 @@ def fetch_from_elsewhere(url: str) -> bytes:
 
 def create_app() -> flask.Flask:
     if "AMAZON" in os.environ:
-        receiving.Fetcher = lambda: fetch_from_elsewhere
+        webhook_view.Fetcher = lambda: fetch_from_elsewhere
     app = flask.Flask("accepted")
     app.register_blueprint(create_blueprint(engine))
     app.add_url_rule("/health", view_func=lambda: {"status": "ok"})

@@ -24,7 +24,8 @@ from urllib.parse import urlsplit
 import pytest
 from celery import Celery
 
-from durable import Durable, current, housekeeping
+from durable import Durable, current
+from durable.recovery import housekeeping
 from durable.store import workers
 
 T = TypeVar("T")

@@ -22,10 +22,10 @@ from framings import BODY, CASES, REFUSED, SECOND
 from webservers import Server, body_of, chunked, header_of, post, serve, status_of
 
 from durable import Durable, Request, create_webhook, current, workflow
-from durable.drive import drive
-from durable.schema import requests
+from durable.store.schema import requests
+from durable.turns.drive import drive
 from durable.web.body import DISCARDED
-from durable.web.reading import PATH
+from durable.web.wsgi_request import PATH
 
 pytestmark = pytest.mark.live
 

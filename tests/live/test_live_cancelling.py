@@ -13,7 +13,7 @@ from processes import Deployment, deployed, eventually
 from servers import new_broker, new_database
 
 from durable import Run, RunCancelled, resume_hook
-from durable.schema import steps
+from durable.store.schema import steps
 
 pytestmark = pytest.mark.live
 

@@ -9,7 +9,7 @@ from live_flows import fibonacci, tells_how_far
 from processes import Deployment, deployed, eventually
 from servers import new_broker, new_database
 
-from durable import inspecting
+from durable.client import describe
 
 pytestmark = pytest.mark.live
 
@@ -38,7 +38,7 @@ def test_c75_what_a_step_sets_is_seen_while_it_runs(site, tmp_path):
     """The run is found by it before the step has ended."""
     run = site.engine.start(tells_how_far, str(tmp_path))
     eventually(lambda: run.attributes == {"phase": "working"}, 10, "the attribute is there")
-    found = inspecting.list_runs(site.engine, attributes={"phase": "working"})
+    found = describe.list_runs(site.engine, attributes={"phase": "working"})
 
     assert [row["id"] for row in found] == [run.id]
     assert run.status == "running"

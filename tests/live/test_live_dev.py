@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from durable import dev, embedded
+from durable.broker import embedded
+from durable.cli import dev
 
 pytestmark = pytest.mark.live
 

@@ -26,9 +26,9 @@ from servers import new_broker
 from webservers import Server, body_of, header_of, post, read_one, serve, status_of
 
 from durable import Durable, Response, create_webhook, current, workflow
-from durable.drive import drive
-from durable.schema import requests
-from durable.web.reading import PATH
+from durable.store.schema import requests
+from durable.turns.drive import drive
+from durable.web.wsgi_request import PATH
 
 pytestmark = pytest.mark.live
 

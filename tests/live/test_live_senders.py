@@ -33,8 +33,8 @@ from senders import SENDERS, TOPIC, Sender, sign_twilio, sns_message
 from servers import new_broker, new_database
 
 from durable import Run, verify
-from durable.drive import drive
-from durable.schema import requests
+from durable.store.schema import requests
+from durable.turns.drive import drive
 
 pytestmark = pytest.mark.live
 

@@ -17,7 +17,7 @@ from processes import Deployment, deployed, eventually, fetch
 from servers import new_broker, new_database
 
 from durable import Run, resume_hook
-from durable.schema import requests
+from durable.store.schema import requests
 
 pytestmark = pytest.mark.live
 

@@ -13,9 +13,9 @@ from celery import Celery
 from webservers import Server, body_of, chunked, post, serve, status_of
 
 from durable import Durable, Request, create_webhook, current, workflow
-from durable.drive import drive
-from durable.schema import requests
-from durable.web.reading import PATH
+from durable.store.schema import requests
+from durable.turns.drive import drive
+from durable.web.wsgi_request import PATH
 
 pytestmark = pytest.mark.live
 

@@ -14,8 +14,9 @@ from live_flows import answers_late, deadline, gated_orders, naps, never_answers
 from processes import Answer, Deployment, deployed, eventually, fetch
 from servers import new_broker, new_database
 
-from durable import Run, embedded, resume_hook
-from durable.schema import requests
+from durable import Run, resume_hook
+from durable.broker import embedded
+from durable.store.schema import requests
 
 pytestmark = pytest.mark.live
 

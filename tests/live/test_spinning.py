@@ -9,7 +9,8 @@ from live_flows import dies, hangs, naps, spins
 from processes import Deployment, deployed, eventually
 from servers import new_broker, new_database
 
-from durable import Run, inspecting
+from durable import Run
+from durable.client import describe
 
 pytestmark = pytest.mark.live
 
@@ -28,7 +29,7 @@ def described(folder: Path, database_url: str, broker_url: str, *options: str, *
 
 def reason(site: Deployment, run: Run[None]) -> str:
     eventually(lambda: run.status == "blocked", 30, "the run is blocked")
-    return str(inspecting.describe(site.engine, run.id)["error"])
+    return str(describe.describe(site.engine, run.id)["error"])
 
 
 def test_a_spinning_body_blocks_its_run_and_its_process_goes_on(tmp_path: Path) -> None:

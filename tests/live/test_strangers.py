@@ -11,9 +11,12 @@ from live_flows import naps
 from processes import Deployment, deployed, eventually
 from servers import new_broker, new_database
 
-from durable import Run, doctor, health, inspecting
-from durable.doctor import Finding
-from durable.drive import drive
+from durable import Run
+from durable.cli import doctor
+from durable.cli.doctor import Finding
+from durable.client import describe
+from durable.turns.drive import drive
+from durable.worker import versions as health
 
 pytestmark = pytest.mark.live
 
@@ -35,7 +38,7 @@ def findings(site: Deployment) -> dict[str, Finding]:
 
 
 def waiting(site: Deployment, run: Run[Any]) -> list[tuple[str, str]]:
-    shown = inspecting.describe(site.engine, run.id)["waiting_for"]
+    shown = describe.describe(site.engine, run.id)["waiting_for"]
     return [(entry["kind"], entry.get("state", "")) for entry in shown]
 
 

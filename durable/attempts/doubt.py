@@ -1,0 +1,40 @@
+"""
+Steps in doubt: nobody knows whether an attempt of an at-most-once step did its work, and it is not repeated.
+
+The step's row and its run are marked in one transaction.  The run is blocked: it has no turns until each
+doubt is resolved, by an operator, or by the attempt's own process, if that lives after all.  The first of
+them wins, since both are fenced by the attempt's claim.  Locks are taken in the order run, step.
+"""
+
+from __future__ import annotations
+
+from ..engine import Engine
+from ..sandbox import log_records
+from ..store import Claim, Held, doubts, runs
+
+log = log_records.get("durable.steps")
+
+
+def enter(engine: Engine, held: Claim | Held, what_happened: str) -> bool:
+    """
+    Put an attempt in doubt and block its run; whether it is in doubt now.
+
+    False when nobody waits for its outcome: it was given up, or has ended, or so has its run.
+    """
+    with engine.store.begin() as tx:
+        run = runs.hold(tx, held.run_id)
+        if run is None or run.ended:
+            return False
+        if not doubts.enter(tx, held, _sentence(held, what_happened)):
+            return doubts.is_in_doubt(tx, held)
+        doubts.block(tx, held.run_id, doubts.of_run(tx, held.run_id))
+    log.error("Run %s is blocked: attempt %d of %s is in doubt.", held.run_id, held.attempt, held.name)
+    return True
+
+
+def _sentence(held: Claim | Held, what_happened: str) -> str:
+    return (
+        f"Step {held.name} ({held.op_id}), attempt {held.attempt}, is in doubt: {what_happened}.  It is to run at most"
+        " once, so it is not repeated.  Find out whether it did its work, then say so:"
+        f" `durable runs resolve {held.run_id} --step {held.op_id} --result JSON`, or `--fail MESSAGE`."
+    )

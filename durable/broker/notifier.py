@@ -1,0 +1,328 @@
+"""
+Hints between processes: "look at this id in SQL now".
+
+SQL is the truth and every waiter polls it; a hint only makes the next look
+come at once.  So a hint may be lost, repeated or late, carries an id and
+nothing else, and whoever sends one is never held up or failed by it.
+
+With Redis or Valkey each process that waits has an inbox, a list of its own:
+a hint is pushed there, one thread pops.  A list outlives a reconnect, which
+pub/sub does not.  Where the sender cannot know who waits, a set tells.  With
+any other broker there are no hints, and waiters poll faster (``healthy`` tells
+them).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import redis
+from kombu.utils.url import parse_ssl_cert_reqs, url_to_parts
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ..sandbox import log_records
+
+log = log_records.get("durable.notify")
+
+#: How long an unread inbox is kept.
+INBOX_SECS = 120
+#: How long it is remembered that a process wants to be told of something.
+EXPECT_SECS = 120
+#: The longest that connecting, or sending one hint, may take.
+SEND_SECS = 1.0
+#: How long no hint is tried after one could not be sent.
+SKIP_SECS = 1.0
+#: How long the listener waits for one message before it asks again.
+POP_SECS = 2
+#: The same for the first one: that it returns shows that the connection works and may be used so.
+FIRST_POP_SECS = 0.01
+#: How many hints are taken out of an inbox at once.
+MOST_AT_ONCE = 1000
+
+_SCHEMES = {
+    "redis": "tcp",
+    "valkey": "tcp",
+    "rediss": "tls",
+    "valkeys": "tls",
+    "redis+socket": "socket",
+    "valkey+socket": "socket",
+}
+
+Receive = Callable[[str], None]
+
+
+class Notifier(Protocol):
+    """What the rest of the library needs of hints."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether a hint sent now to this process would arrive at once: the poller may be slow."""
+
+    def hint(self, holder: str, message: str) -> None:
+        """Send *message* to the process *holder*; never raises, takes a second at worst."""
+
+    def expect(self, subject: str, holder: str) -> None:
+        """Have ``tell(subject)`` hint *holder*, for ``EXPECT_SECS``; never raises, takes a second at worst."""
+
+    def tell(self, subject: str) -> None:
+        """Hint, with *subject*, the processes that expect it; never raises, takes a second at worst."""
+
+    def listen(self, holder: str, receive: Receive) -> None:
+        """Hand what is sent to *holder*, this process, to *receive*, on a thread of its own."""
+
+    def close(self) -> None:
+        """Stop listening and let go of the connections."""
+
+
+def make_notifier(broker_url: str | None, transport_options: Mapping[str, Any] | None = None) -> Notifier:
+    """
+    The notifier that a broker allows.
+
+    Args:
+        broker_url: As Celery spells it; of several, separated by ``;``, the first counts.
+        transport_options: Kombu's; ``global_keyprefix`` and ``ssl`` are looked at.
+    """
+    url = (broker_url or "").split(";")[0].strip()
+    options = dict(transport_options or {})
+    if _scheme(url) not in _SCHEMES:
+        return PollingNotifier()
+    return RedisNotifier(url, str(options.get("global_keyprefix") or ""), options)
+
+
+class PollingNotifier:
+    """No hints: for brokers that have no lists."""
+
+    healthy = False
+
+    def hint(self, holder: str, message: str) -> None:
+        pass
+
+    def expect(self, subject: str, holder: str) -> None:
+        pass
+
+    def tell(self, subject: str) -> None:
+        pass
+
+    def listen(self, holder: str, receive: Receive) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class RedisNotifier:
+    """
+    An inbox per process in Redis or Valkey.
+
+    Connects when first used.  Safe to make before a fork: connections belong
+    to the process that opened them (redis-py sees to that), listeners to the
+    pid they were started in.
+    """
+
+    def __init__(self, url: str, key_prefix: str = "", options: Mapping[str, Any] | None = None) -> None:
+        self._parameters = connection_parameters(url, options or {})
+        self._prefix = key_prefix
+        self._sender = self._client(SEND_SECS)
+        self._skip_until = 0.0
+        self._listeners: dict[tuple[int, str], _Listener] = {}
+
+    @property
+    def healthy(self) -> bool:
+        mine = [listener for (pid, _), listener in list(self._listeners.items()) if pid == os.getpid()]
+        return bool(mine) and all(listener.healthy for listener in mine)
+
+    def hint(self, holder: str, message: str) -> None:
+        self._try(lambda: self._push(self._key(holder), message))
+
+    def expect(self, subject: str, holder: str) -> None:
+        self._try(lambda: self._enter(self._expecting(subject), holder))
+
+    def tell(self, subject: str) -> None:
+        self._try(lambda: self._tell(subject))
+
+    def _try(self, act: Callable[[], object]) -> None:
+        if time.monotonic() < self._skip_until:
+            return
+        try:
+            act()
+        except Exception as error:
+            # Whatever it was, a poll finds what this hint was about.
+            if not self._skip_until:
+                log.warning("Hints cannot be sent, waiters poll instead: %s", _brief(error))
+            self._skip_until = time.monotonic() + SKIP_SECS
+        else:
+            self._skip_until = 0.0
+
+    def listen(self, holder: str, receive: Receive) -> None:
+        mine = os.getpid(), holder
+        listener = self._listeners.get(mine)
+        if listener is None:
+            # setdefault, not a lock: one taken at the moment of a fork would stay taken in the child.
+            made = _Listener(self._client(POP_SECS + 1), self._key(holder))
+            listener = self._listeners.setdefault(mine, made)
+        listener.add(receive)
+
+    def close(self) -> None:
+        mine = [key for key in self._listeners if key[0] == os.getpid()]
+        closing = [(self._key(key[1]), self._listeners.pop(key)) for key in mine]
+        for inbox, listener in closing:
+            listener.closed.set()
+            self._wake(inbox)
+        for _, listener in closing:
+            listener.join()
+        self._sender.close()
+
+    def _wake(self, inbox: str) -> None:
+        """End the pop that a closing listener is in; failing that it ends by itself in POP_SECS."""
+        try:
+            self._push(inbox, "")
+        except redis.RedisError:
+            log.debug("The listener could not be woken; it ends within %s s", POP_SECS)
+
+    def _push(self, inbox: str, message: str) -> None:
+        pipeline = self._sender.pipeline(transaction=False)
+        pipeline.rpush(inbox, message)
+        pipeline.expire(inbox, INBOX_SECS)
+        pipeline.execute()
+
+    def _enter(self, key: str, holder: str) -> None:
+        pipeline = self._sender.pipeline(transaction=False)
+        pipeline.sadd(key, holder)
+        pipeline.expire(key, EXPECT_SECS)
+        pipeline.execute()
+
+    def _tell(self, subject: str) -> None:
+        expecting: Any = self._sender.smembers(self._expecting(subject))
+        for holder in expecting:
+            self._push(self._key(holder), subject)
+
+    def _key(self, holder: str) -> str:
+        return f"{self._prefix}durable:inbox:{holder}"
+
+    def _expecting(self, subject: str) -> str:
+        return f"{self._prefix}durable:expecting:{subject}"
+
+    def _client(self, timeout_secs: float) -> redis.Redis:
+        return redis.Redis(
+            **self._parameters,
+            socket_timeout=timeout_secs,
+            socket_connect_timeout=SEND_SECS,
+            socket_keepalive=True,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+        )
+
+
+class _Listener:
+    """The thread that empties one inbox for as long as its process lives, or until closed."""
+
+    def __init__(self, client: redis.Redis, inbox: str) -> None:
+        self.healthy = False
+        self.closed = threading.Event()
+        self._client = client
+        self._inbox = inbox
+        self._receivers: list[Receive] = []
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def add(self, receive: Receive) -> None:
+        with self._lock:
+            if receive not in self._receivers:
+                self._receivers.append(receive)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="durable-inbox", daemon=True)
+                self._thread.start()
+
+    def join(self) -> None:
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(POP_SECS + 2)
+
+    def _run(self) -> None:
+        pause = 0.05
+        while not self.closed.is_set():
+            try:
+                self._pop(FIRST_POP_SECS)
+                pause = 0.05
+                self.healthy = True
+                while not self.closed.is_set():
+                    self._pop(POP_SECS)
+            except (redis.RedisError, OSError) as error:
+                self._note_failure(error)
+                self.closed.wait(pause)
+                pause = min(1.0, pause * 2)
+        self.healthy = False
+        self._client.close()
+
+    def _pop(self, timeout_secs: float) -> None:
+        popped: Any = self._client.blpop([self._inbox], timeout=timeout_secs)
+        if popped:
+            self._deliver(popped[1])
+            self._take_rest()
+
+    def _take_rest(self) -> None:
+        """What came with it: in a burst each round trip would wait for all the threads that were just released."""
+        pipeline = self._client.pipeline(transaction=True)
+        pipeline.lrange(self._inbox, 0, MOST_AT_ONCE - 1)
+        pipeline.ltrim(self._inbox, MOST_AT_ONCE, -1)
+        for message in pipeline.execute()[0]:
+            self._deliver(message)
+
+    def _deliver(self, message: str) -> None:
+        if not message:
+            return  # it was only to end the pop
+        for receive in tuple(self._receivers):
+            try:
+                receive(message)
+            except Exception:
+                # One receiver's bug must not make this process deaf.
+                log.exception("A hint could not be handed over")
+
+    def _note_failure(self, error: Exception) -> None:
+        if self.healthy:
+            log.warning("The inbox cannot be read, waiters poll faster until it can: %s", _brief(error))
+        self.healthy = False
+
+
+def connection_parameters(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    redis-py's keywords for a broker URL as kombu spells it.
+
+    ``redis://[user:password@]host[:port][/db]``, ``rediss://…?ssl_cert_reqs=…``,
+    ``redis+socket:///path?virtual_host=db``; *options* ``["ssl"]`` is Celery's
+    ``broker_use_ssl``.
+    """
+    kind = _SCHEMES[_scheme(url)]
+    parts = url_to_parts(url)
+    path, query = parts.path or "", dict(parts.query)
+    parameters: dict[str, Any] = {"username": parts.username, "password": parts.password}
+    if kind == "socket":
+        db = query.get("virtual_host", "")
+        parameters["unix_socket_path"] = "/" + path
+    else:
+        db = path
+        parameters |= {"host": parts.hostname or "127.0.0.1", "port": parts.port or 6379}
+    if kind == "tls" or options.get("ssl"):
+        parameters |= {"ssl": True} | _ssl_parameters(query, options.get("ssl"))
+    return parameters | {"db": int(str(db).strip("/") or 0)}
+
+
+def _ssl_parameters(query: Mapping[str, Any], given: object) -> dict[str, Any]:
+    known = {key: value for key, value in query.items() if key.startswith("ssl_")}
+    if "ssl_check_hostname" in known:
+        known["ssl_check_hostname"] = known["ssl_check_hostname"].lower() != "false"
+    if "ssl_cert_reqs" in known:
+        known["ssl_cert_reqs"] = parse_ssl_cert_reqs(known["ssl_cert_reqs"])
+    return known | (dict(given) if isinstance(given, Mapping) else {})
+
+
+def _scheme(url: str) -> str:
+    return url.partition("://")[0].lower()
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

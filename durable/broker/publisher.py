@@ -1,0 +1,311 @@
+"""
+Handing a message to the broker: at once, or not at all.
+
+Celery's own pool tries to connect for as long as ``broker_connection_timeout``
+says, also with ``retry=False``.  A webhook's sender cannot wait for that, and
+need not: what is not sent now is sent by the sweep.  So durable publishes over
+connections of its own, which give up at the first refusal.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, Protocol, TypeVar
+
+from celery import Celery
+from kombu import compression
+from kombu.exceptions import (
+    BatchPublishError,
+    KombuError,
+    LimitExceeded,
+    OperationalError,
+    SerializationError,
+    SerializerNotInstalled,
+)
+from kombu.pools import ProducerPool
+from kombu.transport import virtual
+
+from ..current import running_step
+from ..errors import ConfigurationError
+from ..sandbox import log_records
+
+#: Connections to the broker that one process keeps for publishing, and how long one that is in use is waited for.
+LIMIT = 10
+_WAIT_SECS = 2.0
+#: After a publish that failed, how long nothing is tried: a broker that hangs costs its timeout once.
+_PAUSE_SECS = 1.0
+
+#: What amqp says of a queue that does not exist, and of a message whose queue it refuses: it is missing, is locked, or
+#: was declared otherwise.
+_NOT_FOUND = 404
+_REFUSED = (_NOT_FOUND, 405, 406)
+
+#: What making a message raises when trying again cannot help: an unknown queue, an option with an impossible value.
+_PERMANENT = (SerializationError, SerializerNotInstalled, LookupError, TypeError, ValueError)
+
+T = TypeVar("T")
+
+log = log_records.get("durable.dispatch")
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """
+    A signature or a chain, to be delivered so many seconds from now.
+
+    Attributes:
+        impossible: Called with the error when the message can never be made, whatever the broker does.
+    """
+
+    what: Any
+    countdown: float | None = None
+    impossible: Callable[[Exception], object] | None = None
+
+
+class Broker(Protocol):
+    """What the rest of the library needs of a broker."""
+
+    def send(self, messages: Sequence[Outgoing]) -> bool:
+        """
+        Send some; False when the broker did not take them all, and then it may have some.  Never raises.
+
+        A message that cannot be made does not keep the others back: it is reported, and counts as taken.
+        """
+
+    def length(self, queue: str) -> int | None:
+        """How many messages wait in a queue; 0 for one that does not exist, None where nobody can say."""
+
+    def keep(self, queue: str) -> bool:
+        """Put a message into a queue that nobody reads; whether that was done."""
+
+    def close(self) -> None:
+        """Close what is not in use."""
+
+
+class Publisher:
+    """Publishes for one Celery app.  Connections are opened when used, anew after a fork."""
+
+    def __init__(self, celery: Celery) -> None:
+        self._celery = celery
+        self._lock = threading.Lock()
+        self._pools: dict[int, ProducerPool] = {}
+        self._paused_until = 0.0
+        self._eager = _Eager()
+
+    def send(self, messages: Sequence[Outgoing]) -> bool:
+        """
+        Send some, in one go where the transport can (Redis); False when the broker did not take them all.
+
+        It may have taken some: each is harmless twice.  A message that cannot be made is reported and counts
+        as taken, so that the others go on.  Never raises.
+        """
+        if time.monotonic() < self._paused_until:
+            return False
+        for last in (False, True):
+            try:
+                unmade = self._send(messages)
+                break
+            except (KombuError, *self._trouble) as error:
+                # The first failure may be that of a connection which has outlived a restart of the broker.
+                self.close()
+                if last and getattr(error, "code", None) in _REFUSED:
+                    return self._one_by_one(messages, error)
+                if last:
+                    self._pause(error)
+                    return False
+        for message, reason in unmade:
+            _report(message, reason)
+        return True
+
+    def _one_by_one(self, messages: Sequence[Outgoing], error: Exception) -> bool:
+        """The broker answers, and refuses one of these: the others are sent."""
+        if len(messages) > 1:
+            return all([self.send([message]) for message in messages])
+        _report(messages[0], error)
+        return True
+
+    def length(self, queue: str) -> int | None:
+        """How many messages wait in a queue; 0 for one that does not exist, None where that is not known."""
+        if self._celery.conf.task_always_eager:
+            return 0
+        return self._ask(lambda producer: _length(producer, queue))
+
+    def keep(self, queue: str) -> bool:
+        """Put a message into a queue that nobody reads; whether that was done."""
+        return self._ask(lambda producer: _keep(producer, queue)) is True
+
+    def _ask(self, what: Callable[[Any], T]) -> T | None:
+        """The answer of the broker, None when there is none."""
+        if time.monotonic() < self._paused_until or self._celery.conf.task_always_eager:
+            return None
+        try:
+            with self._pool().acquire(block=True, timeout=_WAIT_SECS) as producer:
+                return what(producer)
+        except (KombuError, *self._trouble) as error:
+            log.debug("The broker does not answer (%s).", type(error).__name__)
+            self.close()
+            return None
+
+    def close(self) -> None:
+        """Close what is not in use."""
+        pool = self._pools.pop(os.getpid(), None)
+        if pool is not None:
+            pool.force_close_all()
+            pool.connections.force_close_all()
+
+    @cached_property
+    def _trouble(self) -> tuple[Any, ...]:
+        """What a broker that does not work makes Celery raise."""
+        # A connection that is made, and not opened, to know what its transport raises.
+        known = self._celery.connection_for_write()
+        raised = (*known.connection_errors, *known.channel_errors)
+        return (OperationalError, BatchPublishError, LimitExceeded, OSError, *raised)
+
+    def _send(self, messages: Sequence[Outgoing]) -> list[tuple[Outgoing, Exception]]:
+        """Send some; those that could not be made, and why."""
+        unmade: list[tuple[Outgoing, Exception]] = []
+        if self._celery.conf.task_always_eager:
+            for message in messages:
+                self._do(message)
+            return unmade
+        alone = len(messages) == 1
+        with (
+            self._pool().acquire(block=True, timeout=_WAIT_SECS) as producer,
+            nullcontext() if alone else producer.batch(),
+        ):
+            for message in messages:
+                options = {"countdown": message.countdown} if message.countdown is not None else {}
+                try:
+                    message.what.apply_async(producer=producer, retry=False, argsrepr="", kwargsrepr="", **options)
+                except Exception as error:
+                    # A KeyError is Celery's for an unknown queue; kombu counts it as the loss of a connection to Redis.
+                    if isinstance(error, self._trouble) and not isinstance(error, LookupError):
+                        raise
+                    unmade.append((message, error))
+        return unmade
+
+    def _do(self, message: Outgoing) -> None:
+        # Link by link: Celery's own chain waits for each result, which it refuses, by a note that all threads
+        # share, while another thread runs a task.
+        for link in getattr(message.what, "tasks", (message.what,)):
+            self._eager.do(partial(link.apply_async, countdown=message.countdown))
+
+    def _pool(self) -> ProducerPool:
+        with self._lock:
+            pid = os.getpid()
+            if pid not in self._pools:
+                connection = self._celery.connection_for_write()
+                options = {**(connection.transport_options or {}), "max_retries": 0}
+                connections = connection.clone(transport_options=options).Pool(LIMIT)
+                self._pools = {pid: ProducerPool(connections, limit=LIMIT)}
+            return self._pools[pid]
+
+    def _pause(self, error: Exception) -> None:
+        self._paused_until = time.monotonic() + _PAUSE_SECS
+        log.warning("The broker took no message (%s); the sweep sends it later.", type(error).__name__)
+
+
+def check(celery: Celery) -> None:
+    """
+    Raise ConfigurationError for settings of Celery by which our messages are not sent, or workers throw them away.
+
+    Our messages are JSON, in version 2 of Celery's message protocol: version 1 has no chains.
+    """
+    conf = celery.conf
+    accepted = conf.accept_content
+    if accepted is not None and not {"json", "application/json"} & set(accepted):
+        raise ConfigurationError(
+            f"The Celery setting accept_content is {accepted!r}: workers throw away durable's messages, which are"
+            " JSON.  Add 'json' to accept_content.  Your own tasks may keep their serializer."
+        )
+    if conf.task_protocol != 2:
+        raise ConfigurationError(
+            f"The Celery setting task_protocol is {conf.task_protocol!r}, and messages of that version carry no"
+            " chain, which each step needs.  Remove the setting, or set it to 2."
+        )
+    if conf.task_compression and not _can_compress(conf.task_compression):
+        raise ConfigurationError(
+            f"The Celery setting task_compression is {conf.task_compression!r}, which is not installed here: no"
+            " message can be sent.  Install its package, or choose one of"
+            f" {', '.join(compression.encoders())}."
+        )
+    soft, hard = conf.task_soft_time_limit, conf.task_time_limit
+    if soft and hard and soft > hard:
+        raise ConfigurationError(
+            f"The Celery setting task_soft_time_limit is {soft:g} s, longer than task_time_limit, {hard:g} s: Celery"
+            " sends no task at all.  Make it shorter."
+        )
+
+
+def check_worker(celery: Celery) -> None:
+    """The same of a worker, which takes messages from a broker."""
+    if celery.conf.task_always_eager:
+        raise ConfigurationError(
+            "The Celery setting task_always_eager is on: tasks run where they are called, nothing goes through the"
+            " broker, and a worker has nothing to do.  Remove it here; it is for tests without a worker."
+        )
+    check(celery)
+
+
+def _can_compress(method: str) -> bool:
+    try:
+        compression.get_encoder(method)
+    except KeyError:
+        return False
+    return True
+
+
+def _report(message: Outgoing, reason: Exception) -> None:
+    is_permanent = isinstance(reason, _PERMANENT)
+    name = getattr(message.what, "task", None) or message.what.name
+    log.error("A message of %s cannot be made (%s: %s); the others are sent.", name, type(reason).__name__, reason)
+    if is_permanent and message.impossible is not None:
+        message.impossible(reason)
+
+
+def _length(producer: Any, queue: str) -> int | None:
+    channel = producer.channel
+    if isinstance(channel, virtual.Channel):
+        return int(channel._size(queue))
+    # The server closes a channel on which a queue was asked for that does not exist, or is another's.
+    with producer.connection.channel() as own:
+        try:
+            return int(own.queue_declare(queue=queue, passive=True).message_count)
+        except producer.connection.channel_errors as error:
+            return 0 if getattr(error, "code", None) == _NOT_FOUND else None
+
+
+def _keep(producer: Any, queue: str) -> bool:
+    producer.channel.queue_declare(queue=queue, durable=True, auto_delete=False)
+    producer.publish("", exchange="", routing_key=queue, delivery_mode=2, retry=False)
+    return True
+
+
+class _Eager(threading.local):
+    """
+    What Celery's eager mode does at once, one after the other: a run of many steps nests no calls.
+
+    What a step's own function sends is done before it goes on, since it may wait for the outcome.
+    """
+
+    waiting: deque[Callable[[], object]] | None = None
+
+    def do(self, act: Callable[[], object]) -> None:
+        if self.waiting is not None and running_step.get() is None:
+            self.waiting.append(act)
+            return
+        outer, self.waiting = self.waiting, deque([act])
+        token = running_step.set(None)
+        try:
+            while self.waiting:
+                self.waiting.popleft()()
+        finally:
+            running_step.reset(token)
+            self.waiting = outer

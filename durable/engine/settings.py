@@ -1,0 +1,195 @@
+"""
+The settings: their names, defaults and meanings, and where a value comes from.
+
+A keyword of ``Durable(...)`` wins over the environment variable
+``DURABLE_<NAME>``, that over ``durable_<name>`` in the Celery app's own
+configuration, that over the default.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from .. import duration
+from ..cipher import Cipher, from_setting
+from ..errors import ConfigurationError
+
+SECOND = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Every setting, parsed.  Durations are microseconds, sizes are bytes."""
+
+    #: SQLAlchemy URL of the store.
+    database_url: str = "sqlite:///.durable/durable.db"
+    #: Broker URL; None leaves the Celery app's own, else the embedded broker.
+    broker_url: str | None = None
+    #: What every ``webhook.url`` begins with, with the blueprint's prefix if it has one.
+    public_url: str | None = None
+    #: How long a manual webhook holds a connection.
+    hold_timeout: int = 25 * SECOND
+    #: How many connections one web process holds; None: its threads less a reserve.
+    max_held: int | None = None
+    #: The largest request body that a webhook accepts.
+    max_body: int = 1024 * 1024
+    #: A webhook with this many requests that wait for the workflow, or for their answer, takes no more; 0: any number.
+    max_pending: int = 1000
+    #: A run whose log would grow beyond this many events fails with LogTooLong; 0: none does.
+    max_events: int = 25_000
+    #: A sleep is published as an ETA task only when it is due within this.
+    eta_horizon: int = 120 * SECOND
+    #: How long a worker may go on with one run before it goes back through the broker; 0: not at all.
+    continuation: int = SECOND // 10
+    #: Suspended runs that a process keeps in memory may take this much; 0: it keeps none.
+    replay_cache: int = 64 * 1024 * 1024
+    #: How much CPU time one turn may burn; 0: any.
+    turn_cpu_limit: int = 10 * SECOND
+    #: How long one turn's code may take; 0: as long as it likes.
+    turn_timeout: int = 60 * SECOND
+    #: How often a worker process beats.
+    beat_interval: int = 2 * SECOND
+    #: A process whose last beat is older than this is dead.
+    dead_after: int = 10 * SECOND
+    #: How often the sweep looks for what is due and what was lost.
+    sweep_interval: int = SECOND
+    #: A message is sent again when nothing came of it for this long; then with growing delays.
+    resend_after: int = 5 * SECOND
+    #: Runs that ended longer ago than this are deleted; 0: none is.
+    retention: int = 0
+    #: What encrypts values at rest; None: they are stored as they are.
+    cipher: Cipher | None = None
+    #: Where values too large for the log go, as fsspec spells it; None: into the database.
+    payload_url: str | None = None
+    #: How many connections to the database one process keeps.
+    pool_size: int = 5
+    #: The version of the application's code; None: a hash of each workflow's module.
+    code_version: str | None = None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("it must be a non-empty str")
+    return value.strip()
+
+
+def _public_url(value: object) -> str:
+    url = _text(value).rstrip("/")
+    if not url.startswith(("http://", "https://")) or any(c.isspace() or c in "?#" for c in url):
+        raise ValueError("it must be an http:// or https:// URL without query or fragment")
+    return url
+
+
+def _micros(value: object) -> int:
+    if isinstance(value, str):
+        value = _number_or_text(value)
+    return duration.to_micros(value)  # type: ignore[arg-type]
+
+
+def _number_or_text(value: str) -> float | str:
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _positive(value: object) -> int:
+    micros = _micros(value)
+    if micros <= 0:
+        raise ValueError("it must be more than 0")
+    return micros
+
+
+def _hold(value: object) -> int:
+    micros = _micros(value)
+    if micros > 55 * SECOND:
+        raise ValueError("proxies cut requests at 60 s, so it must be at most 55 s")
+    return micros
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("it must be a whole number")
+    count = int(value)
+    if count < 0:
+        raise ValueError("it must not be negative")
+    return count
+
+
+_PARSERS: dict[str, Callable[[object], Any]] = {
+    "database_url": _text,
+    "broker_url": _text,
+    "public_url": _public_url,
+    "hold_timeout": _hold,
+    "max_held": _count,
+    "max_body": _count,
+    "max_pending": _count,
+    "max_events": _count,
+    "eta_horizon": _positive,
+    "continuation": _micros,
+    "replay_cache": _count,
+    "turn_cpu_limit": _micros,
+    "turn_timeout": _micros,
+    "beat_interval": _positive,
+    "dead_after": _positive,
+    "sweep_interval": _positive,
+    "resend_after": _positive,
+    "retention": _micros,
+    "cipher": from_setting,
+    "payload_url": _text,
+    "pool_size": _count,
+    "code_version": _text,
+}
+
+#: What an error shows in place of a value that may hold a password, or a key.
+_HIDDEN = {"database_url": "(a URL)", "broker_url": "(a URL)", "payload_url": "(a URL)", "cipher": "(keys)"}
+
+NAMES = tuple(field.name for field in fields(Settings))
+
+
+def check_names(given: Mapping[str, object]) -> None:
+    """Raise ConfigurationError for a keyword that is no setting."""
+    unknown = sorted(set(given) - set(NAMES))
+    if unknown:
+        raise ConfigurationError(
+            f"Durable() has no setting {', '.join(map(repr, unknown))}.  The settings are {', '.join(NAMES)}."
+        )
+
+
+def resolve(keywords: Mapping[str, object], configuration: Callable[[str], object]) -> Settings:
+    """
+    The settings in force.
+
+    Args:
+        keywords: What ``Durable(...)`` was given; None means not given.
+        configuration: Looks a name up in the Celery app's configuration; None for unset.
+
+    Raises:
+        ConfigurationError: For a malformed value, naming the setting, where it came from, and why.
+    """
+    known = {}
+    for name in NAMES:
+        source, value = _find(name, keywords, configuration)
+        if value is not None:
+            known[name] = _parse(name, source, value)
+    return Settings(**known)
+
+
+def _find(name: str, keywords: Mapping[str, object], configuration: Callable[[str], object]) -> tuple[str, object]:
+    if keywords.get(name) is not None:
+        return f"{name}=", keywords[name]
+    variable = f"DURABLE_{name.upper()}"
+    if os.environ.get(variable):
+        return variable, os.environ[variable]
+    return f"durable_{name} in the Celery configuration", configuration(f"durable_{name}")
+
+
+def _parse(name: str, source: str, value: object) -> Any:
+    try:
+        return _PARSERS[name](value)
+    except (TypeError, ValueError) as error:
+        shown = _HIDDEN.get(name) or repr(value)
+        raise ConfigurationError(f"{source} {shown} is not a setting for {name}: {error}.") from None

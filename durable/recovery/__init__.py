@@ -1,0 +1,7 @@
+"""TODO"""
+
+from .housekeeping import Housekeeping
+
+__all__ = [
+    "Housekeeping",
+]

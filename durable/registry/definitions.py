@@ -1,0 +1,334 @@
+"""
+A step and a workflow: a function with a name, and what a call of it means here.
+
+``registry.py`` makes them, by its decorators.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import typing
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from types import FunctionType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Self, TypeVar
+
+from .. import codec, current
+from ..errors import ConfigurationError
+from ..sandbox import guards
+from .retry import RetryPolicy
+from .signatures import Signature
+
+AT_MOST_ONCE = "at_most_once"
+
+
+if TYPE_CHECKING:
+    from ..client import Run
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: What ``with_options`` and ``apply_async`` take.
+START_OPTIONS = ("run_id", "idempotency_key", "queue", "priority", "countdown", "eta", "session")
+
+
+#: How a step's attempts may be delivered; the first one is the default.
+SEMANTICS = ("at_least_once", "at_most_once", "transactional")
+
+
+class Definition(Generic[P, R]):
+    """What steps and workflows share: a function, its name, and where it was written."""
+
+    noun = ""
+    __name__: str
+
+    def __init__(self, function: Callable[P, Any], name: str | None) -> None:
+        self.function: FunctionType = as_function(function, self.noun)
+        self.name = name or f"{_module_name(self.function)}.{self.function.__qualname__}"
+        self.signature = Signature.from_callable(self.function)
+        functools.update_wrapper(self, self.function)  # type: ignore[arg-type]
+
+    @property
+    def place(self) -> str:
+        """``file:line`` of the definition."""
+        code = self.function.__code__
+        return f"{code.co_filename}:{code.co_firstlineno}"
+
+    def annotation(self, name: str) -> Any:
+        """
+        The annotation of the parameter *name* (or of ``return``) as an object.
+
+        Any where there is none, and where it cannot be resolved: it names what exists only for type checkers.
+        """
+        written = self.function.__annotations__.get(name, Any)
+        if isinstance(written, type) or written is Any:
+            return written
+        if name not in self._resolved:
+            try:
+                self._resolved[name] = self._resolve(name, written)
+            except Exception:  # the author's, and may be anything; what it names may be there later
+                return Any
+        return self._resolved[name]
+
+    @functools.cached_property
+    def _resolved(self) -> dict[str, Any]:
+        """The annotations that have been resolved, by name: each call of a step asks for them."""
+        return {}
+
+    def _resolve(self, name: str, written: Any) -> Any:
+        """A text, or something that may hold one (``list["Order"]``), as an object."""
+        holder = SimpleNamespace(__annotations__={name: written})
+        closed_over = inspect.getclosurevars(self.function).nonlocals
+        found = typing.get_type_hints(holder, self.function.__globals__, dict(closed_over), include_extras=True)
+        return found[name]
+
+    def __get__(self, instance: object, owner: type | None = None) -> Self:
+        """Itself; TypeError for a method that is looked up on an instance, which a call would leave out."""
+        owner = owner or type(instance)
+        if instance is not None and self._is_method_of(owner):
+            raise TypeError(_method_error(self, owner.__name__))
+        return self
+
+    def _is_method_of(self, owner: type) -> bool:
+        """Whether a plain function in its place would get the instance as its first argument."""
+        if next(iter(self.signature.parameters), "") in ("self", "cls"):
+            return True
+        written_in = self.function.__qualname__.rpartition(".")[0]
+        return any(each.__qualname__ == written_in for each in owner.__mro__)
+
+    def __repr__(self) -> str:
+        return f"<{self.noun} {self.name}>"
+
+
+class Step(Definition[P, R]):
+    """
+    A function that runs as a Celery task, once per call in a workflow.
+
+    Attributes:
+        name: What it is called in logs and tables.
+        function: What was decorated.
+        signature: What it takes.
+        policy: When a failed attempt is followed by another.
+        timeout: How long an attempt may take, in microseconds; None: as long as it likes.
+        semantics: One of ``SEMANTICS``.
+        options: Options for its Celery task, as given (queue, priority, rate_limit, time_limit, …).
+        is_async: Whether the function is an ``async def``.
+        body: What runs when the step does: the function, unless a test has put something else in its place.
+    """
+
+    noun = "step"
+
+    def __init__(
+        self,
+        function: Callable[P, Any],
+        *,
+        name: str | None = None,
+        policy: RetryPolicy | None = None,
+        timeout: int | None = None,
+        semantics: str = SEMANTICS[0],
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(function, name)
+        self.policy = policy or RetryPolicy()
+        self.timeout = timeout
+        self.semantics = semantics
+        self.options = dict(options or {})
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.body: Callable[..., Any] = function
+
+    @property
+    def run(self) -> Callable[P, R]:
+        """The plain function, for unit tests."""
+        return self.function
+
+    @functools.cached_property
+    def return_annotation(self) -> Any:
+        """What a result has to fit; Any for anything."""
+        return self.annotation("return")
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
+        """In a workflow: schedule the step at once, and return what to await.  Elsewhere: call the function."""
+        loop = current.workflow_loop()
+        if loop is None:
+            return self.body(*args, **kwargs)  # type: ignore[no-any-return]
+        return loop.context.call_step(self, args, kwargs)  # type: ignore[no-any-return]
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> NoReturn:
+        raise TypeError(f"Step {self.name} runs as part of a workflow: await it in a workflow.")
+
+    def apply_async(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(f"Step {self.name} runs as part of a workflow: await it in a workflow.")
+
+
+class AsyncStep(Step[P, R]):
+    """A step that is an ``async def``: only the type of ``run`` differs."""
+
+    @property
+    def run(self) -> Callable[P, Coroutine[Any, Any, R]]:  # type: ignore[override]
+        """The plain coroutine function, for unit tests."""
+        return self.function
+
+
+class Workflow(Definition[P, R]):
+    """
+    A coroutine function whose runs are replayed from their logs.
+
+    Attributes:
+        name: What it is called in logs and tables.
+        function: What was decorated.
+        signature: What it takes.
+        options: Options for its turns, as given (queue, priority).
+    """
+
+    noun = "workflow"
+
+    def __init__(
+        self,
+        function: Callable[P, Coroutine[Any, Any, R]],
+        *,
+        name: str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not inspect.iscoroutinefunction(function):
+            raise ConfigurationError(
+                f"@workflow is for an `async def`, and {_described(function)} is none."
+                "  Write `async def`, and await steps in it."
+            )
+        super().__init__(function, name)
+        self.options = dict(options or {})
+
+    @property
+    def run(self) -> Callable[P, Coroutine[Any, Any, R]]:
+        """The plain coroutine function."""
+        return self.function
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
+        """In a workflow: start a child run, and return what to await.  Elsewhere: TypeError."""
+        loop = current.workflow_loop()
+        if loop is None:
+            raise TypeError(
+                f"Workflow {self.name} runs in workers: start it with {self.__name__}.start(...), or"
+                f" await it in another workflow.  The plain coroutine function is {self.__name__}.run."
+            )
+        return loop.context.call_child(self, args, kwargs)  # type: ignore[no-any-return]
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
+        """Start a run on the current engine; every argument is the workflow's."""
+        _refuse_start(self)
+        return current.current_engine().start(self, *args, **kwargs)  # type: ignore[no-any-return]
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
+        """The same as ``start``, in Celery's word."""
+        return self.start(*args, **kwargs)
+
+    def apply_async(
+        self, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Run[R]:
+        """Start a run with options, in Celery's word."""
+        return self.with_options(**options).apply_async(args, kwargs)
+
+    def with_options(self, **options: Any) -> StartOptions[P, R]:
+        """
+        This workflow, to be started with options.
+
+        Args:
+            options: run_id, idempotency_key, queue, priority, countdown, eta, session.
+        """
+        unknown = sorted(set(options) - set(START_OPTIONS))
+        if unknown:
+            raise TypeError(
+                f"Unknown option {unknown[0]!r} for the start of workflow {self.name}; there are"
+                f" {', '.join(START_OPTIONS)}."
+            )
+        return StartOptions(self, options)
+
+
+@dataclass(frozen=True)
+class StartOptions(Generic[P, R]):
+    """A workflow with the options that its start will have."""
+
+    workflow: Workflow[P, R]
+    options: Mapping[str, Any]
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
+        """Start a run; every argument is the workflow's."""
+        return self._start(args, kwargs)
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
+        """The same as ``start``, in Celery's word."""
+        return self._start(args, kwargs)
+
+    def apply_async(
+        self, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Run[R]:
+        """Start a run, with more options."""
+        return self.workflow.with_options(**{**self.options, **options})._start(tuple(args), kwargs or {})
+
+    def _start(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Run[R]:
+        _refuse_start(self.workflow)
+        engine = current.current_engine()
+        return engine.start_with(self.workflow, args, dict(kwargs), dict(self.options))  # type: ignore[no-any-return]
+
+
+def as_function(function: Any, noun: str) -> FunctionType:
+    """The function itself; ConfigurationError for what is none, or for a generator."""
+    if isinstance(function, staticmethod):
+        raise ConfigurationError(f"@{noun} stands above @staticmethod on {_described(function)}.  Swap the two lines.")
+    if not inspect.isfunction(function):
+        raise ConfigurationError(f"@{noun} is for a function, and {_described(function)} is none.")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigurationError(
+            f"@{noun} is for a function that returns, and {_described(function)} is a generator."
+            "  Return a list, or make each item a step of its own."
+        )
+    return function
+
+
+def _method_error(defined: Definition[..., Any], owner: str) -> str:
+    method, noun = defined.__name__, defined.noun
+    return (
+        f"{noun.capitalize()} {defined.name} was looked up on an instance of {owner}, and a {noun} has no instance:"
+        f" a call would leave it out.  Pass every argument: {owner}.{method}(...).  Or put @staticmethod above"
+        f" @{noun}, or move the function out of the class."
+    )
+
+
+def _refuse_start(workflow: Workflow[..., Any]) -> None:
+    name = workflow.__name__
+    guards.refuse_in_workflow(f"{name}.start", f"await {name}(...) to run it as a child, or start it in a step")
+
+
+def _described(function: Any) -> str:
+    return f"{getattr(function, '__qualname__', function)!r}"
+
+
+def _module_name(function: FunctionType) -> str:
+    """The function's module; for a script the name under which a worker would import it."""
+    if function.__module__ != "__main__":
+        return function.__module__
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return str(spec.name).removesuffix(".__main__")
+    stem: str = function.__code__.co_filename.replace("\\", "/").rpartition("/")[2]
+    return stem.removesuffix(".py")
+
+
+def fit_arguments(called: Definition[..., Any], bound: inspect.BoundArguments) -> None:
+    """Make each argument what its parameter's annotation says; SerializationError."""
+    for name, value in bound.arguments.items():
+        bound.arguments[name] = codec.fit(value, _annotation(called, name), f"args.{name}")
+
+
+def _annotation(called: Definition[..., Any], name: str) -> Any:
+    annotation: Any = called.annotation(name)
+    if annotation is Any:
+        return Any
+    match called.signature.parameters[name].kind:
+        case inspect.Parameter.VAR_POSITIONAL:
+            return tuple.__class_getitem__((annotation, ...))
+        case inspect.Parameter.VAR_KEYWORD:
+            return dict.__class_getitem__((str, annotation))
+    return annotation

@@ -1,0 +1,182 @@
+"""
+Where asyncio itself is not deterministic, or differs between Python versions, it is made to be neither.
+
+``wait_for`` of Python 3.11 wraps a coroutine in a task, later ones do not:
+operations would change their names with the Python version.  ``as_completed``
+goes through a set of coroutines, whose order is that of memory addresses, and
+``gather`` makes futures that hash by theirs.  A ``Condition`` of Python 3.13
+wakes another waiter whenever one is cancelled, older ones never do.  Up to
+Python 3.12 a ``TaskGroup`` whose tasks fail swallows what cancels it meanwhile.
+
+Each shim acts only while a workflow's loop runs in this thread; everybody
+else gets the stock function.  A module that said ``from asyncio import
+wait_for`` before we came holds the function object itself, so it is the
+object's code that is exchanged, not the name: else a run would replay one way
+or the other by the order of imports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio import locks, taskgroups, tasks
+from collections.abc import Awaitable, Callable, Iterable
+from types import FunctionType
+from typing import Any
+
+from .. import current
+
+
+def _copy(function: Any) -> Any:
+    """A function object of its own, with the code that *function* has now."""
+    twin = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    twin.__kwdefaults__ = function.__kwdefaults__
+    return twin
+
+
+_stock_wait_for: Callable[..., Any] = _copy(tasks.wait_for)
+_stock_as_completed: Callable[..., Any] = _copy(tasks.as_completed)
+_stock_group_exit: Callable[..., Any] = _copy(taskgroups.TaskGroup.__aexit__)
+_stock_condition_wait: Callable[..., Any] = _copy(locks.Condition.wait)
+
+
+async def _wait_for(awaitable: Awaitable[Any], timeout: float | None) -> Any:
+    """``wait_for`` as Python 3.12 has it."""
+    if current.workflow_loop() is None:
+        return await _stock_wait_for(awaitable, timeout)
+    if timeout is None or timeout > 0:
+        async with asyncio.timeout(timeout):
+            return await awaitable
+    future = asyncio.ensure_future(awaitable)
+    if not future.done():
+        future.cancel()
+        await asyncio.wait([future])
+    try:
+        return future.result()
+    except asyncio.CancelledError as error:
+        raise TimeoutError from error
+
+
+def _as_completed(awaitables: Iterable[Any], timeout: float | None) -> Any:
+    """``as_completed`` whose tasks are made in the order of the list, at the call."""
+    loop = current.workflow_loop()
+    if loop is None or asyncio.isfuture(awaitables) or asyncio.iscoroutine(awaitables):
+        return _stock_as_completed(awaitables, timeout=timeout)
+    futures = [asyncio.ensure_future(each, loop=loop) for each in dict.fromkeys(awaitables)]
+    return _stock_as_completed(futures, timeout=timeout)
+
+
+async def _condition_wait(condition: asyncio.Condition) -> bool:
+    """``Condition.wait`` that passes a notification on when it is cancelled after it got one, and only then."""
+    loop = current.workflow_loop()
+    if loop is None or not condition.locked():
+        return await _stock_condition_wait(condition)  # type: ignore[no-any-return]
+    waiters: Any = condition._waiters
+    notified = loop.create_future()
+    condition.release()
+    waiters.append(notified)
+    try:
+        try:
+            await notified
+        finally:
+            waiters.remove(notified)
+            await _reacquire(condition)
+    except asyncio.CancelledError:
+        if notified.done() and not notified.cancelled():
+            condition.notify()
+        raise
+    return True
+
+
+async def _reacquire(condition: asyncio.Condition) -> None:
+    """Whoever waited holds the lock again, cancelled or not."""
+    cancelled: asyncio.CancelledError | None = None
+    while True:
+        try:
+            await condition.acquire()
+            break
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        try:
+            raise cancelled
+        finally:
+            cancelled = None  # else it would refer to itself, through this frame
+
+
+async def _group_exit(group: asyncio.TaskGroup, *error: Any) -> Any:
+    """
+    The end of a ``TaskGroup`` as Python 3.13 has it.
+
+    A group whose task fails cancels its own task, to be woken.  Older ones forget to take that back
+    when it comes while they wait at their end already, and a timeout around them is then no TimeoutError.
+    """
+    loop, task = current.workflow_loop(), asyncio.current_task()
+    if loop is None or task is None:
+        return await _stock_group_exit(group, *error)
+    taken_back = group._parent_cancel_requested  # type: ignore[attr-defined]
+    try:
+        return await _stock_group_exit(group, *error)
+    except BaseExceptionGroup:
+        if group._parent_cancel_requested and not taken_back:  # type: ignore[attr-defined]
+            task.uncancel()
+        if task.cancelling():
+            loop.call_soon(_cancel_again, task)
+        raise
+
+
+def _cancel_again(task: asyncio.Task[Any]) -> None:
+    """Unless a timeout has come to its end meanwhile, whose cancel it was."""
+    if task.cancelling():
+        task.uncancel()
+        task.cancel()
+
+
+def _hash_of_gather(future: Any) -> int:
+    """An ordinal, taken when the future is first hashed."""
+    loop = future.get_loop()
+    if not getattr(loop, "is_durable", False):
+        return object.__hash__(future)
+    ordinal = getattr(future, "durable_ordinal", None)
+    if ordinal is None:
+        ordinal = future.durable_ordinal = next(loop.ordinals)
+    return int(ordinal)
+
+
+# Those below run as the code of asyncio's own functions, so among the globals of its modules.
+
+
+async def _wait_for_code(fut, timeout):  # type: ignore[no-untyped-def]
+    return await _durable_wait_for(fut, timeout)  # type: ignore[name-defined]  # noqa: F821
+
+
+def _as_completed_code(fs, *, timeout=None):  # type: ignore[no-untyped-def]
+    return _durable_as_completed(fs, timeout)  # type: ignore[name-defined]  # noqa: F821
+
+
+async def _condition_wait_code(self):  # type: ignore[no-untyped-def]
+    return await _durable_condition_wait(self)  # type: ignore[name-defined]  # noqa: F821
+
+
+async def _group_exit_code(self, et, exc, tb):  # type: ignore[no-untyped-def]
+    return await _durable_group_exit(self, et, exc, tb)  # type: ignore[name-defined]  # noqa: F821
+
+
+_installed: list[bool] = []
+
+
+def install() -> None:
+    """Put the shims in place, once per process."""
+    if _installed:
+        return
+    _installed.append(True)
+    vars(tasks).update(_durable_wait_for=_wait_for, _durable_as_completed=_as_completed)
+    if sys.version_info < (3, 12):
+        tasks.wait_for.__code__ = _wait_for_code.__code__
+    tasks.as_completed.__code__ = _as_completed_code.__code__
+    if sys.version_info < (3, 13):
+        vars(taskgroups).update(_durable_group_exit=_group_exit)
+        taskgroups.TaskGroup.__aexit__.__code__ = _group_exit_code.__code__
+    vars(locks).update(_durable_condition_wait=_condition_wait)
+    locks.Condition.wait.__code__ = _condition_wait_code.__code__
+    tasks._GatheringFuture.__hash__ = _hash_of_gather  # type: ignore[attr-defined]

@@ -1,0 +1,225 @@
+"""
+Hooks: queues that the log fills, and that an author awaits.
+
+A payload is taken out of the queue only by whoever goes on with it: an awaiter
+that is cancelled, or that lost a race, leaves it for the next one.
+
+Leaving ``async for payload in hook`` (break, return, exception) stops
+listening.  That is seen when CPython drops the loop's iterator, which is
+before the next statement runs; so the place is the same on every replay.  An
+async generator would be closed turns later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from ..errors import HookClosed, HookConflict
+from ..http import Request
+from .loop import DurableLoop
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What came in and was not taken yet: a webhook's request, or an encoded payload and what it refers to."""
+
+    stamp: int
+    payload: str | None = None
+    request: Request | None = None
+    requests: Mapping[str, Request] = field(default_factory=dict)
+
+
+class Hook(Generic[T]):
+    """
+    A place that payloads can be sent to while the run waits.
+
+    ``await hook`` gives the next payload; ``async for payload in hook`` each, and stops listening when
+    it is left.  ``with create_hook() as hook:`` stops listening at its end.
+
+    Attributes:
+        token: Where to send to: ``resume_hook(token, payload)``.
+    """
+
+    def __init__(
+        self,
+        loop: DurableLoop,
+        op_id: str | None,
+        token: str,
+        read: Callable[[Received], T],
+        closed: Callable[[Hook[Any]], None],
+    ) -> None:
+        self.token = token
+        self._loop = loop
+        self.op_id = op_id
+        self._read = read
+        self._on_close = closed
+        self._buffer: collections.deque[Received] = collections.deque()
+        self._waiters: collections.deque[asyncio.Future[None]] = collections.deque()
+        self._registered = False
+        self._owner: str | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.op_id}{' (closed)' if self._closed else ''}>"
+
+    # For authors
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._next().__await__()
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return _Listening(self, self._loop)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def get_conflict(self) -> str | None:
+        """None once the token is this run's, else the id of the run that holds it."""
+        while not self._registered and self._owner is None:
+            await self._wait()
+        return self._owner
+
+    def close(self) -> None:
+        """Stop listening.  What is queued may still be awaited; a second call does nothing."""
+        if self._closed or self._loop.closing:
+            return
+        self._closed = True
+        self._on_close(self)
+        self._wake_all()
+
+    # For the replay
+
+    @property
+    def has_conflict(self) -> bool:
+        """Whether the token is known to be another hook's."""
+        return self._owner is not None
+
+    @property
+    def open(self) -> bool:
+        """Whether the token is this run's, as far as it is known."""
+        return not self._closed and self._owner is None
+
+    @property
+    def waiting(self) -> collections.deque[Received]:
+        """What came in and was not taken yet."""
+        return self._buffer
+
+    def put(self, received: Received) -> None:
+        """Queue what came in."""
+        self._buffer.append(received)
+        self._wake()
+
+    def registered(self) -> None:
+        """The token is this run's."""
+        self._registered = True
+        self._wake_all()
+
+    def conflicted(self, owner: str) -> None:
+        """The token is that of the run *owner*."""
+        self._owner = owner
+        self._wake_all()
+
+    # For races
+
+    async def take(self) -> Received:
+        """The next in the queue, not read yet."""
+        while True:
+            if self._owner is not None:
+                raise HookConflict(self.token, self._owner)
+            if self._buffer:
+                return self._buffer.popleft()
+            if self._closed:
+                raise HookClosed(self.token)
+            await self._wait()
+
+    def untake(self, received: Received) -> None:
+        """Put back what ``take`` gave: the race was lost after all."""
+        self._buffer.appendleft(received)
+        self._wake()
+
+    def read(self, received: Received) -> T:
+        """The payload, as the author gets it."""
+        return self._read(received)
+
+    # Waiting
+
+    async def _next(self) -> T:
+        return self._read(await self.take())
+
+    async def _following(self) -> T:
+        try:
+            received = await self.take()
+        except HookClosed:
+            raise StopAsyncIteration from None
+        return self._read(received)
+
+    async def _wait(self) -> None:
+        waiter = self._loop.create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter  # only a wake-up: the payload stays in the queue
+        except BaseException:
+            waiter.cancel()
+            with contextlib.suppress(ValueError):
+                self._waiters.remove(waiter)
+            if self._buffer and not waiter.cancelled():
+                self._wake()  # woken and cancelled at once: somebody else may want it
+            raise
+
+    def _wake(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _wake_all(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+
+class Webhook(Hook[Request]):
+    """
+    A hook with a URL: each HTTP request to it is a payload.
+
+    Attributes:
+        url: Where to send requests to; the same on every replay.
+    """
+
+    url: str
+
+
+class _Listening(Generic[T]):
+    """One per ``async for``.  Nothing but the loop's own frame may refer to it."""
+
+    def __init__(self, hook: Hook[T], loop: DurableLoop) -> None:
+        self._hook = hook
+        self._loop = loop
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, T]:
+        return self._hook._following()
+
+    def __del__(self) -> None:
+        if not self._loop.closing and asyncio._get_running_loop() is self._loop:
+            self._hook.close()

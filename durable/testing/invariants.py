@@ -1,0 +1,112 @@
+"""What has to hold of a run that has ended, whatever happened to it meanwhile (docs/reliability.md)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+
+from .. import events
+from ..client import Run
+from ..events import ROOT
+from ..http import Response
+from ..store import requests, schema
+from .environment import Environment
+from .histories import export, replay
+from .senders import Sent
+
+
+def check(env: Environment, run: Run[Any]) -> Iterable[str]:
+    """What is not as it must be: of a run that has ended, of the runs that it called, and of what senders were told."""
+    runs = family(env, run)
+    log = [event for each in runs for event in each.events()]
+    received = Counter(event.request_id for event in log if isinstance(event, events.HookReceived))
+    for sent in tuple(env.book):
+        yield from (f"{sent.request_id}: {problem}" for problem in _check_sent(env, sent, received[sent.request_id]))
+    yield from _responses(log)
+    yield from left_over(env, run)
+    for each in runs:
+        yield from (f"run {each.id}: {problem}" for problem in _check_run(each))
+
+
+def family(env: Environment, run: Run[Any]) -> list[Run[Any]]:
+    """A run, the runs that it called, those that they called."""
+    found, generation = [run], [run.id]
+    while generation:
+        with env.store.read() as tx:
+            children = sa.select(schema.runs.c.id).where(schema.runs.c.parent_run_id.in_(generation))
+            generation = list(tx.execute(children.order_by(schema.runs.c.id)).scalars())
+        found += [env.engine.get_run(run_id) for run_id in generation]
+    return found
+
+
+def left_over(env: Environment, run: Run[Any]) -> list[str]:
+    """What is still on a list, or not answered."""
+    problems = []
+    ids = [each.id for each in family(env, run)]
+    with env.store.read() as tx:
+        for table in (schema.steps, schema.waits, schema.inbox):
+            found = tx.execute(sa.select(table).where(table.c.run_id.in_(ids))).all()
+            problems += [f"{table.name} still holds {found}"] if found else []
+        unanswered = [request for run_id in ids for request in requests.unanswered(tx, run_id)]
+    return problems + ([f"requests are not answered: {unanswered}"] if unanswered else [])
+
+
+def _check_run(run: Run[Any]) -> Iterable[str]:
+    log = run.events()
+    if [event.seq for event in log] != list(range(1, len(log) + 1)):
+        yield f"the log has holes: {[event.seq for event in log]}"
+    if [event.at for event in log] != sorted(event.at for event in log):
+        yield f"the log's time goes back: {[event.at for event in log]}"
+    ended = [event.op_id for event in log if event.phase == "ended"]
+    if len(ended) != len(set(ended)):
+        yield f"operations have ended twice: {ended}"
+    if ROOT not in ended:
+        yield f"it has not ended: {[event.kind for event in log]}"
+    due = {event.op_id: event.due_at for event in log if isinstance(event, events.WaitCreated)}
+    for event in log:
+        if isinstance(event, events.WaitCompleted) and not event.early and event.at < due[event.op_id]:
+            yield f"{event.op_id} ended {due[event.op_id] - event.at} us early"
+    replayed = replay(export(run))
+    if replayed is None or replayed.status != run.status:
+        yield f"replaying the log comes to {replayed}, and the run is {run.status}"
+
+
+def _responses(log: list[events.Event]) -> Iterable[str]:
+    """Each request is answered by one attempt at most."""
+    answered = Counter(request_id for event in log for request_id in getattr(event, "responded", ()))
+    twice = [request_id for request_id, count in answered.items() if count > 1]
+    if twice:
+        yield f"attempts have answered requests that had an answer: {twice}"
+
+
+def _check_sent(env: Environment, sent: Sent, received: int) -> Iterable[str]:
+    """Whether a request is recorded that was accepted, and has the one answer that its sender was given."""
+    with env.store.read() as tx:
+        known = sa.select(schema.requests.c.id).where(schema.requests.c.id == sent.request_id)
+        is_recorded = tx.execute(known).one_or_none() is not None
+        recorded = requests.answers(tx, [sent.request_id or ""]).get(sent.request_id or "")
+    if received > 1:
+        yield f"is in the log {received} times"
+    if sent.answer is None or sent.is_replayed:
+        return
+    if not is_recorded:
+        if sent.answer.status_code < 300 and sent.request_id is not None:
+            yield f"was answered {sent.answer.status_code}, and is not recorded"
+        return
+    if sent.answer.status_code < 300 and not received:
+        yield f"was answered {sent.answer.status_code}, and is not in the log"
+    if sent.location is not None:
+        said = env.post(sent.location, method="GET")
+    elif sent.is_unanswered:
+        return  # by the author's own words for that: where to ask for the answer, its sender was not told
+    else:
+        said = sent.answer
+    if recorded is None or (said.status_code, said.data) != (recorded.status, recorded.body):
+        yield f"its sender was answered {said.status} {said.data!r}, and recorded is {_brief(recorded)}"
+
+
+def _brief(answer: Response | None) -> str:
+    return "nothing" if answer is None else f"{answer.status} {answer.body!r}"
