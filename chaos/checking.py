@@ -12,8 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from durable import codec, events
-from durable.client.run import Run
+from durable import Run, codec, events
 from durable.engine.engine import Engine
 from durable.events import Event
 from durable.registry.decorators import workflows

@@ -1,7 +1,6 @@
 """Durable execution for teams that already run Celery, SQL and Flask."""
 
 from .app import Durable, get_hook, get_run, resume_hook, start
-from .client import Run
 from .context import (
     create_hook,
     create_webhook,
@@ -48,7 +47,7 @@ from .errors import (
     TurnTooLong,
 )
 from .http import Request, Response
-from .registry import step, workflow
+from .registry import Run, step, workflow
 
 __all__ = [
     "AttemptLost",

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ParamSpec, TypeVar
 
 from celery import Celery
 
 from . import current
-from .client import HookInfo, Options, Run, hooks
+from .client import Client, HookInfo, Options, hooks
 from .client import start as starting
 from .engine import Engine
 from .http import Response
-from .registry import Workflow
+from .registry import Run, Workflow
 from .sandbox import guards, log_records
 from .worker import tasks
 
@@ -39,6 +39,11 @@ class Durable(Engine):
         tasks.install(self)
         current.made(self)
         self.on_close(partial(current.forget, self))
+
+    @cached_property
+    def client(self) -> Client:
+        """What the handles of runs ask (``registry.RunClient``)."""
+        return Client(self)
 
     def start(self, workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[R]:
         """Start a run; every keyword is the workflow's.  See ``Workflow.with_options`` for options."""

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from .attributes import Changes
-    from .http import Response
 
 
 class RunningStep(Protocol):
@@ -28,7 +27,7 @@ class RunningStep(Protocol):
     metadata: Any
     workflow_metadata: Any
 
-    def respond(self, request_id: str, response: Response) -> bool: ...
+    def respond(self, request_id: str, response: Any) -> bool: ...
 
     def set_attributes(self, change: Changes) -> None: ...
 

@@ -169,9 +169,9 @@ def leashed(
 
     The command gets *pass_fds*, and what it writes to stderr goes where *stdout* goes.
     """
-    leash = Path(__file__).with_name("leash.py")
+    supervisor = Path(__file__).with_name("supervise.py")
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", str(leash), str(grace_secs), *command],
+        [sys.executable, "-I", "-S", str(supervisor), str(grace_secs), *command],
         stdin=subprocess.PIPE,
         stdout=stdout,
         stderr=None if stdout is None else subprocess.STDOUT,

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from ..attributes import NAME_LIMIT, VALUE_LIMIT
-from ..client import Run, describe, operate
+from ..client import describe, operate
+from ..registry import Run
 from .bulk import Deed, act_on_chosen, act_on_named, confirm
 from .common import (
     STATUSES,

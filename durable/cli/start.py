@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from .. import registry
-from ..client import Options, Run
+from ..client import Options
 from ..client import start as again
 from ..client import start as starting
 from ..engine import Engine
+from ..registry import Run
 from . import application
 from .common import Context, Refused, a_duration, a_text, an_id, as_json_option, parse_json
 from .printing import print_json

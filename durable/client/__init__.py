@@ -1,11 +1,11 @@
 """TODO"""
 
 from .hooks import HookInfo
-from .run import Run
+from .run import Client
 from .start import Options
 
 __all__ = [
+    "Client",
     "HookInfo",
     "Options",
-    "Run",
 ]

@@ -16,13 +16,12 @@ from sqlalchemy.orm import Session
 from .. import codec, duration, events, failpoints, registry
 from ..engine import Engine
 from ..errors import ConfigurationError, RunConflict, RunNotFound
-from ..registry import Workflow
+from ..registry import Run, Workflow
 from ..sandbox import log_records, refuse_in_workflow
 from ..store import OPTION, Sending, is_large, requests, runs, start_run, unreachable
 from ..store import Run as RunRow
 from . import sessions
 from .describe import creation, value_of
-from .run import Run
 
 log = log_records.get("durable.starting")
 

@@ -161,14 +161,14 @@ class WebhookConfig:
         return cls(
             methods=tuple(known["methods"]),
             mode=known["mode"],
-            response=_response(known.get("response")),
+            response=_read_response(known.get("response")),
             timeout=known.get("timeout"),
-            on_timeout=_response(known.get("on_timeout")),
+            on_timeout=_read_response(known.get("on_timeout")),
             max_body=known.get("max_body"),
             verification=presets.Verification.from_json(known["verify"]) if known.get("verify") else None,
             dedupe=known.get("dedupe"),
         )
 
 
-def _response(known: dict[str, Any] | None) -> Response | None:
+def _read_response(known: dict[str, Any] | None) -> Response | None:
     return None if known is None else Response.from_head(known["head"], base64.b64decode(known["body_b64"]))

@@ -16,33 +16,10 @@ from uuid import UUID
 
 from .. import current, duration
 from ..http import Request, Response
-from ..replay import Hook, RunContext, RunInfo, Webhook
+from ..replay import Hook, RunContext, Webhook
 from ..replay import race as racing
 from ..verify import Dedupe, Verification
 from . import webhooks
-
-__all__ = [
-    "Hook",
-    "HookDefinition",
-    "RunContext",
-    "RunInfo",
-    "StepMetadata",
-    "Webhook",
-    "WorkflowMetadata",
-    "create_hook",
-    "create_webhook",
-    "define_hook",
-    "definitions",
-    "get_step_metadata",
-    "get_workflow_metadata",
-    "now",
-    "patched",
-    "race",
-    "random",
-    "set_attributes",
-    "sleep",
-    "uuid4",
-]
 
 T = TypeVar("T")
 T2 = TypeVar("T2")

@@ -19,8 +19,7 @@ from sqlalchemy import Connection
 
 from ..engine import Engine
 from ..sandbox import log_records
-from ..store import outbox, workers
-from ..store.schema import inbox, steps, waits
+from ..store import WORK_LISTS, outbox, workers
 
 #: The row that keeps the sentinel's name, and when the messages were lost: one per database, so that applications may
 #: share a broker.
@@ -69,14 +68,14 @@ def _queue(name: str) -> str:
 def _enforce(engine: Engine, tx: Connection, name: str, lost_at: int) -> None:
     workers.mark(tx, _ROW, name, lost_at)
     if lost_at != _NEVER:
-        for table in (steps, waits, inbox):
+        for table in WORK_LISTS:
             outbox.unsend_held(tx, table, lost_at, lost_at + engine.dispatch.allowance.ahead)
 
 
 def _unsend(engine: Engine, lost_at: int) -> bool:
     """Let what was sent by then count as not sent; False when there was not the time for all of it."""
     until = engine.now() + _LONG
-    for table in (steps, waits, inbox):
+    for table in WORK_LISTS:
         after: Sequence[Any] | None = ()
         while after is not None:
             if engine.now() > until:

@@ -13,19 +13,17 @@ import typing
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from types import FunctionType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Self, TypeVar
+from typing import Any, Generic, NoReturn, ParamSpec, Self, TypeVar
 
 from .. import codec, current
 from ..errors import ConfigurationError
 from ..sandbox import guards
 from .retry import RetryPolicy
+from .run import Run
 from .signatures import Signature
 
 AT_MOST_ONCE = "at_most_once"
 
-
-if TYPE_CHECKING:
-    from ..client import Run
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-_OURS = __file__.rpartition("/")[0] + "/"
+#: Frames whose module is in this package are ours, wherever it is installed.
+_OURS = __name__.partition(".")[0]
 _ASYNCIO = asyncio.__file__.rpartition("/")[0] + "/"
 _STANDARD = _ASYNCIO.removesuffix("asyncio/")
 
 #: Where a workflow's part of a stack ends and the worker's begins.
-_BOTTOM = "durable.replay"
+_BOTTOM = f"{_OURS}.replay.replay"
 
 
 def calling_line(frame: FrameType | None = None) -> str | None:
@@ -65,7 +66,7 @@ def _package(frame: FrameType) -> str:
 
 
 def _is_ours(frame: FrameType) -> bool:
-    return frame.f_code.co_filename.startswith((_OURS, _ASYNCIO, "<frozen "))
+    return _package(frame) == _OURS or frame.f_code.co_filename.startswith((_ASYNCIO, "<frozen "))
 
 
 def _is_installed(frame: FrameType) -> bool:

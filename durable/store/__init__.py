@@ -12,7 +12,7 @@ from .database import Store
 from .doubts import Doubt, settle
 from .hooks import Hook
 from .outages import PATIENCE_SECS, contended, reason, unreachable, until_recorded
-from .outbox import Kind, Sending, held_until_due
+from .outbox import WORK_LISTS, Kind, Sending, held_until_due
 from .payloads import PayloadStore, PayloadTrouble, SqlPayloads, Stored, UrlPayloads
 from .retention import EndedRun
 from .run_log import DriveRow, News
@@ -32,6 +32,7 @@ __all__ = [
     "REFERENCE",
     "REVISION",
     "VERSION_TABLE",
+    "WORK_LISTS",
     "Claim",
     "Doubt",
     "DriveRow",

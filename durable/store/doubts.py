@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, select, update
 
-from . import doubts, runs
 from .claims import Claim
+from .runs import Run
 from .schema import runs, steps
 from .steps import Held
 
@@ -95,7 +95,7 @@ def block(tx: Connection, run_id: str, doubts: Sequence[Doubt]) -> None:
     tx.execute(update(runs).where(runs.c.id == run_id).values(turn=runs.c.turn + 1, blocked_version=None, **changes))
 
 
-def settle(tx: Connection, run: runs.Run | None) -> None:
+def settle(tx: Connection, run: Run | None) -> None:
     """After an outcome was recorded of what may have been in doubt: the run goes on if that was all."""
     if run is not None and run.status == "blocked" and not run.ended:
-        doubts.block(tx, run.id, doubts.of_run(tx, run.id))
+        block(tx, run.id, of_run(tx, run.id))

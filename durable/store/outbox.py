@@ -27,6 +27,11 @@ from sqlalchemy import (
     update,
 )
 
+from .schema import inbox, steps, waits
+
+#: The tables whose rows wait for a message.
+WORK_LISTS = (steps, waits, inbox)
+
 #: What tells in which line a row's message stands: a queue, and the name of a step, or the priority of a run.
 Kind = tuple[str | None, Any]
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import codec, events, failpoints
-from ..client import Run, describe
+from ..client import describe
 from ..events import ROOT
-from ..registry import Workflow
+from ..registry import Run, Workflow
 from ..store import ENDED
 from .clock import Crashed
 from .environment import Environment

@@ -17,9 +17,8 @@ from werkzeug.test import TestResponse
 
 from .. import duration
 from ..app import Durable
-from ..client import Run
 from ..recovery import Housekeeping
-from ..registry import Step, Workflow
+from ..registry import Run, Step, Workflow
 from ..store import ENDED, schema
 from . import database, worker
 from .clock import Clock, ClockedStore

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import codec, events, registry
-from ..client import Run
 from ..current import current_engine
 from ..errors import ConfigurationError, NonDeterminismError
 from ..http import Request
-from ..registry import Workflow
+from ..registry import Run, Workflow
 from ..replay import Outcome, Replay, RunInfo
 from ..store import LIMIT, requests
 

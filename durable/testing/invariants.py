@@ -9,9 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from .. import events
-from ..client import Run
 from ..events import ROOT
 from ..http import Response
+from ..registry import Run
 from ..store import requests, schema
 from .environment import Environment
 from .histories import export, replay

@@ -15,9 +15,9 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from .. import registry
-from ..client import Run, describe, hooks, start
+from ..client import describe, hooks, start
 from ..errors import HookNotFound, HookPayloadError, RunConflict, RunNotFound, SerializationError
-from ..registry import Workflow, definitions
+from ..registry import Run, Workflow, definitions
 from . import problems as answers
 from . import schemas
 from .verification import Refused

@@ -1,0 +1,203 @@
+"""
+``Run``: the handle of a run, as its starter and ``get_run`` have it.
+
+The handle knows the run's id and nothing of the database: each call goes to the engine's client (``client/run.py``).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar, overload
+
+from .. import codec, duration
+from ..current import current_engine
+from ..errors import RunNotFound
+from ..events import Event
+from ..sandbox import refuse_in_workflow
+
+R = TypeVar("R")
+
+_MISSING: Any = object()
+
+
+class RunRow(Protocol):
+    """What the database says of a run; moments in microseconds since 1970 UTC."""
+
+    @property
+    def status(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def created_at(self) -> int: ...
+    @property
+    def started_at(self) -> int | None: ...
+    @property
+    def completed_at(self) -> int | None: ...
+
+
+class RunClient(Protocol):
+    """What a handle asks of its engine.  Each call but ``find`` raises RunNotFound for an unknown id."""
+
+    def find(self, run_id: str) -> RunRow | None: ...
+
+    def attributes(self, run_id: str) -> dict[str, str]: ...
+
+    def result(self, run_id: str, timeout: Any) -> Any: ...
+
+    def cancel(self, run_id: str, reason: str | None) -> bool: ...
+
+    def resolve(self, run_id: str, step: str | None, *, result: object, fail: str | None) -> str: ...
+
+    def wake_up(self, run_id: str) -> int: ...
+
+    def events(
+        self, run_id: str, *, after: int, before: int, limit: int | None, newest_first: bool, payloads: bool
+    ) -> list[Event]: ...
+
+    def hooks(self, run_id: str) -> list[dict[str, Any]]: ...
+
+
+class Run(Generic[R]):
+    """
+    A run, by its id.  Making one does no I/O; its properties read the database each time.
+
+    Every property and method but ``id`` raises RunNotFound when there is no such run, except ``exists``.
+    """
+
+    def __init__(self, run_id: str, engine: Any = None) -> None:
+        self.id = run_id
+        self._engine = engine
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Run) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a run."""
+        return self._client("Run.exists").find(self.id) is not None
+
+    @property
+    def status(self) -> str:
+        """``pending running completed failed cancelled blocked``; a waiting run is ``running``."""
+        return self._row("Run.status").status
+
+    @property
+    def name(self) -> str:
+        """The workflow's name."""
+        return self._row("Run.name").name
+
+    @property
+    def created_at(self) -> datetime:
+        """When the run was committed."""
+        return duration.to_datetime(self._row("Run.created_at").created_at)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When its first turn began."""
+        return _moment(self._row("Run.started_at").started_at)
+
+    @property
+    def completed_at(self) -> datetime | None:
+        """When it ended."""
+        return _moment(self._row("Run.completed_at").completed_at)
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """What the run has set with ``set_attributes``, by name; it stays when the run has ended."""
+        return self._client("Run.attributes").attributes(self.id)
+
+    def result(self, timeout: Any = None) -> R:
+        """
+        Wait for the end, and return what the workflow returned.
+
+        Args:
+            timeout: How long to wait, as ``sleep`` takes it; None: as long as it takes.
+
+        Raises:
+            RunFailed: The run has failed; ``__cause__`` is the original exception.
+            RunCancelled: The run was cancelled; ``__cause__`` is what its cleanup raised, if it did.
+            TimeoutError: It goes on.
+        """
+        return self._client("Run.result").result(self.id, timeout)  # type: ignore[no-any-return]
+
+    def cancel(self, reason: str | None = None) -> bool:
+        """Ask the run to stop: its next await raises CancelledError.  False when it has ended."""
+        return self._client("Run.cancel").cancel(self.id, reason)
+
+    @overload
+    def resolve(self, *, result: object, step: str | None = None) -> str: ...
+    @overload
+    def resolve(self, *, fail: str, step: str | None = None) -> str: ...
+    def resolve(self, *, result: object = _MISSING, fail: str | None = None, step: str | None = None) -> str:
+        """
+        Say what became of a step in doubt, one with ``semantics="at_most_once"``; the run goes on then.
+
+        Args:
+            result: What the step came to; or *fail*: why it failed.  One of the two.
+            step: The step's id, where several are in doubt.
+
+        Returns:
+            The step's id.
+
+        Raises:
+            NotInDoubt: Nothing is in doubt, or several steps are and none is named.
+            SerializationError: The result does not fit the step's return annotation.
+        """
+        if (result is _MISSING) == (fail is None):
+            raise TypeError("Run.resolve takes either result=… or fail='why'.")
+        return self._client("Run.resolve").resolve(self.id, step, result=result, fail=fail)
+
+    def wake_up(self) -> int:
+        """End the run's pending sleeps; how many there were."""
+        return self._client("Run.wake_up").wake_up(self.id)
+
+    def events(
+        self,
+        *,
+        after: int = 0,
+        before: int = 2**62,
+        limit: int | None = None,
+        newest_first: bool = False,
+        payloads: bool = True,
+    ) -> list[Event]:
+        """
+        The run's log, in order; page by page with the ``seq`` of the last event seen.
+
+        Args:
+            after, before: Only events whose ``seq`` is between these.
+            limit: How many at most.
+            newest_first: From the end.
+            payloads: False leaves arguments, results, errors and payloads out: they are empty text then.
+        """
+        return self._client("Run.events").events(
+            self.id, after=after, before=before, limit=limit, newest_first=newest_first, payloads=payloads
+        )
+
+    def hooks(self) -> list[dict[str, Any]]:
+        """The run's open hooks in the order of their creation, with ``url`` for webhooks."""
+        return self._client("Run.hooks").hooks(self.id)
+
+    def _client(self, call: str) -> RunClient:
+        refuse_in_workflow(call)
+        engine = self._engine or current_engine()
+        engine.check_schema()
+        return engine.client  # type: ignore[no-any-return]
+
+    def _row(self, call: str) -> RunRow:
+        row = self._client(call).find(self.id)
+        if row is None:
+            raise RunNotFound(self.id)
+        return row
+
+
+codec.register("run", Run, lambda run: run.id, lambda run_id: Run(run_id))
+
+
+def _moment(micros: int | None) -> datetime | None:
+    return None if micros is None else duration.to_datetime(micros)
