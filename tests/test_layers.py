@@ -1,4 +1,9 @@
-"""The listing of ``durable/`` is the import order, and its upper half does no I/O."""
+"""
+The plan of ``durable/``: floors of rooms, and the order of the files in each room.
+
+A file imports only rooms of lower floors, or rooms that stand before its own on the same floor.  In its own room it
+imports only files that the room's docstring lists before it.  Imports for type checkers count too.
+"""
 
 from __future__ import annotations
 
@@ -6,93 +11,130 @@ import ast
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 DURABLE = Path(__file__).parents[1] / "durable"
 
-#: What decides.  Nothing here does I/O.
-CORE = """
-    errors lines duration events attributes interruptions current logs guarded guards lint http codec retry commands
-    fingerprint signatures definitions adopted registry
-    operations ledger futures parking refused shims loop
-    listening racing verify webhooks calls context inside decoding replay
-""".split()  # noqa: SIM905  a list of names would be a column
+#: Every entry of ``durable/``, from the ground up, in import order.
+FLOORS = {
+    "vocabulary": ["attributes", "duration", "errors", "events", "current", "sandbox"],
+    "values": ["http", "codec", "verify"],
+    "workflows": ["registry", "replay", "context"],
+    "storage": ["cipher", "failpoints", "store", "migrations"],
+    "delivery": ["broker"],
+    "engine": ["engine"],
+    "work": ["client", "turns", "attempts", "recovery", "worker"],
+    "faces": ["web", "app", "cli", "testing"],
+}
+ROOMS = [room for floor in FLOORS.values() for room in floor]
 
-#: What acts.
-SHELL = """
-    cipher settings failpoints schema migrations payloads vault store replays notify ends fanin processes embedded leash
-    publish health progress allowance dispatch stopping watchdog deadlines engine
-    alarms turn children aftermath ending commit tries celery_context aio cancelling doubts outcomes overtime
-    transactional running claiming steps waiting inspecting client sessions starting again continuation drive hooks
-    lost sentinel sweep orphans prune housekeeping carrying trampoline childwatch tasks
-    web app loading doctor dev cli testing
-""".split()  # noqa: SIM905
+#: Nothing on these floors does I/O.
+PURE = [room for floor in ("vocabulary", "values", "workflows") for room in FLOORS[floor]]
 
-LAYERS = CORE + SHELL
-
-#: Modules whose calls do I/O, or read what no replay can repeat.
+#: Modules that do I/O, or read what no replay can repeat.
 IMPURE = {"time", "random", "os", "socket", "subprocess", "sqlalchemy", "celery", "kombu", "redis", "flask"}
 
-#: ``from random import Random`` and ``from secrets import token_bytes``: a seeded generator, and tokens.
-ALLOWED = {("calls", "random"), ("context", "random")}
+#: ``from random import Random``, a seeded generator; ``Session`` in annotations.
+ALLOWED = {
+    ("replay/run_context.py", "random"),
+    ("context/workflow.py", "random"),
+    ("context/step.py", "sqlalchemy"),
+    ("current.py", "sqlalchemy"),
+}
+
+FILES = sorted(path for path in DURABLE.rglob("*.py") if "versions" not in path.parts)
 
 
-def files(layer: str) -> list[Path]:
-    """The file, or the files of the folder, of a layer."""
-    path = DURABLE / f"{layer}.py"
-    return [path] if path.exists() else sorted((DURABLE / layer).rglob("*.py"))
+def name(path: Path) -> str:
+    """A path as a test's id."""
+    return str(path.relative_to(DURABLE))
 
 
-def imports(path: Path) -> tuple[set[str], set[str]]:
-    """The layers that a file imports, and the names of other packages; those for type checkers left out."""
-    ours, theirs = set(), set()
-    depth = len(path.relative_to(DURABLE).parts)
-    for node in nodes(ast.parse(path.read_text())):
+def imports(path: Path) -> list[tuple[str, ...]]:
+    """What a file imports from ``durable``, each as the parts of its path below ``durable``, the name last."""
+    package = list(path.relative_to(DURABLE).parent.parts)
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            module = node.module.split(".") if node.module else []
+            found += [(*base, *module, alias.name) for alias in node.names]
+    return found
+
+
+def other_packages(path: Path) -> set[str]:
+    """The names of the packages that a file imports absolutely."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            theirs |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            theirs.add((node.module or "").partition(".")[0])
-        elif isinstance(node, ast.ImportFrom) and node.level == depth:
-            ours |= {(node.module or "").partition(".")[0]} if node.module else {a.name for a in node.names}
-    return ours, theirs
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add((node.module or "").partition(".")[0])
+    return found
 
 
-def nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """Like ``ast.walk``, without the bodies of ``if TYPE_CHECKING:``."""
-    yield node
-    for child in ast.iter_child_nodes(node):
-        if not (isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING")):
-            yield from nodes(child)
+def room_of(path: Path) -> str:
+    """The room of a file: a folder, or the file's own name at the top."""
+    return path.relative_to(DURABLE).parts[0].removesuffix(".py")
 
 
-def test_every_file_has_a_layer():
-    """A new file is given its place in the order above."""
-    present = {path.name.removesuffix(".py") for path in DURABLE.iterdir() if path.name[0] not in "_."}
-
-    assert present - {"py.typed"} == set(LAYERS)
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_imports_only_point_up(layer):
-    """A file imports only what comes before it, and by relative imports."""
-    for path in files(layer):
-        ours, theirs = imports(path)
-
-        assert set() == ours - set(LAYERS[: LAYERS.index(layer)]) - {layer}, path
-        # Alembic runs env.py by its path, so it has no package to be relative to.
-        assert path.name == "env.py" or "durable" not in theirs, path
+def listed(room: str) -> list[str]:
+    """The files of a room, as its docstring lists them."""
+    docstring = ast.get_docstring(ast.parse((DURABLE / room / "__init__.py").read_text())) or ""
+    listing = docstring.partition("Files, in import order::")[2]
+    return [line.split()[0].removesuffix(".py").removesuffix("/") for line in listing.splitlines() if line.strip()]
 
 
-@pytest.mark.parametrize("layer", CORE)
-def test_the_core_imports_nothing_impure(layer):
-    """Above the line nothing imports what reads a clock, a file, a socket or the environment."""
-    for path in files(layer):
-        _, theirs = imports(path)
+def test_every_entry_stands_on_a_floor():
+    """A new file or folder of ``durable/`` is given its place in the plan."""
+    entries = {path.name.removesuffix(".py") for path in DURABLE.iterdir() if path.name[0] not in "_."}
 
-        assert set() == {name for name in theirs & IMPURE if (layer, name) not in ALLOWED}, path
+    assert set(ROOMS) == entries - {"py.typed"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_imports_point_down(path):
+    """A file imports only rooms that stand before its own, and by relative imports."""
+    room = room_of(path)
+    if room == "__init__":
+        return
+    allowed = set(ROOMS[: ROOMS.index(room) + 1])
+
+    assert set() == {parts[0] for parts in imports(path)} - allowed
+    # Alembic runs env.py by its path, so it has no package to be relative to.
+    assert path.name == "env.py" or "durable" not in other_packages(path)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_a_file_imports_rooms_and_not_their_files(path):
+    """A file imports from another room, and not from the files of that room."""
+    inner = {parts for parts in imports(path) if len(parts) > 2 and parts[0] != room_of(path)}
+
+    assert set() == inner
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if (DURABLE / room).is_dir()])
+def test_a_room_lists_its_files_in_import_order(room):
+    """The docstring of a room lists each of its files once, and each imports only files listed before it."""
+    order = listed(room)
+    present = {path.stem for path in (DURABLE / room).iterdir() if path.name[0] not in "_."}
+
+    assert sorted(order) == sorted(present)
+    for path in FILES:
+        parts = path.relative_to(DURABLE).parts
+        if parts[0] != room or parts[1] == "__init__.py":
+            continue
+        here = parts[1].removesuffix(".py")
+        used = {each[1] for each in imports(path) if each[0] == room and len(each) > 1} & set(order)
+        assert set() == used - set(order[: order.index(here)]) - {here}, path
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if room_of(path) in PURE], ids=name)
+def test_the_lower_floors_import_nothing_impure(path):
+    """Up to the workflows' floor nothing imports what reads a clock, a file, a socket or the environment."""
+    assert set() == {each for each in other_packages(path) & IMPURE if (name(path), each) not in ALLOWED}
 
 
 def test_a_replay_does_no_io():

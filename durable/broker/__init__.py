@@ -1,4 +1,18 @@
-"""TODO"""
+"""
+The broker: messages to Celery tasks, notifications between processes, and the embedded broker.
+
+A message carries ids and no data.  It may be lost or repeated, since SQL can tell what has to be sent again.
+
+Files, in import order::
+
+    embedded.py    the embedded broker: a Valkey server of the current folder
+    eta_budget.py  how many messages with an ETA may wait in workers
+    notifier.py    notifications: "look at this id in SQL now"
+    progress.py    how far a process has come in each queue
+    publisher.py   hands a message to the broker at once, or not at all
+    dispatcher.py  commands as Celery messages; the only place that builds chains
+    supervise.py   a script that ends a command when the process that started it ends
+"""
 
 from .dispatcher import DRIVE, GRACE, TOGETHER, WAKE, Dispatcher
 from .notifier import EXPECT_SECS, Notifier, PollingNotifier, make_notifier

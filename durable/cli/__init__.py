@@ -1,9 +1,17 @@
 """
 The command line: ``durable --app MODULE[:NAME] COMMAND``.
 
-With ``--json`` a command prints that and nothing else on stdout; logs and
-messages go to stderr.  Exit codes: 0 done, 1 refused (the message says why),
-2 usage.
+Files, in import order::
+
+    application.py  finds the application that ``--app`` names
+    common.py       what all commands share: errors, options, parameter types
+    dev.py          ``durable dev``
+    doctor/         ``durable doctor``
+    printing.py     JSON for programs, tables for people
+    bulk.py         acts on many runs
+    hooks.py        ``durable hooks``
+    runs.py         ``durable runs``
+    start.py        ``durable start``
 """
 
 from __future__ import annotations

@@ -11,17 +11,19 @@ Classes are written as ``module:qualname`` and found among the modules already
 imported, never imported.  An exact type is carried, a subclass refused: what
 came back would not be what was sent.  No pickle.
 
-====================  =============================================================
-kinds                 the table, and how classes are named and found
-writing, refusals     encode; where and why a value cannot be
-reading               decode; the ids of the requests in a text
-builtin, objects      kinds: those of Python, http and time; enums, dataclasses, models
-pydantic_types        kinds: pydantic's URLs, secrets, sizes and addresses
-failures              kinds: exceptions; an error as text and back
-arguments             a call by parameter name, and its digest
-display               a value as plain JSON, for people
-fitting               whether a value fits an annotation
-====================  =============================================================
+Files, in import order::
+
+    refusals.py        where and why a value cannot be encoded
+    fit.py             whether a value fits an annotation, by pydantic
+    kinds.py           the table of kinds, and how classes are named and found
+    encoder.py         a value to JSON text
+    decoder.py         JSON text to a value
+    arguments.py       a call by parameter name, and its digest
+    builtin.py         kinds: Python's own types, time, requests and responses
+    display.py         an encoded value as plain JSON, for people
+    failures.py        kinds: exceptions
+    pydantic_types.py  kinds: URLs, secrets and other types of pydantic
+    objects.py         kinds: enums, named tuples, dataclasses, pydantic models
 """
 
 from .arguments import bind, decode_arguments, decode_call, digest, encode_arguments

@@ -1,4 +1,15 @@
-"""TODO"""
+"""
+What authors call in workflows and steps: ``sleep``, hooks, webhooks, ``race``, metadata, time and randomness.
+
+In a workflow each function finds its run by the loop that runs in the thread; in a step, by the running attempt.
+
+Files, in import order::
+
+    step.py         in a step: metadata, heartbeat, the transactional session
+    webhooks.py     a webhook's options, checked, as JSON; its URL
+    workflow.py     in a workflow: sleep, hooks, webhooks, race, the run's time and randomness
+    typed_hooks.py  ``define_hook``: hooks whose payloads have a type
+"""
 
 from .step import StepMetadata, get_step_metadata, heartbeat, step_session
 from .typed_hooks import define_hook, definitions

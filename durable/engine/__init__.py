@@ -1,4 +1,20 @@
-"""TODO"""
+"""
+What a process has: the engine, its settings, its identity, its caches and its watchdogs.
+
+An engine is passed to every function that needs it.  Making one does no I/O.
+
+Files, in import order::
+
+    completions.py   waiting for runs to end
+    fan_in.py        takes the outcomes of many steps in together
+    interrupts.py    raises an exception in another thread, and repairs what that leaves
+    process.py       which process this is, and whether another one still lives
+    replay_cache.py  replays that a process keeps, so that a turn feeds only new events
+    settings.py      the settings: names, defaults, and where a value comes from
+    watchdog.py      stops a workflow body that takes too long in one turn
+    deadlines.py     stops an attempt that takes longer than its step's timeout
+    engine.py        ``Engine``: store, dispatcher, notifier and settings of one application
+"""
 
 from .deadlines import Limit, grace
 from .engine import Engine, send_drive, send_drives, transport_defaults

@@ -1,9 +1,14 @@
 """
-The request that a webhook received, and the response that a step gives.
+Requests and responses of webhooks, as values.
 
-Both are frozen values, equal by content: the same in workflow code, in every
-step and on every replay.  Neither knows a server.  The store keeps a head
-(JSON text) and the raw bytes in columns of their own.
+They are frozen, compare by value, and cross between processes.  This room knows nothing of Flask's current request.
+
+Files, in import order::
+
+    headers.py   immutable headers, and what they may hold on the wire
+    response.py  ``Response``: what a step answers
+    coding.py    gzip and deflate bodies, decompressed up to a limit
+    request.py   ``Request``: what a webhook received
 """
 
 from .headers import FrozenHeaders, is_secret, wire_headers

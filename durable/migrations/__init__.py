@@ -1,4 +1,11 @@
-"""The schema's history (Alembic): upgrade a database, tell its revision, and tell whether it can hold every text."""
+"""
+The schema's history (Alembic): upgrade, and look which revision a database has.
+
+Files, in import order::
+
+    versions/  one file for each revision
+    env.py     what Alembic runs on the connection that it is given
+"""
 
 from __future__ import annotations
 

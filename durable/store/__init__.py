@@ -1,9 +1,36 @@
 """
-The store: the only SQL, split by what it stores.
+The store: all SQL, one file for each table or transaction.
 
-``database.py`` opens connections and knows the database's clock; the other
-files are functions on a connection.  Callers open one transaction, ``with
-store.begin() as tx``, and call what has to happen in it together.
+Files named by a noun hold the queries of one table.  Files named by a verb hold one transaction, which on PostgreSQL is
+one statement where that is faster.  ``with store.begin() as tx`` opens a transaction; the functions take it.
+
+Files, in import order::
+
+    schema.py              the tables
+    outages.py             which database errors pass, and writing until one has passed
+    outbox.py              when a row's message is sent, and sent again
+    attributes.py          attributes of runs
+    payloads.py            large values in the database, or at a URL
+    statements.py          prepared statements of the hot path
+    vault.py               encryption, and large values by reference
+    database.py            connections, transactions, and the database's clock
+    event_rows.py          events as rows
+    payload_references.py  which runs refer to which large values
+    backlog.py             how much waits, over all runs: bounded counts for people
+    claims.py              an attempt that a process has claimed
+    hooks.py               hooks and webhooks by token
+    requests.py            webhook requests and their answers
+    run_log.py             a run's log and inbox
+    runs.py                runs
+    accept_request.py      a webhook request comes in: request row and inbox item
+    retention.py           ended runs, and their deletion
+    start_run.py           a run begins: run row and first inbox item
+    steps.py               steps to run, from the call until the outcome
+    doubts.py              attempts in doubt
+    turns.py               what a turn reads, and what a plain turn writes
+    waits.py               sleeps and timeouts to come
+    end_operation.py       an attempt or a wait ends: its row goes, its run gets an inbox item
+    workers.py             live processes, their heartbeats, and the sweep's lease
 """
 
 from .backlog import BOUND, Waiting

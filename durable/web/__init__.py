@@ -9,6 +9,28 @@ Each rule takes every method and whatever stands behind its prefix, slashes and
 newlines included, so that nothing here is ever answered by Flask's own HTML
 pages or redirects.  No request is redirected, needs a CSRF token, or touches
 the application's session.
+
+Files, in import order::
+
+    fetch.py               fetches a sender's certificate over HTTPS
+    hub.py                 the held connections of a process, and how each gets its answer
+    gunicorn.py            what gunicorn's worker offers, and its end
+    limits.py              limits for each sender, in bounded memory
+    masking.py             keeps tokens and credentials out of the logs
+    prefer.py              the header ``Prefer: respond-async, wait=N``
+    problems.py            problem details (RFC 9457), and how any answer is written
+    errors.py              an exception of a view, logged and answered
+    record_request.py      finds a webhook, records a request, and finds its answer
+    schemas.py             the bodies of control requests and answers
+    servers.py             what the WSGI server can do: hold connections, notice a client that leaves
+    verification.py        handshakes and signatures, before anything is recorded
+    wsgi_request.py        the request as its sender wrote it
+    body.py                a request's body, whole also where the application reads it first
+    bearer.py              ``bearer``: a secret that permits control requests
+    control_operations.py  what control requests can do
+    control_view.py        one control request: permitted, checked, done, answered
+    openapi.py             the OpenAPI document
+    webhook_view.py        one webhook request: checked, recorded, answered
 """
 
 from __future__ import annotations
