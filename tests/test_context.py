@@ -1064,7 +1064,7 @@ def test_a_failed_child_raises_run_failed_with_the_cause():
 
     sim = play(flow)
     run_id = sim.open(events.ChildCreated)[0].run_id
-    text = durable.client.codec.encode_error(ValueError("no"))
+    text = durable.codec.encode_error(ValueError("no"))
     sim.turn(events.ChildFailed(at=0, op_id="r#1", error=text))
 
     assert sim.result == [run_id, "ValueError", "ValueError"]

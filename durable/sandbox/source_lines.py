@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-#: Frames whose module is in this package are ours, wherever it is installed.
-_OURS = __name__.partition(".")[0]
+#: Where this package is.  A frame's file tells, and not its globals: some functions of ours have those of asyncio.
+_OURS = __file__.rpartition("/sandbox/")[0] + "/"
 _ASYNCIO = asyncio.__file__.rpartition("/")[0] + "/"
 _STANDARD = _ASYNCIO.removesuffix("asyncio/")
 
 #: Where a workflow's part of a stack ends and the worker's begins.
-_BOTTOM = f"{_OURS}.replay.replay"
+_BOTTOM = "durable.replay.replay"
 
 
 def calling_line(frame: FrameType | None = None) -> str | None:
@@ -66,7 +66,7 @@ def _package(frame: FrameType) -> str:
 
 
 def _is_ours(frame: FrameType) -> bool:
-    return _package(frame) == _OURS or frame.f_code.co_filename.startswith((_ASYNCIO, "<frozen "))
+    return frame.f_code.co_filename.startswith((_OURS, _ASYNCIO, "<frozen "))
 
 
 def _is_installed(frame: FrameType) -> bool:
