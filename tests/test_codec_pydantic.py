@@ -205,8 +205,13 @@ def test_an_instance_of_the_annotation_keeps_its_type(value, annotation):
     """A member of a StrEnum is a str: it is not made a plain one, alone or in lists, tuples, sets and dicts."""
     fitted = codec.fit(value, annotation, "value")
 
-    assert repr(fitted) == repr(value)
-    assert repr(codec.fit(crossed(value), annotation, "value")) == repr(value)
+    assert _shown(fitted) == _shown(value)
+    assert _shown(codec.fit(crossed(value), annotation, "value")) == _shown(value)
+
+
+def _shown(value):
+    """The type and the text; a set has no order, and its text one that depends on how it was built."""
+    return type(value), sorted(map(repr, value)) if isinstance(value, set | frozenset) else repr(value)
 
 
 class Keys(TypedDict, total=False):

@@ -116,7 +116,7 @@ def test_subscribers_hear_of_what_is_defined_later():
     step(name="too late")(module_level)
 
     assert heard == ["later"]
-    assert {"test_registry.ship", "later", "too late"} <= {defined.name for defined in registry.definitions()}
+    assert {"test_registry.ship", "later", "too late"} <= {defined.name for defined in registry.all_definitions()}
 
 
 def test_c4_outside_a_workflow_a_call_runs_the_function():

@@ -14,16 +14,16 @@ came back would not be what was sent.  No pickle.
 Files, in import order::
 
     refusals.py        where and why a value cannot be encoded
-    fit.py             whether a value fits an annotation, by pydantic
     kinds.py           the table of kinds, and how classes are named and found
     encoder.py         a value to JSON text
     decoder.py         JSON text to a value
-    arguments.py       a call by parameter name, and its digest
     builtin.py         kinds: Python's own types, time, requests and responses
     display.py         an encoded value as plain JSON, for people
     failures.py        kinds: exceptions
-    pydantic_types.py  kinds: URLs, secrets and other types of pydantic
     objects.py         kinds: enums, named tuples, dataclasses, pydantic models
+    arguments.py       a call by parameter name, and its digest
+    pydantic_types.py  kinds: URLs, secrets and other types of pydantic
+    fit.py             whether a value fits an annotation, by pydantic
 """
 
 from .arguments import bind, decode_arguments, decode_call, digest, encode_arguments

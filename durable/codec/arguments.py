@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import SerializationError
 from ..http import Request
 from .decoder import decode
-from .encoder import Writer, canonical_text, text_of, written
+from .encoder import Encoder, canonical_text, text_of, written
 from .objects import without_defaults
 
 
@@ -26,7 +26,7 @@ def bind(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[st
 
 def encode_arguments(bound: Mapping[str, Any], path: str = "args") -> str:
     """Bound arguments as a JSON object by parameter name.  Errors: as ``encode``."""
-    writer = Writer()
+    writer = Encoder()
     return text_of({name: written(writer, item, f"{path}.{name}") for name, item in bound.items()}, path)
 
 
@@ -73,7 +73,7 @@ def digest(bound: Mapping[str, Any], signature: inspect.Signature) -> str:
     Raises:
         SerializationError: As ``encode_arguments``.
     """
-    writer = Writer(for_digest=True)
+    writer = Encoder(for_digest=True)
     plain = {name: written(writer, item, f"args.{name}") for name, item in bound.items()}
     parameters = signature.parameters
     defaults = {name: each for name in bound if (each := parameters[name].default) is not inspect.Parameter.empty}

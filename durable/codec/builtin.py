@@ -15,8 +15,8 @@ from werkzeug.datastructures import Headers
 from ..errors import SerializationError
 from ..http import Request, Response
 from . import kinds
-from .encoder import Writer, canonical_text, dump
-from .kinds import Context, Fields, Kind
+from .encoder import canonical_text, dump
+from .kinds import Context, Fields, Kind, Writer
 from .refusals import Refused, shown
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -24,11 +24,11 @@ _Clock = TypeVar("_Clock", datetime, time)
 _Message = TypeVar("_Message", Request, Response)
 
 
-# Numbers and text that JSON, or Python's reader of it, would change.  ``Writer.write`` writes them.
+# Numbers and text that JSON, or Python's reader of it, would change.  ``Encoder.write`` writes them.
 
 
 def _written_inline(_writer: Writer, value: object) -> Fields:
-    raise AssertionError(f"Writer.write writes {shown(value)} itself")
+    raise AssertionError(f"Encoder.write writes {shown(value)} itself")
 
 
 def _plain_int(fields: Fields) -> int | str:

@@ -1,7 +1,7 @@
 """
 Encode: one pass makes the value plain JSON, then ``json`` writes it.
 
-The pass is what each call of a step costs, so ``Writer.write`` asks for the
+The pass is what each call of a step costs, so ``Encoder.write`` asks for the
 exact type of a value, the common ones first.
 """
 
@@ -44,10 +44,10 @@ def encode(value: object, path: str = "value") -> str:
     Raises:
         SerializationError: With the path to what cannot be carried; for cycles, too deep nesting, too much.
     """
-    return text_of(written(Writer(), value, path), path)
+    return text_of(written(Encoder(), value, path), path)
 
 
-def written(writer: Writer, value: object, path: str) -> Any:
+def written(writer: Encoder, value: object, path: str) -> Any:
     """*value* as plain JSON, by *writer*."""
     try:
         return writer.write(value)
@@ -76,7 +76,7 @@ def canonical_text(plain: object) -> str:
     return _dump_sorted(plain)
 
 
-class Writer:
+class Encoder:
     """Makes one value plain JSON.  ``for_digest`` writes what calls are compared by."""
 
     def __init__(self, *, for_digest: bool = False) -> None:

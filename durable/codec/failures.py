@@ -23,8 +23,8 @@ from ..http import Request
 from ..sandbox import ends_process
 from . import kinds
 from .decoder import NO_REQUESTS, decode
-from .encoder import MAX_SIZE, Writer, dump
-from .kinds import TAG, Context, Fields, Kind, find_class, slots_of
+from .encoder import MAX_SIZE, Encoder, dump
+from .kinds import TAG, Context, Fields, Kind, Writer, find_class, slots_of
 from .refusals import Refused, shown
 
 #: Where a rebuilt exception keeps the text of the traceback from the process where it was raised.
@@ -54,7 +54,7 @@ class ErrorSummary:
 def encode_error(error: BaseException) -> str:
     """The exception as JSON text.  Never fails, whatever its class does when it is asked for something."""
     try:
-        text = dump(Writer().write(error))
+        text = dump(Encoder().write(error))
         if len(text) <= MAX_SIZE:
             return text
     except BaseException as trouble:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MemberDescriptorType
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import Any, Protocol, get_args, get_origin
 
 from ..errors import SerializationError
-
-if TYPE_CHECKING:
-    from .encoder import Writer
 
 #: The key that marks a JSON object as a tagged value.
 TAG = "$"
@@ -20,6 +17,30 @@ TAG = "$"
 #: What decoding needs besides the text: the recorded requests by id.
 Context = Mapping[str, Any]
 Fields = dict[str, Any]
+
+
+class Writer(Protocol):
+    """
+    What a kind may ask of the encoder that writes a value (``encoder.Encoder``).
+
+    Attributes:
+        for_digest: Whether the text is for comparing calls.
+        stack: The containers being written, outermost first, by id.
+        errors_open, errors_written: Exceptions being written, and written since the outermost of them.
+    """
+
+    for_digest: bool
+    stack: list[int]
+    errors_open: int
+    errors_written: int
+
+    def write(self, value: Any) -> Any: ...
+
+    def items(self, owner: object, items: Iterable[Any]) -> list[Any]: ...
+
+    def fields(self, owner: object, fields: Iterable[tuple[str, Any]]) -> Fields: ...
+
+    def attempt(self, value: object) -> Any: ...
 
 
 def _value_field(fields: Fields) -> Any:
@@ -93,9 +114,20 @@ def kind_by_tag(tag: object) -> Kind:
     return kind
 
 
+#: Classes of ours that have moved, by the name that rows have for them.  They keep that name: rows of older releases
+#: can be read, and during a deploy older processes can read new rows.
+RECORDED_NAMES = {
+    "durable.context:StepMetadata": "durable.context.step:StepMetadata",
+    "durable.context:WorkflowMetadata": "durable.context.workflow:WorkflowMetadata",
+    "durable.hooks:HookInfo": "durable.client.hooks:HookInfo",
+}
+_RECORDED_AS = {now: recorded for recorded, now in RECORDED_NAMES.items()}
+
+
 def class_path(cls: type) -> str:
-    """``module:qualname``"""
-    return f"{cls.__module__}:{cls.__qualname__}"
+    """``module:qualname``, or the name under which rows have the class."""
+    path = f"{cls.__module__}:{cls.__qualname__}"
+    return _RECORDED_AS.get(path, path)
 
 
 def path_to(cls: type) -> str | None:
@@ -158,7 +190,7 @@ def find_class(path: str, base: type = object) -> type:
         if isinstance(made, type) and issubclass(made, base):
             return made
         raise SerializationError("value", f"class {path} is not of the kind that was recorded any more.")
-    module_name, _, qualname = path.partition(":")
+    module_name, _, qualname = RECORDED_NAMES.get(path, path).partition(":")
     module = sys.modules.get(module_name)
     if module is None:
         raise SerializationError(

@@ -24,8 +24,8 @@ from pydantic_core import PydanticUndefined
 
 from ..errors import SerializationError
 from . import kinds
-from .encoder import Writer, canonical_text
-from .kinds import TAG, Context, Fields, Kind, find_class, path_to, slots_of
+from .encoder import canonical_text
+from .kinds import TAG, Context, Fields, Kind, Writer, find_class, path_to, slots_of
 from .refusals import Refused, part_of, why_no_class
 
 #: What ``typing`` sets on an instance that ``Box[int](4)`` makes: the value is the same without it.

@@ -15,8 +15,7 @@ from pydantic.networks import _BaseMultiHostUrl, _BaseUrl
 from pydantic_core import MultiHostUrl, Url
 
 from . import kinds
-from .encoder import Writer
-from .kinds import Context, Fields, Kind, find_class
+from .kinds import Context, Fields, Kind, Writer, find_class
 from .objects import named_class
 from .refusals import Refused
 

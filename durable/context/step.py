@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .. import current
@@ -55,16 +56,8 @@ def _here(function: str) -> current.RunningStep:
     return step
 
 
-class _Asking:
-    """What has somebody to ask; that is no field, so that it stays here when the fields cross."""
-
-    __slots__ = ("_asks",)
-
-    _asks: Callable[[], bool] | None
-
-
 @dataclass(frozen=True, kw_only=True)
-class StepMetadata(_Asking):
+class StepMetadata:
     """
     What ``get_step_metadata`` tells.
 
@@ -85,7 +78,12 @@ class StepMetadata(_Asking):
     asks: InitVar[Callable[[], bool] | None] = None
 
     def __post_init__(self, asks: Callable[[], bool] | None) -> None:
-        object.__setattr__(self, "_asks", asks)
+        self.__dict__["_asks"] = asks
+
+    @cached_property
+    def _asks(self) -> Callable[[], bool] | None:
+        """How to ask whether the call was given up.  It stays in this process: a cached property does not cross."""
+        return None
 
     @property
     def cancelled(self) -> bool:
@@ -96,8 +94,7 @@ class StepMetadata(_Asking):
         asked in the step's own process, in any thread, as often as you like: the database is read at
         most every half second.
         """
-        asks = getattr(self, "_asks", None)
-        return asks is not None and asks()
+        return self._asks is not None and self._asks()
 
 
 def get_step_metadata() -> StepMetadata:

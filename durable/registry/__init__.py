@@ -16,7 +16,18 @@ Files, in import order::
 """
 
 from .celery_tasks import AdoptedStep
-from .decorators import Defined, code_version, enter, step, steps, subscribe, unnamed, workflow, workflows
+from .decorators import (
+    Defined,
+    all_definitions,
+    code_version,
+    enter,
+    step,
+    steps,
+    subscribe,
+    unnamed,
+    workflow,
+    workflows,
+)
 from .definitions import SEMANTICS, Step, Workflow
 from .retry import RetryPolicy
 from .run import Run
@@ -29,6 +40,7 @@ __all__ = [
     "Run",
     "Step",
     "Workflow",
+    "all_definitions",
     "code_version",
     "enter",
     "step",

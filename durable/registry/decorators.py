@@ -26,8 +26,8 @@ __all__ = [
     "StartOptions",
     "Step",
     "Workflow",
+    "all_definitions",
     "code_version",
-    "definitions",
     "enter",
     "step",
     "steps",
@@ -62,7 +62,7 @@ def subscribe(callback: Callable[[Defined], object]) -> Callable[[], None]:
     return lambda: _subscribers.remove(callback) if callback in _subscribers else None
 
 
-def definitions() -> list[Defined]:
+def all_definitions() -> list[Defined]:
     """Every step and workflow that is defined now."""
     return [*steps.values(), *workflows.values(), *unnamed]
 

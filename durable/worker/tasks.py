@@ -75,7 +75,7 @@ def install(engine: Engine) -> None:
 def _serve(engine: Engine) -> None:
     """Make our tasks of the engine's app run for this engine, in place of another engine of the same app."""
     _install_turns(engine)
-    for defined in registry.definitions():
+    for defined in registry.all_definitions():
         try:
             _install_step(engine, defined)
         except ConfigurationError as error:
