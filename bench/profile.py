@@ -26,7 +26,7 @@ from durable import Durable, registry
 from durable.attempts.attempt import Body, run_claimed
 from durable.broker.dispatcher import TOGETHER
 from durable.store.run_log import DriveRow
-from durable.turns.continuation import Journey
+from durable.turns.continuation import Continuation
 from durable.turns.drive import conclude, drive
 
 from . import servers
@@ -67,11 +67,11 @@ def _run(engine: Durable, steps: int) -> list[tuple[float, float]]:
     moments = [_now()]
     run = engine.start(sequence, steps)
     moments.append(_now())
-    journey = Journey(engine, "celery")
-    drive(engine, run.id, journey=journey)
+    continuation = Continuation(engine, "celery")
+    drive(engine, run.id, continuation=continuation)
     moments.append(_now())
-    while (held := journey.begin()) is not None:
-        run_claimed(engine, held, Body(registry.steps[held.name]), partial(conclude, engine, journey))
+    while (held := continuation.begin()) is not None:
+        run_claimed(engine, held, Body(registry.steps[held.name]), partial(conclude, engine, continuation))
     moments.append(_now())
     return [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(moments)]
 

@@ -116,7 +116,7 @@ def _done_again(engine: Engine, stories: Sequence[Story]) -> list[str]:
     for each in stories:
         with engine.store.read() as tx:
             told = run_log.read(tx, str(each.run_id))
-        failed = [event for event in told if isinstance(event, events.StepRetrying | events.StepFailed)]
+        failed = [event for event in told if isinstance(event, events.StepRetrying | events.StepFailedEvent)]
         found += [f"{each.name}: {event}" for event in failed if "not the first time" not in event.error]
     return found
 

@@ -75,7 +75,7 @@ class RunCompleted(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunFailed(Event):
+class RunFailedEvent(Event):
     """The workflow raised."""
 
     kind: ClassVar[str] = "run_failed"
@@ -93,7 +93,7 @@ class RunCancelRequested(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunCancelled(Event):
+class RunCancelledEvent(Event):
     """The run ended after a cancel.  ``error`` is what its cleanup raised, if it did."""
 
     kind: ClassVar[str] = "run_cancelled"
@@ -151,7 +151,7 @@ class StepCompleted(AttemptEnded):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StepFailed(AttemptEnded):
+class StepFailedEvent(AttemptEnded):
     """The last attempt failed, or one that is not retried."""
 
     kind: ClassVar[str] = "step_failed"
@@ -229,7 +229,7 @@ class HookReceived(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HookClosed(Event):
+class HookClosedEvent(Event):
     """The workflow stopped listening."""
 
     kind: ClassVar[str] = "hook_closed"

@@ -137,7 +137,9 @@ class World(Simulator):
         return events.StepCompleted(at=0, op_id=of.op_id, attempt=1, result=codec.encode(self._count))
 
     def _failure(self, of: events.Event) -> events.Event:
-        return events.StepFailed(at=0, op_id=of.op_id, attempt=4, error=codec.encode_error(ValueError("as played")))
+        return events.StepFailedEvent(
+            at=0, op_id=of.op_id, attempt=4, error=codec.encode_error(ValueError("as played"))
+        )
 
     def _retry(self, of: events.Event) -> events.Event:
         error = codec.encode_error(ValueError("at first"))

@@ -31,7 +31,7 @@ RECORDS: dict[type, Callable[[Any], events.Event]] = {
     commands.CreateChild: lambda c: events.ChildCreated(
         at=0, op_id=c.op_id, name=c.name, digest=c.digest, args=c.args, run_id=c.run_id
     ),
-    commands.CloseHook: lambda c: events.HookClosed(at=0, op_id=c.op_id),
+    commands.CloseHook: lambda c: events.HookClosedEvent(at=0, op_id=c.op_id),
     commands.RecordMarker: lambda c: events.MarkerRecorded(at=0, op_id=c.op_id, name=c.name),
     commands.SetAttributes: lambda c: events.AttributesSet(at=0, op_id=c.op_id, attributes=c.attributes),
 }
@@ -50,8 +50,8 @@ def terminal(outcome: commands.Outcome, reason: str | None) -> events.Event:
     if outcome.status == "completed":
         return events.RunCompleted(at=0, result=outcome.value or "")
     if outcome.status == "failed":
-        return events.RunFailed(at=0, error=outcome.value or "")
-    return events.RunCancelled(at=0, error=outcome.value, reason=reason)
+        return events.RunFailedEvent(at=0, error=outcome.value or "")
+    return events.RunCancelledEvent(at=0, error=outcome.value, reason=reason)
 
 
 @dataclass
@@ -166,7 +166,7 @@ class Simulator:
         for event in self.log[: before - 1]:
             if isinstance(event, events.HookCreated):
                 held[event.token] = (self.run_id, event.op_id)
-            elif isinstance(event, events.HookClosed):
+            elif isinstance(event, events.HookClosedEvent):
                 held = {token: who for token, who in held.items() if who[1] != event.op_id}
         return held
 
@@ -258,7 +258,7 @@ class Simulator:
     def fail(self, name: str, error: BaseException, attempt: int = 4) -> Simulator:
         """End a step with an error."""
         op_id = self.step(name).op_id
-        return self.turn(events.StepFailed(at=0, op_id=op_id, attempt=attempt, error=codec.encode_error(error)))
+        return self.turn(events.StepFailedEvent(at=0, op_id=op_id, attempt=attempt, error=codec.encode_error(error)))
 
     def work(self, name: str | None = None) -> Simulator:
         """Run the author's function of one open step, or of all, and those that follow, one after the other."""

@@ -127,7 +127,7 @@ def test_c79_an_outcome_after_the_cancel_changes_no_branch(outcome):
     sim = play(flow)
     late: events.Event = sim.completed("work", "late")
     if outcome == "error":
-        late = events.StepFailed(at=0, op_id=late.op_id, attempt=1, error='{"t": "error"}')
+        late = events.StepFailedEvent(at=0, op_id=late.op_id, attempt=1, error='{"t": "error"}')
     sim.turn(events.WaitCompleted(at=0, op_id="r#2"), late)
 
     assert len(sim.open(events.StepCreated)) == len(tidying(sim)) == 1

@@ -193,10 +193,10 @@ def test_a_leash_passes_the_exit_code_on():
     """The leash ends with the command's code, 128 and the number when a signal ended it."""
     codes = []
     for script in ("raise SystemExit(7)", "import os; os.kill(os.getpid(), 9)"):
-        leash = embedded.leashed([sys.executable, "-c", script], grace_secs=5)
-        codes.append(leash.wait(timeout=15))
-        assert leash.stdin is not None
-        leash.stdin.close()
+        supervisor = embedded.supervised([sys.executable, "-c", script], grace_secs=5)
+        codes.append(supervisor.wait(timeout=15))
+        assert supervisor.stdin is not None
+        supervisor.stdin.close()
 
     assert codes == [7, 128 + 9]
 
@@ -207,13 +207,13 @@ def test_a_command_that_ignores_sigterm_is_killed_with_its_children():
         "import os, signal; signal.signal(15, signal.SIG_IGN); os.fork();"
         "os.write(1, b'%d\\n' % os.getpid()); signal.pause()"
     )
-    leash = embedded.leashed([sys.executable, "-c", stubborn], grace_secs=0.2, stdout=subprocess.PIPE)
-    assert leash.stdin is not None
-    assert leash.stdout is not None
-    pids = [int(leash.stdout.readline()) for _ in range(2)]
-    leash.stdin.close()
-    code = leash.wait(timeout=15)
-    leash.stdout.close()
+    supervisor = embedded.supervised([sys.executable, "-c", stubborn], grace_secs=0.2, stdout=subprocess.PIPE)
+    assert supervisor.stdin is not None
+    assert supervisor.stdout is not None
+    pids = [int(supervisor.stdout.readline()) for _ in range(2)]
+    supervisor.stdin.close()
+    code = supervisor.wait(timeout=15)
+    supervisor.stdout.close()
 
     assert code == 128 + 9
     until(lambda: not any(is_running(pid) for pid in pids))

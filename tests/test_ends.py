@@ -14,7 +14,7 @@ from servers import new_broker
 
 from durable.broker import notifier as notify
 from durable.engine import completions
-from durable.engine.completions import Ends
+from durable.engine.completions import Completions
 
 
 @pytest.fixture(autouse=True)
@@ -31,13 +31,13 @@ def broker(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def process(broker: str) -> Iterator[Callable[[str], Ends]]:
+def process(broker: str) -> Iterator[Callable[[str], Completions]]:
     """Makes what a process has, by its name."""
     made: list[notify.Notifier] = []
 
-    def one(name: str) -> Ends:
+    def one(name: str) -> Completions:
         made.append(notify.make_notifier(broker))
-        return Ends(made[-1], name)
+        return Completions(made[-1], name)
 
     yield one
     for notifier in made:
@@ -103,7 +103,7 @@ def test_a_wait_returns_at_once_when_told(process):
 
 def test_without_hints_it_looks_often_at_first():
     """A broker that has no lists: the pauses grow from 5 ms to 0.2 s."""
-    waiting = Ends(notify.PollingNotifier(), "one")
+    waiting = Completions(notify.PollingNotifier(), "one")
     with waiting.expected("a") as end:
         began = time.monotonic()
         for _ in range(4):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from durable.engine.fan_in import MANY, PATIENCE_SECS, FanIn
+from durable.engine.fan_in import MANY, BATCH_DELAY_SECS, FanIn
 
 
 class Clock:
@@ -51,7 +51,7 @@ def test_after_a_moment_the_next_outcome_takes_the_others_along():
     taken_in = 0
     for _ in range(100):
         taken_in += not fan_in.waits("run", 1000)
-        clock.now += PATIENCE_SECS / 10
+        clock.now += BATCH_DELAY_SECS / 10
 
     assert taken_in == 10
     fan_in.close()
@@ -62,7 +62,7 @@ def test_a_moment_begins_when_the_turn_is_over():
     clock = Clock()
     fan_in = FanIn(lambda run_id: None, clock)
     assert not fan_in.waits("run", MANY)
-    clock.now += 10 * PATIENCE_SECS
+    clock.now += 10 * BATCH_DELAY_SECS
     fan_in.looked("run")
 
     assert fan_in.waits("run", MANY)
@@ -76,7 +76,7 @@ def test_what_waits_is_sent_when_no_other_outcome_follows(fan_in, sent):
     assert all(fan_in.waits("run", MANY) for _ in range(3))
 
     assert sent.get(timeout=10) == "run"
-    assert time.monotonic() - began >= PATIENCE_SECS
+    assert time.monotonic() - began >= BATCH_DELAY_SECS
     assert sent.empty()
 
 

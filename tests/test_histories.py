@@ -92,9 +92,9 @@ def recorded_end(history: Simulator):
     match history.log[-1]:
         case events.RunCompleted(result=result):
             return "completed", result
-        case events.RunFailed(error=error):
+        case events.RunFailedEvent(error=error):
             summary = codec.error_summary(error)
             return "failed", (summary.error_type, summary.message)
-        case events.RunCancelled(error=None):
+        case events.RunCancelledEvent(error=None):
             return "cancelled", None
     raise AssertionError(history.log[-1])

@@ -219,4 +219,4 @@ def test_c98_a_fresh_hook_per_round(seed):
         sim.send(len(ledger) - 1)
 
     assert sim.result == ledger
-    assert len([e for e in sim.log if isinstance(e, events.HookClosed)]) == 12
+    assert len([e for e in sim.log if isinstance(e, events.HookClosedEvent)]) == 12

@@ -189,7 +189,7 @@ def test_a_wait_never_ends_before_its_time(engine):
     run = start(long_sleep)
     drive.drive(engine, run.id)
 
-    assert not wake.ring(engine, run.id, "r#1")
+    assert not wake.fire(engine, run.id, "r#1")
     assert "wait_completed" not in [e.kind for e in run.events()]
 
 
@@ -227,7 +227,7 @@ def test_a_process_gone_from_this_host_loses_its_attempts_at_once(engine, worker
     drive.drive(engine, run.id)
     held = claim_as(engine, run, dead_process())
 
-    sweep.bury(engine, beating_since=engine.now())
+    sweep.reap_dead_workers(engine, beating_since=engine.now())
 
     steps.attempt(engine, noop, Address(run.id, "r#1", 2), None)
     assert outcome.record(engine, held, events.StepCompleted(at=1, op_id="r#1", attempt=1, result="9")) is None
@@ -272,11 +272,11 @@ def test_a_silent_process_is_dead_only_while_our_own_beats_succeed(engine, worke
     drive.drive(engine, run.id)
     claim_as(engine, run, replace(identify(), host="elsewhere"), beat_at=1)
 
-    sweep.bury(engine, beating_since=engine.now())
+    sweep.reap_dead_workers(engine, beating_since=engine.now())
     with engine.store.read() as tx:
         assert step_rows.held(tx, run.id, "r#1") is not None
 
-    sweep.bury(engine, beating_since=engine.now() - engine.settings.dead_after - 1)
+    sweep.reap_dead_workers(engine, beating_since=engine.now() - engine.settings.dead_after - 1)
     with engine.store.read() as tx:
         assert step_rows.held(tx, run.id, "r#1") is None
 
@@ -291,7 +291,7 @@ def test_a_silent_process_keeps_what_has_called_heartbeat_lately(engine, worker,
         assert claims.heartbeat(tx, held, '"half"', engine.store.sql_now, None)
 
     long_ago = engine.now() - engine.settings.dead_after - 1
-    sweep.bury(engine, beating_since=long_ago)
+    sweep.reap_dead_workers(engine, beating_since=long_ago)
     with engine.store.read() as tx:
         assert (step_rows.held(tx, run.id, "r#1") is None) == is_gone
         assert [w.id for w in workers.alive(tx) if w.id == "other"] == ([] if is_gone else ["other"])
@@ -300,7 +300,7 @@ def test_a_silent_process_keeps_what_has_called_heartbeat_lately(engine, worker,
 
     with engine.store.begin() as tx:
         assert claims.heartbeat(tx, held, '"half"', long_ago, None)
-    sweep.bury(engine, beating_since=long_ago)
+    sweep.reap_dead_workers(engine, beating_since=long_ago)
     with engine.store.read() as tx:
         assert step_rows.held(tx, run.id, "r#1") is None
         assert [w.id for w in workers.alive(tx) if w.id == "other"] == []
@@ -323,7 +323,7 @@ def test_c102_attempts_that_kill_their_process_end(engine, worker):
                 now=engine.now(),
             )
         later(engine, 11)
-        sweep.bury(engine, beating_since=engine.now())
+        sweep.reap_dead_workers(engine, beating_since=engine.now())
     drive.drive(engine, run.id)
 
     with pytest.raises(Exception, match="WorkerLost"):

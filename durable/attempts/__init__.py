@@ -19,7 +19,7 @@ Files, in import order::
 
 from .attempt import Body, Conclude, attempt, run_claimed
 from .claim import Address, take_over_run
-from .outcome import hand_back
+from .outcome import release
 from .running_attempt import RunningAttempt
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
     "Conclude",
     "RunningAttempt",
     "attempt",
-    "hand_back",
+    "release",
     "run_claimed",
     "take_over_run",
 ]

@@ -25,7 +25,7 @@ from ..sandbox import ends_process, log_records
 from ..store import REFERENCE, Claim, StepRow, requests, until_recorded
 from . import event_loop
 from .claim import Address, claim
-from .outcome import hand_back, is_held, record, write
+from .outcome import is_held, record, release, write
 from .running_attempt import RunningAttempt, describe
 
 log = log_records.get("durable.steps")
@@ -103,7 +103,7 @@ def _attempt(engine: Engine, held: Claim, body: Body, conclude: Conclude | None)
         # The process is being stopped, or lacks a key: hand the attempt back, uncounted.
         running.roll_back()
         delay = engine.settings.resend_after if isinstance(error, DecryptionError) else 0
-        until_recorded(lambda: hand_back(engine, held, has_begun=running.has_begun, delay=delay))
+        until_recorded(lambda: release(engine, held, has_begun=running.has_begun, delay=delay))
         raise
     finally:
         current.running_step.reset(token)
@@ -168,7 +168,7 @@ def _failed(body: Body, running: RunningAttempt, error: BaseException) -> events
     except BaseException as trouble:
         if ends_process(trouble):
             raise
-        return events.StepFailed(error=codec.encode_error(error), **running.ending())
+        return events.StepFailedEvent(error=codec.encode_error(error), **running.ending())
 
 
 def _result(engine: Engine, body: Body, running: RunningAttempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -208,7 +208,7 @@ def _failure(step: Step[..., Any], running: RunningAttempt, error: BaseException
     with suppress(Exception):  # a look that fails costs the step no attempt
         running.watch.look()
     if running.watch.given_up or is_final or not step.policy.may_retry(held.attempt):
-        return events.StepFailed(error=codec.encode_error(error), **known)
+        return events.StepFailedEvent(error=codec.encode_error(error), **known)
     due_at = _next_attempt_at(step.policy, held.attempt, error, known["at"])
     return events.StepRetrying(error=codec.encode_error(error), due_at=due_at, **known)
 

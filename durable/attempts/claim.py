@@ -15,8 +15,8 @@ from ..broker import header_of
 from ..engine import Engine, Identity, identify, is_gone
 from ..errors import DecryptionError
 from ..registry import Step
-from ..store import PATIENCE_SECS, Claim, Held, claims, steps, until_recorded
-from .outcome import give_up, hand_back
+from ..store import RETRY_DELAYS_SECS, Claim, Held, claims, steps, until_recorded
+from .outcome import give_up, release
 
 #: A run goes on in place with one step at a time: where more run than this, they have messages of their own.
 _MOST = 10
@@ -64,7 +64,7 @@ def claim(engine: Engine, step: Step[..., Any], address: Address, message_id: st
             )
 
     # More than once: a claim whose commit was not acknowledged must not cost the attempt.
-    held = until_recorded(take, tries=len(PATIENCE_SECS))
+    held = until_recorded(take, tries=len(RETRY_DELAYS_SECS))
     if held is not None:
         return _opened(engine, held)
     with engine.store.read() as tx:
@@ -80,7 +80,7 @@ def _opened(engine: Engine, held: Claim) -> Claim:
     try:
         return claims.opened(engine.store.vault, held)
     except DecryptionError:
-        until_recorded(lambda: hand_back(engine, held, has_begun=False, delay=engine.settings.resend_after))
+        until_recorded(lambda: release(engine, held, has_begun=False, delay=engine.settings.resend_after))
         raise
 
 

@@ -85,7 +85,7 @@ def _again(engine: Engine, tx: Connection, held: Claim | Held, ended: events.Ste
     queue, priority = route(tx, held.run_id)
     following = held.attempt + 1
     return StepRow(
-        held.run_id, held.op_id, held.name, following, ended.due_at, queue, priority, is_left=sending.is_left
+        held.run_id, held.op_id, held.name, following, ended.due_at, queue, priority, is_deferred=sending.is_deferred
     )
 
 
@@ -93,10 +93,10 @@ def _post(engine: Engine, tx: Connection, held: Claim | Held, ended: events.Atte
     run_log.post(tx, held.run_id, ended, engine.dispatch.plan(engine.store.now()))
 
 
-def _untried(ended: events.StepRetrying) -> events.StepFailed:
+def _untried(ended: events.StepRetrying) -> events.StepFailedEvent:
     """A failure that no other attempt follows, since its call was given up meanwhile."""
     known = {f.name: getattr(ended, f.name) for f in fields(ended) if f.name != "due_at"}
-    return events.StepFailed(**known)
+    return events.StepFailedEvent(**known)
 
 
 def route(tx: Connection, run_id: str) -> tuple[str | None, int | None]:
@@ -105,7 +105,7 @@ def route(tx: Connection, run_id: str) -> tuple[str | None, int | None]:
     return (None, None) if run is None else (run.queue, run.priority)
 
 
-def hand_back(engine: Engine, held: Claim, *, has_begun: bool, delay: int = 0) -> None:
+def release(engine: Engine, held: Claim, *, has_begun: bool, delay: int = 0) -> None:
     """
     The process cannot go on: another one takes the attempt, after *delay*, and it does not count.
 
@@ -114,7 +114,7 @@ def hand_back(engine: Engine, held: Claim, *, has_begun: bool, delay: int = 0) -
     if has_begun and held.semantics == definitions.AT_MOST_ONCE:
         here = identify().place
         if not doubt.enter(engine, held, f"its process was stopped in the middle of it ({here})"):
-            record(engine, held, events.StepFailed(**_lost(engine, held, here, _dead(held))))
+            record(engine, held, events.StepFailedEvent(**_lost(engine, held, here, _dead(held))))
         return
     with engine.store.begin() as tx:
         interruptions = steps.interruptions(tx, held) + has_begun
@@ -146,7 +146,7 @@ def give_up(engine: Engine, held: Held, error: StepFailed | None = None) -> Step
     known = _lost(engine, held, where, lost)
     if held.semantics != definitions.AT_MOST_ONCE and _policy(held.name).may_retry(held.attempt):
         return record(engine, held, events.StepRetrying(due_at=known["at"], **known))
-    return record(engine, held, events.StepFailed(**known))
+    return record(engine, held, events.StepFailedEvent(**known))
 
 
 def fail_unsendable(engine: Engine, row: StepRow, error: Exception) -> None:
@@ -168,7 +168,7 @@ def fail_unsendable(engine: Engine, row: StepRow, error: Exception) -> None:
                 f"no message can be sent for {row.name}: {error}.  Correct its options or the Celery app's settings.",
                 attempts=row.attempt,
             )
-            write(engine, tx, held, events.StepFailed(**_lost(engine, held, identify().place, told)))
+            write(engine, tx, held, events.StepFailedEvent(**_lost(engine, held, identify().place, told)))
     except SQLAlchemyError as trouble:
         log.warning("The failure of %s in run %s is recorded later (%s).", row.op_id, row.run_id, reason(trouble))
         return

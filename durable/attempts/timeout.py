@@ -23,7 +23,7 @@ from .outcome import give_up, held_here, route
 #: The most that a sweep gives up.
 _BATCH = 500
 #: How long after a deadline the sweep still leaves an attempt to its own process, in microseconds.
-_PATIENCE = grace(2**62) + 1_000_000
+_PROCESS_GRACE = grace(2**62) + 1_000_000
 
 log = log_records.get("durable.steps")
 
@@ -72,6 +72,6 @@ def give_up_and_send(engine: Engine, held: Held, error: StepTimeout) -> None:
 def give_up_overdue(engine: Engine) -> None:
     """Give up what should have ended long ago by its deadline, whoever runs it."""
     with engine.store.read() as tx:
-        overdue = steps.held_past(tx, engine.now() - _PATIENCE, _BATCH)
+        overdue = steps.held_past(tx, engine.now() - _PROCESS_GRACE, _BATCH)
     for held in overdue:
         give_up_and_send(engine, held, timed_out(held))

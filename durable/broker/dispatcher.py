@@ -23,7 +23,7 @@ from sqlalchemy import Connection
 from .. import failpoints, registry
 from ..errors import ConfigurationError
 from ..store import DriveRow, Sending, StepRow, WaitRow
-from .eta_budget import Allowance
+from .eta_budget import EtaBudget
 from .progress import HEADER, QUEUE, SENT, Line
 from .publisher import Broker, Outgoing
 
@@ -57,7 +57,7 @@ class Dispatcher:
             impossible: Called for an attempt of which no message can ever be made, with the error.
         """
         # The sweep looks at what it sent before its time once it is due and its patience is over.
-        self.allowance = Allowance(eta_horizon + 2 * patience + GRACE)
+        self.eta_budget = EtaBudget(eta_horizon + 2 * patience + GRACE)
         self.broker = broker
         self._celery = celery
         # What the application's router has said, by task and queue: it is asked for every message.
@@ -91,7 +91,7 @@ class Dispatcher:
 
         Returns how many of them, from the first on, were taken; those that are left are neither sent nor counted.
         """
-        return self._publish("publish.step", (self._step(row) for row in rows if not row.is_left))
+        return self._publish("publish.step", (self._step(row) for row in rows if not row.is_deferred))
 
     def _step(self, row: StepRow) -> Outgoing:
         drive = self._turn(DRIVE, row.run_id, row.queue, row.priority)
@@ -120,7 +120,7 @@ class Dispatcher:
 
         Returns how many of them, from the first on, were taken; those that are left are neither set nor counted.
         """
-        return self._publish("publish.wait", (self._wait(row) for row in rows if not row.is_left))
+        return self._publish("publish.wait", (self._wait(row) for row in rows if not row.is_deferred))
 
     def _wait(self, row: WaitRow) -> Outgoing:
         wake = self._celery.signature(WAKE, args=(row.run_id, row.op_id), immutable=True)
@@ -153,7 +153,7 @@ class Dispatcher:
             return self.plan(now)
         if not self.may_hold(due_at - now):
             return Sending(due_at - self._horizon if self.holds_etas else due_at, None)
-        return Sending(due_at + GRACE, due_at) if self.allowance.take(tx, now) else Sending(due_at, None)
+        return Sending(due_at + GRACE, due_at) if self.eta_budget.take(tx, now) else Sending(due_at, None)
 
     def queue_of_step(self, name: str) -> str | None:
         """

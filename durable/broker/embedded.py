@@ -8,7 +8,7 @@ no broker configured and finds that nothing answers.
 One server per folder: it holds a lock in ``.durable/broker/`` as long as it
 lives, and so do the processes around it.  Its data survive it there, written
 at least every second.  It ends with the process that started it, even when
-that is killed (see ``leash.py``).
+that is killed (see ``supervisor.py``).
 """
 
 from __future__ import annotations
@@ -60,22 +60,22 @@ class Server:
         is_ours: Whether this process started it; ``stop`` leaves another's alone.
     """
 
-    def __init__(self, url: str, leash: subprocess.Popen[bytes] | None = None) -> None:
+    def __init__(self, url: str, supervisor: subprocess.Popen[bytes] | None = None) -> None:
         self.url = url
-        self._leash = leash
+        self._supervisor = supervisor
 
     @property
     def is_ours(self) -> bool:
-        return self._leash is not None
+        return self._supervisor is not None
 
     def stop(self) -> None:
         """Stop the server if it is ours; returns when its data are written and it has ended."""
-        if self._leash is None:
+        if self._supervisor is None:
             return
-        assert self._leash.stdin is not None
-        self._leash.stdin.close()
-        self._leash.wait()
-        self._leash = None
+        assert self._supervisor.stdin is not None
+        self._supervisor.stdin.close()
+        self._supervisor.wait()
+        self._supervisor = None
 
     def __enter__(self) -> Server:
         return self
@@ -139,13 +139,13 @@ def _launch(address: Path, data: Path, lock: IO[str], deadline: float) -> subpro
     """Start the server and its leash, both holding *lock*, and wait until the server answers."""
     command = [_binary(), *_options(address, data)]
     _make_private(address.parent)
-    leash = leashed(command, grace_secs=_GRACE_SECS, pass_fds=(lock.fileno(),), stdout=subprocess.DEVNULL)
+    supervisor = supervised(command, grace_secs=_GRACE_SECS, pass_fds=(lock.fileno(),), stdout=subprocess.DEVNULL)
     lock.truncate(0)
-    lock.write(f"{leash.pid}\n")
+    lock.write(f"{supervisor.pid}\n")
     lock.flush()
     while not answers(address):
-        if leash.poll() is not None or time.monotonic() > deadline:
-            Server(str(address), leash).stop()
+        if supervisor.poll() is not None or time.monotonic() > deadline:
+            Server(str(address), supervisor).stop()
             # A server that cannot read its data ends without removing its socket.
             address.unlink(missing_ok=True)
             raise ConfigurationError(
@@ -153,10 +153,10 @@ def _launch(address: Path, data: Path, lock: IO[str], deadline: float) -> subpro
                 f"If its data are damaged, remove {data}: what is lost there is sent again from the database."
             )
         time.sleep(0.01)
-    return leash
+    return supervisor
 
 
-def leashed(
+def supervised(
     command: list[str],
     *,
     grace_secs: float,

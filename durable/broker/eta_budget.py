@@ -22,7 +22,7 @@ _LASTS = 2_000_000
 _BOUND = 10_000
 
 
-class Allowance:
+class EtaBudget:
     """
     One process's share.
 

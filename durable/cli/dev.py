@@ -1,7 +1,7 @@
 """
 ``durable dev``: broker, worker and web app of one application, in one terminal.
 
-Each child runs on a leash (see ``leash.py``), in a session of its own: Ctrl-C
+Each child runs on a leash (see ``supervisor.py``), in a session of its own: Ctrl-C
 reaches this process only, which then stops them together.  When one ends,
 the others are stopped and its exit code is ours.
 """
@@ -92,7 +92,7 @@ class Supervisor:
 
     def spawn(self, name: str, command: list[str], pass_fds: tuple[int, ...] = ()) -> None:
         """Start a child; its output appears line by line behind its name."""
-        child = embedded.leashed(
+        child = embedded.supervised(
             command,
             grace_secs=GRACE_SECS,
             pass_fds=pass_fds,

@@ -114,7 +114,7 @@ def describe(engine: Engine, run_id: str) -> dict[str, Any]:
         pending = waiting_for(engine, tx, row)
         kept = engine.store.vault
         blocked = kept.fetch(tx, run_id, kept.unseal(run_id, "blocked", row.blocked))
-    error = value_of(ended) if isinstance(ended, events.RunFailed | events.RunCancelled) else None
+    error = value_of(ended) if isinstance(ended, events.RunFailedEvent | events.RunCancelledEvent) else None
     has_failed = row.status in ("failed", "cancelled")
     return _summary(row) | {
         "args": arguments if args is None or value_of(args) else {},

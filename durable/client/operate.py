@@ -84,7 +84,7 @@ def _outcome(engine: Engine, doubt: Doubt, result: Any, fail: str | None) -> eve
     }
     if fail is not None:
         failed = StepFailed("ResolvedAsFailed", fail, attempts=doubt.attempt)
-        return events.StepFailed(error=codec.encode_error(failed), **known)
+        return events.StepFailedEvent(error=codec.encode_error(failed), **known)
     step = registry.steps.get(doubt.name)
     fitting = result if step is None else codec.fit(result, step.return_annotation, f"result of {step.name}")
     return events.StepCompleted(result=codec.encode(fitting, "result"), **known)

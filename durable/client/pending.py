@@ -50,7 +50,7 @@ def waiting_for(engine: Engine, tx: Connection, run: Run) -> list[dict[str, Any]
 
 
 def _turn(tx: Connection, run: Run, known: set[str], now: int) -> list[dict[str, Any]]:
-    since = run_log.first_news(tx, run.id)
+    since = run_log.first_inbox_item(tx, run.id)
     if since is None or run.status == "blocked":
         return []
     what = {"kind": "turn", "operation": ROOT, "name": run.name}

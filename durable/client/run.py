@@ -46,17 +46,17 @@ class Client:
         match ended:
             case events.RunCompleted(result=text):
                 return codec.decode(text, known)
-            case events.RunFailed(error=text):
+            case events.RunFailedEvent(error=text):
                 summary = codec.error_summary(text)
                 failed = RunFailed(run_id, summary.error_type, summary.message, summary.traceback)
                 raise failed from codec.decode_error(text, known)
-            case events.RunCancelled(reason=reason, error=text):
+            case events.RunCancelledEvent(reason=reason, error=text):
                 raise RunCancelled(run_id, reason) from (codec.decode_error(text, known) if text else None)
         raise AssertionError(f"run {run_id} is {row.status} and its log has no end")
 
     def _wait_for_end(self, run_id: str, timeout: Any) -> RunRow:
         until = math.inf if timeout is None else time.monotonic() + duration.to_micros(timeout) / 1_000_000
-        with self._engine.ends.expected(run_id) as end:
+        with self._engine.completions.expected(run_id) as end:
             while not (row := self._row(run_id)).ended:
                 left = until - time.monotonic()
                 if left <= 0:

@@ -151,7 +151,7 @@ def _not_before(options: Options, now: int) -> int | None:
 def _create(engine: Engine, tx: Connection, row: RunRow, args: str, planned: list[Sending]) -> None:
     """Insert the run and its first news; *planned* is told of its message before, for a commit may be lost sight of."""
     sending = engine.dispatch.plan_at(tx, row.created_at, row.not_before or 0)
-    if sending.is_left:
+    if sending.is_deferred:
         # A turn before its time would do nothing: it is sent when it is due.
         sending = Sending(row.not_before or 0, None)
     planned.append(sending)
@@ -165,7 +165,7 @@ def _is_plain(row: RunRow, args: str) -> bool:
 
 def _send(engine: Engine, row: RunRow, sending: Sending) -> None:
     failpoints.hit("start.committed")
-    if sending.is_left:
+    if sending.is_deferred:
         return
     engine.dispatch.drive(row.id, row.queue, row.priority, not_before=row.not_before or 0)
 

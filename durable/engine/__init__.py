@@ -18,19 +18,19 @@ Files, in import order::
 
 from .deadlines import Limit, grace
 from .engine import Engine, send_drive, send_drives, transport_defaults
-from .fan_in import MANY, PATIENCE_SECS
+from .fan_in import BATCH_DELAY_SECS, MANY
 from .process import Identity, identify, is_gone
-from .replay_cache import Kept, Loan, unclosable
+from .replay_cache import Checkout, Kept, unclosable
 from .watchdog import Watch
 
 __all__ = [
+    "BATCH_DELAY_SECS",
     "MANY",
-    "PATIENCE_SECS",
+    "Checkout",
     "Engine",
     "Identity",
     "Kept",
     "Limit",
-    "Loan",
     "Watch",
     "grace",
     "identify",

@@ -21,7 +21,7 @@ PAUSES_SECS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 SLOW_SECS = 1.0
 
 
-class Ends:
+class Completions:
     """The ends that the threads of one process wait for."""
 
     def __init__(self, notifier: Notifier, holder: str) -> None:
@@ -60,7 +60,7 @@ class Ends:
 class End:
     """The end of one run, for one thread."""
 
-    def __init__(self, ends: Ends, run_id: str) -> None:
+    def __init__(self, ends: Completions, run_id: str) -> None:
         self.told = threading.Event()
         self._ends = ends
         self._run_id = run_id

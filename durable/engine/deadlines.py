@@ -150,15 +150,15 @@ class Deadlines:
     def _forget(self) -> None:
         """Begin anew: a fork leaves the thread behind, and perhaps its lock locked."""
         self._pid = os.getpid()
-        self._news = threading.Condition(threading.Lock())
+        self._changed = threading.Condition(threading.Lock())
         self._armed: dict[Limit, None] = {}
         self._thread: threading.Thread | None = None
 
     def close(self) -> None:
         """End the thread."""
-        with self._news:
+        with self._changed:
             self._thread = None
-            self._news.notify()
+            self._changed.notify()
 
     def arm(self, limit: Limit) -> None:
         """Look at *limit*, which is of this thread, from now on."""
@@ -166,32 +166,32 @@ class Deadlines:
             self._forget()
         if threading.current_thread() is threading.main_thread():
             _signals.install()
-        with self._news:
+        with self._changed:
             self._armed[limit] = None
             if self._thread is None:
                 self._thread = threading.Thread(target=self._look, name="durable-deadlines", daemon=True)
                 self._thread.start()
-            self._news.notify()
+            self._changed.notify()
 
     def disarm(self, limit: Limit) -> None:
         """Look at it no longer."""
-        with self._news:
+        with self._changed:
             self._armed.pop(limit, None)
             limit.take_back()
 
     def move(self, limit: Limit, tell_at: float) -> None:
         """Another deadline for *limit*, which may be of any thread."""
-        with self._news:
+        with self._changed:
             if not limit.told:
                 limit.tell_at = tell_at
-                self._news.notify()
+                self._changed.notify()
 
     def _look(self) -> None:
-        with self._news:
+        with self._changed:
             while self._thread is threading.current_thread():
                 now = time.monotonic()
                 looks = [at for limit in self._armed if (at := limit.look(now)) is not None]
-                self._news.wait(max(0.0, min(looks) - now) if looks else None)
+                self._changed.wait(max(0.0, min(looks) - now) if looks else None)
 
 
 class _Signals:

@@ -21,7 +21,7 @@ from ..errors import DurableError, SchemaOutOfDate, TurnTooLong
 from ..replay import Replay
 from ..sandbox import log_records
 from ..store import REVISION, StepRow, Store, UrlPayloads, Vault, reason, run_log, runs
-from .completions import Ends
+from .completions import Completions
 from .deadlines import Deadlines
 from .fan_in import FanIn
 from .replay_cache import Replays, unclosable
@@ -70,7 +70,7 @@ class Engine:
         self._configure()
         self._identity: tuple[int, str] | None = None
         self._notifiers: dict[int, Notifier] = {}
-        self._ends: Ends | None = None
+        self._completions: Completions | None = None
         self._schema_checked = False
         self._closing: list[Callable[[], object]] = []
         #: How far this process has come in the queues that it takes messages from.
@@ -143,11 +143,11 @@ class Engine:
         return self._notifiers[pid]
 
     @property
-    def ends(self) -> Ends:
+    def completions(self) -> Completions:
         """Whoever waits in this process for runs to end."""
-        if self._ends is None or self._ends.holder != self.process_id:
-            self._ends = Ends(self.notifier, self.process_id)
-        return self._ends
+        if self._completions is None or self._completions.holder != self.process_id:
+            self._completions = Completions(self.notifier, self.process_id)
+        return self._completions
 
     # What an engine of tests has another one of.
 
@@ -209,7 +209,7 @@ class Engine:
         """Send a turn to a run that has news; what cannot be looked at now is left to the sweep."""
         try:
             with self.store.read() as tx:
-                run = runs.find(tx, run_id) if run_log.oldest_news(tx, run_id) else None
+                run = runs.find(tx, run_id) if run_log.oldest_inbox_item(tx, run_id) else None
         except SQLAlchemyError as error:
             log.warning("News of run %s are left to the sweep (%s).", run_id, reason(error))
             return
@@ -287,7 +287,7 @@ class Engine:
             self.dispatch.close()
         for notifier in self._notifiers.values():
             notifier.close()
-        self._notifiers, self._ends = {}, None
+        self._notifiers, self._completions = {}, None
 
     def _revision(self) -> str | None:
         with self.store.read() as tx:

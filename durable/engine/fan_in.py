@@ -21,7 +21,7 @@ log = log_records.get("durable.drive")
 #: So many others have to be out for an outcome to wait.
 MANY = 8
 #: How long it waits, in seconds.
-PATIENCE_SECS = 0.025
+BATCH_DELAY_SECS = 0.025
 #: Of so many runs it is known when they were looked at.
 _MOST = 1000
 
@@ -42,7 +42,7 @@ class FanIn:
     def _forget(self) -> None:
         """Begin anew: a fork leaves the thread behind, and perhaps its lock locked."""
         self._pid = os.getpid()
-        self._news = threading.Condition(threading.Lock())
+        self._changed = threading.Condition(threading.Lock())
         #: By run: when its inbox was looked at last, or the turn was over; and until when an outcome waits.
         self._looked: dict[str, float] = {}
         self._due: dict[str, float] = {}
@@ -55,8 +55,8 @@ class FanIn:
         if self._pid != os.getpid():
             self._forget()
         now = self._clock()
-        with self._news:
-            if now - self._looked.get(run_id, -1.0) < PATIENCE_SECS:
+        with self._changed:
+            if now - self._looked.get(run_id, -1.0) < BATCH_DELAY_SECS:
                 self._wait(run_id, now)
                 return True
             self._note(run_id, now)
@@ -66,13 +66,13 @@ class FanIn:
         """The turn is over: the next moment begins now, however long the turn took."""
         if self._pid != os.getpid():
             return
-        with self._news:
+        with self._changed:
             if run_id in self._looked:
                 self._looked[run_id] = self._clock()
 
     def postpone(self, run_id: str) -> None:
         """Another process is about to take the run's news in: look again a moment later."""
-        with self._news:
+        with self._changed:
             self._wait(run_id, self._clock())
 
     def _note(self, run_id: str, now: float) -> None:
@@ -86,21 +86,21 @@ class FanIn:
     def _wait(self, run_id: str, now: float) -> None:
         if run_id in self._due:
             return
-        self._due[run_id] = now + PATIENCE_SECS
+        self._due[run_id] = now + BATCH_DELAY_SECS
         if self._thread is None:
             self._thread = threading.Thread(target=self._ring, name="durable-fan-in", daemon=True)
             self._thread.start()
-        self._news.notify()
+        self._changed.notify()
 
     def close(self) -> None:
         """Send what waits now, and end the thread: the process is about to end."""
         if self._pid != os.getpid():
             return
-        with self._news:
+        with self._changed:
             waiting = list(self._due)
             self._due.clear()
             self._thread = None
-            self._news.notify()
+            self._changed.notify()
         for run_id in waiting:
             self._try(run_id)
 
@@ -118,7 +118,7 @@ class FanIn:
 
     def _next(self) -> list[str] | None:
         """The runs for which it is time, None when the thread is to end."""
-        with self._news:
+        with self._changed:
             while self._thread is threading.current_thread():
                 now = self._clock()
                 due = [run_id for run_id, at in self._due.items() if at <= now]
@@ -126,5 +126,5 @@ class FanIn:
                     del self._due[run_id]
                 if due:
                     return due
-                self._news.wait(min(self._due.values()) - now if self._due else None)
+                self._changed.wait(min(self._due.values()) - now if self._due else None)
         return None

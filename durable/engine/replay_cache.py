@@ -35,7 +35,7 @@ class Kept:
     last: Event
 
 
-class Loan:
+class Checkout:
     """
     What a turn has of its run's replay.
 
@@ -91,16 +91,16 @@ class Replays:
         self._at_exit = weakref.finalize(self, _park_all, self._kept)
 
     @contextmanager
-    def lent(self, run_id: str) -> Iterator[Loan]:
+    def checked_out(self, run_id: str) -> Iterator[Checkout]:
         """A run's replay for one turn, which nobody else has meanwhile."""
-        loan = Loan(self._take(run_id), self._put_away)
+        checkout = Checkout(self._take(run_id), self._put_away)
         try:
-            yield loan
+            yield checkout
         finally:
-            if loan.back is None:
-                loan.drop()
+            if checkout.back is None:
+                checkout.drop()
             else:
-                self._put(loan.back)
+                self._put(checkout.back)
 
     def out(self, run_id: str) -> int:
         """How many outcomes the run waits for, as far as its kept replay knows; 0 when there is none."""

@@ -225,7 +225,7 @@ class Watchdog:
     def _forget(self) -> None:
         """Begin anew: a fork leaves the thread behind, and perhaps its lock locked."""
         self._pid = os.getpid()
-        self._news = threading.Condition(threading.Lock())
+        self._changed = threading.Condition(threading.Lock())
         self._armed: dict[Watch, None] = {}
         self._hopeless: set[Watch] = set()
         self._thread: threading.Thread | None = None
@@ -237,14 +237,14 @@ class Watchdog:
 
     def is_long_at(self, run_id: str) -> bool:
         """Whether a turn of this run has been going on in this process for some seconds."""
-        with self._news:
+        with self._changed:
             return any(watch.run_id == run_id and watch.took > 3 * LOOK for watch in self._armed)
 
     def close(self) -> None:
         """End the thread."""
-        with self._news:
+        with self._changed:
             self._thread = None
-            self._news.notify()
+            self._changed.notify()
 
     def arm(self, watch: Watch) -> None:
         """Look at *watch*, which is of this thread, from now on."""
@@ -253,16 +253,16 @@ class Watchdog:
         if self._limit and _thread.get_ident() == threading.main_thread().ident:
             _listen(watch)
         watch.begin()
-        with self._news:
+        with self._changed:
             self._armed[watch] = None
             if self._thread is None:
                 self._start()
             elif self._idle:
-                self._news.notify()
+                self._changed.notify()
 
     def disarm(self, watch: Watch) -> None:
         """Look at it no longer; what was fired and has not arrived does not arrive any more."""
-        with self._news:
+        with self._changed:
             self._armed.pop(watch, None)
             self._hopeless.discard(watch)
             watch.hold()
@@ -273,12 +273,12 @@ class Watchdog:
 
     def _look(self) -> None:
         looks = 0
-        with self._news:
+        with self._changed:
             while self._thread is threading.current_thread():
                 # One that was woken begins anew: whoever woke it may be gone already, and others follow.
                 looks = 0 if self._armed or self._idle else looks + 1
                 self._idle = looks > QUIET
-                self._news.wait(None if self._idle else self._next_look() or self._pace)
+                self._changed.wait(None if self._idle else self._next_look() or self._pace)
 
     @property
     def _pace(self) -> float:

@@ -26,7 +26,7 @@ from ..turns import poison
 from . import sentinel
 from .orphans import Orphans
 from .prune import START, prune_batch
-from .sweep import bury, publish_due, release_forgotten, sweep
+from .sweep import publish_due, reap_dead_workers, release_forgotten, sweep
 
 LEASE = "sweep"
 #: Due times that are kept for ``on_due``, the nearest; the regular sweep finds the others.
@@ -151,7 +151,7 @@ class Housekeeping:
             ttl = 3 * engine.settings.sweep_interval
             leased = workers.take_lease(tx, LEASE, engine.process_id, engine.now(), ttl)
         if leased and self._beating_since is not None:
-            bury(engine, beating_since=self._beating_since)
+            reap_dead_workers(engine, beating_since=self._beating_since)
         if leased:
             timeout.give_up_overdue(engine)
         # Asked for in any case: an alarm that has rung is put away.

@@ -69,7 +69,7 @@ def _enforce(engine: Engine, tx: Connection, name: str, lost_at: int) -> None:
     workers.mark(tx, _ROW, name, lost_at)
     if lost_at != _NEVER:
         for table in WORK_LISTS:
-            outbox.unsend_held(tx, table, lost_at, lost_at + engine.dispatch.allowance.ahead)
+            outbox.unsend_held(tx, table, lost_at, lost_at + engine.dispatch.eta_budget.ahead)
 
 
 def _unsend(engine: Engine, lost_at: int) -> bool:

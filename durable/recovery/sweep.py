@@ -102,7 +102,7 @@ def _sendable(
     if not later or postpone is None:
         return [row for row in rows if due_at(row) <= now]
     with engine.store.read() as tx:
-        room = engine.dispatch.allowance.room(tx, now)
+        room = engine.dispatch.eta_budget.room(tx, now)
     held = [row for row in later if engine.dispatch.may_hold(due_at(row) - now)][:room]
     left = set(later).difference(held)
     if left:
@@ -121,7 +121,7 @@ def _drives(engine: Engine, now: int, known: set[str], lost_before: Mapping[Kind
     return len(sent)
 
 
-def bury(engine: Engine, *, beating_since: int) -> None:
+def reap_dead_workers(engine: Engine, *, beating_since: int) -> None:
     """
     Give up the attempts of processes that have ended.
 
@@ -142,12 +142,12 @@ def bury(engine: Engine, *, beating_since: int) -> None:
     gone = [w for w in alive if is_gone(Identity(w.host, w.boot_id, w.pid, w.pid_started), here)]
     dead = {w.id for w in gone}
     for worker in {w.id: w for w in (*silent, *gone)}.values():
-        _bury_one(engine, worker, spared_since=None if worker.id in dead else patience)
+        _reap(engine, worker, spared_since=None if worker.id in dead else patience)
     for held in orphans:
         _give_up(engine, held)
 
 
-def _bury_one(engine: Engine, worker: Worker, *, spared_since: int | None) -> None:
+def _reap(engine: Engine, worker: Worker, *, spared_since: int | None) -> None:
     """Give up what a process runs; of one that is merely silent, nothing that has called ``heartbeat`` lately."""
     with engine.store.read() as tx:
         runs_now = steps.held_by(tx, [worker.id], BATCH)

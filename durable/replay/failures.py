@@ -12,7 +12,7 @@ from ..errors import RunFailed, StepFailed
 from ..http import Request
 
 
-def step_error(event: events.StepFailed, name: str, requests: Mapping[str, Request]) -> BaseException:
+def step_error(event: events.StepFailedEvent, name: str, requests: Mapping[str, Request]) -> BaseException:
     """What a failed step raises in the workflow, with a note that says which it was."""
     error: BaseException = codec.decode_error(event.error, requests)
     if isinstance(error, StopIteration):  # no future takes it

@@ -54,13 +54,13 @@ _CREATED = (
     events.HookConflicted,
     events.ChildCreated,
 )
-_GIVEN_UP = (events.StepCancelled, events.WaitCancelled, events.ChildCancelled, events.HookClosed)
+_GIVEN_UP = (events.StepCancelled, events.WaitCancelled, events.ChildCancelled, events.HookClosedEvent)
 _NOTED = (events.MarkerRecorded, events.AttributesSet)
 _OF_THE_RUN = frozenset({events.RunStarted, events.RunCancelRequested, events.AttributesSet})
 _OUTCOMES = frozenset(
     {
         events.StepCompleted,
-        events.StepFailed,
+        events.StepFailedEvent,
         events.WaitCompleted,
         events.ChildCompleted,
         events.ChildFailed,
@@ -326,7 +326,7 @@ class Replay:
     def _step_completed(self, event: events.StepCompleted) -> None:
         self._resolve(event, event.result)
 
-    def _step_failed(self, event: events.StepFailed) -> None:
+    def _step_failed(self, event: events.StepFailedEvent) -> None:
         self._resolve_with_error(event, lambda: failures.step_error(event, self._name(event), self._requests))
 
     def _wait_completed(self, event: events.WaitCompleted) -> None:
@@ -411,7 +411,7 @@ _HANDLERS: dict[type[Event], Callable[[Replay, Any], None]] = {
     events.StepCreated: Replay._created,
     events.StepRetrying: lambda replay, event: None,
     events.StepCompleted: Replay._step_completed,
-    events.StepFailed: Replay._step_failed,
+    events.StepFailedEvent: Replay._step_failed,
     events.StepCancelled: lambda replay, event: None,
     events.WaitCreated: Replay._created,
     events.WaitCompleted: Replay._wait_completed,
@@ -419,7 +419,7 @@ _HANDLERS: dict[type[Event], Callable[[Replay, Any], None]] = {
     events.HookCreated: Replay._hook_created,
     events.HookConflicted: Replay._hook_conflicted,
     events.HookReceived: Replay._hook_received,
-    events.HookClosed: lambda replay, event: None,
+    events.HookClosedEvent: lambda replay, event: None,
     events.ChildCreated: Replay._created,
     events.ChildCompleted: Replay._child_completed,
     events.ChildFailed: Replay._child_failed,

@@ -38,11 +38,11 @@ from .claims import Claim
 from .database import Store
 from .doubts import Doubt, settle
 from .hooks import Hook
-from .outages import PATIENCE_SECS, contended, reason, unreachable, until_recorded
+from .outages import RETRY_DELAYS_SECS, contended, reason, unreachable, until_recorded
 from .outbox import WORK_LISTS, Kind, Sending, held_until_due
 from .payloads import PayloadStore, PayloadTrouble, SqlPayloads, Stored, UrlPayloads
 from .retention import EndedRun
-from .run_log import DriveRow, News
+from .run_log import DriveRow, InboxItem
 from .runs import ENDED, Run
 from .schema import REVISION, VERSION_TABLE, inbox
 from .steps import Held, StepRow
@@ -55,8 +55,8 @@ __all__ = [
     "ENDED",
     "LIMIT",
     "OPTION",
-    "PATIENCE_SECS",
     "REFERENCE",
+    "RETRY_DELAYS_SECS",
     "REVISION",
     "VERSION_TABLE",
     "WORK_LISTS",
@@ -66,8 +66,8 @@ __all__ = [
     "EndedRun",
     "Held",
     "Hook",
+    "InboxItem",
     "Kind",
-    "News",
     "PayloadStore",
     "PayloadTrouble",
     "Run",

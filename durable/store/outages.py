@@ -20,7 +20,7 @@ _CONTENDED_NUMBERS = frozenset({1205, 1213})
 
 
 #: How long a process waits between two tries while the database is away.
-PATIENCE_SECS = (0.1, 0.2, 0.5, 1.0, 2.0)
+RETRY_DELAYS_SECS = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ def until_recorded(write: Callable[[], T], tries: float = math.inf) -> T:
         except Exception as error:
             if not unreachable(error) or number >= tries:
                 raise
-            pause = PATIENCE_SECS[min(number, len(PATIENCE_SECS)) - 1]
+            pause = RETRY_DELAYS_SECS[min(number, len(RETRY_DELAYS_SECS)) - 1]
             log.warning("The database cannot be used now (%s); trying again in %s s.", reason(error), pause)
             time.sleep(pause)
     raise AssertionError("itertools.count ends")

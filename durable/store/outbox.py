@@ -44,7 +44,7 @@ class Sending:
     sent_at: int | None
 
     @property
-    def is_left(self) -> bool:
+    def is_deferred(self) -> bool:
         """Whether the message is left to the sweep, and not sent after the commit."""
         return self.sent_at is None
 

@@ -22,7 +22,7 @@ TURN_LIMIT = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class InboxItem:
     """An inbox row: its id, the event without its place in the log, and how often the sweep sent a turn for it."""
 
     id: int
@@ -144,16 +144,16 @@ _DRAIN = select(inbox).where(inbox.c.run_id == bindparam("run")).order_by(inbox.
 _OLDEST = Prepared(_DRAIN.limit(1))
 
 
-def drain(tx: Connection, run_id: str, limit: int | None = TURN_LIMIT) -> list[News]:
+def drain(tx: Connection, run_id: str, limit: int | None = TURN_LIMIT) -> list[InboxItem]:
     """What waits in the run's inbox, oldest first, large values as references.  It stays there until ``drained``."""
     return [news(tx, run_id, row) for row in tx.execute(_DRAIN.limit(limit), {"run": run_id})]
 
 
-def news(tx: Connection, run_id: str, row: Any, prefix: str = "") -> News:
+def news(tx: Connection, run_id: str, row: Any, prefix: str = "") -> InboxItem:
     """An inbox row, whose columns' names begin with *prefix*."""
     at, kind, op_id, data, value = (getattr(row, prefix + name) for name in ("at", "kind", "op_id", "data", "value"))
     event = from_row(vault.of(tx), run_id, kind, seq=0, at=at, op_id=op_id, data=data, value=value)
-    return News(getattr(row, f"{prefix}id"), event, getattr(row, f"{prefix}sends"))
+    return InboxItem(getattr(row, f"{prefix}id"), event, getattr(row, f"{prefix}sends"))
 
 
 def drained(tx: Connection, run_id: str, ids: Sequence[int]) -> None:
@@ -169,13 +169,13 @@ def drives(tx: Connection, run_ids: Collection[str]) -> list[DriveRow]:
     return [DriveRow(row.id, row.queue, row.priority) for row in rows]
 
 
-def first_news(tx: Connection, run_id: str) -> int | None:
+def first_inbox_item(tx: Connection, run_id: str) -> int | None:
     """Since when the oldest of the run's news waits for a turn; None when there is none."""
     query = select(inbox.c.at).where(inbox.c.run_id == run_id).order_by(inbox.c.id).limit(1)
     return tx.execute(query).scalar_one_or_none()
 
 
-def oldest_news(tx: Connection, run_id: str) -> Event | None:
+def oldest_inbox_item(tx: Connection, run_id: str) -> Event | None:
     """The news that have waited longest for a turn, without their value."""
     row = _OLDEST.one(tx, {"run": run_id})
     return None if row is None else outline(row)

@@ -85,13 +85,13 @@ def advance(tx: Connection, run: Run, **changes: Any) -> bool:
 
 def advance_unseen(tx: Connection, run: Run, **changes: Any) -> bool:
     """The fence of a turn that has not read the run: False also when it has news, or a turn of it was tried."""
-    no_news = ~exists().where(inbox.c.run_id == runs.c.id)
-    untouched = (runs.c.id == run.id, runs.c.turn == run.turn, runs.c.turn_tried.is_(None), no_news)
+    inbox_is_empty = ~exists().where(inbox.c.run_id == runs.c.id)
+    untouched = (runs.c.id == run.id, runs.c.turn == run.turn, runs.c.turn_tried.is_(None), inbox_is_empty)
     moved = tx.execute(update(runs).where(*untouched).values(turn=run.turn + 1, **changes))
     return moved.rowcount == 1
 
 
-def note_tries(tx: Connection, run: Run, *, tries: int, tried: str) -> bool:
+def record_tries(tx: Connection, run: Run, *, tries: int, tried: str) -> bool:
     """Note the tries of the run's next turn; False when somebody else did, or that turn was here."""
     known = runs.c.turn_tried.is_(None) if run.turn_tried is None else runs.c.turn_tried == run.turn_tried
     noted = tx.execute(

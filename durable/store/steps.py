@@ -25,7 +25,7 @@ class StepRow:
     queue: str | None
     priority: int | None
     #: Whether no message is sent before it is due.
-    is_left: bool = False
+    is_deferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)

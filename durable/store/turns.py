@@ -13,7 +13,7 @@ from ..events import Event
 from . import run_log
 from .claims import Claim
 from .event_rows import to_row
-from .run_log import TURN_LIMIT, News, news
+from .run_log import TURN_LIMIT, InboxItem, news
 from .runs import Run
 from .schema import inbox, runs
 from .statements import Prepared
@@ -68,7 +68,7 @@ _TURN = Prepared(
 )
 
 
-def read(tx: Connection, run_id: str) -> tuple[Run | None, list[News]]:
+def read(tx: Connection, run_id: str) -> tuple[Run | None, list[InboxItem]]:
     """The run, and its news as ``log.drain`` returns them, as they were at one moment."""
     rows = _TURN.rows(tx, {"run": run_id})
     if not rows:
@@ -157,8 +157,8 @@ def _fence(alone: bool, ends: bool, drained: int) -> str:
     if not alone:
         return _AS_READ
     others = f" AND durable_inbox.id NOT IN ({_drained(drained)})" if drained else ""
-    no_news = f" AND NOT EXISTS (SELECT 1 FROM durable_inbox WHERE durable_inbox.run_id = :run{others})"
-    return _AS_READ + (_UNTRIED if ends else "") + no_news
+    inbox_is_empty = f" AND NOT EXISTS (SELECT 1 FROM durable_inbox WHERE durable_inbox.run_id = :run{others})"
+    return _AS_READ + (_UNTRIED if ends else "") + inbox_is_empty
 
 
 def _drained(count: int) -> str:

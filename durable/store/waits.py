@@ -22,7 +22,7 @@ class WaitRow:
     queue: str | None
     priority: int | None
     #: Whether no message is sent before it is due.
-    is_left: bool = False
+    is_deferred: bool = False
 
 
 def create(tx: Connection, rows: Sequence[dict[str, Any]]) -> None:

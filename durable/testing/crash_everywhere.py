@@ -108,7 +108,7 @@ def _value(run: Run[Any]) -> Any:
     match ended:
         case events.RunCompleted(result=text):
             return text
-        case events.RunFailed(error=text):
+        case events.RunFailedEvent(error=text):
             summary = codec.error_summary(text)
             return summary.error_type, summary.message
     return None

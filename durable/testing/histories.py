@@ -76,7 +76,7 @@ def _replayed(
     started = next((event for event in log if isinstance(event, events.RunStarted)), None)
     if started is None:
         # It has run no code: all that can have happened to it is a cancel.
-        return Outcome(status="cancelled") if isinstance(log[-1], events.RunCancelled) else None
+        return Outcome(status="cancelled") if isinstance(log[-1], events.RunCancelledEvent) else None
     info = RunInfo(run_id=known["run_id"], name=workflow.name, started_at=started.at, public_url=known["public_url"])
     made = Replay(workflow, info, created.args, stored)
     try:

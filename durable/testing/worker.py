@@ -11,7 +11,7 @@ from ..attempts import Address, Body, Conclude, attempt, run_claimed
 from ..broker import DRIVE, WAKE
 from ..engine import Engine
 from ..store import schema
-from ..turns import Journey, conclude, drive, wake
+from ..turns import Continuation, conclude, drive, wake
 from .memory_broker import Message, Outbox
 
 #: The queue of all messages whose step or workflow names none.
@@ -30,39 +30,39 @@ def _deliver(engine: Engine, message: Message) -> None:
         engine.celery.conf.task_always_eager = True
         message.adopted.apply_async()
     else:
-        _do(engine, message, _journey(engine))
+        _do(engine, message, _continuation(engine))
 
 
-def _journey(engine: Engine) -> Journey | None:
+def _continuation(engine: Engine) -> Continuation | None:
     """How far a worker goes with one message; as far as it can, since nobody else waits."""
-    return Journey(engine, QUEUE, clock=lambda: 0.0) if engine.settings.continuation else None
+    return Continuation(engine, QUEUE, clock=lambda: 0.0) if engine.settings.continuation else None
 
 
-def _do(engine: Engine, message: Message, journey: Journey | None) -> None:
+def _do(engine: Engine, message: Message, continuation: Continuation | None) -> None:
     if message.task == WAKE:
-        wake.ring(engine, message.run_id, message.op_id)
+        wake.fire(engine, message.run_id, message.op_id)
     elif message.task != DRIVE:
         address = Address(message.run_id, message.op_id, message.attempt)
-        attempt(engine, registry.steps[message.task], address, None, conclude=_conclude(engine, journey))
-    if message.task == DRIVE or journey is not None:
-        _go_on(engine, message.run_id, journey)
+        attempt(engine, registry.steps[message.task], address, None, conclude=_conclude(engine, continuation))
+    if message.task == DRIVE or continuation is not None:
+        _go_on(engine, message.run_id, continuation)
     else:
         _send_link(engine, message.run_id)
 
 
-def _go_on(engine: Engine, run_id: str, journey: Journey | None) -> None:
+def _go_on(engine: Engine, run_id: str, continuation: Continuation | None) -> None:
     """The turn, unless it was taken with an attempt's outcome; then what was claimed here."""
     while True:
-        if journey is None or not journey.has_turned:
-            drive(engine, run_id, journey=journey)
-        held = journey and journey.begin()
+        if continuation is None or not continuation.has_turned:
+            drive(engine, run_id, continuation=continuation)
+        held = continuation and continuation.begin()
         if not held:
             return
-        run_claimed(engine, held, Body(registry.steps[held.name]), _conclude(engine, journey))
+        run_claimed(engine, held, Body(registry.steps[held.name]), _conclude(engine, continuation))
 
 
-def _conclude(engine: Engine, journey: Journey | None) -> Conclude | None:
-    return None if journey is None else partial(conclude, engine, journey)
+def _conclude(engine: Engine, continuation: Continuation | None) -> Conclude | None:
+    return None if continuation is None else partial(conclude, engine, continuation)
 
 
 def _send_link(engine: Engine, run_id: str) -> None:

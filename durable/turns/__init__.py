@@ -17,11 +17,11 @@ Files, in import order::
     wake.py          records that a wait is over
 """
 
-from .continuation import Journey
+from .continuation import Continuation
 from .drive import conclude, drive, take_in
 
 __all__ = [
-    "Journey",
+    "Continuation",
     "conclude",
     "drive",
     "take_in",

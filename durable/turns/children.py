@@ -57,9 +57,9 @@ def tell_parent(engine: Engine, tx: Connection, run: Run, ended: events.Event) -
     match ended:
         case events.RunCompleted(result=result):
             news = events.ChildCompleted(at=at, op_id=op_id, result=result)
-        case events.RunFailed(error=error):
+        case events.RunFailedEvent(error=error):
             news = events.ChildFailed(at=at, op_id=op_id, error=error)
-        case events.RunCancelled(reason=reason):
+        case events.RunCancelledEvent(reason=reason):
             news = events.ChildCancelled(at=at, op_id=op_id, reason=reason)
         case _:
             raise AssertionError(f"{ended.kind} does not end a run")

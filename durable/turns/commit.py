@@ -37,12 +37,12 @@ from ..store import (
     waits,
 )
 from . import children, run_end
-from .decision import Aftermath, Decision, Overtaken
+from .decision import CommitResult, Decision, Overtaken
 
 
-def commit(engine: Engine, decision: Decision) -> Aftermath:
+def commit(engine: Engine, decision: Decision) -> CommitResult:
     """Write *decision*; Overtaken: somebody else was here, and nothing is written."""
-    after = Aftermath()
+    after = CommitResult()
     _stow_ahead(engine, decision)
     try:
         if _is_plain(decision):
@@ -128,7 +128,7 @@ def _write_plain(engine: Engine, decision: Decision) -> None:
             raise Overtaken("another turn came first, there is news, or the attempt was given up")
 
 
-def _write(engine: Engine, tx: Connection, decision: Decision, after: Aftermath) -> None:
+def _write(engine: Engine, tx: Connection, decision: Decision, after: CommitResult) -> None:
     now = engine.store.now()
     if decision.fault is not None:
         _block(engine, tx, decision)
@@ -221,7 +221,7 @@ def _hooks(tx: Connection, decision: Decision, now: int) -> None:
         hooks.create(tx, decision.run.id, command, now + place, closed=command.op_id in closed)
 
 
-def _create(engine: Engine, tx: Connection, decision: Decision, after: Aftermath, now: int) -> None:
+def _create(engine: Engine, tx: Connection, decision: Decision, after: CommitResult, now: int) -> None:
     run = decision.run
     if decision.is_cancelled:
         return
@@ -251,5 +251,5 @@ def _create(engine: Engine, tx: Connection, decision: Decision, after: Aftermath
     planned = [(c, engine.dispatch.plan_at(tx, now, c.due_at)) for c in new_waits]
     waits.create(tx, [{"run_id": run.id, "op_id": c.op_id, "due_at": c.due_at} | plan.values() for c, plan in planned])
     after.waits += [
-        WaitRow(run.id, c.op_id, c.due_at, run.queue, run.priority, is_left=plan.is_left) for c, plan in planned
+        WaitRow(run.id, c.op_id, c.due_at, run.queue, run.priority, is_deferred=plan.is_deferred) for c, plan in planned
     ]

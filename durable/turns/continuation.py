@@ -26,7 +26,7 @@ from .decision import Decision
 _LIMITS = ("task_time_limit", "task_soft_time_limit", "task_default_rate_limit")
 
 
-class Journey:
+class Continuation:
     """
     How far one message takes its worker.
 

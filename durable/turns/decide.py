@@ -19,17 +19,17 @@ from dataclasses import replace
 from typing import Any
 
 from .. import codec, events, registry
-from ..engine import Engine, Loan, Watch, unclosable
+from ..engine import Checkout, Engine, Watch, unclosable
 from ..errors import LogTooLong, TurnTooLong
 from ..events import Event
 from ..replay import Command, Outcome, Replay, RunInfo, commands
-from ..store import News, hooks
+from ..store import InboxItem, hooks
 from .decision import Decision, Placing
 from .view import View
 
 
 def decide(
-    engine: Engine, view: View, workflow: registry.Workflow[..., object] | None, loan: Loan | None = None
+    engine: Engine, view: View, workflow: registry.Workflow[..., object] | None, checkout: Checkout | None = None
 ) -> Decision | None:
     """What to write; None when this process does not know the workflow and must leave it to one that does."""
     if view.run.ended:
@@ -40,7 +40,7 @@ def decide(
         return replace(_start(view), fault=view.fault)
     if workflow is None:
         return None
-    decision = _replayed(engine, view, workflow, loan or Loan(None))
+    decision = _replayed(engine, view, workflow, checkout or Checkout(None))
     too_long = _outgrown(decision, engine.settings.max_events)
     return decision if too_long is None else _cut_off(view, decision, too_long)
 
@@ -59,7 +59,7 @@ def _start(view: View) -> Decision:
     return Decision(run=view.run, placing=Placing(view.run), drained=drained, requests=view.requests)
 
 
-def _news_only(view: View) -> Decision:
+def _inbox_only(view: View) -> Decision:
     """What came in, and nothing of what the workflow makes of it."""
     decision = _start(view)
     for event in _unended(view.news, view.ended):
@@ -89,14 +89,14 @@ def _after_the_end(view: View) -> Decision:
 
 def _cancel_at_once(engine: Engine, view: View) -> Decision:
     """A run that has not begun, or is blocked, has no code that could clean up."""
-    decision = _news_only(view)
+    decision = _inbox_only(view)
     decision.outcome = Outcome(status="cancelled")
     decision.reason = view.cancel.reason if view.cancel else None
     decision.placing.at = max(decision.placing.at, engine.now())
     return decision
 
 
-def _unended(news: Sequence[News], ended: Collection[str]) -> list[Event]:
+def _unended(news: Sequence[InboxItem], ended: Collection[str]) -> list[Event]:
     """The news without outcomes of operations that have one: they lost a race, or were told twice."""
     kept: list[Event] = []
     now_ended: set[str] = set()
@@ -109,11 +109,11 @@ def _unended(news: Sequence[News], ended: Collection[str]) -> list[Event]:
     return kept
 
 
-def _replayed(engine: Engine, view: View, workflow: registry.Workflow[..., object], loan: Loan) -> Decision:
+def _replayed(engine: Engine, view: View, workflow: registry.Workflow[..., object], checkout: Checkout) -> Decision:
     decision = _start(view)
-    if loan.replay is None:
-        loan.replay = _begun(engine, view, workflow)
-    replay = loan.replay
+    if checkout.replay is None:
+        checkout.replay = _begun(engine, view, workflow)
+    replay = checkout.replay
     may_be_kept = False
     try:
         try:
@@ -252,7 +252,7 @@ def _event(command: Command, at: int) -> Event:
         case commands.CreateChild(op_id=op_id, name=name, digest=digest, args=args, run_id=run_id):
             return events.ChildCreated(at=at, op_id=op_id, name=name, digest=digest, args=args, run_id=run_id)
         case commands.CloseHook(op_id=op_id):
-            return events.HookClosed(at=at, op_id=op_id)
+            return events.HookClosedEvent(at=at, op_id=op_id)
         case commands.Withdraw(op_id=op_id, kind="step"):
             return events.StepCancelled(at=at, op_id=op_id)
         case commands.Withdraw(op_id=op_id, kind="wait"):

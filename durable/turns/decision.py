@@ -17,7 +17,7 @@ class Overtaken(Exception):
 
 
 @dataclass(kw_only=True)
-class Aftermath:
+class CommitResult:
     """What to send once the transaction has committed."""
 
     steps: list[StepRow] = field(default_factory=list)

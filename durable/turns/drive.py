@@ -12,16 +12,16 @@ from functools import partial
 
 from .. import events, failpoints, registry
 from ..broker import TOGETHER
-from ..engine import MANY, PATIENCE_SECS, Engine, Kept, Loan, identify, send_drives
+from ..engine import BATCH_DELAY_SECS, MANY, Checkout, Engine, Kept, identify, send_drives
 from ..errors import DecryptionError
 from ..registry import definitions
 from ..sandbox import log_records
-from ..store import Claim, News, StepRow, WaitRow, run_log, steps
+from ..store import Claim, InboxItem, StepRow, WaitRow, run_log, steps
 from .commit import advanced, commit, current_code_version
-from .continuation import Journey
+from .continuation import Continuation
 from .decide import decide
-from .decision import Aftermath, Decision, Overtaken
-from .poison import Left, decide_counted
+from .decision import CommitResult, Decision, Overtaken
+from .poison import Deferred, decide_counted
 from .view import View, read
 
 #: How often a turn that was overtaken thinks again before it leaves the run to the next drive.
@@ -30,7 +30,7 @@ TRIES = 20
 log = log_records.get("durable.drive")
 
 
-def drive(engine: Engine, run_id: str, *, journey: Journey | None = None, redelivered: bool = False) -> None:
+def drive(engine: Engine, run_id: str, *, continuation: Continuation | None = None, redelivered: bool = False) -> None:
     """
     Bring a run up to date with its inbox.
 
@@ -45,9 +45,9 @@ def drive(engine: Engine, run_id: str, *, journey: Journey | None = None, redeli
     engine.check_schema()
     for _ in range(TRIES):
         try:
-            if not turn(engine, run_id, journey=journey, redelivered=redelivered):
+            if not turn(engine, run_id, continuation=continuation, redelivered=redelivered):
                 return
-            if journey is not None and (journey.next is not None or engine.replays.out(run_id) > MANY):
+            if continuation is not None and (continuation.next is not None or engine.replays.out(run_id) > MANY):
                 return
             redelivered = False
         except Overtaken as overtaken:
@@ -55,26 +55,26 @@ def drive(engine: Engine, run_id: str, *, journey: Journey | None = None, redeli
         except DecryptionError as unreadable:
             log.error("Run %s is left for a worker that can read it: %s", run_id, unreadable)
             return
-        except Left as left:
+        except Deferred as left:
             log.warning("Left for later: %s.", left)
             return
     log.warning("Run %s was overtaken %d times in a row; the sweep drives it again.", run_id, TRIES)
 
 
-def turn(engine: Engine, run_id: str, *, journey: Journey | None = None, redelivered: bool = False) -> bool:
+def turn(engine: Engine, run_id: str, *, continuation: Continuation | None = None, redelivered: bool = False) -> bool:
     """One turn; whether there may be more to do."""
-    with engine.replays.lent(run_id) as loan:
+    with engine.replays.checked_out(run_id) as checkout:
         with engine.store.read() as tx:
-            view = read(tx, run_id, engine.now(), loan)
+            view = read(tx, run_id, engine.now(), checkout)
         if view is None or _waits_for_other_code(engine, view):
-            loan.give_back()
+            checkout.give_back()
             return False
-        return _turn(engine, view, loan, journey, redelivered)
+        return _turn(engine, view, checkout, continuation, redelivered)
 
 
-def _turn(engine: Engine, view: View, loan: Loan, journey: Journey | None, redelivered: bool) -> bool:
+def _turn(engine: Engine, view: View, checkout: Checkout, continuation: Continuation | None, redelivered: bool) -> bool:
     run = view.run
-    decision = decide_counted(engine, view, registry.workflows.get(run.name), loan, redelivered=redelivered)
+    decision = decide_counted(engine, view, registry.workflows.get(run.name), checkout, redelivered=redelivered)
     if decision is None:
         log.warning(
             "Run %s: this worker knows no workflow %r; left for one that does.  Is its module among the"
@@ -84,22 +84,24 @@ def _turn(engine: Engine, view: View, loan: Loan, journey: Journey | None, redel
         )
         return False
     failpoints.hit("turn.read")
-    after = _commit(engine, decision, journey)
+    after = _commit(engine, decision, continuation)
     if decision.fault is not None:
         log.error("Run %s is blocked.  %s", run.id, decision.fault)
         # A blocked run is cancelled at once, if that is what came.
         return view.cancel is not None
-    _keep(loan, decision)
+    _keep(checkout, decision)
     failpoints.hit("turn.committed")
     send(engine, after)
     return True
 
 
-def take_in(engine: Engine, run_id: str, *, journey: Journey | None = None, redelivered: bool = False) -> None:
+def take_in(
+    engine: Engine, run_id: str, *, continuation: Continuation | None = None, redelivered: bool = False
+) -> None:
     """The turn that an outcome asks for which was just recorded; with other outcomes, where many are out."""
     if gathers(engine, run_id):
         return
-    drive(engine, run_id, journey=journey, redelivered=redelivered)
+    drive(engine, run_id, continuation=continuation, redelivered=redelivered)
     engine.fan_in.looked(run_id)
 
 
@@ -117,42 +119,42 @@ def gathers(engine: Engine, run_id: str) -> bool:
 def _is_anothers(engine: Engine, run_id: str) -> bool:
     """Whether another process takes the run's news in: it has the oldest of them, since a moment ago."""
     with engine.store.read() as tx:
-        oldest = run_log.oldest_news(tx, run_id)
+        oldest = run_log.oldest_inbox_item(tx, run_id)
     if not isinstance(oldest, events.AttemptEnded) or oldest.worker == identify().place:
         return False
-    return engine.now() - oldest.at < 2 * PATIENCE_SECS * 1_000_000
+    return engine.now() - oldest.at < 2 * BATCH_DELAY_SECS * 1_000_000
 
 
-def conclude(engine: Engine, journey: Journey, held: Claim, ended: events.AttemptEnded) -> bool:
+def conclude(engine: Engine, continuation: Continuation, held: Claim, ended: events.AttemptEnded) -> bool:
     """
     The turn that an attempt's outcome asks for, which records that outcome itself: one transaction instead of two.
 
     False when nothing was written: the outcome goes into the inbox then, and an ordinary turn follows.
     """
-    with engine.replays.lent(held.run_id) as loan:
-        kept = loan.kept
-        if kept is None or kept.run.turn != held.run_turn or not _may_conclude(journey, kept, held, ended):
-            loan.give_back()
+    with engine.replays.checked_out(held.run_id) as checkout:
+        kept = checkout.kept
+        if kept is None or kept.run.turn != held.run_turn or not _may_conclude(continuation, kept, held, ended):
+            checkout.give_back()
             return False
         try:
-            decision = decide(engine, View(kept.run, [News(0, ended)]), kept.replay.workflow, loan)
+            decision = decide(engine, View(kept.run, [InboxItem(0, ended)]), kept.replay.workflow, checkout)
             if decision is None or decision.fault is not None:
                 return False
             decision.drained, decision.ends = (), held
             failpoints.hit("turn.read")
-            after = _commit(engine, decision, journey)
+            after = _commit(engine, decision, continuation)
         except Exception as error:
             # Whatever is wrong with the turn, the outcome is recorded; the ordinary turn tells of it.
             log.debug("Run %s: an outcome goes through the inbox (%s).", held.run_id, error)
             return False
-        _keep(loan, decision)
-    journey.has_turned = True
+        _keep(checkout, decision)
+    continuation.has_turned = True
     failpoints.hit("turn.committed")
     send(engine, after)
     return True
 
 
-def _may_conclude(journey: Journey, kept: Kept, held: Claim, ended: events.AttemptEnded) -> bool:
+def _may_conclude(continuation: Continuation, kept: Kept, held: Claim, ended: events.AttemptEnded) -> bool:
     """
     Whether an outcome may wait for the turn that records it.
 
@@ -162,13 +164,13 @@ def _may_conclude(journey: Journey, kept: Kept, held: Claim, ended: events.Attem
     """
     is_end = ended.phase == "ended" and held.semantics != definitions.AT_MOST_ONCE
     may_repeat = held.attempt == 1 and registry.steps[held.name].policy.may_retry(held.attempt)
-    alone = kept.replay.waits_only_for(held.op_id) and journey.leads_to_turn(kept.run.queue)
+    alone = kept.replay.waits_only_for(held.op_id) and continuation.leads_to_turn(kept.run.queue)
     return is_end and may_repeat and alone
 
 
-def _commit(engine: Engine, decision: Decision, journey: Journey | None) -> Aftermath:
+def _commit(engine: Engine, decision: Decision, continuation: Continuation | None) -> CommitResult:
     """Write a decision; of a journey that goes on, with the claim for what is run next."""
-    here = journey.choose(decision) if journey is not None and decision.fault is None else None
+    here = continuation.choose(decision) if continuation is not None and decision.fault is None else None
     if here is None:
         return commit(engine, decision)
     decision.continues = here
@@ -179,18 +181,18 @@ def _commit(engine: Engine, decision: Decision, journey: Journey | None) -> Afte
     except BaseException:
         engine.running.discard(here.claim)
         raise
-    assert journey is not None
-    journey.next = here
+    assert continuation is not None
+    continuation.next = here
     return after
 
 
-def _keep(loan: Loan, decision: Decision) -> None:
+def _keep(checkout: Checkout, decision: Decision) -> None:
     """The replay, for the next turn of a run that goes on."""
     if decision.outcome is None and not decision.run.ended:
-        loan.keep(advanced(decision), decision.events[-1] if decision.events else None)
+        checkout.keep(advanced(decision), decision.events[-1] if decision.events else None)
 
 
-def send(engine: Engine, after: Aftermath) -> None:
+def send(engine: Engine, after: CommitResult) -> None:
     """Dispatch what a turn has committed.  What does not go out now, the sweep finds."""
     for holder, request_id in after.hints:
         engine.hint(holder, request_id)
@@ -213,8 +215,8 @@ def _send_steps(engine: Engine, rows: list[StepRow]) -> None:
 
 
 def _set_waits(engine: Engine, rows: list[WaitRow]) -> None:
-    due = [row for row in rows if not row.is_left]
-    left = [*due[engine.dispatch.waits(due) :], *(row for row in rows if row.is_left)]
+    due = [row for row in rows if not row.is_deferred]
+    left = [*due[engine.dispatch.waits(due) :], *(row for row in rows if row.is_deferred)]
     if engine.on_due is not None:
         for row in left:
             engine.on_due(row.due_at)

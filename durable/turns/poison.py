@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from .. import duration, registry
-from ..engine import Engine, Identity, Loan, identify, is_gone
+from ..engine import Checkout, Engine, Identity, identify, is_gone
 from ..errors import TurnLost, TurnTooLong
 from ..store import Run, runs, workers
 from .commit import commit, current_code_version
@@ -42,12 +42,17 @@ class Try:
         return f"{self.ended}, in {self.process.place}, begun at {duration.iso(self.at)}"
 
 
-class Left(Exception):
+class Deferred(Exception):
     """Raised when a turn is left for later: it hung, or this process is in the midst of it already."""
 
 
 def decide_counted(
-    engine: Engine, view: View, workflow: registry.Workflow[..., object] | None, loan: Loan, *, redelivered: bool
+    engine: Engine,
+    view: View,
+    workflow: registry.Workflow[..., object] | None,
+    checkout: Checkout,
+    *,
+    redelivered: bool,
 ) -> Decision | None:
     """
     What a turn writes, as ``decide`` says it, or that the run is blocked since its turns end badly.
@@ -57,12 +62,12 @@ def decide_counted(
         Overtaken: Another turn was here.
     """
     if workflow is None or not view.replays:
-        return decide(engine, view, workflow, loan)
+        return decide(engine, view, workflow, checkout)
     if redelivered or view.resent or view.run.turn_tried is not None:
         view = _noted(engine, view, redelivered)
         if view.run.turn_tries == MOST:
             return _lost(view.run)
-    decision = decide(engine, view, workflow, loan)
+    decision = decide(engine, view, workflow, checkout)
     if decision is not None and isinstance(decision.fault, TurnTooLong) and decision.fault.hung:
         return _hung(engine, view)
     return decision
@@ -71,7 +76,7 @@ def decide_counted(
 def _noted(engine: Engine, view: View, redelivered: bool) -> View:
     """The run with its bad tries counted, and this one noted."""
     if engine.watchdog.is_long_at(view.run.id):
-        raise Left(f"this process is in a turn of run {view.run.id} already")
+        raise Deferred(f"this process is in a turn of run {view.run.id} already")
     bad = _bad(engine, view.run, redelivered)[:MOST]
     going = [] if len(bad) == MOST else [_this(engine, view.run)]
     return replace(view, run=_write(engine, view.run, bad, going))
@@ -83,7 +88,7 @@ def _hung(engine: Engine, view: View) -> Decision:
     run = _write(engine, view.run, [*earlier, replace(_this(engine, view.run), ended="hung")], [])
     if run.turn_tries == MOST:
         return _lost(run)
-    raise Left(f"a turn of run {run.id} hung, for the {run.turn_tries}. time")
+    raise Deferred(f"a turn of run {run.id} hung, for the {run.turn_tries}. time")
 
 
 def _lost(run: Run) -> Decision:
@@ -141,7 +146,7 @@ def _this(engine: Engine, run: Run) -> Try:
 def _write(engine: Engine, run: Run, bad: Sequence[Try], going: Sequence[Try]) -> Run:
     text = json.dumps([asdict(each) for each in (*bad, *going)])
     with engine.store.begin() as tx:
-        if not runs.note_tries(tx, run, tries=len(bad), tried=text):
+        if not runs.record_tries(tx, run, tries=len(bad), tried=text):
             raise Overtaken("another turn came first")
     return replace(run, turn_tries=len(bad), turn_tried=text)
 

@@ -15,7 +15,7 @@ from ..http import Response, problem
 from ..replay import commands
 from ..store import hooks, requests, run_log, runs, steps, waits
 from . import children
-from .decision import Aftermath, Decision, Overtaken
+from .decision import CommitResult, Decision, Overtaken
 
 _REFUSED = problem(410, "webhook-closed", "Gone", "The workflow stopped listening before it took this request.")
 _NOT_SENT = problem(
@@ -27,7 +27,7 @@ _NOT_SENT = problem(
 _CANCELLED = problem(503, "run-cancelled", "Run cancelled", "The run was cancelled before it answered this request.")
 
 
-def end(engine: Engine, tx: Connection, decision: Decision, after: Aftermath, now: int) -> None:
+def end(engine: Engine, tx: Connection, decision: Decision, after: CommitResult, now: int) -> None:
     """Close all doors, take in what came through them meanwhile, and answer who still waits."""
     assert decision.outcome is not None
     run = decision.run
@@ -71,17 +71,17 @@ def ended(decision: Decision, now: int) -> events.Event:
         case "completed":
             return events.RunCompleted(at=at, result=value or "null")
         case "failed":
-            return events.RunFailed(at=at, error=value or "null")
+            return events.RunFailedEvent(at=at, error=value or "null")
         case _:
-            return events.RunCancelled(at=at, error=value, reason=decision.reason)
+            return events.RunCancelledEvent(at=at, error=value, reason=decision.reason)
 
 
-def refuse(tx: Connection, ids: Iterable[str], now: int, after: Aftermath) -> None:
+def refuse(tx: Connection, ids: Iterable[str], now: int, after: CommitResult) -> None:
     """Answer requests that came to a hook which the workflow has closed."""
     _answer(tx, ids, _REFUSED, now, after)
 
 
-def _answer_all(tx: Connection, decision: Decision, after: Aftermath, now: int) -> None:
+def _answer_all(tx: Connection, decision: Decision, after: CommitResult, now: int) -> None:
     assert decision.outcome is not None
     waiting = requests.unanswered(tx, decision.run.id)
     if decision.is_cancelled:
@@ -91,7 +91,7 @@ def _answer_all(tx: Connection, decision: Decision, after: Aftermath, now: int) 
     refuse(tx, (r for r in waiting if r not in decision.taken), now, after)
 
 
-def _answer(tx: Connection, ids: Iterable[str], response: Response, now: int, after: Aftermath) -> None:
+def _answer(tx: Connection, ids: Iterable[str], response: Response, now: int, after: CommitResult) -> None:
     for request_id in ids:
         holder = requests.answer(tx, request_id, response, now)
         if holder:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy import Connection
 
 from .. import codec, events
-from ..engine import Loan
+from ..engine import Checkout
 from ..errors import PayloadMissing
 from ..events import Event
 from ..http import Request
-from ..store import News, Run, doubts, event_rows, requests, run_log, turns
+from ..store import InboxItem, Run, doubts, event_rows, requests, run_log, turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class View:
     """
 
     run: Run
-    news: Sequence[News]
+    news: Sequence[InboxItem]
     past: Sequence[Event] = ()
     ended: Collection[str] = ()
     requests: Mapping[str, Request] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class View:
         return self.cancel is not None and self.run.status in ("pending", "blocked")
 
 
-def read(tx: Connection, run_id: str, now: int, loan: Loan | None = None) -> View | None:
+def read(tx: Connection, run_id: str, now: int, checkout: Checkout | None = None) -> View | None:
     """What the turn needs; None when there is nothing to do, which costs one query."""
     run, news = turns.read(tx, run_id)
     if run is None or not news:
@@ -68,7 +68,7 @@ def read(tx: Connection, run_id: str, now: int, loan: Loan | None = None) -> Vie
     if not view.replays:
         return replace(view, ended=run_log.ended(tx, run_id, {n.event.op_id for n in news}))
     try:
-        past = event_rows.fetched(tx, run.id, _unfed(tx, run, loan or Loan(None)), arguments=False)
+        past = event_rows.fetched(tx, run.id, _unfed(tx, run, checkout or Checkout(None)), arguments=False)
         whole = event_rows.fetched(tx, run.id, (n.event for n in news), arguments=False)
     except PayloadMissing as fault:
         return replace(view, fault=fault)
@@ -77,16 +77,16 @@ def read(tx: Connection, run_id: str, now: int, loan: Loan | None = None) -> Vie
     return replace(view, news=told, past=past, requests=known)
 
 
-def _unfed(tx: Connection, run: Run, loan: Loan) -> list[Event]:
+def _unfed(tx: Connection, run: Run, checkout: Checkout) -> list[Event]:
     """What of the log the kept replay lacks; all of it, when that replay is not of this log."""
-    kept = loan.kept
+    kept = checkout.kept
     if kept is not None and (kept.run.turn, kept.run.seq, kept.run.last_at) == (run.turn, run.seq, run.last_at):
         return []
     if kept is not None and kept.run.turn < run.turn and kept.run.seq <= run.seq:
         found = run_log.read(tx, run.id, after=kept.run.seq - 1, upto=run.seq)
         if found and event_rows.is_same(found[0], kept.last):
             return found[1:]
-    loan.drop()
+    checkout.drop()
     return run_log.read(tx, run.id, upto=run.seq) if run.seq else []
 
 

@@ -7,7 +7,7 @@ from ..engine import Engine
 from ..store import end_operation, waits
 
 
-def ring(engine: Engine, run_id: str, op_id: str) -> bool:
+def fire(engine: Engine, run_id: str, op_id: str) -> bool:
     """
     Record that a wait is over, if by the database's clock it is.
 

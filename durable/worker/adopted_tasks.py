@@ -155,9 +155,9 @@ class TaskBody(Body):
             case Ignore() | Reject():
                 reason = "ends without a result, and a step needs one"
             case _:
-                return events.StepFailed(error=codec.encode_error(error), **known)
+                return events.StepFailedEvent(error=codec.encode_error(error), **known)
         told = StepFailed(type(error).__name__, f"{self.step.name} {reason} ({error})", attempts=running.held.attempt)
-        return events.StepFailed(error=codec.encode_error(told), **known)
+        return events.StepFailedEvent(error=codec.encode_error(told), **known)
 
     def tell(self, running: RunningAttempt, ended: events.AttemptEnded) -> None:
         """Nothing: Celery logs what it hears of."""

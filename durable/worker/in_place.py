@@ -17,24 +17,24 @@ from celery.app.trace import build_tracer
 from celery.backends.base import DisabledBackend
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..attempts import hand_back
+from ..attempts import release
 from ..broker import HEADER, QUEUE
 from ..engine import Engine
 from ..sandbox import log_records
 from ..store import Claim, reason
-from ..turns import Journey
+from ..turns import Continuation
 
 #: The attribute of a request that says how far its message takes the worker.
-_JOURNEY = "durable_journey"
+_CONTINUATION = "durable_journey"
 
 log = log_records.get("durable.tasks")
 
 Tracer = Callable[..., Any]
 
 
-def journey_of(request: Any) -> Journey | None:
+def continuation_of(request: Any) -> Continuation | None:
     """How far the message behind a Celery request takes its worker, None where it goes no further."""
-    return getattr(request, _JOURNEY, None)
+    return getattr(request, _CONTINUATION, None)
 
 
 def engine_of(task: Any) -> Engine | None:
@@ -42,10 +42,10 @@ def engine_of(task: Any) -> Engine | None:
     return getattr(task, "durable_engine", None)
 
 
-def travelling(engine: Engine, base: type[Task] = Task) -> type[Task]:
+def carrier_of(engine: Engine, base: type[Task] = Task) -> type[Task]:
     """A base class for our tasks: whoever runs one goes on with its run."""
 
-    class Travelling(base):  # type: ignore[misc]
+    class Carrier(base):  # type: ignore[misc]
         abstract = True
         durable_engine = engine
         tracer: Tracer | None = None
@@ -58,26 +58,26 @@ def travelling(engine: Engine, base: type[Task] = Task) -> type[Task]:
         @property
         def __trace__(self) -> Tracer | None:
             """What a worker calls for a message."""
-            return self.tracer and functools.partial(_travel, engine, self.tracer)
+            return self.tracer and functools.partial(_carry_on, engine, self.tracer)
 
         @__trace__.setter
         def __trace__(self, tracer: Tracer | None) -> None:
             self.tracer = tracer
 
-    return Travelling
+    return Carrier
 
 
-def _travel(engine: Engine, tracer: Tracer, uuid: str, args: Any, kwargs: Any, request: Any = None) -> Any:
+def _carry_on(engine: Engine, tracer: Tracer, uuid: str, args: Any, kwargs: Any, request: Any = None) -> Any:
     queue = _queue_of(request or {})
     if not engine.settings.continuation or not queue:
         return tracer(uuid, args, kwargs, request)
-    journey = Journey(engine, queue)
+    continuation = Continuation(engine, queue)
     try:
-        told = tracer(uuid, args, kwargs, {**request, _JOURNEY: journey})
-        while (held := journey.next) is not None:
-            _run(engine, held, journey, request)
+        told = tracer(uuid, args, kwargs, {**request, _CONTINUATION: continuation})
+        while (held := continuation.next) is not None:
+            _run(engine, held, continuation, request)
     finally:
-        _leave(engine, journey)
+        _leave(engine, continuation)
     return told
 
 
@@ -88,16 +88,16 @@ def _queue_of(request: Mapping[str, Any]) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _run(engine: Engine, held: Claim, journey: Journey, carrying: Mapping[str, Any]) -> None:
+def _run(engine: Engine, held: Claim, continuation: Continuation, carrying: Mapping[str, Any]) -> None:
     """Run the task of an attempt that was claimed here, as for a message."""
     task = engine.celery.tasks[held.name]
-    request = _request(held, carrying) | {_JOURNEY: journey}
+    request = _request(held, carrying) | {_CONTINUATION: continuation}
     uuid, began = request["id"], time.monotonic()
     if engine.sends_task_events:
         _tell(engine, carrying, "task-received", uuid=uuid, name=held.name, args="()", kwargs="{}", retries=0)
         _tell(engine, carrying, "task-started", uuid=uuid)
     _tracer_of(task, carrying)(uuid, (), {}, request)
-    _leave(engine, journey, held)
+    _leave(engine, continuation, held)
     if engine.sends_task_events:
         _tell(engine, carrying, "task-succeeded", uuid=uuid, result="None", runtime=time.monotonic() - began)
 
@@ -126,16 +126,16 @@ def _tracer_of(task: Any, carrying: Mapping[str, Any]) -> Tracer:
     return task.tracer  # type: ignore[no-any-return]
 
 
-def _leave(engine: Engine, journey: Journey, held: Claim | None = None) -> None:
+def _leave(engine: Engine, continuation: Continuation, held: Claim | None = None) -> None:
     """Hand back what was claimed and not begun: the journey was broken off (by a signal's receiver, by a shutdown)."""
-    left = journey.next
+    left = continuation.next
     if left is None or (held is not None and left is not held):
         return
-    journey.next = None
+    continuation.next = None
     log.warning("Step %s of run %s was not begun here; its message is sent.", left.name, left.run_id)
     engine.running.discard(left.claim)
     try:
-        hand_back(engine, left, has_begun=False)
+        release(engine, left, has_begun=False)
     except SQLAlchemyError as error:
         # Housekeeping gives up what is claimed here and not run.
         log.warning("Step %s of run %s could not be handed back: %s", left.name, left.run_id, reason(error))

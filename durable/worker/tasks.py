@@ -26,10 +26,10 @@ from ..recovery import housekeeping
 from ..registry import AdoptedStep, Defined, Step
 from ..sandbox import log_records
 from ..store import reason, unreachable
-from ..turns import Journey, conclude, drive, take_in, wake
+from ..turns import Continuation, conclude, drive, take_in, wake
 from . import adopted_tasks, versions
 from .child_watch import ChildWatch
-from .in_place import engine_of, journey_of, travelling
+from .in_place import carrier_of, continuation_of, engine_of
 
 #: Acknowledged after the body, sent again when the process dies in it; results are the log's.
 MANNERS: dict[str, Any] = {
@@ -102,7 +102,7 @@ def _task(engine: Engine, name: str, **options: Any) -> Any:
     tasks = engine.celery.tasks
     if engine_of(tasks.get(name)) is not None:
         tasks.unregister(name)
-    base = travelling(engine, engine.celery.Task)
+    base = carrier_of(engine, engine.celery.Task)
     return engine.celery.task(name=name, bind=True, base=base, **MANNERS, **options)
 
 
@@ -112,14 +112,14 @@ def _install_turns(engine: Engine) -> None:
         _begin(engine, task.request)
         with _left_to_the_sweep(run_id):
             _take_over(engine, task.request, run_id)
-            drive(engine, run_id, journey=journey_of(task.request), redelivered=_is_redelivered(task.request))
+            drive(engine, run_id, continuation=continuation_of(task.request), redelivered=_is_redelivered(task.request))
 
     @_task(engine, WAKE)
     def wake_run(task: Any, run_id: str, op_id: str) -> None:
         _begin(engine, task.request)
         with _left_to_the_sweep(run_id):
             _take_over(engine, task.request, run_id)
-            wake.ring(engine, run_id, op_id)
+            wake.fire(engine, run_id, op_id)
             _drive_in_place(engine, task.request, run_id)
 
 
@@ -166,11 +166,11 @@ def _install_task(engine: Engine, defined: Step[..., Any]) -> None:
 
     @_task(engine, defined.name, **options)
     def run_step(task: Any, *args: object, **kwargs: object) -> None:
-        journey = journey_of(task.request)
-        concluded = None if journey is None else partial(conclude, engine, journey)
-        if journey is not None and (held := journey.begin()) is not None:
+        continuation = continuation_of(task.request)
+        concluded = None if continuation is None else partial(conclude, engine, continuation)
+        if continuation is not None and (held := continuation.begin()) is not None:
             run_claimed(engine, held, Body(defined), concluded)
-            _drive_linkless(engine, held.run_id, journey)
+            _drive_linkless(engine, held.run_id, continuation)
             return
         address = Address.of(task.request)
         if address is None:
@@ -199,8 +199,8 @@ def _drive_in_place(engine: Engine, request: Any, run_id: str, *, has_ended: boo
     Args:
         has_ended: An attempt has, whose outcome may wait for others'.
     """
-    journey = journey_of(request)
-    if journey is not None and journey.has_turned:
+    continuation = continuation_of(request)
+    if continuation is not None and continuation.has_turned:
         request.chain = None
         return
     if not engine.settings.continuation or not request.chain:
@@ -210,19 +210,19 @@ def _drive_in_place(engine: Engine, request: Any, run_id: str, *, has_ended: boo
         return
     try:
         act = take_in if has_ended else drive
-        act(engine, run_id, journey=journey, redelivered=_is_redelivered(request))
+        act(engine, run_id, continuation=continuation, redelivered=_is_redelivered(request))
     except Exception:
         log.exception("A turn of run %s failed in place; its link is sent.", run_id)
     else:
         request.chain = None
 
 
-def _drive_linkless(engine: Engine, run_id: str, journey: Journey) -> None:
+def _drive_linkless(engine: Engine, run_id: str, continuation: Continuation) -> None:
     """The turn after an attempt that no message carried, unless it was taken with its outcome."""
-    if journey.has_turned:
+    if continuation.has_turned:
         return
     try:
-        take_in(engine, run_id, journey=journey)
+        take_in(engine, run_id, continuation=continuation)
     except Exception:
         log.exception("A turn of run %s failed in place; its message is sent.", run_id)
         send_drive(engine, run_id)

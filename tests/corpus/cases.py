@@ -91,4 +91,4 @@ def is_over(run: Run[Any]) -> bool:
 
 def _has_news(env: Environment, run: Run[Any]) -> bool:
     with env.store.read() as tx:
-        return run_log.first_news(tx, run.id) is not None
+        return run_log.first_inbox_item(tx, run.id) is not None

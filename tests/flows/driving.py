@@ -20,7 +20,7 @@ from durable.attempts.attempt import Body, attempt, run_claimed
 from durable.attempts.claim import Address
 from durable.store.schema import runs, steps, waits
 from durable.turns import wake
-from durable.turns.continuation import Journey
+from durable.turns.continuation import Continuation
 from durable.turns.drive import conclude, drive
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
@@ -37,7 +37,7 @@ def settle(engine: Durable, *runs: Run[Any], within_secs: float = 10) -> None:
     pause = threading.Event()
     while True:
         for run in runs:
-            go(engine, lambda journey, run=run: drive(engine, run.id, journey=journey))
+            go(engine, lambda continuation, run=run: drive(engine, run.id, continuation=continuation))
         did = [work(engine, run) for run in runs]
         if not any(did) and not any(_soon(engine, run) for run in runs):
             return
@@ -80,26 +80,26 @@ def work(engine: Durable, run: Run[Any]) -> bool:
         over = tx.execute(sa.select(waits.c.op_id).where(waits.c.run_id == run.id, waits.c.due_at <= now)).all()
     for row in due:
         step, address = registry.steps[row.name], Address(run.id, row.op_id, row.attempt)
-        go(engine, lambda journey: attempt(engine, step, address, None, conclude=_conclude(engine, journey)))  # noqa: B023
-    rung = [wake.ring(engine, run.id, row.op_id) for row in over]
+        go(engine, lambda continuation: attempt(engine, step, address, None, conclude=_conclude(engine, continuation)))  # noqa: B023
+    rung = [wake.fire(engine, run.id, row.op_id) for row in over]
     return bool(due) or any(rung)
 
 
-def go(engine: Durable, act: Callable[[Journey | None], object]) -> None:
+def go(engine: Durable, act: Callable[[Continuation | None], object]) -> None:
     """Do what a message is for, and what its worker goes on with."""
     if not engine.settings.continuation:
         act(None)
         return
-    journey = Journey(engine, "celery")
-    act(journey)
-    while (held := journey.begin()) is not None:
-        run_claimed(engine, held, Body(registry.steps[held.name]), _conclude(engine, journey))
-        if not journey.has_turned:
-            drive(engine, held.run_id, journey=journey)
+    continuation = Continuation(engine, "celery")
+    act(continuation)
+    while (held := continuation.begin()) is not None:
+        run_claimed(engine, held, Body(registry.steps[held.name]), _conclude(engine, continuation))
+        if not continuation.has_turned:
+            drive(engine, held.run_id, continuation=continuation)
 
 
-def _conclude(engine: Durable, journey: Journey | None) -> Any:
-    return journey and partial(conclude, engine, journey)
+def _conclude(engine: Durable, continuation: Continuation | None) -> Any:
+    return continuation and partial(conclude, engine, continuation)
 
 
 def _soon(engine: Durable, run: Run[Any]) -> bool:

@@ -22,7 +22,7 @@ from durable.attempts.claim import Address
 from durable.duration import to_datetime
 from durable.engine.process import identify
 from durable.store.schema import inbox, runs, steps, workers
-from durable.turns.continuation import Journey
+from durable.turns.continuation import Continuation
 from durable.turns.drive import conclude, drive
 
 
@@ -118,21 +118,21 @@ class Time:
 
 def begun(engine, run, clock=None):
     """The journey of the message of a run's first turn, that turn taken."""
-    journey = Journey(engine, "celery", clock or Time())
-    drive(engine, run.id, journey=journey)
-    return journey
+    continuation = Continuation(engine, "celery", clock or Time())
+    drive(engine, run.id, continuation=continuation)
+    return continuation
 
 
-def walk(engine, journey, most=1000):
+def walk(engine, continuation, most=1000):
     """Run what was claimed here, one after the other; how many there were."""
     for number in range(most):
-        held = journey.begin()
+        held = continuation.begin()
         if held is None:
             return number
         step = registry.steps[held.name]
-        run_claimed(engine, held, Body(step), partial(conclude, engine, journey))
-        if not journey.has_turned:
-            drive(engine, held.run_id, journey=journey)
+        run_claimed(engine, held, Body(step), partial(conclude, engine, continuation))
+        if not continuation.has_turned:
+            drive(engine, held.run_id, continuation=continuation)
     return most
 
 
@@ -155,13 +155,13 @@ def test_a_run_of_steps_is_walked_through_without_a_message(engine):
 def test_a_step_in_place_is_one_transaction(engine):
     """Its outcome, the turn, and the next step's claim are committed together; nothing is read."""
     run = engine.start(counts, 5)
-    journey = begun(engine, run)
+    continuation = begun(engine, run)
     engine.store.now()
     commits, statements = itertools.count(), []
     sa.event.listen(engine.store.engine, "commit", lambda _: next(commits))
     sa.event.listen(engine.store.engine, "before_cursor_execute", lambda c, cu, text, *_: statements.append(text))
 
-    walk(engine, journey, most=1)
+    walk(engine, continuation, most=1)
 
     written = [text.split()[0] for text in statements if not text.startswith(("BEGIN", "PRAGMA"))]
     if engine.store.dialect == "postgresql":
@@ -173,11 +173,11 @@ def test_a_step_in_place_is_one_transaction(engine):
 def test_a_process_that_dies_before_the_step_runs_leaves_a_claim_that_is_found(engine):
     """The row is born claimed, by this process: the sweep gives it up as any other."""
     run = engine.start(counts, 2)
-    journey = begun(engine, run)
+    continuation = begun(engine, run)
 
     with engine.store.read() as tx:
         row = tx.execute(sa.select(steps).where(steps.c.run_id == run.id)).one()
-    assert (row.status, row.claim, row.worker_id) == ("claimed", journey.next.claim, engine.process_id)
+    assert (row.status, row.claim, row.worker_id) == ("claimed", continuation.next.claim, engine.process_id)
     assert row.next_send_at is None
 
 
@@ -227,11 +227,11 @@ def test_an_outcome_goes_through_the_inbox_where_the_turn_might_cost_it(engine, 
     drive(engine, run.id)
     with engine.store.begin() as tx:
         tx.execute(sa.update(steps).where(steps.c.run_id == run.id).values(attempt=number))
-    journey = Journey(engine, "celery", Time())
+    continuation = Continuation(engine, "celery", Time())
 
-    attempt(engine, kind, Address(run.id, "r#1", number), None, conclude=partial(conclude, engine, journey))
+    attempt(engine, kind, Address(run.id, "r#1", number), None, conclude=partial(conclude, engine, continuation))
 
-    assert not journey.has_turned
+    assert not continuation.has_turned
     assert [event.kind for event in run.events()][-1] == "step_created"
     settle(engine, run)
     assert run.result(timeout=0) == 2
@@ -241,13 +241,13 @@ def test_when_the_time_is_up_the_next_step_is_sent(engine):
     """Looked at before each start: other runs get their turn."""
     clock = Time()
     run = engine.start(counts, 4)
-    journey = begun(engine, run, clock)
-    walk(engine, journey, most=2)
+    continuation = begun(engine, run, clock)
+    walk(engine, continuation, most=2)
     clock.now = engine.settings.continuation / 1e6 + 1
 
-    walk(engine, journey)
+    walk(engine, continuation)
 
-    assert journey.next is None
+    assert continuation.next is None
     with engine.store.read() as tx:
         row = tx.execute(sa.select(steps).where(steps.c.run_id == run.id)).one()
     assert (row.status, row.claim) == ("pending", None)
@@ -280,10 +280,10 @@ def test_a_failed_step_goes_on_too(engine):
 def test_parallel_steps_are_sent(engine):
     """Turns of their own would be in each other's way: their outcomes go through the inbox."""
     run = engine.start(pairs)
-    journey = begun(engine, run)
+    continuation = begun(engine, run)
 
-    assert journey.next is None
-    held = Journey(engine, "celery", Time())
+    assert continuation.next is None
+    held = Continuation(engine, "celery", Time())
     for op_id in ("r#1", "r#2"):
         attempt(engine, adds, Address(run.id, op_id, 1), None, conclude=partial(conclude, engine, held))
         assert not held.has_turned
@@ -295,10 +295,10 @@ def test_parallel_steps_are_sent(engine):
 def test_news_that_came_meanwhile_are_not_passed_over(engine):
     """A turn that has not read the inbox refuses itself while something is in it; an ordinary one follows."""
     run = engine.start(listens)
-    journey = begun(engine, run)
+    continuation = begun(engine, run)
     resume_hook("continuation", "news")
 
-    assert walk(engine, journey) == 2
+    assert walk(engine, continuation) == 2
 
     assert run.result(timeout=0) == [2, 3, "news"]
     assert kinds(run).count("hook_received") == 1
@@ -326,11 +326,11 @@ def until_somebody_waits(engine):
 def test_a_cancel_that_comes_while_the_end_is_written_is_not_passed_by(engine):
     """The end's one statement has begun before the cancel is committed, and cannot see it: its fence does."""
     run = engine.start(counts, 1)
-    journey = begun(engine, run)
+    continuation = begun(engine, run)
     with ThreadPoolExecutor() as threads:
         with engine.store.begin() as tx:
             run._post_cancel(engine, tx, None)
-            ending = threads.submit(walk, engine, journey)
+            ending = threads.submit(walk, engine, continuation)
             until_somebody_waits(engine)
         ending.result(timeout=20)
     settle(engine, run)
@@ -361,15 +361,15 @@ def test_a_turn_that_only_takes_news_in_leaves_its_replay_to_the_next(engine):
 def test_an_attempt_that_was_given_up_concludes_nothing(engine):
     """Its claim is gone, so the turn that would record its outcome writes nothing."""
     run = engine.start(counts, 2)
-    journey = begun(engine, run)
-    held = journey.begin()
+    continuation = begun(engine, run)
+    held = continuation.begin()
     with engine.store.begin() as tx:
         tx.execute(sa.update(steps).where(steps.c.run_id == run.id).values(claim="another's"))
     before = kinds(run)
 
-    run_claimed(engine, held, Body(adds), partial(conclude, engine, journey))
+    run_claimed(engine, held, Body(adds), partial(conclude, engine, continuation))
 
-    assert not journey.has_turned
+    assert not continuation.has_turned
     assert kinds(run) == before
 
 
@@ -377,14 +377,14 @@ def test_an_attempt_that_was_given_up_concludes_nothing(engine):
 def test_a_turn_elsewhere_sends_the_outcome_through_the_inbox(engine):
     """Another process was here: the replay that this one keeps is not the run's any more."""
     run = engine.start(counts, 3)
-    journey = begun(engine, run)
-    held = journey.begin()
+    continuation = begun(engine, run)
+    held = continuation.begin()
     with engine.store.begin() as tx:
         tx.execute(sa.update(runs).where(runs.c.id == run.id).values(turn=runs.c.turn + 1))
 
-    run_claimed(engine, held, Body(adds), partial(conclude, engine, journey))
+    run_claimed(engine, held, Body(adds), partial(conclude, engine, continuation))
 
-    assert not journey.has_turned
+    assert not continuation.has_turned
     settle(engine, run)
     assert run.result(timeout=0) == 3
 

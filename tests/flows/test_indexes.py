@@ -100,7 +100,7 @@ def test_every_query_of_runs_and_sweeps_uses_an_index(full):
     ended_at = duration.from_datetime(run.completed_at)
     assert prune_batch(full, 10).runs == 0
     assert prune_batch(full, ended_at + 1, Place(ended_at - 1, "")).runs == 1
-    sweep.bury(full, beating_since=full.now() - 10**9)
+    sweep.reap_dead_workers(full, beating_since=full.now() - 10**9)
     keeper.tick()
     keeper._farewell()
     sa.event.remove(full.store.engine, "before_cursor_execute", note)

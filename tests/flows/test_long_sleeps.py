@@ -122,7 +122,7 @@ def test_an_alarm_that_rings_early_wakes_nobody(engine):
     drive(engine, run.id)
 
     later(engine, 4000 * DAY)  # a process that is wrong about the time
-    assert not wake.ring(engine, run.id, "r#1")
+    assert not wake.fire(engine, run.id, "r#1")
     drive(engine, run.id)
 
     assert run.status == "running"
@@ -167,7 +167,7 @@ def test_sleeps_retries_and_delayed_starts_have_one_limit(engine, worker, monkey
         sleeps.with_options(countdown=30).start(1)
     assert etas(engine) == 12 - 5, "the retries, and two of the starts"
 
-    engine.dispatch.allowance = eta_budget.Allowance(engine.settings.eta_horizon)  # another process
+    engine.dispatch.eta_budget = eta_budget.EtaBudget(engine.settings.eta_horizon)  # another process
     sleeps.with_options(countdown=30).start(1)
     drive(engine, many.start(5).id)
     assert etas(engine) == 0

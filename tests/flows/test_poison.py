@@ -261,7 +261,7 @@ def test_a_process_that_beats_no_more_counts_as_dead_also_on_this_host(engine):
     with engine.store.begin() as tx:
         row = stored.find(tx, run.id)
         assert row is not None
-        stored.note_tries(
+        stored.record_tries(
             tx, row, tries=2, tried=json.dumps([*({**asdict(silent), "ended": "killed"},) * 2, asdict(silent)])
         )
 

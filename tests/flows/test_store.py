@@ -219,7 +219,7 @@ def test_c87_an_operation_is_created_and_ended_once(engine, phase):
     settle(engine, run)
     again: events.Event = {
         "created": events.StepCreated(at=1, seq=100, op_id="r#1", name="x", digest="x", args="{}"),
-        "ended": events.StepFailed(at=1, seq=100, op_id="r#1", attempt=1, error="null"),
+        "ended": events.StepFailedEvent(at=1, seq=100, op_id="r#1", attempt=1, error="null"),
     }[phase]
 
     with pytest.raises(sa.exc.IntegrityError), engine.store.begin() as tx:
@@ -232,7 +232,7 @@ def test_c87_an_operation_is_created_and_ended_once(engine, phase):
     "late",
     [
         events.StepCompleted(at=1, op_id="r#1", attempt=1, result="99"),
-        events.StepFailed(at=1, op_id="r#1", attempt=2, error="null"),
+        events.StepFailedEvent(at=1, op_id="r#1", attempt=2, error="null"),
     ],
     ids=lambda event: event.kind,
 )

@@ -31,7 +31,7 @@ from durable import (
 )
 from durable.attempts.attempt import attempt
 from durable.attempts.claim import Address, claim
-from durable.attempts.outcome import MOST_INTERRUPTIONS, hand_back
+from durable.attempts.outcome import MOST_INTERRUPTIONS, release
 from durable.store.schema import steps
 from durable.turns.drive import drive
 
@@ -262,7 +262,7 @@ def test_an_attempt_that_had_not_begun_is_handed_back_as_often_as_it_takes(engin
     for _ in range(MOST_INTERRUPTIONS + 2):
         held = claim(engine, always_ends_its_process, Address(run.id, "r#1", 1), None)
         assert held is not None
-        hand_back(engine, held, has_begun=False)
+        release(engine, held, has_begun=False)
 
     with engine.store.read() as tx:
         row = tx.execute(sa.select(steps.c.status, steps.c.attempt).where(steps.c.run_id == run.id)).one()

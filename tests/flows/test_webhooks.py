@@ -436,7 +436,7 @@ def ring(engine: Durable, run: Run[Any]) -> bool:
     pause = threading.Event()
     while engine.now() < wait.due_at:
         pause.wait(0.002)
-    return wake.ring(engine, run.id, wait.op_id)
+    return wake.fire(engine, run.id, wait.op_id)
 
 
 @workflow
