@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, _state
 from litter import TemporaryFolder
 from servers import new_broker, new_database, take_less_care
 
-from durable import Durable, current
+from durable import Durable, current, registry
 
 _temporary = pytest.StashKey[TemporaryFolder]()
 
@@ -50,6 +50,19 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove the run's temporary folder."""
     config.stash[_temporary].remove()
+
+
+@pytest.fixture
+def own_registry() -> Iterator[None]:
+    """What a test defines is forgotten after it: steps, workflows, and tasks that Celery gives to later apps."""
+    tables: list[Any] = [registry.steps, registry.workflows, registry.unnamed, _state._on_app_finalizers]
+    before = [table.copy() for table in tables]
+    registry.unnamed.clear()
+    yield
+    for table, contents in zip(tables, before, strict=True):
+        table.clear()
+        extend = table.extend if isinstance(table, list) else table.update
+        extend(contents)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 import pytest
-from celery import Celery, Task, _state, shared_task
+from celery import Celery, Task, shared_task
 from celery.exceptions import DuplicateTaskNameWarning
 from celery.local import Proxy
 from pydantic import BaseModel
@@ -17,14 +17,7 @@ from durable import ConfigurationError, registry, step, workflow
 from durable.registry.celery_tasks import AdoptedStep
 from durable.worker import adopted_tasks
 
-
-@pytest.fixture(autouse=True)
-def forgotten(monkeypatch):
-    """What a test defines is forgotten after it."""
-    monkeypatch.setattr(registry, "steps", dict(registry.steps))
-    monkeypatch.setattr(registry, "workflows", dict(registry.workflows))
-    monkeypatch.setattr(registry, "unnamed", [])
-    monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 @pytest.fixture

@@ -45,10 +45,8 @@ _DURATIONS = (
 
 
 @pytest.fixture
-def forgotten(monkeypatch):
+def forgotten(own_registry):
     """What a test imports and defines is unknown again afterwards."""
-    monkeypatch.setattr(registry, "steps", dict(registry.steps))
-    monkeypatch.setattr(registry, "workflows", dict(registry.workflows))
     before = set(sys.modules)
     made = list(durable.current._engines)
     yield

@@ -172,7 +172,7 @@ def test_sigterm_drains_at_once(worker, monkeypatch):
 def test_a_greenlet_that_waits_holds_up_no_other_when_the_app_was_loaded_before_gevent_patched():
     """As with gunicorn's ``preload_app`` and gevent: what is taken from a module at import would be a thread's."""
     program = (
-        "import threading, durable.web.holding as holding\n"
+        "import threading, durable.web.hub as holding\n"
         "import gevent.monkey\n"
         "gevent.monkey.patch_all()\n"
         "import gevent\n"

@@ -289,7 +289,7 @@ def test_a_forked_child_has_a_watchdog_of_its_own():
         """
         import os, time
         from durable.errors import TurnTooLong
-        from durable.watchdog import Watchdog
+        from durable.engine.watchdog import Watchdog
 
         def spin():
             while True: pass
@@ -317,7 +317,7 @@ def test_under_gevent_it_is_off():
         from gevent import monkey
         monkey.patch_all()
         import threading
-        from durable.watchdog import Watchdog
+        from durable.engine.watchdog import Watchdog
 
         Watchdog(0.05).watch("run-1").run(lambda: sum(range(5_000_000)))
         print([t.name for t in threading.enumerate() if t.name == "durable-watchdog"])
@@ -400,7 +400,7 @@ def test_a_body_that_polls_in_another_thread_is_stopped(patient):
 def test_what_cannot_be_interrupted_is_given_up_once(patient, monkeypatch):
     """A lock that is waited for in another thread: whoever owns the watchdog is told, and may end the process."""
     watchdog, given_up = patient
-    monkeypatch.setattr("durable.watchdog.HOPELESS", 0.1)
+    monkeypatch.setattr("durable.engine.watchdog.HOPELESS", 0.1)
     gate, told = threading.Event(), threading.Event()
     watchdog._give_up = lambda reason: (given_up.append(reason), told.set())
     thread = threading.Thread(target=_quietly, args=(lambda: watchdog.watch("run-1").run(gate.wait),))
@@ -423,7 +423,7 @@ def test_time_in_which_the_process_was_paused_does_not_count():
     said = run_python(
         """
         import os, signal, subprocess, sys, threading, time
-        from durable.watchdog import Watchdog
+        from durable.engine.watchdog import Watchdog
 
         watchdog = Watchdog(10, 1.0)
         def turn():
@@ -445,7 +445,7 @@ def test_a_handler_of_the_signal_that_was_there_before_is_called(patient):
     said = run_python(
         """
         import os, signal
-        from durable.watchdog import SIGNAL, Watchdog
+        from durable.engine.watchdog import SIGNAL, Watchdog
 
         signal.signal(SIGNAL, lambda *_: print("heard"))
         watchdog = Watchdog(10, 0.5)

@@ -79,7 +79,7 @@ def _refuse(call: str, fix: str) -> None:
         module = frame.f_globals.get("__name__", "")
         if module.partition(".")[0] in _EXEMPT:
             return
-        if module == "durable.loop":
+        if module == "durable.replay.loop":
             break
         frame = frame.f_back
     where = calling_line(caller)

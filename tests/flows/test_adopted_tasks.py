@@ -16,14 +16,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from celery import Celery, Task, _state, shared_task, signals
+from celery import Celery, Task, shared_task, signals
 from celery.app import trace
 from celery.contrib.testing.worker import start_worker
 from celery.exceptions import Ignore, MaxRetriesExceededError, Reject
 from driving import kinds
 from pydantic import BaseModel
 
-from durable import Durable, Run, RunFailed, StepFailed, current, get_step_metadata, registry, sleep, step, workflow
+from durable import Durable, Run, RunFailed, StepFailed, current, get_step_metadata, sleep, step, workflow
 from durable.recovery import housekeeping
 from durable.store.steps import StepRow
 
@@ -41,14 +41,7 @@ class Money(BaseModel):
 ORDER = Order("o-1", datetime(2026, 3, 1, tzinfo=UTC))
 
 
-@pytest.fixture(autouse=True)
-def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test defines is forgotten after it."""
-    monkeypatch.setattr(registry, "steps", dict(registry.steps))
-    monkeypatch.setattr(registry, "workflows", dict(registry.workflows))
-    monkeypatch.setattr(registry, "unnamed", [])
-    # By default Celery gives a task to every app of the process, also to later ones.
-    monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 class Site:

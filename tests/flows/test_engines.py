@@ -15,11 +15,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from celery import Celery, _state, signals
+from celery import Celery, signals
 from celery.app import trace
 from celery.contrib.testing.worker import start_worker
 
-from durable import ConfigurationError, Durable, Run, current, registry, start, step, workflow
+from durable import ConfigurationError, Durable, Run, current, start, step, workflow
 from durable.recovery import housekeeping
 from durable.testing import Environment, crash_everywhere, export, replay
 
@@ -37,12 +37,8 @@ async def quote(n: int) -> int:
 
 
 @pytest.fixture(autouse=True)
-def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def forgotten(own_registry: None) -> Iterator[None]:
     """What a test defines is forgotten after it, and no engine of it is left."""
-    monkeypatch.setattr(registry, "steps", dict(registry.steps))
-    monkeypatch.setattr(registry, "workflows", dict(registry.workflows))
-    monkeypatch.setattr(registry, "unnamed", [])
-    monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
     before = current.engines()
     yield
     sys.modules.pop("engines_flow", None)

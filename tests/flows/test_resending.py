@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
 import sqlalchemy as sa
@@ -15,7 +16,7 @@ from durable.engine.fan_in import FanIn
 from durable.recovery import sweep
 from durable.recovery.housekeeping import Housekeeping
 from durable.store import schema
-from durable.turns import drive
+from durable.turns.drive import drive, gathers
 
 LATER = 6_000_000
 
@@ -52,7 +53,7 @@ def due_again(engine, table, runs):
 def test_what_is_sent_again_is_looked_at_again_only_later(engine, worker, monkeypatch):
     """A lost drive, step and alarm clock are each sent once by the sweep, and not again at its next round."""
     begun, waiting = start(steps_and_sleeps), start(steps_and_sleeps)
-    drive.drive(engine, begun.id)
+    drive(engine, begun.id)
     engine.celery.control.purge()
     now = engine.now() + LATER
     monkeypatch.setattr(engine, "now", lambda: now)
@@ -87,9 +88,9 @@ def test_steps_that_take_long_to_send_are_not_sent_again_before_they_are_sent(en
         sweep.sweep(engine)
         return send(rows)
 
-    monkeypatch.setattr(drive, "TOGETHER", 1)
+    monkeypatch.setattr(sys.modules[drive.__module__], "TOGETHER", 1)
     monkeypatch.setattr(engine.dispatch, "steps", slowly)
-    drive.drive(engine, run.id)
+    drive(engine, run.id)
 
     assert clock[0] == began + 12_000_000
     assert [sends for _, sends in due_again(engine, schema.steps, (run,))] == [0] * 12
@@ -100,13 +101,13 @@ def test_steps_that_take_long_to_send_are_not_sent_again_before_they_are_sent(en
 def test_outcomes_that_wait_for_each_other_are_swept_when_their_process_dies(engine, worker, monkeypatch):
     """Only the first of many is taken in at once; for the others the sweep sends the turn that their process owed."""
     run = start(fan_out)
-    drive.drive(engine, run.id)
+    drive(engine, run.id)
     fan_in = FanIn(lambda run_id: None, lambda: 100.0)  # whose timer never rings
     monkeypatch.setattr(engine, "fan_in", fan_in)
     waited = []
     for number in range(1, 13):
         attempt(engine, registry.steps[noop.name], Address(run.id, f"r#{number}", 1), None)
-        waited.append(drive.gathers(engine, run.id))
+        waited.append(gathers(engine, run.id))
     fan_in.close()
     assert waited == [False] + [True] * 11
 
@@ -118,5 +119,5 @@ def test_outcomes_that_wait_for_each_other_are_swept_when_their_process_dies(eng
     assert run.id in sent
 
     monkeypatch.undo()
-    drive.drive(engine, run.id)
+    drive(engine, run.id)
     assert run.status == "completed"
