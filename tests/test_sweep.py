@@ -76,7 +76,7 @@ def keeper(engine):
     """This process's housekeeping, which nobody has started; it is signed off at the end."""
     housekeeping = Housekeeping(engine)
     yield housekeeping
-    housekeeping._farewell()
+    housekeeping._unregister()
 
 
 @pytest.fixture

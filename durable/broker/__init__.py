@@ -5,26 +5,28 @@ A message carries ids and no data.  It may be lost or repeated, since SQL can te
 
 Files, in import order::
 
-    embedded.py    the embedded broker: a Valkey server of the current folder
-    eta_budget.py  how many messages with an ETA may wait in workers
-    notifier.py    notifications: "look at this id in SQL now"
-    progress.py    how far a process has come in each queue
-    publisher.py   hands a message to the broker at once, or not at all
-    dispatcher.py  commands as Celery messages; the only place that builds chains
-    supervise.py   a script that ends a command when the process that started it ends
+    celery_settings.py  checks that the Celery app's settings let our messages through
+    embedded.py         the embedded broker: a Valkey server of the current folder
+    eta_budget.py       how many messages with an ETA may wait in workers
+    notifier.py         notifications: "look at this id in SQL now"
+    progress.py         how far a process has come in each queue
+    publisher.py        hands a message to the broker at once, or not at all
+    dispatcher.py       commands as Celery messages; the only place that builds chains
+    supervise.py        a script that ends a command when the process that started it ends
 """
 
+from .celery_settings import check_settings, check_worker_settings
 from .dispatcher import DRIVE, GRACE, TOGETHER, WAKE, Dispatcher
-from .notifier import EXPECT_SECS, Notifier, PollingNotifier, make_notifier
+from .notifier import SUBSCRIPTION_SECS, Notifier, PollingNotifier, make_notifier
 from .progress import HEADER, QUEUE, Line, Progress, furthest, header_of
-from .publisher import Broker, Outgoing, Publisher, check
+from .publisher import Broker, Outgoing, Publisher
 
 __all__ = [
     "DRIVE",
-    "EXPECT_SECS",
     "GRACE",
     "HEADER",
     "QUEUE",
+    "SUBSCRIPTION_SECS",
     "TOGETHER",
     "WAKE",
     "Broker",
@@ -35,7 +37,8 @@ __all__ = [
     "PollingNotifier",
     "Progress",
     "Publisher",
-    "check",
+    "check_settings",
+    "check_worker_settings",
     "furthest",
     "header_of",
     "make_notifier",

@@ -32,7 +32,7 @@ log = log_records.get("durable.notify")
 #: How long an unread inbox is kept.
 INBOX_SECS = 120
 #: How long it is remembered that a process wants to be told of something.
-EXPECT_SECS = 120
+SUBSCRIPTION_SECS = 120
 #: The longest that connecting, or sending one hint, may take.
 SEND_SECS = 1.0
 #: How long no hint is tried after one could not be sent.
@@ -63,13 +63,13 @@ class Notifier(Protocol):
     def healthy(self) -> bool:
         """Whether a hint sent now to this process would arrive at once: the poller may be slow."""
 
-    def hint(self, holder: str, message: str) -> None:
+    def notify(self, holder: str, message: str) -> None:
         """Send *message* to the process *holder*; never raises, takes a second at worst."""
 
-    def expect(self, subject: str, holder: str) -> None:
-        """Have ``tell(subject)`` hint *holder*, for ``EXPECT_SECS``; never raises, takes a second at worst."""
+    def subscribe(self, subject: str, holder: str) -> None:
+        """Have ``tell(subject)`` hint *holder*, for ``SUBSCRIPTION_SECS``; never raises, takes a second at worst."""
 
-    def tell(self, subject: str) -> None:
+    def notify_subscribers(self, subject: str) -> None:
         """Hint, with *subject*, the processes that expect it; never raises, takes a second at worst."""
 
     def listen(self, holder: str, receive: Receive) -> None:
@@ -99,13 +99,13 @@ class PollingNotifier:
 
     healthy = False
 
-    def hint(self, holder: str, message: str) -> None:
+    def notify(self, holder: str, message: str) -> None:
         pass
 
-    def expect(self, subject: str, holder: str) -> None:
+    def subscribe(self, subject: str, holder: str) -> None:
         pass
 
-    def tell(self, subject: str) -> None:
+    def notify_subscribers(self, subject: str) -> None:
         pass
 
     def listen(self, holder: str, receive: Receive) -> None:
@@ -136,13 +136,13 @@ class RedisNotifier:
         mine = [listener for (pid, _), listener in list(self._listeners.items()) if pid == os.getpid()]
         return bool(mine) and all(listener.healthy for listener in mine)
 
-    def hint(self, holder: str, message: str) -> None:
+    def notify(self, holder: str, message: str) -> None:
         self._try(lambda: self._push(self._key(holder), message))
 
-    def expect(self, subject: str, holder: str) -> None:
+    def subscribe(self, subject: str, holder: str) -> None:
         self._try(lambda: self._enter(self._expecting(subject), holder))
 
-    def tell(self, subject: str) -> None:
+    def notify_subscribers(self, subject: str) -> None:
         self._try(lambda: self._tell(subject))
 
     def _try(self, act: Callable[[], object]) -> None:
@@ -193,7 +193,7 @@ class RedisNotifier:
     def _enter(self, key: str, holder: str) -> None:
         pipeline = self._sender.pipeline(transaction=False)
         pipeline.sadd(key, holder)
-        pipeline.expire(key, EXPECT_SECS)
+        pipeline.expire(key, SUBSCRIPTION_SECS)
         pipeline.execute()
 
     def _tell(self, subject: str) -> None:

@@ -20,7 +20,6 @@ from functools import cached_property, partial
 from typing import Any, Protocol, TypeVar
 
 from celery import Celery
-from kombu import compression
 from kombu.exceptions import (
     BatchPublishError,
     KombuError,
@@ -33,7 +32,6 @@ from kombu.pools import ProducerPool
 from kombu.transport import virtual
 
 from ..current import running_step
-from ..errors import ConfigurationError
 from ..sandbox import log_records
 
 #: Connections to the broker that one process keeps for publishing, and how long one that is in use is waited for.
@@ -210,56 +208,6 @@ class Publisher:
     def _pause(self, error: Exception) -> None:
         self._paused_until = time.monotonic() + _PAUSE_SECS
         log.warning("The broker took no message (%s); the sweep sends it later.", type(error).__name__)
-
-
-def check(celery: Celery) -> None:
-    """
-    Raise ConfigurationError for settings of Celery by which our messages are not sent, or workers throw them away.
-
-    Our messages are JSON, in version 2 of Celery's message protocol: version 1 has no chains.
-    """
-    conf = celery.conf
-    accepted = conf.accept_content
-    if accepted is not None and not {"json", "application/json"} & set(accepted):
-        raise ConfigurationError(
-            f"The Celery setting accept_content is {accepted!r}: workers throw away durable's messages, which are"
-            " JSON.  Add 'json' to accept_content.  Your own tasks may keep their serializer."
-        )
-    if conf.task_protocol != 2:
-        raise ConfigurationError(
-            f"The Celery setting task_protocol is {conf.task_protocol!r}, and messages of that version carry no"
-            " chain, which each step needs.  Remove the setting, or set it to 2."
-        )
-    if conf.task_compression and not _can_compress(conf.task_compression):
-        raise ConfigurationError(
-            f"The Celery setting task_compression is {conf.task_compression!r}, which is not installed here: no"
-            " message can be sent.  Install its package, or choose one of"
-            f" {', '.join(compression.encoders())}."
-        )
-    soft, hard = conf.task_soft_time_limit, conf.task_time_limit
-    if soft and hard and soft > hard:
-        raise ConfigurationError(
-            f"The Celery setting task_soft_time_limit is {soft:g} s, longer than task_time_limit, {hard:g} s: Celery"
-            " sends no task at all.  Make it shorter."
-        )
-
-
-def check_worker(celery: Celery) -> None:
-    """The same of a worker, which takes messages from a broker."""
-    if celery.conf.task_always_eager:
-        raise ConfigurationError(
-            "The Celery setting task_always_eager is on: tasks run where they are called, nothing goes through the"
-            " broker, and a worker has nothing to do.  Remove it here; it is for tests without a worker."
-        )
-    check(celery)
-
-
-def _can_compress(method: str) -> bool:
-    try:
-        compression.get_encoder(method)
-    except KeyError:
-        return False
-    return True
 
 
 def _report(message: Outgoing, reason: Exception) -> None:

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..broker import EXPECT_SECS, Notifier
+from ..broker import SUBSCRIPTION_SECS, Notifier
 
 #: Pauses between two looks without hints: short first, then sparing the database.
 PAUSES_SECS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -71,8 +71,8 @@ class End:
     def expect(self) -> None:
         """Ask to be told, anew when that is soon forgotten."""
         now = time.monotonic()
-        if not self._asked_at or now - self._asked_at > EXPECT_SECS / 2:
-            self._ends.notifier.expect(self._run_id, self._ends.holder)
+        if not self._asked_at or now - self._asked_at > SUBSCRIPTION_SECS / 2:
+            self._ends.notifier.subscribe(self._run_id, self._ends.holder)
             self._asked_at = now
 
     def wait(self, at_most_secs: float) -> None:

@@ -70,10 +70,10 @@ class Limit:
         self._inside = False
         self._shields = 0
         self._fired = False
-        self.told = False
+        self.notified = False
         self.interrupt: Callable[[], object] | None = None
         self.abandon: Callable[[], object] | None = None
-        self.tell_at = time.monotonic() + left / 1_000_000
+        self.notify_at = time.monotonic() + left / 1_000_000
 
     def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Call *function*, which runs the author's code; SoftTimeLimitExceeded when its time is up."""
@@ -106,33 +106,33 @@ class Limit:
 
     def look(self, now: float) -> float | None:
         """Do what it is time for; when to look again, None for never."""
-        if now < self.tell_at:
-            return self.tell_at
-        if now >= self.tell_at + self._grace:
+        if now < self.notify_at:
+            return self.notify_at
+        if now >= self.notify_at + self._grace:
             if self._expiry is None:
                 self._expiry = threading.Thread(target=self._expire, name="durable-expiry", daemon=True)
                 self._expiry.start()
             return None
-        if not self.told:
+        if not self.notified:
             self._tell()
-        return self.tell_at + self._grace if self.told else now + PAUSE
+        return self.notify_at + self._grace if self.notified else now + PAUSE
 
     def _tell(self) -> None:
         if self._is_async:
             if self.interrupt is not None:
-                self.told = True
+                self.notified = True
                 self.interrupt()
         elif self._inside and not self._shields and _has_threads():
             if self._aim == threading.main_thread().ident:
                 _signals.send(self)
             elif _may_be_hit(self._aim):
-                self.told = self._fired = True
+                self.notified = self._fired = True
                 raise_in_thread(self._aim, SoftTimeLimitExceeded)
 
     def arrive(self) -> None:
         """A signal has arrived in the thread of the body: raise what it stands for."""
-        if self._inside and not self._shields and not self.told:
-            self.told = True
+        if self._inside and not self._shields and not self.notified:
+            self.notified = True
             raise SoftTimeLimitExceeded
 
     def take_back(self) -> None:
@@ -179,11 +179,11 @@ class Deadlines:
             self._armed.pop(limit, None)
             limit.take_back()
 
-    def move(self, limit: Limit, tell_at: float) -> None:
+    def move(self, limit: Limit, notify_at: float) -> None:
         """Another deadline for *limit*, which may be of any thread."""
         with self._changed:
-            if not limit.told:
-                limit.tell_at = tell_at
+            if not limit.notified:
+                limit.notify_at = notify_at
                 self._changed.notify()
 
     def _look(self) -> None:

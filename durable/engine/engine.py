@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import failpoints, migrations, registry
-from ..broker import Broker, Dispatcher, Notifier, Progress, Publisher, check, embedded, make_notifier
+from ..broker import Broker, Dispatcher, Notifier, Progress, Publisher, check_settings, embedded, make_notifier
 from ..errors import DurableError, SchemaOutOfDate, TurnTooLong
 from ..replay import Replay
 from ..sandbox import log_records
@@ -194,7 +194,7 @@ class Engine:
         """
         return time.time_ns() // 1000 - self.now()
 
-    def is_nearly(self, due_at: int | None) -> bool:
+    def wait_if_near(self, due_at: int | None) -> bool:
         """
         Whether a moment is so near that it pays to wait for it here, which this does.
 
@@ -267,12 +267,12 @@ class Engine:
     def check_messages(self) -> None:
         """Raise ConfigurationError for settings of Celery by which our messages would be lost."""
         if not self.celery.conf.task_always_eager:
-            check(self.celery)
+            check_settings(self.celery)
 
-    def hint(self, holder: str, message: str) -> None:
+    def notify(self, holder: str, message: str) -> None:
         """Tell a process that something it waits for is in the store now."""
         if holder:
-            self.notifier.hint(holder, message)
+            self.notifier.notify(holder, message)
 
     def on_close(self, act: Callable[[], object]) -> None:
         """Call *act* when the engine is closed."""

@@ -48,7 +48,7 @@ class FanIn:
         self._due: dict[str, float] = {}
         self._thread: threading.Thread | None = None
 
-    def waits(self, run_id: str, out: int) -> bool:
+    def defer(self, run_id: str, out: int) -> bool:
         """Whether an outcome that was just recorded is left to wait, with *out* other operations under way."""
         if out < MANY:
             return False
@@ -62,7 +62,7 @@ class FanIn:
             self._note(run_id, now)
         return False
 
-    def looked(self, run_id: str) -> None:
+    def turn_ended(self, run_id: str) -> None:
         """The turn is over: the next moment begins now, however long the turn took."""
         if self._pid != os.getpid():
             return

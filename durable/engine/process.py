@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ProcessIdentity:
     """A process: its host, the host's boot and process namespace, its pid, and when it began (kernel ticks)."""
 
     host: str
@@ -24,17 +24,17 @@ class Identity:
         return f"{self.host}:{self.pid}"
 
 
-def identify() -> Identity:
+def identify() -> ProcessIdentity:
     """This process."""
     return _identity(os.getpid())
 
 
 @cache
-def _identity(pid: int) -> Identity:
-    return Identity(socket.gethostname(), _boot_id(), pid, _started(pid) or 0)
+def _identity(pid: int) -> ProcessIdentity:
+    return ProcessIdentity(socket.gethostname(), _boot_id(), pid, _started(pid) or 0)
 
 
-def is_gone(other: Identity, here: Identity) -> bool:
+def is_gone(other: ProcessIdentity, here: ProcessIdentity) -> bool:
     """Whether *other* ran on this host and runs no more.  False where that cannot be known."""
     if (other.host, other.boot_id) != (here.host, here.boot_id):
         return False

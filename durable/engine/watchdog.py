@@ -6,7 +6,7 @@ thread per process looks at the threads in which bodies run, and where one is ov
 ``Stopped`` there, again and again until the body is left.  It sleeps while no body runs.
 
 Rule 1: it never hits anything but the body.  It fires under the lock, at a thread that is inside
-``Watch.run``; leaving that takes the lock, and takes back what was fired and has not arrived.
+``TurnWatch.run``; leaving that takes the lock, and takes back what was fired and has not arrived.
 
 Rule 2: it never fires where a lock of the process could stay locked for ever (of logging, of imports).
 Then it looks again a moment later.
@@ -66,7 +66,7 @@ _LOCKING = ("importlib", "logging", "queue", "threading")
 _TAKING = ("acquire", "release", "_acquireLock", "_releaseLock", "__enter__", "__exit__")
 
 
-class Watch:
+class TurnWatch:
     """
     One turn's CPU time, and its time.
 
@@ -226,14 +226,14 @@ class Watchdog:
         """Begin anew: a fork leaves the thread behind, and perhaps its lock locked."""
         self._pid = os.getpid()
         self._changed = threading.Condition(threading.Lock())
-        self._armed: dict[Watch, None] = {}
-        self._hopeless: set[Watch] = set()
+        self._armed: dict[TurnWatch, None] = {}
+        self._hopeless: set[TurnWatch] = set()
         self._thread: threading.Thread | None = None
         self._idle = False
 
-    def watch(self, run_id: str) -> Watch:
+    def watch(self, run_id: str) -> TurnWatch:
         """A watch for one turn of a run."""
-        return Watch(self, run_id, self._cpu_limit, self._limit)
+        return TurnWatch(self, run_id, self._cpu_limit, self._limit)
 
     def is_long_at(self, run_id: str) -> bool:
         """Whether a turn of this run has been going on in this process for some seconds."""
@@ -246,7 +246,7 @@ class Watchdog:
             self._thread = None
             self._changed.notify()
 
-    def arm(self, watch: Watch) -> None:
+    def arm(self, watch: TurnWatch) -> None:
         """Look at *watch*, which is of this thread, from now on."""
         if self._pid != os.getpid():
             self._forget()
@@ -260,7 +260,7 @@ class Watchdog:
             elif self._idle:
                 self._changed.notify()
 
-    def disarm(self, watch: Watch) -> None:
+    def disarm(self, watch: TurnWatch) -> None:
         """Look at it no longer; what was fired and has not arrived does not arrive any more."""
         with self._changed:
             self._armed.pop(watch, None)
@@ -299,11 +299,11 @@ class Watchdog:
 
 
 #: The watch of the main thread, and what was there to handle SIGNAL before us.
-_of_main: Watch | None = None
+_of_main: TurnWatch | None = None
 _handled_before: Any = None
 
 
-def _listen(watch: Watch) -> None:
+def _listen(watch: TurnWatch) -> None:
     """Have SIGNAL interrupt this watch's turn, which runs in the main thread."""
     global _of_main, _handled_before
     _of_main = watch
@@ -341,7 +341,7 @@ def _may_be_interrupted(innermost: FrameType) -> bool:
         if _package(frame) in ("importlib", "logging"):
             return False
         frame = frame.f_back
-    return innermost.f_globals is not globals() and frame is not None and frame.f_code is Watch._run.__code__
+    return innermost.f_globals is not globals() and frame is not None and frame.f_code is TurnWatch._run.__code__
 
 
 def _package(frame: FrameType) -> str:

@@ -8,7 +8,7 @@ Files, in import order::
     lost_messages.py  which messages are lost, and which only wait their turn
     orphans.py        deletes large values that no run refers to
     prune.py          deletes ended runs after their retention
-    sentinel.py       finds out that the broker has lost its memory
+    broker_sentinel.py finds out that the broker has lost its memory
     sweep.py          sends again what is overdue, and reaps dead workers
     housekeeping.py   the thread that sends heartbeats and sweeps
 """

@@ -23,7 +23,7 @@ from ..engine import Engine, identify
 from ..sandbox import log_records
 from ..store import PayloadTrouble, Worker, contended, reason, unreachable, workers
 from ..turns import poison
-from . import sentinel
+from . import broker_sentinel
 from .orphans import Orphans
 from .prune import START, prune_batch
 from .sweep import publish_due, reap_dead_workers, release_forgotten, sweep
@@ -74,7 +74,7 @@ class Housekeeping:
             self._thread.join(timeout=5)
         if self._tidying is not None:
             self._tidying.join(timeout=5)
-        self._farewell()
+        self._unregister()
 
     def on_due(self, due_at: int) -> None:
         """Look again at *due_at*: something is published then which must not wait in a worker."""
@@ -158,7 +158,7 @@ class Housekeeping:
         rings = self._alarm_rings()
         self._has_more = False
         if leased:
-            is_unsending = sentinel.look(engine)
+            is_unsending = broker_sentinel.check(engine)
             self._has_more = sweep(engine) or is_unsending
             self._swept_at = engine.now()
             self._tidy()
@@ -206,7 +206,7 @@ class Housekeeping:
             del self._alarms[:rung]
         return rung > 0
 
-    def _farewell(self) -> None:
+    def _unregister(self) -> None:
         try:
             with self._engine.store.begin() as tx:
                 workers.drop_lease(tx, LEASE, self._engine.process_id, self._next_sweep_at())

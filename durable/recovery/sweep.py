@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from .. import failpoints
 from ..attempts import outcome
 from ..broker import GRACE
-from ..engine import Engine, Identity, identify, is_gone, send_drive
+from ..engine import Engine, ProcessIdentity, identify, is_gone, send_drive
 from ..sandbox import log_records
 from ..store import Kind, StepRow, WaitRow, Worker, run_log, steps, waits, workers
 from .lost_messages import Lost
@@ -139,7 +139,7 @@ def reap_dead_workers(engine: Engine, *, beating_since: int) -> None:
         alive = workers.alive(tx)
         orphans = steps.held_by_nobody(tx, patience, BATCH)
     silent = [w for w in alive if w.id != engine.process_id and w.beat_at < patience and beating_since <= patience]
-    gone = [w for w in alive if is_gone(Identity(w.host, w.boot_id, w.pid, w.pid_started), here)]
+    gone = [w for w in alive if is_gone(ProcessIdentity(w.host, w.boot_id, w.pid, w.pid_started), here)]
     dead = {w.id for w in gone}
     for worker in {w.id: w for w in (*silent, *gone)}.values():
         _reap(engine, worker, spared_since=None if worker.id in dead else patience)

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .. import current, registry
 from ..attempts import Address, Body, attempt, outcome, run_claimed, take_over_run
-from ..broker import DRIVE, HEADER, QUEUE, WAKE, embedded, header_of, publisher
+from ..broker import DRIVE, HEADER, QUEUE, WAKE, check_worker_settings, embedded, header_of
 from ..engine import Engine, send_drive
 from ..errors import ConfigurationError
 from ..recovery import housekeeping
@@ -286,7 +286,7 @@ def _check(engine: Engine) -> None:
     try:
         if engine.broker_url() == embedded.url():
             embedded.ensure_running()
-        publisher.check_worker(engine.celery)
+        check_worker_settings(engine.celery)
         adopted_tasks.check(engine)
         _check_names(engine)
         _check_is_served(engine)

@@ -33,7 +33,7 @@ _LONG = 500_000
 log = log_records.get("durable.sweep")
 
 
-def look(engine: Engine) -> bool:
+def check(engine: Engine) -> bool:
     """Whoever sweeps: have everything sent again if the sentinel is missing; whether there is more to do."""
     with engine.store.read() as tx:
         known = workers.marked(tx, _ROW)
