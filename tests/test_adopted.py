@@ -11,6 +11,7 @@ from celery import Celery, Task, _state, shared_task
 from celery.exceptions import DuplicateTaskNameWarning
 from celery.local import Proxy
 from pydantic import BaseModel
+from registries import forget_definitions
 from simulator import Simulator
 
 from durable import ConfigurationError, registry, step, workflow
@@ -21,9 +22,7 @@ from durable.worker import adopted_tasks
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch):
     """What a test defines is forgotten after it."""
-    monkeypatch.setattr(registry, "steps", dict(registry.steps))
-    monkeypatch.setattr(registry, "workflows", dict(registry.workflows))
-    monkeypatch.setattr(registry, "unnamed", [])
+    forget_definitions(monkeypatch)
     monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import celery
 import click
 import pytest
+from registries import forget_definitions
 
 import durable
 from durable import cli, events, registry, verify
@@ -47,8 +48,7 @@ _DURATIONS = (
 @pytest.fixture
 def forgotten(monkeypatch):
     """What a test imports and defines is unknown again afterwards."""
-    monkeypatch.setattr(registry, "steps", dict(registry.steps))
-    monkeypatch.setattr(registry, "workflows", dict(registry.workflows))
+    forget_definitions(monkeypatch)
     before = set(sys.modules)
     made = list(durable.current._engines)
     yield

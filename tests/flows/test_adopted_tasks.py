@@ -22,8 +22,9 @@ from celery.contrib.testing.worker import start_worker
 from celery.exceptions import Ignore, MaxRetriesExceededError, Reject
 from driving import kinds
 from pydantic import BaseModel
+from registries import forget_definitions
 
-from durable import Durable, Run, RunFailed, StepFailed, current, get_step_metadata, registry, sleep, step, workflow
+from durable import Durable, Run, RunFailed, StepFailed, current, get_step_metadata, sleep, step, workflow
 from durable.recovery import housekeeping
 from durable.store.steps import StepRow
 
@@ -44,9 +45,7 @@ ORDER = Order("o-1", datetime(2026, 3, 1, tzinfo=UTC))
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test defines is forgotten after it."""
-    monkeypatch.setattr(registry, "steps", dict(registry.steps))
-    monkeypatch.setattr(registry, "workflows", dict(registry.workflows))
-    monkeypatch.setattr(registry, "unnamed", [])
+    forget_definitions(monkeypatch)
     # By default Celery gives a task to every app of the process, also to later ones.
     monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
 

@@ -18,8 +18,9 @@ import pytest
 from celery import Celery, _state, signals
 from celery.app import trace
 from celery.contrib.testing.worker import start_worker
+from registries import forget_definitions
 
-from durable import ConfigurationError, Durable, Run, current, registry, start, step, workflow
+from durable import ConfigurationError, Durable, Run, current, start, step, workflow
 from durable.recovery import housekeeping
 from durable.testing import Environment, crash_everywhere, export, replay
 
@@ -39,9 +40,7 @@ async def quote(n: int) -> int:
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test defines is forgotten after it, and no engine of it is left."""
-    monkeypatch.setattr(registry, "steps", dict(registry.steps))
-    monkeypatch.setattr(registry, "workflows", dict(registry.workflows))
-    monkeypatch.setattr(registry, "unnamed", [])
+    forget_definitions(monkeypatch)
     monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
     before = current.engines()
     yield
