@@ -8,14 +8,13 @@ from typing import Any, ParamSpec, TypeVar
 
 from celery import Celery
 
-from . import current
+from . import current, worker
 from .client import Client, HookInfo, Options, hooks
 from .client import start as starting
 from .engine import Engine
 from .http import Response
 from .registry import Run, Workflow
 from .sandbox import guards, log_records
-from .worker import tasks
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,7 +35,7 @@ class Durable(Engine):
     def __init__(self, celery_app: Celery, **settings: object) -> None:
         super().__init__(celery_app, **settings)
         log_records.install()
-        tasks.install(self)
+        worker.install(self)
         current.made(self)
         self.on_close(partial(current.forget, self))
 

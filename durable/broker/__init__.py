@@ -5,6 +5,7 @@ A message carries ids and no data.  It may be lost or repeated, since SQL can te
 
 Files, in import order::
 
+    celery_internals.py all that rests on how Celery works inside, and not on its documented interfaces
     celery_settings.py  checks that the Celery app's settings let our messages through
     embedded.py         the embedded broker: a Valkey server of the current folder
     eta_budget.py       how many messages with an ETA may wait in workers

@@ -14,7 +14,6 @@ them).
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ from kombu.utils.url import parse_ssl_cert_reqs, url_to_parts
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from .. import forks
 from ..sandbox import log_records
 
 log = log_records.get("durable.notify")
@@ -129,12 +129,17 @@ class RedisNotifier:
         self._prefix = key_prefix
         self._sender = self._client(SEND_SECS)
         self._skip_until = 0.0
-        self._listeners: dict[tuple[int, str], _Listener] = {}
+        self._forget_listeners()
+        forks.call_in_child(self._forget_listeners)
+
+    def _forget_listeners(self) -> None:
+        """A child process has none of its parent's threads."""
+        self._listeners: dict[str, _Listener] = {}
 
     @property
     def healthy(self) -> bool:
-        mine = [listener for (pid, _), listener in list(self._listeners.items()) if pid == os.getpid()]
-        return bool(mine) and all(listener.healthy for listener in mine)
+        listeners = list(self._listeners.values())
+        return bool(listeners) and all(listener.healthy for listener in listeners)
 
     def notify(self, holder: str, message: str) -> None:
         self._try(lambda: self._push(self._key(holder), message))
@@ -159,17 +164,14 @@ class RedisNotifier:
             self._skip_until = 0.0
 
     def listen(self, holder: str, receive: Receive) -> None:
-        mine = os.getpid(), holder
-        listener = self._listeners.get(mine)
+        listener = self._listeners.get(holder)
         if listener is None:
-            # setdefault, not a lock: one taken at the moment of a fork would stay taken in the child.
             made = _Listener(self._client(POP_SECS + 1), self._key(holder))
-            listener = self._listeners.setdefault(mine, made)
+            listener = self._listeners.setdefault(holder, made)
         listener.add(receive)
 
     def close(self) -> None:
-        mine = [key for key in self._listeners if key[0] == os.getpid()]
-        closing = [(self._key(key[1]), self._listeners.pop(key)) for key in mine]
+        closing = [(self._key(holder), self._listeners.pop(holder)) for holder in list(self._listeners)]
         for inbox, listener in closing:
             listener.closed.set()
             self._wake(inbox)

@@ -9,7 +9,6 @@ connections of its own, which give up at the first refusal.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -29,10 +28,11 @@ from kombu.exceptions import (
     SerializerNotInstalled,
 )
 from kombu.pools import ProducerPool
-from kombu.transport import virtual
 
+from .. import forks
 from ..current import running_step
 from ..sandbox import log_records
+from .celery_internals import virtual_queue_length
 
 #: Connections to the broker that one process keeps for publishing, and how long one that is in use is waited for.
 LIMIT = 10
@@ -92,10 +92,20 @@ class Publisher:
 
     def __init__(self, celery: Celery) -> None:
         self._celery = celery
-        self._lock = threading.Lock()
-        self._pools: dict[int, ProducerPool] = {}
         self._paused_until = 0.0
         self._eager = _Eager()
+        self._inherited: list[ProducerPool] = []
+        self._pool: ProducerPool | None = None
+        self._begin_in_process()
+        forks.call_in_child(self._begin_in_process)
+
+    def _begin_in_process(self) -> None:
+        """A child process opens connections of its own."""
+        self._lock = threading.Lock()
+        if self._pool is not None:
+            # Kept, since py-amqp shuts a connection down when it is collected, and the parent still uses it.
+            self._inherited.append(self._pool)
+            self._pool = None
 
     def send(self, messages: Sequence[Outgoing]) -> bool:
         """
@@ -144,7 +154,7 @@ class Publisher:
         if time.monotonic() < self._paused_until or self._celery.conf.task_always_eager:
             return None
         try:
-            with self._pool().acquire(block=True, timeout=_WAIT_SECS) as producer:
+            with self._producers().acquire(block=True, timeout=_WAIT_SECS) as producer:
                 return what(producer)
         except (KombuError, *self._trouble) as error:
             log.debug("The broker does not answer (%s).", type(error).__name__)
@@ -153,7 +163,7 @@ class Publisher:
 
     def close(self) -> None:
         """Close what is not in use."""
-        pool = self._pools.pop(os.getpid(), None)
+        pool, self._pool = self._pool, None
         if pool is not None:
             pool.force_close_all()
             pool.connections.force_close_all()
@@ -175,7 +185,7 @@ class Publisher:
             return unmade
         alone = len(messages) == 1
         with (
-            self._pool().acquire(block=True, timeout=_WAIT_SECS) as producer,
+            self._producers().acquire(block=True, timeout=_WAIT_SECS) as producer,
             nullcontext() if alone else producer.batch(),
         ):
             for message in messages:
@@ -195,15 +205,14 @@ class Publisher:
         for link in getattr(message.what, "tasks", (message.what,)):
             self._eager.do(partial(link.apply_async, countdown=message.countdown))
 
-    def _pool(self) -> ProducerPool:
+    def _producers(self) -> ProducerPool:
         with self._lock:
-            pid = os.getpid()
-            if pid not in self._pools:
+            if self._pool is None:
                 connection = self._celery.connection_for_write()
                 options = {**(connection.transport_options or {}), "max_retries": 0}
                 connections = connection.clone(transport_options=options).Pool(LIMIT)
-                self._pools = {pid: ProducerPool(connections, limit=LIMIT)}
-            return self._pools[pid]
+                self._pool = ProducerPool(connections, limit=LIMIT)
+            return self._pool
 
     def _pause(self, error: Exception) -> None:
         self._paused_until = time.monotonic() + _PAUSE_SECS
@@ -219,9 +228,9 @@ def _report(message: Outgoing, reason: Exception) -> None:
 
 
 def _length(producer: Any, queue: str) -> int | None:
-    channel = producer.channel
-    if isinstance(channel, virtual.Channel):
-        return int(channel._size(queue))
+    length = virtual_queue_length(producer.channel, queue)
+    if length is not None:
+        return length
     # The server closes a channel on which a queue was asked for that does not exist, or is another's.
     with producer.connection.channel() as own:
         try:

@@ -20,7 +20,6 @@ Where threads are greenlets (gevent, eventlet) only coroutines are told.
 from __future__ import annotations
 
 import _thread
-import os
 import signal
 import sys
 import threading
@@ -32,6 +31,7 @@ from typing import Any, TypeVar
 
 from celery.exceptions import SoftTimeLimitExceeded
 
+from .. import forks
 from .interrupts import raise_in_thread
 from .watchdog import may_be_stopped
 
@@ -145,11 +145,11 @@ class Deadlines:
     """The limits of one process, and the thread that looks at them."""
 
     def __init__(self) -> None:
-        self._forget()
+        self._begin()
+        forks.call_in_child(self._begin)
 
-    def _forget(self) -> None:
-        """Begin anew: a fork leaves the thread behind, and perhaps its lock locked."""
-        self._pid = os.getpid()
+    def _begin(self) -> None:
+        """Start with nothing, in this process or in a child."""
         self._changed = threading.Condition(threading.Lock())
         self._armed: dict[Limit, None] = {}
         self._thread: threading.Thread | None = None
@@ -162,8 +162,6 @@ class Deadlines:
 
     def arm(self, limit: Limit) -> None:
         """Look at *limit*, which is of this thread, from now on."""
-        if self._pid != os.getpid():
-            self._forget()
         if threading.current_thread() is threading.main_thread():
             _signals.install()
         with self._changed:

@@ -15,7 +15,7 @@ from celery import Celery
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from .. import failpoints, migrations, registry
+from .. import failpoints, forks, migrations, registry
 from ..broker import Broker, Dispatcher, Notifier, Progress, Publisher, check_settings, embedded, make_notifier
 from ..errors import DurableError, SchemaOutOfDate, TurnTooLong
 from ..replay import Replay
@@ -68,9 +68,8 @@ class Engine:
         # Malformed keywords and variables are told here; the app's own configuration is read when it is needed.
         resolve(settings, lambda name: None)
         self._configure()
-        self._identity: tuple[int, str] | None = None
-        self._notifiers: dict[int, Notifier] = {}
-        self._completions: Completions | None = None
+        self._begin_in_process()
+        forks.call_in_child(self._begin_in_process)
         self._schema_checked = False
         self._closing: list[Callable[[], object]] = []
         #: How far this process has come in the queues that it takes messages from.
@@ -89,6 +88,13 @@ class Engine:
         self.on_impossible: Callable[[StepRow, Exception], object] | None = None
         #: Called with the due time of what is to be published then, where messages may not wait in a worker.
         self.on_due: Callable[[int], None] | None = None
+
+    def _begin_in_process(self) -> None:
+        """Take a new name and no notifier, in this process or in a child."""
+        #: A name of this process, unique among all processes.
+        self.process_id = uuid.uuid4().hex
+        self._notifier: Notifier | None = None
+        self._completions: Completions | None = None
 
     @cached_property
     def settings(self) -> Settings:
@@ -137,15 +143,14 @@ class Engine:
     @property
     def notifier(self) -> Notifier:
         """This process's notifier."""
-        pid = os.getpid()
-        if pid not in self._notifiers:
-            self._notifiers = {pid: self.make_notifier()}
-        return self._notifiers[pid]
+        if self._notifier is None:
+            self._notifier = self.make_notifier()
+        return self._notifier
 
     @property
     def completions(self) -> Completions:
         """Whoever waits in this process for runs to end."""
-        if self._completions is None or self._completions.holder != self.process_id:
+        if self._completions is None:
             self._completions = Completions(self.notifier, self.process_id)
         return self._completions
 
@@ -165,13 +170,6 @@ class Engine:
         if self.celery.conf.broker_use_ssl:
             options["ssl"] = self.celery.conf.broker_use_ssl
         return make_notifier(self.broker_url(), options)
-
-    @property
-    def process_id(self) -> str:
-        """A name of this process, made anew after a fork."""
-        if self._identity is None or self._identity[0] != os.getpid():
-            self._identity = (os.getpid(), uuid.uuid4().hex)
-        return self._identity[1]
 
     def broker_url(self) -> str:
         """The broker in use."""
@@ -285,9 +283,9 @@ class Engine:
         self.store.close()
         if "dispatch" in self.__dict__:
             self.dispatch.close()
-        for notifier in self._notifiers.values():
-            notifier.close()
-        self._notifiers, self._completions = {}, None
+        if self._notifier is not None:
+            self._notifier.close()
+        self._notifier = self._completions = None
 
     def _revision(self) -> str | None:
         with self.store.read() as tx:

@@ -9,11 +9,11 @@ the sweep.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
 
+from .. import forks
 from ..sandbox import log_records
 
 log = log_records.get("durable.drive")
@@ -37,11 +37,11 @@ class FanIn:
         """
         self._send = send
         self._clock = clock
-        self._forget()
+        self._begin()
+        forks.call_in_child(self._begin)
 
-    def _forget(self) -> None:
-        """Begin anew: a fork leaves the thread behind, and perhaps its lock locked."""
-        self._pid = os.getpid()
+    def _begin(self) -> None:
+        """Start with nothing, in this process or in a child."""
         self._changed = threading.Condition(threading.Lock())
         #: By run: when its inbox was looked at last, or the turn was over; and until when an outcome waits.
         self._looked: dict[str, float] = {}
@@ -52,8 +52,6 @@ class FanIn:
         """Whether an outcome that was just recorded is left to wait, with *out* other operations under way."""
         if out < MANY:
             return False
-        if self._pid != os.getpid():
-            self._forget()
         now = self._clock()
         with self._changed:
             if now - self._looked.get(run_id, -1.0) < BATCH_DELAY_SECS:
@@ -64,8 +62,6 @@ class FanIn:
 
     def turn_ended(self, run_id: str) -> None:
         """The turn is over: the next moment begins now, however long the turn took."""
-        if self._pid != os.getpid():
-            return
         with self._changed:
             if run_id in self._looked:
                 self._looked[run_id] = self._clock()
@@ -94,8 +90,6 @@ class FanIn:
 
     def close(self) -> None:
         """Send what waits now, and end the thread: the process is about to end."""
-        if self._pid != os.getpid():
-            return
         with self._changed:
             waiting = list(self._due)
             self._due.clear()

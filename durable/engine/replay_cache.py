@@ -9,14 +9,13 @@ always right: the next turn replays the log from its beginning.
 from __future__ import annotations
 
 import collections
-import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from .. import registry
+from .. import forks, registry
 from ..errors import NonDeterminismError
 from ..events import ROOT, Event
 from ..replay import Replay
@@ -86,7 +85,8 @@ class Replays:
         self._kept: collections.OrderedDict[str, Kept] = collections.OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
-        self._pid = os.getpid()
+        self._is_inherited = False
+        forks.call_in_child(self._inherit)
         # A coroutine that is only dropped runs its `finally` outside of the run: not at the end of the process either.
         self._at_exit = weakref.finalize(self, _park_all, self._kept)
 
@@ -125,8 +125,9 @@ class Replays:
         return len(self._kept)
 
     def _take(self, run_id: str) -> Kept | None:
-        if self._pid != os.getpid():
-            self._begin_anew()
+        if self._is_inherited:
+            self._is_inherited = False
+            self.close()
         with self._lock:
             found = self._kept.pop(run_id, None)
             self._size -= found.replay.size if found else 0
@@ -151,11 +152,10 @@ class Replays:
         for each in gone:
             self._put_away(each.replay)
 
-    def _begin_anew(self) -> None:
-        """After a fork: what was inherited is of no use, and its lock may be locked for ever."""
-        self._pid = os.getpid()
+    def _inherit(self) -> None:
+        """In a child: the next turn throws the parent's replays away.  That runs their code, so not here."""
         self._lock = threading.Lock()
-        self.close()
+        self._is_inherited = True
 
 
 def unclosable(replay: Replay) -> NonDeterminismError | None:

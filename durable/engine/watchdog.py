@@ -26,7 +26,6 @@ from __future__ import annotations
 import _thread
 import ctypes
 import math
-import os
 import signal
 import sys
 import threading
@@ -35,6 +34,7 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, FrameType
 from typing import Any
 
+from .. import forks
 from ..errors import TurnTooLong
 from ..sandbox import calling_line, log_records
 from .interrupts import Stopped, ThreadState, clock_of, relentless, set_async_exc
@@ -46,7 +46,7 @@ PAUSE = 0.01
 GENTLE = 20
 
 #: Seconds of shots after which nothing helps.
-HOPELESS = 5.0
+HOPELESS_SECS = 5.0
 
 #: Seconds between two looks at a body that may take only so much time.
 LOOK = 1.0
@@ -153,7 +153,7 @@ class TurnWatch:
     @property
     def hopeless(self) -> bool:
         """Whether it has been over its limit for so long that nothing will stop it."""
-        return self._over >= HOPELESS
+        return self._over >= HOPELESS_SECS
 
     @property
     def fired(self) -> bool:
@@ -220,11 +220,11 @@ class Watchdog:
         self._cpu_limit = cpu_limit if threads_are_threads else 0
         self._limit = limit if threads_are_threads else 0
         self._give_up = give_up or (lambda reason: log.error("%s  Nothing stops it: end this process.", reason))
-        self._forget()
+        self._begin()
+        forks.call_in_child(self._begin)
 
-    def _forget(self) -> None:
-        """Begin anew: a fork leaves the thread behind, and perhaps its lock locked."""
-        self._pid = os.getpid()
+    def _begin(self) -> None:
+        """Start with nothing, in this process or in a child."""
         self._changed = threading.Condition(threading.Lock())
         self._armed: dict[TurnWatch, None] = {}
         self._hopeless: set[TurnWatch] = set()
@@ -248,8 +248,6 @@ class Watchdog:
 
     def arm(self, watch: TurnWatch) -> None:
         """Look at *watch*, which is of this thread, from now on."""
-        if self._pid != os.getpid():
-            self._forget()
         if self._limit and _thread.get_ident() == threading.main_thread().ident:
             _listen(watch)
         watch.begin()

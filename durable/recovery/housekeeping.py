@@ -8,7 +8,6 @@ not a Celery task, so that a full pool cannot starve it.
 from __future__ import annotations
 
 import json
-import os
 import threading
 from bisect import bisect_right, insort
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from random import Random
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from .. import registry
+from .. import forks, registry
 from ..attempts import cancellation, timeout
 from ..engine import Engine, identify
 from ..sandbox import log_records
@@ -231,24 +230,30 @@ def _queues(engine: Engine) -> list[str]:
     return sorted(engine.celery.amqp.queues.consume_from)
 
 
-_running: dict[tuple[int, int], Housekeeping] = {}
-_lock = threading.Lock()
-# A fork while another thread holds the lock would leave it locked in the child for ever.
-os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+def _begin_in_process() -> None:
+    global _running, _lock
+    #: The housekeeping of this process, by the id of its engine.
+    _running = {}
+    _lock = threading.Lock()
+
+
+_running: dict[int, Housekeeping]
+_lock: threading.Lock
+_begin_in_process()
+forks.call_in_child(_begin_in_process)
 
 
 def ensure(engine: Engine) -> None:
     """Start this process's housekeeping unless it runs."""
-    key = (os.getpid(), id(engine))
     with _lock:
-        if key not in _running:
-            _running[key] = housekeeping = Housekeeping(engine)
+        if id(engine) not in _running:
+            _running[id(engine)] = housekeeping = Housekeeping(engine)
             engine.on_close(partial(end, engine))
             housekeeping.start()
 
 
 def end(engine: Engine) -> None:
     """Stop this process's housekeeping if it runs; closing the engine does too."""
-    housekeeping = _running.pop((os.getpid(), id(engine)), None)
+    housekeeping = _running.pop(id(engine), None)
     if housekeeping is not None:
         housekeeping.stop()

@@ -183,7 +183,7 @@ def test_processes_share_what_room_there_is(engine, worker, monkeypatch):
     """With two of them each takes half until it looks again; nobody takes more than all of it."""
     monkeypatch.setattr(eta_budget, "MOST_ETAS", 20)
     other = Housekeeping(engine)
-    engine._identity = (engine._identity[0], "another")
+    engine.process_id = "another"
     other._beat()
 
     run = many.start(50)
