@@ -44,9 +44,9 @@ def process(broker: str) -> Iterator[Callable[[str], Completions]]:
         notifier.close()
 
 
-def told(end: completions.End, within_secs: float = 10.0) -> bool:
+def told(end: completions.Completion, within_secs: float = 10.0) -> bool:
     """Whether a hint comes in time."""
-    return end.told.wait(within_secs)
+    return end.notified.wait(within_secs)
 
 
 def test_all_who_wait_for_a_run_are_told_of_its_end(process):
@@ -59,7 +59,7 @@ def test_all_who_wait_for_a_run_are_told_of_its_end(process):
         worker.notifier.notify_subscribers("a")
 
         assert all(told(end) for end in waiters)
-        assert not bystander.told.is_set()
+        assert not bystander.notified.is_set()
 
 
 def test_an_end_that_comes_before_anybody_listens_is_told(process):

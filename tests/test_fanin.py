@@ -102,7 +102,7 @@ def test_a_turn_that_cannot_be_sent_keeps_no_other_waiting(sent, caplog):
         assert fan_in.defer(run_id, MANY)
 
     assert sent.get(timeout=10) == "good"
-    assert "No turn could be sent to run bad" in caplog.text
+    assert "No turn could be sent for run bad" in caplog.text
     fan_in.close()
 
 
@@ -124,5 +124,5 @@ def test_it_knows_a_bounded_number_of_runs():
     for number in range(5000):
         fan_in.defer(f"run {number}", MANY)
 
-    assert len(fan_in._looked) == 1000
+    assert len(fan_in._taken_at) == 1000
     fan_in.close()

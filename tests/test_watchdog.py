@@ -289,7 +289,7 @@ def test_a_forked_child_has_a_watchdog_of_its_own():
         """
         import os, time
         from durable.errors import TurnTooLong
-        from durable.watchdog import Watchdog
+        from durable.engine.watchdog import Watchdog
 
         def spin():
             while True: pass
@@ -317,7 +317,7 @@ def test_under_gevent_it_is_off():
         from gevent import monkey
         monkey.patch_all()
         import threading
-        from durable.watchdog import Watchdog
+        from durable.engine.watchdog import Watchdog
 
         Watchdog(0.05).watch("run-1").run(lambda: sum(range(5_000_000)))
         print([t.name for t in threading.enumerate() if t.name == "durable-watchdog"])
@@ -423,7 +423,7 @@ def test_time_in_which_the_process_was_paused_does_not_count():
     said = run_python(
         """
         import os, signal, subprocess, sys, threading, time
-        from durable.watchdog import Watchdog
+        from durable.engine.watchdog import Watchdog
 
         watchdog = Watchdog(10, 1.0)
         def turn():
@@ -445,7 +445,7 @@ def test_a_handler_of_the_signal_that_was_there_before_is_called(patient):
     said = run_python(
         """
         import os, signal
-        from durable.watchdog import SIGNAL, Watchdog
+        from durable.engine.watchdog import SIGNAL, Watchdog
 
         signal.signal(SIGNAL, lambda *_: print("heard"))
         watchdog = Watchdog(10, 0.5)

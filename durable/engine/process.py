@@ -20,7 +20,7 @@ class ProcessIdentity:
 
     @property
     def place(self) -> str:
-        """Where it runs, as the log says it: ``host:pid``."""
+        """Where it runs, as log lines show it: ``host:pid``."""
         return f"{self.host}:{self.pid}"
 
 
@@ -35,7 +35,7 @@ def _identity(pid: int) -> ProcessIdentity:
 
 
 def is_gone(other: ProcessIdentity, here: ProcessIdentity) -> bool:
-    """Whether *other* ran on this host and runs no more.  False where that cannot be known."""
+    """Whether *other* ran on this host and has ended.  False where this process cannot find out."""
     if (other.host, other.boot_id) != (here.host, here.boot_id):
         return False
     if not other.pid_started:
@@ -44,7 +44,7 @@ def is_gone(other: ProcessIdentity, here: ProcessIdentity) -> bool:
 
 
 def _boot_id() -> str:
-    # Two containers on one host share the boot, but not the numbering of their processes.
+    # Two containers on one host share the boot id, but not the process ids.
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}:{os.stat('/proc/self/ns/pid').st_ino}"
@@ -59,7 +59,7 @@ def _started(pid: int) -> int | None:
     except OSError:
         return None
     fields = stat.rpartition(")")[2].split()
-    # A zombie has ended: nobody has collected its exit status yet.
+    # A zombie has ended; its parent has not read its exit status yet.
     return None if fields[0] in "ZX" else int(fields[19])
 
 
