@@ -1,11 +1,14 @@
 """
-The sentinel: a message that nobody reads, in a queue of its own.
+The broker sentinel: a message in a queue that nobody reads, which shows whether the broker has lost its messages.
 
-While it is there, so are all the others, for it was sent before them.  When it is missing, the broker's memory is gone
-(FLUSHALL, a restart without persistence, another broker): every row counts as unsent, and the sweep sends them all
-again.  The next sentinel is put first, under a new name; a broker that keeps none has nothing sent again for it.  Then
-its name is written down with the time of the loss, and the rows are gone through in small transactions, until the time
-is taken away: whoever sweeps after a crash in between goes on.
+The sentinel was sent before all other messages.  While it is there, they are too.  When it is missing, the broker has
+lost everything (FLUSHALL, a restart without persistence, another broker), so every message counts as not sent, and the
+sweep sends them all again:
+
+1. A new sentinel is sent, under a new name.  With a broker that keeps none, nothing is sent again.
+2. Its name and the time of the loss are written down.
+3. The rows are marked as not sent, in small transactions.
+4. The time of the loss is taken away.  After a crash before that, the next process that sweeps goes on with step 3.
 """
 
 from __future__ import annotations
@@ -21,27 +24,28 @@ from ..engine import Engine
 from ..sandbox import log_records
 from ..store import WORK_LISTS, outbox, workers
 
-#: The row that keeps the sentinel's name, and when the messages were lost: one per database, so that applications may
-#: share a broker.
+#: The row that holds the sentinel's name and the time of the loss: one per database, so that applications may share a
+#: broker.
 _ROW = "sentinel"
-#: Later than any loss: no rows are to be gone through.
+#: The time of the loss while nothing is lost: later than any loss.
 _NEVER = 2**62
-#: Rows that one transaction changes, and for how long one look goes through them: the process has to beat meanwhile.
+#: Rows that one transaction marks.
 BATCH = 1000
-_LONG = 500_000
+#: How long one check marks rows, in microseconds: the process has to send heartbeats in between.
+CHECK_LIMIT = 500_000
 
 log = log_records.get("durable.sweep")
 
 
 def check(engine: Engine) -> bool:
-    """Whoever sweeps: have everything sent again if the sentinel is missing; whether there is more to do."""
+    """Have everything sent again if the sentinel is missing.  Returns whether rows are left for the next check."""
     with engine.store.read() as tx:
-        known = workers.marked(tx, _ROW)
-    if known is None or engine.dispatch.broker.length(_queue(known[0])) == 0:
-        known = _renew(engine, is_first=known is None) or known
-    if known is None or known[1] == _NEVER:
+        marked = workers.marked(tx, _ROW)
+    if marked is None or engine.dispatch.broker.length(_queue(marked[0])) == 0:
+        marked = _renew(engine, is_first=marked is None) or marked
+    if marked is None or marked[1] == _NEVER:
         return False
-    name, lost_at = known
+    name, lost_at = marked
     if not _unsend(engine, lost_at):
         return True
     engine.store.write(lambda tx: workers.mark(tx, _ROW, name, _NEVER))
@@ -49,15 +53,22 @@ def check(engine: Engine) -> bool:
 
 
 def _renew(engine: Engine, *, is_first: bool) -> tuple[str, int] | None:
-    """Put the next sentinel there, and write it down; None when the broker keeps none."""
+    """Send a new sentinel and write it down: its name and the time of the loss.  None when the broker keeps none."""
     name = secrets.token_hex(8)
     if not engine.dispatch.broker.keep(_queue(name)):
         return None
-    # At the first look ever nothing is known to be lost.
+    # Before the first sentinel nothing is known to be lost.
     lost_at = _NEVER if is_first else engine.now()
-    engine.store.write(lambda tx: _enforce(engine, tx, name, lost_at))
+
+    def mark(tx: Connection) -> None:
+        workers.mark(tx, _ROW, name, lost_at)
+        if not is_first:
+            for table in WORK_LISTS:
+                outbox.unsend_held(tx, table, lost_at, lost_at + engine.dispatch.eta_budget.ahead)
+
+    engine.store.write(mark)
     if not is_first:
-        log.warning("The broker has lost its messages: all that wait are sent again.")
+        log.warning("The broker has lost its messages: all of them are sent again.")
     return name, lost_at
 
 
@@ -65,21 +76,13 @@ def _queue(name: str) -> str:
     return f"durable.sentinel.{name}"
 
 
-def _enforce(engine: Engine, tx: Connection, name: str, lost_at: int) -> None:
-    workers.mark(tx, _ROW, name, lost_at)
-    if lost_at != _NEVER:
-        for table in WORK_LISTS:
-            outbox.unsend_held(tx, table, lost_at, lost_at + engine.dispatch.eta_budget.ahead)
-
-
 def _unsend(engine: Engine, lost_at: int) -> bool:
-    """Let what was sent by then count as not sent; False when there was not the time for all of it."""
-    until = engine.now() + _LONG
+    """Mark what was sent by then as not sent.  Returns False when one check has no time for all of it."""
+    until = engine.now() + CHECK_LIMIT
     for table in WORK_LISTS:
         after: Sequence[Any] | None = ()
         while after is not None:
             if engine.now() > until:
                 return False
-            act = partial(outbox.unsend, table=table, lost_at=lost_at, after=after, limit=BATCH)
-            after = engine.store.write(act)
+            after = engine.store.write(partial(outbox.unsend, table=table, lost_at=lost_at, after=after, limit=BATCH))
     return True

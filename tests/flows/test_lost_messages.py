@@ -296,12 +296,12 @@ def test_a_long_list_of_lost_messages_is_gone_through_in_pieces(site, monkeypatc
     run = start(many, 50)
     drive(site, run.id)
     forget(site)
-    monkeypatch.setattr(broker_sentinel, "_LONG", -1)
+    monkeypatch.setattr(broker_sentinel, "CHECK_LIMIT", -1)
     assert broker_sentinel.check(site)
     assert unsent(site, run) == 0
 
     monkeypatch.setattr(site.store, "write", failing_after(site.store.write, 3))
-    monkeypatch.setattr(broker_sentinel, "_LONG", 10**9)
+    monkeypatch.setattr(broker_sentinel, "CHECK_LIMIT", 10**9)
     with pytest.raises(InterruptedError):
         broker_sentinel.check(site)
     assert unsent(site, run) == 3 * 7
