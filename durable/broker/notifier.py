@@ -1,15 +1,13 @@
 """
-Hints between processes: "look at this id in SQL now".
+Notifications between processes: "look at this id in SQL now".
 
-SQL is the truth and every waiter polls it; a hint only makes the next look
-come at once.  So a hint may be lost, repeated or late, carries an id and
-nothing else, and whoever sends one is never held up or failed by it.
+A notification carries an id and nothing else.  It makes a process that waits check SQL at once, instead of at its next
+poll.  So it may be lost, repeated or late, and sending one never raises and takes a second at most.
 
-With Redis or Valkey each process that waits has an inbox, a list of its own:
-a hint is pushed there, one thread pops.  A list outlives a reconnect, which
-pub/sub does not.  Where the sender cannot know who waits, a set tells.  With
-any other broker there are no hints, and waiters poll faster (``healthy`` tells
-them).
+With Redis or Valkey each process that waits has an inbox, which is a list: senders push to it, and one thread pops.
+A list survives a reconnect, and pub/sub does not.  Where the sender does not know which processes wait, they have
+entered themselves into a set (``subscribe``).  With any other broker there are no notifications, and processes that
+wait poll faster (``healthy`` is false).
 """
 
 from __future__ import annotations
@@ -31,17 +29,17 @@ log = log_records.get("durable.notify")
 
 #: How long an unread inbox is kept.
 INBOX_SECS = 120
-#: How long it is remembered that a process wants to be told of something.
+#: How long a subscription lasts.
 SUBSCRIPTION_SECS = 120
-#: The longest that connecting, or sending one hint, may take.
+#: The longest that connecting, or sending one notification, may take.
 SEND_SECS = 1.0
-#: How long no hint is tried after one could not be sent.
+#: How long none is sent after one could not be sent.
 SKIP_SECS = 1.0
-#: How long the listener waits for one message before it asks again.
+#: How long one pop of the listener waits for a notification.
 POP_SECS = 2
-#: The same for the first one: that it returns shows that the connection works and may be used so.
+#: The same for the first pop: when it returns, the connection works and the process is allowed to pop.
 FIRST_POP_SECS = 0.01
-#: How many hints are taken out of an inbox at once.
+#: The most notifications that are taken from an inbox at once.
 MOST_AT_ONCE = 1000
 
 _SCHEMES = {
@@ -57,35 +55,35 @@ Receive = Callable[[str], None]
 
 
 class Notifier(Protocol):
-    """What the rest of the library needs of hints."""
+    """What the rest of the library needs of notifications."""
 
     @property
     def healthy(self) -> bool:
-        """Whether a hint sent now to this process would arrive at once: the poller may be slow."""
+        """Whether a notification sent to this process now would arrive at once, so that it may poll slowly."""
 
     def notify(self, holder: str, message: str) -> None:
-        """Send *message* to the process *holder*; never raises, takes a second at worst."""
+        """Send *message* to the process *holder*.  Never raises, and takes a second at most."""
 
     def subscribe(self, subject: str, holder: str) -> None:
-        """Have ``tell(subject)`` hint *holder*, for ``SUBSCRIPTION_SECS``; never raises, takes a second at worst."""
+        """Have ``notify_subscribers(subject)`` notify *holder*, for ``SUBSCRIPTION_SECS``.  Never raises."""
 
     def notify_subscribers(self, subject: str) -> None:
-        """Hint, with *subject*, the processes that expect it; never raises, takes a second at worst."""
+        """Send *subject* to the processes that have subscribed to it.  Never raises."""
 
     def listen(self, holder: str, receive: Receive) -> None:
-        """Hand what is sent to *holder*, this process, to *receive*, on a thread of its own."""
+        """Call *receive*, in a thread of its own, with what is sent to *holder*, this process."""
 
     def close(self) -> None:
-        """Stop listening and let go of the connections."""
+        """Stop listening, and close the connections."""
 
 
 def make_notifier(broker_url: str | None, transport_options: Mapping[str, Any] | None = None) -> Notifier:
     """
-    The notifier that a broker allows.
+    The notifier for a broker: Redis and Valkey have notifications, other brokers have none.
 
     Args:
-        broker_url: As Celery spells it; of several, separated by ``;``, the first counts.
-        transport_options: Kombu's; ``global_keyprefix`` and ``ssl`` are looked at.
+        broker_url: Celery's broker URL; of several, separated by ``;``, the first one.
+        transport_options: Kombu's options; ``global_keyprefix`` and ``ssl`` are used.
     """
     url = (broker_url or "").split(";")[0].strip()
     options = dict(transport_options or {})
@@ -95,7 +93,7 @@ def make_notifier(broker_url: str | None, transport_options: Mapping[str, Any] |
 
 
 class PollingNotifier:
-    """No hints: for brokers that have no lists."""
+    """No notifications: for brokers that have no lists."""
 
     healthy = False
 
@@ -117,11 +115,10 @@ class PollingNotifier:
 
 class RedisNotifier:
     """
-    An inbox per process in Redis or Valkey.
+    An inbox for each process in Redis or Valkey.
 
-    Connects when first used.  Safe to make before a fork: connections belong
-    to the process that opened them (redis-py sees to that), listeners to the
-    pid they were started in.
+    It connects when it is first used, and may be made before a fork: redis-py opens new connections in a child, and
+    a child has no listeners of its parent.
     """
 
     def __init__(self, url: str, key_prefix: str = "", options: Mapping[str, Any] | None = None) -> None:
@@ -145,10 +142,10 @@ class RedisNotifier:
         self._try(lambda: self._push(self._key(holder), message))
 
     def subscribe(self, subject: str, holder: str) -> None:
-        self._try(lambda: self._enter(self._expecting(subject), holder))
+        self._try(lambda: self._enter(self._subscribers(subject), holder))
 
     def notify_subscribers(self, subject: str) -> None:
-        self._try(lambda: self._tell(subject))
+        self._try(lambda: self._notify_all(subject))
 
     def _try(self, act: Callable[[], object]) -> None:
         if time.monotonic() < self._skip_until:
@@ -156,9 +153,9 @@ class RedisNotifier:
         try:
             act()
         except Exception as error:
-            # Whatever it was, a poll finds what this hint was about.
+            # The receiver's next poll finds what this notification was about.
             if not self._skip_until:
-                log.warning("Hints cannot be sent, waiters poll instead: %s", _brief(error))
+                log.warning("Notifications cannot be sent, processes poll instead: %s", _brief(error))
             self._skip_until = time.monotonic() + SKIP_SECS
         else:
             self._skip_until = 0.0
@@ -180,11 +177,11 @@ class RedisNotifier:
         self._sender.close()
 
     def _wake(self, inbox: str) -> None:
-        """End the pop that a closing listener is in; failing that it ends by itself in POP_SECS."""
+        """End the pop of a listener that is being closed.  Otherwise the pop ends by itself after ``POP_SECS``."""
         try:
             self._push(inbox, "")
         except redis.RedisError:
-            log.debug("The listener could not be woken; it ends within %s s", POP_SECS)
+            log.debug("The listener could not be woken; it ends within %s s.", POP_SECS)
 
     def _push(self, inbox: str, message: str) -> None:
         pipeline = self._sender.pipeline(transaction=False)
@@ -198,15 +195,15 @@ class RedisNotifier:
         pipeline.expire(key, SUBSCRIPTION_SECS)
         pipeline.execute()
 
-    def _tell(self, subject: str) -> None:
-        expecting: Any = self._sender.smembers(self._expecting(subject))
-        for holder in expecting:
+    def _notify_all(self, subject: str) -> None:
+        subscribers: Any = self._sender.smembers(self._subscribers(subject))
+        for holder in subscribers:
             self._push(self._key(holder), subject)
 
     def _key(self, holder: str) -> str:
         return f"{self._prefix}durable:inbox:{holder}"
 
-    def _expecting(self, subject: str) -> str:
+    def _subscribers(self, subject: str) -> str:
         return f"{self._prefix}durable:expecting:{subject}"
 
     def _client(self, timeout_secs: float) -> redis.Redis:
@@ -221,7 +218,7 @@ class RedisNotifier:
 
 
 class _Listener:
-    """The thread that empties one inbox for as long as its process lives, or until closed."""
+    """The thread that empties one inbox, until it is closed or its process ends."""
 
     def __init__(self, client: redis.Redis, inbox: str) -> None:
         self.healthy = False
@@ -267,7 +264,7 @@ class _Listener:
             self._take_rest()
 
     def _take_rest(self) -> None:
-        """What came with it: in a burst each round trip would wait for all the threads that were just released."""
+        """Take the rest of the inbox at once.  In a burst, each round trip would wait for all threads just woken."""
         pipeline = self._client.pipeline(transaction=True)
         pipeline.lrange(self._inbox, 0, MOST_AT_ONCE - 1)
         pipeline.ltrim(self._inbox, MOST_AT_ONCE, -1)
@@ -276,23 +273,23 @@ class _Listener:
 
     def _deliver(self, message: str) -> None:
         if not message:
-            return  # it was only to end the pop
+            return  # it only ends the pop
         for receive in tuple(self._receivers):
             try:
                 receive(message)
             except Exception:
-                # One receiver's bug must not make this process deaf.
-                log.exception("A hint could not be handed over")
+                # An error of one receiver must not end the thread.
+                log.exception("A receiver of a notification failed.")
 
     def _note_failure(self, error: Exception) -> None:
         if self.healthy:
-            log.warning("The inbox cannot be read, waiters poll faster until it can: %s", _brief(error))
+            log.warning("The inbox cannot be read, this process polls faster until it can: %s", _brief(error))
         self.healthy = False
 
 
 def connection_parameters(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """
-    redis-py's keywords for a broker URL as kombu spells it.
+    The keywords of ``redis.Redis`` for a broker URL in kombu's spelling.
 
     ``redis://[user:password@]host[:port][/db]``, ``rediss://…?ssl_cert_reqs=…``,
     ``redis+socket:///path?virtual_host=db``; *options* ``["ssl"]`` is Celery's

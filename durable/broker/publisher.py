@@ -1,10 +1,9 @@
 """
-Handing a message to the broker: at once, or not at all.
+The publisher: hands messages to the broker, and gives up at the first error.
 
-Celery's own pool tries to connect for as long as ``broker_connection_timeout``
-says, also with ``retry=False``.  A webhook's sender cannot wait for that, and
-need not: what is not sent now is sent by the sweep.  So durable publishes over
-connections of its own, which give up at the first refusal.
+Celery's own pool tries to connect for ``broker_connection_timeout``, also with ``retry=False``.  The sender of a
+webhook cannot wait for that, and need not: the sweep sends what is not sent now.  So durable publishes over connections
+of its own, which do not retry.
 """
 
 from __future__ import annotations
@@ -34,18 +33,18 @@ from ..current import running_step
 from ..sandbox import log_records
 from .celery_internals import virtual_queue_length
 
-#: Connections to the broker that one process keeps for publishing, and how long one that is in use is waited for.
+#: Connections to the broker that one process keeps for publishing, and how long it waits for one of them.
 LIMIT = 10
 _WAIT_SECS = 2.0
-#: After a publish that failed, how long nothing is tried: a broker that hangs costs its timeout once.
+#: How long nothing is published after a failure, so that a broker that hangs costs its timeout once.
 _PAUSE_SECS = 1.0
 
-#: What amqp says of a queue that does not exist, and of a message whose queue it refuses: it is missing, is locked, or
-#: was declared otherwise.
+#: AMQP's codes for a queue that does not exist, and for a message whose queue is missing, locked, or declared with
+#: other options.
 _NOT_FOUND = 404
 _REFUSED = (_NOT_FOUND, 405, 406)
 
-#: What making a message raises when trying again cannot help: an unknown queue, an option with an impossible value.
+#: Errors of making a message that another try raises again: an unknown queue, an option with an impossible value.
 _PERMANENT = (SerializationError, SerializerNotInstalled, LookupError, TypeError, ValueError)
 
 T = TypeVar("T")
@@ -56,10 +55,12 @@ log = log_records.get("durable.dispatch")
 @dataclass(frozen=True, slots=True)
 class Outgoing:
     """
-    A signature or a chain, to be delivered so many seconds from now.
+    A message to send.
 
     Attributes:
-        impossible: Called with the error when the message can never be made, whatever the broker does.
+        what: A signature or a chain.
+        countdown: Deliver it so many seconds from now; None: at once.
+        impossible: Called with the error when the message can never be made.
     """
 
     what: Any
@@ -72,23 +73,23 @@ class Broker(Protocol):
 
     def send(self, messages: Sequence[Outgoing]) -> bool:
         """
-        Send some; False when the broker did not take them all, and then it may have some.  Never raises.
+        Send messages.  Returns False when the broker did not take all of them; it may have taken some.  Never raises.
 
-        A message that cannot be made does not keep the others back: it is reported, and counts as taken.
+        A message that cannot be made is reported and counts as taken, so that the others are sent.
         """
 
     def length(self, queue: str) -> int | None:
-        """How many messages wait in a queue; 0 for one that does not exist, None where nobody can say."""
+        """How many messages wait in a queue; 0 for a queue that does not exist, None when the broker cannot tell."""
 
     def keep(self, queue: str) -> bool:
-        """Put a message into a queue that nobody reads; whether that was done."""
+        """Put a message into a queue that nobody reads.  Returns whether that succeeded."""
 
     def close(self) -> None:
-        """Close what is not in use."""
+        """Close connections that are not in use."""
 
 
 class Publisher:
-    """Publishes for one Celery app.  Connections are opened when used, anew after a fork."""
+    """Publishes for one Celery app.  Connections are opened when they are needed, and opened again after a fork."""
 
     def __init__(self, celery: Celery) -> None:
         self._celery = celery
@@ -109,10 +110,10 @@ class Publisher:
 
     def send(self, messages: Sequence[Outgoing]) -> bool:
         """
-        Send some, in one go where the transport can (Redis); False when the broker did not take them all.
+        Send messages, in one round trip where the transport can (Redis).
 
-        It may have taken some: each is harmless twice.  A message that cannot be made is reported and counts
-        as taken, so that the others go on.  Never raises.
+        Returns False when the broker did not take all of them.  It may have taken some, and each is harmless twice.
+        A message that cannot be made is reported and counts as taken, so that the others are sent.  Never raises.
         """
         if time.monotonic() < self._paused_until:
             return False
@@ -146,7 +147,7 @@ class Publisher:
         return self._ask(lambda producer: _length(producer, queue))
 
     def keep(self, queue: str) -> bool:
-        """Put a message into a queue that nobody reads; whether that was done."""
+        """Put a message into a queue that nobody reads.  Returns whether that succeeded."""
         return self._ask(lambda producer: _keep(producer, queue)) is True
 
     def _ask(self, what: Callable[[Any], T]) -> T | None:
@@ -162,7 +163,7 @@ class Publisher:
             return None
 
     def close(self) -> None:
-        """Close what is not in use."""
+        """Close connections that are not in use."""
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.force_close_all()
@@ -170,14 +171,14 @@ class Publisher:
 
     @cached_property
     def _trouble(self) -> tuple[Any, ...]:
-        """What a broker that does not work makes Celery raise."""
-        # A connection that is made, and not opened, to know what its transport raises.
-        known = self._celery.connection_for_write()
-        raised = (*known.connection_errors, *known.channel_errors)
+        """The errors that Celery raises when the broker does not work."""
+        # This connection is never opened.  It only says which errors its transport raises.
+        unopened = self._celery.connection_for_write()
+        raised = (*unopened.connection_errors, *unopened.channel_errors)
         return (OperationalError, BatchPublishError, LimitExceeded, OSError, *raised)
 
     def _send(self, messages: Sequence[Outgoing]) -> list[tuple[Outgoing, Exception]]:
-        """Send some; those that could not be made, and why."""
+        """Send messages.  Returns those that could not be made, each with its error."""
         unmade: list[tuple[Outgoing, Exception]] = []
         if self._celery.conf.task_always_eager:
             for message in messages:
@@ -193,15 +194,15 @@ class Publisher:
                 try:
                     message.what.apply_async(producer=producer, retry=False, argsrepr="", kwargsrepr="", **options)
                 except Exception as error:
-                    # A KeyError is Celery's for an unknown queue; kombu counts it as the loss of a connection to Redis.
+                    # Celery raises KeyError for an unknown queue; kombu lists it among the errors of Redis connections.
                     if isinstance(error, self._trouble) and not isinstance(error, LookupError):
                         raise
                     unmade.append((message, error))
         return unmade
 
     def _do(self, message: Outgoing) -> None:
-        # Link by link: Celery's own chain waits for each result, which it refuses, by a note that all threads
-        # share, while another thread runs a task.
+        # One task of the chain after the other.  Celery's own chain waits for each result, and Celery refuses that
+        # while another thread runs a task, since it notes that for all threads.
         for link in getattr(message.what, "tasks", (message.what,)):
             self._eager.do(partial(link.apply_async, countdown=message.countdown))
 
@@ -231,7 +232,7 @@ def _length(producer: Any, queue: str) -> int | None:
     length = virtual_queue_length(producer.channel, queue)
     if length is not None:
         return length
-    # The server closes a channel on which a queue was asked for that does not exist, or is another's.
+    # The server closes the channel when the queue does not exist, or belongs to another connection.
     with producer.connection.channel() as own:
         try:
             return int(own.queue_declare(queue=queue, passive=True).message_count)
@@ -247,9 +248,9 @@ def _keep(producer: Any, queue: str) -> bool:
 
 class _Eager(threading.local):
     """
-    What Celery's eager mode does at once, one after the other: a run of many steps nests no calls.
+    Runs the tasks of Celery's eager mode one after the other, so that a run of many steps does not nest calls.
 
-    What a step's own function sends is done before it goes on, since it may wait for the outcome.
+    A task that a step's own function sends runs before the function goes on, since it may wait for the outcome.
     """
 
     waiting: deque[Callable[[], object]] | None = None
