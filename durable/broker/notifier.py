@@ -311,12 +311,12 @@ def connection_parameters(url: str, options: Mapping[str, Any]) -> dict[str, Any
 
 
 def _ssl_parameters(query: Mapping[str, Any], given: object) -> dict[str, Any]:
-    known = {key: value for key, value in query.items() if key.startswith("ssl_")}
-    if "ssl_check_hostname" in known:
-        known["ssl_check_hostname"] = known["ssl_check_hostname"].lower() != "false"
-    if "ssl_cert_reqs" in known:
-        known["ssl_cert_reqs"] = parse_ssl_cert_reqs(known["ssl_cert_reqs"])
-    return known | (dict(given) if isinstance(given, Mapping) else {})
+    parameters = {key: value for key, value in query.items() if key.startswith("ssl_")}
+    if "ssl_check_hostname" in parameters:
+        parameters["ssl_check_hostname"] = parameters["ssl_check_hostname"].lower() != "false"
+    if "ssl_cert_reqs" in parameters:
+        parameters["ssl_cert_reqs"] = parse_ssl_cert_reqs(parameters["ssl_cert_reqs"])
+    return parameters | (dict(given) if isinstance(given, Mapping) else {})
 
 
 def _scheme(url: str) -> str:

@@ -34,9 +34,9 @@ def _identity(pid: int) -> ProcessIdentity:
     return ProcessIdentity(socket.gethostname(), _boot_id(), pid, _started(pid) or 0)
 
 
-def is_gone(other: ProcessIdentity, here: ProcessIdentity) -> bool:
+def is_gone(other: ProcessIdentity, this_process: ProcessIdentity) -> bool:
     """Whether *other* ran on this host and has ended.  False where this process cannot find out."""
-    if (other.host, other.boot_id) != (here.host, here.boot_id):
+    if (other.host, other.boot_id) != (this_process.host, this_process.boot_id):
         return False
     if not other.pid_started:
         return not _exists(other.pid)

@@ -126,14 +126,14 @@ class Housekeeping:
 
     def _beat(self) -> None:
         engine = self._engine
-        here = identify()
+        process = identify()
         with engine.store.begin() as tx:
             row = Worker(
                 id=engine.process_id,
-                host=here.host,
-                boot_id=here.boot_id,
-                pid=here.pid,
-                pid_started=here.pid_started,
+                host=process.host,
+                boot_id=process.boot_id,
+                pid=process.pid,
+                pid_started=process.pid_started,
                 started_at=0,
                 beat_at=0,
                 names=json.dumps(sorted({*registry.steps, *registry.workflows})),

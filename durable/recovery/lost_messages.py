@@ -5,7 +5,7 @@ A message counts as lost ``resend_after`` after it was sent (for a sleep, a seco
 
 - its queue is empty; or
 - a message of the same queue and priority, sent that much later, has been taken: queues keep their order; or
-- nobody knows its queue; or
+- its queue is not known; or
 - the broker cannot tell the length of the queue, and 64 times as long has passed.
 
 So a message in a long queue is not sent again, however long it waits.

@@ -133,12 +133,12 @@ def reap_dead_workers(engine: Engine, *, beating_since: int) -> None:
         beating_since: Since when our own heartbeats have succeeded without a gap, by the database's clock.
     """
     now = engine.now()
-    here = identify()
+    this_process = identify()
     dead_before = now - engine.settings.dead_after
     with engine.store.read() as tx:
         alive = workers.alive(tx)
         orphans = steps.held_by_nobody(tx, dead_before, BATCH)
-    ended = {w.id for w in alive if is_gone(ProcessIdentity(w.host, w.boot_id, w.pid, w.pid_started), here)}
+    ended = {w.id for w in alive if is_gone(ProcessIdentity(w.host, w.boot_id, w.pid, w.pid_started), this_process)}
     for worker in alive:
         if worker.id in ended:
             _reap(engine, worker, spared_since=None)
