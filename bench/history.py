@@ -65,7 +65,7 @@ def main() -> int:
         for name, work in workloads.items():
             full = _median(work)
             print(json.dumps(_figures(name, runs, empty[name], full)), flush=True)
-        keeper._farewell()
+        keeper._unregister()
         engine.close()
     return 0
 

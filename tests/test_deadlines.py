@@ -81,7 +81,7 @@ def test_shielded_code_is_not_hit_and_what_follows_is(deadlines, somewhere):
         somewhere(lambda: limit.run(body, limit))
 
     assert done == ["the call"]
-    assert limit.told
+    assert limit.notified
 
 
 def test_whoever_leaves_an_expired_body_waits_until_that_is_dealt_with(deadlines, somewhere):

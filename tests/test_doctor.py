@@ -72,7 +72,7 @@ def worker(engine):
     housekeeping = Housekeeping(engine)
     housekeeping._beat()
     yield housekeeping._beat
-    housekeeping._farewell()
+    housekeeping._unregister()
 
 
 def examined(engine):

@@ -44,9 +44,9 @@ def process(broker: str) -> Iterator[Callable[[str], Completions]]:
         notifier.close()
 
 
-def told(end: completions.End, within_secs: float = 10.0) -> bool:
+def told(end: completions.Completion, within_secs: float = 10.0) -> bool:
     """Whether a hint comes in time."""
-    return end.told.wait(within_secs)
+    return end.notified.wait(within_secs)
 
 
 def test_all_who_wait_for_a_run_are_told_of_its_end(process):
@@ -56,24 +56,24 @@ def test_all_who_wait_for_a_run_are_told_of_its_end(process):
     with ExitStack() as waiting:
         bystander = waiting.enter_context(other.expected("b"))
         waiters = [waiting.enter_context(each) for each in wanted]
-        worker.notifier.tell("a")
+        worker.notifier.notify_subscribers("a")
 
         assert all(told(end) for end in waiters)
-        assert not bystander.told.is_set()
+        assert not bystander.notified.is_set()
 
 
 def test_an_end_that_comes_before_anybody_listens_is_told(process):
     """What was asked for is in Redis before the look that finds the run going on."""
     waiting, worker = process("one"), process("worker")
-    waiting.notifier.expect("a", "one")
-    worker.notifier.tell("a")
+    waiting.notifier.subscribe("a", "one")
+    worker.notifier.notify_subscribers("a")
     with waiting.expected("a") as end:
         assert told(end)
 
 
 def test_an_end_that_nobody_waits_for_leaves_nothing_behind(process, broker):
     """A run that ends costs a look, and no key."""
-    process("worker").notifier.tell("a")
+    process("worker").notifier.notify_subscribers("a")
     with redis.Redis.from_url(broker) as server:
         assert list(server.scan_iter("durable:expecting:*")) == []
         assert list(server.scan_iter("durable:inbox:*")) == []
@@ -97,7 +97,7 @@ def test_a_wait_returns_at_once_when_told(process):
         while not waiting.notifier.healthy and time.monotonic() < deadline:
             end.wait(0.01)
         done = threads.submit(end.wait, 60.0)
-        worker.notifier.tell("a")
+        worker.notifier.notify_subscribers("a")
         done.result(timeout=10)
 
 

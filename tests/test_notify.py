@@ -72,7 +72,7 @@ def test_a_hint_arrives(make):
     got: queue.Queue[str] = queue.Queue()
     make().listen("web-1", got.put)
 
-    make().hint("web-1", "request-1")
+    make().notify("web-1", "request-1")
 
     assert got.get(timeout=5) == "request-1"
 
@@ -80,8 +80,8 @@ def test_a_hint_arrives(make):
 def test_hints_sent_before_anybody_listens_are_kept(make):
     """An inbox outlives a moment without a reader: hints are read in the order they were sent."""
     worker = make()
-    worker.hint("web-1", "a")
-    worker.hint("web-1", "b")
+    worker.notify("web-1", "a")
+    worker.notify("web-1", "b")
     got: queue.Queue[str] = queue.Queue()
 
     make().listen("web-1", got.put)
@@ -93,7 +93,7 @@ def test_a_burst_is_taken_at_once(make, monkeypatch):
     """All of it, in its order, in a handful of round trips: each would wait for the threads that hints have woken."""
     sender, listener, got = make(), make(), queue.SimpleQueue()
     for number in range(2500):
-        sender.hint("web-1", str(number))
+        sender.notify("web-1", str(number))
     pops, pop = [], redis.Redis.blpop
     monkeypatch.setattr(redis.Redis, "blpop", lambda *given, **more: pops.append(0) or pop(*given, **more))
 
@@ -105,7 +105,7 @@ def test_a_burst_is_taken_at_once(make, monkeypatch):
 
 def test_an_unread_inbox_expires(make, server):
     """A process that died leaves no list behind for good."""
-    make().hint("dead", "a")
+    make().notify("dead", "a")
 
     (key,) = server.scan_iter(f"{PREFIX}*")
 
@@ -119,7 +119,7 @@ def test_each_process_has_an_inbox_of_its_own(make):
     make().listen("web-1", mine.put)
     make().listen("web-2", other.put)
 
-    make().hint("web-1", "a")
+    make().notify("web-1", "a")
 
     assert mine.get(timeout=5) == "a"
     assert other.empty()
@@ -134,8 +134,8 @@ def test_listening_twice_starts_one_thread(make):
         notifier.listen("web-1", got.put)
 
     assert before + 1 == threading.active_count()
-    notifier.hint("web-1", "a")
-    notifier.hint("web-1", "b")
+    notifier.notify("web-1", "a")
+    notifier.notify("web-1", "b")
     assert [got.get(timeout=5), got.get(timeout=5)] == ["a", "b"]
 
 
@@ -149,8 +149,8 @@ def test_a_receiver_that_raises_does_not_stop_the_others(make):
     notifier = make()
     notifier.listen("web-1", broken)
     notifier.listen("web-1", got.put)
-    notifier.hint("web-1", "a")
-    notifier.hint("web-1", "b")
+    notifier.notify("web-1", "a")
+    notifier.notify("web-1", "b")
 
     assert [got.get(timeout=5), got.get(timeout=5)] == ["a", "b"]
 
@@ -191,7 +191,7 @@ def test_a_cut_connection_is_made_again(make, server):
     assert ours
     for client in ours:
         server.client_kill_filter(_id=str(client))
-    notifier.hint("web-1", "a")
+    notifier.notify("web-1", "a")
 
     assert got.get(timeout=5) == "a"
 
@@ -202,7 +202,7 @@ def test_a_hint_to_a_dead_redis_costs_little_and_raises_nothing(caplog):
     started = time.monotonic()
 
     for _ in range(1000):
-        notifier.hint("web-1", "a")
+        notifier.notify("web-1", "a")
 
     assert time.monotonic() - started < notify.SEND_SECS + 1
     assert len([record for record in caplog.records if record.name == "durable.notify"]) == 1
@@ -213,8 +213,8 @@ def test_a_redis_that_does_not_answer_holds_a_hint_up_for_a_second():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         notifier = notify.RedisNotifier(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
         started = time.monotonic()
-        notifier.hint("web-1", "a")
-        notifier.hint("web-1", "b")
+        notifier.notify("web-1", "a")
+        notifier.notify("web-1", "b")
 
         assert time.monotonic() - started < 2 * notify.SEND_SECS + 0.5
         notifier.close()
@@ -241,7 +241,7 @@ def test_a_forked_child_listens_for_itself(make):
         got: queue.Queue[str] = queue.Queue()
         before = notifier.healthy
         notifier.listen("child", got.put)
-        notifier.hint("child", "hello")
+        notifier.notify("child", "hello")
         os.write(answer, f"{before} {got.get(timeout=5)}".encode())
         os._exit(0)
     os.close(answer)
@@ -258,7 +258,7 @@ def test_other_brokers_are_polled(url):
     """Without Redis there are no hints: never healthy, so that waiters poll fast."""
     notifier = notify.make_notifier(url, {})
     notifier.listen("web-1", print)
-    notifier.hint("web-1", "a")
+    notifier.notify("web-1", "a")
     notifier.close()
 
     assert isinstance(notifier, notify.PollingNotifier)

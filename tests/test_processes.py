@@ -6,10 +6,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from durable.engine.process import Identity, identify, is_gone
+from durable.engine.process import ProcessIdentity, identify, is_gone
 
 
-def identity_of(pid: int) -> Identity:
+def identity_of(pid: int) -> ProcessIdentity:
     """The identity that a process of this host would have given itself."""
     here = identify()
     stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -10,7 +10,8 @@ from redis.connection import AbstractConnection
 from servers import BROKERS
 
 from durable import ConfigurationError
-from durable.broker.publisher import Outgoing, Publisher, check, check_worker
+from durable.broker import check_settings, check_worker_settings
+from durable.broker.publisher import Outgoing, Publisher
 from durable.engine.engine import transport_defaults
 
 
@@ -230,7 +231,7 @@ def test_settings_that_lose_messages_are_refused(settings, fix):
     app.conf.update(settings)
 
     with pytest.raises(ConfigurationError, match=fix) as raised:
-        check(app)
+        check_settings(app)
     name, value = next(iter(settings.items()))
     assert name in str(raised.value)
     assert str(value) in str(raised.value)
@@ -242,8 +243,8 @@ def test_settings_that_lose_nothing_are_not_refused(settings):
     app = Celery("fine", broker="memory://")
     app.conf.update(settings)
 
-    check(app)
-    check_worker(app)
+    check_settings(app)
+    check_worker_settings(app)
 
 
 def test_a_worker_of_an_eager_app_is_refused():
@@ -252,4 +253,4 @@ def test_a_worker_of_an_eager_app_is_refused():
     app.conf.task_always_eager = True
 
     with pytest.raises(ConfigurationError, match="task_always_eager is on"):
-        check_worker(app)
+        check_worker_settings(app)

@@ -77,7 +77,7 @@ def keeper(engine):
     """This process's housekeeping, which nobody has started; it is signed off at the end."""
     housekeeping = Housekeeping(engine)
     yield housekeeping
-    housekeeping._farewell()
+    housekeeping._unregister()
 
 
 @pytest.fixture
@@ -383,7 +383,7 @@ def test_an_alarm_that_has_rung_is_put_away_also_where_the_sweep_is(engine, work
 
     worker._sweep()
 
-    assert not worker._alarms
+    assert not worker._due_times
 
 
 def test_an_alarm_elsewhere_does_not_send_the_backlog_again(engine, worker, monkeypatch):
@@ -402,13 +402,13 @@ def test_an_alarm_elsewhere_does_not_send_the_backlog_again(engine, worker, monk
     assert sent(engine, new) == [WAKE]
 
 
-def test_of_many_alarms_the_nearest_are_kept(engine, keeper, monkeypatch):
+def test_of_many_due_times_the_nearest_are_kept(engine, keeper, monkeypatch):
     """Sleeps of days do not take the places of those that end soon."""
-    monkeypatch.setattr(housekeeping, "_MOST_ALARMS", 3)
+    monkeypatch.setattr(housekeeping, "_MOST_DUE_TIMES", 3)
     for due_at in (50, 60, 70, 80, 20, 10):
         keeper.on_due(due_at)
 
-    assert keeper._alarms == [10, 20, 50]
+    assert keeper._due_times == [10, 20, 50]
 
 
 @step(name="sweep.nowhere", queue="sweep.nowhere")

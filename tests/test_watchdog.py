@@ -400,7 +400,7 @@ def test_a_body_that_polls_in_another_thread_is_stopped(patient):
 def test_what_cannot_be_interrupted_is_given_up_once(patient, monkeypatch):
     """A lock that is waited for in another thread: whoever owns the watchdog is told, and may end the process."""
     watchdog, given_up = patient
-    monkeypatch.setattr("durable.engine.watchdog.HOPELESS", 0.1)
+    monkeypatch.setattr("durable.engine.watchdog.HOPELESS_SECS", 0.1)
     gate, told = threading.Event(), threading.Event()
     watchdog._give_up = lambda reason: (given_up.append(reason), told.set())
     thread = threading.Thread(target=_quietly, args=(lambda: watchdog.watch("run-1").run(gate.wait),))

@@ -7,7 +7,6 @@ Files, in import order::
 
     cancellation.py     how a running attempt learns that nobody wants its result any more
     doubt.py            puts an at-most-once attempt in doubt when its process is lost
-    celery_context.py   ``celery.current_task`` in ``async def`` steps
     event_loop.py       the event loop on which ``async def`` steps run
     outcome.py          records an outcome, releases an attempt, or gives it up
     claim.py            claims the attempt that a message carries

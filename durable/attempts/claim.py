@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..broker import header_of
-from ..engine import Engine, Identity, identify, is_gone
+from ..engine import Engine, ProcessIdentity, identify, is_gone
 from ..errors import DecryptionError
 from ..registry import Step
 from ..store import RETRY_DELAYS_SECS, Claim, Held, claims, steps, until_recorded
@@ -69,7 +69,7 @@ def claim(engine: Engine, step: Step[..., Any], address: Address, message_id: st
         return _opened(engine, held)
     with engine.store.read() as tx:
         not_before = claims.not_before(tx, address.run, address.op, address.attempt)
-    if engine.is_nearly(not_before) and (held := take()) is not None:
+    if engine.wait_if_near(not_before) and (held := take()) is not None:
         return _opened(engine, held)
     take_over(engine, address)
     return None
@@ -114,7 +114,7 @@ def _give_up_vanished(engine: Engine, held: Held) -> None:
         engine.dispatch.step(row)
 
 
-def _has_vanished(held: Held, here: Identity) -> bool:
+def _has_vanished(held: Held, here: ProcessIdentity) -> bool:
     if held.host is None or held.boot_id is None or held.pid is None or held.pid_started is None:
         return False
-    return is_gone(Identity(held.host, held.boot_id, held.pid, held.pid_started), here)
+    return is_gone(ProcessIdentity(held.host, held.boot_id, held.pid, held.pid_started), here)

@@ -17,7 +17,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any
 
-from .celery_context import CurrentTask
+from ..broker import celery_internals
 
 _loops: dict[int, asyncio.AbstractEventLoop] = {}
 _lock = threading.Lock()
@@ -29,7 +29,7 @@ class Running:
     def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._outcome: Future[Any] = Future()
         self._task: asyncio.Task[Any] | None = None
-        self._current = CurrentTask()
+        self._current = celery_internals.CurrentTask()
         self._loop = _loop()
         self._loop.call_soon_threadsafe(self._launch, coroutine, contextvars.copy_context())
 

@@ -79,7 +79,7 @@ class RunningAttempt:
 
         def tell() -> None:
             failpoints.hit("response.recorded")
-            self.engine.hint(holder, request_id)
+            self.engine.notify(holder, request_id)
 
         self._after_commit(tell)
         return True
@@ -96,7 +96,7 @@ class RunningAttempt:
     def heartbeat(self, details: object) -> None:
         """Keep *details*, and let the attempt go on for its step's timeout from now; AttemptLost."""
         text = codec.encode(details, "details")
-        extended = self.timeout if self.limit is not None and not self.limit.told else None
+        extended = self.timeout if self.limit is not None and not self.limit.notified else None
         try:
             with self._beating() as tx:
                 is_current = claims.heartbeat(tx, self.held, text, self.engine.store.sql_now, extended)
@@ -163,7 +163,7 @@ class RunningAttempt:
         try:
             return self.limit.run(body)
         except (SoftTimeLimitExceeded, asyncio.CancelledError) as error:
-            if not self.limit.told:
+            if not self.limit.notified:
                 raise
             raise timed_out(self.held, self.timeout) from error
 

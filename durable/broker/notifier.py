@@ -1,20 +1,17 @@
 """
-Hints between processes: "look at this id in SQL now".
+Notifications between processes: "look at this id in SQL now".
 
-SQL is the truth and every waiter polls it; a hint only makes the next look
-come at once.  So a hint may be lost, repeated or late, carries an id and
-nothing else, and whoever sends one is never held up or failed by it.
+A notification carries an id and nothing else.  It makes a process that waits check SQL at once, instead of at its next
+poll.  So it may be lost, repeated or late, and sending one never raises and takes a second at most.
 
-With Redis or Valkey each process that waits has an inbox, a list of its own:
-a hint is pushed there, one thread pops.  A list outlives a reconnect, which
-pub/sub does not.  Where the sender cannot know who waits, a set tells.  With
-any other broker there are no hints, and waiters poll faster (``healthy`` tells
-them).
+With Redis or Valkey each process that waits has an inbox, which is a list: senders push to it, and one thread pops.
+A list survives a reconnect, and pub/sub does not.  Where the sender does not know which processes wait, they have
+entered themselves into a set (``subscribe``).  With any other broker there are no notifications, and processes that
+wait poll faster (``healthy`` is false).
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,23 +22,24 @@ from kombu.utils.url import parse_ssl_cert_reqs, url_to_parts
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from .. import forks
 from ..sandbox import log_records
 
 log = log_records.get("durable.notify")
 
 #: How long an unread inbox is kept.
 INBOX_SECS = 120
-#: How long it is remembered that a process wants to be told of something.
-EXPECT_SECS = 120
-#: The longest that connecting, or sending one hint, may take.
+#: How long a subscription lasts.
+SUBSCRIPTION_SECS = 120
+#: The longest that connecting, or sending one notification, may take.
 SEND_SECS = 1.0
-#: How long no hint is tried after one could not be sent.
+#: How long none is sent after one could not be sent.
 SKIP_SECS = 1.0
-#: How long the listener waits for one message before it asks again.
+#: How long one pop of the listener waits for a notification.
 POP_SECS = 2
-#: The same for the first one: that it returns shows that the connection works and may be used so.
+#: The same for the first pop: when it returns, the connection works and the process is allowed to pop.
 FIRST_POP_SECS = 0.01
-#: How many hints are taken out of an inbox at once.
+#: The most notifications that are taken from an inbox at once.
 MOST_AT_ONCE = 1000
 
 _SCHEMES = {
@@ -57,35 +55,35 @@ Receive = Callable[[str], None]
 
 
 class Notifier(Protocol):
-    """What the rest of the library needs of hints."""
+    """What the rest of the library needs of notifications."""
 
     @property
     def healthy(self) -> bool:
-        """Whether a hint sent now to this process would arrive at once: the poller may be slow."""
+        """Whether a notification sent to this process now would arrive at once, so that it may poll slowly."""
 
-    def hint(self, holder: str, message: str) -> None:
-        """Send *message* to the process *holder*; never raises, takes a second at worst."""
+    def notify(self, holder: str, message: str) -> None:
+        """Send *message* to the process *holder*.  Never raises, and takes a second at most."""
 
-    def expect(self, subject: str, holder: str) -> None:
-        """Have ``tell(subject)`` hint *holder*, for ``EXPECT_SECS``; never raises, takes a second at worst."""
+    def subscribe(self, subject: str, holder: str) -> None:
+        """Have ``notify_subscribers(subject)`` notify *holder*, for ``SUBSCRIPTION_SECS``.  Never raises."""
 
-    def tell(self, subject: str) -> None:
-        """Hint, with *subject*, the processes that expect it; never raises, takes a second at worst."""
+    def notify_subscribers(self, subject: str) -> None:
+        """Send *subject* to the processes that have subscribed to it.  Never raises."""
 
     def listen(self, holder: str, receive: Receive) -> None:
-        """Hand what is sent to *holder*, this process, to *receive*, on a thread of its own."""
+        """Call *receive*, in a thread of its own, with what is sent to *holder*, this process."""
 
     def close(self) -> None:
-        """Stop listening and let go of the connections."""
+        """Stop listening, and close the connections."""
 
 
 def make_notifier(broker_url: str | None, transport_options: Mapping[str, Any] | None = None) -> Notifier:
     """
-    The notifier that a broker allows.
+    The notifier for a broker: Redis and Valkey have notifications, other brokers have none.
 
     Args:
-        broker_url: As Celery spells it; of several, separated by ``;``, the first counts.
-        transport_options: Kombu's; ``global_keyprefix`` and ``ssl`` are looked at.
+        broker_url: Celery's broker URL; of several, separated by ``;``, the first one.
+        transport_options: Kombu's options; ``global_keyprefix`` and ``ssl`` are used.
     """
     url = (broker_url or "").split(";")[0].strip()
     options = dict(transport_options or {})
@@ -95,17 +93,17 @@ def make_notifier(broker_url: str | None, transport_options: Mapping[str, Any] |
 
 
 class PollingNotifier:
-    """No hints: for brokers that have no lists."""
+    """No notifications: for brokers that have no lists."""
 
     healthy = False
 
-    def hint(self, holder: str, message: str) -> None:
+    def notify(self, holder: str, message: str) -> None:
         pass
 
-    def expect(self, subject: str, holder: str) -> None:
+    def subscribe(self, subject: str, holder: str) -> None:
         pass
 
-    def tell(self, subject: str) -> None:
+    def notify_subscribers(self, subject: str) -> None:
         pass
 
     def listen(self, holder: str, receive: Receive) -> None:
@@ -117,11 +115,10 @@ class PollingNotifier:
 
 class RedisNotifier:
     """
-    An inbox per process in Redis or Valkey.
+    An inbox for each process in Redis or Valkey.
 
-    Connects when first used.  Safe to make before a fork: connections belong
-    to the process that opened them (redis-py sees to that), listeners to the
-    pid they were started in.
+    It connects when it is first used, and may be made before a fork: redis-py opens new connections in a child, and
+    a child has no listeners of its parent.
     """
 
     def __init__(self, url: str, key_prefix: str = "", options: Mapping[str, Any] | None = None) -> None:
@@ -129,21 +126,26 @@ class RedisNotifier:
         self._prefix = key_prefix
         self._sender = self._client(SEND_SECS)
         self._skip_until = 0.0
-        self._listeners: dict[tuple[int, str], _Listener] = {}
+        self._forget_listeners()
+        forks.call_in_child(self._forget_listeners)
+
+    def _forget_listeners(self) -> None:
+        """A child process has none of its parent's threads."""
+        self._listeners: dict[str, _Listener] = {}
 
     @property
     def healthy(self) -> bool:
-        mine = [listener for (pid, _), listener in list(self._listeners.items()) if pid == os.getpid()]
-        return bool(mine) and all(listener.healthy for listener in mine)
+        listeners = list(self._listeners.values())
+        return bool(listeners) and all(listener.healthy for listener in listeners)
 
-    def hint(self, holder: str, message: str) -> None:
+    def notify(self, holder: str, message: str) -> None:
         self._try(lambda: self._push(self._key(holder), message))
 
-    def expect(self, subject: str, holder: str) -> None:
-        self._try(lambda: self._enter(self._expecting(subject), holder))
+    def subscribe(self, subject: str, holder: str) -> None:
+        self._try(lambda: self._enter(self._subscribers(subject), holder))
 
-    def tell(self, subject: str) -> None:
-        self._try(lambda: self._tell(subject))
+    def notify_subscribers(self, subject: str) -> None:
+        self._try(lambda: self._notify_all(subject))
 
     def _try(self, act: Callable[[], object]) -> None:
         if time.monotonic() < self._skip_until:
@@ -151,25 +153,22 @@ class RedisNotifier:
         try:
             act()
         except Exception as error:
-            # Whatever it was, a poll finds what this hint was about.
+            # The receiver's next poll finds what this notification was about.
             if not self._skip_until:
-                log.warning("Hints cannot be sent, waiters poll instead: %s", _brief(error))
+                log.warning("Notifications cannot be sent, processes poll instead: %s", _brief(error))
             self._skip_until = time.monotonic() + SKIP_SECS
         else:
             self._skip_until = 0.0
 
     def listen(self, holder: str, receive: Receive) -> None:
-        mine = os.getpid(), holder
-        listener = self._listeners.get(mine)
+        listener = self._listeners.get(holder)
         if listener is None:
-            # setdefault, not a lock: one taken at the moment of a fork would stay taken in the child.
             made = _Listener(self._client(POP_SECS + 1), self._key(holder))
-            listener = self._listeners.setdefault(mine, made)
+            listener = self._listeners.setdefault(holder, made)
         listener.add(receive)
 
     def close(self) -> None:
-        mine = [key for key in self._listeners if key[0] == os.getpid()]
-        closing = [(self._key(key[1]), self._listeners.pop(key)) for key in mine]
+        closing = [(self._key(holder), self._listeners.pop(holder)) for holder in list(self._listeners)]
         for inbox, listener in closing:
             listener.closed.set()
             self._wake(inbox)
@@ -178,11 +177,11 @@ class RedisNotifier:
         self._sender.close()
 
     def _wake(self, inbox: str) -> None:
-        """End the pop that a closing listener is in; failing that it ends by itself in POP_SECS."""
+        """End the pop of a listener that is being closed.  Otherwise the pop ends by itself after ``POP_SECS``."""
         try:
             self._push(inbox, "")
         except redis.RedisError:
-            log.debug("The listener could not be woken; it ends within %s s", POP_SECS)
+            log.debug("The listener could not be woken; it ends within %s s.", POP_SECS)
 
     def _push(self, inbox: str, message: str) -> None:
         pipeline = self._sender.pipeline(transaction=False)
@@ -193,18 +192,18 @@ class RedisNotifier:
     def _enter(self, key: str, holder: str) -> None:
         pipeline = self._sender.pipeline(transaction=False)
         pipeline.sadd(key, holder)
-        pipeline.expire(key, EXPECT_SECS)
+        pipeline.expire(key, SUBSCRIPTION_SECS)
         pipeline.execute()
 
-    def _tell(self, subject: str) -> None:
-        expecting: Any = self._sender.smembers(self._expecting(subject))
-        for holder in expecting:
+    def _notify_all(self, subject: str) -> None:
+        subscribers: Any = self._sender.smembers(self._subscribers(subject))
+        for holder in subscribers:
             self._push(self._key(holder), subject)
 
     def _key(self, holder: str) -> str:
         return f"{self._prefix}durable:inbox:{holder}"
 
-    def _expecting(self, subject: str) -> str:
+    def _subscribers(self, subject: str) -> str:
         return f"{self._prefix}durable:expecting:{subject}"
 
     def _client(self, timeout_secs: float) -> redis.Redis:
@@ -219,7 +218,7 @@ class RedisNotifier:
 
 
 class _Listener:
-    """The thread that empties one inbox for as long as its process lives, or until closed."""
+    """The thread that empties one inbox, until it is closed or its process ends."""
 
     def __init__(self, client: redis.Redis, inbox: str) -> None:
         self.healthy = False
@@ -265,7 +264,7 @@ class _Listener:
             self._take_rest()
 
     def _take_rest(self) -> None:
-        """What came with it: in a burst each round trip would wait for all the threads that were just released."""
+        """Take the rest of the inbox at once.  In a burst, each round trip would wait for all threads just woken."""
         pipeline = self._client.pipeline(transaction=True)
         pipeline.lrange(self._inbox, 0, MOST_AT_ONCE - 1)
         pipeline.ltrim(self._inbox, MOST_AT_ONCE, -1)
@@ -274,23 +273,23 @@ class _Listener:
 
     def _deliver(self, message: str) -> None:
         if not message:
-            return  # it was only to end the pop
+            return  # it only ends the pop
         for receive in tuple(self._receivers):
             try:
                 receive(message)
             except Exception:
-                # One receiver's bug must not make this process deaf.
-                log.exception("A hint could not be handed over")
+                # An error of one receiver must not end the thread.
+                log.exception("A receiver of a notification failed.")
 
     def _note_failure(self, error: Exception) -> None:
         if self.healthy:
-            log.warning("The inbox cannot be read, waiters poll faster until it can: %s", _brief(error))
+            log.warning("The inbox cannot be read, this process polls faster until it can: %s", _brief(error))
         self.healthy = False
 
 
 def connection_parameters(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """
-    redis-py's keywords for a broker URL as kombu spells it.
+    The keywords of ``redis.Redis`` for a broker URL in kombu's spelling.
 
     ``redis://[user:password@]host[:port][/db]``, ``rediss://…?ssl_cert_reqs=…``,
     ``redis+socket:///path?virtual_host=db``; *options* ``["ssl"]`` is Celery's
@@ -312,12 +311,12 @@ def connection_parameters(url: str, options: Mapping[str, Any]) -> dict[str, Any
 
 
 def _ssl_parameters(query: Mapping[str, Any], given: object) -> dict[str, Any]:
-    known = {key: value for key, value in query.items() if key.startswith("ssl_")}
-    if "ssl_check_hostname" in known:
-        known["ssl_check_hostname"] = known["ssl_check_hostname"].lower() != "false"
-    if "ssl_cert_reqs" in known:
-        known["ssl_cert_reqs"] = parse_ssl_cert_reqs(known["ssl_cert_reqs"])
-    return known | (dict(given) if isinstance(given, Mapping) else {})
+    parameters = {key: value for key, value in query.items() if key.startswith("ssl_")}
+    if "ssl_check_hostname" in parameters:
+        parameters["ssl_check_hostname"] = parameters["ssl_check_hostname"].lower() != "false"
+    if "ssl_cert_reqs" in parameters:
+        parameters["ssl_cert_reqs"] = parse_ssl_cert_reqs(parameters["ssl_cert_reqs"])
+    return parameters | (dict(given) if isinstance(given, Mapping) else {})
 
 
 def _scheme(url: str) -> str:

@@ -1,15 +1,13 @@
 """
-Handing a message to the broker: at once, or not at all.
+The publisher: hands messages to the broker, and gives up at the first error.
 
-Celery's own pool tries to connect for as long as ``broker_connection_timeout``
-says, also with ``retry=False``.  A webhook's sender cannot wait for that, and
-need not: what is not sent now is sent by the sweep.  So durable publishes over
-connections of its own, which give up at the first refusal.
+Celery's own pool tries to connect for ``broker_connection_timeout``, also with ``retry=False``.  The sender of a
+webhook cannot wait for that, and need not: the sweep sends what is not sent now.  So durable publishes over connections
+of its own, which do not retry.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -20,7 +18,6 @@ from functools import cached_property, partial
 from typing import Any, Protocol, TypeVar
 
 from celery import Celery
-from kombu import compression
 from kombu.exceptions import (
     BatchPublishError,
     KombuError,
@@ -30,24 +27,24 @@ from kombu.exceptions import (
     SerializerNotInstalled,
 )
 from kombu.pools import ProducerPool
-from kombu.transport import virtual
 
+from .. import forks
 from ..current import running_step
-from ..errors import ConfigurationError
 from ..sandbox import log_records
+from .celery_internals import virtual_queue_length
 
-#: Connections to the broker that one process keeps for publishing, and how long one that is in use is waited for.
+#: Connections to the broker that one process keeps for publishing, and how long it waits for one of them.
 LIMIT = 10
 _WAIT_SECS = 2.0
-#: After a publish that failed, how long nothing is tried: a broker that hangs costs its timeout once.
+#: How long nothing is published after a failure, so that a broker that hangs costs its timeout once.
 _PAUSE_SECS = 1.0
 
-#: What amqp says of a queue that does not exist, and of a message whose queue it refuses: it is missing, is locked, or
-#: was declared otherwise.
+#: AMQP's codes for a queue that does not exist, and for a message whose queue is missing, locked, or declared with
+#: other options.
 _NOT_FOUND = 404
 _REFUSED = (_NOT_FOUND, 405, 406)
 
-#: What making a message raises when trying again cannot help: an unknown queue, an option with an impossible value.
+#: Errors of making a message that another try raises again: an unknown queue, an option with an impossible value.
 _PERMANENT = (SerializationError, SerializerNotInstalled, LookupError, TypeError, ValueError)
 
 T = TypeVar("T")
@@ -58,10 +55,12 @@ log = log_records.get("durable.dispatch")
 @dataclass(frozen=True, slots=True)
 class Outgoing:
     """
-    A signature or a chain, to be delivered so many seconds from now.
+    A message to send.
 
     Attributes:
-        impossible: Called with the error when the message can never be made, whatever the broker does.
+        what: A signature or a chain.
+        countdown: Deliver it so many seconds from now; None: at once.
+        impossible: Called with the error when the message can never be made.
     """
 
     what: Any
@@ -74,37 +73,47 @@ class Broker(Protocol):
 
     def send(self, messages: Sequence[Outgoing]) -> bool:
         """
-        Send some; False when the broker did not take them all, and then it may have some.  Never raises.
+        Send messages.  Returns False when the broker did not take all of them; it may have taken some.  Never raises.
 
-        A message that cannot be made does not keep the others back: it is reported, and counts as taken.
+        A message that cannot be made is reported and counts as taken, so that the others are sent.
         """
 
     def length(self, queue: str) -> int | None:
-        """How many messages wait in a queue; 0 for one that does not exist, None where nobody can say."""
+        """How many messages wait in a queue; 0 for a queue that does not exist, None when the broker cannot tell."""
 
     def keep(self, queue: str) -> bool:
-        """Put a message into a queue that nobody reads; whether that was done."""
+        """Put a message into a queue that nobody reads.  Returns whether that succeeded."""
 
     def close(self) -> None:
-        """Close what is not in use."""
+        """Close connections that are not in use."""
 
 
 class Publisher:
-    """Publishes for one Celery app.  Connections are opened when used, anew after a fork."""
+    """Publishes for one Celery app.  Connections are opened when they are needed, and opened again after a fork."""
 
     def __init__(self, celery: Celery) -> None:
         self._celery = celery
-        self._lock = threading.Lock()
-        self._pools: dict[int, ProducerPool] = {}
         self._paused_until = 0.0
         self._eager = _Eager()
+        self._inherited: list[ProducerPool] = []
+        self._pool: ProducerPool | None = None
+        self._begin_in_process()
+        forks.call_in_child(self._begin_in_process)
+
+    def _begin_in_process(self) -> None:
+        """A child process opens connections of its own."""
+        self._lock = threading.Lock()
+        if self._pool is not None:
+            # Kept, since py-amqp shuts a connection down when it is collected, and the parent still uses it.
+            self._inherited.append(self._pool)
+            self._pool = None
 
     def send(self, messages: Sequence[Outgoing]) -> bool:
         """
-        Send some, in one go where the transport can (Redis); False when the broker did not take them all.
+        Send messages, in one round trip where the transport can (Redis).
 
-        It may have taken some: each is harmless twice.  A message that cannot be made is reported and counts
-        as taken, so that the others go on.  Never raises.
+        Returns False when the broker did not take all of them.  It may have taken some, and each is harmless twice.
+        A message that cannot be made is reported and counts as taken, so that the others are sent.  Never raises.
         """
         if time.monotonic() < self._paused_until:
             return False
@@ -138,7 +147,7 @@ class Publisher:
         return self._ask(lambda producer: _length(producer, queue))
 
     def keep(self, queue: str) -> bool:
-        """Put a message into a queue that nobody reads; whether that was done."""
+        """Put a message into a queue that nobody reads.  Returns whether that succeeded."""
         return self._ask(lambda producer: _keep(producer, queue)) is True
 
     def _ask(self, what: Callable[[Any], T]) -> T | None:
@@ -146,7 +155,7 @@ class Publisher:
         if time.monotonic() < self._paused_until or self._celery.conf.task_always_eager:
             return None
         try:
-            with self._pool().acquire(block=True, timeout=_WAIT_SECS) as producer:
+            with self._producers().acquire(block=True, timeout=_WAIT_SECS) as producer:
                 return what(producer)
         except (KombuError, *self._trouble) as error:
             log.debug("The broker does not answer (%s).", type(error).__name__)
@@ -154,22 +163,22 @@ class Publisher:
             return None
 
     def close(self) -> None:
-        """Close what is not in use."""
-        pool = self._pools.pop(os.getpid(), None)
+        """Close connections that are not in use."""
+        pool, self._pool = self._pool, None
         if pool is not None:
             pool.force_close_all()
             pool.connections.force_close_all()
 
     @cached_property
     def _trouble(self) -> tuple[Any, ...]:
-        """What a broker that does not work makes Celery raise."""
-        # A connection that is made, and not opened, to know what its transport raises.
-        known = self._celery.connection_for_write()
-        raised = (*known.connection_errors, *known.channel_errors)
+        """The errors that Celery raises when the broker does not work."""
+        # This connection is never opened.  It only says which errors its transport raises.
+        unopened = self._celery.connection_for_write()
+        raised = (*unopened.connection_errors, *unopened.channel_errors)
         return (OperationalError, BatchPublishError, LimitExceeded, OSError, *raised)
 
     def _send(self, messages: Sequence[Outgoing]) -> list[tuple[Outgoing, Exception]]:
-        """Send some; those that could not be made, and why."""
+        """Send messages.  Returns those that could not be made, each with its error."""
         unmade: list[tuple[Outgoing, Exception]] = []
         if self._celery.conf.task_always_eager:
             for message in messages:
@@ -177,7 +186,7 @@ class Publisher:
             return unmade
         alone = len(messages) == 1
         with (
-            self._pool().acquire(block=True, timeout=_WAIT_SECS) as producer,
+            self._producers().acquire(block=True, timeout=_WAIT_SECS) as producer,
             nullcontext() if alone else producer.batch(),
         ):
             for message in messages:
@@ -185,81 +194,30 @@ class Publisher:
                 try:
                     message.what.apply_async(producer=producer, retry=False, argsrepr="", kwargsrepr="", **options)
                 except Exception as error:
-                    # A KeyError is Celery's for an unknown queue; kombu counts it as the loss of a connection to Redis.
+                    # Celery raises KeyError for an unknown queue; kombu lists it among the errors of Redis connections.
                     if isinstance(error, self._trouble) and not isinstance(error, LookupError):
                         raise
                     unmade.append((message, error))
         return unmade
 
     def _do(self, message: Outgoing) -> None:
-        # Link by link: Celery's own chain waits for each result, which it refuses, by a note that all threads
-        # share, while another thread runs a task.
+        # One task of the chain after the other.  Celery's own chain waits for each result, and Celery refuses that
+        # while another thread runs a task, since it notes that for all threads.
         for link in getattr(message.what, "tasks", (message.what,)):
             self._eager.do(partial(link.apply_async, countdown=message.countdown))
 
-    def _pool(self) -> ProducerPool:
+    def _producers(self) -> ProducerPool:
         with self._lock:
-            pid = os.getpid()
-            if pid not in self._pools:
+            if self._pool is None:
                 connection = self._celery.connection_for_write()
                 options = {**(connection.transport_options or {}), "max_retries": 0}
                 connections = connection.clone(transport_options=options).Pool(LIMIT)
-                self._pools = {pid: ProducerPool(connections, limit=LIMIT)}
-            return self._pools[pid]
+                self._pool = ProducerPool(connections, limit=LIMIT)
+            return self._pool
 
     def _pause(self, error: Exception) -> None:
         self._paused_until = time.monotonic() + _PAUSE_SECS
         log.warning("The broker took no message (%s); the sweep sends it later.", type(error).__name__)
-
-
-def check(celery: Celery) -> None:
-    """
-    Raise ConfigurationError for settings of Celery by which our messages are not sent, or workers throw them away.
-
-    Our messages are JSON, in version 2 of Celery's message protocol: version 1 has no chains.
-    """
-    conf = celery.conf
-    accepted = conf.accept_content
-    if accepted is not None and not {"json", "application/json"} & set(accepted):
-        raise ConfigurationError(
-            f"The Celery setting accept_content is {accepted!r}: workers throw away durable's messages, which are"
-            " JSON.  Add 'json' to accept_content.  Your own tasks may keep their serializer."
-        )
-    if conf.task_protocol != 2:
-        raise ConfigurationError(
-            f"The Celery setting task_protocol is {conf.task_protocol!r}, and messages of that version carry no"
-            " chain, which each step needs.  Remove the setting, or set it to 2."
-        )
-    if conf.task_compression and not _can_compress(conf.task_compression):
-        raise ConfigurationError(
-            f"The Celery setting task_compression is {conf.task_compression!r}, which is not installed here: no"
-            " message can be sent.  Install its package, or choose one of"
-            f" {', '.join(compression.encoders())}."
-        )
-    soft, hard = conf.task_soft_time_limit, conf.task_time_limit
-    if soft and hard and soft > hard:
-        raise ConfigurationError(
-            f"The Celery setting task_soft_time_limit is {soft:g} s, longer than task_time_limit, {hard:g} s: Celery"
-            " sends no task at all.  Make it shorter."
-        )
-
-
-def check_worker(celery: Celery) -> None:
-    """The same of a worker, which takes messages from a broker."""
-    if celery.conf.task_always_eager:
-        raise ConfigurationError(
-            "The Celery setting task_always_eager is on: tasks run where they are called, nothing goes through the"
-            " broker, and a worker has nothing to do.  Remove it here; it is for tests without a worker."
-        )
-    check(celery)
-
-
-def _can_compress(method: str) -> bool:
-    try:
-        compression.get_encoder(method)
-    except KeyError:
-        return False
-    return True
 
 
 def _report(message: Outgoing, reason: Exception) -> None:
@@ -271,10 +229,10 @@ def _report(message: Outgoing, reason: Exception) -> None:
 
 
 def _length(producer: Any, queue: str) -> int | None:
-    channel = producer.channel
-    if isinstance(channel, virtual.Channel):
-        return int(channel._size(queue))
-    # The server closes a channel on which a queue was asked for that does not exist, or is another's.
+    length = virtual_queue_length(producer.channel, queue)
+    if length is not None:
+        return length
+    # The server closes the channel when the queue does not exist, or belongs to another connection.
     with producer.connection.channel() as own:
         try:
             return int(own.queue_declare(queue=queue, passive=True).message_count)
@@ -290,9 +248,9 @@ def _keep(producer: Any, queue: str) -> bool:
 
 class _Eager(threading.local):
     """
-    What Celery's eager mode does at once, one after the other: a run of many steps nests no calls.
+    Runs the tasks of Celery's eager mode one after the other, so that a run of many steps does not nest calls.
 
-    What a step's own function sends is done before it goes on, since it may wait for the outcome.
+    A task that a step's own function sends runs before the function goes on, since it may wait for the outcome.
     """
 
     waiting: deque[Callable[[], object]] | None = None

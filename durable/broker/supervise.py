@@ -1,18 +1,16 @@
 """
-Run a command that must not outlive whoever started it.
+Run a command that ends when the process that started it ends.
 
 ::
 
-    python -I -S leash.py GRACE COMMAND ARGUMENT ...
+    python -I -S supervise.py GRACE COMMAND ARGUMENT ...
 
-Whoever starts it holds the other end of its standard input and writes
-nothing to it.  When that end is closed, on purpose or because the holder died
-(SIGKILL too), the command gets SIGTERM, and after GRACE seconds its whole
-process group SIGKILL.  A signal asks the same; asking twice kills
-at once.  It ends with the command's exit code.
+The process that starts this script holds the other end of its standard input, and writes nothing to it.  That end is
+closed on purpose, or when the process dies (by SIGKILL too).  Then the command gets SIGTERM, and after GRACE seconds
+its whole process group gets SIGKILL.  SIGTERM, SIGINT or SIGHUP to this script does the same, and a second one kills at
+once.  The script ends with the command's exit code.
 
-It runs as a script of its own that imports nothing but the standard library,
-so that it is there within milliseconds.
+It imports only the standard library, so that it starts within milliseconds.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ _stops = threading.Semaphore(0)
 
 
 def _kill_group(command: subprocess.Popen[bytes]) -> None:
-    """Kill the command and whatever children it has left."""
+    """Kill the command and the children that it has left."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(command.pid, signal.SIGKILL)
 
@@ -47,8 +45,8 @@ def _stop_when_asked(command: subprocess.Popen[bytes], grace_secs: float) -> Non
 
 
 def main(grace_secs: float, arguments: list[str]) -> int:
-    """Run the command; its exit code, 128 and the signal's number when a signal ended it."""
-    # Inheritable descriptors go through to the command: a lock to hold, a socket to serve.
+    """Run the command.  Returns its exit code, or 128 plus the number of the signal that ended it."""
+    # The command gets inheritable descriptors: a lock to hold, a socket to serve.
     command = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, process_group=0, close_fds=False)
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, lambda *_: _stops.release())
@@ -60,5 +58,5 @@ def main(grace_secs: float, arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    # Threads that wait for input would hold up an ordinary exit.
+    # An ordinary exit would wait for the thread that waits for input.
     os._exit(main(float(sys.argv[1]), sys.argv[2:]))

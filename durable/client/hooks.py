@@ -112,5 +112,5 @@ def respond(engine: Engine, request_id: str, response: Response) -> bool:
     if holder is None:
         return False
     failpoints.hit("response.recorded")
-    engine.hint(holder, request_id)
+    engine.notify(holder, request_id)
     return True

@@ -19,19 +19,19 @@ Files, in import order::
 from .deadlines import Limit, grace
 from .engine import Engine, send_drive, send_drives, transport_defaults
 from .fan_in import BATCH_DELAY_SECS, MANY
-from .process import Identity, identify, is_gone
+from .process import ProcessIdentity, identify, is_gone
 from .replay_cache import Checkout, Kept, unclosable
-from .watchdog import Watch
+from .watchdog import TurnWatch
 
 __all__ = [
     "BATCH_DELAY_SECS",
     "MANY",
     "Checkout",
     "Engine",
-    "Identity",
     "Kept",
     "Limit",
-    "Watch",
+    "ProcessIdentity",
+    "TurnWatch",
     "grace",
     "identify",
     "is_gone",

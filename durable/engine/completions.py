@@ -1,8 +1,8 @@
 """
-Waiting for runs to end: a hint says that one has, SQL says how.
+Waiting for runs to end.
 
-A process that waits asks to be told (``Notifier.expect``), looks once more, and then looks again when a hint comes; and
-every now and then without one, since hints may be lost.
+A process that waits for a run subscribes to it (``Notifier.subscribe``) and then checks the run in SQL.  It checks
+again when a notification arrives, and at intervals without one, since notifications may be lost.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..broker import EXPECT_SECS, Notifier
+from ..broker import SUBSCRIPTION_SECS, Notifier
 
-#: Pauses between two looks without hints: short first, then sparing the database.
+#: Seconds between two checks when no notifications arrive: short at first, then longer to spare the database.
 PAUSES_SECS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
-#: The same while hints arrive.
+#: Seconds between two checks while notifications arrive.
 SLOW_SECS = 1.0
 
 
 class Completions:
-    """The ends that the threads of one process wait for."""
+    """The runs that threads of this process wait for."""
 
     def __init__(self, notifier: Notifier, holder: str) -> None:
         """
         Args:
-            holder: This process's inbox.
+            holder: The name of this process's inbox.
         """
         self.notifier = notifier
         self.holder = holder
@@ -35,50 +35,50 @@ class Completions:
         self._waiters: dict[str, set[threading.Event]] = defaultdict(set)
 
     @contextmanager
-    def expected(self, run_id: str) -> Iterator[End]:
-        """Wait for a run's end; look at it after this, since it may have come before."""
-        end = End(self, run_id)
+    def expected(self, run_id: str) -> Iterator[Completion]:
+        """Wait for the end of a run.  Check the run inside the block first, since it may have ended before."""
+        completion = Completion(self, run_id)
         with self._lock:
-            self._waiters[run_id].add(end.told)
+            self._waiters[run_id].add(completion.notified)
         try:
-            self.notifier.listen(self.holder, self.hint)
-            yield end
+            self.notifier.listen(self.holder, self.notify)
+            yield completion
         finally:
             with self._lock:
-                self._waiters[run_id].discard(end.told)
+                self._waiters[run_id].discard(completion.notified)
                 if not self._waiters[run_id]:
                     del self._waiters[run_id]
 
-    def hint(self, run_id: str) -> None:
-        """A run has ended, perhaps."""
+    def notify(self, run_id: str) -> None:
+        """Wake the threads that wait for this run, which may have ended."""
         with self._lock:
             waiters = tuple(self._waiters.get(run_id, ()))
-        for told in waiters:
-            told.set()
+        for notified in waiters:
+            notified.set()
 
 
-class End:
-    """The end of one run, for one thread."""
+class Completion:
+    """The end of one run, as one thread waits for it."""
 
-    def __init__(self, ends: Completions, run_id: str) -> None:
-        self.told = threading.Event()
-        self._ends = ends
+    def __init__(self, completions: Completions, run_id: str) -> None:
+        self.notified = threading.Event()
+        self._completions = completions
         self._run_id = run_id
-        self._looks = 0
-        self._asked_at = 0.0
-        self.expect()
+        self._checks = 0
+        self._subscribed_at = 0.0
+        self.subscribe()
 
-    def expect(self) -> None:
-        """Ask to be told, anew when that is soon forgotten."""
+    def subscribe(self) -> None:
+        """Subscribe to the run, again when the subscription expires soon."""
         now = time.monotonic()
-        if not self._asked_at or now - self._asked_at > EXPECT_SECS / 2:
-            self._ends.notifier.expect(self._run_id, self._ends.holder)
-            self._asked_at = now
+        if not self._subscribed_at or now - self._subscribed_at > SUBSCRIPTION_SECS / 2:
+            self._completions.notifier.subscribe(self._run_id, self._completions.holder)
+            self._subscribed_at = now
 
     def wait(self, at_most_secs: float) -> None:
-        """Return when it is time to look again."""
-        self.expect()
-        pause = PAUSES_SECS[min(self._looks, len(PAUSES_SECS) - 1)]
-        self._looks += 1
-        self.told.wait(min(at_most_secs, SLOW_SECS if self._ends.notifier.healthy else pause))
-        self.told.clear()
+        """Wait until it is time to check the run again."""
+        self.subscribe()
+        pause = PAUSES_SECS[min(self._checks, len(PAUSES_SECS) - 1)]
+        self._checks += 1
+        self.notified.wait(min(at_most_secs, SLOW_SECS if self._completions.notifier.healthy else pause))
+        self.notified.clear()

@@ -1,4 +1,4 @@
-"""The engine: store, dispatch, notifier and settings of one application, passed and never ambient."""
+"""The engine: the store, dispatcher, notifier and settings of one application.  Functions get it as an argument."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from celery import Celery
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from .. import failpoints, migrations, registry
-from ..broker import Broker, Dispatcher, Notifier, Progress, Publisher, check, embedded, make_notifier
+from .. import failpoints, forks, migrations, registry
+from ..broker import Broker, Dispatcher, Notifier, Progress, Publisher, check_settings, embedded, make_notifier
 from ..errors import DurableError, SchemaOutOfDate, TurnTooLong
 from ..replay import Replay
 from ..sandbox import log_records
@@ -30,17 +30,19 @@ from .watchdog import Watchdog
 
 log = log_records.get("durable")
 
-#: How far the clocks of a worker and of the database may be apart without a sleep being late, microseconds.
-NEARLY = 250_000
+#: What is due within this time is waited for in place, in microseconds: the clocks of a worker and of the database may
+#: be so far apart without a sleep being late.
+NEAR = 250_000
 
-#: Filled into the Celery app's configuration where the application leaves them unset.
+#: Celery settings that the engine sets where the application leaves them unset.
 CELERY_DEFAULTS: dict[str, Any] = {
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
     "worker_cancel_long_running_tasks_on_connection_loss": False,
 }
 
-#: The same for the options of Redis's transport (docs/operating.md says why).
+#: Options of the Redis transport that the engine sets where the application leaves them unset.  See
+#: docs/operating.md for the reasons.
 REDIS_OPTIONS: dict[str, Any] = {
     "visibility_timeout": 21600,
     "unacked_restore_interval": 10,
@@ -55,9 +57,9 @@ REDIS_OPTIONS: dict[str, Any] = {
 
 class Engine:
     """
-    What the library passes around.  Making one does no I/O.
+    Everything that one process has for one Celery application.  Making an engine does no I/O.
 
-    The public class is ``durable.Durable``; this one knows nothing of runs and steps.
+    The public class is ``durable.Durable``.  This class does not know how runs are started.
     """
 
     def __init__(self, celery_app: Celery, **settings: object) -> None:
@@ -65,30 +67,36 @@ class Engine:
         failpoints.arm_from_environment()
         self.celery = celery_app
         self._given = settings
-        # Malformed keywords and variables are told here; the app's own configuration is read when it is needed.
+        # This reports malformed keywords and variables now.  The app's configuration is read when it is needed.
         resolve(settings, lambda name: None)
         self._configure()
-        self._identity: tuple[int, str] | None = None
-        self._notifiers: dict[int, Notifier] = {}
-        self._completions: Completions | None = None
+        self._begin_in_process()
+        forks.call_in_child(self._begin_in_process)
         self._schema_checked = False
         self._closing: list[Callable[[], object]] = []
-        #: How far this process has come in the queues that it takes messages from.
+        #: The latest message that this process has taken from each queue.
         self.progress = Progress()
         #: Claims of the attempts that run in this process.
         self.running: set[str] = set()
-        #: How to interrupt those among them that can be interrupted, by claim.
+        #: By claim, how to interrupt those of them that can be interrupted.
         self.interrupts: dict[str, Callable[[], object]] = {}
-        #: Runs whose code this process cannot stop, or cannot put away: why they are to be blocked.
+        #: By run whose code this process cannot stop or close, why the run has to be blocked.
         self.stuck: dict[str, DurableError] = {}
         #: Whether the worker was told to send task events (``-E``).
         self.sends_task_events = False
-        #: Whether this process may be killed with a turn that nothing stops: it does nothing else meanwhile.
+        #: Whether this process may be killed when nothing stops its turn: a prefork child runs nothing else.
         self.expendable = False
-        #: Called for an attempt of which no message can ever be made, with the error.
+        #: Called with an attempt for which no message can ever be made, and the error.
         self.on_impossible: Callable[[StepRow, Exception], object] | None = None
-        #: Called with the due time of what is to be published then, where messages may not wait in a worker.
+        #: Called with the time at which a message has to be sent that may not wait in a worker.
         self.on_due: Callable[[int], None] | None = None
+
+    def _begin_in_process(self) -> None:
+        """Take a new name and no notifier, in this process or in a child."""
+        #: A name of this process, unique among all processes.
+        self.process_id = uuid.uuid4().hex
+        self._notifier: Notifier | None = None
+        self._completions: Completions | None = None
 
     @cached_property
     def settings(self) -> Settings:
@@ -97,10 +105,10 @@ class Engine:
 
     @cached_property
     def store(self) -> Store:
-        made = self.make_store()
+        store = self.make_store()
         url = self.settings.payload_url
-        made.vault = Vault(self.settings.cipher, None if url is None else UrlPayloads(url))
-        return made
+        store.vault = Vault(self.settings.cipher, None if url is None else UrlPayloads(url))
+        return store
 
     @cached_property
     def dispatch(self) -> Dispatcher:
@@ -112,66 +120,58 @@ class Engine:
     @cached_property
     def watchdog(self) -> Watchdog:
         settings = self.settings
-        made = Watchdog(settings.turn_cpu_limit / 1_000_000, settings.turn_timeout / 1_000_000, self._give_up)
-        self.on_close(made.close)
-        return made
+        watchdog = Watchdog(settings.turn_cpu_limit / 1_000_000, settings.turn_timeout / 1_000_000, self._give_up)
+        self.on_close(watchdog.close)
+        return watchdog
 
     @cached_property
     def replays(self) -> Replays:
-        made = Replays(self.settings.replay_cache, self._put_away)
-        self.on_close(made.close)
-        return made
+        replays = Replays(self.settings.replay_cache, self._put_away)
+        self.on_close(replays.close)
+        return replays
 
     @cached_property
     def deadlines(self) -> Deadlines:
-        made = Deadlines()
-        self.on_close(made.close)
-        return made
+        deadlines = Deadlines()
+        self.on_close(deadlines.close)
+        return deadlines
 
     @cached_property
     def fan_in(self) -> FanIn:
-        made = FanIn(self._drive_waiting)
-        self.on_close(made.close)
-        return made
+        fan_in = FanIn(self._drive_waiting)
+        self.on_close(fan_in.close)
+        return fan_in
 
     @property
     def notifier(self) -> Notifier:
         """This process's notifier."""
-        pid = os.getpid()
-        if pid not in self._notifiers:
-            self._notifiers = {pid: self.make_notifier()}
-        return self._notifiers[pid]
+        if self._notifier is None:
+            self._notifier = self.make_notifier()
+        return self._notifier
 
     @property
     def completions(self) -> Completions:
-        """Whoever waits in this process for runs to end."""
-        if self._completions is None or self._completions.holder != self.process_id:
+        """The runs that threads of this process wait for."""
+        if self._completions is None:
             self._completions = Completions(self.notifier, self.process_id)
         return self._completions
 
-    # What an engine of tests has another one of.
+    # An engine for tests replaces these three.
 
     def make_store(self) -> Store:
-        """The database; asked for once."""
+        """The database; called once."""
         return Store(self.settings.database_url, self.settings.pool_size)
 
     def make_broker(self) -> Broker:
-        """Where messages go; asked for once."""
+        """Where messages go; called once."""
         return Publisher(self.celery)
 
     def make_notifier(self) -> Notifier:
-        """Where hints go; asked for once per process."""
+        """Where notifications go; called once per process."""
         options = dict(self.celery.conf.broker_transport_options or {})
         if self.celery.conf.broker_use_ssl:
             options["ssl"] = self.celery.conf.broker_use_ssl
         return make_notifier(self.broker_url(), options)
-
-    @property
-    def process_id(self) -> str:
-        """A name of this process, made anew after a fork."""
-        if self._identity is None or self._identity[0] != os.getpid():
-            self._identity = (os.getpid(), uuid.uuid4().hex)
-        return self._identity[1]
 
     def broker_url(self) -> str:
         """The broker in use."""
@@ -179,7 +179,7 @@ class Engine:
         return str(url[0] if isinstance(url, list | tuple) else url)
 
     def code_version(self, workflow: registry.Workflow[..., Any]) -> str:
-        """What a run remembers as the code that started it."""
+        """The code version that a run records when it starts."""
         return self.settings.code_version or registry.code_version(workflow)
 
     def now(self) -> int:
@@ -188,30 +188,30 @@ class Engine:
 
     def clock_ahead(self) -> int:
         """
-        How far this process's own clock is ahead of the database's, in microseconds; negative: behind.
+        How far this process's clock is ahead of the database's, in microseconds; negative when it is behind.
 
-        Celery goes by the worker's clock when it holds a message until its ETA.
+        Celery uses the worker's clock to hold a message until its ETA.
         """
         return time.time_ns() // 1000 - self.now()
 
-    def is_nearly(self, due_at: int | None) -> bool:
+    def wait_if_near(self, due_at: int | None) -> bool:
         """
-        Whether a moment is so near that it pays to wait for it here, which this does.
+        Sleep until a time that is at most ``NEAR`` away; return whether it has come.
 
-        An alarm clock goes by its worker's clock and may ring some milliseconds before the database's.
+        A message with an ETA arrives by its worker's clock, which may be some milliseconds ahead of the database's.
         """
-        if due_at is None or due_at - self.now() > NEARLY:
+        if due_at is None or due_at - self.now() > NEAR:
             return False
         time.sleep(max(0, due_at - self.now()) / 1_000_000 + 0.002)
         return True
 
     def _drive_waiting(self, run_id: str) -> None:
-        """Send a turn to a run that has news; what cannot be looked at now is left to the sweep."""
+        """Send a turn to a run that has something in its inbox."""
         try:
             with self.store.read() as tx:
                 run = runs.find(tx, run_id) if run_log.oldest_inbox_item(tx, run_id) else None
         except SQLAlchemyError as error:
-            log.warning("News of run %s are left to the sweep (%s).", run_id, reason(error))
+            log.warning("The inbox of run %s cannot be read (%s): the sweep sends its turn.", run_id, reason(error))
             return
         if run is not None:
             self.dispatch.drive(run.id, run.queue, run.priority)
@@ -221,7 +221,7 @@ class Engine:
             self.on_impossible(row, error)
 
     def _put_away(self, replay: Replay) -> None:
-        """Park a replay that was kept; a run whose body cannot be put away is blocked later."""
+        """Park a replay that was kept; note the run to be blocked if its body cannot be closed."""
         fault: DurableError | None
         try:
             self.watchdog.watch(replay.info.run_id).run(replay.park)
@@ -232,17 +232,17 @@ class Engine:
             self.stuck[replay.info.run_id] = fault
 
     def _give_up(self, reason: TurnTooLong) -> None:
-        """A turn that nothing stops costs a prefork child, or else its thread for good."""
+        """Deal with a turn that nothing stops: kill a prefork child, or else lose the thread."""
         if not self.expendable:
             self.stuck[reason.run_id] = reason
             log.error("%s  Nothing stops it: its thread is lost until this process ends.", reason)
             return
-        # First the timer: the turn may hold the lock of a log.
+        # The timer comes first, since the turn may hold the lock of a log handler.
         threading.Timer(1, os.kill, (os.getpid(), signal.SIGKILL)).start()
         log.error("%s  Nothing stops it: this process is killed.", reason)
 
     def is_embedded(self) -> bool:
-        """Whether the store is the embedded default, which migrates itself."""
+        """Whether the database is SQLite, which is migrated without being asked."""
         return self.store.dialect == "sqlite"
 
     def migrate(self) -> None:
@@ -265,29 +265,29 @@ class Engine:
         self._schema_checked = True
 
     def check_messages(self) -> None:
-        """Raise ConfigurationError for settings of Celery by which our messages would be lost."""
+        """Raise ConfigurationError for settings of Celery with which our messages would be lost."""
         if not self.celery.conf.task_always_eager:
-            check(self.celery)
+            check_settings(self.celery)
 
-    def hint(self, holder: str, message: str) -> None:
-        """Tell a process that something it waits for is in the store now."""
+    def notify(self, holder: str, message: str) -> None:
+        """Notify a process that something it waits for is in the database now; an empty *holder* means no process."""
         if holder:
-            self.notifier.hint(holder, message)
+            self.notifier.notify(holder, message)
 
     def on_close(self, act: Callable[[], object]) -> None:
         """Call *act* when the engine is closed."""
         self._closing.append(act)
 
     def close(self) -> None:
-        """Close connections, and hear of new steps no more: for tests and scripts that make many engines."""
+        """Close connections and stop threads.  For tests and scripts that make many engines."""
         while self._closing:
             self._closing.pop()()
         self.store.close()
         if "dispatch" in self.__dict__:
             self.dispatch.close()
-        for notifier in self._notifiers.values():
-            notifier.close()
-        self._notifiers, self._completions = {}, None
+        if self._notifier is not None:
+            self._notifier.close()
+        self._notifier = self._completions = None
 
     def _revision(self) -> str | None:
         with self.store.read() as tx:
@@ -309,7 +309,7 @@ class Engine:
 
 
 def transport_defaults(url: str) -> dict[str, Any]:
-    """The transport options that we fill in for a broker of this URL where the application leaves them unset."""
+    """The transport options that the engine sets for a broker of this URL where the application leaves them unset."""
     scheme = url.partition("://")[0].partition("+")[0]
     if scheme in ("redis", "rediss", "valkey", "valkeys", "sentinel"):
         return dict(REDIS_OPTIONS)

@@ -1,4 +1,4 @@
-"""An exception raised in another thread, and what of that thread has to be put back afterwards."""
+"""Raises an exception in another thread, and restores what that thread could not restore itself."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ set_async_exc: Any = ctypes.PYFUNCTYPE(None, ctypes.c_ulong, ctypes.py_object)(
 
 
 def raise_in_thread(thread: int, error: type[BaseException] | None) -> None:
-    """Have *error* raised in a thread when it runs Python code next; None takes back what has not arrived."""
+    """Raise *error* in a thread when it runs Python code next; None cancels an error that has not arrived."""
     set_async_exc(thread, ctypes.py_object() if error is None else error)
 
 
 class Stopped(BaseException):
-    """Raised in a workflow's body that has used its CPU time up.  Catching it does not help: it comes again."""
+    """Raised in a workflow's body that has used up its time.  A body that catches it gets it again."""
 
 
 def relentless(aim: ctypes.c_ulong) -> type[Stopped]:
     """
-    A kind of Stopped that sends itself again as it arrives, so that no handler survives it.
+    A subclass of Stopped that raises itself again when it arrives, so that a handler cannot go on.
 
-    ``while True: try: … except BaseException: pass`` is left by the one that arrives in the handler.
-    Python makes the exception where it arrives, by this ``__init__`` in C, in which nothing can arrive.
+    It ends ``while True: try: … except BaseException: pass``, since the second one arrives in the handler.
+    Python makes the exception where it arrives and calls this ``__init__``.  It is C code, so nothing can arrive
+    in it.
     """
     kind = type("Stopped", (Stopped,), {})
     kind.__init__ = staticmethod(functools.partial(set_async_exc, aim, kind))  # type: ignore[misc]
@@ -37,16 +38,16 @@ def relentless(aim: ctypes.c_ulong) -> type[Stopped]:
 
 
 def clock_of(thread: int) -> int | None:
-    """The CPU clock of a thread, None where another cannot read it."""
+    """The CPU clock of a thread; None where another thread cannot read it (macOS)."""
     return time.pthread_getcpuclockid(thread) if hasattr(time, "pthread_getcpuclockid") else None
 
 
 class ThreadState:
     """
-    What a loop changes in its thread and puts back: unless it was stopped in the middle of that.
+    What an event loop sets in its thread and resets at its end, unless it was stopped before it could.
 
-    Until it is restored nothing is collected: an exception that arrives in a callback of the collector is lost, and
-    whose callback it was never knows.
+    The garbage collector is off until ``restore``: Python drops an exception that arrives in a callback of the
+    collector.
     """
 
     def __init__(self) -> None:
@@ -56,7 +57,7 @@ class ThreadState:
         gc.disable()
 
     def restore(self) -> None:
-        """Put it back."""
+        """Reset the thread to the state in which this object was made."""
         asyncio._set_running_loop(self._loop)
         sys.set_asyncgen_hooks(*self._hooks)
         if self._collecting:

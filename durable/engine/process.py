@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ProcessIdentity:
     """A process: its host, the host's boot and process namespace, its pid, and when it began (kernel ticks)."""
 
     host: str
@@ -20,23 +20,23 @@ class Identity:
 
     @property
     def place(self) -> str:
-        """Where it runs, as the log says it: ``host:pid``."""
+        """Where it runs, as log lines show it: ``host:pid``."""
         return f"{self.host}:{self.pid}"
 
 
-def identify() -> Identity:
+def identify() -> ProcessIdentity:
     """This process."""
     return _identity(os.getpid())
 
 
 @cache
-def _identity(pid: int) -> Identity:
-    return Identity(socket.gethostname(), _boot_id(), pid, _started(pid) or 0)
+def _identity(pid: int) -> ProcessIdentity:
+    return ProcessIdentity(socket.gethostname(), _boot_id(), pid, _started(pid) or 0)
 
 
-def is_gone(other: Identity, here: Identity) -> bool:
-    """Whether *other* ran on this host and runs no more.  False where that cannot be known."""
-    if (other.host, other.boot_id) != (here.host, here.boot_id):
+def is_gone(other: ProcessIdentity, this_process: ProcessIdentity) -> bool:
+    """Whether *other* ran on this host and has ended.  False where this process cannot find out."""
+    if (other.host, other.boot_id) != (this_process.host, this_process.boot_id):
         return False
     if not other.pid_started:
         return not _exists(other.pid)
@@ -44,7 +44,7 @@ def is_gone(other: Identity, here: Identity) -> bool:
 
 
 def _boot_id() -> str:
-    # Two containers on one host share the boot, but not the numbering of their processes.
+    # Two containers on one host share the boot id, but not the process ids.
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}:{os.stat('/proc/self/ns/pid').st_ino}"
@@ -59,7 +59,7 @@ def _started(pid: int) -> int | None:
     except OSError:
         return None
     fields = stat.rpartition(")")[2].split()
-    # A zombie has ended: nobody has collected its exit status yet.
+    # A zombie has ended; its parent has not read its exit status yet.
     return None if fields[0] in "ZX" else int(fields[19])
 
 

@@ -1,34 +1,33 @@
 """
-Replays that a process keeps: a run's next turn feeds only what is new.
+The replay cache: replays that a process keeps, so that the next turn of a run feeds only the new events.
 
-A kept replay has been fed exactly what is committed, and asked for nothing that is not.  Whoever works
-with one takes it out; it comes back only after a commit that surely succeeded.  Throwing any of them away is
-always right: the next turn replays the log from its beginning.
+A kept replay has been fed exactly the events that are committed, and has asked for nothing else.  A turn checks the
+replay out, and puts it back only after a commit that surely succeeded.  Dropping a replay is always safe: the next turn
+replays the log from its beginning.
 """
 
 from __future__ import annotations
 
 import collections
-import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from .. import registry
+from .. import forks, registry
 from ..errors import NonDeterminismError
 from ..events import ROOT, Event
 from ..replay import Replay
 from ..store import Run
 
-#: So many are kept at most, however small.
+#: The most replays that are kept, however small they are.
 MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A replay, the run's row after the turn that fed it last, and the last event of its log."""
+    """A replay, the run's row after the last turn that fed it, and the last event of its log."""
 
     replay: Replay
     run: Run
@@ -37,11 +36,11 @@ class Kept:
 
 class Checkout:
     """
-    What a turn has of its run's replay.
+    The replay of a run, for one turn.
 
     Attributes:
-        kept: What the process had kept; None: nothing that today's code can use.
-        replay: What the turn works with.  It is put away at the end, unless ``keep`` was called.
+        kept: What the cache had; None when it had nothing, or a replay of other code.
+        replay: The replay that the turn uses.  It is parked at the end, unless ``keep`` or ``give_back`` was called.
     """
 
     def __init__(self, kept: Kept | None, put_away: Callable[[Replay], object] = Replay.park) -> None:
@@ -51,48 +50,55 @@ class Checkout:
         self._back: Kept | None = None
 
     def drop(self) -> None:
-        """It is of no use: the log has gone another way."""
+        """Park the replay: the log has other events than it was fed."""
         if self.replay is not None:
             self._put_away(self.replay)
         self.kept = self.replay = None
 
     def give_back(self) -> None:
-        """The turn has not touched it."""
+        """Put the replay back as it was: the turn has not used it."""
         self._back = self.kept
 
     def keep(self, run: Run, last: Event | None) -> None:
-        """What was fed is committed: *run* is the row now, *last* the log's last event, None for that of before."""
+        """
+        Put the replay back at the end: the events that it was fed are committed.
+
+        Args:
+            run: The run's row now.
+            last: The last event of the log; None when it is the same as before.
+        """
         newest = last or (self.kept.last if self.kept else None)
         if self.replay is not None and newest is not None:
             self._back = Kept(self.replay, run, newest)
 
     @property
     def back(self) -> Kept | None:
-        """What is to be kept."""
+        """What to put back into the cache; None for nothing."""
         return self._back
 
 
 class Replays:
-    """The replays that this process keeps, those used last, within a number of bytes."""
+    """The cache of one process: the replays used last, within a number of bytes."""
 
     def __init__(self, size: int, put_away: Callable[[Replay], object]) -> None:
         """
         Args:
-            size: How many bytes they may take, by ``Replay.size``; 0: none is kept.
-            put_away: Parks one.
+            size: How many bytes they may take, by ``Replay.size``; 0 keeps none.
+            put_away: Parks a replay.
         """
-        self._most = size
+        self._max_size = size
         self._put_away = put_away
         self._kept: collections.OrderedDict[str, Kept] = collections.OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
-        self._pid = os.getpid()
-        # A coroutine that is only dropped runs its `finally` outside of the run: not at the end of the process either.
+        self._is_inherited = False
+        forks.call_in_child(self._inherit)
+        # Python runs the `finally` of a dropped coroutine outside of the run, also at the end of the process.
         self._at_exit = weakref.finalize(self, _park_all, self._kept)
 
     @contextmanager
     def checked_out(self, run_id: str) -> Iterator[Checkout]:
-        """A run's replay for one turn, which nobody else has meanwhile."""
+        """Check out the replay of a run for one turn; no other turn has it meanwhile."""
         checkout = Checkout(self._take(run_id), self._put_away)
         try:
             yield checkout
@@ -103,18 +109,18 @@ class Replays:
                 self._put(checkout.back)
 
     def out(self, run_id: str) -> int:
-        """How many outcomes the run waits for, as far as its kept replay knows; 0 when there is none."""
+        """How many outcomes the run waits for, by its kept replay; 0 when none is kept."""
         with self._lock:
             kept = self._kept.get(run_id)
         return kept.replay.out if kept else 0
 
     @property
     def keeps(self) -> bool:
-        """Whether any is kept."""
-        return self._most > 0
+        """Whether the cache keeps any replays."""
+        return self._max_size > 0
 
     def close(self) -> None:
-        """Put all of them away."""
+        """Park all replays."""
         with self._lock:
             kept, self._size = list(self._kept.values()), 0
             self._kept.clear()
@@ -125,8 +131,9 @@ class Replays:
         return len(self._kept)
 
     def _take(self, run_id: str) -> Kept | None:
-        if self._pid != os.getpid():
-            self._begin_anew()
+        if self._is_inherited:
+            self._is_inherited = False
+            self.close()
         with self._lock:
             found = self._kept.pop(run_id, None)
             self._size -= found.replay.size if found else 0
@@ -138,28 +145,31 @@ class Replays:
     def _put(self, kept: Kept) -> None:
         gone = []
         with self._lock:
-            # Two turns of a run at once: the later one's stays.
+            # After two turns of a run at once, the replay of the later one stays.
             other = self._kept.pop(kept.run.id, None)
             if other is not None:
                 gone.append(other)
             self._kept[kept.run.id] = kept
             self._size += kept.replay.size - (other.replay.size if other else 0)
-            while self._kept and (self._size > self._most or len(self._kept) > MOST):
+            while self._kept and (self._size > self._max_size or len(self._kept) > MOST):
                 _, oldest = self._kept.popitem(last=False)
                 self._size -= oldest.replay.size
                 gone.append(oldest)
         for each in gone:
             self._put_away(each.replay)
 
-    def _begin_anew(self) -> None:
-        """After a fork: what was inherited is of no use, and its lock may be locked for ever."""
-        self._pid = os.getpid()
+    def _inherit(self) -> None:
+        """In a child: park the parent's replays at the next turn.  That runs workflow code, so not here."""
         self._lock = threading.Lock()
-        self.close()
+        self._is_inherited = True
 
 
 def unclosable(replay: Replay) -> NonDeterminismError | None:
-    """After ``park``: why the run is to be blocked.  A body that swallows its own end would hang the worker's exit."""
+    """
+    Why the run of a parked replay has to be blocked; None when it was closed.
+
+    A body that catches GeneratorExit and waits again would keep the worker from exiting.
+    """
     if replay.unclosable is None:
         return None
     return NonDeterminismError(

@@ -30,13 +30,13 @@ class Settings:
     broker_url: str | None = None
     #: What every ``webhook.url`` begins with, with the blueprint's prefix if it has one.
     public_url: str | None = None
-    #: How long a manual webhook holds a connection.
+    #: How long a manual webhook holds a connection before it answers 202.
     hold_timeout: int = 25 * SECOND
-    #: How many connections one web process holds; None: its threads less a reserve.
+    #: The most connections that one web process holds; None: its threads less a reserve.
     max_held: int | None = None
     #: The largest request body that a webhook accepts.
     max_body: int = 1024 * 1024
-    #: A webhook with this many requests that wait for the workflow, or for their answer, takes no more; 0: any number.
+    #: A webhook refuses requests while this many wait for the workflow, or for their answer; 0: it refuses none.
     max_pending: int = 1000
     #: A run whose log would grow beyond this many events fails with LogTooLong; 0: none does.
     max_events: int = 25_000
@@ -44,25 +44,25 @@ class Settings:
     eta_horizon: int = 120 * SECOND
     #: How long a worker may go on with one run before it goes back through the broker; 0: not at all.
     continuation: int = SECOND // 10
-    #: Suspended runs that a process keeps in memory may take this much; 0: it keeps none.
+    #: How much memory suspended runs may take in a process; 0: it keeps none.
     replay_cache: int = 64 * 1024 * 1024
-    #: How much CPU time one turn may burn; 0: any.
+    #: How much CPU time one turn may use; 0: no limit.
     turn_cpu_limit: int = 10 * SECOND
-    #: How long one turn's code may take; 0: as long as it likes.
+    #: How long the code of one turn may take; 0: no limit.
     turn_timeout: int = 60 * SECOND
-    #: How often a worker process beats.
+    #: How often a worker process sends a heartbeat.
     beat_interval: int = 2 * SECOND
-    #: A process whose last beat is older than this is dead.
+    #: A process whose last heartbeat is older than this is dead.
     dead_after: int = 10 * SECOND
-    #: How often the sweep looks for what is due and what was lost.
+    #: How often the sweep checks for what is due and what was lost.
     sweep_interval: int = SECOND
-    #: A message is sent again when nothing came of it for this long; then with growing delays.
+    #: A message is sent again when it is lost and this long has passed; then with growing delays.
     resend_after: int = 5 * SECOND
-    #: Runs that ended longer ago than this are deleted; 0: none is.
+    #: Runs that ended longer ago than this are deleted; 0: none are.
     retention: int = 0
     #: What encrypts values at rest; None: they are stored as they are.
     cipher: Cipher | None = None
-    #: Where values too large for the log go, as fsspec spells it; None: into the database.
+    #: The fsspec URL of values that are too large for the log; None: the database.
     payload_url: str | None = None
     #: How many connections to the database one process keeps.
     pool_size: int = 5
@@ -144,14 +144,14 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "code_version": _text,
 }
 
-#: What an error shows in place of a value that may hold a password, or a key.
+#: What an error shows in place of a value that may contain a password or a key.
 _HIDDEN = {"database_url": "(a URL)", "broker_url": "(a URL)", "payload_url": "(a URL)", "cipher": "(keys)"}
 
 NAMES = tuple(field.name for field in fields(Settings))
 
 
 def check_names(given: Mapping[str, object]) -> None:
-    """Raise ConfigurationError for a keyword that is no setting."""
+    """Raise ConfigurationError for a keyword that is not a setting."""
     unknown = sorted(set(given) - set(NAMES))
     if unknown:
         raise ConfigurationError(
@@ -164,18 +164,18 @@ def resolve(keywords: Mapping[str, object], configuration: Callable[[str], objec
     The settings in force.
 
     Args:
-        keywords: What ``Durable(...)`` was given; None means not given.
-        configuration: Looks a name up in the Celery app's configuration; None for unset.
+        keywords: The keywords of ``Durable(...)``; None means not given.
+        configuration: Looks a name up in the Celery app's configuration; returns None for unset.
 
     Raises:
         ConfigurationError: For a malformed value, naming the setting, where it came from, and why.
     """
-    known = {}
+    values = {}
     for name in NAMES:
         source, value = _find(name, keywords, configuration)
         if value is not None:
-            known[name] = _parse(name, source, value)
-    return Settings(**known)
+            values[name] = _parse(name, source, value)
+    return Settings(**values)
 
 
 def _find(name: str, keywords: Mapping[str, object], configuration: Callable[[str], object]) -> tuple[str, object]:

@@ -1,24 +1,27 @@
 """
-The watchdog: stops the author's code when a turn burns more CPU time, or takes more time, than it may.
+The watchdog: stops a workflow's body when one turn uses more CPU time, or takes more time, than allowed.
 
-A workflow's body runs in the worker's own thread, and nothing else in it can run meanwhile.  So one
-thread per process looks at the threads in which bodies run, and where one is over its limit raises
-``Stopped`` there, again and again until the body is left.  It sleeps while no body runs.
+A body runs in the worker's own thread, and nothing else can run in that thread meanwhile.  So one thread per process
+checks the threads in which bodies run.  Where a body is over a limit, it raises ``Stopped`` in that thread, again and
+again until the body ends.  It sleeps while no body runs.
 
-Rule 1: it never hits anything but the body.  It fires under the lock, at a thread that is inside
-``Watch.run``; leaving that takes the lock, and takes back what was fired and has not arrived.
+Rule 1: only the body is stopped.  The exception is raised under a lock, in a thread that is inside ``TurnWatch.run``.
+The thread takes the lock to leave that function, and cancels an exception that has not arrived.
 
-Rule 2: it never fires where a lock of the process could stay locked for ever (of logging, of imports).
-Then it looks again a moment later.
+Rule 2: nothing is stopped where a lock of the process could stay locked for ever (of logging, of imports).  The
+watchdog checks again ``PAUSE`` seconds later.
 
-Rule 3: what was stopped is thrown away.  The turn gets ``TurnTooLong`` and commits nothing of what it did.
+Rule 3: the result of a stopped turn is thrown away.  The turn gets ``TurnTooLong`` and commits nothing.
 
-Time counts only while the watchdog itself can look: a process that was paused (SIGSTOP, a virtual
-machine that was moved) has used none up.  A body that waits (for a lock, say) is interrupted by a signal in the
-main thread; in other threads once it wakes up by itself.  A call into C (a regular expression, a huge
-``sum``) is stopped only once it returns.  A loop that catches BaseException in each round is nearly always
-left in the end, but its shape may save it.  What cannot be stopped is told to ``give_up`` after some
-seconds.  Off where threads are greenlets (gevent, eventlet): there a body that spins stops the watchdog too.
+Limits, and what cannot be stopped:
+
+- Time counts only while the watchdog runs too: a paused process (SIGSTOP, a virtual machine that moves) uses none.
+- A body that waits, for a lock for example, is interrupted by a signal in the main thread; in other threads it is
+  stopped once it wakes up by itself.
+- A call into C (a regular expression, a huge ``sum``) is stopped once it returns.
+- A loop that catches BaseException in each round is nearly always stopped in the end, but not surely.
+- What is not stopped after ``HOPELESS_SECS`` is reported to ``give_up``.
+- Where threads are greenlets (gevent, eventlet) the watchdog is off: a body that spins would block it too.
 """
 
 from __future__ import annotations
@@ -26,7 +29,6 @@ from __future__ import annotations
 import _thread
 import ctypes
 import math
-import os
 import signal
 import sys
 import threading
@@ -35,26 +37,28 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, FrameType
 from typing import Any
 
+from .. import forks
 from ..errors import TurnTooLong
 from ..sandbox import calling_line, log_records
 from .interrupts import Stopped, ThreadState, clock_of, relentless, set_async_exc
 
-#: Seconds between two shots at a body that goes on.
+#: Seconds between two exceptions in a body that goes on.
 PAUSE = 0.01
 
-#: Shots after which no more heed is paid to a body's ``finally`` and ``except``.
+#: After so many exceptions, the body's ``finally`` and ``except`` blocks are stopped too.
 GENTLE = 20
 
-#: Seconds of shots after which nothing helps.
-HOPELESS = 5.0
+#: Seconds over a limit after which nothing will stop a body.
+HOPELESS_SECS = 5.0
 
-#: Seconds between two looks at a body that may take only so much time.
-LOOK = 1.0
+#: The most seconds between two checks of a body.
+CHECK_SECS = 1.0
 
-#: After so many looks at nobody it sleeps until it is woken: to wake it for each of many turns would cost them more.
-QUIET = 5
+#: After so many checks without a body, the thread sleeps until it is woken.  Waking it for each of many turns would
+#: cost the turns more than these checks.
+EMPTY_CHECKS = 5
 
-#: Interrupts what waits in the main thread.  Ignored by default: one that comes too late does nothing.
+#: Interrupts what the main thread waits for.  Python ignores it by default, so one that comes too late does nothing.
 SIGNAL = signal.SIGURG
 
 log = log_records.get("durable")
@@ -62,17 +66,17 @@ log = log_records.get("durable")
 #: Modules that hold locks of the whole process.
 _LOCKING = ("importlib", "logging", "queue", "threading")
 
-#: Functions, of whatever module, that may have taken a lock which nobody has promised to give back yet.
+#: Functions, of any module, in which a lock may be held that no ``finally`` releases yet.
 _TAKING = ("acquire", "release", "_acquireLock", "_releaseLock", "__enter__", "__exit__")
 
 
-class Watch:
+class TurnWatch:
     """
-    One turn's CPU time, and its time.
+    The limits of one turn, and how much of them is used.
 
     Attributes:
-        where: The author's line that ran when one of them was used up.
-        took: Seconds of time that the watchdog has seen it run.
+        where: The author's line that ran when a limit was reached.
+        took: Seconds that the turn has taken, as far as the watchdog ran too.
     """
 
     def __init__(self, watchdog: Watchdog, run_id: str, cpu_limit: float, limit: float) -> None:
@@ -82,13 +86,13 @@ class Watch:
         self._limit = limit
         self._clock: int | None = None
         self._until: float | None = None
-        self._looked = 0.0
+        self._checked_at = 0.0
         self.took = 0.0
         self._over = 0.0
         self._hung = False
-        self._shots = 0
-        #: The thread that may be hit, 0 for none.
-        self._aim = ctypes.c_ulong(0)
+        self._times_raised = 0
+        #: The thread in which exceptions may be raised, 0 for none.
+        self._target = ctypes.c_ulong(0)
         self.where: str | None = None
 
     def run(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
@@ -96,7 +100,7 @@ class Watch:
         Call *function*, which runs the author's code.
 
         Raises:
-            TurnTooLong: This and the calls before it have used the CPU time, or the time, up.
+            TurnTooLong: This call and those before it have used up the CPU time, or the time.
         """
         if not self._cpu_limit and not self._limit:
             function(*args, **kwargs)
@@ -115,9 +119,9 @@ class Watch:
                 self._watchdog.arm(self)
                 function(*args, **kwargs)
             finally:
-                # This calls nothing, so nothing arrives before it.  One shot may still be on its way; no other
-                # follows while this file's code runs.
-                self._aim.value = 0
+                # This calls nothing, so nothing arrives before it.  One exception may still be under way; no other
+                # is raised while this file's code runs.
+                self._target.value = 0
                 try:
                     self._watchdog.disarm(self)
                 except Stopped:
@@ -126,19 +130,19 @@ class Watch:
             pass
 
     def begin(self) -> None:
-        """Note the thread, and up to which reading of its clock it may go."""
-        self._aim.value = _thread.get_ident()
-        self._looked = time.monotonic()
+        """Note the thread, and the reading of its CPU clock at which its time is used up."""
+        self._target.value = _thread.get_ident()
+        self._checked_at = time.monotonic()
         if self._until is None:
-            self._clock = clock_of(self._aim.value)
+            self._clock = clock_of(self._target.value)
             self._until = self._read() + (self._cpu_limit or math.inf)
 
-    def look(self) -> float:
-        """Seconds until the next look is due, 0: it is over a limit."""
+    def check(self) -> float:
+        """Count the time since the last check.  Returns seconds until the next one; 0 when a limit is reached."""
         assert self._until is not None
         now = time.monotonic()
-        # No more than that: in what is beyond, the watchdog could not look, and perhaps the body could not run.
-        passed, self._looked = min(now - self._looked, 2 * self._pace()), now
+        # More time than that has passed only if this thread did not run, and perhaps the body did not either.
+        passed, self._checked_at = min(now - self._checked_at, 2 * self._pace()), now
         self.took += passed
         cpu_left = self._until - self._read()
         self._hung = self._hung or (0 < self._limit <= self.took and cpu_left > 0)
@@ -148,29 +152,29 @@ class Watch:
         return 0
 
     def _pace(self) -> float:
-        return min(LOOK, self._limit / 4) if self._limit else LOOK
+        return min(CHECK_SECS, self._limit / 4) if self._limit else CHECK_SECS
 
     @property
     def hopeless(self) -> bool:
-        """Whether it has been over its limit for so long that nothing will stop it."""
-        return self._over >= HOPELESS
+        """Whether it has been over a limit for so long that nothing will stop it."""
+        return self._over >= HOPELESS_SECS
 
     @property
     def fired(self) -> bool:
-        """Whether the CPU time was used up."""
-        return self._shots > 0
+        """Whether an exception was raised to stop it."""
+        return self._times_raised > 0
 
     def fire(self) -> None:
-        """Have Stopped raised in the thread, unless that could leave something locked."""
-        frame = sys._current_frames().get(self._aim.value)
+        """Raise Stopped in the thread, unless that could leave a lock locked."""
+        frame = sys._current_frames().get(self._target.value)
         if frame is None:
             return
         self.where = self.where or calling_line(frame)
-        if self._hung and self._aim.value == threading.main_thread().ident:
-            signal.pthread_kill(self._aim.value, SIGNAL)
+        if self._hung and self._target.value == threading.main_thread().ident:
+            signal.pthread_kill(self._target.value, SIGNAL)
         elif self._may_fire(frame):
-            self._shots += 1
-            set_async_exc(self._aim, Stopped if self._gentle else relentless(self._aim))
+            self._times_raised += 1
+            set_async_exc(self._target, Stopped if self._gentle else relentless(self._target))
 
     def _may_fire(self, frame: FrameType) -> bool:
         if self._hung:
@@ -179,22 +183,22 @@ class Watch:
 
     @property
     def _gentle(self) -> bool:
-        return self._shots < GENTLE
+        return self._times_raised < GENTLE
 
     def interrupt(self, frame: FrameType | None) -> None:
-        """Raise Stopped out of what the main thread waits for: a handler of signals calls this, in that thread."""
-        if not self._hung or not self._aim.value or frame is None or not _may_be_interrupted(frame):
+        """In the main thread, called by a signal handler: raise Stopped out of what the thread waits for."""
+        if not self._hung or not self._target.value or frame is None or not _may_be_interrupted(frame):
             return
-        self._shots += 1
-        raise (Stopped if self._gentle else relentless(self._aim))()
+        self._times_raised += 1
+        raise (Stopped if self._gentle else relentless(self._target))()
 
-    def hold(self) -> None:
-        """Take back what was fired and has not arrived."""
+    def cancel(self) -> None:
+        """Cancel an exception that has not arrived."""
         if self.fired:
             set_async_exc(_thread.get_ident(), ctypes.py_object())
 
     def reason(self) -> TurnTooLong:
-        """Why it was stopped."""
+        """The error of a turn that was stopped."""
         if self._hung:
             return TurnTooLong(self.run_id, self._limit, self.where, hung=True)
         return TurnTooLong(self.run_id, self._cpu_limit, self.where)
@@ -205,40 +209,40 @@ class Watch:
 
 
 class Watchdog:
-    """The watches of one process, and the thread that looks at them."""
+    """The watches of one process, and the thread that checks them."""
 
     def __init__(
         self, cpu_limit: float, limit: float = 0, give_up: Callable[[TurnTooLong], object] | None = None
     ) -> None:
         """
         Args:
-            cpu_limit: CPU time of one turn in seconds; 0: any.
-            limit: Time of one turn in seconds; 0: any.
-            give_up: Called, in a thread of its own, with what is wrong with a turn that nothing stops.
+            cpu_limit: CPU time of one turn in seconds; 0: no limit.
+            limit: Time of one turn in seconds; 0: no limit.
+            give_up: Called, in a thread of its own, with the error of a turn that nothing stops.
         """
         threads_are_threads = isinstance(_thread.get_ident, BuiltinFunctionType)
         self._cpu_limit = cpu_limit if threads_are_threads else 0
         self._limit = limit if threads_are_threads else 0
         self._give_up = give_up or (lambda reason: log.error("%s  Nothing stops it: end this process.", reason))
-        self._forget()
+        self._begin()
+        forks.call_in_child(self._begin)
 
-    def _forget(self) -> None:
-        """Begin anew: a fork leaves the thread behind, and perhaps its lock locked."""
-        self._pid = os.getpid()
+    def _begin(self) -> None:
+        """Start with nothing, in this process or in a child."""
         self._changed = threading.Condition(threading.Lock())
-        self._armed: dict[Watch, None] = {}
-        self._hopeless: set[Watch] = set()
+        self._armed: dict[TurnWatch, None] = {}
+        self._hopeless: set[TurnWatch] = set()
         self._thread: threading.Thread | None = None
         self._idle = False
 
-    def watch(self, run_id: str) -> Watch:
+    def watch(self, run_id: str) -> TurnWatch:
         """A watch for one turn of a run."""
-        return Watch(self, run_id, self._cpu_limit, self._limit)
+        return TurnWatch(self, run_id, self._cpu_limit, self._limit)
 
     def is_long_at(self, run_id: str) -> bool:
-        """Whether a turn of this run has been going on in this process for some seconds."""
+        """Whether a turn of this run has taken some seconds in this process, and goes on."""
         with self._changed:
-            return any(watch.run_id == run_id and watch.took > 3 * LOOK for watch in self._armed)
+            return any(watch.run_id == run_id and watch.took > 3 * CHECK_SECS for watch in self._armed)
 
     def close(self) -> None:
         """End the thread."""
@@ -246,65 +250,60 @@ class Watchdog:
             self._thread = None
             self._changed.notify()
 
-    def arm(self, watch: Watch) -> None:
-        """Look at *watch*, which is of this thread, from now on."""
-        if self._pid != os.getpid():
-            self._forget()
+    def arm(self, watch: TurnWatch) -> None:
+        """Check *watch*, which belongs to this thread, from now on."""
         if self._limit and _thread.get_ident() == threading.main_thread().ident:
             _listen(watch)
         watch.begin()
         with self._changed:
             self._armed[watch] = None
             if self._thread is None:
-                self._start()
+                self._thread = threading.Thread(target=self._check, name="durable-watchdog", daemon=True)
+                self._thread.start()
             elif self._idle:
                 self._changed.notify()
 
-    def disarm(self, watch: Watch) -> None:
-        """Look at it no longer; what was fired and has not arrived does not arrive any more."""
+    def disarm(self, watch: TurnWatch) -> None:
+        """Stop checking *watch*, and cancel an exception that has not arrived."""
         with self._changed:
             self._armed.pop(watch, None)
             self._hopeless.discard(watch)
-            watch.hold()
+            watch.cancel()
 
-    def _start(self) -> None:
-        self._thread = threading.Thread(target=self._look, name="durable-watchdog", daemon=True)
-        self._thread.start()
-
-    def _look(self) -> None:
-        looks = 0
+    def _check(self) -> None:
+        empty_checks = 0
         with self._changed:
             while self._thread is threading.current_thread():
-                # One that was woken begins anew: whoever woke it may be gone already, and others follow.
-                looks = 0 if self._armed or self._idle else looks + 1
-                self._idle = looks > QUIET
-                self._changed.wait(None if self._idle else self._next_look() or self._pace)
+                # Once woken, it counts from 0: the body that woke it may have ended already, and others follow.
+                empty_checks = 0 if self._armed or self._idle else empty_checks + 1
+                self._idle = empty_checks > EMPTY_CHECKS
+                self._changed.wait(None if self._idle else self._check_all() or self._pace)
 
     @property
     def _pace(self) -> float:
-        """Seconds within which a body that begins is seen."""
-        return min([LOOK, *(each / 4 for each in (self._cpu_limit, self._limit) if each)])
+        """Seconds within which the thread notices a body that begins."""
+        return min([CHECK_SECS, *(each / 4 for each in (self._cpu_limit, self._limit) if each)])
 
-    def _next_look(self) -> float | None:
-        """Fire where it is time; seconds until somebody could be over the limit, None: nobody is there."""
-        left = [watch.look() for watch in self._armed]
+    def _check_all(self) -> float | None:
+        """Stop the bodies that are over a limit; seconds until the next one could be, None when no body runs."""
+        left = [watch.check() for watch in self._armed]
         for watch, each in zip(self._armed, left, strict=True):
             if each <= 0:
                 watch.fire()
             if watch.hopeless and watch not in self._hopeless:
                 self._hopeless.add(watch)
-                # Not here: it may write to a log whose lock the body holds.
+                # In a thread of its own, since it may write to a log whose lock the body holds.
                 threading.Thread(target=self._give_up, args=(watch.reason(),), daemon=True).start()
         return max(PAUSE, min(left)) if left else None
 
 
-#: The watch of the main thread, and what was there to handle SIGNAL before us.
-_of_main: Watch | None = None
+#: The watch of the main thread, and the handler of SIGNAL before ours.
+_of_main: TurnWatch | None = None
 _handled_before: Any = None
 
 
-def _listen(watch: Watch) -> None:
-    """Have SIGNAL interrupt this watch's turn, which runs in the main thread."""
+def _listen(watch: TurnWatch) -> None:
+    """Let SIGNAL interrupt the turn of this watch, which runs in the main thread."""
     global _of_main, _handled_before
     _of_main = watch
     if signal.getsignal(SIGNAL) is not _on_signal:
@@ -319,13 +318,13 @@ def _on_signal(signum: int, frame: FrameType | None) -> None:
 
 
 def may_be_stopped(innermost: FrameType) -> bool:
-    """Whether it is neither in code of ours that arms and disarms, nor about to take a lock."""
+    """Whether a thread at this frame is neither in code of this file, nor about to take a lock."""
     locking = _package(innermost) in ("importlib", "threading") or innermost.f_code.co_name in _TAKING
     return not locking and innermost.f_globals is not globals()
 
 
 def _may_be_cut_off(innermost: FrameType) -> bool:
-    """Whether besides no ``finally`` is under way that gives such a lock back."""
+    """Whether in addition no ``finally`` block of these modules is under way, which may release a lock."""
     frame: FrameType | None = innermost
     while frame is not None and frame.f_globals is not globals():
         if _package(frame) in _LOCKING:
@@ -335,13 +334,13 @@ def _may_be_cut_off(innermost: FrameType) -> bool:
 
 
 def _may_be_interrupted(innermost: FrameType) -> bool:
-    """Whether what waits there is the body, and no lock of the process is taken meanwhile."""
+    """Whether the body waits at this frame, and holds no lock of imports or of logging."""
     frame: FrameType | None = innermost
     while frame is not None and frame.f_globals is not globals():
         if _package(frame) in ("importlib", "logging"):
             return False
         frame = frame.f_back
-    return innermost.f_globals is not globals() and frame is not None and frame.f_code is Watch._run.__code__
+    return innermost.f_globals is not globals() and frame is not None and frame.f_code is TurnWatch._run.__code__
 
 
 def _package(frame: FrameType) -> str:

@@ -1,10 +1,14 @@
 """
-Which messages are lost, and which only wait their turn.
+Which messages are lost, and which only wait in a long queue.
 
-A message is lost when one of its line (the same queue, the same priority) that was sent a good while later was taken
-by now, or when its queue is empty and it was not taken for as long.  Where its queue is not known, one that was not
-taken for so long is taken for lost; where the broker does not tell how long the queue is, only after a very long time.
-So a long queue gets no repeats, however long it stands.
+A message counts as lost ``resend_after`` after it was sent (for a sleep, a second after it was due), if
+
+- its queue is empty; or
+- a message of the same queue and priority, sent that much later, has been taken: queues keep their order; or
+- its queue is not known; or
+- the broker cannot tell the length of the queue, and 64 times as long has passed.
+
+So a message in a long queue is not sent again, however long it waits.
 """
 
 from __future__ import annotations
@@ -15,12 +19,12 @@ from ..broker import Line, furthest
 from ..engine import Engine
 from ..store import Kind, workers
 
-#: So many times the patience, and a message in a queue of unknown length is taken for lost.
-_LONG = 64
+#: A message in a queue of unknown length is lost after so many times the delay.
+_UNKNOWN_LENGTH = 64
 
 
-class Lost:
-    """What one sweep knows of the queues; each is asked about once."""
+class LostMessages:
+    """What one sweep finds out about the queues; it asks the broker for each length once."""
 
     def __init__(self, engine: Engine, now: int) -> None:
         self._engine = engine
@@ -29,29 +33,26 @@ class Lost:
         with engine.store.read() as tx:
             self._progress = furthest(workers.progress(tx))
 
-    def steps(self, kinds: Iterable[Kind], patience: int) -> Mapping[Kind, int]:
-        """By the queue and the name of steps: what was sent until then is lost."""
-        return {kind: self._before(self._engine.dispatch.line_of_step(*kind), patience) for kind in kinds}
+    def steps(self, kinds: Iterable[Kind], delay: int) -> Mapping[Kind, int]:
+        """For each kind of step (queue, name): what was sent before this time, in microseconds, is lost."""
+        return {kind: self._lost_before(self._engine.dispatch.line_of_step(*kind), delay) for kind in kinds}
 
-    def turns(self, kinds: Iterable[Kind], patience: int) -> Mapping[Kind, int]:
-        """The same by the queue and the priority of runs."""
-        return {kind: self._before(self._engine.dispatch.line_of_turn(*kind), patience) for kind in kinds}
+    def turns(self, kinds: Iterable[Kind], delay: int) -> Mapping[Kind, int]:
+        """The same for turns, by the queue and the priority of their runs."""
+        return {kind: self._lost_before(self._engine.dispatch.line_of_turn(*kind), delay) for kind in kinds}
 
-    def waits(self, kinds: Iterable[Kind], patience: int) -> Mapping[Kind, int]:
-        """The same of alarm clocks."""
-        return {kind: self._before(self._engine.dispatch.line_of_wait(*kind), patience) for kind in kinds}
+    def waits(self, kinds: Iterable[Kind], delay: int) -> Mapping[Kind, int]:
+        """The same for sleeps and other waits, by the queue and the priority of their runs."""
+        return {kind: self._lost_before(self._engine.dispatch.line_of_wait(*kind), delay) for kind in kinds}
 
-    def _before(self, line: Line, patience: int) -> int:
+    def _lost_before(self, line: Line, delay: int) -> int:
         queue, _ = line
         if queue is None:
-            return self._now - patience
-        length = self._length(queue)
-        if length == 0:
-            return self._now - patience
-        overtaken = self._progress.get(line, 0) - patience
-        return overtaken if length else max(overtaken, self._now - _LONG * patience)
-
-    def _length(self, queue: str) -> int | None:
+            return self._now - delay
         if queue not in self._lengths:
             self._lengths[queue] = self._engine.dispatch.broker.length(queue)
-        return self._lengths[queue]
+        length = self._lengths[queue]
+        if length == 0:
+            return self._now - delay
+        overtaken = self._progress.get(line, 0) - delay
+        return overtaken if length else max(overtaken, self._now - _UNKNOWN_LENGTH * delay)

@@ -1,9 +1,9 @@
 """
-What a crash or a lost message left, found in the store and sent again.
+The sweep: finds steps, waits and turns whose message was not sent or is lost, and sends them.
 
-Every row that waits for a message says when the sweep looks at it (``next_send_at``), and when its message was sent.
-A sweep takes those whose message was not sent, or is lost (``lost.py``), in bounded batches, sends them, and looks
-again after a delay that doubles each time.  It also gives up the attempts of dead processes.
+Every row that waits for a message says when its message was sent, and when the sweep checks it next
+(``next_send_at``).  A sweep sends the messages of rows that are due, in bounded batches, and sets the next check to a
+delay that doubles each time.  ``reap_dead_workers`` gives up the attempts of dead processes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from sqlalchemy import Connection
 from .. import failpoints
 from ..attempts import outcome
 from ..broker import GRACE
-from ..engine import Engine, Identity, identify, is_gone, send_drive
+from ..engine import Engine, ProcessIdentity, identify, is_gone, send_drive
 from ..sandbox import log_records
 from ..store import Kind, StepRow, WaitRow, Worker, run_log, steps, waits, workers
-from .lost_messages import Lost
+from .lost_messages import LostMessages
 
-#: Rows of a kind that one sweep sends.
+#: The most steps, waits and turns that one sweep sends, each.
 BATCH = 500
 
 Row = TypeVar("Row", StepRow, WaitRow)
@@ -32,40 +32,40 @@ log = log_records.get("durable.sweep")
 
 def sweep(engine: Engine) -> bool:
     """
-    Send what was not sent, and what is lost: steps, waits, drives; whether there is more.
+    Send the steps, waits and turns whose messages were not sent or are lost.  Returns whether more are due.
 
-    What needs a name that no live process has registered is not sent: Celery throws messages of
-    unknown tasks away.  Its row is left as it is, so it costs no writes, and is sent by the first
-    sweep after the first beat of a process that has the name.
+    A step or workflow that no live process has registered is not sent, since Celery throws away messages of
+    unknown tasks.  Its row stays as it is, which costs no writes.  The first sweep after the first heartbeat of a
+    process that has registered it sends it.
     """
     now = engine.now()
     with engine.store.read() as tx:
-        known = workers.registered(tx)
+        registered = workers.registered(tx)
         due_steps = steps.kinds_of_due(tx, now)
         due_waits = waits.kinds_of_due(tx, now)
         due_turns = run_log.kinds_of_due(tx, now)
-    lost = Lost(engine, now)
-    patience = engine.settings.resend_after
+    lost = LostMessages(engine, now)
+    delay = engine.settings.resend_after
     sent = [
-        _steps(engine, now, known, lost.steps(due_steps, patience)),
-        _waits(engine, now, lost.waits(due_waits, GRACE)),
-        _drives(engine, now, known, lost.turns(due_turns, patience)),
+        _send_steps(engine, now, registered, lost.steps(due_steps, delay)),
+        _send_waits(engine, now, lost.waits(due_waits, GRACE)),
+        _send_turns(engine, now, registered, lost.turns(due_turns, delay)),
     ]
     return BATCH in sent
 
 
 def publish_due(engine: Engine, since: int) -> None:
-    """Send the steps and waits that have become due after *since* and were not sent before."""
+    """Send the steps and waits that became due after *since* and were not sent before."""
     now = engine.now()
     with engine.store.read() as tx:
-        known = workers.registered(tx)
-    _steps(engine, now, known, {}, since)
-    _waits(engine, now, {}, since)
+        registered = workers.registered(tx)
+    _send_steps(engine, now, registered, {}, since)
+    _send_waits(engine, now, {}, since)
 
 
-def _steps(engine: Engine, now: int, known: set[str], lost_before: Mapping[Kind, int], since: int = 0) -> int:
+def _send_steps(engine: Engine, now: int, registered: set[str], lost_before: Mapping[Kind, int], since: int = 0) -> int:
     with engine.store.read() as tx:
-        due = steps.due(tx, now, known, BATCH, lost_before=lost_before, since=since)
+        due = steps.due(tx, now, registered, BATCH, lost_before=lost_before, since=since)
     due = _sendable(engine, now, due, attrgetter("not_before"), None if since else steps.postpone)
     sent = due[: engine.dispatch.steps(due)]
     if sent:
@@ -74,7 +74,7 @@ def _steps(engine: Engine, now: int, known: set[str], lost_before: Mapping[Kind,
     return len(sent)
 
 
-def _waits(engine: Engine, now: int, lost_before: Mapping[Kind, int], since: int = 0) -> int:
+def _send_waits(engine: Engine, now: int, lost_before: Mapping[Kind, int], since: int = 0) -> int:
     with engine.store.read() as tx:
         due = waits.due(tx, now, BATCH, lost_before=lost_before, since=since)
     due = _sendable(engine, now, due, attrgetter("due_at"), None if since else waits.postpone)
@@ -93,10 +93,10 @@ def _sendable(
     postpone: Callable[[Connection, Collection[Row]], None] | None,
 ) -> list[Row]:
     """
-    Those that are due, and those whose messages find room in workers until they are; the others are put off.
+    The rows to send now: those that are due, and those whose messages may wait in workers until they are.
 
     Args:
-        postpone: None where that is not ours to decide: only those that are due.
+        postpone: Sets when the sweep checks the other rows; None to leave them, and take only those that are due.
     """
     later = [row for row in rows if due_at(row) > now]
     if not later or postpone is None:
@@ -104,15 +104,15 @@ def _sendable(
     with engine.store.read() as tx:
         room = engine.dispatch.eta_budget.room(tx, now)
     held = [row for row in later if engine.dispatch.may_hold(due_at(row) - now)][:room]
-    left = set(later).difference(held)
-    if left:
-        engine.store.write(lambda tx: postpone(tx, left))
-    return [row for row in rows if row not in left]
+    postponed = set(later).difference(held)
+    if postponed:
+        engine.store.write(lambda tx: postpone(tx, postponed))
+    return [row for row in rows if row not in postponed]
 
 
-def _drives(engine: Engine, now: int, known: set[str], lost_before: Mapping[Kind, int]) -> int:
+def _send_turns(engine: Engine, now: int, registered: set[str], lost_before: Mapping[Kind, int]) -> int:
     with engine.store.read() as tx:
-        due = run_log.due_drives(tx, now, known, BATCH, lost_before=lost_before)
+        due = run_log.due_drives(tx, now, registered, BATCH, lost_before=lost_before)
     sent = due[: engine.dispatch.drives(due)]
     if sent:
         failpoints.hit("sweep.sent")
@@ -125,38 +125,44 @@ def reap_dead_workers(engine: Engine, *, beating_since: int) -> None:
     """
     Give up the attempts of processes that have ended.
 
-    A process is dead when it ran on this host and is gone, or when its beat is older than
-    ``dead_after``, counting only time in which our own beats succeeded: while the database is away
-    nobody can beat, and nobody is dead for it.
+    A process is dead when it ran on this host and has ended, or when its last heartbeat is older than
+    ``dead_after``.  Only time in which our own heartbeats succeeded counts: while the database is away, no process
+    can send heartbeats.
 
     Args:
-        beating_since: Since when our own beats have succeeded without a gap, by the database's clock.
+        beating_since: Since when our own heartbeats have succeeded without a gap, by the database's clock.
     """
     now = engine.now()
-    here = identify()
-    patience = now - engine.settings.dead_after
+    this_process = identify()
+    dead_before = now - engine.settings.dead_after
     with engine.store.read() as tx:
         alive = workers.alive(tx)
-        orphans = steps.held_by_nobody(tx, patience, BATCH)
-    silent = [w for w in alive if w.id != engine.process_id and w.beat_at < patience and beating_since <= patience]
-    gone = [w for w in alive if is_gone(Identity(w.host, w.boot_id, w.pid, w.pid_started), here)]
-    dead = {w.id for w in gone}
-    for worker in {w.id: w for w in (*silent, *gone)}.values():
-        _reap(engine, worker, spared_since=None if worker.id in dead else patience)
+        orphans = steps.held_by_nobody(tx, dead_before, BATCH)
+    ended = {w.id for w in alive if is_gone(ProcessIdentity(w.host, w.boot_id, w.pid, w.pid_started), this_process)}
+    for worker in alive:
+        if worker.id in ended:
+            _reap(engine, worker, spared_since=None)
+        elif worker.id != engine.process_id and worker.beat_at < dead_before and beating_since <= dead_before:
+            _reap(engine, worker, spared_since=dead_before)
     for held in orphans:
         _give_up(engine, held)
 
 
 def _reap(engine: Engine, worker: Worker, *, spared_since: int | None) -> None:
-    """Give up what a process runs; of one that is merely silent, nothing that has called ``heartbeat`` lately."""
+    """
+    Give up the attempts of a process, and remove it.
+
+    Args:
+        spared_since: An attempt that has called ``heartbeat`` since then goes on; None for a process that has ended.
+    """
     with engine.store.read() as tx:
-        runs_now = steps.held_by(tx, [worker.id], BATCH)
-    held = [a for a in runs_now if spared_since is None or (a.heartbeat_at or 0) < spared_since]
+        running = steps.held_by(tx, [worker.id], BATCH)
+    held = [a for a in running if spared_since is None or (a.heartbeat_at or 0) < spared_since]
     if held:
         log.warning("Process %s:%d is gone; %d attempts are given up.", worker.host, worker.pid, len(held))
     for attempt in held:
         _give_up(engine, attempt)
-    if len(held) < len(runs_now):
+    if len(held) < len(running):
         return
     with engine.store.begin() as tx:
         workers.remove(tx, worker.id)
@@ -172,7 +178,7 @@ def _give_up(engine: Engine, held: steps.Held) -> None:
 
 
 def release_forgotten(engine: Engine) -> None:
-    """Give up this process's claims that it does not run: a commit whose acknowledgement was lost leaves them."""
+    """Give up claims of this process that it does not run, as a commit whose acknowledgement was lost leaves."""
     before = engine.now() - engine.settings.dead_after
     with engine.store.read() as tx:
         held = steps.held_by(tx, [engine.process_id], BATCH)

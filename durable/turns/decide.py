@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 from .. import codec, events, registry
-from ..engine import Checkout, Engine, Watch, unclosable
+from ..engine import Checkout, Engine, TurnWatch, unclosable
 from ..errors import LogTooLong, TurnTooLong
 from ..events import Event
 from ..replay import Command, Outcome, Replay, RunInfo, commands
@@ -168,7 +168,9 @@ def _owners(engine: Engine) -> Callable[[str], tuple[str, str] | None]:
     return look
 
 
-def _settle(decision: Decision, replay: Replay, watch: Watch, owner: Callable[[str], tuple[str, str] | None]) -> None:
+def _settle(
+    decision: Decision, replay: Replay, watch: TurnWatch, owner: Callable[[str], tuple[str, str] | None]
+) -> None:
     """Take what the workflow asks for, telling it of its hooks, until it asks for no more hooks."""
     closed: set[str] = set()
     held: dict[str, str] = {}

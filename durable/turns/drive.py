@@ -102,13 +102,13 @@ def take_in(
     if gathers(engine, run_id):
         return
     drive(engine, run_id, continuation=continuation, redelivered=redelivered)
-    engine.fan_in.looked(run_id)
+    engine.fan_in.turn_ended(run_id)
 
 
 def gathers(engine: Engine, run_id: str) -> bool:
     """Whether an outcome that was just recorded waits for others, to be taken in together with them."""
     out = engine.replays.out(run_id)
-    if engine.fan_in.waits(run_id, out):
+    if engine.fan_in.defer(run_id, out):
         return True
     if out < MANY or not _is_anothers(engine, run_id):
         return False
@@ -195,9 +195,9 @@ def _keep(checkout: Checkout, decision: Decision) -> None:
 def send(engine: Engine, after: CommitResult) -> None:
     """Dispatch what a turn has committed.  What does not go out now, the sweep finds."""
     for holder, request_id in after.hints:
-        engine.hint(holder, request_id)
+        engine.notify(holder, request_id)
     if after.ended is not None:
-        engine.notifier.tell(after.ended)
+        engine.notifier.notify_subscribers(after.ended)
     _send_steps(engine, after.steps)
     _set_waits(engine, after.waits)
     send_drives(engine, after.drives)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from .. import duration, registry
-from ..engine import Checkout, Engine, Identity, identify, is_gone
+from ..engine import Checkout, Engine, ProcessIdentity, identify, is_gone
 from ..errors import TurnLost, TurnTooLong
 from ..store import Run, runs, workers
 from .commit import commit, current_code_version
@@ -33,7 +33,7 @@ class Try:
     at: int
     version: str | None
     worker: str | None = None
-    process: Identity | None = None
+    process: ProcessIdentity | None = None
     ended: str | None = None
 
     def __str__(self) -> str:
@@ -159,4 +159,4 @@ def _known(engine: Engine, run: Run) -> list[Try]:
 
 def _parse(run: Run) -> list[Try]:
     noted = json.loads(run.turn_tried or "[]")
-    return [Try(**(each | {"process": each["process"] and Identity(**each["process"])})) for each in noted]
+    return [Try(**(each | {"process": each["process"] and ProcessIdentity(**each["process"])})) for each in noted]

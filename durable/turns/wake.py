@@ -18,7 +18,7 @@ def fire(engine: Engine, run_id: str, op_id: str) -> bool:
         return True
     with engine.store.read() as tx:
         due_at = waits.due_at(tx, run_id, op_id)
-    return engine.is_nearly(due_at) and _end(engine, run_id, op_id)
+    return engine.wait_if_near(due_at) and _end(engine, run_id, op_id)
 
 
 def _end(engine: Engine, run_id: str, op_id: str) -> bool:

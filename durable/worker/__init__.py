@@ -1,13 +1,28 @@
 """
-Celery's view of durable: the tasks that a worker runs.
+The worker: the Celery tasks that it runs, and what it does when it starts and stops.
 
-Everything that depends on Celery's own classes is here.
+What rests on how Celery works inside is in ``broker/celery_internals.py``.
 
 Files, in import order::
 
-    child_watch.py    has ended prefork children replaced at once
-    adopted_tasks.py  an application's own Celery task as the carrier of an attempt
-    in_place.py       traces the tasks of steps that run in place
+    adopted_tasks.py  an application's own Celery task that carries the attempts of a step
+    in_place.py       runs the tasks of steps that were claimed here, after the task of a message
     versions.py       which versions this process and other workers run
-    tasks.py          the tasks ``durable.drive`` and ``durable.wake``, one task for each step, and signals
+    tasks.py          the tasks ``durable.drive`` and ``durable.wake``, and one task for each step
+    registration.py   which engine the tasks of an app run for, and when they are made
+    signals.py        checks a worker at its start, starts and stops housekeeping
 """
+
+from __future__ import annotations
+
+from ..engine import Engine
+from . import registration, signals, versions
+
+__all__ = ["install"]
+
+
+def install(engine: Engine) -> None:
+    """Register the engine's tasks with its Celery app, and connect it to the signals of the app's workers."""
+    registration.register(engine)
+    signals.connect(engine)
+    versions.install()

@@ -1,11 +1,10 @@
 """
-An application's own Celery task that carries an attempt of a step.
+Adopted tasks: an application's own Celery tasks that are steps.
 
-The task's ``run`` and ``retry`` are wrapped.  Without an attempt in the message
-both do what they did, so the task's other callers notice nothing.  With one,
-the arguments come from the log, and what the task does is recorded before
-Celery hears of it: its result backend, signals and handlers work as ever.
-Only a retry is not Celery's to send: it is a row first, like any next attempt.
+This file wraps the task's ``run`` and ``retry``.  When the message carries no attempt of a step, both do what they did,
+so other callers of the task notice nothing.  When it carries one, the arguments come from the log, and the outcome is
+recorded before Celery gets it: the task's result backend, signals and handlers work as before.  The exception is a
+retry: Celery does not send it.  It is recorded as the next attempt, and durable sends it.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .. import codec, current, duration, events, registry
 from ..attempts import Address, Body, RunningAttempt, attempt
+from ..broker import celery_internals
 from ..engine import Engine, send_drive
 from ..errors import ConfigurationError, StepFailed
 from ..recovery import housekeeping
@@ -31,43 +31,43 @@ log = log_records.get("durable.carrying")
 
 
 def install(engine: Engine, step: AdoptedStep[..., Any]) -> None:
-    """Have the task of the engine's app carry the step's attempts; Celery has made its tasks."""
+    """Wrap the task of the engine's app, so that it carries the step's attempts.  The app is finalized by now."""
     task = engine.celery.tasks.get(step.name)
     if task is None:
         log.error(
-            "The Celery task %s, which is a step, is not registered with the app %r: its attempts cannot run"
+            "The Celery task %s, which is a step, is not registered with the app %r, so its attempts cannot run"
             " here.  Register it with the app that the engine was made for.",
             step.name,
             engine.celery.main,
         )
         return
-    # A second engine of the same app takes the first one's place, a second step(task) the first's.
-    if isinstance(task.run, Carrier):
+    # A second engine of the app replaces the first one, and a second step(task) replaces the first.
+    if isinstance(task.run, AdoptedRun):
         task.run.remove()
-    Carrier(engine, step, task)
+    AdoptedRun(engine, step, task)
 
 
 def remove(engine: Engine) -> None:
-    """Leave the tasks that carry attempts for this engine as they were."""
+    """Unwrap the tasks that carry attempts for this engine."""
     for task in engine.celery.tasks.values():
-        if isinstance(task.run, Carrier) and task.run.engine is engine:
+        if isinstance(task.run, AdoptedRun) and task.run.engine is engine:
             task.run.remove()
 
 
 def check(engine: Engine) -> None:
-    """Raise ConfigurationError for what cannot be a step, which Celery's signals would only log."""
+    """Raise ConfigurationError for tasks that cannot be steps."""
     for step in tuple(registry.unnamed):
         registry.enter(step)
     for task in engine.celery.tasks.values():
         if isinstance(getattr(type(task), "run", None), Step):
             raise ConfigurationError(
-                f"{task.name} is a @step with @app.task above it, and is a Celery task by itself already."
-                "  Take @app.task away; or put @step above it, and the task becomes a step."
+                f"{task.name} is a @step with @app.task above it.  A step has a Celery task of its own already.  Take"
+                " @app.task away; or put @step above @app.task, and the application's task becomes a step."
             )
 
 
-class Carrier:
-    """What stands in for the ``run`` of a task that is a step, and its ``retry``."""
+class AdoptedRun:
+    """Replaces the ``run`` and the ``retry`` of a task that is a step."""
 
     def __init__(self, engine: Engine, step: AdoptedStep[..., Any], task: Any) -> None:
         self.engine = engine
@@ -78,30 +78,29 @@ class Carrier:
         task.run, task.retry = self, self.retry
 
     def remove(self) -> None:
-        """Leave the task as it was."""
+        """Put the task's own ``run`` and ``retry`` back."""
         if self._task.run is self:
             self._task.run, self._task.retry = self._run, self._retry
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        address = Address.of(self._task.request)
-        if address is None or _runs_here(address):
+        request, engine = self._task.request, self.engine
+        address = Address.of(request)
+        if address is None or _is_running(address):
+            # A plain call: by another caller, or by the step's own function.
             return self._run(*args, **kwargs)
-        return self._carry(address, self._task.request)
-
-    def _carry(self, address: Address, request: Any) -> Any:
-        engine = self.engine
         housekeeping.ensure(engine)
         engine.progress.note(request)
         body = TaskBody(self._step, self._run)
         claimed = attempt(engine, self._step, address, request.id, body)
         if claimed and body.error is None:
-            if not request.chain:  # eager
+            if celery_internals.next_in_chain(request) is None:  # in eager mode
                 self._drive(address.run)
             return body.result
-        # Celery sends a chain's link after a success only.
+        # Celery sends the next message of a chain after a success only.
         self._drive(address.run)
         raise _for_celery(body.error) or Ignore(
-            f"Attempt {address.attempt} of {address.op} in run {address.run} is not to be run."
+            f"Attempt {address.attempt} of {address.op} in run {address.run} was not run: it has ended, another"
+            " process runs it, or it is not due."
         )
 
     def _drive(self, run_id: str) -> None:
@@ -111,25 +110,22 @@ class Carrier:
             log.warning("No turn of run %s was sent (%s); the sweep sends it later.", run_id, type(error).__name__)
 
     def retry(self, *args: Any, **kwargs: Any) -> Any:
-        """``Task.retry``, which leaves the sending to us while it decides about an attempt."""
+        """``Task.retry``; in an attempt it raises ``Retry`` and sends nothing, since durable sends the next attempt."""
         request = self._task.request
         address = Address.of(request)
-        if address is None or not _runs_here(address):
+        if address is None or not _is_running(address):
             return self._retry(*args, **kwargs)
-        was_eager = request.is_eager
-        request.is_eager = True  # then Celery raises its Retry, and publishes nothing
-        try:
+        with celery_internals.retries_unsent(request):
             return self._retry(*args, **kwargs)
-        finally:
-            request.is_eager = was_eager
 
 
 class TaskBody(Body):
     """
-    The task's own function, and what Celery is to hear of it.
+    The body of an attempt: the task's own function.
 
     Attributes:
-        result, error: What it returned or raised; an error also when the result could not be recorded.
+        result: What the function returned.
+        error: What it raised, or why its result could not be recorded.
     """
 
     def __init__(self, step: AdoptedStep[..., Any], run: Callable[..., Any]) -> None:
@@ -139,55 +135,48 @@ class TaskBody(Body):
         self.error: BaseException | None = None
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
-        """The task's function, with Celery's own retries around it."""
+        """Call the task's function, with Celery's own retries around it."""
         self.result = self.run_task(*args, **kwargs)
         return self.result
 
     def failure(self, running: RunningAttempt, error: BaseException) -> events.AttemptEnded:
-        """What the task decided by its exception, by Celery's rules."""
+        """The outcome that the exception means by Celery's rules: a retry, or a failure."""
         self.error = error
-        known = running.ending()
+        ending = running.ending()
         match error:
-            case Retry() if _has_arguments(error):
+            case Retry() if error.sig is not None and (error.sig.args or error.sig.kwargs):
                 reason = "retries with other arguments, and those of a step are in its run's log"
             case Retry():
-                return self._retried(error, known)
+                error.sig = None  # what an eager task.apply() would run at once
+                cause = codec.encode_error(error if error.exc is None else error.exc)
+                return events.StepRetrying(error=cause, due_at=_due_at(error.when, ending["at"]), **ending)
             case Ignore() | Reject():
                 reason = "ends without a result, and a step needs one"
             case _:
-                return events.StepFailedEvent(error=codec.encode_error(error), **known)
-        told = StepFailed(type(error).__name__, f"{self.step.name} {reason} ({error})", attempts=running.held.attempt)
-        return events.StepFailedEvent(error=codec.encode_error(told), **known)
+                return events.StepFailedEvent(error=codec.encode_error(error), **ending)
+        failed = StepFailed(type(error).__name__, f"{self.step.name} {reason} ({error})", attempts=running.held.attempt)
+        return events.StepFailedEvent(error=codec.encode_error(failed), **ending)
 
     def tell(self, running: RunningAttempt, ended: events.AttemptEnded) -> None:
-        """Nothing: Celery logs what it hears of."""
-
-    def _retried(self, error: Retry, known: dict[str, Any]) -> events.StepRetrying:
-        error.sig = None  # what an eager task.apply() would run at once
-        told = codec.encode_error(error if error.exc is None else error.exc)
-        return events.StepRetrying(error=told, due_at=_due_at(error.when, known["at"]), **known)
+        """Log nothing: Celery logs the failure of a task itself."""
 
 
-def _runs_here(address: Address) -> bool:
-    """Whether this attempt has begun in this context: a call of the task in it is a plain call."""
+def _is_running(address: Address) -> bool:
+    """Whether this attempt runs in this context already, so that a call of the task is a plain call."""
     running: Any = current.running_step.get()
     return running is not None and Address(running.held.run_id, running.held.op_id, running.held.attempt) == address
 
 
 def _for_celery(error: BaseException | None) -> Exception | None:
-    """What Celery is to hear: anything but an Exception would end the worker, or its child."""
+    """The exception to raise to Celery: one that is no Exception would end the worker, or its child."""
     if error is None or isinstance(error, Exception):
         return error
-    told = StepFailed(type(error).__name__, codec.error_summary(codec.encode_error(error)).message)
-    return told.with_traceback(error.__traceback__)
-
-
-def _has_arguments(error: Retry) -> bool:
-    return error.sig is not None and bool(error.sig.args or error.sig.kwargs)
+    failed = StepFailed(type(error).__name__, codec.error_summary(codec.encode_error(error)).message)
+    return failed.with_traceback(error.__traceback__)
 
 
 def _due_at(when: float | datetime | None, now: int) -> int:
-    """When Celery would run a retry; a naive moment is UTC, as it is there."""
+    """When Celery would run a retry; Celery takes a naive datetime for UTC."""
     if isinstance(when, datetime):
         return max(now, duration.from_datetime(maybe_make_aware(when)))
     return now + int(max(0, when or 0) * 1_000_000)

@@ -36,12 +36,12 @@ def _answer(state: object) -> dict[str, str]:
     return versions()
 
 
-def of_workers(app: Celery, *, patience: float) -> dict[str, dict[str, str]]:
+def of_workers(app: Celery, *, timeout_secs: float) -> dict[str, dict[str, str]]:
     """
     The versions of the workers that answer, by their node's name.
 
     Args:
-        patience: Seconds to wait for one more answer; the call always takes that long.
+        timeout_secs: Seconds to wait for one more answer; the call always takes that long.
 
     Raises:
         kombu.exceptions.OperationalError, OSError: The broker cannot be reached.
@@ -49,5 +49,5 @@ def of_workers(app: Celery, *, patience: float) -> dict[str, dict[str, str]]:
     with app.connection_for_write() as connection:
         # Without this Celery would try for as long as its settings say.
         connection.ensure_connection(max_retries=0, timeout=2.0)
-        replies = app.control.broadcast(COMMAND, reply=True, timeout=patience, connection=connection)
+        replies = app.control.broadcast(COMMAND, reply=True, timeout=timeout_secs, connection=connection)
     return {node: answer for reply in replies or () for node, answer in reply.items() if "durable" in answer}

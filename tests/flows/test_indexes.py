@@ -10,7 +10,7 @@ from driving import settle
 from servers import DATABASES
 
 from durable import duration, start, step, workflow
-from durable.recovery import sentinel, sweep
+from durable.recovery import broker_sentinel, sweep
 from durable.recovery.housekeeping import Housekeeping
 from durable.recovery.prune import Place, prune_batch
 
@@ -88,7 +88,7 @@ def test_every_query_of_runs_and_sweeps_uses_an_index(full):
             asked[statement] = parameters[0] if executemany else parameters
 
     # The broker of the test before is not there any more; after such a loss all lists are read as a whole, in pieces.
-    while sentinel.look(full):
+    while broker_sentinel.check(full):
         pass
     sa.event.listen(full.store.engine, "before_cursor_execute", note)
     keeper = Housekeeping(full)
@@ -102,7 +102,7 @@ def test_every_query_of_runs_and_sweeps_uses_an_index(full):
     assert prune_batch(full, ended_at + 1, Place(ended_at - 1, "")).runs == 1
     sweep.reap_dead_workers(full, beating_since=full.now() - 10**9)
     keeper.tick()
-    keeper._farewell()
+    keeper._unregister()
     sa.event.remove(full.store.engine, "before_cursor_execute", note)
 
     assert len(asked) > 30

@@ -60,7 +60,7 @@ def worker(engine: Durable, quiet: None) -> Any:
     keeper = Housekeeping(engine)
     keeper._beat()
     yield keeper
-    keeper._farewell()
+    keeper._unregister()
 
 
 def etas(engine: Durable) -> int:
@@ -183,7 +183,7 @@ def test_processes_share_what_room_there_is(engine, worker, monkeypatch):
     """With two of them each takes half until it looks again; nobody takes more than all of it."""
     monkeypatch.setattr(eta_budget, "MOST_ETAS", 20)
     other = Housekeeping(engine)
-    engine._identity = (engine._identity[0], "another")
+    engine.process_id = "another"
     other._beat()
 
     run = many.start(50)
@@ -194,7 +194,7 @@ def test_processes_share_what_room_there_is(engine, worker, monkeypatch):
     again = many.start(50)
     drive(engine, again.id)
     assert alarm_clocks(engine, again) == 5
-    other._farewell()
+    other._unregister()
 
 
 def test_the_store_is_asked_for_room_now_and_then_only(engine, quiet, monkeypatch):

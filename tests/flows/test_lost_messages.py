@@ -15,7 +15,7 @@ from servers import DATABASES
 from durable import Durable, current, sleep, start, step, workflow
 from durable.broker import eta_budget
 from durable.broker.dispatcher import DRIVE, WAKE
-from durable.recovery import sentinel, sweep
+from durable.recovery import broker_sentinel, sweep
 from durable.recovery.housekeeping import Housekeeping
 from durable.store import schema
 from durable.turns.drive import drive
@@ -68,7 +68,7 @@ def site(database, broker):
     keeper = Housekeeping(engine)
     keeper._beat()
     yield engine
-    keeper._farewell()
+    keeper._unregister()
     engine.close()
     current.forget(engine)
 
@@ -247,20 +247,20 @@ def resent(engine, runs):
 @pytest.mark.parametrize("broker", SERVERS, indirect=True)
 def test_a_broker_that_has_lost_its_memory_is_sent_everything_again(site):
     """The sentinel is gone with the rest: nothing waits until it is overdue."""
-    sentinel.look(site)
+    broker_sentinel.check(site)
     runs = [start(one) for _ in range(3)]
     drive(site, runs[0].id)
     before = length(site)
-    sentinel.look(site)
+    broker_sentinel.check(site)
     sweep.sweep(site)
     assert length(site) == before
 
     forget(site)
-    sentinel.look(site)
+    broker_sentinel.check(site)
     sweep.sweep(site)
     assert length(site) == 3, "a step and two turns"
 
-    sentinel.look(site)
+    broker_sentinel.check(site)
     sweep.sweep(site)
     assert length(site) == 3
 
@@ -269,14 +269,14 @@ def test_a_broker_that_has_lost_its_memory_is_sent_everything_again(site):
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)
 def test_a_broker_that_keeps_no_sentinel_is_not_sent_everything_again_and_again(site, monkeypatch):
     """Whoever may not make the sentinel's queue loses that warning, and nothing else."""
-    sentinel.look(site)
+    broker_sentinel.check(site)
     start(one)
     forget(site)
     start(one)
     monkeypatch.setattr(site.dispatch.broker, "keep", lambda queue: False)
 
     for _ in range(3):
-        sentinel.look(site)
+        broker_sentinel.check(site)
         sweep.sweep(site)
 
     assert length(site) == 1
@@ -288,31 +288,31 @@ def test_a_broker_that_keeps_no_sentinel_is_not_sent_everything_again_and_again(
 )
 def test_a_long_list_of_lost_messages_is_gone_through_in_pieces(site, monkeypatch):
     """No transaction is long; whoever dies in between is followed by one that goes on, and each is sent once more."""
-    monkeypatch.setattr(sentinel, "BATCH", 7)
+    monkeypatch.setattr(broker_sentinel, "BATCH", 7)
     with site.store.begin() as tx:
         for table in (schema.steps, schema.waits, schema.inbox, schema.leases):
             tx.execute(sa.delete(table))
-    sentinel.look(site)
+    broker_sentinel.check(site)
     run = start(many, 50)
     drive(site, run.id)
     forget(site)
-    monkeypatch.setattr(sentinel, "_LONG", -1)
-    assert sentinel.look(site)
+    monkeypatch.setattr(broker_sentinel, "CHECK_LIMIT", -1)
+    assert broker_sentinel.check(site)
     assert unsent(site, run) == 0
 
     monkeypatch.setattr(site.store, "write", failing_after(site.store.write, 3))
-    monkeypatch.setattr(sentinel, "_LONG", 10**9)
+    monkeypatch.setattr(broker_sentinel, "CHECK_LIMIT", 10**9)
     with pytest.raises(InterruptedError):
-        sentinel.look(site)
+        broker_sentinel.check(site)
     assert unsent(site, run) == 3 * 7
     monkeypatch.undo()
     sweep.sweep(site)
     assert unsent(site, run) == 0
 
-    assert not sentinel.look(site)
+    assert not broker_sentinel.check(site)
     assert unsent(site, run) == 50 - 3 * 7
     sweep.sweep(site)
-    sentinel.look(site)
+    broker_sentinel.check(site)
     sweep.sweep(site)
     assert length(site) == 50
 
@@ -352,7 +352,7 @@ def test_a_database_that_has_known_no_sentinel_sends_nothing_again(site):
     """The first look ever puts it there; what waits is not known to be lost."""
     start(one)
 
-    sentinel.look(site)
+    broker_sentinel.check(site)
     sweep.sweep(site)
 
     assert length(site) == 1
@@ -387,7 +387,7 @@ def test_no_more_alarm_clocks_are_set_than_workers_can_hold(engine, monkeypatch)
     later(engine, 60.5)
     sweep.sweep(engine)
     assert alarm_clocks(engine, runs) == 4
-    keeper._farewell()
+    keeper._unregister()
 
 
 @pytest.mark.parametrize("database", DATABASES, indirect=True)
@@ -407,4 +407,4 @@ def test_a_sleep_that_comes_near_when_workers_are_full_is_looked_at_when_it_is_d
     with engine.store.read() as tx:
         row = tx.execute(sa.select(schema.waits).where(mine)).one()
     assert row.next_send_at == row.due_at
-    keeper._farewell()
+    keeper._unregister()

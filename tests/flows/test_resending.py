@@ -39,7 +39,7 @@ def worker(engine):
     housekeeping = Housekeeping(engine)
     housekeeping._beat()
     yield
-    housekeeping._farewell()
+    housekeeping._unregister()
 
 
 def due_again(engine, table, runs):

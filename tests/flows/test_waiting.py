@@ -53,7 +53,7 @@ def worker(engine: Durable) -> Iterator[Housekeeping]:
     housekeeping = Housekeeping(engine)
     housekeeping._beat()
     yield housekeeping
-    housekeeping._farewell()
+    housekeeping._unregister()
 
 
 def waiting(engine: Durable, run_id: str) -> dict[str, dict[str, Any]]:

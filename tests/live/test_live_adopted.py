@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from celery import _state
 from processes import Deployment, deployed, eventually
+from registries import forget_definitions
 from servers import new_broker, new_database
 
-from durable import Run, RunFailed, StepFailed, registry
+from durable import Run, RunFailed, StepFailed
 
 pytestmark = pytest.mark.live
 
@@ -21,9 +22,7 @@ pytestmark = pytest.mark.live
 def flows() -> Iterator[Any]:
     """The workflows, forgotten afterwards: shared tasks would become tasks of every app of this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "steps", dict(registry.steps))
-        patch.setattr(registry, "workflows", dict(registry.workflows))
-        patch.setattr(registry, "unnamed", [])
+        forget_definitions(patch)
         patch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
         yield importlib.import_module("adopted_flows")
 

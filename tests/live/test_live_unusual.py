@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from celery import _state
 from processes import Deployment, deployed
+from registries import forget_definitions
 from servers import new_broker, new_database
 
-from durable import RunFailed, codec, registry
+from durable import RunFailed, codec
 
 pytestmark = pytest.mark.live
 
@@ -22,9 +23,7 @@ ERRORS = ["Odd", "BaseExceptionGroup", "Timeout", "SystemExit", "KeyboardInterru
 def flows() -> Iterator[Any]:
     """The workflows, forgotten afterwards: a shared task would become one of every app of this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "steps", dict(registry.steps))
-        patch.setattr(registry, "workflows", dict(registry.workflows))
-        patch.setattr(registry, "unnamed", [])
+        forget_definitions(patch)
         patch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
         yield importlib.import_module("unusual_flows")
 

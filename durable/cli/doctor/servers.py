@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ... import migrations
-from ...broker import embedded, publisher
+from ...broker import check_worker_settings, embedded
 from ...engine import Engine, transport_defaults
 from ...errors import ConfigurationError
 from ...store import REVISION
@@ -60,7 +60,7 @@ def transport(engine: Engine) -> Finding:
 def messages(engine: Engine) -> Finding:
     """Our messages can be sent, and workers with this configuration take them."""
     try:
-        publisher.check_worker(engine.celery)
+        check_worker_settings(engine.celery)
     except ConfigurationError as error:
         happened, _, fix = str(error).partition(".  ")
         return Finding(name="messages", ok=False, detail=f"{happened}.", fix=fix)

@@ -29,7 +29,7 @@ def answers(seen: Situation) -> Finding:
     app = seen.engine.celery
     if not app.conf.worker_enable_remote_control:
         return Finding(name="answers", ok=True, detail="not asked: worker_enable_remote_control is off")
-    found = next(filter(None, (health.of_workers(app, patience=secs) for secs in _PATIENCE_SECS)), {})
+    found = next(filter(None, (health.of_workers(app, timeout_secs=secs) for secs in _PATIENCE_SECS)), {})
     if not found:
         return Finding(
             name="answers",

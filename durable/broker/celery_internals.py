@@ -1,0 +1,207 @@
+"""
+Everything in durable that rests on how Celery and kombu work inside, and not on their documented interfaces.
+
+Each part names what it relies on.  tests/test_celery_internals.py has one test for each part, so that a version of
+Celery that changes one of them fails a test that says which.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from billiard.process import current_process
+from celery import Celery, Task
+from celery._state import _task_stack
+from celery.app.trace import build_tracer
+from celery.backends.base import DisabledBackend
+from celery.utils.threads import get_ident
+from kombu.transport import virtual
+
+#: ``tracer(uuid, args, kwargs, request)``: runs a task as for a message, with its signals and log lines.
+Tracer = Callable[..., Any]
+
+#: Seconds between two checks of a prefork pool for ended children.
+CHILD_CHECK_SECS = 0.2
+
+
+# Tracing.  A worker, and each prefork child, sets ``task.__trace__`` to ``build_tracer(…)`` when it starts, and calls
+# ``task.__trace__(uuid, args, kwargs, request)`` for each message.  The request becomes the attributes of
+# ``task.request``, keys of ours too.
+
+
+class RunMessage(Protocol):
+    """What runs a message of a traced task, in place of Celery's tracer, which it gets."""
+
+    def __call__(self, tracer: Tracer, uuid: str, args: Any, kwargs: Any, request: Any = None) -> Any:
+        """Run the message; the tracer's result."""
+
+
+def traced_task(app: Celery, run_message: RunMessage) -> type[Task]:
+    """A base class for tasks of this app: a worker calls *run_message* for each of their messages."""
+    base: type[Task] = app.Task
+
+    class TracedTask(base):  # type: ignore[misc]
+        abstract = True
+        tracer: Tracer | None = None
+
+        @functools.cached_property
+        def backend(self) -> DisabledBackend:
+            """No results.  The application's backend would be made once for each thread that sends."""
+            return DisabledBackend(app=app)
+
+        @property
+        def __trace__(self) -> Tracer | None:
+            return self.tracer and functools.partial(run_message, self.tracer)
+
+        @__trace__.setter
+        def __trace__(self, tracer: Tracer | None) -> None:
+            self.tracer = tracer
+
+    return TracedTask
+
+
+def tracer_of(task: Any, hostname: str | None) -> Tracer:
+    """Celery's tracer of a traced task; made here for a task that was defined after the worker started."""
+    if task.tracer is None:
+        task.tracer = build_tracer(task.name, task, hostname=hostname, app=task.app)
+    return task.tracer  # type: ignore[no-any-return]
+
+
+# The chain.  ``request.chain`` is a list of signatures as dicts, the next one last.  The tracer sends the next one
+# after the task has succeeded, unless the list is empty or None by then.
+
+
+def next_in_chain(request: Any) -> Mapping[str, Any] | None:
+    """The headers of the message that Celery sends when this task succeeds; None when it sends none."""
+    if not request.chain:
+        return None
+    headers: Mapping[str, Any] = request.chain[-1].get("options", {}).get("headers", {})
+    return headers
+
+
+def drop_chain(request: Any) -> None:
+    """Have Celery send nothing when this task succeeds."""
+    request.chain = None
+
+
+# Retries.  ``Task.retry`` raises ``Retry`` without sending anything when ``request.is_eager`` is true.
+
+
+@contextmanager
+def retries_unsent(request: Any) -> Iterator[None]:
+    """Within this block ``task.retry()`` raises Retry, and sends no message."""
+    was_eager = request.is_eager
+    request.is_eager = True
+    try:
+        yield
+    finally:
+        request.is_eager = was_eager
+
+
+# The current task.  ``celery.current_task`` and ``task.request`` are the tops of two stacks, and ``__ident_func__`` of
+# a stack says whose it is: by default the thread's.
+
+#: Whose stacks this context uses; None: the thread's, or the greenlet's.
+_stack_owner: ContextVar[object | None] = ContextVar("durable_celery_stacks", default=None)
+
+
+class CurrentTask:
+    """
+    The Celery task that runs where this object is made, and its request.
+
+    The coroutines of all ``async def`` steps share one thread.  ``entered`` gives the context of each coroutine
+    stacks of its own, so that each sees its own task.
+    """
+
+    def __init__(self) -> None:
+        self._task = _task_stack.top
+        self._request = None if self._task is None else self._task.request_stack.top
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Within this block the task is the current one, in this context and in the asyncio tasks made in it."""
+        if self._task is None:
+            yield
+            return
+        _stack_owner.set(object())
+        pushed = ((_task_stack, self._task), (self._task.request_stack, self._request))
+        for stack, item in pushed:
+            stack.__ident_func__ = _stack_ident
+            stack.push(item)
+        try:
+            yield
+        finally:
+            for stack, _ in pushed:
+                stack.pop()
+
+
+def _stack_ident() -> object:
+    return _stack_owner.get() or get_ident()
+
+
+# The prefork pool.  Its children are billiard processes with a name of their own, and ``pool.maintain_pool`` replaces
+# ended ones.  ``consumer.hub`` is the worker's event loop, None where it has none.
+
+
+def is_prefork(consumer: Any) -> bool:
+    """Whether the worker of this consumer forks its children."""
+    return type(getattr(consumer, "pool", None)).__module__ == "celery.concurrency.prefork"
+
+
+def is_pool_child() -> bool:
+    """Whether this process is a child of a prefork pool."""
+    return bool(current_process().name != "MainProcess")
+
+
+class ChildWatch:
+    """
+    Has prefork children that have ended replaced at once, without Celery's wait of up to five seconds.
+
+    Celery's main process checks for ended children when the pipe to one of them closes.  The kernel closes a
+    process's files before it reports its end, so that check often comes too early and finds the child alive.
+    Celery does not check again until another child ends, or until its timer fires after five seconds.  Until then
+    no child takes the ended one's place, and a task that was written to its pipe waits.  It is rare where children
+    live long, and the rule with ``--max-tasks-per-child 1``.
+    """
+
+    def __init__(self) -> None:
+        self._timer: Any = None
+
+    def watch(self, consumer: Any) -> None:
+        """
+        Check the children of this consumer's pool every ``CHILD_CHECK_SECS``.
+
+        Celery reports a consumer as ready again after each reconnect to the broker.  Without an event loop,
+        Celery's pool has a thread that checks often, and there is nothing to do.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if consumer.hub is not None:
+            self._timer = consumer.hub.call_repeatedly(CHILD_CHECK_SECS, consumer.pool.maintain_pool)
+
+
+# Queues.  ``app.amqp.queues.consume_from`` holds the queues by name; kombu's virtual transports (Redis, memory) count
+# a queue with ``channel._size``.
+
+
+def consumed_queues(app: Celery) -> list[str]:
+    """
+    The queues that this process takes messages from, by ``-Q``, ``task_queues`` or the default one.
+
+    A prefork child has them from its parent, by the fork: only children that are forked later know a queue that is
+    added to a running worker (``add_consumer``).
+    """
+    return sorted(app.amqp.queues.consume_from)
+
+
+def virtual_queue_length(channel: Any, queue: str) -> int | None:
+    """How many messages wait in a queue of a virtual transport; None when the transport is another."""
+    if not isinstance(channel, virtual.Channel):
+        return None
+    size: Any = channel._size  # which has no types
+    return int(size(queue))

@@ -1,0 +1,74 @@
+"""
+Registration: which engine the tasks of a Celery app run for, and when the tasks are made.
+
+Of several engines of one app, the last one that was made and not closed is served.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from celery import Celery
+
+from .. import current, registry
+from ..attempts import outcome
+from ..broker import DRIVE
+from ..engine import Engine
+from ..errors import ConfigurationError
+from ..registry import Defined
+from ..sandbox import log_records
+from . import adopted_tasks, tasks
+from .in_place import engine_of
+
+log = log_records.get("durable.tasks")
+
+
+def register(engine: Engine) -> None:
+    """
+    Register our tasks with the engine's app, now or once Celery has made the app's own tasks.
+
+    Steps that are defined later are registered when they are defined.
+    """
+    app = engine.celery
+
+    def on_finalized(**_: object) -> None:
+        _serve(engine)
+
+    def on_defined(defined: Defined) -> None:
+        if served_by(app) is engine:
+            tasks.register_step(engine, defined)
+
+    engine.on_impossible = partial(outcome.fail_unsendable, engine)
+    engine.on_close(partial(_hand_over, engine))
+    engine.on_close(registry.subscribe(on_defined))
+    if app.finalized:
+        _serve(engine)
+    else:
+        # Until it is finalized, an app keeps the first task of a name, and nothing removes it.
+        app.on_after_finalize.connect(on_finalized, weak=False)
+        engine.on_close(partial(app.on_after_finalize.disconnect, on_finalized))
+
+
+def served_by(app: Celery) -> Engine | None:
+    """The engine that our tasks of the app run for; None before Celery has made them."""
+    return engine_of(app.tasks.get(DRIVE)) if app.finalized else None
+
+
+def _serve(engine: Engine) -> None:
+    """Make our tasks of the app run for this engine, in place of another engine of the same app."""
+    tasks.register_turns(engine)
+    for defined in registry.all_definitions():
+        try:
+            tasks.register_step(engine, defined)
+        except ConfigurationError as error:
+            log.error("%s", error)  # the check at a worker's start raises it
+
+
+def _hand_over(engine: Engine) -> None:
+    """When an engine is closed, serve the one that was made before it for the same app."""
+    if served_by(engine.celery) is not engine:
+        return
+    adopted_tasks.remove(engine)
+    others = [each for each in current.engines() if each.celery is engine.celery]
+    if others:
+        _serve(others[-1])
