@@ -21,7 +21,7 @@ from ..errors import AttemptLost, PayloadMissing, SerializationError
 from ..http import Response
 from ..registry import Step
 from ..sandbox import log_records
-from ..store import LIMIT, REFERENCE, Claim, claims, reason, requests, run_log, unreachable
+from ..store import LIMIT, REFERENCE, Claim, claims, is_unavailable, reason, requests, run_log
 from ..store import attributes as stored_attributes
 from .cancellation import Watch
 from .outcome import route
@@ -101,7 +101,7 @@ class RunningAttempt:
             with self._beating() as tx:
                 is_current = claims.heartbeat(tx, self.held, text, self.engine.store.sql_now, extended)
         except SQLAlchemyError as error:
-            if not unreachable(error):
+            if not is_unavailable(error):
                 raise
             log.warning(
                 "The database cannot be used now (%s): a heartbeat of %s is lost.", reason(error), self.held.name

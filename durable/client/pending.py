@@ -57,7 +57,7 @@ def _turn(tx: Connection, run: Run, known: set[str], now: int) -> list[dict[str,
     return [what | _readiness(run.name in known, since, run.not_before or 0, now)]
 
 
-def _step(step: steps.Standing, known: set[str], now: int) -> dict[str, Any]:
+def _step(step: steps.StepState, known: set[str], now: int) -> dict[str, Any]:
     what = {"kind": "step", "operation": step.op_id, "name": step.name, "attempt": step.attempt}
     if step.status == "claimed":
         worker = None if step.host is None else f"{step.host}:{step.pid}"

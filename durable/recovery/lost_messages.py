@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from ..broker import Line, furthest
 from ..engine import Engine
-from ..store import Kind, workers
+from ..store import MessageGroup, workers
 
 #: So many times the patience, and a message in a queue of unknown length is taken for lost.
 _LONG = 64
@@ -29,15 +29,15 @@ class Lost:
         with engine.store.read() as tx:
             self._progress = furthest(workers.progress(tx))
 
-    def steps(self, kinds: Iterable[Kind], patience: int) -> Mapping[Kind, int]:
+    def steps(self, kinds: Iterable[MessageGroup], patience: int) -> Mapping[MessageGroup, int]:
         """By the queue and the name of steps: what was sent until then is lost."""
         return {kind: self._before(self._engine.dispatch.line_of_step(*kind), patience) for kind in kinds}
 
-    def turns(self, kinds: Iterable[Kind], patience: int) -> Mapping[Kind, int]:
+    def turns(self, kinds: Iterable[MessageGroup], patience: int) -> Mapping[MessageGroup, int]:
         """The same by the queue and the priority of runs."""
         return {kind: self._before(self._engine.dispatch.line_of_turn(*kind), patience) for kind in kinds}
 
-    def waits(self, kinds: Iterable[Kind], patience: int) -> Mapping[Kind, int]:
+    def waits(self, kinds: Iterable[MessageGroup], patience: int) -> Mapping[MessageGroup, int]:
         """The same of alarm clocks."""
         return {kind: self._before(self._engine.dispatch.line_of_wait(*kind), patience) for kind in kinds}
 

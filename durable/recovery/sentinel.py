@@ -69,7 +69,7 @@ def _enforce(engine: Engine, tx: Connection, name: str, lost_at: int) -> None:
     workers.mark(tx, _ROW, name, lost_at)
     if lost_at != _NEVER:
         for table in WORK_LISTS:
-            outbox.unsend_held(tx, table, lost_at, lost_at + engine.dispatch.eta_budget.ahead)
+            outbox.mark_held_unsent(tx, table, lost_at, lost_at + engine.dispatch.eta_budget.ahead)
 
 
 def _unsend(engine: Engine, lost_at: int) -> bool:
@@ -80,6 +80,6 @@ def _unsend(engine: Engine, lost_at: int) -> bool:
         while after is not None:
             if engine.now() > until:
                 return False
-            act = partial(outbox.unsend, table=table, lost_at=lost_at, after=after, limit=BATCH)
+            act = partial(outbox.mark_unsent, table=table, lost_at=lost_at, after=after, limit=BATCH)
             after = engine.store.write(act)
     return True

@@ -19,7 +19,7 @@ from ..attempts import outcome
 from ..broker import GRACE
 from ..engine import Engine, Identity, identify, is_gone, send_drive
 from ..sandbox import log_records
-from ..store import Kind, StepRow, WaitRow, Worker, run_log, steps, waits, workers
+from ..store import MessageGroup, StepRow, WaitRow, Worker, run_log, steps, waits, workers
 from .lost_messages import Lost
 
 #: Rows of a kind that one sweep sends.
@@ -41,9 +41,9 @@ def sweep(engine: Engine) -> bool:
     now = engine.now()
     with engine.store.read() as tx:
         known = workers.registered(tx)
-        due_steps = steps.kinds_of_due(tx, now)
-        due_waits = waits.kinds_of_due(tx, now)
-        due_turns = run_log.kinds_of_due(tx, now)
+        due_steps = steps.groups_due(tx, now)
+        due_waits = waits.groups_due(tx, now)
+        due_turns = run_log.groups_due(tx, now)
     lost = Lost(engine, now)
     patience = engine.settings.resend_after
     sent = [
@@ -63,7 +63,7 @@ def publish_due(engine: Engine, since: int) -> None:
     _waits(engine, now, {}, since)
 
 
-def _steps(engine: Engine, now: int, known: set[str], lost_before: Mapping[Kind, int], since: int = 0) -> int:
+def _steps(engine: Engine, now: int, known: set[str], lost_before: Mapping[MessageGroup, int], since: int = 0) -> int:
     with engine.store.read() as tx:
         due = steps.due(tx, now, known, BATCH, lost_before=lost_before, since=since)
     due = _sendable(engine, now, due, attrgetter("not_before"), None if since else steps.postpone)
@@ -74,7 +74,7 @@ def _steps(engine: Engine, now: int, known: set[str], lost_before: Mapping[Kind,
     return len(sent)
 
 
-def _waits(engine: Engine, now: int, lost_before: Mapping[Kind, int], since: int = 0) -> int:
+def _waits(engine: Engine, now: int, lost_before: Mapping[MessageGroup, int], since: int = 0) -> int:
     with engine.store.read() as tx:
         due = waits.due(tx, now, BATCH, lost_before=lost_before, since=since)
     due = _sendable(engine, now, due, attrgetter("due_at"), None if since else waits.postpone)
@@ -110,7 +110,7 @@ def _sendable(
     return [row for row in rows if row not in left]
 
 
-def _drives(engine: Engine, now: int, known: set[str], lost_before: Mapping[Kind, int]) -> int:
+def _drives(engine: Engine, now: int, known: set[str], lost_before: Mapping[MessageGroup, int]) -> int:
     with engine.store.read() as tx:
         due = run_log.due_drives(tx, now, known, BATCH, lost_before=lost_before)
     sent = due[: engine.dispatch.drives(due)]
@@ -137,7 +137,7 @@ def reap_dead_workers(engine: Engine, *, beating_since: int) -> None:
     patience = now - engine.settings.dead_after
     with engine.store.read() as tx:
         alive = workers.alive(tx)
-        orphans = steps.held_by_nobody(tx, patience, BATCH)
+        orphans = steps.claimed_by_unknown_process(tx, patience, BATCH)
     silent = [w for w in alive if w.id != engine.process_id and w.beat_at < patience and beating_since <= patience]
     gone = [w for w in alive if is_gone(Identity(w.host, w.boot_id, w.pid, w.pid_started), here)]
     dead = {w.id for w in gone}
@@ -150,7 +150,7 @@ def reap_dead_workers(engine: Engine, *, beating_since: int) -> None:
 def _reap(engine: Engine, worker: Worker, *, spared_since: int | None) -> None:
     """Give up what a process runs; of one that is merely silent, nothing that has called ``heartbeat`` lately."""
     with engine.store.read() as tx:
-        runs_now = steps.held_by(tx, [worker.id], BATCH)
+        runs_now = steps.claimed_by(tx, [worker.id], BATCH)
     held = [a for a in runs_now if spared_since is None or (a.heartbeat_at or 0) < spared_since]
     if held:
         log.warning("Process %s:%d is gone; %d attempts are given up.", worker.host, worker.pid, len(held))
@@ -162,7 +162,7 @@ def _reap(engine: Engine, worker: Worker, *, spared_since: int | None) -> None:
         workers.remove(tx, worker.id)
 
 
-def _give_up(engine: Engine, held: steps.Held) -> None:
+def _give_up(engine: Engine, held: steps.ClaimedAttempt) -> None:
     row = outcome.give_up(engine, held)
     failpoints.hit("sweep.given_up")
     if row is not None:
@@ -175,7 +175,7 @@ def release_forgotten(engine: Engine) -> None:
     """Give up this process's claims that it does not run: a commit whose acknowledgement was lost leaves them."""
     before = engine.now() - engine.settings.dead_after
     with engine.store.read() as tx:
-        held = steps.held_by(tx, [engine.process_id], BATCH)
+        held = steps.claimed_by(tx, [engine.process_id], BATCH)
     for attempt in held:
         if attempt.claim not in engine.running and attempt.claimed_at < before:
             _give_up(engine, attempt)

@@ -26,26 +26,26 @@ Files, in import order::
     retention.py           ended runs, and their deletion
     start_run.py           a run begins: run row and first inbox item
     steps.py               steps to run, from the call until the outcome
-    doubts.py              attempts in doubt
+    in_doubt.py            attempts in doubt
     turns.py               what a turn reads, and what a plain turn writes
     waits.py               sleeps and timeouts to come
     end_operation.py       an attempt or a wait ends: its row goes, its run gets an inbox item
     workers.py             live processes, their heartbeats, and the sweep's lease
 """
 
-from .backlog import BOUND, Waiting
+from .backlog import BOUND, WaitingRun
 from .claims import Claim
 from .database import Store
-from .doubts import Doubt, settle
 from .hooks import Hook
-from .outages import RETRY_DELAYS_SECS, contended, reason, unreachable, until_recorded
-from .outbox import WORK_LISTS, Kind, Sending, held_until_due
-from .payloads import PayloadStore, PayloadTrouble, SqlPayloads, Stored, UrlPayloads
+from .in_doubt import InDoubt
+from .outages import RETRY_DELAYS_SECS, is_contention, is_unavailable, reason, retry_until_available
+from .outbox import WORK_LISTS, MessageGroup, SendTimes, count_held_until_due
+from .payloads import PayloadStore, PayloadStoreError, SqlPayloads, StoredPayload, UrlPayloads
 from .retention import EndedRun
 from .run_log import DriveRow, InboxItem
 from .runs import ENDED, Run
 from .schema import REVISION, VERSION_TABLE, inbox
-from .steps import Held, StepRow
+from .steps import ClaimedAttempt, StepRow
 from .vault import LIMIT, OPTION, REFERENCE, Vault, is_large, key_id_of
 from .waits import WaitRow
 from .workers import Worker
@@ -61,33 +61,33 @@ __all__ = [
     "VERSION_TABLE",
     "WORK_LISTS",
     "Claim",
-    "Doubt",
+    "ClaimedAttempt",
     "DriveRow",
     "EndedRun",
     "Held",
     "Hook",
+    "InDoubt",
     "InboxItem",
-    "Kind",
+    "MessageGroup",
     "PayloadStore",
-    "PayloadTrouble",
+    "PayloadStoreError",
     "Run",
-    "Sending",
+    "SendTimes",
     "SqlPayloads",
     "StepRow",
     "Store",
-    "Stored",
+    "StoredPayload",
     "UrlPayloads",
     "Vault",
     "WaitRow",
-    "Waiting",
+    "WaitingRun",
     "Worker",
-    "contended",
-    "held_until_due",
+    "count_held_until_due",
     "inbox",
+    "is_contention",
     "is_large",
+    "is_unavailable",
     "key_id_of",
     "reason",
-    "settle",
-    "unreachable",
-    "until_recorded",
+    "retry_until_available",
 ]

@@ -17,7 +17,7 @@ BOUND = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingRun:
     """A run that waits for a process which knows *name*: a step of it, or its workflow."""
 
     name: str
@@ -25,7 +25,7 @@ class Waiting:
     created_at: int
 
 
-def pending_steps(tx: Connection) -> list[Waiting]:
+def pending_steps(tx: Connection) -> list[WaitingRun]:
     """Attempts that nobody has claimed, longest overdue first."""
     query = (
         select(steps.c.name, steps.c.run_id, runs.c.created_at)
@@ -33,10 +33,10 @@ def pending_steps(tx: Connection) -> list[Waiting]:
         .where(steps.c.next_send_at.is_not(None))
         .order_by(steps.c.next_send_at)
     )
-    return [Waiting(*row) for row in tx.execute(query.limit(BOUND))]
+    return [WaitingRun(*row) for row in tx.execute(query.limit(BOUND))]
 
 
-def news(tx: Connection) -> list[Waiting]:
+def runs_with_inbox_items(tx: Connection) -> list[WaitingRun]:
     """Runs that have news for a turn, blocked ones left out; the name is the workflow's."""
     oldest = select(inbox.c.run_id).order_by(inbox.c.id).limit(BOUND).subquery()
     query = (
@@ -45,10 +45,10 @@ def news(tx: Connection) -> list[Waiting]:
         .join(oldest, oldest.c.run_id == runs.c.id)
         .where(runs.c.status.in_(("pending", "running")))
     )
-    return [Waiting(*row) for row in tx.execute(query)]
+    return [WaitingRun(*row) for row in tx.execute(query)]
 
 
-def sealed(tx: Connection, limit: int) -> dict[str, str]:
+def encrypted_heads(tx: Connection, limit: int) -> dict[str, str]:
     """The beginnings of encrypted values that the oldest news and the next steps wait with, each with a run's id."""
     head = func.substr(inbox.c.value, 1, _HEAD)
     news = select(inbox.c.run_id, head.label("head")).where(func.substr(inbox.c.value, 1, 1) == MARK)

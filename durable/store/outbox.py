@@ -33,11 +33,11 @@ from .schema import inbox, steps, waits
 WORK_LISTS = (steps, waits, inbox)
 
 #: What tells in which line a row's message stands: a queue, and the name of a step, or the priority of a run.
-Kind = tuple[str | None, Any]
+MessageGroup = tuple[str | None, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Sending:
+class SendTimes:
     """What a new row says of its message."""
 
     next_send_at: int
@@ -60,7 +60,10 @@ def growing(sends: ColumnElement[int], delay: int) -> Any:
 
 
 def unsent_or_lost(
-    sent_at: ColumnElement[Any], queue: ColumnElement[Any], what: ColumnElement[Any], lost_before: Mapping[Kind, int]
+    sent_at: ColumnElement[Any],
+    queue: ColumnElement[Any],
+    what: ColumnElement[Any],
+    lost_before: Mapping[MessageGroup, int],
 ) -> ColumnElement[bool]:
     """
     Whether a message was not sent, or is lost by now.
@@ -90,7 +93,7 @@ def later(now: int, due: Any = None) -> Any:
     return literal(now, BigInteger) if due is None else case((due > now, due), else_=literal(now, BigInteger))
 
 
-def held_until_due(tx: Connection, table: Table, now: int, until: int, bound: int) -> int | None:
+def count_held_until_due(tx: Connection, table: Table, now: int, until: int, bound: int) -> int | None:
     """
     How many messages of a work list wait in workers until they are due.
 
@@ -105,7 +108,7 @@ def held_until_due(tx: Connection, table: Table, now: int, until: int, bound: in
     return None if read == bound else int(held)
 
 
-def unsend_held(tx: Connection, table: Table, lost_at: int, until: int) -> None:
+def mark_held_unsent(tx: Connection, table: Table, lost_at: int, until: int) -> None:
     """
     Of a work list, what workers were to hold until later than *lost_at* counts as not sent; it is never much.
 
@@ -116,7 +119,7 @@ def unsend_held(tx: Connection, table: Table, lost_at: int, until: int) -> None:
     tx.execute(update(table).where(*held).values(next_send_at=lost_at, sent_at=None))
 
 
-def unsend(tx: Connection, table: Table, lost_at: int, after: Sequence[Any], limit: int) -> Sequence[Any] | None:
+def mark_unsent(tx: Connection, table: Table, lost_at: int, after: Sequence[Any], limit: int) -> Sequence[Any] | None:
     """
     Of a work list, what was sent by *lost_at* counts as not sent: the next so many rows, in the order of their keys.
 

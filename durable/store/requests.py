@@ -32,7 +32,7 @@ from .vault import LIMIT, Body
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Arrival:
+class IncomingRequest:
     """
     What comes in.
 
@@ -66,12 +66,12 @@ class Arrival:
 COLUMNS = tuple(requests.c.keys())
 
 
-def create(tx: Connection, arrival: Arrival) -> None:
+def create(tx: Connection, arrival: IncomingRequest) -> None:
     """Insert the request.  IntegrityError: its key is there since."""
     tx.execute(insert(requests), row_of(tx, arrival))
 
 
-def row_of(tx: Connection, arrival: Arrival) -> dict[str, Any]:
+def row_of(tx: Connection, arrival: IncomingRequest) -> dict[str, Any]:
     """A request that has come in, as it is stored."""
     request = arrival.request
     request_id = str(request.id)
@@ -237,7 +237,7 @@ def answers(tx: Connection, ids: Collection[str]) -> dict[str, Response]:
     }
 
 
-def belongs(tx: Connection, request_id: str, token_hash: str) -> bool:
+def is_for_token(tx: Connection, request_id: str, token_hash: str) -> bool:
     """Whether the request came in on the webhook of this token."""
     row = tx.execute(
         select(requests.c.id)

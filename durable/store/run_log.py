@@ -11,8 +11,8 @@ from sqlalchemy import Connection, bindparam, case, delete, func, insert, select
 from .. import codec
 from ..events import Event, RunCancelRequested
 from . import requests, vault
-from .event_rows import fetched, from_row, outline, to_row
-from .outbox import Kind, Sending, growing, unsent_or_lost
+from .event_rows import from_row, load_large_values, outline, to_row
+from .outbox import MessageGroup, SendTimes, growing, unsent_or_lost
 from .schema import events, inbox, runs
 from .statements import Prepared
 from .vault import Vault
@@ -76,7 +76,7 @@ def page(
     rows = tx.execute(query).all()
     if not values:
         return [outline(row) for row in rows]
-    return fetched(tx, run_id, [_event(vault.of(tx), run_id, row) for row in rows])
+    return load_large_values(tx, run_id, [_event(vault.of(tx), run_id, row) for row in rows])
 
 
 def outcome(tx: Connection, run_id: str, op_id: str) -> Event | None:
@@ -89,7 +89,7 @@ def creation(tx: Connection, run_id: str, op_id: str) -> Event | None:
     return _phase(tx, run_id, op_id, "created")
 
 
-def ended(tx: Connection, run_id: str, op_ids: Collection[str]) -> set[str]:
+def ended_operations(tx: Connection, run_id: str, op_ids: Collection[str]) -> set[str]:
     """Those of these operations whose end the log has."""
     query = select(events.c.op_id).where(
         events.c.run_id == run_id, events.c.op_id.in_(op_ids), events.c.phase == "ended"
@@ -101,14 +101,14 @@ def _phase(tx: Connection, run_id: str, op_id: str, phase: str) -> Event | None:
     row = tx.execute(
         select(events).where(events.c.run_id == run_id, events.c.op_id == op_id, events.c.phase == phase)
     ).one_or_none()
-    return None if row is None else fetched(tx, run_id, [_event(vault.of(tx), run_id, row)])[0]
+    return None if row is None else load_large_values(tx, run_id, [_event(vault.of(tx), run_id, row)])[0]
 
 
 def _event(kept: Vault, run_id: str, row: Any) -> Event:
     return from_row(kept, run_id, row.kind, seq=row.seq, at=row.at, op_id=row.op_id, data=row.data, value=row.value)
 
 
-def post(tx: Connection, run_id: str, news: Event, sending: Sending) -> None:
+def post(tx: Connection, run_id: str, news: Event, sending: SendTimes) -> None:
     """Put an event into the run's inbox; *sending* is the turn's that it needs."""
     row = to_row(tx, run_id, news)
     del row["phase"], row["seq"]
@@ -134,7 +134,7 @@ def posting(source: str, *, not_before: str | None = None) -> str:
     return f"INSERT INTO durable_inbox ({', '.join(_NEWS)}) SELECT {', '.join(values.values())} FROM {source}"
 
 
-def posted(tx: Connection, run_id: str, news: Event, sending: Sending) -> dict[str, Any]:
+def posted(tx: Connection, run_id: str, news: Event, sending: SendTimes) -> dict[str, Any]:
     """The parameters of ``posting``."""
     row = {**to_row(tx, run_id, news), **sending.values(), "run_id": run_id}
     return {f"news_{name}": row[name] for name in _NEWS}
@@ -144,7 +144,7 @@ _DRAIN = select(inbox).where(inbox.c.run_id == bindparam("run")).order_by(inbox.
 _OLDEST = Prepared(_DRAIN.limit(1))
 
 
-def drain(tx: Connection, run_id: str, limit: int | None = TURN_LIMIT) -> list[InboxItem]:
+def read_inbox(tx: Connection, run_id: str, limit: int | None = TURN_LIMIT) -> list[InboxItem]:
     """What waits in the run's inbox, oldest first, large values as references.  It stays there until ``drained``."""
     return [news(tx, run_id, row) for row in tx.execute(_DRAIN.limit(limit), {"run": run_id})]
 
@@ -156,7 +156,7 @@ def news(tx: Connection, run_id: str, row: Any, prefix: str = "") -> InboxItem:
     return InboxItem(getattr(row, f"{prefix}id"), event, getattr(row, f"{prefix}sends"))
 
 
-def drained(tx: Connection, run_id: str, ids: Sequence[int]) -> None:
+def delete_inbox_items(tx: Connection, run_id: str, ids: Sequence[int]) -> None:
     """Delete what a turn has written into the log, in statements of bounded size."""
     for first in range(0, len(ids), TURN_LIMIT):
         some = ids[first : first + TURN_LIMIT]
@@ -181,7 +181,7 @@ def oldest_inbox_item(tx: Connection, run_id: str) -> Event | None:
     return None if row is None else outline(row)
 
 
-def kinds_of_due(tx: Connection, now: int) -> list[Kind]:
+def groups_due(tx: Connection, now: int) -> list[MessageGroup]:
     """The queues and the priorities of the runs whose news the sweep should look at now."""
     query = select(runs.c.queue, runs.c.priority).join(inbox, inbox.c.run_id == runs.c.id)
     return [(row.queue, row.priority) for row in tx.execute(query.where(inbox.c.next_send_at <= now).distinct())]
@@ -193,7 +193,7 @@ def due_drives(
     names: Collection[str],
     limit: int,
     *,
-    lost_before: Mapping[Kind, int],
+    lost_before: Mapping[MessageGroup, int],
 ) -> list[DriveRow]:
     """
     Runs whose news should have been driven by now, longest overdue first.

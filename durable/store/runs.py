@@ -102,13 +102,13 @@ def record_tries(tx: Connection, run: Run, *, tries: int, tried: str) -> bool:
     return noted.rowcount == 1
 
 
-def hold(tx: Connection, run_id: str) -> Run | None:
+def lock(tx: Connection, run_id: str) -> Run | None:
     """The run, kept from any turn until this transaction ends."""
     row = tx.execute(select(runs).where(runs.c.id == run_id).with_for_update()).mappings().one_or_none()
     return None if row is None else Run(**row)
 
 
-def outdate(tx: Connection, run_id: str) -> None:
+def invalidate_turn(tx: Connection, run_id: str) -> None:
     """Have the turn that is under way think again: its fence fails."""
     tx.execute(update(runs).where(runs.c.id == run_id).values(turn=runs.c.turn + 1))
 
@@ -182,6 +182,6 @@ def open_children(tx: Connection, run_id: str, limit: int | None = None) -> list
     return [Run(**row) for row in tx.execute(query.limit(limit)).mappings()]
 
 
-def ended(tx: Connection, run_id: str, *, seq: int, at: int) -> None:
+def record_end(tx: Connection, run_id: str, *, seq: int, at: int) -> None:
     """Note where the log ends for good, in a transaction that has passed the fence."""
     tx.execute(update(runs).where(runs.c.id == run_id).values(seq=seq, last_at=at, completed_at=at))

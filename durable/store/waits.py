@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from .outbox import Kind, growing, later, these, unsent_or_lost
+from .outbox import MessageGroup, growing, later, these, unsent_or_lost
 from .schema import runs, waits
 
 
@@ -73,13 +73,15 @@ def withdraw(tx: Connection, run_id: str, op_ids: Collection[str] | None = None)
         tx.execute(delete(waits).where(*mine))
 
 
-def kinds_of_due(tx: Connection, now: int) -> list[Kind]:
+def groups_due(tx: Connection, now: int) -> list[MessageGroup]:
     """The queues and the priorities of the runs whose waits the sweep should look at now."""
     query = select(runs.c.queue, runs.c.priority).join(waits, waits.c.run_id == runs.c.id)
     return [(row.queue, row.priority) for row in tx.execute(query.where(waits.c.next_send_at <= now).distinct())]
 
 
-def due(tx: Connection, now: int, limit: int, *, lost_before: Mapping[Kind, int], since: int = 0) -> list[WaitRow]:
+def due(
+    tx: Connection, now: int, limit: int, *, lost_before: Mapping[MessageGroup, int], since: int = 0
+) -> list[WaitRow]:
     """
     Waits whose alarm clock should be set (again), and should not before *since*; longest overdue first.
 
