@@ -49,19 +49,17 @@ def claim(engine: Engine, step: Step[..., Any], address: Address, message_id: st
     by = secrets.token_hex(16)
 
     def take() -> Claim | None:
-        with engine.store.once() as tx:
-            return claims.claim(
-                tx,
-                address.run,
-                address.op,
-                address.attempt,
-                by=by,
-                worker_id=engine.process_id,
-                message_id=message_id,
-                now=engine.store.sql_now,
-                semantics=step.semantics,
-                timeout=step.timeout,
-            )
+        return claims.commit_claim(
+            engine.store,
+            address.run,
+            address.op,
+            address.attempt,
+            by=by,
+            worker_id=engine.process_id,
+            message_id=message_id,
+            semantics=step.semantics,
+            timeout=step.timeout,
+        )
 
     # More than once: a claim whose commit was not acknowledged must not cost the attempt.
     held = retry_until_available(take, tries=len(RETRY_DELAYS_SECS))
@@ -78,7 +76,7 @@ def claim(engine: Engine, step: Step[..., Any], address: Address, message_id: st
 def _opened(engine: Engine, held: Claim) -> Claim:
     """What was claimed, readable; DecryptionError: this process lacks the key, and has handed the attempt back."""
     try:
-        return claims.opened(engine.store.vault, held)
+        return claims.decrypted(engine.store.vault, held)
     except DecryptionError:
         retry_until_available(lambda: release(engine, held, has_begun=False, delay=engine.settings.resend_after))
         raise

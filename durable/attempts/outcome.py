@@ -44,8 +44,12 @@ MOST_INTERRUPTIONS = 5
 def record(engine: Engine, held: Claim | ClaimedAttempt, ended: events.AttemptEnded) -> StepRow | None:
     """Put the outcome into the run's inbox; the next attempt if there is one, None when nothing is to be sent."""
     event_rows.store_early(engine.store.vault, held.run_id, [ended])
-    with engine.store.once() if _is_plain(held, ended) else engine.store.begin() as tx:
-        recorded = write(engine, tx, held, ended)
+    if isinstance(ended, events.StepRetrying) or held.semantics == definitions.AT_MOST_ONCE:
+        with engine.store.begin() as tx:
+            recorded = write(engine, tx, held, ended)
+    else:
+        sending = engine.dispatch.plan(engine.store.now())
+        recorded = Recorded(end_operation.commit(engine.store, held, ended, sending))
     if not recorded.is_current:
         log.warning(
             "Attempt %d of %s in run %s was given up: its outcome is not recorded.",
@@ -54,12 +58,6 @@ def record(engine: Engine, held: Claim | ClaimedAttempt, ended: events.AttemptEn
             held.run_id,
         )
     return recorded.again
-
-
-def _is_plain(held: Claim | ClaimedAttempt, ended: events.AttemptEnded) -> bool:
-    """Whether the end and its news are all there is to write."""
-    goes_on = isinstance(ended, events.StepRetrying) or held.semantics == definitions.AT_MOST_ONCE
-    return not goes_on and not end_operation.request_ids(ended) and not event_rows.has_large([ended])
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ..errors import AttemptLost, PayloadMissing, SerializationError
 from ..http import Response
 from ..registry import Step
 from ..sandbox import log_records
-from ..store import LIMIT, REFERENCE, Claim, claims, is_unavailable, reason, requests, run_log
+from ..store import REFERENCE, Claim, claims, is_unavailable, reason, requests, run_log
 from ..store import attributes as stored_attributes
 from .cancellation import Watch
 from .outcome import route
@@ -86,11 +86,9 @@ class RunningAttempt:
 
     def _answer_at_once(self, request_id: str, response: Response) -> str | None:
         """The holder to tell; None, and nothing is written, where one statement cannot do it."""
-        store = self.engine.store
-        if store.dialect != "postgresql" or self._open is not None or len(response.body) > LIMIT:
+        if self._open is not None:
             return None
-        with store.once() as tx:
-            return requests.answer_as(tx, self.held, request_id, response, store.now())
+        return requests.commit_answer(self.engine.store, self.held, request_id, response)
 
     @_shielded
     def heartbeat(self, details: object) -> None:

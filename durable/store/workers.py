@@ -1,4 +1,4 @@
-"""Processes alive, by their beats, and the lease that lets one of them sweep."""
+"""Rows of live processes, their heartbeats, and the lease that lets one process at a time sweep."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Worker:
 
 
 def beat(tx: Connection, worker: Worker, now: Any) -> None:
-    """Say that the process lives; inserts its row the first time, or when it was taken for dead."""
-    beaten = tx.execute(
+    """Record a heartbeat; inserts the process's row the first time, or when it was deleted as dead."""
+    updated = tx.execute(
         update(workers)
         .where(workers.c.id == worker.id)
         .values(
@@ -42,20 +42,20 @@ def beat(tx: Connection, worker: Worker, now: Any) -> None:
             progress=worker.progress,
         )
     )
-    if beaten.rowcount == 0:
+    if updated.rowcount == 0:
         row = {name: getattr(worker, name) for name in workers.c.keys()}  # noqa: SIM118
         tx.execute(insert(workers).values(**(row | {"started_at": now, "beat_at": now})))
 
 
 def alive(tx: Connection, since: int = 0) -> list[Worker]:
-    """Every process that has a row and has beaten *since* then, in the order in which they beat last."""
+    """Processes with a heartbeat at *since* or later, oldest heartbeat first."""
     query = select(workers).where(workers.c.beat_at >= since).order_by(workers.c.beat_at)
     return [Worker(**row) for row in tx.execute(query).mappings()]
 
 
 def registered(tx: Connection, since: int = 0) -> set[str]:
-    """The workflows and steps that some process knows which has a row and has beaten *since* then."""
-    # Many processes, few programs: each list of names is read once.
+    """The names of workflows and steps that at least one process with a heartbeat since *since* has registered."""
+    # Many processes run the same program: DISTINCT reads each list of names once.
     lists = tx.execute(select(workers.c.names).where(workers.c.beat_at >= since).distinct()).scalars()
     return {name for names in lists for name in json.loads(names)}
 
@@ -66,12 +66,12 @@ def count(tx: Connection) -> int:
 
 
 def progress(tx: Connection) -> list[str | None]:
-    """What each process has told of how far it has come in its queues."""
+    """What each process has reported of its progress in its queues."""
     return list(tx.execute(select(workers.c.progress)).scalars())
 
 
 def remove(tx: Connection, worker_id: str) -> None:
-    """The process has ended, or is taken for dead."""
+    """Delete the row of a process that has ended or is dead."""
     tx.execute(delete(workers).where(workers.c.id == worker_id))
 
 

@@ -123,9 +123,8 @@ def _write_plain(engine: Engine, decision: Decision) -> None:
         begins=decision.continues,
         worker_id=engine.process_id,
     )
-    with engine.store.once() as tx:
-        if not turns.write(tx, turn):
-            raise Overtaken("another turn came first, there is news, or the attempt was given up")
+    if not turns.commit(engine.store, turn):
+        raise Overtaken("another turn came first, there is news, or the attempt was given up")
 
 
 def _write(engine: Engine, tx: Connection, decision: Decision, after: CommitResult) -> None:

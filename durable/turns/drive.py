@@ -211,7 +211,7 @@ def _send_steps(engine: Engine, rows: list[StepRow]) -> None:
         engine.dispatch.steps(rows[first : first + TOGETHER])
         if (now := engine.now()) - counts_from > patience // 2:
             counts_from = now
-            engine.store.write(partial(steps.refresh_send_times, run_id=rows[0].run_id, now=now, patience=patience))
+            engine.store.write(partial(steps.refresh_send_times, run_id=rows[0].run_id, now=now, delay=patience))
 
 
 def _set_waits(engine: Engine, rows: list[WaitRow]) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from .. import failpoints
@@ -136,16 +135,12 @@ def _record(
         limit=engine.settings.max_pending,
         at=engine.store.now(),
     )
-
-    def act(tx: Connection) -> arrivals.RecordingResult:
-        arrived = arrivals.record(tx, arrival, engine.dispatch.plan(arrival.at))
-        if not arrived.is_open:
-            raise HookClosed(webhook.token)
-        if not arrived.is_recorded:
-            raise TooManyPending(arrival.limit)
-        return arrived
-
-    return engine.store.write(act, once=arrival.is_plain)
+    arrived = arrivals.commit(engine.store, arrival, engine.dispatch.plan(arrival.at))
+    if not arrived.is_open:
+        raise HookClosed(webhook.token)
+    if not arrived.is_recorded:
+        raise TooManyPending(arrival.limit)
+    return arrived
 
 
 def _static_answer(config: WebhookConfig) -> Response | None:
