@@ -18,7 +18,7 @@ from ..engine import Engine
 from ..errors import ConfigurationError, RunConflict, RunNotFound
 from ..registry import Run, Workflow
 from ..sandbox import log_records, refuse_in_workflow
-from ..store import OPTION, SendTimes, is_unavailable, requests, runs, start_run
+from ..store import OPTION, RunStatus, SendTimes, is_unavailable, requests, runs, start_run
 from ..store import Run as RunRow
 from . import sessions
 from .describe import creation, value_of
@@ -90,7 +90,7 @@ def _new_row(engine: Engine, workflow: Workflow[..., Any], digest: str, options:
     return RunRow(
         id=_given_id(options.run_id) or new_run_id(now),
         name=workflow.name,
-        status="pending",
+        status=RunStatus.PENDING,
         turn=0,
         seq=0,
         last_at=now,

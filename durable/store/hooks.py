@@ -52,7 +52,7 @@ def token_hash(token: str) -> str:
 
 def create(tx: Connection, run_id: str, command: CreateHook, now: int, *, closed: bool) -> None:
     """Insert the row; raises IntegrityError when another hook has taken the token meanwhile."""
-    hashed, kept = token_hash(command.token), vault.of(tx)
+    hashed, own_vault = token_hash(command.token), vault.of(tx)
     tx.execute(
         insert(hooks),
         {
@@ -62,8 +62,8 @@ def create(tx: Connection, run_id: str, command: CreateHook, now: int, *, closed
             "token": command.token,
             "token_hash": hashed,
             "active_token_hash": None if closed else hashed,
-            "config": kept.seal(tx, run_id, f"{command.op_id} config", command.config),
-            "metadata": kept.seal(tx, run_id, f"{command.op_id} metadata", command.metadata),
+            "config": own_vault.seal(tx, run_id, f"{command.op_id} config", command.config),
+            "metadata": own_vault.seal(tx, run_id, f"{command.op_id} metadata", command.metadata),
             "created_at": now,
             "closed_at": now if closed else None,
         },
@@ -103,8 +103,8 @@ def metadata_of(tx: Connection, hook: Hook) -> str | None:
 
 
 def _decrypted(tx: Connection, hook: Hook, name: str, text: str | None) -> str | None:
-    kept = vault.of(tx)
-    return kept.fetch(tx, hook.run_id, kept.unseal(hook.run_id, f"{hook.op_id} {name}", text))
+    own_vault = vault.of(tx)
+    return own_vault.fetch(tx, hook.run_id, own_vault.unseal(hook.run_id, f"{hook.op_id} {name}", text))
 
 
 def lock(tx: Connection, run_id: str, op_id: str) -> Hook | None:

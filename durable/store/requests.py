@@ -167,17 +167,17 @@ def load(tx: Connection, ids: Collection[str], *, whole: bool = True) -> dict[st
 
 
 def _request(tx: Connection, row: Any, whole: bool) -> Request:
-    kept = vault.of(tx)
-    head, body = kept.unseal_body(row.run_id, _request_place(row.id), row.head, row.body)
+    own_vault = vault.of(tx)
+    head, body = own_vault.unseal_body(row.run_id, _request_place(row.id), row.head, row.body)
     if isinstance(body, Body) and not whole:
         return Request.without_body(head, body.size, LIMIT)
-    return Request.from_head(head, kept.fetch_body(tx, row.run_id, body))
+    return Request.from_head(head, own_vault.fetch_body(tx, row.run_id, body))
 
 
 def _whole(tx: Connection, run_id: str, place: str, head: str, body: bytes) -> tuple[str, bytes]:
-    kept = vault.of(tx)
-    plain, found = kept.unseal_body(run_id, place, head, body)
-    return plain, kept.fetch_body(tx, run_id, found)
+    own_vault = vault.of(tx)
+    plain, found = own_vault.unseal_body(run_id, place, head, body)
+    return plain, own_vault.fetch_body(tx, run_id, found)
 
 
 def record_references(tx: Connection, run_id: str, ids: Collection[str]) -> None:

@@ -2,9 +2,7 @@
 The statuses of runs and steps, and every change from one to another.
 
 The tables are the reference: tests/flows/test_transitions.py makes each change happen, and finds no other one.  The
-diagrams in docs/reliability.md are made from them::
-
-    python -m durable.store.transitions
+diagrams in the docs are made from them: ``python docs/make_diagrams.py``.
 """
 
 from __future__ import annotations
@@ -20,11 +18,11 @@ class RunStatus(StrEnum):
     PENDING = "pending"
     #: A turn has been committed, and the run has not ended.
     RUNNING = "running"
-    #: The run has no turns until an operator or new code lets it go on.
-    BLOCKED = "blocked"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    #: The run has no turns until an operator or new code lets it go on.
+    BLOCKED = "blocked"
 
 
 class StepStatus(StrEnum):
@@ -81,7 +79,3 @@ def mermaid(
     """A Mermaid state diagram of a table."""
     lines = [f"    {a or '[*]'} --> {b or '[*]'}: {why}" for (a, b), why in transitions.items()]
     return "\n".join(["stateDiagram-v2", *lines])
-
-
-if __name__ == "__main__":
-    print(f"```mermaid\n{mermaid(RUN_TRANSITIONS)}\n```\n\n```mermaid\n{mermaid(STEP_TRANSITIONS)}\n```")

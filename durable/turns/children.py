@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from .. import events, registry
 from ..engine import Engine
 from ..replay import child_run_id, commands
-from ..store import Run, run_log, runs, start_run
+from ..store import Run, RunStatus, run_log, runs, start_run
 from .decision import Decision
 
 
@@ -24,7 +24,7 @@ def create(engine: Engine, tx: Connection, parent: Run, command: commands.Create
     child = Run(
         id=command.run_id,
         name=command.name,
-        status="pending",
+        status=RunStatus.PENDING,
         turn=0,
         seq=0,
         last_at=now,

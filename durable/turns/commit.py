@@ -21,6 +21,7 @@ from ..engine import Engine
 from ..replay import commands
 from ..store import (
     Run,
+    RunStatus,
     StepRow,
     WaitRow,
     attributes,
@@ -101,7 +102,7 @@ def _changes_only_the_log(decision: Decision) -> bool:
     """Whether no event has rows elsewhere, as large values have, and the run goes on from where it was."""
     elsewhere = any(isinstance(event, events.AttributesSet) for event in decision.events)
     elsewhere = elsewhere or event_rows.has_large(decision.events)
-    return not elsewhere and decision.run.status in ("pending", "running")
+    return not elsewhere and decision.run.status in (RunStatus.PENDING, RunStatus.RUNNING)
 
 
 def _ends_quietly(decision: Decision) -> bool:
@@ -152,7 +153,7 @@ def _block(engine: Engine, tx: Connection, decision: Decision) -> None:
     """Keep the log as it is: the run goes on with code that matches it."""
     version = current_code_version(engine, decision.run)
     why = vault.of(tx).seal(tx, decision.run.id, "blocked", str(decision.fault))
-    if not runs.advance(tx, decision.run, status="blocked", blocked=why, blocked_version=version):
+    if not runs.advance(tx, decision.run, status=RunStatus.BLOCKED, blocked=why, blocked_version=version):
         raise Overtaken("another turn came first")
 
 
@@ -180,7 +181,7 @@ def _changes(decision: Decision) -> dict[str, Any]:
     changes: dict[str, Any] = {"seq": decision.placing.seq, "last_at": decision.placing.at}
     if run.ended:
         return changes
-    changes |= {"status": decision.outcome.status if decision.outcome else "running"}
+    changes |= {"status": decision.outcome.status if decision.outcome else RunStatus.RUNNING}
     changes |= {"blocked": None, "blocked_version": None}
     if run.started_at is None:
         changes |= {"started_at": started_at(decision), "python_version": platform.python_version()}

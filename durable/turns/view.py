@@ -12,7 +12,7 @@ from ..engine import Checkout
 from ..errors import PayloadMissing
 from ..events import Event
 from ..http import Request
-from ..store import InboxItem, Run, event_rows, in_doubt, requests, run_log, turns
+from ..store import InboxItem, Run, RunStatus, event_rows, in_doubt, requests, run_log, turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class View:
     @property
     def cancels_at_once(self) -> bool:
         """Whether the run is cancelled without its code: it has not begun, or is blocked."""
-        return self.cancel is not None and self.run.status in ("pending", "blocked")
+        return self.cancel is not None and self.run.status in (RunStatus.PENDING, RunStatus.BLOCKED)
 
 
 def read(tx: Connection, run_id: str, now: int, checkout: Checkout | None = None) -> View | None:
@@ -61,7 +61,7 @@ def read(tx: Connection, run_id: str, now: int, checkout: Checkout | None = None
     if run is None or not news:
         return None
     view = View(run, news)
-    if run.status == "blocked" and view.cancel is None and in_doubt.has_any(tx, run_id):
+    if run.status == RunStatus.BLOCKED and view.cancel is None and in_doubt.has_any(tx, run_id):
         return None
     if run.not_before is not None and now < run.not_before and not run.seq and view.cancel is None:
         return None
