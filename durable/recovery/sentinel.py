@@ -19,13 +19,8 @@ from sqlalchemy import Connection
 
 from ..engine import Engine
 from ..sandbox import log_records
-from ..store import WORK_LISTS, outbox, workers
+from ..store import WORK_LISTS, BrokerSentinel, broker_sentinel, outbox
 
-#: The row that keeps the sentinel's name, and when the messages were lost: one per database, so that applications may
-#: share a broker.
-_ROW = "sentinel"
-#: Later than any loss: no rows are to be gone through.
-_NEVER = 2**62
 #: Rows that one transaction changes, and for how long one look goes through them: the process has to beat meanwhile.
 BATCH = 1000
 _LONG = 500_000
@@ -36,38 +31,39 @@ log = log_records.get("durable.sweep")
 def look(engine: Engine) -> bool:
     """Whoever sweeps: have everything sent again if the sentinel is missing; whether there is more to do."""
     with engine.store.read() as tx:
-        known = workers.marked(tx, _ROW)
-    if known is None or engine.dispatch.broker.length(_queue(known[0])) == 0:
-        known = _renew(engine, is_first=known is None) or known
-    if known is None or known[1] == _NEVER:
+        sentinel = broker_sentinel.read(tx)
+    if sentinel is None or engine.dispatch.broker.length(_queue(sentinel.name)) == 0:
+        sentinel = _renew(engine, is_first=sentinel is None) or sentinel
+    if sentinel is None or sentinel.lost_at is None:
         return False
-    name, lost_at = known
-    if not _unsend(engine, lost_at):
+    if not _unsend(engine, sentinel.lost_at):
         return True
-    engine.store.write(lambda tx: workers.mark(tx, _ROW, name, _NEVER))
+    done = BrokerSentinel(sentinel.name, None)
+    engine.store.write(lambda tx: broker_sentinel.write(tx, done))
     return False
 
 
-def _renew(engine: Engine, *, is_first: bool) -> tuple[str, int] | None:
+def _renew(engine: Engine, *, is_first: bool) -> BrokerSentinel | None:
     """Put the next sentinel there, and write it down; None when the broker keeps none."""
     name = secrets.token_hex(8)
     if not engine.dispatch.broker.keep(_queue(name)):
         return None
     # At the first look ever nothing is known to be lost.
-    lost_at = _NEVER if is_first else engine.now()
-    engine.store.write(lambda tx: _enforce(engine, tx, name, lost_at))
+    sentinel = BrokerSentinel(name, None if is_first else engine.now())
+    engine.store.write(lambda tx: _enforce(engine, tx, sentinel))
     if not is_first:
         log.warning("The broker has lost its messages: all that wait are sent again.")
-    return name, lost_at
+    return sentinel
 
 
 def _queue(name: str) -> str:
     return f"durable.sentinel.{name}"
 
 
-def _enforce(engine: Engine, tx: Connection, name: str, lost_at: int) -> None:
-    workers.mark(tx, _ROW, name, lost_at)
-    if lost_at != _NEVER:
+def _enforce(engine: Engine, tx: Connection, sentinel: BrokerSentinel) -> None:
+    broker_sentinel.write(tx, sentinel)
+    lost_at = sentinel.lost_at
+    if lost_at is not None:
         for table in WORK_LISTS:
             outbox.mark_held_unsent(tx, table, lost_at, lost_at + engine.dispatch.eta_budget.ahead)
 

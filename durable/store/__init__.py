@@ -18,6 +18,7 @@ Files, in import order::
     database.py            connections, transactions, and the database's clock
     event_rows.py          events as rows
     payload_references.py  which large values runs refer to
+    broker_sentinel.py     the broker's sentinel
     backlog.py             the backlog over all runs, for ``durable doctor``
     claims.py              a process claims an attempt, and keeps it
     hooks.py               hooks and webhooks, and the tokens that find them
@@ -36,6 +37,7 @@ Files, in import order::
 """
 
 from .backlog import BOUND, WaitingRun
+from .broker_sentinel import BrokerSentinel
 from .claims import Claim
 from .database import Store
 from .hooks import Hook
@@ -63,6 +65,7 @@ __all__ = [
     "REVISION",
     "VERSION_TABLE",
     "WORK_LISTS",
+    "BrokerSentinel",
     "Claim",
     "ClaimedAttempt",
     "DriveRow",

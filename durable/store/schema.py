@@ -28,7 +28,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
 #: The Alembic revision that this file describes.
-REVISION = "0009"
+REVISION = "0010"
 #: Alembic's table with our revision; the application's own migrations have another one.
 VERSION_TABLE = "durable_version"
 
@@ -293,12 +293,25 @@ leases = Table(
     metadata,
     Column("name", ascii_key(32), primary_key=True),
     Column("owner", ascii_key(64)),
+    #: How often the lease was taken or renewed.
     Column("token", BigInteger, nullable=False),
+    #: From then on another process may take the lease.
     Column("expires_at", BigInteger, nullable=False),
+)
+
+#: At most one row; see broker_sentinel.py.
+broker_sentinel = Table(
+    "durable_broker_sentinel",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("name", ascii_key(64), nullable=False),
+    #: When the broker lost its messages; NULL once all of them are marked as unsent.
+    Column("lost_at", BigInteger),
 )
 
 __all__ = [
     "attributes",
+    "broker_sentinel",
     "events",
     "hooks",
     "inbox",

@@ -76,7 +76,7 @@ def remove(tx: Connection, worker_id: str) -> None:
 
 
 def take_lease(tx: Connection, name: str, owner: str, now: Any, ttl: int) -> bool:
-    """Take or renew the lease for *ttl* microseconds; False while somebody else has it."""
+    """Take or renew the lease for *ttl* microseconds; False while another process has it."""
     mine = (leases.c.owner == owner) | (leases.c.expires_at < now)
     taken = tx.execute(
         update(leases)
@@ -87,10 +87,7 @@ def take_lease(tx: Connection, name: str, owner: str, now: Any, ttl: int) -> boo
         return True
     if tx.execute(select(leases.c.name).where(leases.c.name == name)).one_or_none() is not None:
         return False
-    return _first_lease(tx, name, owner, now, ttl)
-
-
-def _first_lease(tx: Connection, name: str, owner: str, now: Any, ttl: int) -> bool:
+    # There is no row yet.  A process that inserts it at the same moment may be first.
     try:
         with tx.begin_nested():
             tx.execute(insert(leases).values(name=name, owner=owner, token=1, expires_at=now + ttl))
@@ -99,20 +96,7 @@ def _first_lease(tx: Connection, name: str, owner: str, now: Any, ttl: int) -> b
     return True
 
 
-def mark(tx: Connection, name: str, owner: str, expires_at: int) -> None:
-    """Write into a lease's row, whosever it was."""
-    changed = tx.execute(update(leases).where(leases.c.name == name).values(owner=owner, expires_at=expires_at))
-    if changed.rowcount == 0:
-        tx.execute(insert(leases).values(name=name, owner=owner, token=1, expires_at=expires_at))
-
-
-def marked(tx: Connection, name: str) -> tuple[str, int] | None:
-    """What ``mark`` has written last."""
-    row = tx.execute(select(leases.c.owner, leases.c.expires_at).where(leases.c.name == name)).one_or_none()
-    return None if row is None else (row.owner or "", row.expires_at)
-
-
 def drop_lease(tx: Connection, name: str, owner: str, free_at: int = 0) -> None:
-    """Give the lease back, so that another process can take it at *free_at* and need not wait until it expires."""
+    """Release the lease: another process can take it at *free_at*, and need not wait until it expires."""
     mine = (leases.c.name == name) & (leases.c.owner == owner)
     tx.execute(update(leases).where(mine).values(owner=None, expires_at=free_at))
