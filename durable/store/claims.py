@@ -82,7 +82,10 @@ def claim(
         is_mine = False
     else:
         is_mine = tx.execute(_take(str(now)), parameters).rowcount == 1
-    return _claimed(tx, run_id, op_id) if is_mine or _current_claim(tx, run_id, op_id) == by else None
+    if not is_mine:
+        current = select(steps.c.claim).where(steps.c.run_id == run_id, steps.c.op_id == op_id)
+        is_mine = tx.execute(current).scalar_one_or_none() == by
+    return _claimed(tx, run_id, op_id) if is_mine else None
 
 
 def commit_claim(
@@ -141,13 +144,6 @@ def _at_once(now: str) -> Prepared:
             " ON called.run_id = taken.run_id AND called.op_id = taken.op_id AND called.phase = 'created'"
         )
     )
-
-
-def _current_claim(tx: Connection, run_id: str, op_id: str) -> str | None:
-    """The claim in the step's row."""
-    return tx.execute(
-        select(steps.c.claim).where(steps.c.run_id == run_id, steps.c.op_id == op_id)
-    ).scalar_one_or_none()
 
 
 def not_before(tx: Connection, run_id: str, op_id: str, attempt: int) -> int | None:

@@ -132,7 +132,8 @@ def commit(store: Store, turn: PlainTurn) -> bool:
 def _write(tx: Connection, turn: PlainTurn) -> bool:
     parameters = _parameters(turn)
     if tx.dialect.name == "postgresql":
-        parameters |= _event_parameters(tx, turn)
+        rows = [to_row(tx, turn.after.id, event) for event in turn.new]
+        parameters |= {f"{name}_{n}": row[name] for n, row in enumerate(rows) for name in _EVENT}
         sizes = len(turn.drained), len(turn.new)
         statement = _at_once(_needs_empty_inbox(turn), turn.ends is not None, turn.begins is not None, *sizes)
         return statement.changed(tx, parameters) == len(turn.new)
@@ -156,24 +157,12 @@ def _parameters(turn: PlainTurn) -> dict[str, Any]:
     values |= {f"drained_{n}": each for n, each in enumerate(turn.drained)}
     if turn.ends is not None:
         values |= {"op": turn.ends.op_id, "claim": turn.ends.claim}
-    return values if turn.begins is None else values | _attempt_parameters(turn.begins, turn.worker_id)
-
-
-def _event_parameters(tx: Connection, turn: PlainTurn) -> dict[str, Any]:
-    rows = [to_row(tx, turn.after.id, event) for event in turn.new]
-    return {f"{name}_{n}": row[name] for n, row in enumerate(rows) for name in _EVENT}
-
-
-def _attempt_parameters(to: Claim, worker_id: str) -> dict[str, Any]:
-    return {
-        "next_op": to.op_id,
-        "next_name": to.name,
-        "next_claim": to.claim,
-        "now": to.claimed_at,
-        "queue": to.queue,
-        "semantics": to.semantics,
-        "worker_id": worker_id,
-    }
+    if turn.begins is not None:
+        begins = turn.begins
+        values |= {"next_op": begins.op_id, "next_name": begins.name, "next_claim": begins.claim}
+        values |= {"now": begins.claimed_at, "queue": begins.queue, "semantics": begins.semantics}
+        values |= {"worker_id": turn.worker_id}
+    return values
 
 
 def _fence(needs_empty_inbox: bool, ends: bool, drained: int) -> str:
