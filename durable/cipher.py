@@ -1,11 +1,8 @@
 """
-Encryption at rest: what turns values into what the database keeps, and the keys that do it.
+Encryption at rest: the ciphers that encrypt values before they are stored, and their keys.
 
-A cipher has keys, each under an id.  The first one writes, all of them read: to rotate, put a new key first; an old
-one goes when no run that was written with it is left.  Each value says the id of its key, so that nothing depends on
-which key is the first one today.
-
-::
+Each key has an id.  The first key encrypts, all keys decrypt.  To rotate keys, put a new one first, and remove the old
+one when no run is left that was encrypted with it.  Each encrypted value contains the id of its key.  ::
 
     Durable(celery, cipher=aes_gcm({"2026": "env:DURABLE_KEY_2026", "2025": "env:DURABLE_KEY_2025"}))
 """
@@ -23,10 +20,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from .errors import ConfigurationError
 
-#: What an id of a key may be: it stands in the database, before each value.
+#: The syntax of a key id, which is stored with each value.
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,16}")
 _REFERENCE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
-#: Bytes of a key, and of AES-GCM's nonce.
+#: Lengths of a key and of AES-GCM's nonce, in bytes.
 _KEY_SIZE = 32
 _NONCE_SIZE = 12
 
@@ -36,32 +33,32 @@ _NEW_KEY = 'python -c "import base64, os; print(base64.urlsafe_b64encode(os.uran
 @runtime_checkable
 class Cipher(Protocol):
     """
-    What the setting ``cipher`` takes; ``aes_gcm`` and ``fernet`` make one.
+    A cipher for the setting ``cipher``; ``aes_gcm`` and ``fernet`` return one.
 
     Attributes:
-        key_ids: 1 to 16 ASCII letters, digits, ``_`` or ``-`` each.  The first one writes, all read.
+        key_ids: The ids of the keys, each 1 to 16 ASCII letters, digits, ``_`` or ``-``.  The first key encrypts.
     """
 
     @property
     def key_ids(self) -> Sequence[str]: ...
 
     def encrypt(self, key_id: str, data: bytes, context: bytes) -> bytes:
-        """*data* under that key, bound to *context*: with another context it must not be decrypted."""
+        """Encrypt *data* with this key, bound to *context*: decryption with another context must fail."""
 
     def decrypt(self, key_id: str, token: bytes, context: bytes) -> bytes:
-        """What ``encrypt`` was given; any Exception when *token* is not of this key and context, or was changed."""
+        """Decrypt *token*; raises any Exception when it was changed, or has another key or context."""
 
     def mac(self, key_id: str, data: bytes) -> bytes:
-        """32 bytes that say nothing of *data*, always the same: a MAC under a key of its own."""
+        """A MAC of *data* of 32 bytes, deterministic, with a key derived from this one."""
 
 
-#: The keys by id, the first one writes: each ``"env:NAME"``, 32 bytes as base64 in text, or 32 bytes.  ``"env:NAME"``
-#: for all of them: the variable holds ``id:key``, several separated by commas.
+#: Keys by id; the first one encrypts.  A key is 32 bytes, or their base64 as text, or ``"env:NAME"`` for an environment
+#: variable with the base64.  ``"env:NAME"`` in place of the mapping: the variable has ``id:key``, separated by commas.
 Keys = Mapping[str, str | bytes] | str
 
 
 class _Keyed:
-    """The keys, and what is derived from each."""
+    """The keys, and the MAC keys that are derived from them."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = _read(keys)
@@ -69,7 +66,7 @@ class _Keyed:
         self._macs = {key_id: _derived(key, b"durable mac") for key_id, key in self._keys.items()}
 
     def __repr__(self) -> str:
-        """Without the keys."""
+        """Shows the ids of the keys, never the keys."""
         return f"<{type(self).__name__} with {', '.join(self.key_ids)}>"
 
     def mac(self, key_id: str, data: bytes) -> bytes:
@@ -81,8 +78,8 @@ class AesGcm(_Keyed):
 
     def __init__(self, keys: Keys) -> None:
         super().__init__(keys)
-        made = _cryptography("hazmat.primitives.ciphers.aead").AESGCM
-        self._ciphers = {key_id: made(_derived(key, b"durable aes-gcm")) for key_id, key in self._keys.items()}
+        algorithm = _cryptography("hazmat.primitives.ciphers.aead").AESGCM
+        self._ciphers = {key_id: algorithm(_derived(key, b"durable aes-gcm")) for key_id, key in self._keys.items()}
 
     def encrypt(self, key_id: str, data: bytes, context: bytes) -> bytes:
         nonce = os.urandom(_NONCE_SIZE)
@@ -93,21 +90,21 @@ class AesGcm(_Keyed):
 
 
 class Fernet(_Keyed):
-    """Fernet, which knows no associated data: a MAC of the context is encrypted with the value, and compared."""
+    """Fernet, which has no associated data: the value is encrypted together with a MAC of the context."""
 
     def __init__(self, keys: Keys) -> None:
         super().__init__(keys)
-        made = _cryptography("fernet").Fernet
-        self._ciphers = {key_id: made(base64.urlsafe_b64encode(key)) for key_id, key in self._keys.items()}
+        algorithm = _cryptography("fernet").Fernet
+        self._ciphers = {key_id: algorithm(base64.urlsafe_b64encode(key)) for key_id, key in self._keys.items()}
 
     def encrypt(self, key_id: str, data: bytes, context: bytes) -> bytes:
-        # Fernet's own base64 is taken off: the vault knows whether it needs one.
+        # Remove Fernet's base64; the vault adds its own where a value is text.
         return base64.urlsafe_b64decode(self._ciphers[key_id].encrypt(self.mac(key_id, context) + data))
 
     def decrypt(self, key_id: str, token: bytes, context: bytes) -> bytes:
         bound: bytes = self._ciphers[key_id].decrypt(base64.urlsafe_b64encode(token))
         if not hmac.compare_digest(bound[:_KEY_SIZE], self.mac(key_id, context)):
-            raise ValueError("it is of another place")
+            raise ValueError("the value belongs to another place")
         return bound[_KEY_SIZE:]
 
 
@@ -116,17 +113,18 @@ def aes_gcm(keys: Keys) -> Cipher:
     AES-256-GCM for ``Durable(..., cipher=…)``.  Needs the extra ``crypto``.
 
     Args:
-        keys: By id, the first one writes, all read: ``{"2026": "env:DURABLE_KEY_2026", …}``.  A key is 32 bytes, as
-            base64 where it is text.  ``"env:NAME"`` alone: the variable holds ``id:key``, several with commas.
+        keys: Keys by id, such as ``{"2026": "env:DURABLE_KEY_2026", "2025": "env:DURABLE_KEY_2025"}``.  The first key
+            encrypts, all decrypt.  A key is 32 bytes, or their base64 as text, or the name of an environment variable
+            with the base64.  ``"env:NAME"`` in place of the mapping: the variable has ``id:key``, separated by commas.
 
     Raises:
-        ConfigurationError: A key or an id that is none, a variable that is not set, or no ``cryptography``.
+        ConfigurationError: A key or an id is invalid, a variable is not set, or ``cryptography`` is not installed.
     """
     return AesGcm(keys)
 
 
 def fernet(keys: Keys) -> Cipher:
-    """Fernet for ``Durable(..., cipher=…)``, where keys of it are kept already.  Keys and errors: as ``aes_gcm``."""
+    """Fernet for ``Durable(..., cipher=…)``, if you have Fernet keys.  Keys and errors are as for ``aes_gcm``."""
     return Fernet(keys)
 
 
@@ -135,15 +133,16 @@ _BY_NAME = {"aes-gcm": aes_gcm, "fernet": fernet}
 
 def from_setting(value: object) -> Cipher:
     """
-    The cipher of the setting: one that was made, or ``aes-gcm:env:NAME``, ``fernet:env:NAME``.
+    The cipher of a setting: a ``Cipher``, or the text ``aes-gcm:env:NAME`` or ``fernet:env:NAME``.
 
     Raises:
-        ValueError: It is neither.  ConfigurationError: Its keys are none.
+        ValueError: The value is something else.
+        ConfigurationError: The keys are invalid.
     """
     if isinstance(value, str):
         name, _, keys = value.strip().partition(":")
         if name not in _BY_NAME or not _REFERENCE.fullmatch(keys):
-            raise ValueError(f"as text it is {' or '.join(f'{known}:env:NAME' for known in _BY_NAME)}")
+            raise ValueError(f"as text it is {' or '.join(f'{name}:env:NAME' for name in _BY_NAME)}")
         return _BY_NAME[name](keys)
     if not isinstance(value, Cipher):
         raise ValueError("it must be durable.cipher.aes_gcm(keys), fernet(keys), or a Cipher of your own")
@@ -152,30 +151,28 @@ def from_setting(value: object) -> Cipher:
 
 
 def _read(keys: Keys) -> dict[str, bytes]:
-    known = _all_from_environment(keys) if isinstance(keys, str) else dict(keys)
-    _check_ids(tuple(known))
-    return {key_id: _key(key_id, key) for key_id, key in known.items()}
+    by_id = _all_from_environment(keys) if isinstance(keys, str) else dict(keys)
+    _check_ids(tuple(by_id))
+    return {key_id: _key(key_id, key) for key_id, key in by_id.items()}
 
 
 def _check_ids(ids: Sequence[str]) -> None:
     bad = [each for each in ids if not isinstance(each, str) or not _KEY_ID.fullmatch(each)]
     if bad or not ids:
         raise ConfigurationError(
-            f"cipher: {bad[0]!r} cannot name a key: use 1 to 16 of A-Z, a-z, 0-9, _ and -."
+            f"cipher: {bad[0]!r} is not a key id: use 1 to 16 characters of A-Z, a-z, 0-9, _ and -."
             if bad
-            else "cipher: it has no key.  The first one writes, all of them read."
+            else "cipher: it has no key.  The first key encrypts, all keys decrypt."
         )
 
 
 def _all_from_environment(reference: str) -> dict[str, str]:
-    """The keys of a variable: ``id:key,id:key``."""
+    """The keys in an environment variable, ``id:key,id:key``."""
     found = {}
     for pair in _variable(reference).split(","):
         key_id, colon, key = pair.strip().partition(":")
         if not colon:
-            raise ConfigurationError(
-                f"cipher: {reference!r} has to hold id:key, several with commas, the first writes."
-            )
+            raise ConfigurationError(f"cipher: the variable in {reference!r} must have id:key, separated by commas.")
         found[key_id] = key
     return found
 
@@ -183,10 +180,14 @@ def _all_from_environment(reference: str) -> dict[str, str]:
 def _variable(reference: str) -> str:
     match = _REFERENCE.fullmatch(reference)
     if match is None:
-        raise ConfigurationError('cipher: keys as text are "env:NAME", the name of a variable that holds them.')
+        raise ConfigurationError(
+            'cipher: text must be "env:NAME", where NAME is an environment variable that has the keys.'
+        )
     value = os.environ.get(match[1], "").strip()
     if not value:
-        raise ConfigurationError(f"cipher: the environment variable {match[1]} is not set.  Set it, or: {_NEW_KEY}")
+        raise ConfigurationError(
+            f"cipher: the environment variable {match[1]} is not set.  This makes a new key: {_NEW_KEY}"
+        )
     return value
 
 
@@ -198,12 +199,14 @@ def _key(key_id: str, given: object) -> bytes:
         except (binascii.Error, ValueError):
             given = None
     if not isinstance(given, bytes) or len(given) != _KEY_SIZE:
-        raise ConfigurationError(f"cipher: the key {key_id!r} is not {_KEY_SIZE} bytes of base64.  For one: {_NEW_KEY}")
+        raise ConfigurationError(
+            f"cipher: the key {key_id!r} is not {_KEY_SIZE} bytes, or their base64.  This makes a new key: {_NEW_KEY}"
+        )
     return given
 
 
 def _derived(key: bytes, purpose: bytes) -> bytes:
-    """A key for one purpose (HKDF, RFC 5869, of one block and without a salt)."""
+    """Derive a key for one purpose: HKDF (RFC 5869) with one block and no salt."""
     extracted = hmac.digest(b"\0" * _KEY_SIZE, key, "sha256")
     return hmac.digest(extracted, purpose + b"\x01", "sha256")
 

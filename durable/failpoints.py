@@ -1,9 +1,10 @@
 """
-Named points between two effects, where a test makes a process fail.
+Failpoints: named points between two effects, at which a test makes a process crash, fail or pause.  ::
 
-Off unless ``DURABLE_FAILPOINTS`` or ``armed`` names them; then each costs one
-look at a global.  Counts are per process, a forked child's begin at its
-parent's.
+    DURABLE_FAILPOINTS=turn.committed=crash@2 celery -A app worker
+
+They do nothing unless ``DURABLE_FAILPOINTS`` or ``armed`` names them; then each costs one check of a global.  Each
+process counts hits by itself; a forked child begins with the counts of its parent.
 """
 
 from __future__ import annotations
@@ -23,44 +24,44 @@ from .errors import ConfigurationError
 
 VARIABLE = "DURABLE_FAILPOINTS"
 
-#: Every point, and what lies on its two sides.
+#: Every point: what has happened before it → what happens after it.
 POINTS: Mapping[str, str] = {
     "commit.before": "a transaction has written everything → its commit",
-    "commit.after": "a transaction is committed → whatever follows it",
+    "commit.after": "a transaction is committed → what follows",
     "start.committed": "a new run is committed → its first turn is sent",
     "turn.read": "a turn has read the run → it decides and commits",
-    "turn.committed": "a turn is committed → what it asks for is sent",
+    "turn.committed": "a turn is committed → its messages are sent",
     "step.claimed": "an attempt is claimed → the step's function runs",
     "step.finished": "the step's function has returned or raised → its outcome is recorded",
     "step.recorded": "an outcome is recorded → the next attempt is sent, or the run driven",
-    "response.recorded": "an answer to a request is recorded → who holds the connection is told",
+    "response.recorded": "an answer to a request is recorded → the process that holds the connection is notified",
     "attributes.recorded": "a step's change of attributes is recorded → the run is driven",
     "hook.recorded": "a hook's payload is recorded → the run is driven",
     "request.recorded": "a webhook's request is recorded → the run is driven",
     "wait.recorded": "the end of a sleep is recorded → the run is driven",
     "wake_up.recorded": "the early end of sleeps is recorded → the run is driven",
     "cancel.recorded": "a cancel is recorded → the run is driven",
-    "sweep.sent": "the sweep has sent a batch → it notes that",
+    "sweep.sent": "the sweep has sent a batch → it records that",
     "sweep.given_up": "a dead process's attempt is given up → the next attempt or the run's turn is sent",
-    "publish.sent": "the broker has a message → whatever follows it",
+    "publish.sent": "the broker has a message → what follows",
     "publish.drive": "a turn's message is handed to the broker",
     "publish.step": "an attempt's message is handed to the broker",
     "publish.wait": "the message of a sleep's end is handed to the broker",
 }
 
-#: What a point can do.
+#: The actions of a point.
 ACTIONS = ("crash", "raise", "pause", "lose", "repeat")
 _COPIES = {"lose": 0, "repeat": 2}
-_LOOK_SECS = 0.01
+_POLL_SECS = 0.01
 
 
 class Failed(Exception):
-    """What the action ``raise`` raises."""
+    """Raised by the action ``raise``."""
 
 
 @dataclass
 class Failpoint:
-    """What one point does: at its *nth* hit, at each if that is None."""
+    """The action of one point, at its *nth* hit, or at every hit if that is None."""
 
     name: str
     action: str
@@ -70,33 +71,33 @@ class Failpoint:
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def is_due(self) -> bool:
-        """Count a hit; whether it is one to act at."""
+        """Count a hit; True when the action is to be done at this one."""
         with self.lock:
             self.hits += 1
             return self.nth is None or self.hits == self.nth
 
 
 _armed: dict[str, Failpoint] = {}
-#: How many watch in this process; who watches whom is a matter of the context.
+#: How many watchers are active in this process; which one applies depends on the context.
 _watchers = 0
-_counting = threading.Lock()
+_watchers_lock = threading.Lock()
 _watcher: ContextVar[Callable[[str], None] | None] = ContextVar("durable_failpoints_watcher", default=None)
 
 
 def hit(name: str) -> None:
-    """Do what has been asked for at this point; usually nothing."""
+    """Do the action of this point; usually there is none."""
     if _armed or _watchers:
         _copies(name)
 
 
 def copies(name: str) -> int:
-    """How often the message of this point is to be sent: once, unless it is to be lost or repeated."""
+    """How often to send the message of this point: once, unless the action is ``lose`` or ``repeat``."""
     return _copies(name) if _armed or _watchers else 1
 
 
 @contextmanager
 def armed(text: str) -> Iterator[dict[str, Failpoint]]:
-    """Within it these points act, instead of those armed before; they tell their hits."""
+    """Arm these points, and no others, within the block; yields them, so that a test can read their hits."""
     global _armed
     before, _armed = _armed, parse(text)
     try:
@@ -108,9 +109,9 @@ def armed(text: str) -> Iterator[dict[str, Failpoint]]:
 @contextmanager
 def watched(watcher: Callable[[str], None]) -> Iterator[None]:
     """
-    Within it *watcher* is called at each hit of each point, in the thread that comes by it.
+    Call *watcher* at each hit of each point within the block, in the thread that hits it.
 
-    It is a matter of the context: threads of others, whatever they do in this process, are not watched.
+    The watcher is a context variable: threads with another context do not call it.
     """
     token = _watcher.set(watcher)
     _count(1)
@@ -123,40 +124,42 @@ def watched(watcher: Callable[[str], None]) -> Iterator[None]:
 
 def _count(more: int) -> None:
     global _watchers
-    with _counting:
+    with _watchers_lock:
         _watchers += more
 
 
 def arm_from_environment() -> None:
-    """Arm what ``DURABLE_FAILPOINTS`` names, once per process; ConfigurationError when it names what is not there."""
+    """Arm the points in ``DURABLE_FAILPOINTS``, once for each process; ConfigurationError when one does not exist."""
     text = os.environ.get(VARIABLE, "")
     if text and not _armed:
         _armed.update(parse(text))
 
 
 def parse(text: str) -> dict[str, Failpoint]:
-    """``point=action[:argument][@nth]``, with commas between; ConfigurationError, with what there is, for another."""
+    """Parse ``point=action[:argument][@nth]``, separated by commas; ConfigurationError for anything else."""
     found = [_parse_one(entry.strip()) for entry in text.split(",") if entry.strip()]
     return {point.name: point for point in found}
 
 
 def _parse_one(entry: str) -> Failpoint:
-    name, _, asked = entry.partition("=")
-    asked, _, nth = asked.partition("@")
-    action, _, argument = asked.partition(":")
+    name, _, rest = entry.partition("=")
+    rest, _, nth = rest.partition("@")
+    action, _, argument = rest.partition(":")
     if name not in POINTS:
-        raise ConfigurationError(f"{VARIABLE}: no failpoint is called {name!r}.  There are: {', '.join(POINTS)}.")
+        raise ConfigurationError(f"{VARIABLE}: there is no failpoint {name!r}.  There are: {', '.join(POINTS)}.")
     if action not in ACTIONS:
-        raise ConfigurationError(f"{VARIABLE}: {entry!r} asks for {action!r}.  Actions are: {', '.join(ACTIONS)}.")
+        raise ConfigurationError(
+            f"{VARIABLE}: {entry!r}: there is no action {action!r}.  Actions are: {', '.join(ACTIONS)}."
+        )
     if action in _COPIES and not _is_message(name):
         messages = ", ".join(filter(_is_message, POINTS))
         raise ConfigurationError(f"{VARIABLE}: {entry!r}: only a message can be lost or repeated: {messages}.")
     if nth and not (nth.isdecimal() and int(nth) > 0):
-        raise ConfigurationError(f"{VARIABLE}: {entry!r}: after @ comes which hit acts, from 1 on, not {nth!r}.")
+        raise ConfigurationError(f"{VARIABLE}: {entry!r}: after @ write the number of the hit, from 1 on, not {nth!r}.")
     if (action == "pause") != bool(argument):
         raise ConfigurationError(
-            f"{VARIABLE}: {entry!r}: pause, and only pause, is told for how long: pause:0.5 (seconds) or"
-            " pause:/path/of/a/file that ends it."
+            f"{VARIABLE}: {entry!r}: pause, and no other action, has an argument: pause:0.5 (seconds) or"
+            " pause:/path/of/a/file that ends the pause."
         )
     return Failpoint(name, action, argument, int(nth) if nth else None)
 
@@ -187,4 +190,4 @@ def _pause(argument: str) -> None:
         time.sleep(float(argument))
     except ValueError:
         while not Path(argument).exists():
-            time.sleep(_LOOK_SECS)
+            time.sleep(_POLL_SECS)

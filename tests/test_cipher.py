@@ -151,8 +151,8 @@ def test_keys_by_reference(monkeypatch):
     ("keys", "said"),
     [
         ({}, "no key"),
-        ({"a b": KEYS["new"]}, "'a b' cannot name a key"),
-        ({"x" * 17: KEYS["new"]}, "cannot name a key"),
+        ({"a b": KEYS["new"]}, "'a b' is not a key id"),
+        ({"x" * 17: KEYS["new"]}, "is not a key id"),
         ({"k": b"short"}, "'k' is not 32 bytes"),
         ({"k": "not base64!"}, "'k' is not 32 bytes"),
         ({"k": "env:NOT_SET_ANYWHERE"}, "NOT_SET_ANYWHERE is not set"),

@@ -340,7 +340,7 @@ def test_a_step_in_doubt_is_shown_and_resolved(durable, engine):
         mine = sa.update(schema.steps).where(schema.steps.c.run_id == run_id)
         tx.execute(mine.values(semantics="at_most_once", **claimed))
     with engine.store.read() as tx:
-        held = step_rows.held(tx, run_id, "r#1")
+        held = step_rows.claimed(tx, run_id, "r#1")
     give_up(engine, held)
 
     shown = durable("runs", "show", run_id)

@@ -50,8 +50,8 @@ def test_the_documents_list_the_same():
         ("turn.committed=lose", "only a message"),
         ("turn.committed=crash@0", "from 1 on"),
         ("turn.committed=crash@last", "from 1 on"),
-        ("turn.committed=pause", "for how long"),
-        ("turn.committed=raise:3", "only pause"),
+        ("turn.committed=pause", "has an argument"),
+        ("turn.committed=raise:3", "no other action"),
     ],
 )
 def test_what_is_not_there_is_refused(text, said):

@@ -1,15 +1,20 @@
 """The schema and its history."""
 
+from pathlib import Path
+
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from celery import Celery
 from servers import DATABASES, new_database
 
-from durable import ConfigurationError, Durable, SchemaOutOfDate, current, set_attributes, workflow
+from durable import ConfigurationError, Durable, SchemaOutOfDate, current, migrations, set_attributes, workflow
 from durable.cli import doctor
-from durable.store.schema import REVISION, VERSION_TABLE, metadata
+from durable.store import broker_sentinel
+from durable.store.schema import REVISION, VERSION_TABLE, leases, metadata
 from durable.turns.drive import drive
 
 
@@ -40,6 +45,27 @@ def test_all_revisions_in_order_come_to_the_schema(fresh):
             },
         )
         assert compare_metadata(context, metadata) == []
+
+
+@pytest.mark.parametrize("database", DATABASES, indirect=True)
+@pytest.mark.parametrize(("expires_at", "lost_at"), [(2**62, None), (1_700_000_000_000_000, 1_700_000_000_000_000)])
+def test_the_brokers_sentinel_moves_from_the_leases(fresh, expires_at, lost_at):
+    """What revision 0009 has of it is read, and both places are written: a process of that release may still run."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with fresh.store.begin() as tx:
+        config.attributes["connection"] = tx
+        command.upgrade(config, "0009")
+        row = {"name": "sentinel", "owner": "abc", "token": 1, "expires_at": expires_at}
+        tx.execute(sa.insert(leases), [row, {"name": "sweep", "owner": "w", "token": 7, "expires_at": 9}])
+    fresh.migrate()
+
+    with fresh.store.begin() as tx:
+        assert broker_sentinel.read(tx) == broker_sentinel.BrokerSentinel("abc", lost_at)
+        broker_sentinel.write(tx, broker_sentinel.BrokerSentinel("def", None))
+        assert broker_sentinel.read(tx) == broker_sentinel.BrokerSentinel("def", None)
+        old = tx.execute(sa.select(leases.c.owner, leases.c.expires_at).where(leases.c.name == "sentinel")).one()
+    assert tuple(old) == ("def", 2**62)
 
 
 @pytest.mark.parametrize("database", [d for d in DATABASES if d != "sqlite"], indirect=True)

@@ -22,7 +22,7 @@ from ..errors import DecryptionError, FatalError, PayloadMissing, RetryableError
 from ..http import Request
 from ..registry import RetryPolicy, Step, definitions
 from ..sandbox import ends_process, log_records
-from ..store import REFERENCE, Claim, StepRow, requests, until_recorded
+from ..store import REFERENCE, Claim, StepRow, requests, retry_until_available
 from . import event_loop
 from .claim import Address, claim
 from .outcome import is_held, record, release, write
@@ -103,7 +103,7 @@ def _attempt(engine: Engine, held: Claim, body: Body, conclude: Conclude | None)
         # The process is being stopped, or lacks a key: hand the attempt back, uncounted.
         running.roll_back()
         delay = engine.settings.resend_after if isinstance(error, DecryptionError) else 0
-        until_recorded(lambda: release(engine, held, has_begun=running.has_begun, delay=delay))
+        retry_until_available(lambda: release(engine, held, has_begun=running.has_begun, delay=delay))
         raise
     finally:
         current.running_step.reset(token)
@@ -130,14 +130,14 @@ def _record(engine: Engine, body: Body, running: RunningAttempt, ended: events.A
             if ends_process(error):
                 raise
             own.close()
-            if not until_recorded(lambda: is_held(engine, held)):
+            if not retry_until_available(lambda: is_held(engine, held)):
                 return None  # it was committed, whatever the error says; or the attempt was given up
             ended = _failed(body, running, error)
         finally:
             own.close()
     else:
         running.roll_back()
-    row = until_recorded(lambda: record(engine, held, ended))
+    row = retry_until_available(lambda: record(engine, held, ended))
     body.tell(running, ended)
     return row
 
@@ -195,7 +195,7 @@ def _arguments(engine: Engine, step: Step[..., Any], held: Claim) -> tuple[tuple
             return text, requests.load(tx, codec.request_ids(text))
 
     needs_more = held.args.startswith(REFERENCE) or codec.request_ids(held.args) - held.requests.keys()
-    text, known = until_recorded(load) if needs_more else (held.args, held.requests)
+    text, known = retry_until_available(load) if needs_more else (held.args, held.requests)
     bound = codec.decode_call(text, known, step.signature)
     definitions.fit_arguments(step, bound)
     return bound.args, bound.kwargs

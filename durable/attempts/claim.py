@@ -15,7 +15,7 @@ from ..broker import header_of
 from ..engine import Engine, ProcessIdentity, identify, is_gone
 from ..errors import DecryptionError
 from ..registry import Step
-from ..store import RETRY_DELAYS_SECS, Claim, Held, claims, steps, until_recorded
+from ..store import RETRY_DELAYS_SECS, Claim, ClaimedAttempt, claims, retry_until_available, steps
 from .outcome import give_up, release
 
 #: A run goes on in place with one step at a time: where more run than this, they have messages of their own.
@@ -49,22 +49,20 @@ def claim(engine: Engine, step: Step[..., Any], address: Address, message_id: st
     by = secrets.token_hex(16)
 
     def take() -> Claim | None:
-        with engine.store.once() as tx:
-            return claims.claim(
-                tx,
-                address.run,
-                address.op,
-                address.attempt,
-                by=by,
-                worker_id=engine.process_id,
-                message_id=message_id,
-                now=engine.store.sql_now,
-                semantics=step.semantics,
-                timeout=step.timeout,
-            )
+        return claims.commit_claim(
+            engine.store,
+            address.run,
+            address.op,
+            address.attempt,
+            by=by,
+            worker_id=engine.process_id,
+            message_id=message_id,
+            semantics=step.semantics,
+            timeout=step.timeout,
+        )
 
     # More than once: a claim whose commit was not acknowledged must not cost the attempt.
-    held = until_recorded(take, tries=len(RETRY_DELAYS_SECS))
+    held = retry_until_available(take, tries=len(RETRY_DELAYS_SECS))
     if held is not None:
         return _opened(engine, held)
     with engine.store.read() as tx:
@@ -78,9 +76,9 @@ def claim(engine: Engine, step: Step[..., Any], address: Address, message_id: st
 def _opened(engine: Engine, held: Claim) -> Claim:
     """What was claimed, readable; DecryptionError: this process lacks the key, and has handed the attempt back."""
     try:
-        return claims.opened(engine.store.vault, held)
+        return claims.decrypted(engine.store.vault, held)
     except DecryptionError:
-        until_recorded(lambda: release(engine, held, has_begun=False, delay=engine.settings.resend_after))
+        retry_until_available(lambda: release(engine, held, has_begun=False, delay=engine.settings.resend_after))
         raise
 
 
@@ -91,7 +89,7 @@ def take_over(engine: Engine, address: Address) -> None:
     That is the message's own attempt, or one that the process had gone on to.
     """
     with engine.store.read() as tx:
-        own = steps.held(tx, address.run, address.op)
+        own = steps.claimed(tx, address.run, address.op)
     if own is None:
         take_over_run(engine, address.run)
     elif own.attempt == address.attempt:
@@ -101,12 +99,12 @@ def take_over(engine: Engine, address: Address) -> None:
 def take_over_run(engine: Engine, run_id: str) -> None:
     """The same of whatever a run's last message, which came again, had led its worker to."""
     with engine.store.read() as tx:
-        held = steps.held_in(tx, run_id, _MOST)
+        held = steps.claimed_in_run(tx, run_id, _MOST)
     for each in held:
         _give_up_vanished(engine, each)
 
 
-def _give_up_vanished(engine: Engine, held: Held) -> None:
+def _give_up_vanished(engine: Engine, held: ClaimedAttempt) -> None:
     if not _has_vanished(held, identify()):
         return
     row = give_up(engine, held)
@@ -114,7 +112,7 @@ def _give_up_vanished(engine: Engine, held: Held) -> None:
         engine.dispatch.step(row)
 
 
-def _has_vanished(held: Held, here: ProcessIdentity) -> bool:
+def _has_vanished(held: ClaimedAttempt, here: ProcessIdentity) -> bool:
     if held.host is None or held.boot_id is None or held.pid is None or held.pid_started is None:
         return False
     return is_gone(ProcessIdentity(held.host, held.boot_id, held.pid, held.pid_started), here)

@@ -10,29 +10,29 @@ from __future__ import annotations
 
 from ..engine import Engine
 from ..sandbox import log_records
-from ..store import Claim, Held, doubts, runs
+from ..store import Claim, ClaimedAttempt, in_doubt, runs
 
 log = log_records.get("durable.steps")
 
 
-def enter(engine: Engine, held: Claim | Held, what_happened: str) -> bool:
+def enter(engine: Engine, held: Claim | ClaimedAttempt, what_happened: str) -> bool:
     """
     Put an attempt in doubt and block its run; whether it is in doubt now.
 
     False when nobody waits for its outcome: it was given up, or has ended, or so has its run.
     """
     with engine.store.begin() as tx:
-        run = runs.hold(tx, held.run_id)
+        run = runs.lock(tx, held.run_id)
         if run is None or run.ended:
             return False
-        if not doubts.enter(tx, held, _sentence(held, what_happened)):
-            return doubts.is_in_doubt(tx, held)
-        doubts.block(tx, held.run_id, doubts.of_run(tx, held.run_id))
+        if not in_doubt.enter(tx, held, _sentence(held, what_happened)):
+            return in_doubt.is_in_doubt(tx, held)
+        in_doubt.block(tx, held.run_id, in_doubt.of_run(tx, held.run_id))
     log.error("Run %s is blocked: attempt %d of %s is in doubt.", held.run_id, held.attempt, held.name)
     return True
 
 
-def _sentence(held: Claim | Held, what_happened: str) -> str:
+def _sentence(held: Claim | ClaimedAttempt, what_happened: str) -> str:
     return (
         f"Step {held.name} ({held.op_id}), attempt {held.attempt}, is in doubt: {what_happened}.  It is to run at most"
         " once, so it is not repeated.  Find out whether it did its work, then say so:"

@@ -19,8 +19,20 @@ from ..engine import Engine, identify
 from ..errors import StepFailed
 from ..registry import RetryPolicy, definitions
 from ..sandbox import log_records
-from ..store import Claim, Held, Sending, StepRow, claims, end_operation, event_rows, reason, run_log, runs, steps
-from ..store import doubts as doubts_module
+from ..store import (
+    Claim,
+    ClaimedAttempt,
+    SendTimes,
+    StepRow,
+    claims,
+    end_operation,
+    event_rows,
+    in_doubt,
+    reason,
+    run_log,
+    runs,
+    steps,
+)
 from . import doubt
 
 log = log_records.get("durable.steps")
@@ -29,11 +41,15 @@ log = log_records.get("durable.steps")
 MOST_INTERRUPTIONS = 5
 
 
-def record(engine: Engine, held: Claim | Held, ended: events.AttemptEnded) -> StepRow | None:
+def record(engine: Engine, held: Claim | ClaimedAttempt, ended: events.AttemptEnded) -> StepRow | None:
     """Put the outcome into the run's inbox; the next attempt if there is one, None when nothing is to be sent."""
-    event_rows.stow_ahead(engine.store.vault, held.run_id, [ended])
-    with engine.store.once() if _is_plain(held, ended) else engine.store.begin() as tx:
-        recorded = write(engine, tx, held, ended)
+    event_rows.store_early(engine.store.vault, held.run_id, [ended])
+    if isinstance(ended, events.StepRetrying) or held.semantics == definitions.AT_MOST_ONCE:
+        with engine.store.begin() as tx:
+            recorded = write(engine, tx, held, ended)
+    else:
+        sending = engine.dispatch.plan(engine.store.now())
+        recorded = Recorded(end_operation.commit(engine.store, held, ended, sending))
     if not recorded.is_current:
         log.warning(
             "Attempt %d of %s in run %s was given up: its outcome is not recorded.",
@@ -44,12 +60,6 @@ def record(engine: Engine, held: Claim | Held, ended: events.AttemptEnded) -> St
     return recorded.again
 
 
-def _is_plain(held: Claim | Held, ended: events.AttemptEnded) -> bool:
-    """Whether the end and its news are all there is to write."""
-    goes_on = isinstance(ended, events.StepRetrying) or held.semantics == definitions.AT_MOST_ONCE
-    return not goes_on and not end_operation.request_ids(ended) and not event_rows.has_large([ended])
-
-
 @dataclass(frozen=True)
 class Recorded:
     """What came of writing an outcome: nothing if the attempt is not current; the next attempt if there is one."""
@@ -58,16 +68,16 @@ class Recorded:
     again: StepRow | None = None
 
 
-def write(engine: Engine, tx: Connection, held: Claim | Held, ended: events.AttemptEnded) -> Recorded:
+def write(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: events.AttemptEnded) -> Recorded:
     """An attempt's outcome, in a transaction of the caller's."""
     # What may be in doubt has its run blocked: the order of locks is run, step.
-    run = runs.hold(tx, held.run_id) if held.semantics == definitions.AT_MOST_ONCE else None
+    run = runs.lock(tx, held.run_id) if held.semantics == definitions.AT_MOST_ONCE else None
     recorded = _written(engine, tx, held, ended)
-    doubts_module.settle(tx, run)
+    in_doubt.unblock_if_resolved(tx, run)
     return recorded
 
 
-def _written(engine: Engine, tx: Connection, held: Claim | Held, ended: events.AttemptEnded) -> Recorded:
+def _written(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: events.AttemptEnded) -> Recorded:
     if isinstance(ended, events.StepRetrying):
         row = _again(engine, tx, held, ended)
         if row is not None:
@@ -76,10 +86,10 @@ def _written(engine: Engine, tx: Connection, held: Claim | Held, ended: events.A
     return Recorded(end_operation.write(tx, held, ended, engine.dispatch.plan(engine.store.now())))
 
 
-def _again(engine: Engine, tx: Connection, held: Claim | Held, ended: events.StepRetrying) -> StepRow | None:
+def _again(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: events.StepRetrying) -> StepRow | None:
     """The next attempt; None when there is to be none, since this one or its call was given up."""
     sending = engine.dispatch.plan_at(tx, engine.store.now(), ended.due_at)
-    if not steps.again(tx, held, counted=True, not_before=ended.due_at, sending=sending):
+    if not steps.make_pending(tx, held, counted=True, not_before=ended.due_at, sending=sending):
         return None
     _post(engine, tx, held, ended)
     queue, priority = route(tx, held.run_id)
@@ -89,7 +99,7 @@ def _again(engine: Engine, tx: Connection, held: Claim | Held, ended: events.Ste
     )
 
 
-def _post(engine: Engine, tx: Connection, held: Claim | Held, ended: events.AttemptEnded) -> None:
+def _post(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: events.AttemptEnded) -> None:
     run_log.post(tx, held.run_id, ended, engine.dispatch.plan(engine.store.now()))
 
 
@@ -120,9 +130,9 @@ def release(engine: Engine, held: Claim, *, has_begun: bool, delay: int = 0) -> 
         interruptions = steps.interruptions(tx, held) + has_begun
         if interruptions < MOST_INTERRUPTIONS:
             due_at = engine.store.now() + delay
-            sending = Sending(due_at, None)
+            sending = SendTimes(due_at, None)
             # One whose call was given up is not run again.
-            if not steps.again(
+            if not steps.make_pending(
                 tx, held, counted=False, not_before=due_at, sending=sending, interruptions=interruptions
             ):
                 steps.end(tx, held)
@@ -130,7 +140,7 @@ def release(engine: Engine, held: Claim, *, has_begun: bool, delay: int = 0) -> 
     give_up(engine, held_here(engine, held), _interrupted(held))
 
 
-def give_up(engine: Engine, held: Held, error: StepFailed | None = None) -> StepRow | None:
+def give_up(engine: Engine, held: ClaimedAttempt, error: StepFailed | None = None) -> StepRow | None:
     """
     Nothing more is expected of an attempt: the next one, or failure when they are spent.
 
@@ -181,10 +191,10 @@ def is_held(engine: Engine, held: Claim) -> bool:
         return claims.is_held(tx, held)
 
 
-def held_here(engine: Engine, held: Claim) -> Held:
+def held_here(engine: Engine, held: Claim) -> ClaimedAttempt:
     """A claim of this process, as others see it."""
     here = identify()
-    return Held(
+    return ClaimedAttempt(
         held.run_id,
         held.op_id,
         held.name,
@@ -210,7 +220,7 @@ def _interrupted(held: Claim) -> StepFailed:
     )
 
 
-def _dead(held: Claim | Held) -> StepFailed:
+def _dead(held: Claim | ClaimedAttempt) -> StepFailed:
     return StepFailed(
         "WorkerLost",
         f"the process that ran attempt {held.attempt} of {held.name} died, or could not reach the database",
@@ -218,7 +228,7 @@ def _dead(held: Claim | Held) -> StepFailed:
     )
 
 
-def _lost(engine: Engine, held: Claim | Held, where: str, error: StepFailed) -> dict[str, Any]:
+def _lost(engine: Engine, held: Claim | ClaimedAttempt, where: str, error: StepFailed) -> dict[str, Any]:
     return {
         "at": engine.now(),
         "op_id": held.op_id,

@@ -21,7 +21,7 @@ from ..errors import AttemptLost, PayloadMissing, SerializationError
 from ..http import Response
 from ..registry import Step
 from ..sandbox import log_records
-from ..store import LIMIT, REFERENCE, Claim, claims, reason, requests, run_log, unreachable
+from ..store import REFERENCE, Claim, claims, is_unavailable, reason, requests, run_log
 from ..store import attributes as stored_attributes
 from .cancellation import Watch
 from .outcome import route
@@ -86,11 +86,9 @@ class RunningAttempt:
 
     def _answer_at_once(self, request_id: str, response: Response) -> str | None:
         """The holder to tell; None, and nothing is written, where one statement cannot do it."""
-        store = self.engine.store
-        if store.dialect != "postgresql" or self._open is not None or len(response.body) > LIMIT:
+        if self._open is not None:
             return None
-        with store.once() as tx:
-            return requests.answer_as(tx, self.held, request_id, response, store.now())
+        return requests.commit_answer(self.engine.store, self.held, request_id, response)
 
     @_shielded
     def heartbeat(self, details: object) -> None:
@@ -101,7 +99,7 @@ class RunningAttempt:
             with self._beating() as tx:
                 is_current = claims.heartbeat(tx, self.held, text, self.engine.store.sql_now, extended)
         except SQLAlchemyError as error:
-            if not unreachable(error):
+            if not is_unavailable(error):
                 raise
             log.warning(
                 "The database cannot be used now (%s): a heartbeat of %s is lost.", reason(error), self.held.name

@@ -17,7 +17,7 @@ from ..engine import Engine, Limit, grace
 from ..errors import StepTimeout
 from ..registry import Step
 from ..sandbox import log_records
-from ..store import Claim, Held, steps, until_recorded
+from ..store import Claim, ClaimedAttempt, retry_until_available, steps
 from .outcome import give_up, held_here, route
 
 #: The most that a sweep gives up.
@@ -40,7 +40,7 @@ def limit(engine: Engine, step: Step[..., object], held: Claim) -> Limit | None:
     return made
 
 
-def timed_out(held: Claim | Held, timeout: int | None = None) -> StepTimeout:
+def timed_out(held: Claim | ClaimedAttempt, timeout: int | None = None) -> StepTimeout:
     """What an attempt fails with that took too long."""
     allowed = "its timeout" if timeout is None else f"its timeout of {duration.to_text(timeout)}"
     return StepTimeout(
@@ -48,9 +48,9 @@ def timed_out(held: Claim | Held, timeout: int | None = None) -> StepTimeout:
     )
 
 
-def _expire(engine: Engine, expired: Limit, held: Held, error: StepTimeout) -> None:
+def _expire(engine: Engine, expired: Limit, held: ClaimedAttempt, error: StepTimeout) -> None:
     log.warning("Step %s of run %s, attempt %d, does not end: given up.", held.name, held.run_id, held.attempt)
-    until_recorded(lambda: give_up_and_send(engine, held, error))
+    retry_until_available(lambda: give_up_and_send(engine, held, error))
     if current_process().daemon:
         # A prefork child runs nothing else.  Its message comes again and finds nothing to claim.
         os.kill(os.getpid(), signal.SIGKILL)
@@ -58,7 +58,7 @@ def _expire(engine: Engine, expired: Limit, held: Held, error: StepTimeout) -> N
         expired.abandon()
 
 
-def give_up_and_send(engine: Engine, held: Held, error: StepTimeout) -> None:
+def give_up_and_send(engine: Engine, held: ClaimedAttempt, error: StepTimeout) -> None:
     """Give the attempt up; send the next one, or a turn that hears of the end."""
     row = give_up(engine, held, error)
     if row is not None:
@@ -72,6 +72,6 @@ def give_up_and_send(engine: Engine, held: Held, error: StepTimeout) -> None:
 def give_up_overdue(engine: Engine) -> None:
     """Give up what should have ended long ago by its deadline, whoever runs it."""
     with engine.store.read() as tx:
-        overdue = steps.held_past(tx, engine.now() - _PROCESS_GRACE, _BATCH)
+        overdue = steps.past_deadline(tx, engine.now() - _PROCESS_GRACE, _BATCH)
     for held in overdue:
         give_up_and_send(engine, held, timed_out(held))

@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 
 from .. import failpoints, registry
 from ..errors import ConfigurationError
-from ..store import DriveRow, Sending, StepRow, WaitRow
+from ..store import DriveRow, SendTimes, StepRow, WaitRow
 from .eta_budget import EtaBudget
 from .progress import HEADER, QUEUE, SENT, Line
 from .publisher import Broker, Outgoing
@@ -148,17 +148,17 @@ class Dispatcher:
             taken += len(together)
         return taken
 
-    def plan(self, now: int) -> Sending:
+    def plan(self, now: int) -> SendTimes:
         """The sending times for the row of something whose message is sent right after the commit."""
-        return Sending(now + self._resend_after, now)
+        return SendTimes(now + self._resend_after, now)
 
-    def plan_at(self, tx: Connection, now: int, due_at: int) -> Sending:
+    def plan_at(self, tx: Connection, now: int, due_at: int) -> SendTimes:
         """The same for something due later: its message waits in a worker, within the ETA budget, or is deferred."""
         if due_at <= now:
             return self.plan(now)
         if not self.may_hold(due_at - now):
-            return Sending(due_at - self._horizon if self.holds_etas else due_at, None)
-        return Sending(due_at + GRACE, due_at) if self.eta_budget.take(tx, now) else Sending(due_at, None)
+            return SendTimes(due_at - self._horizon if self.holds_etas else due_at, None)
+        return SendTimes(due_at + GRACE, due_at) if self.eta_budget.take(tx, now) else SendTimes(due_at, None)
 
     def queue_of_step(self, name: str) -> str | None:
         """

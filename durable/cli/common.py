@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from .. import duration
 from ..app import Durable
 from ..errors import DurableError
-from ..store import unreachable
+from ..store import RunStatus, is_unavailable
 from . import application as loading
 
 
@@ -50,7 +50,7 @@ class Commands(click.Group):
         except DurableError as error:
             raise Refused(str(error)) from error
         except SQLAlchemyError as error:
-            if not unreachable(error):
+            if not is_unavailable(error):
                 raise
             raise Refused(f"The database cannot be used now: {error.args[0]}") from error
 
@@ -84,7 +84,7 @@ def a_duration(value: str) -> timedelta:
         raise click.BadParameter(f"{error}") from error
 
 
-STATUSES = ("pending", "running", "completed", "failed", "cancelled", "blocked")
+STATUSES = tuple(status.value for status in RunStatus)
 
 run_id_argument = click.argument("run_id", metavar="ID", type=an_id)
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on stdout.")

@@ -10,6 +10,7 @@ import click
 from ..attributes import NAME_LIMIT, VALUE_LIMIT
 from ..client import describe, operate
 from ..registry import Run
+from ..store import RunStatus
 from .bulk import Deed, act_on_chosen, act_on_named, confirm
 from .common import (
     STATUSES,
@@ -28,7 +29,7 @@ from .common import (
 from .printing import print_json, print_rows, print_run, report
 
 #: What a run can still be cancelled in, in the order in which a run goes through them.
-OPEN = ("pending", "running", "blocked")
+OPEN = tuple(status.value for status in (RunStatus.PENDING, RunStatus.RUNNING, RunStatus.BLOCKED))
 
 CANCELLED = Deed("cancelled", "asked to stop")
 RETRIED = Deed("retried", "tried again")
@@ -156,7 +157,7 @@ def runs_retry(context: Context, run_ids: tuple[str, ...], all_of_them: bool, na
     if all_of_them == bool(run_ids) or (name is not None and not all_of_them):
         raise click.UsageError("Name the runs to try again by ID, or write --all, perhaps with --name.")
     if all_of_them:
-        act_on_chosen(describe.each(engine, statuses=("blocked",), name=name), retry, RETRIED, as_json)
+        act_on_chosen(describe.each(engine, statuses=(RunStatus.BLOCKED,), name=name), retry, RETRIED, as_json)
     else:
         act_on_named(run_ids, retry, RETRIED, as_json)
 

@@ -14,7 +14,7 @@ from ..engine import Engine
 from ..errors import PayloadMissing, RunNotFound
 from ..events import ROOT, Event
 from ..store import Run as RunRow
-from ..store import attributes, event_rows, hooks, requests, run_log, runs
+from ..store import RunStatus, attributes, event_rows, hooks, requests, run_log, runs
 from .pending import waiting_for
 
 #: How far runs are counted, and how many are read at once.
@@ -115,7 +115,7 @@ def describe(engine: Engine, run_id: str) -> dict[str, Any]:
         kept = engine.store.vault
         blocked = kept.fetch(tx, run_id, kept.unseal(run_id, "blocked", row.blocked))
     error = value_of(ended) if isinstance(ended, events.RunFailedEvent | events.RunCancelledEvent) else None
-    has_failed = row.status in ("failed", "cancelled")
+    has_failed = row.status in (RunStatus.FAILED, RunStatus.CANCELLED)
     return _summary(row) | {
         "args": arguments if args is None or value_of(args) else {},
         "result": None if has_failed else result,
@@ -141,7 +141,9 @@ def creation(tx: Connection, run_id: str) -> Event | None:
     known = run_log.creation(tx, run_id, ROOT)
     if known is not None:
         return known
-    return next(iter(event_rows.fetched(tx, run_id, (n.event for n in run_log.drain(tx, run_id, limit=1)))), None)
+    return next(
+        iter(event_rows.load_large_values(tx, run_id, (n.event for n in run_log.read_inbox(tx, run_id, limit=1)))), None
+    )
 
 
 def list_events(engine: Engine, run_id: str) -> list[dict[str, Any]]:

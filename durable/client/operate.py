@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from .. import codec, events, failpoints, registry
 from ..engine import Engine
 from ..errors import NotInDoubt, RunNotFound, StepFailed
-from ..store import Doubt, doubts, run_log, runs, settle, waits
+from ..store import InDoubt, in_doubt, run_log, runs, waits
 
 #: What the log has for the worker of an outcome that an operator gave.
 BY_HAND = "durable runs resolve"
@@ -51,15 +51,15 @@ def resolve(engine: Engine, run_id: str, step_id: str | None, *, result: Any = N
     """
     engine.check_schema()
 
-    def act(tx: Connection) -> tuple[runs.Run, Doubt]:
-        run = runs.hold(tx, run_id)
+    def act(tx: Connection) -> tuple[runs.Run, InDoubt]:
+        run = runs.lock(tx, run_id)
         if run is None:
             raise RunNotFound(run_id)
-        doubt = _chosen(run_id, doubts.of_run(tx, run_id), step_id)
+        doubt = _chosen(run_id, in_doubt.of_run(tx, run_id), step_id)
         outcome = _outcome(engine, doubt, result, fail)
-        doubts.leave(tx, doubt)
+        in_doubt.leave(tx, doubt)
         run_log.post(tx, run_id, outcome, engine.dispatch.plan(engine.store.now()))
-        settle(tx, run)
+        in_doubt.unblock_if_resolved(tx, run)
         return run, doubt
 
     run, doubt = engine.store.write(act)
@@ -67,14 +67,14 @@ def resolve(engine: Engine, run_id: str, step_id: str | None, *, result: Any = N
     return doubt.op_id
 
 
-def _chosen(run_id: str, found: list[Doubt], step_id: str | None) -> Doubt:
+def _chosen(run_id: str, found: list[InDoubt], step_id: str | None) -> InDoubt:
     wanted = [doubt for doubt in found if step_id in (None, doubt.op_id)]
     if len(wanted) != 1:
         raise NotInDoubt(run_id, [f"{doubt.op_id} ({doubt.name})" for doubt in found], step_id)
     return wanted[0]
 
 
-def _outcome(engine: Engine, doubt: Doubt, result: Any, fail: str | None) -> events.AttemptEnded:
+def _outcome(engine: Engine, doubt: InDoubt, result: Any, fail: str | None) -> events.AttemptEnded:
     known: dict[str, Any] = {
         "at": engine.store.now(),
         "op_id": doubt.op_id,
@@ -107,4 +107,4 @@ def is_in_doubt(engine: Engine, run_id: str) -> bool:
     """Whether the run is blocked by a step in doubt."""
     engine.check_schema()
     with engine.store.read() as tx:
-        return doubts.has_any(tx, run_id)
+        return in_doubt.has_any(tx, run_id)

@@ -27,7 +27,7 @@ from .. import duration
 from ..context import recorded_url
 from ..engine import Engine
 from ..events import ROOT
-from ..store import Run, hooks, run_log, runs, steps, waits, workers
+from ..store import Run, RunStatus, StepStatus, hooks, run_log, runs, steps, waits, workers
 
 #: The most that is told of one run.
 LIMIT = 100
@@ -51,18 +51,18 @@ def waiting_for(engine: Engine, tx: Connection, run: Run) -> list[dict[str, Any]
 
 def _turn(tx: Connection, run: Run, known: set[str], now: int) -> list[dict[str, Any]]:
     since = run_log.first_inbox_item(tx, run.id)
-    if since is None or run.status == "blocked":
+    if since is None or run.status == RunStatus.BLOCKED:
         return []
     what = {"kind": "turn", "operation": ROOT, "name": run.name}
     return [what | _readiness(run.name in known, since, run.not_before or 0, now)]
 
 
-def _step(step: steps.Standing, known: set[str], now: int) -> dict[str, Any]:
+def _step(step: steps.StepState, known: set[str], now: int) -> dict[str, Any]:
     what = {"kind": "step", "operation": step.op_id, "name": step.name, "attempt": step.attempt}
-    if step.status == "claimed":
+    if step.status == StepStatus.CLAIMED:
         worker = None if step.host is None else f"{step.host}:{step.pid}"
         return what | {"state": "running", "worker": worker, "since": duration.iso(step.claimed_at)}
-    if step.status == "in_doubt":
+    if step.status == StepStatus.IN_DOUBT:
         return what | {"state": "in_doubt", "since": duration.iso(step.claimed_at)}
     return what | _readiness(step.name in known, step.called_at, step.not_before, now)
 

@@ -18,7 +18,7 @@ from ..engine import Engine
 from ..errors import ConfigurationError, RunConflict, RunNotFound
 from ..registry import Run, Workflow
 from ..sandbox import log_records, refuse_in_workflow
-from ..store import OPTION, Sending, is_large, requests, runs, start_run, unreachable
+from ..store import OPTION, RunStatus, SendTimes, is_unavailable, requests, runs, start_run
 from ..store import Run as RunRow
 from . import sessions
 from .describe import creation, value_of
@@ -71,10 +71,10 @@ def start(
     engine.dispatch.check_queue_of_turn(row.queue)
     if options.session is not None:
         return _start_in_session(engine, sessions.of(options.session), row, text)
-    engine.store.vault.stow_ahead(row.id, [text])
-    sending: list[Sending] = []
+    engine.store.vault.store_early(row.id, [text])
+    sending: list[SendTimes] = []
     try:
-        engine.store.write(lambda tx: _create(engine, tx, row, text, sending), once=_is_plain(row, text))
+        start_run.commit(engine.store, row, _created(row, text), lambda tx: _plan(engine, tx, row, sending))
     except SQLAlchemyError as error:
         known = _known_after(engine, row, error)
         if known is None:
@@ -90,7 +90,7 @@ def _new_row(engine: Engine, workflow: Workflow[..., Any], digest: str, options:
     return RunRow(
         id=_given_id(options.run_id) or new_run_id(now),
         name=workflow.name,
-        status="pending",
+        status=RunStatus.PENDING,
         turn=0,
         seq=0,
         last_at=now,
@@ -148,22 +148,21 @@ def _not_before(options: Options, now: int) -> int | None:
     return None if options.eta is None else duration.due_at(options.eta, now)
 
 
-def _create(engine: Engine, tx: Connection, row: RunRow, args: str, planned: list[Sending]) -> None:
-    """Insert the run and its first news; *planned* is told of its message before, for a commit may be lost sight of."""
+def _plan(engine: Engine, tx: Connection, row: RunRow, planned: list[SendTimes]) -> SendTimes:
+    """When the first turn's message is sent; also appended to *planned*, since a commit may fail after it succeeded."""
     sending = engine.dispatch.plan_at(tx, row.created_at, row.not_before or 0)
     if sending.is_deferred:
         # A turn before its time would do nothing: it is sent when it is due.
-        sending = Sending(row.not_before or 0, None)
+        sending = SendTimes(row.not_before or 0, None)
     planned.append(sending)
-    start_run.create(tx, row, events.RunCreated(at=row.created_at, name=row.name, args=args), sending)
+    return sending
 
 
-def _is_plain(row: RunRow, args: str) -> bool:
-    """Whether the run and its first news are all there is to write."""
-    return row.not_before is None and not is_large(args) and not codec.request_ids(args)
+def _created(row: RunRow, args: str) -> events.RunCreated:
+    return events.RunCreated(at=row.created_at, name=row.name, args=args)
 
 
-def _send(engine: Engine, row: RunRow, sending: Sending) -> None:
+def _send(engine: Engine, row: RunRow, sending: SendTimes) -> None:
     failpoints.hit("start.committed")
     if sending.is_deferred:
         return
@@ -179,7 +178,7 @@ def _known_after(engine: Engine, row: RunRow, error: SQLAlchemyError) -> Run[Any
 
     The id or key was used before; or the commit was applied, and only its acknowledgement was lost.
     """
-    if not isinstance(error, IntegrityError) and not unreachable(error):
+    if not isinstance(error, IntegrityError) and not is_unavailable(error):
         return None
     try:
         with engine.store.read() as tx:
@@ -210,11 +209,11 @@ def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str) 
     known = _known(tx, row)
     if known is not None:
         return _same(engine, row, known)
-    planned: list[Sending] = []
+    planned: list[SendTimes] = []
     try:
         # A refused statement ends a PostgreSQL transaction, the caller's work with it; elsewhere only itself.
         with tx.begin_nested() if tx.dialect.name == "postgresql" else nullcontext():
-            _create(engine, tx, row, args, planned)
+            start_run.create(tx, row, _created(row, args), _plan(engine, tx, row, planned))
     except IntegrityError as error:
         # Somebody else committed the id or key meanwhile.
         found = _known_after(engine, row, error)
@@ -225,7 +224,7 @@ def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str) 
     return Run(row.id, engine)
 
 
-def _send_committed(engine: Engine, row: RunRow, sending: Sending) -> None:
+def _send_committed(engine: Engine, row: RunRow, sending: SendTimes) -> None:
     """Send the first turn if the run is there: the transaction, or a savepoint in it, may have been rolled back."""
     try:
         with engine.store.read() as tx:

@@ -1,10 +1,10 @@
 """
-The schema's history (Alembic): upgrade, and look which revision a database has.
+The schema's migrations (Alembic): upgrade a database, and read its revision.
 
 Files, in import order::
 
     versions/  one file for each revision
-    env.py     what Alembic runs on the connection that it is given
+    env.py     runs the migrations on a given connection
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from ..errors import ConfigurationError
 from ..store import VERSION_TABLE
 
-#: What to do about a PostgreSQL database of another encoding.
+#: How to replace a PostgreSQL database with another encoding.
 ENCODING_FIX = (
     "Create a database with CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0, copy your data into it, and point"
     " DURABLE_DATABASE_URL at it: the encoding of a database cannot be changed."
@@ -27,11 +27,11 @@ ENCODING_FIX = (
 
 
 def upgrade(tx: Connection) -> None:
-    """Bring the database behind *tx* to the newest revision; ConfigurationError when it cannot hold every text."""
+    """Upgrade the database of *tx* to the newest revision; ConfigurationError when its encoding is not UTF8."""
     encoding = unfit_encoding(tx)
     if encoding is not None:
         raise ConfigurationError(
-            f"The database {tx.engine.url.database!r} has the encoding {encoding}, which does not hold every text."
+            f"The database {tx.engine.url.database!r} has the encoding {encoding}, which cannot store every text."
             f"  {ENCODING_FIX}"
         )
     config = Config()
@@ -42,9 +42,9 @@ def upgrade(tx: Connection) -> None:
 
 def unfit_encoding(tx: Connection) -> str | None:
     """
-    The encoding of a PostgreSQL database that is not UTF8; None where every text can be held.
+    The encoding of a PostgreSQL database if it is not UTF8; None if the database can store every text.
 
-    In MariaDB our columns name their character set, and SQLite knows only Unicode.
+    On MySQL and MariaDB our columns have their own character set, and SQLite stores only Unicode.
     """
     if tx.dialect.name != "postgresql":
         return None
@@ -53,6 +53,6 @@ def unfit_encoding(tx: Connection) -> str | None:
 
 
 def revision(tx: Connection) -> str | None:
-    """The revision in the database, None when durable has no tables there."""
+    """The revision of the database; None when it has no tables of durable."""
     context = MigrationContext.configure(tx, opts={"version_table": VERSION_TABLE})
     return context.get_current_revision()

@@ -22,13 +22,8 @@ from sqlalchemy import Connection
 
 from ..engine import Engine
 from ..sandbox import log_records
-from ..store import WORK_LISTS, outbox, workers
+from ..store import WORK_LISTS, BrokerSentinel, broker_sentinel, outbox
 
-#: The row that holds the sentinel's name and the time of the loss: one per database, so that applications may share a
-#: broker.
-_ROW = "sentinel"
-#: The time of the loss while nothing is lost: later than any loss.
-_NEVER = 2**62
 #: Rows that one transaction marks.
 BATCH = 1000
 #: How long one check marks rows, in microseconds: the process has to send heartbeats in between.
@@ -40,43 +35,43 @@ log = log_records.get("durable.sweep")
 def check(engine: Engine) -> bool:
     """Have everything sent again if the sentinel is missing.  Returns whether rows are left for the next check."""
     with engine.store.read() as tx:
-        marked = workers.marked(tx, _ROW)
-    if marked is None or engine.dispatch.broker.length(_queue(marked[0])) == 0:
-        marked = _renew(engine, is_first=marked is None) or marked
-    if marked is None or marked[1] == _NEVER:
+        sentinel = broker_sentinel.read(tx)
+    if sentinel is None or engine.dispatch.broker.length(_queue(sentinel.name)) == 0:
+        sentinel = _renew(engine, is_first=sentinel is None) or sentinel
+    if sentinel is None or sentinel.lost_at is None:
         return False
-    name, lost_at = marked
-    if not _unsend(engine, lost_at):
+    if not _mark_unsent(engine, sentinel.lost_at):
         return True
-    engine.store.write(lambda tx: workers.mark(tx, _ROW, name, _NEVER))
+    done = BrokerSentinel(sentinel.name, None)
+    engine.store.write(lambda tx: broker_sentinel.write(tx, done))
     return False
 
 
-def _renew(engine: Engine, *, is_first: bool) -> tuple[str, int] | None:
-    """Send a new sentinel and write it down: its name and the time of the loss.  None when the broker keeps none."""
+def _renew(engine: Engine, *, is_first: bool) -> BrokerSentinel | None:
+    """Send a new sentinel and write it down.  None when the broker keeps none."""
     name = secrets.token_hex(8)
     if not engine.dispatch.broker.keep(_queue(name)):
         return None
     # Before the first sentinel nothing is known to be lost.
-    lost_at = _NEVER if is_first else engine.now()
+    lost_at = None if is_first else engine.now()
 
-    def mark(tx: Connection) -> None:
-        workers.mark(tx, _ROW, name, lost_at)
-        if not is_first:
+    def write(tx: Connection) -> None:
+        broker_sentinel.write(tx, BrokerSentinel(name, lost_at))
+        if lost_at is not None:
             for table in WORK_LISTS:
-                outbox.unsend_held(tx, table, lost_at, lost_at + engine.dispatch.eta_budget.ahead)
+                outbox.mark_held_unsent(tx, table, lost_at, lost_at + engine.dispatch.eta_budget.ahead)
 
-    engine.store.write(mark)
-    if not is_first:
+    engine.store.write(write)
+    if lost_at is not None:
         log.warning("The broker has lost its messages: all of them are sent again.")
-    return name, lost_at
+    return BrokerSentinel(name, lost_at)
 
 
 def _queue(name: str) -> str:
     return f"durable.sentinel.{name}"
 
 
-def _unsend(engine: Engine, lost_at: int) -> bool:
+def _mark_unsent(engine: Engine, lost_at: int) -> bool:
     """Mark what was sent by then as not sent.  Returns False when one check has no time for all of it."""
     until = engine.now() + CHECK_LIMIT
     for table in WORK_LISTS:
@@ -84,5 +79,6 @@ def _unsend(engine: Engine, lost_at: int) -> bool:
         while after is not None:
             if engine.now() > until:
                 return False
-            after = engine.store.write(partial(outbox.unsend, table=table, lost_at=lost_at, after=after, limit=BATCH))
+            mark = partial(outbox.mark_unsent, table=table, lost_at=lost_at, after=after, limit=BATCH)
+            after = engine.store.write(mark)
     return True

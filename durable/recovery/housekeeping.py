@@ -21,7 +21,7 @@ from ..attempts import cancellation, timeout
 from ..broker import celery_internals
 from ..engine import Engine, identify
 from ..sandbox import log_records
-from ..store import PayloadTrouble, Worker, contended, reason, unreachable, workers
+from ..store import PayloadStoreError, Worker, is_contention, is_unavailable, reason, workers
 from ..turns import poison
 from . import broker_sentinel
 from .orphans import Orphans
@@ -117,10 +117,10 @@ class Housekeeping:
         try:
             act()
         except Exception as error:
-            if not unreachable(error):
+            if not is_unavailable(error):
                 log.exception("Housekeeping failed; trying again.")
                 return
-            if not contended(error):
+            if not is_contention(error):
                 self._beating_since = None
             log.warning("Housekeeping cannot use the database now (%s); trying again.", reason(error))
 
@@ -181,7 +181,7 @@ class Housekeeping:
             self._prune()
             self._collect_orphans()
         except Exception as error:
-            if not unreachable(error):
+            if not is_unavailable(error):
                 log.exception("Pruning failed; trying again.")
             else:
                 log.warning("Pruning cannot use the database now (%s); trying again.", reason(error))
@@ -197,7 +197,7 @@ class Housekeeping:
         """Collect one batch in each round.  The round goes on when the payload store does not answer."""
         try:
             self._orphans.collect()
-        except PayloadTrouble as error:
+        except PayloadStoreError as error:
             log.warning("Orphaned payloads are collected later: %s", reason(error))
 
     def _take_due(self) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 
 from ..broker import Line, furthest
 from ..engine import Engine
-from ..store import Kind, workers
+from ..store import MessageGroup, workers
 
 #: A message in a queue of unknown length is lost after so many times the delay.
 _UNKNOWN_LENGTH = 64
@@ -33,15 +33,15 @@ class LostMessages:
         with engine.store.read() as tx:
             self._progress = furthest(workers.progress(tx))
 
-    def steps(self, kinds: Iterable[Kind], delay: int) -> Mapping[Kind, int]:
+    def steps(self, kinds: Iterable[MessageGroup], delay: int) -> Mapping[MessageGroup, int]:
         """For each kind of step (queue, name): what was sent before this time, in microseconds, is lost."""
         return {kind: self._lost_before(self._engine.dispatch.line_of_step(*kind), delay) for kind in kinds}
 
-    def turns(self, kinds: Iterable[Kind], delay: int) -> Mapping[Kind, int]:
+    def turns(self, kinds: Iterable[MessageGroup], delay: int) -> Mapping[MessageGroup, int]:
         """The same for turns, by the queue and the priority of their runs."""
         return {kind: self._lost_before(self._engine.dispatch.line_of_turn(*kind), delay) for kind in kinds}
 
-    def waits(self, kinds: Iterable[Kind], delay: int) -> Mapping[Kind, int]:
+    def waits(self, kinds: Iterable[MessageGroup], delay: int) -> Mapping[MessageGroup, int]:
         """The same for sleeps and other waits, by the queue and the priority of their runs."""
         return {kind: self._lost_before(self._engine.dispatch.line_of_wait(*kind), delay) for kind in kinds}
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from .. import duration
 from ..engine import Engine
 from ..sandbox import log_records
-from ..store import PayloadTrouble, reason, retention
+from ..store import PayloadStoreError, reason, retention
 from . import orphans
 
 log = log_records.get("durable.prune")
@@ -82,7 +82,7 @@ def prune_batch(engine: Engine, before: int, after: Place = START) -> Pruned:
     deleted = engine.store.write(lambda tx: _delete(tx, [run.id for run in batch], before))
     try:
         engine.store.vault.payloads.delete_runs(deleted)
-    except PayloadTrouble as error:
+    except PayloadStoreError as error:
         # They are orphans now, and collected later.
         log.warning("Payloads of %d deleted runs are left to the sweep: %s", len(deleted), reason(error))
     has_more = len(batch) < len(page) or len(page) == RUNS

@@ -19,7 +19,7 @@ from ..attempts import outcome
 from ..broker import GRACE
 from ..engine import Engine, ProcessIdentity, identify, is_gone, send_drive
 from ..sandbox import log_records
-from ..store import Kind, StepRow, WaitRow, Worker, run_log, steps, waits, workers
+from ..store import MessageGroup, StepRow, WaitRow, Worker, run_log, steps, waits, workers
 from .lost_messages import LostMessages
 
 #: The most steps, waits and turns that one sweep sends, each.
@@ -41,9 +41,9 @@ def sweep(engine: Engine) -> bool:
     now = engine.now()
     with engine.store.read() as tx:
         registered = workers.registered(tx)
-        due_steps = steps.kinds_of_due(tx, now)
-        due_waits = waits.kinds_of_due(tx, now)
-        due_turns = run_log.kinds_of_due(tx, now)
+        due_steps = steps.groups_due(tx, now)
+        due_waits = waits.groups_due(tx, now)
+        due_turns = run_log.groups_due(tx, now)
     lost = LostMessages(engine, now)
     delay = engine.settings.resend_after
     sent = [
@@ -63,7 +63,9 @@ def publish_due(engine: Engine, since: int) -> None:
     _send_waits(engine, now, {}, since)
 
 
-def _send_steps(engine: Engine, now: int, registered: set[str], lost_before: Mapping[Kind, int], since: int = 0) -> int:
+def _send_steps(
+    engine: Engine, now: int, registered: set[str], lost_before: Mapping[MessageGroup, int], since: int = 0
+) -> int:
     with engine.store.read() as tx:
         due = steps.due(tx, now, registered, BATCH, lost_before=lost_before, since=since)
     due = _sendable(engine, now, due, attrgetter("not_before"), None if since else steps.postpone)
@@ -74,7 +76,7 @@ def _send_steps(engine: Engine, now: int, registered: set[str], lost_before: Map
     return len(sent)
 
 
-def _send_waits(engine: Engine, now: int, lost_before: Mapping[Kind, int], since: int = 0) -> int:
+def _send_waits(engine: Engine, now: int, lost_before: Mapping[MessageGroup, int], since: int = 0) -> int:
     with engine.store.read() as tx:
         due = waits.due(tx, now, BATCH, lost_before=lost_before, since=since)
     due = _sendable(engine, now, due, attrgetter("due_at"), None if since else waits.postpone)
@@ -110,7 +112,7 @@ def _sendable(
     return [row for row in rows if row not in postponed]
 
 
-def _send_turns(engine: Engine, now: int, registered: set[str], lost_before: Mapping[Kind, int]) -> int:
+def _send_turns(engine: Engine, now: int, registered: set[str], lost_before: Mapping[MessageGroup, int]) -> int:
     with engine.store.read() as tx:
         due = run_log.due_drives(tx, now, registered, BATCH, lost_before=lost_before)
     sent = due[: engine.dispatch.drives(due)]
@@ -137,7 +139,7 @@ def reap_dead_workers(engine: Engine, *, beating_since: int) -> None:
     dead_before = now - engine.settings.dead_after
     with engine.store.read() as tx:
         alive = workers.alive(tx)
-        orphans = steps.held_by_nobody(tx, dead_before, BATCH)
+        orphans = steps.claimed_by_unknown_process(tx, dead_before, BATCH)
     ended = {w.id for w in alive if is_gone(ProcessIdentity(w.host, w.boot_id, w.pid, w.pid_started), this_process)}
     for worker in alive:
         if worker.id in ended:
@@ -156,7 +158,7 @@ def _reap(engine: Engine, worker: Worker, *, spared_since: int | None) -> None:
         spared_since: An attempt that has called ``heartbeat`` since then goes on; None for a process that has ended.
     """
     with engine.store.read() as tx:
-        running = steps.held_by(tx, [worker.id], BATCH)
+        running = steps.claimed_by(tx, [worker.id], BATCH)
     held = [a for a in running if spared_since is None or (a.heartbeat_at or 0) < spared_since]
     if held:
         log.warning("Process %s:%d is gone; %d attempts are given up.", worker.host, worker.pid, len(held))
@@ -168,7 +170,7 @@ def _reap(engine: Engine, worker: Worker, *, spared_since: int | None) -> None:
         workers.remove(tx, worker.id)
 
 
-def _give_up(engine: Engine, held: steps.Held) -> None:
+def _give_up(engine: Engine, held: steps.ClaimedAttempt) -> None:
     row = outcome.give_up(engine, held)
     failpoints.hit("sweep.given_up")
     if row is not None:
@@ -181,7 +183,7 @@ def release_forgotten(engine: Engine) -> None:
     """Give up claims of this process that it does not run, as a commit whose acknowledgement was lost leaves."""
     before = engine.now() - engine.settings.dead_after
     with engine.store.read() as tx:
-        held = steps.held_by(tx, [engine.process_id], BATCH)
+        held = steps.claimed_by(tx, [engine.process_id], BATCH)
     for attempt in held:
         if attempt.claim not in engine.running and attempt.claimed_at < before:
             _give_up(engine, attempt)

@@ -1,51 +1,56 @@
 """
-The store: all SQL, one file for each table or transaction.
+The store: all of durable's SQL.  No other room knows tables, statements or dialects.
 
-Files named by a noun hold the queries of one table.  Files named by a verb hold one transaction, which on PostgreSQL is
-one statement where that is faster.  ``with store.begin() as tx`` opens a transaction; the functions take it.
+A file named by a noun has the queries of one table; a file named by a verb has one transaction.  Most functions take a
+transaction of the caller's, ``with store.begin() as tx``.  Those named ``commit…`` take the ``Store`` and are a
+transaction of their own, which on PostgreSQL is one statement where that is faster.
 
 Files, in import order::
 
     schema.py              the tables
-    outages.py             which database errors pass, and writing until one has passed
-    outbox.py              when a row's message is sent, and sent again
+    transitions.py         the statuses of runs and steps, and every change from one to another
+    outages.py             which database errors pass, and retrying until the database is back
+    outbox.py              when a row's message was sent, and when it is sent again
     attributes.py          attributes of runs
     payloads.py            large values in the database, or at a URL
     statements.py          prepared statements of the hot path
     vault.py               encryption, and large values by reference
     database.py            connections, transactions, and the database's clock
     event_rows.py          events as rows
-    payload_references.py  which runs refer to which large values
-    backlog.py             how much waits, over all runs: bounded counts for people
-    claims.py              an attempt that a process has claimed
-    hooks.py               hooks and webhooks by token
+    payload_references.py  which large values runs refer to
+    broker_sentinel.py     the broker's sentinel
+    backlog.py             the backlog over all runs, for ``durable doctor``
+    claims.py              a process claims an attempt, and keeps it
+    hooks.py               hooks and webhooks, and the tokens that find them
     requests.py            webhook requests and their answers
     run_log.py             a run's log and inbox
     runs.py                runs
-    accept_request.py      a webhook request comes in: request row and inbox item
+    accept_request.py      record a webhook request: its row and its run's inbox item
     retention.py           ended runs, and their deletion
-    start_run.py           a run begins: run row and first inbox item
-    steps.py               steps to run, from the call until the outcome
-    doubts.py              attempts in doubt
-    turns.py               what a turn reads, and what a plain turn writes
-    waits.py               sleeps and timeouts to come
-    end_operation.py       an attempt or a wait ends: its row goes, its run gets an inbox item
+    start_run.py           start a run: its row and its first inbox item
+    steps.py               steps, from the call until the outcome
+    in_doubt.py            steps in doubt
+    turns.py               what a turn reads, and the commit of a plain turn
+    waits.py               pending sleeps and timeouts
+    end_operation.py       end an attempt or a wait: delete its row, add the outcome to the inbox
     workers.py             live processes, their heartbeats, and the sweep's lease
 """
 
-from .backlog import BOUND, Waiting
+from .backlog import BOUND, WaitingRun
+from .broker_sentinel import BrokerSentinel
 from .claims import Claim
 from .database import Store
-from .doubts import Doubt, settle
 from .hooks import Hook
-from .outages import RETRY_DELAYS_SECS, contended, reason, unreachable, until_recorded
-from .outbox import WORK_LISTS, Kind, Sending, held_until_due
-from .payloads import PayloadStore, PayloadTrouble, SqlPayloads, Stored, UrlPayloads
+from .in_doubt import InDoubt
+from .outages import RETRY_DELAYS_SECS, is_contention, is_unavailable, reason, retry_until_available
+from .outbox import WORK_LISTS, MessageGroup, SendTimes, count_held_until_due
+from .payloads import PayloadStore, PayloadStoreError, SqlPayloads, StoredPayload, UrlPayloads
 from .retention import EndedRun
 from .run_log import DriveRow, InboxItem
-from .runs import ENDED, Run
+from .runs import Run
 from .schema import REVISION, VERSION_TABLE, inbox
-from .steps import Held, StepRow
+from .steps import ClaimedAttempt, StepRow
+from .transitions import ENDED, RunStatus, StepStatus
 from .vault import LIMIT, OPTION, REFERENCE, Vault, is_large, key_id_of
 from .waits import WaitRow
 from .workers import Worker
@@ -60,34 +65,36 @@ __all__ = [
     "REVISION",
     "VERSION_TABLE",
     "WORK_LISTS",
+    "BrokerSentinel",
     "Claim",
-    "Doubt",
+    "ClaimedAttempt",
     "DriveRow",
     "EndedRun",
-    "Held",
     "Hook",
+    "InDoubt",
     "InboxItem",
-    "Kind",
+    "MessageGroup",
     "PayloadStore",
-    "PayloadTrouble",
+    "PayloadStoreError",
     "Run",
-    "Sending",
+    "RunStatus",
+    "SendTimes",
     "SqlPayloads",
     "StepRow",
+    "StepStatus",
     "Store",
-    "Stored",
+    "StoredPayload",
     "UrlPayloads",
     "Vault",
     "WaitRow",
-    "Waiting",
+    "WaitingRun",
     "Worker",
-    "contended",
-    "held_until_due",
+    "count_held_until_due",
     "inbox",
+    "is_contention",
     "is_large",
+    "is_unavailable",
     "key_id_of",
     "reason",
-    "settle",
-    "unreachable",
-    "until_recorded",
+    "retry_until_available",
 ]

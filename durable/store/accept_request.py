@@ -1,7 +1,7 @@
 """
-A webhook's request comes in: its row, and its run's news, if the webhook is open and has room.
+Record a webhook request: its row and its run's inbox item, if the webhook is open and below its limit.
 
-On PostgreSQL that is one statement, which is a transaction by itself; elsewhere each part has its own.
+On PostgreSQL this is one statement.  Elsewhere it is one statement for each part, in one transaction.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from functools import cache
 from sqlalchemy import Connection, text
 
 from . import hooks, requests, run_log, runs
-from .outbox import Sending
-from .requests import Arrival
+from .database import Store
+from .outbox import SendTimes
+from .requests import IncomingRequest
 from .statements import Prepared
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Arrived:
-    """What became of it, and where its run's turns go."""
+class RecordingResult:
+    """What was recorded, and where the run's turns are sent."""
 
     is_open: bool
     is_recorded: bool = False
@@ -27,34 +28,41 @@ class Arrived:
     priority: int | None = None
 
 
-def record(tx: Connection, arrival: Arrival, sending: Sending) -> Arrived:
+def commit(store: Store, incoming: IncomingRequest, sending: SendTimes) -> RecordingResult:
     """
-    Record a request; not one to a webhook that is closed, or full.  IntegrityError: its key is there since.
+    Record a request, unless the webhook is closed or has reached its limit.
 
-    It is full only about then: those that come in at the same moment don't see each other.
+    The limit is approximate: requests that arrive at the same moment do not count each other.
+
+    Raises:
+        IntegrityError: A request with the same key has been recorded meanwhile.
     """
+    return store.write(lambda tx: _record(tx, incoming, sending), is_single_statement=incoming.is_plain)
+
+
+def _record(tx: Connection, incoming: IncomingRequest, sending: SendTimes) -> RecordingResult:
     if tx.dialect.name != "postgresql":
-        return _record(tx, arrival, sending)
-    row = requests.row_of(tx, arrival)
-    known = {f"sent_{name}": value for name, value in row.items()} | {"limit": arrival.limit}
-    known |= run_log.posted(tx, arrival.run_id, arrival.news, sending)
-    found = _at_once(arrival.answer is None, arrival.limit > 0).one(tx, known)
-    return Arrived(is_open=False) if found is None else Arrived(**found._asdict())
+        return _record_in_parts(tx, incoming, sending)
+    row = requests.row_of(tx, incoming)
+    parameters = {f"sent_{name}": value for name, value in row.items()} | {"limit": incoming.limit}
+    parameters |= run_log.inbox_parameters(tx, incoming.run_id, incoming.event, sending)
+    found = _at_once(incoming.answer is None, incoming.limit > 0).one(tx, parameters)
+    return RecordingResult(is_open=False) if found is None else RecordingResult(**found._asdict())
 
 
-def _record(tx: Connection, arrival: Arrival, sending: Sending) -> Arrived:
-    if hooks.lock(tx, arrival.run_id, arrival.op_id) is None:
-        return Arrived(is_open=False)
+def _record_in_parts(tx: Connection, incoming: IncomingRequest, sending: SendTimes) -> RecordingResult:
+    if hooks.lock(tx, incoming.run_id, incoming.op_id) is None:
+        return RecordingResult(is_open=False)
     waiting = requests.count_pending(
-        tx, arrival.run_id, arrival.op_id, held=arrival.answer is None, limit=arrival.limit
+        tx, incoming.run_id, incoming.op_id, held=incoming.answer is None, limit=incoming.limit
     )
-    if 0 < arrival.limit <= waiting:
-        return Arrived(is_open=True)
-    requests.create(tx, arrival)
-    run_log.post(tx, arrival.run_id, arrival.news, sending)
-    run = runs.find(tx, arrival.run_id)
+    if 0 < incoming.limit <= waiting:
+        return RecordingResult(is_open=True)
+    requests.create(tx, incoming)
+    run_log.post(tx, incoming.run_id, incoming.event, sending)
+    run = runs.find(tx, incoming.run_id)
     assert run is not None, "a webhook without its run"
-    return Arrived(is_open=True, is_recorded=True, queue=run.queue, priority=run.priority)
+    return RecordingResult(is_open=True, is_recorded=True, queue=run.queue, priority=run.priority)
 
 
 _BYTES = frozenset({"body", "answer_body"})
@@ -63,7 +71,7 @@ _NUMBERS = frozenset({"received_at", "answered_at"})
 
 @cache
 def _at_once(held: bool, limited: bool) -> Prepared:
-    """All of it in one statement of PostgreSQL: each part writes only if the one before has found something."""
+    """One statement for PostgreSQL; each part writes only if the part before it has found or written a row."""
     mine = "run_id = :sent_run_id AND op_id = :sent_op_id"
     pending = f"durable_requests WHERE {mine} AND answered_at IS NULL" if held else f"durable_inbox WHERE {mine}"
     room = f" WHERE (SELECT count(*) FROM (SELECT 1 FROM {pending} LIMIT :limit) AS pending) < :limit"
@@ -72,7 +80,7 @@ def _at_once(held: bool, limited: bool) -> Prepared:
         f"WITH hook AS (SELECT 1 FROM durable_hooks WHERE {mine} AND closed_at IS NULL FOR SHARE),"
         f" request AS (INSERT INTO durable_requests ({', '.join(columns)})"
         f" SELECT {', '.join(map(_cast, columns))} FROM hook{room if limited else ''} RETURNING 1),"
-        f" news AS ({run_log.posting('request')})"
+        f" item AS ({run_log.insert_into_inbox('request')})"
         " SELECT EXISTS (SELECT 1 FROM hook) AS is_open, EXISTS (SELECT 1 FROM request) AS is_recorded,"
         " queue, priority FROM durable_runs WHERE id = :sent_run_id"
     )

@@ -1,4 +1,4 @@
-"""Attributes of runs: a row each, by which runs are found."""
+"""Attributes of runs: one row for each, with an index that finds runs by them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read(tx: Connection, run_id: str) -> dict[str, str]:
 
 
 def read_ahead(tx: Connection, run_id: str) -> dict[str, str]:
-    """The same, with the changes that wait in the run's inbox."""
+    """The run's attributes with the changes that are still in its inbox."""
     rows = tx.execute(
         select(inbox.c.data).where(inbox.c.run_id == run_id, inbox.c.kind == AttributesSet.kind).order_by(inbox.c.id)
     )
@@ -30,15 +30,15 @@ def read_ahead(tx: Connection, run_id: str) -> dict[str, str]:
 
 
 def write(tx: Connection, run_id: str, changes: Sequence[Changes]) -> None:
-    """Merge *changes* into the run's rows, in order, in a transaction that has passed the fence."""
+    """Merge *changes* into the run's rows, in their order, in a transaction that has passed the fence."""
     if not changes:
         return
     before = read(tx, run_id)
     after = merged(before, *changes)
     mine = attributes.c.run_id == run_id
-    gone = before.keys() - after.keys()
-    if gone:
-        tx.execute(delete(attributes).where(mine, attributes.c.name.in_(gone)))
+    removed = before.keys() - after.keys()
+    if removed:
+        tx.execute(delete(attributes).where(mine, attributes.c.name.in_(removed)))
     for name in after.keys() & before.keys():
         if after[name] != before[name]:
             tx.execute(update(attributes).where(mine, attributes.c.name == name).values(value=after[name]))
@@ -48,7 +48,7 @@ def write(tx: Connection, run_id: str, changes: Sequence[Changes]) -> None:
 
 
 def matching(run_id: Any, wanted: Mapping[str, str]) -> list[Any]:
-    """The conditions that a run has each of these attributes, answered by the index of names and values."""
+    """Conditions that a run has each of these attributes; the index of names and values answers them."""
     return [
         run_id.in_(select(attributes.c.run_id).where(attributes.c.name == name, attributes.c.value == value))
         for name, value in wanted.items()

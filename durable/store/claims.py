@@ -1,4 +1,9 @@
-"""Claims: an attempt taken by a process, its signs of life, and whether it is still that process's."""
+"""
+Claims: a process takes an attempt, sends heartbeats for it, and checks that the attempt is still its own.
+
+A claim is a random id.  Whatever a process writes for an attempt is guarded by the claim, so that an attempt that was
+given up meanwhile can record nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +16,16 @@ from sqlalchemy import Connection, TextClause, func, select, text, update
 
 from ..http import Request
 from . import vault
+from .database import Store
 from .schema import events, runs, steps
 from .statements import Prepared
+from .transitions import StepStatus
 from .vault import Vault
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """An attempt that this process runs, and what it needs for it; values are as they are stored until ``opened``."""
+    """An attempt that this process runs, and what it needs for that; values are as stored until ``decrypted``."""
 
     claim: str
     run_id: str
@@ -30,13 +37,13 @@ class Claim:
     args: str
     run_name: str
     run_started_at: int
-    #: The number of the run's turn when the attempt was claimed.
+    #: The run's turn when the attempt was claimed.
     run_turn: int
     semantics: str | None = None
     deadline_at: int | None = None
     heartbeat: str | None = None
-    #: Of one that no message carried: the queue from which it would have come, and the webhook requests among its
-    #: arguments that the turn before it has loaded whole.
+    #: Only for an attempt that runs in place, without a message: the queue that its message would go to, and the
+    #: webhook requests among its arguments, loaded by the turn.
     queue: str | None = None
     requests: Mapping[str, Request] = field(default_factory=dict, compare=False, repr=False)
 
@@ -55,40 +62,76 @@ def claim(
     timeout: int | None = None,
 ) -> Claim | None:
     """
-    Take an attempt that is due; None when there is nothing to take.  Again with the same *by*: the same claim.
+    Claim an attempt that is due; None when it is not due, or another process has it.
+
+    A second call with the same *by* returns the same claim, so a caller may repeat it when a commit's acknowledgment
+    was lost.
 
     Args:
+        by: The claim, a random id.
         now: The database's clock, as SQL without parameters.
-        semantics: How the attempt is delivered: whoever gives it up need not know the step.
-        timeout: How long it may take, in microseconds.
+        semantics: How the attempt is delivered; recorded so that a process that gives it up need not know the step.
+        timeout: How long the attempt may take, in microseconds.
     """
-    known = {"run": run_id, "op": op_id, "attempt": attempt, "by": by, "worker_id": worker_id, "timeout": timeout}
-    known |= {"message_id": message_id, "semantics": semantics}
+    parameters = {"run": run_id, "op": op_id, "attempt": attempt, "by": by, "worker_id": worker_id}
+    parameters |= {"timeout": timeout, "message_id": message_id, "semantics": semantics}
     if tx.dialect.name == "postgresql":
-        taken = _at_once(str(now)).one(tx, known)
+        taken = _at_once(str(now)).one(tx, parameters)
         if taken is not None:
             return Claim(**taken._asdict())
         is_mine = False
     else:
-        is_mine = tx.execute(_take(str(now)), known).rowcount == 1
-    return _claimed(tx, run_id, op_id) if is_mine or _holder(tx, run_id, op_id) == by else None
+        is_mine = tx.execute(_take(str(now)), parameters).rowcount == 1
+    if not is_mine:
+        current = select(steps.c.claim).where(steps.c.run_id == run_id, steps.c.op_id == op_id)
+        is_mine = tx.execute(current).scalar_one_or_none() == by
+    return _claimed(tx, run_id, op_id) if is_mine else None
+
+
+def commit_claim(
+    store: Store,
+    run_id: str,
+    op_id: str,
+    attempt: int,
+    *,
+    by: str,
+    worker_id: str,
+    message_id: str | None,
+    semantics: str,
+    timeout: int | None,
+) -> Claim | None:
+    """As ``claim``, in a transaction of its own."""
+    with store.single_statement() as tx:
+        return claim(
+            tx,
+            run_id,
+            op_id,
+            attempt,
+            by=by,
+            worker_id=worker_id,
+            message_id=message_id,
+            now=store.sql_now,
+            semantics=semantics,
+            timeout=timeout,
+        )
 
 
 @lru_cache(maxsize=16)
 def _take(now: str) -> TextClause:
-    """Take it: the hot path's text, made once for each way in which a database says its time."""
+    """The UPDATE that claims an attempt; cached for each database's expression of its time."""
     return text(
-        "UPDATE durable_steps SET status = 'claimed', claim = :by, worker_id = :worker_id, message_id = :message_id,"
+        f"UPDATE durable_steps SET status = '{StepStatus.CLAIMED}', claim = :by, worker_id = :worker_id,"
+        f" message_id = :message_id,"
         f" claimed_at = {now}, started_at = COALESCE(started_at, {now}), semantics = :semantics,"
         f" deadline_at = {now} + :timeout, heartbeat_at = NULL, next_send_at = NULL"
-        " WHERE run_id = :run AND op_id = :op AND attempt = :attempt AND status = 'pending'"
+        f" WHERE run_id = :run AND op_id = :op AND attempt = :attempt AND status = '{StepStatus.PENDING}'"
         f" AND not_before <= {now}"
     )
 
 
 @lru_cache(maxsize=16)
 def _at_once(now: str) -> Prepared:
-    """The same with what the process needs for the attempt, in one statement of PostgreSQL."""
+    """The same for PostgreSQL, in one statement that also reads what the process needs for the attempt."""
     columns = ("claim", "run_id", "op_id", "name", "attempt", "started_at", "claimed_at", "semantics")
     taken = ", ".join(f"taken.{name}" for name in (*columns, "deadline_at", "heartbeat"))
     return Prepared(
@@ -103,13 +146,6 @@ def _at_once(now: str) -> Prepared:
     )
 
 
-def _holder(tx: Connection, run_id: str, op_id: str) -> str | None:
-    """The claim that holds a step now."""
-    return tx.execute(
-        select(steps.c.claim).where(steps.c.run_id == run_id, steps.c.op_id == op_id)
-    ).scalar_one_or_none()
-
-
 def not_before(tx: Connection, run_id: str, op_id: str, attempt: int) -> int | None:
     """When a pending attempt may start."""
     return tx.execute(
@@ -117,7 +153,7 @@ def not_before(tx: Connection, run_id: str, op_id: str, attempt: int) -> int | N
             steps.c.run_id == run_id,
             steps.c.op_id == op_id,
             steps.c.attempt == attempt,
-            steps.c.status == "pending",
+            steps.c.status == StepStatus.PENDING,
         )
     ).scalar_one_or_none()
 
@@ -151,20 +187,20 @@ def _claimed(tx: Connection, run_id: str, op_id: str) -> Claim:
     return Claim(**row)
 
 
-def opened(kept: Vault, held: Claim) -> Claim:
-    """A claim whose values are as they were given, large ones still references; DecryptionError: not readable here."""
-    args = kept.unseal(held.run_id, held.op_id, held.args) or ""
-    return replace(held, args=args, heartbeat=kept.unseal(held.run_id, _heartbeat(held.op_id), held.heartbeat))
+def decrypted(vault: Vault, held: Claim) -> Claim:
+    """The claim with its values decrypted, large ones still references; DecryptionError when the key is not here."""
+    args = vault.unseal(held.run_id, held.op_id, held.args) or ""
+    return replace(held, args=args, heartbeat=vault.unseal(held.run_id, _heartbeat(held.op_id), held.heartbeat))
 
 
 def is_held(tx: Connection, held: Claim) -> bool:
-    """Whether the attempt is still this one's; keeps it from being given up until the transaction ends."""
+    """Whether the attempt still has this claim; locks it, so that it is not given up before the transaction ends."""
     row = tx.execute(select(steps.c.attempt).where(*_mine(held)).with_for_update()).one_or_none()
     return row is not None
 
 
 def is_wanted(tx: Connection, held: Claim) -> bool:
-    """Whether the call that this attempt is for still waits for an outcome."""
+    """Whether the workflow still waits for the outcome: it has not cancelled the call."""
     given_up = tx.execute(
         select(steps.c.cancelled).where(steps.c.run_id == held.run_id, steps.c.op_id == held.op_id)
     ).scalar_one_or_none()
@@ -173,14 +209,14 @@ def is_wanted(tx: Connection, held: Claim) -> bool:
 
 def heartbeat(tx: Connection, held: Claim, details: str, now: Any, timeout: int | None) -> bool:
     """
-    Keep what an attempt says of itself, and let it go on for *timeout* from now; False when it was given up.
+    Record a heartbeat with its *details*, and move the deadline to *timeout* from now.
 
-    Without a *timeout* its deadline, if it has one, stays where it is.
+    Without a *timeout* the deadline stays as it is.  Returns False when the attempt was given up.
     """
     details = vault.of(tx).seal(tx, held.run_id, _heartbeat(held.op_id), details) or ""
     extended = {} if timeout is None else {"deadline_at": now + timeout}
-    beaten = tx.execute(update(steps).where(*_mine(held)).values(heartbeat=details, heartbeat_at=now, **extended))
-    return beaten.rowcount == 1
+    updated = tx.execute(update(steps).where(*_mine(held)).values(heartbeat=details, heartbeat_at=now, **extended))
+    return updated.rowcount == 1
 
 
 def _heartbeat(op_id: str) -> str:

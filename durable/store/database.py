@@ -28,8 +28,8 @@ from sqlalchemy.engine import URL, ExceptionContext
 from .. import failpoints
 from ..errors import ConfigurationError
 from . import statements
-from .outages import contended
-from .statements import READ_ONLY_STATE, Trust
+from .outages import is_contention
+from .statements import READ_ONLY_STATE, IdleConnections
 from .vault import OPTION, Vault
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ _DRIVERS = {
 }
 _EXTRAS = {"psycopg": "postgres", "pymysql": "mysql"}
 
-#: Microseconds since 1970 UTC, as each database says it.
+#: SQL for the time in microseconds since 1970 UTC.
 NOW = {
     "postgresql": "(extract(epoch from clock_timestamp()) * 1000000)::bigint",
     "mysql": "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))",
@@ -50,22 +50,22 @@ NOW = {
     "sqlite": "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000",
 }
 
-#: How long a measured difference to the database's clock is trusted.
-_CLOCK_TRUST_SECS = 30.0
+#: How long a measured offset of the database's clock is used before it is measured again.
+_CLOCK_OFFSET_SECS = 30.0
 
-#: A connection that has rested for longer is asked whether it still works before it is used.
-_REST_SECS = 1.0
+#: A pooled connection that was idle for longer is pinged before it is used.
+_IDLE_SECS = 1.0
 
 _READ_ONLY = {"durable_read_only": True}
 
 
-#: What reads only: a SQLSTATE of PostgreSQL, numbers of MySQL and MariaDB, the code of SQLite.
+#: Errors of a read-only session: numbers of MySQL and MariaDB, the code of SQLite.  See also ``READ_ONLY_STATE``.
 _READ_ONLY_NUMBERS = frozenset({1290, 1792, 1836})
 _READ_ONLY_CODE = 8
 
 
 def parse_url(given: str) -> URL:
-    """The SQLAlchemy URL with the driver that we are tested with; ConfigurationError for another database."""
+    """The SQLAlchemy URL with the driver that durable is tested with; ConfigurationError for another database."""
     try:
         url = make_url(given)
     except sa_exc.ArgumentError:
@@ -87,7 +87,7 @@ def parse_url(given: str) -> URL:
 
 
 class Store:
-    """One database.  Making it does no I/O; connections are opened when used, anew after a fork."""
+    """One database.  The constructor does no I/O; connections are opened when they are used, and anew after a fork."""
 
     def __init__(self, url: str, pool_size: int) -> None:
         self.url = parse_url(url)
@@ -99,14 +99,14 @@ class Store:
         self._lock = threading.Lock()
         self._clock: tuple[int, float] | None = None
         self.vault = Vault()
-        # PostgreSQL's connections rest in autocommit: each statement sees what is committed, so a transaction around
-        # reads would only cost two round trips.  SQLite needs one: it says who may be kept waiting.
+        # PostgreSQL's connections are in autocommit mode: a transaction around reads would cost two round trips and
+        # give nothing.  SQLite needs one, because BEGIN says whether writers have to wait.
         self._reading = {} if self.dialect == "postgresql" else _READ_ONLY
         self._writing = {"isolation_level": "READ COMMITTED"} if self.dialect == "postgresql" else {}
 
     @property
     def vault(self) -> Vault:
-        """What values pass through on their way in and out; to be set before the store is used."""
+        """What encrypts and decrypts values; set it before you use the store."""
         return self._vault
 
     @vault.setter
@@ -116,12 +116,12 @@ class Store:
 
     @property
     def sql_now(self) -> ColumnElement[int]:
-        """The database's time, in microseconds, as it says it itself within a statement."""
+        """SQL for the database's time in microseconds."""
         return self._sql_now
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
-        """A transaction that may write.  On SQLite it takes the write lock at once."""
+        """A transaction that may write.  On SQLite it takes the write lock at its begin."""
         with self.connect() as tx, tx.begin():
             self._measure(tx)
             yield tx
@@ -133,8 +133,12 @@ class Store:
         return _with(self.engine.connect(), self._writing)
 
     @contextmanager
-    def once(self) -> Iterator[Connection]:
-        """A transaction of a single statement: on PostgreSQL that is one by itself, and needs no BEGIN and COMMIT."""
+    def single_statement(self) -> Iterator[Connection]:
+        """
+        A transaction that is a single statement on PostgreSQL; for the functions of this room.
+
+        There the statement commits by itself, which saves two round trips; elsewhere this is ``begin``.
+        """
         if self.dialect != "postgresql":
             with self.begin() as tx:
                 yield tx
@@ -144,31 +148,31 @@ class Store:
             yield tx
         failpoints.hit("commit.after")
 
-    def write(self, act: Callable[[Connection], T], *, once: bool = False) -> T:
+    def write(self, act: Callable[[Connection], T], *, is_single_statement: bool = False) -> T:
         """
-        What *act* does and returns in a transaction; done again when the database undid it for another's sake.
+        Call *act* in a transaction and return its result; repeats it when the database has undone the transaction.
 
         Args:
-            once: It is a single statement on PostgreSQL.
+            is_single_statement: Open the transaction with ``single_statement``.
         """
         for last in (False, False, True):
             try:
-                with self.once() if once else self.begin() as tx:
+                with self.single_statement() if is_single_statement else self.begin() as tx:
                     return act(tx)
             except sa_exc.DBAPIError as error:
-                if last or not contended(error):
+                if last or not is_contention(error):
                     raise
         raise AssertionError("the last try returns or raises")
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection for reading: SQLite's writers are not kept waiting."""
+        """A connection for reading; on SQLite it does not block writers."""
         with _with(self.engine.connect(), self._reading) as tx:
             self._measure(tx)
             yield tx
 
     def now(self) -> int:
-        """The database's time in microseconds, by the difference measured last."""
+        """The database's time in microseconds, from this process's clock and the offset measured last."""
         if self._clock is None:
             with self.read():
                 pass
@@ -205,7 +209,7 @@ class Store:
         except ModuleNotFoundError as missing:
             extra = _EXTRAS.get(missing.name or "")
             raise ConfigurationError(
-                f"database_url wants the driver {missing.name!r}, which is not installed"
+                f"database_url needs the driver {missing.name!r}, which is not installed"
                 + (f": pip install 'durable-celery[{extra}]'." if extra else ".")
             ) from None
         opened.update_execution_options(**{OPTION: self._vault})
@@ -214,9 +218,9 @@ class Store:
     def _open_server(self) -> Engine:
         connect: dict[str, Any] = {"connect_timeout": 5}
         if self.dialect == "postgresql":
-            # A connection whose peer vanished must not hold a step for the kernel's 15 minutes.
+            # Without keepalives a connection to a vanished server blocks a step for the kernel's 15 minutes.
             connect |= {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
-        # Text is any Unicode, whatever the URL, the environment or the server asks for.
+        # Values are any Unicode text, whatever encoding the URL, the environment or the server selects.
         connect |= {"client_encoding": "utf8"} if self.dialect == "postgresql" else {"charset": "utf8mb4"}
         engine = create_engine(
             self.url,
@@ -228,17 +232,17 @@ class Store:
             pool_timeout=10,
             connect_args=connect,
         )
-        event.listen(engine, "handle_error", _drop_what_reads_only)
+        event.listen(engine, "handle_error", _drop_read_only_session)
         event.listen(engine, "checkin", _note_use)
-        trust = Trust()
-        event.listen(engine, "checkout", partial(_ping_after_a_rest, engine, trust))
+        idle = IdleConnections()
+        event.listen(engine, "checkout", partial(_ping_idle, engine, idle))
         if engine.dialect.driver == "psycopg":
-            engine.update_execution_options(**{statements.OPTION: trust})
+            engine.update_execution_options(**{statements.OPTION: idle})
         return engine
 
     def _measure(self, tx: Connection) -> None:
         before = time.monotonic()
-        if self._clock is not None and before - self._clock[1] < _CLOCK_TRUST_SECS:
+        if self._clock is not None and before - self._clock[1] < _CLOCK_OFFSET_SECS:
             return
         database_now = int(tx.execute(text(f"SELECT {NOW[self.dialect]}")).scalar_one())
         middle = (before + time.monotonic()) / 2
@@ -249,12 +253,12 @@ def _with(connection: Connection, options: dict[str, Any]) -> Connection:
     return connection.execution_options(**options) if options else connection
 
 
-def _drop_what_reads_only(context: ExceptionContext) -> None:
+def _drop_read_only_session(context: ExceptionContext) -> None:
     """
-    Take a session that may not write for a broken one, and all that rest in the pool.
+    Treat a read-only session as disconnected, and with it all idle connections of the pool.
 
-    It may stay so for as long as it lives: it was begun on a standby, or while the database was set to
-    read-only, or SQLite opened a protected file.  A new one writes as soon as the database does.
+    A session that began on a standby, or while the database was read-only, may stay read-only for as long as it lives;
+    so does SQLite's connection to a file that was write-protected.  A new session can write once the database can.
     """
     error = context.original_exception
     number = error.args[0] if error.args else None
@@ -269,12 +273,12 @@ def _note_use(connection: Any, record: Any) -> None:
     record.info["durable_used"] = time.monotonic()
 
 
-def _ping_after_a_rest(engine: Engine, trust: Trust, connection: Any, record: Any, _proxy: object) -> None:
-    """As pool_pre_ping, but not for a connection that has just been used: it costs a round trip."""
+def _ping_idle(engine: Engine, idle: IdleConnections, connection: Any, record: Any, _proxy: object) -> None:
+    """As SQLAlchemy's ``pool_pre_ping``, but without the round trip for a connection that was used a moment ago."""
     used_at = record.info.get("durable_used")
-    if used_at is not None and not trust.covers(used_at):
+    if used_at is not None and not idle.may_use(used_at):
         raise sa_exc.InvalidatePoolError
-    if used_at is not None and time.monotonic() - used_at < _REST_SECS:
+    if used_at is not None and time.monotonic() - used_at < _IDLE_SECS:
         return
     try:
         alive = engine.dialect.do_ping(connection)
@@ -290,12 +294,12 @@ def _open_sqlite(url: URL, pool_size: int) -> Engine:
     engine = create_engine(url, pool_size=pool_size, max_overflow=5, pool_timeout=10, connect_args={"timeout": 30.0})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
-    event.listen(engine, "handle_error", _drop_what_reads_only)
+    event.listen(engine, "handle_error", _drop_read_only_session)
     return engine
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # The driver's own idea of when to begin is switched off: we say BEGIN ourselves.
+    # The driver must not begin transactions by itself: ``_begin_sqlite`` sends BEGIN.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")

@@ -1,4 +1,4 @@
-"""Events as rows: their values by way of the vault."""
+"""Events as rows, their values encrypted and decrypted by the vault."""
 
 from __future__ import annotations
 
@@ -13,60 +13,60 @@ from ..events import ChildCreated, Event, StepCreated
 from . import vault
 from .vault import Vault
 
-#: What a sealed digest looks like within the data of a row.
+#: What the data of a row contains if its digest is encrypted.
 _SEALED_DIGEST = f'"digest":"{vault.MARK}'
 
 
 def to_row(tx: Connection, run_id: str, event: Event) -> dict[str, Any]:
     """The event of a run as columns, its value as it is stored."""
-    kept = vault.of(tx)
-    if kept.cipher is not None and isinstance(event, StepCreated | ChildCreated):
-        # Random where a MAC would show which calls have the same arguments; and a new key changes nothing for old runs.
-        event = replace(event, digest=kept.seal(tx, run_id, _digest_of(event), event.digest) or "")
+    own_vault = vault.of(tx)
+    if own_vault.cipher is not None and isinstance(event, StepCreated | ChildCreated):
+        # Encrypted rather than a MAC: equal ciphertexts would show which calls have the same arguments.
+        event = replace(event, digest=own_vault.seal(tx, run_id, _digest_of(event), event.digest) or "")
     row = events.to_row(event)
     value = row["value"]
-    if value is not None and len(value) > kept.plain_up_to:
-        row["value"] = kept.seal(tx, run_id, event.op_id, value)
+    if value is not None and len(value) > own_vault.plain_up_to:
+        row["value"] = own_vault.seal(tx, run_id, event.op_id, value)
     return row
 
 
 def from_row(
-    kept: Vault, run_id: str, kind: str, *, seq: int, at: int, op_id: str, data: str, value: str | None
+    own_vault: Vault, run_id: str, kind: str, *, seq: int, at: int, op_id: str, data: str, value: str | None
 ) -> Event:
     """
-    The event of a row; a large value is a reference.
+    The event of a row; a large value stays a reference.
 
     Raises:
-        DecryptionError: This process cannot read it.
+        DecryptionError: This process does not have the key.
     """
     if value is not None and value[:1] == vault.MARK:
-        value = kept.unseal(run_id, op_id, value)
+        value = own_vault.unseal(run_id, op_id, value)
     event = events.from_row(kind, seq=seq, at=at, op_id=op_id, data=data, value=value)
     if _SEALED_DIGEST in data and isinstance(event, StepCreated | ChildCreated):
-        return replace(event, digest=kept.unseal(run_id, _digest_of(event), event.digest) or "")
+        return replace(event, digest=own_vault.unseal(run_id, _digest_of(event), event.digest) or "")
     return event
 
 
 def outline(row: Any) -> Event:
-    """The event of a row, its value as it is stored: nothing is decrypted, so that anybody may list what happened."""
-    seq = getattr(row, "seq", 0)  # news have none yet
+    """The event of a row with its value as it is stored, so that a process without the key can list events."""
+    seq = getattr(row, "seq", 0)  # an inbox item has none yet
     return events.from_row(row.kind, seq=seq, at=row.at, op_id=row.op_id, data=row.data, value=row.value)
 
 
-def fetched(tx: Connection, run_id: str, found: Iterable[Event], *, arguments: bool = True) -> list[Event]:
+def load_large_values(tx: Connection, run_id: str, found: Iterable[Event], *, arguments: bool = True) -> list[Event]:
     """
-    Events of a run with large values whole.
+    Replace references in events of a run by the large values that they refer to.
 
     Args:
-        arguments: Those of steps and child runs too, which a replay compares by their digest.
+        arguments: Also for arguments of steps and child runs; a replay needs only their digests.
 
     Raises:
-        PayloadMissing: One is not there, or not what was stored.
+        PayloadMissing: A value is gone, or is not what was stored.
     """
-    return [_fetched(tx, run_id, event, arguments) for event in found]
+    return [_loaded(tx, run_id, event, arguments) for event in found]
 
 
-def _fetched(tx: Connection, run_id: str, event: Event, arguments: bool) -> Event:
+def _loaded(tx: Connection, run_id: str, event: Event, arguments: bool) -> Event:
     value = None if event.value_field is None else getattr(event, event.value_field)
     if value is None or value[:1] != vault.MARK or not (arguments or not isinstance(event, StepCreated | ChildCreated)):
         return event
@@ -74,27 +74,27 @@ def _fetched(tx: Connection, run_id: str, event: Event, arguments: bool) -> Even
 
 
 def has_large(found: Iterable[Event]) -> bool:
-    """Whether a value of theirs is stored by reference."""
+    """Whether one of these events has a value that is stored by reference."""
     return any(event.value_field and vault.is_large(getattr(event, event.value_field)) for event in found)
 
 
-def stow_ahead(kept: Vault, run_id: str, found: Iterable[Event]) -> None:
-    """Store the large values of events where that need not wait for their transaction."""
-    if kept.payloads.is_outside:
-        kept.stow_ahead(run_id, (getattr(event, event.value_field) for event in found if event.value_field))
+def store_early(own_vault: Vault, run_id: str, found: Iterable[Event]) -> None:
+    """Store the large values of events before their transaction, if the payload store is outside of the database."""
+    if own_vault.payloads.is_outside:
+        own_vault.store_early(run_id, (getattr(event, event.value_field) for event in found if event.value_field))
 
 
-def is_same(found: Event, known: Event) -> bool:
-    """Whether an event of the log is one that this process wrote, whose large value it still has."""
+def is_same(found: Event, own: Event) -> bool:
+    """Whether an event of the log equals *own*, which this process wrote and whose large value it still has."""
     field = found.value_field
     if field is not None and str(getattr(found, field))[:1] == vault.MARK:
-        return _with_value(found, getattr(known, field, None)) == known
-    return found == known
+        return _with_value(found, getattr(own, field, None)) == own
+    return found == own
 
 
 def _with_value(event: Event, value: str | None) -> Event:
-    known: dict[str, Any] = {str(event.value_field): value}
-    return replace(event, **known)
+    changes: dict[str, Any] = {str(event.value_field): value}
+    return replace(event, **changes)
 
 
 def _digest_of(event: Event) -> str:

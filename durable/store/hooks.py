@@ -1,4 +1,4 @@
-"""Hooks and webhooks: tokens, and who holds them."""
+"""Rows of hooks and webhooks, and the tokens that find them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .statements import Prepared
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hook:
-    """A hook's row; its metadata as they are stored, for ``metadata_of``."""
+    """A hook's row.  ``metadata`` is as it is stored; ``metadata_of`` decrypts it."""
 
     run_id: str
     op_id: str
@@ -46,13 +46,13 @@ _ROW = select(
 
 
 def token_hash(token: str) -> str:
-    """What a token is looked up by: comparing hashes tells an attacker nothing by its timing."""
+    """The hash that finds a token.  Comparing hashes gives an attacker no timing to learn from."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def create(tx: Connection, run_id: str, command: CreateHook, now: int, *, closed: bool) -> None:
-    """Insert the row.  IntegrityError: somebody took the token since it was looked at."""
-    hashed, kept = token_hash(command.token), vault.of(tx)
+    """Insert the row; raises IntegrityError when another hook has taken the token meanwhile."""
+    hashed, own_vault = token_hash(command.token), vault.of(tx)
     tx.execute(
         insert(hooks),
         {
@@ -62,8 +62,8 @@ def create(tx: Connection, run_id: str, command: CreateHook, now: int, *, closed
             "token": command.token,
             "token_hash": hashed,
             "active_token_hash": None if closed else hashed,
-            "config": kept.seal(tx, run_id, f"{command.op_id} config", command.config),
-            "metadata": kept.seal(tx, run_id, f"{command.op_id} metadata", command.metadata),
+            "config": own_vault.seal(tx, run_id, f"{command.op_id} config", command.config),
+            "metadata": own_vault.seal(tx, run_id, f"{command.op_id} metadata", command.metadata),
             "created_at": now,
             "closed_at": now if closed else None,
         },
@@ -71,7 +71,7 @@ def create(tx: Connection, run_id: str, command: CreateHook, now: int, *, closed
 
 
 def owner(tx: Connection, token: str) -> tuple[str, str] | None:
-    """The run and operation that hold a token open."""
+    """The run and the operation of the open hook with this token."""
     row = tx.execute(
         select(hooks.c.run_id, hooks.c.op_id).where(hooks.c.active_token_hash == token_hash(token))
     ).one_or_none()
@@ -86,47 +86,47 @@ _FIND = Prepared(
 
 
 def find(tx: Connection, token: str) -> Hook | None:
-    """The hook that holds this token, else the one that held it last."""
+    """The open hook with this token, else the one that had it last."""
     row = _FIND.one(tx, {"hashed": token_hash(token)})
     return None if row is None else _hook(tx, row._asdict())
 
 
 def _hook(tx: Connection, row: Any) -> Hook:
-    """The hook of a row, with its config, which may hold responses, as it was given."""
+    """The hook of a row, its config decrypted."""
     hook = Hook(**row)
-    return replace(hook, config=_opened(tx, hook, "config", hook.config))
+    return replace(hook, config=_decrypted(tx, hook, "config", hook.config))
 
 
 def metadata_of(tx: Connection, hook: Hook) -> str | None:
-    """The hook's metadata; PayloadMissing where it is large, and is not there."""
-    return _opened(tx, hook, "metadata", hook.metadata)
+    """The hook's metadata, decrypted; PayloadMissing when it is a large value that is gone."""
+    return _decrypted(tx, hook, "metadata", hook.metadata)
 
 
-def _opened(tx: Connection, hook: Hook, name: str, text: str | None) -> str | None:
-    kept = vault.of(tx)
-    return kept.fetch(tx, hook.run_id, kept.unseal(hook.run_id, f"{hook.op_id} {name}", text))
+def _decrypted(tx: Connection, hook: Hook, name: str, text: str | None) -> str | None:
+    own_vault = vault.of(tx)
+    return own_vault.fetch(tx, hook.run_id, own_vault.unseal(hook.run_id, f"{hook.op_id} {name}", text))
 
 
 def lock(tx: Connection, run_id: str, op_id: str) -> Hook | None:
-    """The hook, its config as it is stored, kept from closing until this transaction ends; None when it is closed."""
-    # By its primary key, as whoever closes it does: by its token MySQL would lock the index first, and deadlock.
+    """The open hook, its config as it is stored, locked against closing until this transaction ends; None if closed."""
+    # By the primary key, as ``close`` does: by the token, MySQL would lock the index first, and deadlock with it.
     query = _ROW.where(hooks.c.run_id == run_id, hooks.c.op_id == op_id, hooks.c.closed_at.is_(None))
     row = tx.execute(query.with_for_update(read=True)).mappings().one_or_none()
     return None if row is None else Hook(**row)
 
 
 def lock_open(tx: Connection, token: str) -> Hook | None:
-    """The open hook of this token, kept from closing until this transaction ends."""
+    """The open hook with this token, locked against closing until this transaction ends."""
     while (found := owner(tx, token)) is not None:
         hook = lock(tx, *found)
         if hook is not None:
             return hook
-        # It closed while we waited for it; the turn that did that may have given the token to another hook.
+        # It was closed while we waited for the lock; that turn may have given the token to another hook.
     return None
 
 
 def close(tx: Connection, run_id: str, now: int, op_ids: Collection[str] | None = None) -> None:
-    """Close these hooks, or all of the run's; waits for whoever is putting a payload in."""
+    """Close these hooks, or all of the run's; waits for transactions that are adding a payload."""
     if op_ids is not None and not op_ids:
         return
     mine = [hooks.c.run_id == run_id, hooks.c.closed_at.is_(None)]
@@ -136,7 +136,7 @@ def close(tx: Connection, run_id: str, now: int, op_ids: Collection[str] | None 
 
 
 def open_hooks(tx: Connection, *, run_id: str | None, limit: int) -> list[Hook]:
-    """Open hooks: a run's in the order of their creation, or the newest of all."""
+    """Open hooks: those of a run in the order of their creation, or the newest of all runs."""
     query = _ROW.where(hooks.c.closed_at.is_(None)).limit(limit)
     if run_id is None:
         query = query.order_by(hooks.c.created_at.desc())

@@ -1,4 +1,9 @@
-"""Writing through an outage of the database."""
+"""
+Which errors of the database pass by themselves, and retrying a write until the database is back.
+
+Three kinds of errors are told apart: the database cannot be used now (``is_unavailable``), it has undone a transaction
+for the sake of another one (``is_contention``), and everything else, which is a mistake in the statement or its data.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +17,15 @@ from sqlalchemy import exc as sa_exc
 
 from ..sandbox import log_records
 
-#: What PostgreSQL calls an internal error, and is none: read-only (a standby), a session it has ended.
+#: SQLSTATEs of PostgreSQL that SQLAlchemy takes for internal errors, but that pass: read-only (a standby), and a
+#: session that the server has ended.
 _PASSING_STATES = frozenset({"25006", "25P03"})
-#: A deadlock, a serialization failure, a lock waited for in vain: SQLSTATEs of PostgreSQL, numbers of MySQL.
+#: A deadlock, a serialization failure, a lock timeout: SQLSTATEs of PostgreSQL, error numbers of MySQL.
 _CONTENDED_STATES = frozenset({"40001", "40P01", "55P03"})
 _CONTENDED_NUMBERS = frozenset({1205, 1213})
 
 
-#: How long a process waits between two tries while the database is away.
+#: Delays between attempts while the database is unavailable; the last one repeats.
 RETRY_DELAYS_SECS = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 T = TypeVar("T")
@@ -27,21 +33,21 @@ T = TypeVar("T")
 log = log_records.get("durable.steps")
 
 
-def until_recorded(write: Callable[[], T], tries: float = math.inf) -> T:
+def retry_until_available(write: Callable[[], T], tries: float = math.inf) -> T:
     """
-    Do a write, or a read that it depends on, again until the database answers.
+    Call *write* until the database is available, and return its result.
 
-    A write is guarded by the claim, so that one whose commit was applied but not acknowledged finds
-    nothing to do the second time.
+    A commit may succeed although its acknowledgment is lost.  So *write* must be guarded, by the claim for example: the
+    second time it then finds nothing to do.
 
     Args:
-        tries: After so many the database's error is raised.
+        tries: How often to call it before the database's error is raised.
     """
     for number in itertools.count(1):
         try:
             return write()
         except Exception as error:
-            if not unreachable(error) or number >= tries:
+            if not is_unavailable(error) or number >= tries:
                 raise
             pause = RETRY_DELAYS_SECS[min(number, len(RETRY_DELAYS_SECS)) - 1]
             log.warning("The database cannot be used now (%s); trying again in %s s.", reason(error), pause)
@@ -49,11 +55,11 @@ def until_recorded(write: Callable[[], T], tries: float = math.inf) -> T:
     raise AssertionError("itertools.count ends")
 
 
-def unreachable(error: BaseException) -> bool:
+def is_unavailable(error: BaseException) -> bool:
     """
-    Whether *error* says that the database cannot be used now, rather than that a statement is wrong.
+    Whether the database cannot be used now; the statement itself may be right.
 
-    It may be away, full, read-only, out of connections or in each other's way.
+    The server is down, full, read-only or out of connections, or a lock could not be had.
     """
     if isinstance(error, sa_exc.OperationalError | sa_exc.InterfaceError | sa_exc.TimeoutError):
         return True
@@ -62,8 +68,8 @@ def unreachable(error: BaseException) -> bool:
     return error.connection_invalidated or getattr(error.orig, "sqlstate", None) in _PASSING_STATES
 
 
-def contended(error: BaseException) -> bool:
-    """Whether the database has undone this transaction to let another one through: it may be done again at once."""
+def is_contention(error: BaseException) -> bool:
+    """Whether the database has undone this transaction for the sake of another one: it can be repeated at once."""
     if not isinstance(error, sa_exc.DBAPIError) or error.orig is None:
         return False
     number = error.orig.args[0] if error.orig.args else None
@@ -71,7 +77,7 @@ def contended(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """The database's own words for what is wrong, in one line."""
+    """The database's own error message, in one line."""
     cause = getattr(error, "orig", None) or error
-    said = str(cause).strip().splitlines()
-    return f"{type(cause).__name__}: {said[0] if said else 'it does not say why'}"
+    lines = str(cause).strip().splitlines()
+    return f"{type(cause).__name__}: {lines[0] if lines else 'no message'}"

@@ -1,8 +1,9 @@
 """
-What work lists have in common: when a row's message is sent, and sent again.
+The outbox columns of the work lists: when a row's message was sent, and when it is sent again.
 
-``sent_at`` is when the row's message was sent, or is due where a worker holds it until then; NULL: it was not sent.
-``next_send_at`` is when the sweep looks at the row (again); NULL: there is nothing to send.
+``sent_at`` is the time at which the message was sent; where a worker holds the message until it is due, the due time.
+NULL means that no message was sent.  ``next_send_at`` is the time at which the sweep checks the row (again).  NULL
+means that there is nothing to send.
 """
 
 from __future__ import annotations
@@ -29,74 +30,78 @@ from sqlalchemy import (
 
 from .schema import inbox, steps, waits
 
-#: The tables whose rows wait for a message.
+#: The tables with outbox columns.
 WORK_LISTS = (steps, waits, inbox)
 
-#: What tells in which line a row's message stands: a queue, and the name of a step, or the priority of a run.
-Kind = tuple[str | None, Any]
+#: Messages that workers take in the order of sending: a queue, and a step's name or a run's priority.
+MessageGroup = tuple[str | None, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Sending:
-    """What a new row says of its message."""
+class SendTimes:
+    """The outbox columns of a new row."""
 
     next_send_at: int
     sent_at: int | None
 
     @property
     def is_deferred(self) -> bool:
-        """Whether the message is left to the sweep, and not sent after the commit."""
+        """Whether the sweep sends the message, rather than the process that commits the row."""
         return self.sent_at is None
 
     def values(self) -> dict[str, Any]:
-        """As columns of a work list's row."""
+        """The columns by name."""
         return {"next_send_at": self.next_send_at, "sent_at": self.sent_at, "sends": 0}
 
 
-def growing(sends: ColumnElement[int], delay: int) -> Any:
-    """*delay* microseconds, doubled with each time that the message was sent, up to 64 times."""
-    # BIGINT, or psycopg would have PostgreSQL add the sum up as INTEGER, where no moment fits.
+def growing_delay(sends: ColumnElement[int], delay: int) -> Any:
+    """*delay* microseconds, doubled for each time that the message was sent, up to 64-fold."""
+    # BIGINT: otherwise PostgreSQL computes the sum as INTEGER, which is too small for a time in microseconds.
     return literal(delay, BigInteger) * case({0: 1, 1: 2, 2: 4, 3: 8, 4: 16, 5: 32}, value=sends, else_=64)
 
 
 def unsent_or_lost(
-    sent_at: ColumnElement[Any], queue: ColumnElement[Any], what: ColumnElement[Any], lost_before: Mapping[Kind, int]
+    sent_at: ColumnElement[Any],
+    queue: ColumnElement[Any],
+    what: ColumnElement[Any],
+    lost_before: Mapping[MessageGroup, int],
 ) -> ColumnElement[bool]:
     """
-    Whether a message was not sent, or is lost by now.
+    Whether a row's message was not sent, or is lost.
 
     Args:
-        lost_before: By kind: what was sent until then, and is still there to be taken, is lost.  What is of a kind
-            that is not named is not lost.
+        what: The column that forms a message group with the queue: a step's name or a run's priority.
+        lost_before: By message group: messages sent until then whose rows are still there are lost.  In groups that are
+            not named no message is lost.
     """
-    alike: dict[tuple[str | None, int], list[Any]] = defaultdict(list)
+    groups: dict[tuple[str | None, int], list[Any]] = defaultdict(list)
     for (name, value), before in lost_before.items():
-        alike[name, before].append(value)
+        groups[name, before].append(value)
     lost = [
-        and_(_is_one(queue, [name]), _is_one(what, values), sent_at <= before)
-        for (name, before), values in alike.items()
+        and_(_is_in(queue, [name]), _is_in(what, values), sent_at <= before)
+        for (name, before), values in groups.items()
     ]
     return or_(sent_at.is_(None), *lost)
 
 
-def _is_one(column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
+def _is_in(column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
     is_none = [column.is_(None)] if None in values else []
-    known = [value for value in values if value is not None]
-    return or_(*is_none, *([column.in_(known)] if known else []))
+    others = [value for value in values if value is not None]
+    return or_(*is_none, *([column.in_(others)] if others else []))
 
 
 def later(now: int, due: Any = None) -> Any:
-    """The later of *now* and a column's moment, in SQL."""
+    """The later of *now* and a column's time, as SQL."""
     return literal(now, BigInteger) if due is None else case((due > now, due), else_=literal(now, BigInteger))
 
 
-def held_until_due(tx: Connection, table: Table, now: int, until: int, bound: int) -> int | None:
+def count_held_until_due(tx: Connection, table: Table, now: int, until: int, bound: int) -> int | None:
     """
-    How many messages of a work list wait in workers until they are due.
+    How many messages of a work list workers hold until they are due; None when there are too many rows to count.
 
     Args:
-        until: The sweep looks at their rows by then.
-        bound: So many rows are read; None when there are more.
+        until: Only rows that the sweep checks by then.
+        bound: How many rows to read.
     """
     ahead = (table.c.next_send_at > now, table.c.next_send_at <= until)
     some = select(table.c.sent_at).where(*ahead).order_by(table.c.next_send_at).limit(bound).subquery()
@@ -105,26 +110,26 @@ def held_until_due(tx: Connection, table: Table, now: int, until: int, bound: in
     return None if read == bound else int(held)
 
 
-def unsend_held(tx: Connection, table: Table, lost_at: int, until: int) -> None:
+def mark_held_unsent(tx: Connection, table: Table, lost_at: int, until: int) -> None:
     """
-    Of a work list, what workers were to hold until later than *lost_at* counts as not sent; it is never much.
+    Mark messages as unsent that workers would still hold at *lost_at*.  There are never many of them.
 
     Args:
-        until: The sweep was to look at these rows by then.
+        until: Only rows that the sweep checks by then.
     """
     held = (table.c.next_send_at > lost_at, table.c.next_send_at <= until, table.c.sent_at > lost_at)
     tx.execute(update(table).where(*held).values(next_send_at=lost_at, sent_at=None))
 
 
-def unsend(tx: Connection, table: Table, lost_at: int, after: Sequence[Any], limit: int) -> Sequence[Any] | None:
+def mark_unsent(tx: Connection, table: Table, lost_at: int, after: Sequence[Any], limit: int) -> Sequence[Any] | None:
     """
-    Of a work list, what was sent by *lost_at* counts as not sent: the next so many rows, in the order of their keys.
+    Mark messages as unsent that were sent until *lost_at*: the next *limit* rows in the order of their keys.
 
     Args:
-        after: The key that the last call returned; empty for the first.
+        after: The key that the last call returned; empty for the first call.
 
     Returns:
-        The key to go on after; None when there is nothing more.
+        The key to continue after; None when all rows are done.
     """
     key = list(table.primary_key.columns)
     sent = (table.c.next_send_at.is_not(None), table.c.sent_at <= lost_at)
@@ -137,15 +142,15 @@ def unsend(tx: Connection, table: Table, lost_at: int, after: Sequence[Any], lim
 
 
 def _beyond(key: Sequence[ColumnElement[Any]], after: Sequence[Any]) -> list[ColumnElement[bool]]:
-    """Whether a key comes after another one, in words in which every database looks into the index."""
-    # No key is empty, and no number 0.
-    known = after or [0 if column.type.python_type is int else "" for column in key]
+    """Conditions that a key comes after another one, written so that every database uses the index."""
+    # Every key is greater than the empty text and than 0.
+    last = after or [0 if column.type.python_type is int else "" for column in key]
     if len(key) == 1:
-        return [key[0] > known[0]]
-    (first, second), (value, next_value) = key, known
+        return [key[0] > last[0]]
+    (first, second), (value, next_value) = key, last
     return [first >= value, or_(first > value, second > next_value)]
 
 
-def these(table: Table, rows: Collection[Any]) -> ColumnElement[bool]:
-    """Whether a row of a work list is one of these, by run and operation."""
+def is_one_of(table: Table, rows: Collection[Any]) -> ColumnElement[bool]:
+    """Whether a row of a work list is one of *rows*, by run and operation."""
     return tuple_(table.c.run_id, table.c.op_id).in_([(row.run_id, row.op_id) for row in rows])

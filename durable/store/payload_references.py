@@ -1,4 +1,4 @@
-"""Who refers to which payloads."""
+"""Which payloads runs refer to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import Column, Connection, LargeBinary, Table, func, literal, se
 from .schema import events, hooks, inbox, requests, runs, steps
 from .vault import REFERENCE, Reference
 
-#: Every column that a reference may stand in, with that of its run.
+#: Every column that may contain a reference.
 _COLUMNS: list[tuple[Table, Column[str]]] = [
     (events, events.c.value),
     (inbox, inbox.c.value),
@@ -23,7 +23,7 @@ _COLUMNS: list[tuple[Table, Column[str]]] = [
 
 
 def to_payloads(tx: Connection, run_ids: Collection[str]) -> set[tuple[str, str]]:
-    """The payloads that these runs refer to, by run and digest."""
+    """The payloads that these runs refer to, as ``(run_id, digest)``."""
     found: set[tuple[str, str]] = set()
     for table, column in _COLUMNS:
         run_id = table.c.id if table is runs else table.c.run_id
@@ -37,7 +37,7 @@ def to_payloads(tx: Connection, run_ids: Collection[str]) -> set[tuple[str, str]
 
 
 def _digest(value: str | bytes) -> str | None:
-    """That of a reference; None for a stranger's body that only begins like one."""
+    """The digest in a reference; None for a request's body that only begins like one."""
     try:
         return Reference.parse(value if isinstance(value, str) else value.decode("ascii")).digest
     except ValueError:

@@ -1,9 +1,9 @@
 """
-Where large values are kept: in chunks in the database, or as files at any URL that fsspec knows.
+The payload store: large values, in chunks in the database or as files at a URL that fsspec supports.
 
-A payload's name is its run and its digest, so that storing one twice stores it once.  What is stored in the database
-belongs to the transaction that refers to it; what is stored outside is there before that commits.  One that no run
-refers to (its transaction failed, a heartbeat was replaced) is deleted by the sweep a day later (``orphans.py``).
+A payload is named by its run and its digest, so that storing it twice has no effect.  In the database it is written in
+the transaction that refers to it; outside, before that transaction commits.  A payload that no run refers to, because
+its transaction failed or a heartbeat was replaced, is deleted a day later (recovery/orphans.py).
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from sqlalchemy.exc import OperationalError
 from ..errors import ConfigurationError
 from .schema import payloads
 
-#: Bytes of one row: no packet and no statement becomes large by it.
+#: Bytes in one row, so that no statement exceeds a packet limit.
 CHUNK = 128 * 1024
-#: Payloads that one query of a listing reads.
+#: Payloads that one query of ``list`` reads.
 PAGE = 200
-#: A file this old is written again when it is stored again: it may be about to be taken for an orphan.
+#: A file older than this is written again when its value is stored again, since it may be deleted as an orphan soon.
 _FRESH = 12 * 60 * 60 * 1_000_000
 
 
-#: What was stored ahead of its transaction is not looked for again in it: for so long, and so many at most.
-_MOMENT = 10 * 60 * 1_000_000
-_MOST_AHEAD = 1000
+#: How long ``put`` remembers a file that was stored before its transaction, to skip it there; and how many files.
+_REMEMBERED = 10 * 60 * 1_000_000
+_MOST_REMEMBERED = 1000
 
 
-class Stored(NamedTuple):
-    """A payload of a listing, and when it was stored, in microseconds."""
+class StoredPayload(NamedTuple):
+    """A payload, and when it was stored, in microseconds."""
 
     run_id: str
     digest: str
     stored_at: int
 
 
-class PayloadTrouble(OperationalError):
-    """A payload store that cannot be used now."""
+class PayloadStoreError(OperationalError):
+    """Raised when the payload store cannot be used now; an ``OperationalError``, as an outage of the database is."""
 
 
 #: Opens a connection for reading.
@@ -52,44 +52,44 @@ Reading = Callable[[], contextlib.AbstractContextManager[Connection]]
 
 class PayloadStore(Protocol):
     """
-    Bytes by run and digest.  A store in the database works on the connection; another one leaves it alone.
+    Bytes by run and digest.  Only a store in the database uses the connections that it is given.
 
-    Trouble that may pass is raised as the database's own is: ``PayloadTrouble``, an ``OperationalError``.
+    An outage is raised as a ``PayloadStoreError``, so that callers retry it as they retry one of the database.
     """
 
-    #: Whether it is outside of the database: best written to while no transaction is open.
+    #: Whether it is outside of the database: then it is best written while no transaction is open.
     is_outside: bool
 
     def put(self, tx: Connection | None, run_id: str, digest: str, data: bytes, now: int) -> None:
-        """Store it, or note that it is wanted again; None for *tx*, outside only: before its transaction begins."""
+        """Store a payload, or renew its time; *tx* is None before the transaction (only outside of the database)."""
 
     def get(self, tx: Connection, run_id: str, digest: str) -> bytes | None:
-        """What was stored; None when there is nothing."""
+        """The payload; None when there is none."""
 
     def delete_runs(self, run_ids: Collection[str]) -> None:
-        """Delete all of these runs', which are gone; in the database that is ``retention.remove``'s to do."""
+        """Delete the payloads of deleted runs; in the database ``retention.remove`` has done so."""
 
-    def delete(self, tx: Connection, found: Stored, before: int) -> bool:
-        """Delete one, unless it was stored again since *before*; whether it was deleted."""
+    def delete(self, tx: Connection, found: StoredPayload, before: int) -> bool:
+        """Delete a payload unless it was stored again since *before*; whether it was deleted."""
 
-    def list(self, reading: Reading) -> Iterator[Stored]:
-        """All of them, read bit by bit."""
+    def list(self, reading: Reading) -> Iterator[StoredPayload]:
+        """All payloads, read page by page."""
 
 
 class SqlPayloads:
-    """In ``durable_payloads``, a row per chunk."""
+    """Payloads in ``durable_payloads``, one row for each chunk."""
 
     is_outside = False
 
     def put(self, tx: Connection | None, run_id: str, digest: str, data: bytes, now: int) -> None:
         assert tx is not None
         mine = (payloads.c.run_id == run_id, payloads.c.digest == digest)
-        # Also what keeps an orphan that is wanted again from being deleted: whoever would has to wait, and look again.
+        # The update also saves an orphan that is needed again: ``delete`` waits for the lock and finds a new time.
         if tx.execute(update(payloads).where(*mine).values(stored_at=now)).rowcount:
             return
-        known = {"run_id": run_id, "digest": digest, "stored_at": now}
+        columns = {"run_id": run_id, "digest": digest, "stored_at": now}
         for part, first in enumerate(range(0, len(data), CHUNK)):
-            tx.execute(_unless_there(tx), known | {"part": part, "data": data[first : first + CHUNK]})
+            tx.execute(_unless_there(tx), columns | {"part": part, "data": data[first : first + CHUNK]})
 
     def get(self, tx: Connection, run_id: str, digest: str) -> bytes | None:
         query = select(payloads.c.data).where(payloads.c.run_id == run_id, payloads.c.digest == digest)
@@ -97,23 +97,23 @@ class SqlPayloads:
         return b"".join(parts) if parts else None
 
     def delete_runs(self, run_ids: Collection[str]) -> None:
-        """Their rows went with them."""
+        """Nothing to do: their rows were deleted with them."""
 
-    def delete(self, tx: Connection, found: Stored, before: int) -> bool:
+    def delete(self, tx: Connection, found: StoredPayload, before: int) -> bool:
         mine = (payloads.c.run_id == found.run_id, payloads.c.digest == found.digest)
         return tx.execute(delete(payloads).where(*mine, payloads.c.stored_at < before)).rowcount > 0
 
-    def list(self, reading: Reading) -> Iterator[Stored]:
-        page = [Stored("", "", 0)]
+    def list(self, reading: Reading) -> Iterator[StoredPayload]:
+        page = [StoredPayload("", "", 0)]
         while page:
             last = page[-1]
             with reading() as tx:
-                page = [Stored(*row) for row in tx.execute(_after(last))]
+                page = [StoredPayload(*row) for row in tx.execute(_after(last))]
             yield from page
 
 
-def _after(last: Stored) -> Select[Any]:
-    """The next page of a listing, in words in which every database looks into the index."""
+def _after(last: StoredPayload) -> Select[Any]:
+    """The next page of ``list``, written so that every database uses the index."""
     run_id, digest = payloads.c.run_id, payloads.c.digest
     beyond = (run_id >= last.run_id, or_(run_id > last.run_id, digest > last.digest))
     query = select(run_id, digest, payloads.c.stored_at).where(payloads.c.part == 0, *beyond)
@@ -121,7 +121,7 @@ def _after(last: Stored) -> Select[Any]:
 
 
 def _unless_there(tx: Connection) -> Insert:
-    """Two that store the same at once are not in each other's way: one of them waits, and finds it there."""
+    """An INSERT that does nothing if another transaction has inserted the same chunk."""
     if tx.dialect.name == "postgresql":
         return postgresql.insert(payloads).on_conflict_do_nothing()
     return insert(payloads).prefix_with("OR IGNORE" if tx.dialect.name == "sqlite" else "IGNORE")
@@ -135,36 +135,37 @@ class UrlPayloads:
         url: As fsspec takes it: ``s3://bucket/folder``, ``gs://…``, ``az://…``, ``file:///folder``.
 
     Raises:
-        ConfigurationError: fsspec, or what it needs for this URL, is not installed; or it knows no such URL.
+        ConfigurationError: fsspec, or a package that it needs for this URL, is not installed; or it does not support
+            the URL.
     """
 
     is_outside = True
 
     def __init__(self, url: str) -> None:
         self._url = url
-        #: Stored a moment ago, for a transaction that is about to refer to them; and when.
-        self._ahead: dict[tuple[str, str], int] = {}
+        #: When ``put`` has stored which files for a transaction that has not begun.
+        self._stored_early: dict[tuple[str, str], int] = {}
         self._files()
 
     def put(self, tx: Connection | None, run_id: str, digest: str, data: bytes, now: int) -> None:
-        if tx is not None and now - self._ahead.pop((run_id, digest), 0) < _MOMENT:
+        if tx is not None and now - self._stored_early.pop((run_id, digest), 0) < _REMEMBERED:
             return
-        with _trouble(f"payload {digest} of run {run_id}"):
+        with _as_outage(f"payload {digest} of run {run_id}"):
             files, root = self._files()
             folder = _folder(root, run_id)
             path = f"{folder}/{digest}"
-            # By its size: a process that died while it wrote may have left a part.
+            # Compare the size: a process that died while it wrote may have left a part of the file.
             is_there = files.exists(path) and files.size(path) == len(data)
             if not is_there or now - _stored_at(files, path) >= _FRESH:
                 files.makedirs(folder, exist_ok=True)
                 files.pipe_file(path, data)
         if tx is None:
-            if len(self._ahead) >= _MOST_AHEAD:
-                self._ahead.clear()  # of transactions that failed, nearly all
-            self._ahead[run_id, digest] = now
+            if len(self._stored_early) >= _MOST_REMEMBERED:
+                self._stored_early.clear()  # nearly all belong to transactions that failed
+            self._stored_early[run_id, digest] = now
 
     def get(self, tx: Connection, run_id: str, digest: str) -> bytes | None:
-        with _trouble(f"payload {digest} of run {run_id}"):
+        with _as_outage(f"payload {digest} of run {run_id}"):
             files, root = self._files()
             try:
                 return bytes(files.cat_file(f"{_folder(root, run_id)}/{digest}"))
@@ -172,14 +173,14 @@ class UrlPayloads:
                 return None
 
     def delete_runs(self, run_ids: Collection[str]) -> None:
-        with _trouble("the payloads of runs that are deleted"):
+        with _as_outage("the payloads of runs that are deleted"):
             files, root = self._files()
             for run_id in run_ids:
                 with contextlib.suppress(FileNotFoundError):
                     files.rm(_folder(root, run_id), recursive=True)
 
-    def delete(self, tx: Connection, found: Stored, before: int) -> bool:
-        with _trouble(f"payload {found.digest} of run {found.run_id}"):
+    def delete(self, tx: Connection, found: StoredPayload, before: int) -> bool:
+        with _as_outage(f"payload {found.digest} of run {found.run_id}"):
             files, root = self._files()
             path = f"{_folder(root, found.run_id)}/{found.digest}"
             try:
@@ -190,20 +191,20 @@ class UrlPayloads:
                 return False
             return True
 
-    def list(self, reading: Reading) -> Iterator[Stored]:
-        with _trouble("the list of payloads"):
+    def list(self, reading: Reading) -> Iterator[StoredPayload]:
+        with _as_outage("the list of payloads"):
             files, root = self._files()
             folders = _names(files, root)
         for folder in folders:
             if not folder.startswith(_PREFIX):
                 continue
-            with _trouble("the list of payloads"):
+            with _as_outage("the list of payloads"):
                 path = f"{root}/{folder}"
                 found = list(_stored(files, path, unquote(folder[len(_PREFIX) :])))
             yield from found
 
     def _files(self) -> tuple[Any, str]:
-        """fsspec's file system, which keeps one per process, and the folder in it."""
+        """fsspec's file system, which it caches for each process, and the folder in it."""
         try:
             from fsspec.core import url_to_fs  # type: ignore[import-not-found,import-untyped,unused-ignore]
         except ModuleNotFoundError:
@@ -218,7 +219,7 @@ class UrlPayloads:
         return files, str(root).rstrip("/")
 
 
-#: Of a run's folder: an id may be "..".
+#: Begins a run's folder, since a run id may be "..".
 _PREFIX = "run-"
 
 
@@ -233,11 +234,11 @@ def _names(files: Any, path: str) -> list[str]:
         return []
 
 
-def _stored(files: Any, path: str, run_id: str) -> Iterator[Stored]:
-    """What a run's folder holds; a file may go while it is looked at."""
+def _stored(files: Any, path: str, run_id: str) -> Iterator[StoredPayload]:
+    """The payloads in a run's folder; files may be deleted meanwhile."""
     for name in _names(files, path):
         with contextlib.suppress(FileNotFoundError):
-            yield Stored(run_id, name, _stored_at(files, f"{path}/{name}"))
+            yield StoredPayload(run_id, name, _stored_at(files, f"{path}/{name}"))
 
 
 def _stored_at(files: Any, path: str) -> int:
@@ -247,12 +248,12 @@ def _stored_at(files: Any, path: str) -> int:
 
 
 @contextlib.contextmanager
-def _trouble(what: str) -> Iterator[None]:
-    """A store that cannot be reached is trouble like the database's, and waited for in the same way."""
+def _as_outage(what: str) -> Iterator[None]:
+    """Raise errors of the file system as PayloadStoreError."""
     try:
         yield
     except ConfigurationError:
         raise
     except Exception as error:
-        said = OSError(f"the payload store, at {what}: {type(error).__name__}: {error}")
-        raise PayloadTrouble(None, None, said) from error
+        cause = OSError(f"payload store ({what}): {type(error).__name__}: {error}")
+        raise PayloadStoreError(None, None, cause) from error

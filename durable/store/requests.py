@@ -1,4 +1,4 @@
-"""Webhook requests as they came in, and their answers: the first one wins."""
+"""Rows of webhook requests and their answers.  The first answer wins."""
 
 from __future__ import annotations
 
@@ -26,20 +26,21 @@ from ..events import HookReceived
 from ..http import Request, Response
 from . import vault
 from .claims import Claim
+from .database import Store
 from .schema import hooks, inbox, references, requests
 from .statements import Prepared
 from .vault import LIMIT, Body
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Arrival:
+class IncomingRequest:
     """
-    What comes in.
+    A webhook request to record.
 
     Attributes:
-        holder: The process that holds the connection.
-        answer: A static one, given at once.
-        limit: So many requests may wait: for their answer, or, where they were given a static one, for a turn; 0: any.
+        holder: The process that holds the sender's connection.
+        answer: A static response, given at once.
+        limit: How many requests may wait for their answer or, with a static response, for a turn; 0 for no limit.
     """
 
     run_id: str
@@ -53,12 +54,12 @@ class Arrival:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the request's row and the news are all there is to write."""
+        """Whether the row and the inbox item are all there is to write: no body is a large value."""
         return len(self.request.data) <= LIMIT and (self.answer is None or len(self.answer.body) <= LIMIT)
 
     @property
-    def news(self) -> HookReceived:
-        """What the run is told."""
+    def event(self) -> HookReceived:
+        """The event for the run's inbox."""
         return HookReceived(at=self.at, op_id=self.op_id, request_id=self.request.id)
 
 
@@ -66,57 +67,59 @@ class Arrival:
 COLUMNS = tuple(requests.c.keys())
 
 
-def create(tx: Connection, arrival: Arrival) -> None:
-    """Insert the request.  IntegrityError: its key is there since."""
-    tx.execute(insert(requests), row_of(tx, arrival))
+def create(tx: Connection, incoming: IncomingRequest) -> None:
+    """Insert the request; raises IntegrityError when one with its key has been recorded meanwhile."""
+    tx.execute(insert(requests), row_of(tx, incoming))
 
 
-def row_of(tx: Connection, arrival: Arrival) -> dict[str, Any]:
-    """A request that has come in, as it is stored."""
-    request = arrival.request
+def row_of(tx: Connection, incoming: IncomingRequest) -> dict[str, Any]:
+    """The columns of a new request's row."""
+    request = incoming.request
     request_id = str(request.id)
-    head, body = vault.of(tx).seal_body(tx, arrival.run_id, _sent(request_id), request.head_json(), request.data)
+    head, body = vault.of(tx).seal_body(
+        tx, incoming.run_id, _request_place(request_id), request.head_json(), request.data
+    )
     return {
         "id": request_id,
-        "run_id": arrival.run_id,
-        "op_id": arrival.op_id,
-        "received_at": arrival.at,
+        "run_id": incoming.run_id,
+        "op_id": incoming.op_id,
+        "received_at": incoming.at,
         "head": head,
         "body": body,
-        "holder": arrival.holder,
-        "dedupe_key": arrival.dedupe_key,
-        **_answer(tx, arrival.run_id, request_id, arrival.answer, arrival.at),
+        "holder": incoming.holder,
+        "dedupe_key": incoming.dedupe_key,
+        **_answer_columns(tx, incoming.run_id, request_id, incoming.answer, incoming.at),
     }
 
 
-def _sent(request_id: str) -> str:
-    """Where in its run a request's head and body are."""
+def _request_place(request_id: str) -> str:
+    """The place of a request's head and body within their run, which encryption binds them to."""
     return f"request {request_id}"
 
 
-def _answered(request_id: str) -> str:
+def _answer_place(request_id: str) -> str:
     return f"answer {request_id}"
 
 
-def _answer(tx: Connection, run_id: str, request_id: str, answer: Response | None, now: int) -> dict[str, Any]:
+def _answer_columns(tx: Connection, run_id: str, request_id: str, answer: Response | None, now: int) -> dict[str, Any]:
     if answer is None:
         return {"answered_at": None, "answer_head": None, "answer_body": None}
-    head, body = vault.of(tx).seal_body(tx, run_id, _answered(request_id), answer.head_json(), answer.body)
+    head, body = vault.of(tx).seal_body(tx, run_id, _answer_place(request_id), answer.head_json(), answer.body)
     return {"answered_at": now, "answer_head": head, "answer_body": body}
 
 
 def find_by_key(tx: Connection, run_id: str, op_id: str, dedupe_key: str) -> tuple[str, bytes] | None:
-    """The id and the body of a webhook's request with this key."""
+    """The id and the body of the webhook's request with this key."""
     row = tx.execute(
         select(requests.c.id, requests.c.head, requests.c.body).where(
             requests.c.run_id == run_id, requests.c.op_id == op_id, requests.c.dedupe_key == dedupe_key
         )
     ).one_or_none()
-    return None if row is None else (row.id, _whole(tx, run_id, _sent(row.id), row.head, row.body)[1])
+    return None if row is None else (row.id, _whole(tx, run_id, _request_place(row.id), row.head, row.body)[1])
 
 
 def count_pending(tx: Connection, run_id: str, op_id: str, *, held: bool, limit: int) -> int:
-    """How many requests of a webhook wait: for their answer if they are *held*, else to be taken in by a turn."""
+    """How many requests of a webhook wait: for their answer if *held*, else for a turn to read them."""
     waiting = (
         select(literal(1)).where(
             requests.c.run_id == run_id, requests.c.op_id == op_id, requests.c.answered_at.is_(None)
@@ -127,81 +130,86 @@ def count_pending(tx: Connection, run_id: str, op_id: str, *, held: bool, limit:
     return int(tx.execute(select(func.count()).select_from(waiting.limit(limit).subquery())).scalar_one())
 
 
-def _among(query: Select[Any]) -> tuple[Prepared, Select[Any]]:
-    """A query for some ids: as PostgreSQL takes them, in one parameter, and as others do."""
-    at_once = requests.c.id == any_(bindparam("ids", type_=ARRAY(String)))
-    return Prepared(query.where(at_once)), query.where(requests.c.id.in_(bindparam("ids", expanding=True)))
+def _by_ids(query: Select[Any]) -> tuple[Prepared, Select[Any]]:
+    """A query for a list of ids: with one array parameter for PostgreSQL, and with ``IN`` for the others."""
+    in_array = requests.c.id == any_(bindparam("ids", type_=ARRAY(String)))
+    return Prepared(query.where(in_array)), query.where(requests.c.id.in_(bindparam("ids", expanding=True)))
 
 
-_SENT = _among(select(requests.c.id, requests.c.run_id, requests.c.head, requests.c.body))
-_ANSWERED = _among(
+_SENT = _by_ids(select(requests.c.id, requests.c.run_id, requests.c.head, requests.c.body))
+_ANSWERED = _by_ids(
     select(requests.c.id, requests.c.run_id, requests.c.answer_head, requests.c.answer_body).where(
         requests.c.answered_at.is_not(None)
     )
 )
 
 
-def _those(tx: Connection, queries: tuple[Prepared, Select[Any]], ids: Collection[str]) -> Sequence[Any]:
-    at_once, elsewhere = queries
+def _rows(tx: Connection, queries: tuple[Prepared, Select[Any]], ids: Collection[str]) -> Sequence[Any]:
+    with_array, with_in = queries
     if tx.dialect.name == "postgresql":
-        return at_once.rows(tx, {"ids": list(ids)})
-    return tx.execute(elsewhere, {"ids": list(ids)}).all()
+        return with_array.rows(tx, {"ids": list(ids)})
+    return tx.execute(with_in, {"ids": list(ids)}).all()
 
 
 def load(tx: Connection, ids: Collection[str], *, whole: bool = True) -> dict[str, Request]:
     """
-    Requests by id; those that are gone are left out.
+    Requests by id; ids without a row are left out.
 
     Args:
-        whole: False leaves out bodies larger than what a turn loads: reading one raises BodyNotLoaded.
+        whole: Whether to load large bodies too; reading one that was not loaded raises BodyNotLoaded.
 
     Raises:
-        PayloadMissing: A large body is not there, or not what was stored.
+        PayloadMissing: A large body is gone, or is not what was stored.
     """
     if not ids:
         return {}
-    return {row.id: _request(tx, row, whole) for row in _those(tx, _SENT, ids)}
+    return {row.id: _request(tx, row, whole) for row in _rows(tx, _SENT, ids)}
 
 
 def _request(tx: Connection, row: Any, whole: bool) -> Request:
-    kept = vault.of(tx)
-    head, body = kept.unseal_body(row.run_id, _sent(row.id), row.head, row.body)
+    own_vault = vault.of(tx)
+    head, body = own_vault.unseal_body(row.run_id, _request_place(row.id), row.head, row.body)
     if isinstance(body, Body) and not whole:
         return Request.without_body(head, body.size, LIMIT)
-    return Request.from_head(head, kept.fetch_body(tx, row.run_id, body))
+    return Request.from_head(head, own_vault.fetch_body(tx, row.run_id, body))
 
 
 def _whole(tx: Connection, run_id: str, place: str, head: str, body: bytes) -> tuple[str, bytes]:
-    kept = vault.of(tx)
-    plain, found = kept.unseal_body(run_id, place, head, body)
-    return plain, kept.fetch_body(tx, run_id, found)
+    own_vault = vault.of(tx)
+    plain, found = own_vault.unseal_body(run_id, place, head, body)
+    return plain, own_vault.fetch_body(tx, run_id, found)
 
 
-def refer(tx: Connection, run_id: str, ids: Collection[str]) -> None:
-    """Note that the run names these requests, of which some may be other runs'."""
+def record_references(tx: Connection, run_id: str, ids: Collection[str]) -> None:
+    """Record which other runs own requests that this run refers to: they are kept as long as this run."""
     if not ids:
         return
-    noted = exists().where(references.c.run_id == run_id, references.c.owner_run_id == requests.c.run_id)
+    is_recorded = exists().where(references.c.run_id == run_id, references.c.owner_run_id == requests.c.run_id)
     others = (
         select(literal(run_id), requests.c.run_id)
-        .where(requests.c.id.in_(ids), requests.c.run_id != run_id, ~noted)
+        .where(requests.c.id.in_(ids), requests.c.run_id != run_id, ~is_recorded)
         .distinct()
     )
     tx.execute(insert(references).from_select(["run_id", "owner_run_id"], others))
 
 
 def answer(tx: Connection, request_id: str, response: Response, now: int) -> str | None:
-    """Record the answer if there is none: the holder to tell ("" for nobody), None when one was there."""
-    open_one = (requests.c.id == request_id, requests.c.answered_at.is_(None))
-    known = tx.execute(select(requests.c.run_id, requests.c.holder).where(*open_one)).one_or_none()
-    if known is None:
+    """
+    Record the answer to a request.
+
+    Returns:
+        The process to notify, "" when none holds the connection; None when the request had an answer already.
+    """
+    unanswered_one = (requests.c.id == request_id, requests.c.answered_at.is_(None))
+    row = tx.execute(select(requests.c.run_id, requests.c.holder).where(*unanswered_one)).one_or_none()
+    if row is None:
         return None
-    recorded = _answer(tx, known.run_id, request_id, response, now)
-    changed = tx.execute(update(requests).where(*open_one).values(**recorded))
-    return (known.holder or "") if changed.rowcount == 1 else None
+    recorded = _answer_columns(tx, row.run_id, request_id, response, now)
+    changed = tx.execute(update(requests).where(*unanswered_one).values(**recorded))
+    return (row.holder or "") if changed.rowcount == 1 else None
 
 
-_ANSWER_AS = Prepared(
+_ANSWER_FOR_ATTEMPT = Prepared(
     text(
         "WITH attempt AS"
         " (SELECT 1 FROM durable_steps WHERE run_id = :run AND op_id = :op AND claim = :claim FOR UPDATE)"
@@ -212,33 +220,39 @@ _ANSWER_AS = Prepared(
 )
 
 
-def answer_as(tx: Connection, held: Claim, request_id: str, response: Response, now: int) -> str | None:
+def commit_answer(store: Store, held: Claim, request_id: str, response: Response) -> str | None:
     """
-    The same as an attempt's, in one statement of PostgreSQL: the holder to tell.
+    Record the answer that an attempt gives, if this database can do that in one statement.
 
-    None, and nothing is written, when the attempt was given up, there is an answer, or the request is another run's.
+    Returns:
+        The process to notify, "" when none holds the connection.  None when nothing was written: the database cannot,
+        the body is a large value, the attempt was given up, the request has an answer, or it belongs to another run.
     """
-    known = {"run": held.run_id, "op": held.op_id, "claim": held.claim, "id": request_id}
-    row = _ANSWER_AS.one(tx, known | _answer(tx, held.run_id, request_id, response, now))
+    if store.dialect != "postgresql" or len(response.body) > LIMIT:
+        return None
+    parameters = {"run": held.run_id, "op": held.op_id, "claim": held.claim, "id": request_id}
+    with store.single_statement() as tx:
+        columns = _answer_columns(tx, held.run_id, request_id, response, store.now())
+        row = _ANSWER_FOR_ATTEMPT.one(tx, parameters | columns)
     return None if row is None else (row.holder or "")
 
 
 def unanswered(tx: Connection, run_id: str) -> list[str]:
-    """Requests of a run that nobody has answered."""
+    """The run's requests without an answer."""
     rows = tx.execute(select(requests.c.id).where(requests.c.run_id == run_id, requests.c.answered_at.is_(None)))
     return list(rows.scalars())
 
 
 def answers(tx: Connection, ids: Collection[str]) -> dict[str, Response]:
-    """The answers that there are to these requests."""
+    """The answers to these requests; those without one are left out."""
     return {
-        row.id: Response.from_head(*_whole(tx, row.run_id, _answered(row.id), row.answer_head, row.answer_body))
-        for row in _those(tx, _ANSWERED, ids)
+        row.id: Response.from_head(*_whole(tx, row.run_id, _answer_place(row.id), row.answer_head, row.answer_body))
+        for row in _rows(tx, _ANSWERED, ids)
     }
 
 
-def belongs(tx: Connection, request_id: str, token_hash: str) -> bool:
-    """Whether the request came in on the webhook of this token."""
+def is_for_token(tx: Connection, request_id: str, token_hash: str) -> bool:
+    """Whether the request was sent to the webhook with this token."""
     row = tx.execute(
         select(requests.c.id)
         .join(hooks, (hooks.c.run_id == requests.c.run_id) & (hooks.c.op_id == requests.c.op_id))

@@ -1,4 +1,8 @@
-"""Events and the inbox: a run's log, and the news that its next turn will write into it."""
+"""
+A run's log and its inbox.
+
+The log is the run's history.  The inbox has the events that the next turn will move into the log.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +15,19 @@ from sqlalchemy import Connection, bindparam, case, delete, func, insert, select
 from .. import codec
 from ..events import Event, RunCancelRequested
 from . import requests, vault
-from .event_rows import fetched, from_row, outline, to_row
-from .outbox import Kind, Sending, growing, unsent_or_lost
+from .event_rows import from_row, load_large_values, outline, to_row
+from .outbox import MessageGroup, SendTimes, growing_delay, unsent_or_lost
 from .schema import events, inbox, runs
 from .statements import Prepared
 from .vault import Vault
 
-#: How many inbox rows one turn drains: its memory and its transaction stay bounded.
+#: How many inbox items one turn reads, so that its memory and its transaction stay bounded.
 TURN_LIMIT = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class InboxItem:
-    """An inbox row: its id, the event without its place in the log, and how often the sweep sent a turn for it."""
+    """A row of the inbox: its id, the event without a number, and how often the sweep has sent a turn for it."""
 
     id: int
     event: Event
@@ -32,7 +36,7 @@ class InboxItem:
 
 @dataclass(frozen=True, slots=True)
 class DriveRow:
-    """What a message about a turn is made from."""
+    """What the message for a turn is made from."""
 
     run_id: str
     queue: str | None
@@ -40,7 +44,7 @@ class DriveRow:
 
 
 def append(tx: Connection, run_id: str, new: Sequence[Event]) -> None:
-    """Add events that have their ``seq``.  IntegrityError: another turn was here."""
+    """Append events, which have their ``seq``; raises IntegrityError when another turn has been committed."""
     if new:
         tx.execute(insert(events), [{"run_id": run_id, **to_row(tx, run_id, event)} for event in new])
 
@@ -57,15 +61,15 @@ _READ = Prepared(
 
 
 def read(tx: Connection, run_id: str, *, after: int = 0, upto: int = 2**62) -> list[Event]:
-    """The run's events with ``after < seq <= upto``, in order; large values are references."""
-    kept = vault.of(tx)
-    return [_event(kept, run_id, row) for row in _READ.rows(tx, {"run": run_id, "after": after, "upto": upto})]
+    """The run's events with ``after < seq <= upto``, in order; large values stay references."""
+    own_vault = vault.of(tx)
+    return [_event(own_vault, run_id, row) for row in _READ.rows(tx, {"run": run_id, "after": after, "upto": upto})]
 
 
 def page(
     tx: Connection, run_id: str, *, after: int, before: int, limit: int | None, newest_first: bool, values: bool
 ) -> list[Event]:
-    """Up to *limit* of the events with ``after < seq < before``, from one end.  *values* False: they are empty text."""
+    """Up to *limit* events with ``after < seq < before``, from one end; without *values* each value is empty."""
     value = events.c.value if values else case((events.c.value.is_not(None), "")).label("value")
     query = (
         select(events.c.kind, events.c.seq, events.c.at, events.c.op_id, events.c.data, value)
@@ -76,21 +80,21 @@ def page(
     rows = tx.execute(query).all()
     if not values:
         return [outline(row) for row in rows]
-    return fetched(tx, run_id, [_event(vault.of(tx), run_id, row) for row in rows])
+    return load_large_values(tx, run_id, [_event(vault.of(tx), run_id, row) for row in rows])
 
 
 def outcome(tx: Connection, run_id: str, op_id: str) -> Event | None:
-    """The event that ended an operation (``ROOT``: the run itself), its value whole; None while it goes on."""
+    """The event that ended an operation (``ROOT``: the run itself), large values loaded; None while it goes on."""
     return _phase(tx, run_id, op_id, "ended")
 
 
 def creation(tx: Connection, run_id: str, op_id: str) -> Event | None:
-    """The event that created an operation, its value whole."""
+    """The event that created an operation, large values loaded."""
     return _phase(tx, run_id, op_id, "created")
 
 
-def ended(tx: Connection, run_id: str, op_ids: Collection[str]) -> set[str]:
-    """Those of these operations whose end the log has."""
+def ended_operations(tx: Connection, run_id: str, op_ids: Collection[str]) -> set[str]:
+    """Those of these operations that have ended."""
     query = select(events.c.op_id).where(
         events.c.run_id == run_id, events.c.op_id.in_(op_ids), events.c.phase == "ended"
     )
@@ -101,88 +105,90 @@ def _phase(tx: Connection, run_id: str, op_id: str, phase: str) -> Event | None:
     row = tx.execute(
         select(events).where(events.c.run_id == run_id, events.c.op_id == op_id, events.c.phase == phase)
     ).one_or_none()
-    return None if row is None else fetched(tx, run_id, [_event(vault.of(tx), run_id, row)])[0]
+    return None if row is None else load_large_values(tx, run_id, [_event(vault.of(tx), run_id, row)])[0]
 
 
-def _event(kept: Vault, run_id: str, row: Any) -> Event:
-    return from_row(kept, run_id, row.kind, seq=row.seq, at=row.at, op_id=row.op_id, data=row.data, value=row.value)
+def _event(own_vault: Vault, run_id: str, row: Any) -> Event:
+    return from_row(
+        own_vault, run_id, row.kind, seq=row.seq, at=row.at, op_id=row.op_id, data=row.data, value=row.value
+    )
 
 
-def post(tx: Connection, run_id: str, news: Event, sending: Sending) -> None:
-    """Put an event into the run's inbox; *sending* is the turn's that it needs."""
-    row = to_row(tx, run_id, news)
+def post(tx: Connection, run_id: str, event: Event, sending: SendTimes) -> None:
+    """Add an event to the run's inbox; *sending* is for the message of the turn that the event needs."""
+    row = to_row(tx, run_id, event)
     del row["phase"], row["seq"]
     tx.execute(insert(inbox), {"run_id": run_id, **sending.values(), **row})
-    value = getattr(news, news.value_field) if news.value_field else None
-    requests.refer(tx, run_id, codec.request_ids(value or ""))
+    value = getattr(event, event.value_field) if event.value_field else None
+    requests.record_references(tx, run_id, codec.request_ids(value or ""))
 
 
-_NEWS = ("run_id", "at", "kind", "op_id", "data", "value", "next_send_at", "sent_at", "sends")
+_INBOX_COLUMNS = ("run_id", "at", "kind", "op_id", "data", "value", "next_send_at", "sent_at", "sends")
 _NUMBERS = frozenset({"at", "next_send_at", "sent_at", "sends"})
 
 
-def posting(source: str, *, not_before: str | None = None) -> str:
+def insert_into_inbox(source: str, *, not_before: str | None = None) -> str:
     """
-    The part of a statement of PostgreSQL that posts news if *source* has a row; its parameters are ``posted``.
+    SQL for PostgreSQL: an INSERT into the inbox for each row of *source*, with the parameters of ``inbox_parameters``.
 
     Args:
-        not_before: A column of *source*: the news are of that moment if they are of an earlier one.
+        not_before: A column of *source*; an event with an earlier time gets this time.
     """
-    values = {name: f"CAST(:news_{name} AS {'bigint' if name in _NUMBERS else 'text'})" for name in _NEWS}
+    values = {name: f"CAST(:item_{name} AS {'bigint' if name in _NUMBERS else 'text'})" for name in _INBOX_COLUMNS}
     if not_before is not None:
         values["at"] = f"GREATEST({values['at']}, {source}.{not_before})"
-    return f"INSERT INTO durable_inbox ({', '.join(_NEWS)}) SELECT {', '.join(values.values())} FROM {source}"
+    return f"INSERT INTO durable_inbox ({', '.join(_INBOX_COLUMNS)}) SELECT {', '.join(values.values())} FROM {source}"
 
 
-def posted(tx: Connection, run_id: str, news: Event, sending: Sending) -> dict[str, Any]:
-    """The parameters of ``posting``."""
-    row = {**to_row(tx, run_id, news), **sending.values(), "run_id": run_id}
-    return {f"news_{name}": row[name] for name in _NEWS}
+def inbox_parameters(tx: Connection, run_id: str, event: Event, sending: SendTimes) -> dict[str, Any]:
+    """The parameters of ``insert_into_inbox``."""
+    row = {**to_row(tx, run_id, event), **sending.values(), "run_id": run_id}
+    return {f"item_{name}": row[name] for name in _INBOX_COLUMNS}
 
 
-_DRAIN = select(inbox).where(inbox.c.run_id == bindparam("run")).order_by(inbox.c.id)
-_OLDEST = Prepared(_DRAIN.limit(1))
+_READ_INBOX = select(inbox).where(inbox.c.run_id == bindparam("run")).order_by(inbox.c.id)
+_OLDEST = Prepared(_READ_INBOX.limit(1))
 
 
-def drain(tx: Connection, run_id: str, limit: int | None = TURN_LIMIT) -> list[InboxItem]:
-    """What waits in the run's inbox, oldest first, large values as references.  It stays there until ``drained``."""
-    return [news(tx, run_id, row) for row in tx.execute(_DRAIN.limit(limit), {"run": run_id})]
+def read_inbox(tx: Connection, run_id: str, limit: int | None = TURN_LIMIT) -> list[InboxItem]:
+    """The run's inbox items, oldest first, large values as references; ``delete_inbox_items`` removes them."""
+    return [inbox_item(tx, run_id, row) for row in tx.execute(_READ_INBOX.limit(limit), {"run": run_id})]
 
 
-def news(tx: Connection, run_id: str, row: Any, prefix: str = "") -> InboxItem:
-    """An inbox row, whose columns' names begin with *prefix*."""
+def inbox_item(tx: Connection, run_id: str, row: Any, prefix: str = "") -> InboxItem:
+    """The item of a row whose column names begin with *prefix*."""
     at, kind, op_id, data, value = (getattr(row, prefix + name) for name in ("at", "kind", "op_id", "data", "value"))
     event = from_row(vault.of(tx), run_id, kind, seq=0, at=at, op_id=op_id, data=data, value=value)
     return InboxItem(getattr(row, f"{prefix}id"), event, getattr(row, f"{prefix}sends"))
 
 
-def drained(tx: Connection, run_id: str, ids: Sequence[int]) -> None:
-    """Delete what a turn has written into the log, in statements of bounded size."""
+def delete_inbox_items(tx: Connection, run_id: str, ids: Sequence[int]) -> None:
+    """Delete items that a turn has moved into the log, in statements of bounded size."""
     for first in range(0, len(ids), TURN_LIMIT):
-        some = ids[first : first + TURN_LIMIT]
-        tx.execute(delete(inbox).where(inbox.c.run_id == run_id, inbox.c.id.in_(some)))
+        batch = ids[first : first + TURN_LIMIT]
+        tx.execute(delete(inbox).where(inbox.c.run_id == run_id, inbox.c.id.in_(batch)))
 
 
 def drives(tx: Connection, run_ids: Collection[str]) -> list[DriveRow]:
-    """What messages about turns of these runs are made from, of no more than ``TURN_LIMIT`` runs."""
+    """What the messages for turns of these runs are made from; at most ``TURN_LIMIT`` runs."""
     rows = tx.execute(select(runs.c.id, runs.c.queue, runs.c.priority).where(runs.c.id.in_(run_ids)))
     return [DriveRow(row.id, row.queue, row.priority) for row in rows]
 
 
 def first_inbox_item(tx: Connection, run_id: str) -> int | None:
-    """Since when the oldest of the run's news waits for a turn; None when there is none."""
+    """The time of the run's oldest inbox item; None when the inbox is empty."""
     query = select(inbox.c.at).where(inbox.c.run_id == run_id).order_by(inbox.c.id).limit(1)
     return tx.execute(query).scalar_one_or_none()
 
 
 def oldest_inbox_item(tx: Connection, run_id: str) -> Event | None:
-    """The news that have waited longest for a turn, without their value."""
+    """The event of the run's oldest inbox item, its value as it is stored."""
     row = _OLDEST.one(tx, {"run": run_id})
     return None if row is None else outline(row)
 
 
-def kinds_of_due(tx: Connection, now: int) -> list[Kind]:
-    """The queues and the priorities of the runs whose news the sweep should look at now."""
+def groups_due(tx: Connection, now: int) -> list[MessageGroup]:
+    """The queues and priorities of the runs whose inbox items the sweep has to check now."""
     query = select(runs.c.queue, runs.c.priority).join(inbox, inbox.c.run_id == runs.c.id)
     return [(row.queue, row.priority) for row in tx.execute(query.where(inbox.c.next_send_at <= now).distinct())]
 
@@ -193,19 +199,19 @@ def due_drives(
     names: Collection[str],
     limit: int,
     *,
-    lost_before: Mapping[Kind, int],
+    lost_before: Mapping[MessageGroup, int],
 ) -> list[DriveRow]:
     """
-    Runs whose news should have been driven by now, longest overdue first.
+    Runs to send a turn for, longest overdue first: their inbox items should have been read by now.
 
-    Only those of workflows of these names, and those that are to be cancelled, which may need no code.
+    Only runs of workflows with these names, and runs to cancel, which may not need their code.
 
     Args:
-        lost_before: By the run's queue and priority, as ``sending.unsent_or_lost`` takes it.
+        lost_before: By the run's queue and priority, as ``outbox.unsent_or_lost`` takes it.
     """
     drivable = runs.c.name.in_(names) | (inbox.c.kind == RunCancelRequested.kind)
     first = func.min(inbox.c.next_send_at).label("first")
-    # A turn that was sent later than the first takes all of the news.
+    # The last message that was sent drives a turn which reads all of the items.
     latest = case((func.count(inbox.c.sent_at) == func.count(), func.max(inbox.c.sent_at)))
     rows = tx.execute(
         select(runs.c.id, runs.c.queue, runs.c.priority, first)
@@ -220,9 +226,9 @@ def due_drives(
 
 
 def sent_drives(tx: Connection, run_ids: Collection[str], now: int, delay: int) -> None:
-    """Look again at these runs' news after a delay that doubles with each send, up to 64 times."""
+    """Record that turns of these runs were sent; the sweep checks again after a delay that grows with each send."""
     tx.execute(
         update(inbox)
         .where(inbox.c.run_id.in_(run_ids), inbox.c.next_send_at <= now)
-        .values(next_send_at=now + growing(inbox.c.sends, delay), sent_at=now, sends=inbox.c.sends + 1)
+        .values(next_send_at=now + growing_delay(inbox.c.sends, delay), sent_at=now, sends=inbox.c.sends + 1)
     )

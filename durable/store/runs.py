@@ -1,4 +1,9 @@
-"""Runs: one row each, which a turn moves on under the fence of its number."""
+"""
+Rows of runs.
+
+Each turn increments ``turn`` with ``WHERE turn = <the number it read>``.  This is the fence: of two turns that read the
+same row, the second changes no row and must not commit.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +16,17 @@ from sqlalchemy import Connection, exists, func, insert, select, update
 from . import vault
 from .attributes import matching
 from .schema import inbox, runs
-
-ENDED = ("completed", "failed", "cancelled")
+from .transitions import ENDED, RunStatus
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """A run's row."""
+    """
+    A run's row.
+
+    Attributes:
+        status: The text of a ``RunStatus``.
+    """
 
     id: str
     name: str
@@ -48,12 +57,12 @@ class Run:
 
 
 def find(tx: Connection, run_id: str) -> Run | None:
-    """The run of this id."""
+    """The run with this id."""
     return _one(tx, runs.c.id == run_id)
 
 
 def find_by_key(tx: Connection, key: str) -> Run | None:
-    """The run that an idempotency key started."""
+    """The run that was started with this idempotency key."""
     return _one(tx, runs.c.idempotency_key == key)
 
 
@@ -63,60 +72,60 @@ def _one(tx: Connection, where: Any) -> Run | None:
 
 
 def create(tx: Connection, run: Run) -> None:
-    """Insert the row.  IntegrityError: the id or the key is taken."""
+    """Insert the row; raises IntegrityError when the id or the idempotency key exists."""
     tx.execute(insert(runs), values(tx, run))
 
 
 def values(tx: Connection, run: Run) -> dict[str, Any]:
-    """A new run's row by column, as it is stored."""
+    """The columns of a new run's row, its digest as it is stored."""
     row = {name: getattr(run, name) for name in runs.c.keys()}  # noqa: SIM118
     return row | {"digest": vault.of(tx).keyed(run.digest)}
 
 
 def advance(tx: Connection, run: Run, **changes: Any) -> bool:
-    """The fence: move the run on from the turn that was read; False when another turn was here."""
+    """Increment the turn and write *changes*; False when another turn has been committed since the run was read."""
     if run.turn_tried is not None:
         changes |= {"turn_tries": None, "turn_tried": None}
-    moved = tx.execute(
+    advanced = tx.execute(
         update(runs).where(runs.c.id == run.id, runs.c.turn == run.turn).values(turn=run.turn + 1, **changes)
     )
-    return moved.rowcount == 1
+    return advanced.rowcount == 1
 
 
 def advance_unseen(tx: Connection, run: Run, **changes: Any) -> bool:
-    """The fence of a turn that has not read the run: False also when it has news, or a turn of it was tried."""
+    """As ``advance``, for a turn that has not read the run; False also when the run has inbox items or crash notes."""
     inbox_is_empty = ~exists().where(inbox.c.run_id == runs.c.id)
     untouched = (runs.c.id == run.id, runs.c.turn == run.turn, runs.c.turn_tried.is_(None), inbox_is_empty)
-    moved = tx.execute(update(runs).where(*untouched).values(turn=run.turn + 1, **changes))
-    return moved.rowcount == 1
+    advanced = tx.execute(update(runs).where(*untouched).values(turn=run.turn + 1, **changes))
+    return advanced.rowcount == 1
 
 
 def record_tries(tx: Connection, run: Run, *, tries: int, tried: str) -> bool:
-    """Note the tries of the run's next turn; False when somebody else did, or that turn was here."""
-    known = runs.c.turn_tried.is_(None) if run.turn_tried is None else runs.c.turn_tried == run.turn_tried
-    noted = tx.execute(
+    """Write the crash notes of the run's next turn; False when they or the turn have changed since the run was read."""
+    is_unchanged = runs.c.turn_tried.is_(None) if run.turn_tried is None else runs.c.turn_tried == run.turn_tried
+    written = tx.execute(
         update(runs)
-        .where(runs.c.id == run.id, runs.c.turn == run.turn, known)
+        .where(runs.c.id == run.id, runs.c.turn == run.turn, is_unchanged)
         .values(turn_tries=tries, turn_tried=tried)
     )
-    return noted.rowcount == 1
+    return written.rowcount == 1
 
 
-def hold(tx: Connection, run_id: str) -> Run | None:
-    """The run, kept from any turn until this transaction ends."""
+def lock(tx: Connection, run_id: str) -> Run | None:
+    """The run, its row locked: no turn of it commits before this transaction ends."""
     row = tx.execute(select(runs).where(runs.c.id == run_id).with_for_update()).mappings().one_or_none()
     return None if row is None else Run(**row)
 
 
-def outdate(tx: Connection, run_id: str) -> None:
-    """Have the turn that is under way think again: its fence fails."""
+def invalidate_turn(tx: Connection, run_id: str) -> None:
+    """Make the turn that is under way fail at its fence, so that it is done again and reads what has changed."""
     tx.execute(update(runs).where(runs.c.id == run_id).values(turn=runs.c.turn + 1))
 
 
 def unblock(tx: Connection, run_id: str) -> bool:
-    """Let a blocked run be tried again by the code that blocked it; False when it is not blocked."""
+    """Let the code version that blocked a run try it again; False when the run is not blocked."""
     changed = tx.execute(
-        update(runs).where(runs.c.id == run_id, runs.c.status == "blocked").values(blocked_version=None)
+        update(runs).where(runs.c.id == run_id, runs.c.status == RunStatus.BLOCKED).values(blocked_version=None)
     )
     return changed.rowcount == 1
 
@@ -132,10 +141,10 @@ def newest(
     after: tuple[int, str] | None = None,
 ) -> list[Run]:
     """
-    The newest runs, by status, by name and by attributes, all of which have to match, created *since* then.
+    The newest runs that match every filter, created at *since* or later.
 
     Args:
-        after: ``(created_at, id)`` of the last run of the page before.
+        after: ``(created_at, id)`` of the last run of the previous page.
     """
     query = select(runs).order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)
     query = query.where(*matching(runs.c.id, attributes))
@@ -152,7 +161,7 @@ def newest(
 
 
 def count(tx: Connection, *, statuses: Collection[str], name: str | None, limit: int) -> int:
-    """How many runs are of these statuses, and of this name; counts no further than *limit*."""
+    """How many runs have one of these statuses and this name; counts up to *limit*."""
     some = select(runs.c.id).where(runs.c.status.in_(statuses), *_named(name)).limit(limit).subquery()
     return tx.execute(select(func.count()).select_from(some)).scalar_one()
 
@@ -160,7 +169,12 @@ def count(tx: Connection, *, statuses: Collection[str], name: str | None, limit:
 def page(
     tx: Connection, *, status: str, name: str | None, after: tuple[int, str], upto: int, limit: int
 ) -> list[tuple[int, str]]:
-    """The next runs of a status, oldest first, each as ``(created_at, id)``, by which the next page begins."""
+    """
+    The next page of runs with a status, oldest first, each as ``(created_at, id)``.
+
+    Args:
+        after: The last pair of the previous page.
+    """
     at, run_id = after
     query = select(runs.c.created_at, runs.c.id).where(
         runs.c.status == status,
@@ -177,11 +191,11 @@ def _named(name: str | None) -> list[Any]:
 
 
 def open_children(tx: Connection, run_id: str, limit: int | None = None) -> list[Run]:
-    """The runs that this one has called, and that have not ended; at most *limit*."""
+    """Child runs of this run that have not ended; at most *limit*."""
     query = select(runs).where(runs.c.parent_run_id == run_id, runs.c.status.not_in(ENDED)).order_by(runs.c.id)
     return [Run(**row) for row in tx.execute(query.limit(limit)).mappings()]
 
 
-def ended(tx: Connection, run_id: str, *, seq: int, at: int) -> None:
-    """Note where the log ends for good, in a transaction that has passed the fence."""
+def record_end(tx: Connection, run_id: str, *, seq: int, at: int) -> None:
+    """Write the last event's number and time, in a transaction that has passed the fence."""
     tx.execute(update(runs).where(runs.c.id == run_id).values(seq=seq, last_at=at, completed_at=at))

@@ -1,15 +1,12 @@
 """
 The tables (SQLAlchemy Core).
 
-The log (``durable_events``) is the only history of a run.  Beside it stand the
-work lists (inbox, steps, waits, workers): their rows exist only while there is
-something to do, so they stay small however many runs have finished.  A row of
-a work list carries ``next_send_at``: the moment at which the sweep would send
-its message (again), NULL while nothing needs to be sent.
+The log (``durable_events``) is the only history of a run.  The work lists (inbox, steps, waits) have rows only while
+there is work to do, so they stay small however many runs have ended.  ``next_send_at`` in a work list is the time at
+which the sweep sends the row's message (again); NULL while there is nothing to send.
 
-Times are microseconds since 1970 UTC by the database's clock.  Columns that
-hold tokens, keys and ids compare byte by byte (MySQL compares text without
-regard to case otherwise).
+Times are microseconds since 1970 UTC by the database's clock.  Columns with tokens, keys and ids compare byte by byte;
+otherwise MySQL would compare them without regard to case.
 """
 
 from __future__ import annotations
@@ -31,34 +28,34 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
 #: The Alembic revision that this file describes.
-REVISION = "0009"
-#: Where Alembic notes a database's revision: apart from the application's own.
+REVISION = "0010"
+#: Alembic's table with our revision; the application's own migrations have another one.
 VERSION_TABLE = "durable_version"
 
 metadata = MetaData()
 
 
 def ascii_key(length: int) -> TypeEngine[str]:
-    """Ids that we mint or restrict to ASCII."""
+    """Ids, which are ASCII."""
     return String(length).with_variant(
         mysql.VARCHAR(length, charset="ascii", collation="ascii_bin"), "mysql", "mariadb"
     )
 
 
 def exact_text(length: int) -> TypeEngine[str]:
-    """Names, tokens and keys that authors choose."""
+    """Names, tokens and keys that users choose."""
     return String(length).with_variant(
         mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
     )
 
 
 def long_text() -> TypeEngine[str]:
-    """Encoded values of up to 256 KiB, more once they are encrypted (MySQL's TEXT ends at 64 KiB)."""
+    """Encoded values of up to 256 KiB, longer if encrypted; MySQL's TEXT is limited to 64 KiB."""
     return Text().with_variant(mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
 
 
 def long_binary() -> TypeEngine[bytes]:
-    """Raw bodies (MySQL's BLOB ends at 64 KiB)."""
+    """Request and response bodies; MySQL's BLOB is limited to 64 KiB."""
     return LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 
 
@@ -75,28 +72,29 @@ runs = Table(
     metadata,
     Column("id", ascii_key(64), primary_key=True),
     Column("name", exact_text(255), nullable=False),
+    #: A RunStatus.
     Column("status", ascii_key(16), nullable=False),
-    #: Counts turns: the fence that makes each turn the only writer of the log.
+    #: The number of the last turn: the fence that makes each turn the only writer of the log (see runs.py).
     Column("turn", BigInteger, nullable=False),
     #: ``seq`` of the last event.
     Column("seq", BigInteger, nullable=False),
-    #: ``at`` of the last event: the log's time never goes back.
+    #: ``at`` of the last event; later events have no earlier time.
     Column("last_at", BigInteger, nullable=False),
     Column("queue", exact_text(255)),
     Column("priority", Integer),
-    #: What the arguments came to when the run was started (see codec.digest).
+    #: Digest of the arguments, which start compares for an idempotency key (see codec.digest).
     Column("digest", ascii_key(64), nullable=False),
     Column("idempotency_key", exact_text(255), unique=True),
     Column("code_version", exact_text(64)),
     Column("python_version", ascii_key(16)),
     Column("parent_run_id", ascii_key(64)),
     Column("parent_op_id", ascii_key(255)),
-    #: Not started before this (countdown, eta).
+    #: The first turn is not before this time (countdown, eta).
     Column("not_before", BigInteger),
-    #: Why the run is blocked, and the code version that blocked it.
+    #: Why the run is blocked, and by which code version.
     Column("blocked", long_text()),
     Column("blocked_version", exact_text(64)),
-    #: How many tries of the next turn ended their process or hung, and JSON of each that is known; NULL for none.
+    #: How often the next turn has killed its process or hung, and JSON with a note for each time; NULL for never.
     Column("turn_tries", Integer),
     Column("turn_tried", long_text()),
     Column("created_at", BigInteger, nullable=False),
@@ -117,7 +115,7 @@ events = Table(
     Column("at", BigInteger, nullable=False),
     Column("kind", ascii_key(32), nullable=False),
     op_ref(),
-    #: "created" and "ended" happen once to an operation; NULL repeats.
+    #: "created" or "ended", each once for an operation; NULL for events that may repeat.
     Column("phase", ascii_key(8)),
     Column("data", long_text(), nullable=False),
     Column("value", long_text()),
@@ -139,7 +137,7 @@ inbox = Table(
     Column("sends", Integer, nullable=False),
     Index("durable_inbox_by_run", "run_id", "id"),
     Index("durable_inbox_by_send", "next_send_at"),
-    # Ids must never be used again, not even after the last row went.
+    # Ids must never be reused, even after the last row was deleted.
     sqlite_autoincrement=True,
 )
 
@@ -150,31 +148,31 @@ steps = Table(
     Column("op_id", ascii_key(255), primary_key=True),
     Column("name", exact_text(255), nullable=False),
     Column("attempt", Integer, nullable=False),
-    #: "pending", "claimed" or "in_doubt".
+    #: A StepStatus.
     Column("status", ascii_key(16), nullable=False),
-    #: Not claimed before this (a retry's delay).
+    #: The attempt is not claimed before this time (a retry's delay).
     Column("not_before", BigInteger, nullable=False),
-    #: Start of the first attempt, and of the one that runs.
+    #: When the first attempt was claimed, and the current one.
     Column("started_at", BigInteger),
     Column("claimed_at", BigInteger),
-    #: Who runs it: a random id per attempt, the process, the message that carried it.
+    #: The current claim: a random id, the process, and the id of the Celery message.
     Column("claim", ascii_key(64)),
     Column("worker_id", ascii_key(64)),
     Column("message_id", ascii_key(64)),
-    #: How often the end of a process has interrupted the attempt; NULL: never.
+    #: How often a process has stopped in the middle of the attempt and released it; NULL for never.
     Column("interruptions", Integer),
-    #: The workflow gave the call up while it ran: its outcome is not wanted.
+    #: The workflow has cancelled the call while the attempt was running.
     Column("cancelled", Boolean, nullable=False),
-    #: How the attempt that runs is delivered (see definitions.SEMANTICS); NULL: at least once.
+    #: How the current attempt is delivered (see definitions.SEMANTICS); NULL for at least once.
     Column("semantics", ascii_key(16)),
-    #: Why it is not known what became of the attempt, while that is in doubt.
+    #: Why the attempt is in doubt.
     Column("doubt", long_text()),
-    #: When the attempt that runs has to be over, NULL for no limit.
+    #: The deadline of the current attempt; NULL for none.
     Column("deadline_at", BigInteger),
-    #: What ``heartbeat`` was told last, by any attempt, encoded; and when.
+    #: The details of the last ``heartbeat`` of any attempt, encoded; and its time.
     Column("heartbeat", long_text()),
     Column("heartbeat_at", BigInteger),
-    #: The queue that its last message went to, and when.
+    #: The queue of the last message, and its send time.
     Column("queue", exact_text(255)),
     Column("sent_at", BigInteger),
     Column("next_send_at", BigInteger),
@@ -204,9 +202,9 @@ hooks = Table(
     Column("name", exact_text(255), nullable=False),
     Column("token", exact_text(255), nullable=False),
     Column("token_hash", ascii_key(64), nullable=False),
-    #: The hash while the hook is open, NULL once it is closed: a token has one open owner.
+    #: The hash while the hook is open, NULL once it is closed: only one open hook can have a token.
     Column("active_token_hash", ascii_key(64), unique=True),
-    #: JSON for the blueprint; NULL for a hook that is no webhook.
+    #: The webhook's options as JSON; NULL for a hook that is not a webhook.
     Column("config", long_text()),
     Column("metadata", long_text()),
     Column("created_at", BigInteger, nullable=False),
@@ -224,9 +222,9 @@ requests = Table(
     Column("received_at", BigInteger, nullable=False),
     Column("head", long_text(), nullable=False),
     Column("body", long_binary(), nullable=False),
-    #: The web process that holds the connection.
+    #: The web process that holds the sender's connection.
     Column("holder", ascii_key(64)),
-    #: A hash of what tells a duplicate, NULL when it said nothing.
+    #: A hash of what identifies a duplicate; NULL when the request had nothing of that.
     Column("dedupe_key", ascii_key(64)),
     Column("answered_at", BigInteger),
     Column("answer_head", long_text()),
@@ -235,26 +233,26 @@ requests = Table(
     Index("durable_requests_once", "run_id", "op_id", "dedupe_key", unique=True),
 )
 
-#: A run whose log names a request of another run: that one stays as long as this one does.
+#: A run refers to a request of another run, which is kept as long as the first one.
 references = Table(
     "durable_references",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     run_ref(),
     Column("owner_run_id", ascii_key(64), nullable=False),
-    # Neither is unique: two that say the same at once must not fail for it.
+    # Not unique: two transactions that insert the same row at once must not fail.
     Index("durable_references_by_run", "run_id", "owner_run_id"),
     Index("durable_references_by_owner", "owner_run_id", "run_id"),
 )
 
-#: Values too large for the log, in parts that fit into any statement; see payloads.py.
+#: Large values in chunks; see payloads.py.
 payloads = Table(
     "durable_payloads",
     metadata,
     Column("run_id", ascii_key(64), primary_key=True),
     Column("digest", ascii_key(64), primary_key=True),
     Column("part", Integer, primary_key=True, autoincrement=False),
-    #: When it was stored, or stored again.
+    #: When the payload was stored last.
     Column("stored_at", BigInteger, nullable=False),
     Column("data", long_binary(), nullable=False),
 )
@@ -275,17 +273,17 @@ workers = Table(
     Column("host", exact_text(255), nullable=False),
     Column("boot_id", ascii_key(64), nullable=False),
     Column("pid", Integer, nullable=False),
-    #: Start of the process in the kernel's ticks: a pid is used again, this pair is not.
+    #: Start time of the process in ticks of the kernel: together with the pid it is unique since the boot.
     Column("pid_started", BigInteger, nullable=False),
     Column("started_at", BigInteger, nullable=False),
     Column("beat_at", BigInteger, nullable=False),
-    #: JSON: the workflows and steps that the process has registered.
+    #: JSON list of the workflows and steps that the process has registered.
     Column("names", long_text(), nullable=False),
-    #: JSON: the queues that the process takes messages from; NULL when it did not say.
+    #: JSON list of the queues that the process consumes; NULL when unknown.
     Column("queues", long_text()),
-    #: How far the process's own clock is ahead of the database's, in microseconds.
+    #: How far the process's clock is ahead of the database's, in microseconds.
     Column("clock_ahead", BigInteger),
-    #: JSON: by queue, when the latest message was sent that the process has taken from it.
+    #: JSON object: for each queue, the send time of the latest message that the process has taken.
     Column("progress", long_text()),
     Index("durable_workers_by_beat", "beat_at"),
 )
@@ -295,12 +293,25 @@ leases = Table(
     metadata,
     Column("name", ascii_key(32), primary_key=True),
     Column("owner", ascii_key(64)),
+    #: How often the lease was taken or renewed.
     Column("token", BigInteger, nullable=False),
+    #: From then on another process may take the lease.
     Column("expires_at", BigInteger, nullable=False),
+)
+
+#: At most one row; see broker_sentinel.py.
+broker_sentinel = Table(
+    "durable_broker_sentinel",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("name", ascii_key(64), nullable=False),
+    #: When the broker lost its messages; NULL once all of them are marked as unsent.
+    Column("lost_at", BigInteger),
 )
 
 __all__ = [
     "attributes",
+    "broker_sentinel",
     "events",
     "hooks",
     "inbox",

@@ -1,10 +1,10 @@
 """
-Statements of the hot path, made once and on PostgreSQL handed to the driver as they are.
+Prepared statements of the hot path, which on PostgreSQL go to psycopg directly.
 
-SQLAlchemy's way to the driver and back takes several times what psycopg itself needs for a prepared statement, which a
-run of a hundred steps pays a hundred times.  Nothing else changes: the connection is SQLAlchemy's pool's, in whatever
-transaction it is, and errors are SQLAlchemy's.  A statement goes its usual way on every other database, in a session
-of the application's, and where somebody listens to the engine's statements: tracing shows them all.
+SQLAlchemy needs several times as much CPU time as psycopg for a prepared statement, and a run of a hundred steps
+executes hundreds.  The connection is one of SQLAlchemy's pool, in whatever transaction it is, and errors are
+SQLAlchemy's.  A statement goes through SQLAlchemy on every other database, in a session of the application, and where
+event listeners or logging watch the engine's statements: so tracing sees all of them.
 """
 
 from __future__ import annotations
@@ -18,98 +18,99 @@ from typing import Any
 from sqlalchemy import Connection, Select, TextClause
 from sqlalchemy import exc as sa_exc
 
-#: The option of a connection that may be used so, a ``Trust``: it is one of a store's own, and its driver is psycopg.
+#: The execution option of a store's own connections with psycopg; its value is the pool's ``IdleConnections``.
 OPTION = "durable_prepared"
 
-#: What PostgreSQL says of a session that may not write.
+#: PostgreSQL's SQLSTATE in a read-only session.
 READ_ONLY_STATE = "25006"
 
 
-class Trust:
-    """Whether the connections that rest in a pool are taken for good ones: not those from before one was gone."""
+class IdleConnections:
+    """Which idle connections of a pool can be used: once one is found broken, none that was used before."""
 
     def __init__(self) -> None:
-        self._lost_at = 0.0
+        self._broken_at = 0.0
 
-    def lose(self) -> None:
-        """One was gone; those that rest are likely to be so too."""
-        self._lost_at = time.monotonic()
+    def distrust(self) -> None:
+        """A connection was broken; those that are idle now are likely to be broken too."""
+        self._broken_at = time.monotonic()
 
-    def covers(self, used_at: float) -> bool:
-        """Whether a connection that was used then (by the monotonic clock) is still trusted."""
-        return used_at > self._lost_at
+    def may_use(self, used_at: float) -> bool:
+        """Whether a connection that was last used at this time (``time.monotonic``) may be used."""
+        return used_at > self._broken_at
 
 
 class Prepared:
-    """One statement, with its parameters by name, and columns that need no conversion."""
+    """One statement with named parameters, whose columns need no conversion by SQLAlchemy."""
 
     def __init__(self, statement: TextClause | Select[Any]) -> None:
         self._statement = statement
         self._sql = ""
-        #: What the statement itself says of its parameters, such as a limit.
-        self._given: dict[str, Any] = {}
+        #: Parameters that the statement itself has, such as a limit.
+        self._own_parameters: dict[str, Any] = {}
 
-    def rows(self, tx: Connection, known: Mapping[str, Any]) -> Sequence[Any]:
-        """What it returns, with an attribute for each column."""
+    def rows(self, tx: Connection, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """The rows, with an attribute for each column."""
         if not _is_direct(tx):
-            return tx.execute(self._statement, known).all()
-        return list(self._cursor(tx, known))
+            return tx.execute(self._statement, parameters).all()
+        return list(self._cursor(tx, parameters))
 
-    def one(self, tx: Connection, known: Mapping[str, Any]) -> Any | None:
+    def one(self, tx: Connection, parameters: Mapping[str, Any]) -> Any | None:
         """The row of a statement that returns at most one."""
-        found = self.rows(tx, known)
+        found = self.rows(tx, parameters)
         return found[0] if found else None
 
-    def changed(self, tx: Connection, known: Mapping[str, Any]) -> int:
-        """How many rows it has changed."""
+    def changed(self, tx: Connection, parameters: Mapping[str, Any]) -> int:
+        """The number of rows that it has changed."""
         if not _is_direct(tx):
-            return tx.execute(self._statement, known).rowcount
-        return int(self._cursor(tx, known).rowcount)
+            return tx.execute(self._statement, parameters).rowcount
+        return int(self._cursor(tx, parameters).rowcount)
 
-    def _cursor(self, tx: Connection, known: Mapping[str, Any]) -> Any:
+    def _cursor(self, tx: Connection, parameters: Mapping[str, Any]) -> Any:
         if not self._sql:
             self._compile(tx)
         driver: Any = tx.connection.driver_connection
         try:
-            return driver.cursor(row_factory=_named()).execute(self._sql, {**self._given, **known})
+            return driver.cursor(row_factory=_row_factory()).execute(self._sql, {**self._own_parameters, **parameters})
         except tx.dialect.loaded_dbapi.Error as error:
             raise _as_sqlalchemy(tx, driver, self._sql, error) from error
         except BaseException as error:
-            # It was interrupted, and nobody knows where: the connection is of no more use.
+            # A signal handler has raised in the middle of the protocol: the connection cannot be used any more.
             tx.invalidate(error)
             raise
 
     def _compile(self, tx: Connection) -> None:
         compiled = self._statement.compile(dialect=tx.dialect)
-        self._given = {name: value for name, value in compiled.params.items() if value is not None}
+        self._own_parameters = {name: value for name, value in compiled.params.items() if value is not None}
         self._sql = str(compiled)
 
 
 @cache
-def _named() -> Any:
-    """How rows come; psycopg is there where this is called."""
+def _row_factory() -> Any:
+    """Imported here because psycopg is an optional dependency."""
     from psycopg.rows import namedtuple_row
 
     return namedtuple_row
 
 
 def _is_direct(tx: Connection) -> bool:
-    """Whether the driver may be asked itself: it is a store's own connection, and nobody listens."""
+    """Whether to go to psycopg directly: it is a store's own connection, and nothing watches its statements."""
     if OPTION not in tx.get_execution_options():
         return False
-    engine, heard = tx.engine, tx.dispatch
-    return not (heard.before_cursor_execute or heard.after_cursor_execute or engine.logger.isEnabledFor(logging.INFO))
+    engine, listeners = tx.engine, tx.dispatch
+    is_watched = listeners.before_cursor_execute or listeners.after_cursor_execute
+    return not (is_watched or engine.logger.isEnabledFor(logging.INFO))
 
 
 def _as_sqlalchemy(tx: Connection, driver: Any, sql: str, error: Any) -> sa_exc.StatementError:
-    """What SQLAlchemy would raise, without the parameters; a connection that is gone is not used again."""
-    is_gone = tx.dialect.is_disconnect(error, driver, None) or getattr(error, "sqlstate", None) == READ_ONLY_STATE
-    if is_gone:
+    """The error that SQLAlchemy would raise, without the parameters; invalidates a connection that is broken."""
+    is_broken = tx.dialect.is_disconnect(error, driver, None) or getattr(error, "sqlstate", None) == READ_ONLY_STATE
+    if is_broken:
         tx.invalidate(error)
-        trust: Trust = tx.get_execution_options()[OPTION]
-        trust.lose()
+        idle: IdleConnections = tx.get_execution_options()[OPTION]
+        idle.distrust()
     base: Any = tx.dialect.loaded_dbapi.Error
-    told: sa_exc.StatementError = sa_exc.DBAPIError.instance(
-        sql, None, error, base, hide_parameters=True, connection_invalidated=is_gone, dialect=tx.dialect
+    wrapped: sa_exc.StatementError = sa_exc.DBAPIError.instance(
+        sql, None, error, base, hide_parameters=True, connection_invalidated=is_broken, dialect=tx.dialect
     )
-    return told
+    return wrapped

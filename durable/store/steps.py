@@ -1,4 +1,4 @@
-"""Steps to run: a row from the call of a step until its outcome is in the inbox."""
+"""Rows of steps: a row exists from the call of a step until its outcome is in the run's inbox."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 
 from .claims import Claim
-from .outbox import Kind, Sending, growing, later, these, unsent_or_lost
+from .outbox import MessageGroup, SendTimes, growing_delay, is_one_of, later, unsent_or_lost
 from .schema import events, runs, steps, workers
+from .transitions import StepStatus
 
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """What a message about a step is made from."""
+    """What the message for an attempt is made from."""
 
     run_id: str
     op_id: str
@@ -24,13 +25,13 @@ class StepRow:
     not_before: int
     queue: str | None
     priority: int | None
-    #: Whether no message is sent before it is due.
+    #: Whether the sweep sends the message once it is due, and nobody sends it earlier.
     is_deferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """A claimed attempt, and the process that claimed it (host None: its row is gone)."""
+class ClaimedAttempt:
+    """A claimed attempt and the process that claimed it; ``host`` is None when the process has no row."""
 
     run_id: str
     op_id: str
@@ -47,51 +48,58 @@ class Held:
     heartbeat_at: int | None = None
 
 
-def create(tx: Connection, rows: Sequence[dict[str, Any]], sending: Sending) -> None:
-    """Insert first attempts, each ``{run_id, op_id, name, not_before, queue}``."""
+def create(tx: Connection, rows: Sequence[dict[str, Any]], sending: SendTimes) -> None:
+    """Insert first attempts; each row is ``{run_id, op_id, name, not_before, queue}``."""
     if rows:
-        common = {"attempt": 1, "status": "pending", "cancelled": False, **sending.values()}
+        common = {"attempt": 1, "status": StepStatus.PENDING, "cancelled": False, **sending.values()}
         tx.execute(insert(steps), [common | row for row in rows])
 
 
 def create_claimed(tx: Connection, held: Claim, worker_id: str) -> None:
-    """Insert a first attempt that its process runs at once: nothing is sent for it."""
+    """Insert a first attempt that the turn's own process runs at once, without a message."""
     row = {"run_id": held.run_id, "op_id": held.op_id, "name": held.name, "attempt": held.attempt}
-    row |= {"status": "claimed", "claim": held.claim, "claimed_at": held.claimed_at, "started_at": held.started_at}
+    row |= {
+        "status": StepStatus.CLAIMED,
+        "claim": held.claim,
+        "claimed_at": held.claimed_at,
+        "started_at": held.started_at,
+    }
     row |= {"worker_id": worker_id, "message_id": None, "semantics": held.semantics, "queue": held.queue}
     tx.execute(insert(steps), row | {"not_before": 0, "cancelled": False, "sends": 0})
 
 
-def end(tx: Connection, held: Claim | Held) -> bool:
-    """Take the attempt off the list; False when it was given up before: its outcome counts for nothing."""
-    gone = tx.execute(
+def end(tx: Connection, held: Claim | ClaimedAttempt) -> bool:
+    """Delete the attempt's row; False when the attempt was given up, so that its outcome must not be recorded."""
+    deleted = tx.execute(
         delete(steps).where(steps.c.run_id == held.run_id, steps.c.op_id == held.op_id, steps.c.claim == held.claim)
     )
-    return gone.rowcount == 1
+    return deleted.rowcount == 1
 
 
-def interruptions(tx: Connection, held: Claim | Held) -> int:
-    """How often the attempt was interrupted by the end of a process, and handed back."""
+def interruptions(tx: Connection, held: Claim | ClaimedAttempt) -> int:
+    """How often a process has stopped in the middle of the attempt and released it."""
     mine = (steps.c.run_id == held.run_id, steps.c.op_id == held.op_id, steps.c.claim == held.claim)
     return tx.execute(select(steps.c.interruptions).where(*mine)).scalar_one_or_none() or 0
 
 
-def again(
+def make_pending(
     tx: Connection,
-    held: Claim | Held,
+    held: Claim | ClaimedAttempt,
     *,
     counted: bool,
     not_before: int,
-    sending: Sending,
+    sending: SendTimes,
     interruptions: int | None = None,
 ) -> bool:
     """
-    Make the attempt pending again, as the next one if *counted*.
-
-    False when it was given up before, or its call was: nothing more runs for that.
+    Make the step pending again, for another process to claim.
 
     Args:
-        interruptions: How often the attempt has been interrupted by now.
+        counted: Whether it becomes the next attempt; otherwise the same attempt is repeated.
+        interruptions: How often the attempt has been interrupted so far.
+
+    Returns:
+        False when the attempt was given up, or the workflow has cancelled the call.
     """
     changed = tx.execute(
         update(steps)
@@ -102,7 +110,7 @@ def again(
             ~steps.c.cancelled,
         )
         .values(
-            status="pending",
+            status=StepStatus.PENDING,
             attempt=held.attempt + (1 if counted else 0),
             claim=None,
             worker_id=None,
@@ -121,26 +129,27 @@ def again(
 
 def withdraw(tx: Connection, run_id: str, op_ids: Collection[str] | None = None) -> list[str]:
     """
-    Nobody wants these outcomes, or any of the run's: mark what runs, drop what is not claimed, or in doubt.
+    Cancel the calls of these steps, or of all steps of the run.
 
-    Marking comes first, and locks the rows: an attempt that fails meanwhile is not made pending again.
+    Claimed attempts are marked, the others deleted.  Marking comes first because it locks the rows: an attempt that
+    fails at the same time is not made pending again.
 
     Returns:
-        The operations that were dropped.
+        The operations whose rows were deleted.
     """
     mine = (steps.c.run_id == run_id, *([] if op_ids is None else [steps.c.op_id.in_(op_ids)]))
     if op_ids is not None and not op_ids:
         return []
     tx.execute(update(steps).where(*mine).values(cancelled=True))
-    unclaimed = (*mine, steps.c.status != "claimed")
-    dropped = list(tx.execute(select(steps.c.op_id).where(*unclaimed).order_by(steps.c.op_id)).scalars())
-    if dropped:
+    unclaimed = (*mine, steps.c.status != StepStatus.CLAIMED)
+    deleted = list(tx.execute(select(steps.c.op_id).where(*unclaimed).order_by(steps.c.op_id)).scalars())
+    if deleted:
         tx.execute(delete(steps).where(*unclaimed))
-    return dropped
+    return deleted
 
 
-def given_up(tx: Connection, worker_id: str) -> list[str]:
-    """The claims of a process whose calls were given up."""
+def cancelled_claims(tx: Connection, worker_id: str) -> list[str]:
+    """The claims of a process whose calls the workflow has cancelled."""
     query = select(steps.c.claim).where(steps.c.worker_id == worker_id, steps.c.cancelled)
     return list(tx.execute(query).scalars())
 
@@ -156,8 +165,8 @@ _ROW = select(
 ).join(runs, runs.c.id == steps.c.run_id)
 
 
-def kinds_of_due(tx: Connection, now: int) -> list[Kind]:
-    """The queues and the names of the attempts that the sweep should look at now."""
+def groups_due(tx: Connection, now: int) -> list[MessageGroup]:
+    """The queues and step names of the attempts that the sweep has to check now."""
     query = select(steps.c.queue, steps.c.name).where(steps.c.next_send_at <= now).distinct()
     return [(row.queue, row.name) for row in tx.execute(query)]
 
@@ -168,14 +177,15 @@ def due(
     names: Collection[str],
     limit: int,
     *,
-    lost_before: Mapping[Kind, int],
+    lost_before: Mapping[MessageGroup, int],
     since: int = 0,
 ) -> list[StepRow]:
     """
-    Attempts of steps of these names to send (again), which should not before *since*; longest overdue first.
+    Attempts of steps with these names to send (again), longest overdue first.
 
     Args:
-        lost_before: By queue and name, as ``sending.unsent_or_lost`` takes it.
+        lost_before: By queue and step name, as ``outbox.unsent_or_lost`` takes it.
+        since: Only attempts that have become due after this moment.
     """
     overdue = (steps.c.next_send_at <= now, steps.c.next_send_at > since, steps.c.name.in_(names))
     lost = unsent_or_lost(steps.c.sent_at, steps.c.queue, steps.c.name, lost_before)
@@ -184,29 +194,33 @@ def due(
 
 
 def sent(tx: Connection, rows: Collection[StepRow], now: int, delay: int) -> None:
-    """Look again at steps that were sent, after a delay that grows."""
+    """Record that these messages were sent; the sweep checks the rows again after a delay that grows with each send."""
     sent_at = later(now, steps.c.not_before)
     tx.execute(
         update(steps)
-        .where(these(steps, rows), steps.c.next_send_at <= now)
-        .values(next_send_at=sent_at + growing(steps.c.sends, delay), sent_at=sent_at, sends=steps.c.sends + 1)
+        .where(is_one_of(steps, rows), steps.c.next_send_at <= now)
+        .values(next_send_at=sent_at + growing_delay(steps.c.sends, delay), sent_at=sent_at, sends=steps.c.sends + 1)
     )
 
 
-def still_sending(tx: Connection, run_id: str, now: int, patience: int) -> None:
-    """The run's steps are being sent, and it takes long: those that count as sent and are not begun were sent now."""
-    mine = (steps.c.run_id == run_id, steps.c.status == "pending", steps.c.sent_at < now, steps.c.sends == 0)
-    soon = (steps.c.next_send_at > now - patience, steps.c.next_send_at <= now + patience)
-    tx.execute(update(steps).where(*mine, *soon).values(next_send_at=now + patience, sent_at=now))
+def refresh_send_times(tx: Connection, run_id: str, now: int, delay: int) -> None:
+    """
+    Set the send time of the run's unclaimed steps to *now*.
+
+    A turn that sends many messages calls this while it sends, so that the sweep does not take the last ones for lost.
+    """
+    mine = (steps.c.run_id == run_id, steps.c.status == StepStatus.PENDING, steps.c.sent_at < now, steps.c.sends == 0)
+    soon = (steps.c.next_send_at > now - delay, steps.c.next_send_at <= now + delay)
+    tx.execute(update(steps).where(*mine, *soon).values(next_send_at=now + delay, sent_at=now))
 
 
 def postpone(tx: Connection, rows: Collection[StepRow]) -> None:
-    """Send none of these before they are due: then they are looked at again."""
-    mine = (these(steps, rows), steps.c.sent_at.is_(None), steps.c.next_send_at.is_not(None))
+    """Leave these to the sweep, which sends them once they are due."""
+    mine = (is_one_of(steps, rows), steps.c.sent_at.is_(None), steps.c.next_send_at.is_not(None))
     tx.execute(update(steps).where(*mine).values(next_send_at=steps.c.not_before))
 
 
-_HELD = select(
+_CLAIMED = select(
     steps.c.run_id,
     steps.c.op_id,
     steps.c.name,
@@ -224,8 +238,8 @@ _HELD = select(
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How it stands with a step: who runs it since when, or since when it waits to be run."""
+class StepState:
+    """A step without an outcome, and the process that runs it, if one does."""
 
     op_id: str
     name: str
@@ -238,8 +252,8 @@ class Standing:
     pid: int | None
 
 
-def of_run(tx: Connection, run_id: str, limit: int) -> list[Standing]:
-    """The run's steps that have no outcome yet, in the order of their calls."""
+def of_run(tx: Connection, run_id: str, limit: int) -> list[StepState]:
+    """The run's steps without an outcome, in the order of their calls."""
     query = (
         select(
             steps.c.op_id,
@@ -258,43 +272,43 @@ def of_run(tx: Connection, run_id: str, limit: int) -> list[Standing]:
         .order_by(events.c.seq)
         .limit(limit)
     )
-    return [Standing(*row) for row in tx.execute(query)]
+    return [StepState(*row) for row in tx.execute(query)]
 
 
-def held(tx: Connection, run_id: str, op_id: str) -> Held | None:
-    """Who runs this step now, if anybody does."""
+def claimed(tx: Connection, run_id: str, op_id: str) -> ClaimedAttempt | None:
+    """The claimed attempt of this step; None when no process runs it."""
     row = tx.execute(
-        _HELD.where(steps.c.run_id == run_id, steps.c.op_id == op_id, steps.c.status == "claimed")
+        _CLAIMED.where(steps.c.run_id == run_id, steps.c.op_id == op_id, steps.c.status == StepStatus.CLAIMED)
     ).one_or_none()
-    return None if row is None else Held(*row)
+    return None if row is None else ClaimedAttempt(*row)
 
 
-def held_in(tx: Connection, run_id: str, limit: int) -> list[Held]:
-    """Who runs what of a run now."""
-    query = _HELD.where(steps.c.run_id == run_id, steps.c.status == "claimed").limit(limit)
-    return [Held(*row) for row in tx.execute(query)]
+def claimed_in_run(tx: Connection, run_id: str, limit: int) -> list[ClaimedAttempt]:
+    """The claimed attempts of a run."""
+    query = _CLAIMED.where(steps.c.run_id == run_id, steps.c.status == StepStatus.CLAIMED).limit(limit)
+    return [ClaimedAttempt(*row) for row in tx.execute(query)]
 
 
-def held_by(tx: Connection, worker_ids: Collection[str], limit: int) -> list[Held]:
-    """What these processes run."""
-    query = _HELD.where(steps.c.worker_id.in_(worker_ids), steps.c.status == "claimed").limit(limit)
-    return [Held(*row) for row in tx.execute(query)]
+def claimed_by(tx: Connection, worker_ids: Collection[str], limit: int) -> list[ClaimedAttempt]:
+    """The claimed attempts of these processes."""
+    query = _CLAIMED.where(steps.c.worker_id.in_(worker_ids), steps.c.status == StepStatus.CLAIMED).limit(limit)
+    return [ClaimedAttempt(*row) for row in tx.execute(query)]
 
 
-def held_by_nobody(tx: Connection, before: int, limit: int) -> list[Held]:
-    """What processes without a row have run since *before*: they were buried, or went without a word."""
-    query = _HELD.where(
-        steps.c.status == "claimed",
-        # Any, in words in which SQLite too looks into the index.
+def claimed_by_unknown_process(tx: Connection, before: int, limit: int) -> list[ClaimedAttempt]:
+    """Attempts claimed before *before* by processes that have no row, and without a heartbeat since."""
+    query = _CLAIMED.where(
+        steps.c.status == StepStatus.CLAIMED,
+        # True for every process; written like this, SQLite uses the index.
         steps.c.worker_id > "",
         steps.c.claimed_at < before,
         (steps.c.heartbeat_at < before) | steps.c.heartbeat_at.is_(None),
         workers.c.id.is_(None),
     )
-    return [Held(*row) for row in tx.execute(query.limit(limit))]
+    return [ClaimedAttempt(*row) for row in tx.execute(query.limit(limit))]
 
 
-def held_past(tx: Connection, moment: int, limit: int) -> list[Held]:
-    """Attempts that had to be over before *moment*, and are not."""
-    query = _HELD.where(steps.c.deadline_at < moment, steps.c.status == "claimed")
-    return [Held(*row) for row in tx.execute(query.order_by(steps.c.deadline_at).limit(limit))]
+def past_deadline(tx: Connection, moment: int, limit: int) -> list[ClaimedAttempt]:
+    """Claimed attempts whose deadline was before *moment*, earliest deadline first."""
+    query = _CLAIMED.where(steps.c.deadline_at < moment, steps.c.status == StepStatus.CLAIMED)
+    return [ClaimedAttempt(*row) for row in tx.execute(query.order_by(steps.c.deadline_at).limit(limit))]

@@ -1,4 +1,4 @@
-"""Processes alive, by their beats, and the lease that lets one of them sweep."""
+"""Rows of live processes, their heartbeats, and the lease that lets one process at a time sweep."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Worker:
 
 
 def beat(tx: Connection, worker: Worker, now: Any) -> None:
-    """Say that the process lives; inserts its row the first time, or when it was taken for dead."""
-    beaten = tx.execute(
+    """Record a heartbeat; inserts the process's row the first time, or when it was deleted as dead."""
+    updated = tx.execute(
         update(workers)
         .where(workers.c.id == worker.id)
         .values(
@@ -42,20 +42,20 @@ def beat(tx: Connection, worker: Worker, now: Any) -> None:
             progress=worker.progress,
         )
     )
-    if beaten.rowcount == 0:
+    if updated.rowcount == 0:
         row = {name: getattr(worker, name) for name in workers.c.keys()}  # noqa: SIM118
         tx.execute(insert(workers).values(**(row | {"started_at": now, "beat_at": now})))
 
 
 def alive(tx: Connection, since: int = 0) -> list[Worker]:
-    """Every process that has a row and has beaten *since* then, in the order in which they beat last."""
+    """Processes with a heartbeat at *since* or later, oldest heartbeat first."""
     query = select(workers).where(workers.c.beat_at >= since).order_by(workers.c.beat_at)
     return [Worker(**row) for row in tx.execute(query).mappings()]
 
 
 def registered(tx: Connection, since: int = 0) -> set[str]:
-    """The workflows and steps that some process knows which has a row and has beaten *since* then."""
-    # Many processes, few programs: each list of names is read once.
+    """The names of workflows and steps that at least one process with a heartbeat since *since* has registered."""
+    # Many processes run the same program: DISTINCT reads each list of names once.
     lists = tx.execute(select(workers.c.names).where(workers.c.beat_at >= since).distinct()).scalars()
     return {name for names in lists for name in json.loads(names)}
 
@@ -66,17 +66,17 @@ def count(tx: Connection) -> int:
 
 
 def progress(tx: Connection) -> list[str | None]:
-    """What each process has told of how far it has come in its queues."""
+    """What each process has reported of its progress in its queues."""
     return list(tx.execute(select(workers.c.progress)).scalars())
 
 
 def remove(tx: Connection, worker_id: str) -> None:
-    """The process has ended, or is taken for dead."""
+    """Delete the row of a process that has ended or is dead."""
     tx.execute(delete(workers).where(workers.c.id == worker_id))
 
 
 def take_lease(tx: Connection, name: str, owner: str, now: Any, ttl: int) -> bool:
-    """Take or renew the lease for *ttl* microseconds; False while somebody else has it."""
+    """Take or renew the lease for *ttl* microseconds; False while another process has it."""
     mine = (leases.c.owner == owner) | (leases.c.expires_at < now)
     taken = tx.execute(
         update(leases)
@@ -87,10 +87,7 @@ def take_lease(tx: Connection, name: str, owner: str, now: Any, ttl: int) -> boo
         return True
     if tx.execute(select(leases.c.name).where(leases.c.name == name)).one_or_none() is not None:
         return False
-    return _first_lease(tx, name, owner, now, ttl)
-
-
-def _first_lease(tx: Connection, name: str, owner: str, now: Any, ttl: int) -> bool:
+    # There is no row yet.  A process that inserts it at the same moment may be first.
     try:
         with tx.begin_nested():
             tx.execute(insert(leases).values(name=name, owner=owner, token=1, expires_at=now + ttl))
@@ -99,20 +96,7 @@ def _first_lease(tx: Connection, name: str, owner: str, now: Any, ttl: int) -> b
     return True
 
 
-def mark(tx: Connection, name: str, owner: str, expires_at: int) -> None:
-    """Write into a lease's row, whosever it was."""
-    changed = tx.execute(update(leases).where(leases.c.name == name).values(owner=owner, expires_at=expires_at))
-    if changed.rowcount == 0:
-        tx.execute(insert(leases).values(name=name, owner=owner, token=1, expires_at=expires_at))
-
-
-def marked(tx: Connection, name: str) -> tuple[str, int] | None:
-    """What ``mark`` has written last."""
-    row = tx.execute(select(leases.c.owner, leases.c.expires_at).where(leases.c.name == name)).one_or_none()
-    return None if row is None else (row.owner or "", row.expires_at)
-
-
 def drop_lease(tx: Connection, name: str, owner: str, free_at: int = 0) -> None:
-    """Give the lease back, so that another process can take it at *free_at* and need not wait until it expires."""
+    """Release the lease: another process can take it at *free_at*, and need not wait until it expires."""
     mine = (leases.c.name == name) & (leases.c.owner == owner)
     tx.execute(update(leases).where(mine).values(owner=None, expires_at=free_at))

@@ -19,7 +19,7 @@ from .. import duration
 from ..app import Durable
 from ..recovery import Housekeeping
 from ..registry import Run, Step, Workflow
-from ..store import ENDED, schema
+from ..store import ENDED, RunStatus, schema
 from . import database, worker
 from .clock import Clock, ClockedStore
 from .engine import EnclosedEngine
@@ -156,7 +156,7 @@ class Environment:
         """Let time pass until a run has ended, is blocked, or waits for the outside world only."""
         self.run_until_idle()
         for _ in range(MOST_JUMPS):
-            if run.status in (*ENDED, "blocked") or not self.jump():
+            if run.status in (*ENDED, RunStatus.BLOCKED) or not self.jump():
                 return
         raise AssertionError(f"Run {run.id} goes on after {MOST_JUMPS} jumps in time, at {self.now}: {run.events()}")
 

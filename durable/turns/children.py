@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from .. import events, registry
 from ..engine import Engine
 from ..replay import child_run_id, commands
-from ..store import Run, run_log, runs, start_run
+from ..store import Run, RunStatus, run_log, runs, start_run
 from .decision import Decision
 
 
@@ -24,7 +24,7 @@ def create(engine: Engine, tx: Connection, parent: Run, command: commands.Create
     child = Run(
         id=command.run_id,
         name=command.name,
-        status="pending",
+        status=RunStatus.PENDING,
         turn=0,
         seq=0,
         last_at=now,
@@ -91,7 +91,7 @@ def _withdrawn(decision: Decision) -> list[str]:
 def drop(tx: Connection, decision: Decision) -> None:
     """What the workflow called and did not await when it was cancelled is given up with it."""
     known = [str(child.parent_op_id) for child in runs.open_children(tx, decision.run.id)]
-    ended = run_log.ended(tx, decision.run.id, known)
+    ended = run_log.ended_operations(tx, decision.run.id, known)
     going_on = [op_id for op_id in known if op_id not in ended]
     never_started = [c.op_id for c in decision.commands if isinstance(c, commands.CreateChild)]
     for op_id in decision.unended((*going_on, *never_started)):

@@ -21,18 +21,19 @@ from ..engine import Engine
 from ..replay import commands
 from ..store import (
     Run,
+    RunStatus,
     StepRow,
     WaitRow,
     attributes,
-    contended,
     event_rows,
     hooks,
+    is_contention,
+    is_unavailable,
+    retry_until_available,
     run_log,
     runs,
     steps,
     turns,
-    unreachable,
-    until_recorded,
     vault,
     waits,
 )
@@ -51,7 +52,7 @@ def commit(engine: Engine, decision: Decision) -> CommitResult:
             with engine.store.begin() as tx:
                 _write(engine, tx, decision, after)
     except DBAPIError as error:
-        if isinstance(error, IntegrityError) or contended(error):
+        if isinstance(error, IntegrityError) or is_contention(error):
             raise Overtaken(str(error.orig)) from error
         if not _is_written(engine, decision, error):
             raise
@@ -64,27 +65,27 @@ def _stow_ahead(engine: Engine, decision: Decision) -> None:
     kept, run = engine.store.vault, decision.run
     if not kept.payloads.is_outside:
         return
-    event_rows.stow_ahead(kept, run.id, decision.events)
+    event_rows.store_early(kept, run.id, decision.events)
     for run_id in (run.id, run.parent_run_id):
         if run_id is not None and decision.outcome is not None:
-            kept.stow_ahead(run_id, [decision.outcome.value])
+            kept.store_early(run_id, [decision.outcome.value])
     for command in decision.commands:
         if isinstance(command, commands.CreateChild):
-            kept.stow_ahead(command.run_id, [command.args])
+            kept.store_early(command.run_id, [command.args])
 
 
 def _is_written(engine: Engine, decision: Decision, error: DBAPIError) -> bool:
     """Whether only the acknowledgement of a commit was lost, where it would cost the step an attempt not to know."""
     here = decision.continues
-    if here is None or not unreachable(error):
+    if here is None or not is_unavailable(error):
         return False
 
     def look() -> bool:
         with engine.store.read() as tx:
-            held = steps.held(tx, here.run_id, here.op_id)
+            held = steps.claimed(tx, here.run_id, here.op_id)
         return held is not None and held.claim == here.claim
 
-    return until_recorded(look)
+    return retry_until_available(look)
 
 
 def _is_plain(decision: Decision) -> bool:
@@ -101,7 +102,7 @@ def _changes_only_the_log(decision: Decision) -> bool:
     """Whether no event has rows elsewhere, as large values have, and the run goes on from where it was."""
     elsewhere = any(isinstance(event, events.AttributesSet) for event in decision.events)
     elsewhere = elsewhere or event_rows.has_large(decision.events)
-    return not elsewhere and decision.run.status in ("pending", "running")
+    return not elsewhere and decision.run.status in (RunStatus.PENDING, RunStatus.RUNNING)
 
 
 def _ends_quietly(decision: Decision) -> bool:
@@ -123,9 +124,8 @@ def _write_plain(engine: Engine, decision: Decision) -> None:
         begins=decision.continues,
         worker_id=engine.process_id,
     )
-    with engine.store.once() as tx:
-        if not turns.write(tx, turn):
-            raise Overtaken("another turn came first, there is news, or the attempt was given up")
+    if not turns.commit(engine.store, turn):
+        raise Overtaken("another turn came first, there is news, or the attempt was given up")
 
 
 def _write(engine: Engine, tx: Connection, decision: Decision, after: CommitResult) -> None:
@@ -143,7 +143,7 @@ def _write(engine: Engine, tx: Connection, decision: Decision, after: CommitResu
     attributes.write(
         tx, decision.run.id, [e.attributes for e in decision.events if isinstance(e, events.AttributesSet)]
     )
-    run_log.drained(tx, decision.run.id, decision.drained)
+    run_log.delete_inbox_items(tx, decision.run.id, decision.drained)
     _create(engine, tx, decision, after, now)
     after.drives += children.cancel(engine, tx, decision, now)
     run_end.refuse(tx, decision.refused, now, after)
@@ -153,7 +153,7 @@ def _block(engine: Engine, tx: Connection, decision: Decision) -> None:
     """Keep the log as it is: the run goes on with code that matches it."""
     version = current_code_version(engine, decision.run)
     why = vault.of(tx).seal(tx, decision.run.id, "blocked", str(decision.fault))
-    if not runs.advance(tx, decision.run, status="blocked", blocked=why, blocked_version=version):
+    if not runs.advance(tx, decision.run, status=RunStatus.BLOCKED, blocked=why, blocked_version=version):
         raise Overtaken("another turn came first")
 
 
@@ -181,7 +181,7 @@ def _changes(decision: Decision) -> dict[str, Any]:
     changes: dict[str, Any] = {"seq": decision.placing.seq, "last_at": decision.placing.at}
     if run.ended:
         return changes
-    changes |= {"status": decision.outcome.status if decision.outcome else "running"}
+    changes |= {"status": decision.outcome.status if decision.outcome else RunStatus.RUNNING}
     changes |= {"blocked": None, "blocked_version": None}
     if run.started_at is None:
         changes |= {"started_at": started_at(decision), "python_version": platform.python_version()}

@@ -16,7 +16,7 @@ from ..engine import BATCH_DELAY_SECS, MANY, Checkout, Engine, Kept, identify, s
 from ..errors import DecryptionError
 from ..registry import definitions
 from ..sandbox import log_records
-from ..store import Claim, InboxItem, StepRow, WaitRow, run_log, steps
+from ..store import Claim, InboxItem, RunStatus, StepRow, WaitRow, run_log, steps
 from .commit import advanced, commit, current_code_version
 from .continuation import Continuation
 from .decide import decide
@@ -211,7 +211,7 @@ def _send_steps(engine: Engine, rows: list[StepRow]) -> None:
         engine.dispatch.steps(rows[first : first + TOGETHER])
         if (now := engine.now()) - counts_from > patience // 2:
             counts_from = now
-            engine.store.write(partial(steps.still_sending, run_id=rows[0].run_id, now=now, patience=patience))
+            engine.store.write(partial(steps.refresh_send_times, run_id=rows[0].run_id, now=now, delay=patience))
 
 
 def _set_waits(engine: Engine, rows: list[WaitRow]) -> None:
@@ -225,6 +225,6 @@ def _set_waits(engine: Engine, rows: list[WaitRow]) -> None:
 def _waits_for_other_code(engine: Engine, view: View) -> bool:
     """A blocked run is tried once by each version of the code; a cancel ends it at once."""
     run = view.run
-    if run.status != "blocked" or view.cancel is not None:
+    if run.status != RunStatus.BLOCKED or view.cancel is not None:
         return False
     return run.blocked_version is not None and run.blocked_version == current_code_version(engine, run)

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from .. import duration, registry
 from ..engine import Checkout, Engine, ProcessIdentity, identify, is_gone
 from ..errors import TurnLost, TurnTooLong
-from ..store import Run, runs, workers
+from ..store import Run, RunStatus, runs, workers
 from .commit import commit, current_code_version
 from .decide import decide
 from .decision import Decision, Overtaken, Placing
@@ -101,7 +101,7 @@ def block_stuck(engine: Engine) -> None:
     for run_id, reason in list(engine.stuck.items()):
         with engine.store.read() as tx:
             run = runs.find(tx, run_id)
-        if run is not None and not run.ended and run.status != "blocked":
+        if run is not None and not run.ended and run.status != RunStatus.BLOCKED:
             try:
                 commit(engine, Decision(run=run, placing=Placing(run), fault=reason))
             except Overtaken:

@@ -39,7 +39,7 @@ def end(engine: Engine, tx: Connection, decision: Decision, after: CommitResult,
         children.drop(tx, decision)
     last = decision.add(ended(decision, now))
     after.drives += children.tell_parent(engine, tx, run, last)
-    runs.ended(tx, run.id, seq=decision.placing.seq, at=decision.placing.at)
+    runs.record_end(tx, run.id, seq=decision.placing.seq, at=decision.placing.at)
     _answer_all(tx, decision, after, now)
 
 
@@ -47,7 +47,7 @@ def _take_in_latecomers(tx: Connection, decision: Decision) -> None:
     """What was accepted since the inbox was read is in the log all the same; a cancel makes it think again."""
     drained = set(decision.drained)
     # All of it, however much: after the end nobody would take it in.
-    late = [item for item in run_log.drain(tx, decision.run.id, limit=None) if item.id not in drained]
+    late = [item for item in run_log.read_inbox(tx, decision.run.id, limit=None) if item.id not in drained]
     if any(isinstance(item.event, events.RunCancelRequested) for item in late):
         raise Overtaken("a cancel came first")
     taken = [item for item in late if isinstance(item.event, events.HookReceived | events.AttributesSet)]

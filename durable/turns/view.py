@@ -12,7 +12,7 @@ from ..engine import Checkout
 from ..errors import PayloadMissing
 from ..events import Event
 from ..http import Request
-from ..store import InboxItem, Run, doubts, event_rows, requests, run_log, turns
+from ..store import InboxItem, Run, RunStatus, event_rows, in_doubt, requests, run_log, turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class View:
     @property
     def cancels_at_once(self) -> bool:
         """Whether the run is cancelled without its code: it has not begun, or is blocked."""
-        return self.cancel is not None and self.run.status in ("pending", "blocked")
+        return self.cancel is not None and self.run.status in (RunStatus.PENDING, RunStatus.BLOCKED)
 
 
 def read(tx: Connection, run_id: str, now: int, checkout: Checkout | None = None) -> View | None:
@@ -61,15 +61,15 @@ def read(tx: Connection, run_id: str, now: int, checkout: Checkout | None = None
     if run is None or not news:
         return None
     view = View(run, news)
-    if run.status == "blocked" and view.cancel is None and doubts.has_any(tx, run_id):
+    if run.status == RunStatus.BLOCKED and view.cancel is None and in_doubt.has_any(tx, run_id):
         return None
     if run.not_before is not None and now < run.not_before and not run.seq and view.cancel is None:
         return None
     if not view.replays:
-        return replace(view, ended=run_log.ended(tx, run_id, {n.event.op_id for n in news}))
+        return replace(view, ended=run_log.ended_operations(tx, run_id, {n.event.op_id for n in news}))
     try:
-        past = event_rows.fetched(tx, run.id, _unfed(tx, run, checkout or Checkout(None)), arguments=False)
-        whole = event_rows.fetched(tx, run.id, (n.event for n in news), arguments=False)
+        past = event_rows.load_large_values(tx, run.id, _unfed(tx, run, checkout or Checkout(None)), arguments=False)
+        whole = event_rows.load_large_values(tx, run.id, (n.event for n in news), arguments=False)
     except PayloadMissing as fault:
         return replace(view, fault=fault)
     known = requests.load(tx, _references([*past, *whole]), whole=False)

@@ -24,8 +24,7 @@ def fire(engine: Engine, run_id: str, op_id: str) -> bool:
 def _end(engine: Engine, run_id: str, op_id: str) -> bool:
     now = engine.store.now()
     over = events.WaitCompleted(at=now, op_id=op_id)
-    with engine.store.once() as tx:
-        if not end_operation.end_wait(tx, run_id, over, engine.store.sql_now, engine.dispatch.plan(now)):
-            return False
+    if not end_operation.commit_wait(engine.store, run_id, over, engine.dispatch.plan(now)):
+        return False
     failpoints.hit("wait.recorded")
     return True

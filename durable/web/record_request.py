@@ -6,7 +6,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from .. import failpoints
@@ -123,10 +122,10 @@ def _is_same(rule: dict[str, Any], body: bytes, other: bytes) -> bool:
 
 def _record(
     engine: Engine, webhook: WebhookRow, request: Request, holder: str | None, key: str | None
-) -> arrivals.Arrived:
+) -> arrivals.RecordingResult:
     """Commit a request that comes in.  Errors: those of ``accept_request``; IntegrityError: its key is there since."""
-    engine.store.vault.stow_ahead(webhook.run_id, [request.data])
-    arrival = requests.Arrival(
+    engine.store.vault.store_early(webhook.run_id, [request.data])
+    arrival = requests.IncomingRequest(
         run_id=webhook.run_id,
         op_id=webhook.op_id,
         request=request,
@@ -136,16 +135,12 @@ def _record(
         limit=engine.settings.max_pending,
         at=engine.store.now(),
     )
-
-    def act(tx: Connection) -> arrivals.Arrived:
-        arrived = arrivals.record(tx, arrival, engine.dispatch.plan(arrival.at))
-        if not arrived.is_open:
-            raise HookClosed(webhook.token)
-        if not arrived.is_recorded:
-            raise TooManyPending(arrival.limit)
-        return arrived
-
-    return engine.store.write(act, once=arrival.is_plain)
+    arrived = arrivals.commit(engine.store, arrival, engine.dispatch.plan(arrival.at))
+    if not arrived.is_open:
+        raise HookClosed(webhook.token)
+    if not arrived.is_recorded:
+        raise TooManyPending(arrival.limit)
+    return arrived
 
 
 def _static_answer(config: WebhookConfig) -> Response | None:
@@ -164,6 +159,6 @@ def answers(engine: Engine, request_ids: Collection[str]) -> dict[str, Response]
 def find_answer(engine: Engine, token: str, request_id: str) -> Response | None:
     """The answer to one request, None while there is none; KeyError when this webhook has no such request."""
     with engine.store.read() as tx:
-        if not requests.belongs(tx, request_id, hooks.token_hash(token)):
+        if not requests.is_for_token(tx, request_id, hooks.token_hash(token)):
             raise KeyError(request_id)
         return requests.answers(tx, [request_id]).get(request_id)

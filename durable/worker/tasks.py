@@ -20,7 +20,7 @@ from ..engine import Engine, send_drive
 from ..recovery import housekeeping
 from ..registry import AdoptedStep, Defined, Step
 from ..sandbox import log_records
-from ..store import reason, unreachable
+from ..store import is_unavailable, reason
 from ..turns import Continuation, conclude, drive, take_in, wake
 from . import adopted_tasks
 from .in_place import base_task, continuation_of, engine_of
@@ -133,7 +133,7 @@ def _left_to_the_sweep(run_id: str) -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        if not unreachable(error):
+        if not is_unavailable(error):
             raise
         log.warning("The database cannot be used now (%s): run %s is driven later.", reason(error), run_id)
 

@@ -121,7 +121,7 @@ def test_cleanup_goes_on_after_a_worker_died_in_it(engine):
             now=engine.store.sql_now,
         )
     with engine.store.read() as tx:
-        held = step_rows.held(tx, run.id, row.op_id)
+        held = step_rows.claimed(tx, run.id, row.op_id)
     give_up(engine, held)
     settle(engine, run)
 

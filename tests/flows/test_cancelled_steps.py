@@ -123,7 +123,7 @@ def test_an_attempt_that_dies_after_its_call_was_given_up_is_not_tried_again(eng
         give_up_call(engine, run, "run")
         (row,) = rows(engine, run)
         with engine.store.read() as tx:
-            held = step_rows.held(tx, run.id, row.op_id)
+            held = step_rows.claimed(tx, run.id, row.op_id)
         assert give_up(engine, held) is None
         assert rows(engine, run) == []
     settle(engine, run)

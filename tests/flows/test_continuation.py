@@ -411,7 +411,7 @@ def test_a_commit_that_was_not_acknowledged_costs_no_attempt(engine, number):
 def test_what_the_database_undid_goes_through_the_inbox(engine, how):
     """The outcome is recorded by its claim, and an ordinary turn follows."""
     pass_on = (
-        "WITH here AS (SELECT id FROM durable_runs WHERE durable_runs.id = %(run)s AND durable_runs.turn = %(turn)s"
+        "WITH fenced AS (SELECT id FROM durable_runs WHERE durable_runs.id = %(run)s AND durable_runs.turn = %(turn)s"
         " AND durable_runs.turn_tried"
     )
     statement = pass_on if engine.store.dialect == "postgresql" else "UPDATE durable_steps SET op_id"
@@ -428,7 +428,7 @@ def test_what_the_database_undid_goes_through_the_inbox(engine, how):
 def test_a_connection_that_is_cut_costs_no_attempt(engine):
     """Nothing was committed: the outcome goes through the inbox, on a new connection."""
     pass_on = (
-        "WITH here AS (SELECT id FROM durable_runs WHERE durable_runs.id = %(run)s AND durable_runs.turn = %(turn)s"
+        "WITH fenced AS (SELECT id FROM durable_runs WHERE durable_runs.id = %(run)s AND durable_runs.turn = %(turn)s"
         " AND durable_runs.turn_tried"
     )
     statement = pass_on if engine.store.dialect == "postgresql" else "UPDATE durable_steps SET op_id"

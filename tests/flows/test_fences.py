@@ -78,5 +78,5 @@ def take_away(engine: Any, run: Any) -> None:
     """Whoever looks takes the attempt's process for dead."""
     with engine.store.read() as tx:
         op_id = tx.execute(sa.select(steps.c.op_id).where(steps.c.run_id == run.id)).scalar_one()
-        held = step_rows.held(tx, run.id, op_id)
+        held = step_rows.claimed(tx, run.id, op_id)
     assert outcome.give_up(engine, held) is not None

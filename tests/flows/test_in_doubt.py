@@ -99,7 +99,7 @@ def lose(engine: Any, run: Run[Any]) -> None:
     """Whoever looks finds the attempt's process gone."""
     (row,) = rows(engine, run)
     with engine.store.read() as tx:
-        held = step_rows.held(tx, run.id, row.op_id)
+        held = step_rows.claimed(tx, run.id, row.op_id)
     assert held is not None
     assert outcome.give_up(engine, held) is None
 
@@ -349,7 +349,7 @@ def test_of_several_in_doubt_one_has_to_be_named(engine):
                 .values(status="claimed", claim=row.op_id, worker_id="gone", claimed_at=1, semantics="at_most_once")
             )
         with engine.store.read() as tx:
-            held = step_rows.held(tx, run.id, row.op_id)
+            held = step_rows.claimed(tx, run.id, row.op_id)
         outcome.give_up(engine, held)
 
     with pytest.raises(NotInDoubt, match="name one with --step"):

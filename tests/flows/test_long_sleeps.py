@@ -15,7 +15,7 @@ from durable.broker import eta_budget
 from durable.broker.dispatcher import WAKE
 from durable.recovery import sweep
 from durable.recovery.housekeeping import Housekeeping
-from durable.store.schema import inbox, leases, steps, waits, workers
+from durable.store.schema import broker_sentinel, inbox, leases, steps, waits, workers
 from durable.turns import wake
 from durable.turns.drive import drive
 
@@ -49,7 +49,7 @@ async def tries(number: int) -> None:
 def quiet(engine: Durable) -> None:
     """Nothing that other tests have left in the database or the broker waits, and no process beats."""
     with engine.store.begin() as tx:
-        for table in (steps, waits, inbox, workers, leases):
+        for table in (steps, waits, inbox, workers, leases, broker_sentinel):
             tx.execute(sa.delete(table))
     etas(engine)
 

@@ -290,7 +290,7 @@ def test_a_long_list_of_lost_messages_is_gone_through_in_pieces(site, monkeypatc
     """No transaction is long; whoever dies in between is followed by one that goes on, and each is sent once more."""
     monkeypatch.setattr(broker_sentinel, "BATCH", 7)
     with site.store.begin() as tx:
-        for table in (schema.steps, schema.waits, schema.inbox, schema.leases):
+        for table in (schema.steps, schema.waits, schema.inbox, schema.leases, schema.broker_sentinel):
             tx.execute(sa.delete(table))
     broker_sentinel.check(site)
     run = start(many, 50)
@@ -340,7 +340,7 @@ def failing_after(write, times):
 def forget(engine):
     """The broker loses every message."""
     with engine.store.read() as tx:
-        name = tx.execute(sa.select(schema.leases.c.owner).where(schema.leases.c.name == "sentinel")).scalar_one()
+        name = tx.execute(sa.select(schema.broker_sentinel.c.name)).scalar_one()
     with engine.celery.connection_for_write() as connection, connection.channel() as channel:
         for queue in ("celery", f"durable.sentinel.{name}"):
             channel.queue_purge(queue)

@@ -41,7 +41,7 @@ def test_it_is_part_of_the_transaction_that_it_is_said_in(engine):
     with engine.store.begin() as tx:
         assert ADD.changed(tx, {"id": 1, "secret": "s"}) == 1
         tx.get_transaction().rollback()
-    with engine.store.once() as tx:
+    with engine.store.single_statement() as tx:
         assert ADD.changed(tx, {"id": 2, "secret": "s"}) == 1
 
     assert ids(engine) == [2]
@@ -53,10 +53,10 @@ def test_its_errors_are_sqlalchemys_and_tell_no_values(engine, heard):
     """Also where somebody listens and it goes SQLAlchemy's way; the connection stays good."""
     if heard:
         sa.event.listen(engine.store.engine, "before_cursor_execute", lambda *_: None)
-    with engine.store.once() as tx:
+    with engine.store.single_statement() as tx:
         ADD.changed(tx, {"id": 1, "secret": "s"})
 
-    with pytest.raises(exc.IntegrityError) as caught, engine.store.once() as tx:
+    with pytest.raises(exc.IntegrityError) as caught, engine.store.single_statement() as tx:
         ADD.changed(tx, {"id": 1, "secret": "whsec_1"})
 
     assert "kept_pkey" in str(caught.value)
@@ -68,11 +68,11 @@ def test_its_errors_are_sqlalchemys_and_tell_no_values(engine, heard):
 def test_who_listens_hears_it(engine):
     """Tracing that is told of SQLAlchemy's statements is told of these."""
     heard = []
-    with engine.store.once() as tx:
+    with engine.store.single_statement() as tx:
         ADD.changed(tx, {"id": 1, "secret": "s"})
     sa.event.listen(engine.store.engine, "before_cursor_execute", lambda c, cursor, text, *_: heard.append(text))
 
-    with engine.store.once() as tx:
+    with engine.store.single_statement() as tx:
         ADD.changed(tx, {"id": 2, "secret": "s"})
 
     assert [text.split()[0] for text in heard] == ["INSERT"]
@@ -82,10 +82,10 @@ def test_who_listens_hears_it(engine):
 @pytest.mark.usefixtures("kept")
 def test_a_connection_that_was_ended_is_not_used_again(engine):
     """The statement fails as SQLAlchemy's do, and says so; the next one has a new connection."""
-    with engine.store.once() as tx:
+    with engine.store.single_statement() as tx:
         ADD.changed(tx, {"id": 1, "secret": "s"})
         (pid,) = tx.execute(sa.text("SELECT pg_backend_pid()")).one()
-    with engine.store.once() as killer, engine.store.once() as victim:
+    with engine.store.single_statement() as killer, engine.store.single_statement() as victim:
         if victim.execute(sa.text("SELECT pg_backend_pid()")).scalar_one() != pid:
             killer, victim = victim, killer
         killer.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
@@ -105,13 +105,13 @@ def test_a_connection_that_was_interrupted_is_not_used_again(engine):
     before = signal.signal(signal.SIGALRM, stop)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.2)
-        with pytest.raises(KeyboardInterrupt), engine.store.once() as tx:
+        with pytest.raises(KeyboardInterrupt), engine.store.single_statement() as tx:
             SLEEP.rows(tx, {"secs": 30})
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
-    with engine.store.once() as tx:
+    with engine.store.single_statement() as tx:
         assert tx.execute(sa.text("SELECT 7")).scalar_one() == 7
 
 
@@ -122,9 +122,9 @@ def test_a_session_that_may_only_read_is_not_used_again(engine):
     So was whichever rested in the pool meanwhile.
     """
     read_only = sa.text("SET default_transaction_read_only = on")
-    with engine.store.once() as tx:
+    with engine.store.single_statement() as tx:
         tx.execute(read_only)
-        with engine.store.once() as other:
+        with engine.store.single_statement() as other:
             other.execute(read_only)
         with pytest.raises(exc.DBAPIError) as caught:
             Prepared(sa.text("CREATE TABLE never (id BIGINT)")).changed(tx, {})

@@ -236,7 +236,7 @@ def loses_its_claim(engine_key: str) -> str:
         metadata = get_step_metadata()
         engine = engines[engine_key]
         with engine.store.read() as tx:
-            held = step_rows.held(tx, metadata.run_id, metadata.step_id)
+            held = step_rows.claimed(tx, metadata.run_id, metadata.step_id)
         assert held is not None
         give_up(engine, held)
     return f"attempt {number}"

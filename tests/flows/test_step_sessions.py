@@ -184,7 +184,7 @@ def test_an_attempt_that_was_given_up_writes_nothing(engine):
         running.join(10)
     else:
         with engine.store.read() as tx:
-            held = step_rows.held(tx, run.id, address.op)
+            held = step_rows.claimed(tx, run.id, address.op)
         assert outcome.give_up(engine, held) is not None
         seen(run.id).gate.set()
         running.join(10)

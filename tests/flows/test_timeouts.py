@@ -266,7 +266,7 @@ def test_a_heartbeat_of_an_attempt_that_was_given_up_says_so_and_writes_nothing(
     with attempting(engine, run, "gated_beats"):
         (row,) = rows(engine, run)
         with engine.store.read() as tx:
-            held = step_rows.held(tx, run.id, row.op_id)
+            held = step_rows.claimed(tx, run.id, row.op_id)
         outcome.give_up(engine, held)
     settle(engine, run)
 

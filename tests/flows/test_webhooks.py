@@ -380,7 +380,7 @@ def loses_its_process(request: Request, when: str) -> list[Any]:
     early = request.respond_with("early") if when == "after" else None
     if metadata.attempt == 1:
         with engine.store.read() as tx:
-            mine = step_rows.held(tx, metadata.run_id, metadata.step_id)
+            mine = step_rows.claimed(tx, metadata.run_id, metadata.step_id)
         assert mine is not None
         give_up(engine, mine)  # as the sweep does, once the process is gone
     return [metadata.attempt, early, request.respond_with(f"attempt {metadata.attempt}")]

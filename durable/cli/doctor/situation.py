@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...engine import Engine
-from ...store import Doubt, Waiting, Worker, backlog, doubts, key_id_of, workers
+from ...store import InDoubt, WaitingRun, Worker, backlog, in_doubt, key_id_of, workers
 from .finding import SHOWN
 
 
@@ -27,11 +27,11 @@ class Situation:
     engine: Engine
     alive: list[Worker]
     registered: set[str]
-    steps: list[Waiting]
-    news: list[Waiting]
+    steps: list[WaitingRun]
+    news: list[WaitingRun]
     run_queues: set[str | None]
     blocked: tuple[int, list[str]]
-    doubts: list[Doubt]
+    doubts: list[InDoubt]
     keys: dict[str, str]
 
 
@@ -44,9 +44,9 @@ def read(engine: Engine) -> Situation:
             alive=workers.alive(tx, since),
             registered=workers.registered(tx, since),
             steps=backlog.pending_steps(tx),
-            news=backlog.news(tx),
+            news=backlog.runs_with_inbox_items(tx),
             run_queues=backlog.queues_of_runs(tx),
             blocked=backlog.blocked(tx, SHOWN),
-            doubts=doubts.oldest(tx, SHOWN + 1),
-            keys={key_id_of(head): run_id for head, run_id in backlog.sealed(tx, 1000).items()},
+            doubts=in_doubt.oldest(tx, SHOWN + 1),
+            keys={key_id_of(head): run_id for head, run_id in backlog.encrypted_heads(tx, 1000).items()},
         )

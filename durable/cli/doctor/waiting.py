@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from ...store import BOUND, Waiting
+from ...store import BOUND, WaitingRun
 from .finding import SHOWN, Finding, listed
 from .situation import Situation
 
@@ -25,14 +25,14 @@ def names(seen: Situation) -> Finding:
     )
 
 
-def _by_name(found: Iterable[Waiting]) -> dict[str, list[Waiting]]:
-    groups: dict[str, list[Waiting]] = defaultdict(list)
+def _by_name(found: Iterable[WaitingRun]) -> dict[str, list[WaitingRun]]:
+    groups: dict[str, list[WaitingRun]] = defaultdict(list)
     for waiting in found:
         groups[waiting.name].append(waiting)
     return groups
 
 
-def _told(name: str, waiting: list[Waiting]) -> str:
+def _told(name: str, waiting: list[WaitingRun]) -> str:
     oldest = min(waiting, key=lambda one: one.created_at)
     return f"{name} ({_count(len(waiting))} waiting, oldest run {oldest.run_id})"
 
