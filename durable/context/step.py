@@ -75,13 +75,13 @@ class StepMetadata:
     started_at: datetime
     idempotency_key: str
     heartbeat: Any = None
-    asks: InitVar[Callable[[], bool] | None] = None
+    is_cancelled: InitVar[Callable[[], bool] | None] = None
 
-    def __post_init__(self, asks: Callable[[], bool] | None) -> None:
-        self.__dict__["_asks"] = asks
+    def __post_init__(self, is_cancelled: Callable[[], bool] | None) -> None:
+        self.__dict__["_is_cancelled"] = is_cancelled
 
     @cached_property
-    def _asks(self) -> Callable[[], bool] | None:
+    def _is_cancelled(self) -> Callable[[], bool] | None:
         """How to ask whether the call was given up.  It stays in this process: a cached property does not cross."""
         return None
 
@@ -94,7 +94,7 @@ class StepMetadata:
         asked in the step's own process, in any thread, as often as you like: the database is read at
         most every half second.
         """
-        return self._asks is not None and self._asks()
+        return self._is_cancelled is not None and self._is_cancelled()
 
 
 def get_step_metadata() -> StepMetadata:

@@ -106,7 +106,7 @@ class Replays:
         """How many outcomes the run waits for, as far as its kept replay knows; 0 when there is none."""
         with self._lock:
             kept = self._kept.get(run_id)
-        return kept.replay.out if kept else 0
+        return kept.replay.pending_count if kept else 0
 
     @property
     def keeps(self) -> bool:

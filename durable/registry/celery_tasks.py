@@ -43,16 +43,16 @@ class AdoptedStep(Step[P, R]):
         task: The task, or its proxy.  Its queue, its limits and its retries are its own.
 
     Args:
-        enter: Called once with this step, when its name is known.
+        register: Called once with this step, when its name is known.
     """
 
-    def __init__(self, task: Any, enter: Callable[[AdoptedStep[P, R]], object]) -> None:
+    def __init__(self, task: Any, register: Callable[[AdoptedStep[P, R]], object]) -> None:
         self.task = task
         self.timeout = None
         self.semantics = SEMANTICS[0]
         self.options = {}
         self.is_async = False
-        self._enter = enter
+        self._register = register
 
     def __getattr__(self, name: str) -> Any:
         """What other steps have from the beginning, of the task once there is one."""
@@ -76,7 +76,7 @@ class AdoptedStep(Step[P, R]):
                 f"The Celery task {self.name} is an `async def`, which Celery calls and never awaits."
                 "  Make the function itself a @step."
             )
-        self._enter(self)
+        self._register(self)
 
     def __get__(self, instance: object, owner: type | None = None) -> Self:
         """Itself: a Celery task is no method either, and gets its own ``self`` from Celery."""

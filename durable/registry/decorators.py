@@ -28,7 +28,7 @@ __all__ = [
     "Workflow",
     "all_definitions",
     "code_version",
-    "enter",
+    "register",
     "step",
     "steps",
     "subscribe",
@@ -67,7 +67,7 @@ def all_definitions() -> list[Defined]:
     return [*steps.values(), *workflows.values(), *unnamed]
 
 
-def enter(defined: Defined) -> None:
+def register(defined: Defined) -> None:
     """Keep a step or workflow under its name; ConfigurationError when another function has it."""
     known: dict[str, Any] = steps if isinstance(defined, Step) else workflows
     before = known.get(defined.name)
@@ -122,7 +122,7 @@ def workflow(
     def define(function: Callable[..., Any]) -> Workflow[..., Any]:
         defined = Workflow(function, name=name, options=_given(queue=queue, priority=priority))
         lint.check(defined.function, defined.name)
-        enter(defined)
+        register(defined)
         _announce(defined)
         return defined
 
@@ -219,7 +219,7 @@ def step(
         defined: Step[..., Any] = kind(
             function, name=name, policy=policy, timeout=limit, semantics=semantics, options=options
         )
-        enter(defined)
+        register(defined)
         _announce(defined)
         return defined
 
@@ -243,7 +243,7 @@ def _adopt(task: Any, *, refuse: bool) -> AdoptedStep[..., Any]:
         raise ConfigurationError(
             f"The options of {task.name}, a Celery task, are its own: set them on the task, and write step(task)."
         )
-    defined: AdoptedStep[..., Any] = AdoptedStep(task, enter)
+    defined: AdoptedStep[..., Any] = AdoptedStep(task, register)
     unnamed.append(defined)
     _announce(defined)
     return defined

@@ -13,12 +13,12 @@ from collections.abc import Coroutine, Iterator
 from typing import Any, Protocol, cast
 
 
-class Counting(Protocol):
+class OrdinalLoop(Protocol):
     """What they ask of their loop."""
 
     ordinals: Iterator[int]
 
-    def stamp(self) -> int: ...
+    def next_stamp(self) -> int: ...
 
     def withdraw(self, op_id: str) -> None: ...
 
@@ -38,7 +38,7 @@ class OrdinalFuture(asyncio.Future[Any]):
     """A future that hashes by its ordinal, so that sets of them iterate alike everywhere."""
 
     def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
-        self.ordinal = next(cast(Counting, loop).ordinals)  # before super(), which may hash us
+        self.ordinal = next(cast(OrdinalLoop, loop).ordinals)  # before super(), which may hash us
         #: When it was resolved, in the loop's count of such moments; None: not yet, or not known.
         self.settled: int | None = None
         super().__init__(loop=loop)
@@ -56,7 +56,7 @@ class OpFuture(OrdinalFuture):
         """Resolve the future with what the log says."""
         if self.done():
             return
-        self.settled = cast(Counting, self.get_loop()).stamp()
+        self.settled = cast(OrdinalLoop, self.get_loop()).next_stamp()
         if error is None:
             self.set_result(value)
         else:
@@ -66,7 +66,7 @@ class OpFuture(OrdinalFuture):
     def cancel(self, msg: Any | None = None) -> bool:
         cancelled = super().cancel(msg=msg)
         if cancelled and self.op_id is not None:
-            cast(Counting, self.get_loop()).withdraw(self.op_id)
+            cast(OrdinalLoop, self.get_loop()).withdraw(self.op_id)
         return cancelled
 
 
@@ -81,7 +81,7 @@ class OrdinalTask(asyncio.Task[Any]):
         path: str,
         context: contextvars.Context | None,
     ) -> None:
-        self.ordinal, self.path = next(cast(Counting, loop).ordinals), path
+        self.ordinal, self.path = next(cast(OrdinalLoop, loop).ordinals), path
         self.settled: int | None = None
         self.context = contextvars.copy_context() if context is None else context  # get_context() is 3.12+
         super().__init__(coro, loop=loop, name=path, context=self.context)

@@ -76,7 +76,7 @@ class Hook(Generic[T]):
         return self._next().__await__()
 
     def __aiter__(self) -> AsyncIterator[T]:
-        return _Listening(self, self._loop)
+        return _HookIterator(self, self._loop)
 
     def __enter__(self) -> Self:
         return self
@@ -116,7 +116,7 @@ class Hook(Generic[T]):
         return not self._closed and self._owner is None
 
     @property
-    def waiting(self) -> collections.deque[Received]:
+    def queue(self) -> collections.deque[Received]:
         """What came in and was not taken yet."""
         return self._buffer
 
@@ -125,12 +125,12 @@ class Hook(Generic[T]):
         self._buffer.append(received)
         self._wake()
 
-    def registered(self) -> None:
+    def mark_registered(self) -> None:
         """The token is this run's."""
         self._registered = True
         self._wake_all()
 
-    def conflicted(self, owner: str) -> None:
+    def mark_conflicted(self, owner: str) -> None:
         """The token is that of the run *owner*."""
         self._owner = owner
         self._wake_all()
@@ -148,7 +148,7 @@ class Hook(Generic[T]):
                 raise HookClosed(self.token)
             await self._wait()
 
-    def untake(self, received: Received) -> None:
+    def put_back(self, received: Received) -> None:
         """Put back what ``take`` gave: the race was lost after all."""
         self._buffer.appendleft(received)
         self._wake()
@@ -162,7 +162,7 @@ class Hook(Generic[T]):
     async def _next(self) -> T:
         return self._read(await self.take())
 
-    async def _following(self) -> T:
+    async def _next_or_stop(self) -> T:
         try:
             received = await self.take()
         except HookClosed:
@@ -207,7 +207,7 @@ class Webhook(Hook[Request]):
     url: str
 
 
-class _Listening(Generic[T]):
+class _HookIterator(Generic[T]):
     """One per ``async for``.  Nothing but the loop's own frame may refer to it."""
 
     def __init__(self, hook: Hook[T], loop: DurableLoop) -> None:
@@ -218,7 +218,7 @@ class _Listening(Generic[T]):
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, T]:
-        return self._hook._following()
+        return self._hook._next_or_stop()
 
     def __del__(self) -> None:
         if not self._loop.closing and asyncio._get_running_loop() is self._loop:

@@ -40,11 +40,11 @@ from ..sandbox import calling_line, ends_process, log_records, waiting_line
 from . import asyncio_patches
 from .commands import Command, CreateWait
 from .futures import OpFuture, OrdinalFuture, OrdinalTask, Parked, Timer
-from .operations import Create, Created, Identity, Ledger
+from .operations import Create, Created, Operations, OperationSpec
 from .parking import close, close_awaited, close_generator
 
 #: Methods of ``asyncio.AbstractEventLoop``.
-REFUSED = [
+REFUSED_METHODS = [
     "add_reader",
     "add_writer",
     "add_signal_handler",
@@ -99,10 +99,10 @@ def refusal(name: str) -> Callable[..., NoReturn]:
 
 log = log_records.get("durable")
 
-MICRO = 1_000_000
+MICROS_PER_SECOND = 1_000_000
 
 #: Durable calls that a closing workflow is refused before it is left to wait for ever instead.
-REFUSALS = 8
+MAX_REFUSALS = 8
 
 
 class DurableLoop(asyncio.AbstractEventLoop):
@@ -110,7 +110,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
     Runs one workflow.  Times inside are integers, microseconds since 1970; ``time()`` is seconds since the start.
 
     Attributes:
-        ledger: What was asked for, and what the log says of it.
+        operations: What was asked for, and what the log says of it.
         pending: The future or timer of each operation whose outcome is still awaited.
         now: The time of the last event applied.
         muted: What runs now has run before, in an earlier turn.
@@ -121,7 +121,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
 
     def __init__(self, run_id: str) -> None:
         asyncio_patches.install()
-        self.ledger = Ledger(run_id)
+        self.operations = Operations(run_id)
         self.pending: dict[str, Timer | OpFuture] = {}
         self.context: Any = None
         self.main: OrdinalTask | None = None
@@ -149,17 +149,17 @@ class DurableLoop(asyncio.AbstractEventLoop):
         task = asyncio.current_task(self)
         return task.path if isinstance(task, OrdinalTask) else "cb"
 
-    def numbered(self, mark: str) -> str:
+    def next_name(self, mark: str) -> str:
         """The next name under the running task: ``r.1`` for a task, ``r#1`` for an operation."""
         key = self.path() + mark
         self._counts[key] += 1
         return f"{key}{self._counts[key]}"
 
-    def stamp(self) -> int:
+    def next_stamp(self) -> int:
         """The next in the count of moments at which something was resolved or received."""
         return next(self._stamps)
 
-    def issue(self, asked: Identity, build: Callable[[str], Create]) -> Create | Created | None:
+    def issue(self, asked: OperationSpec, build: Callable[[str], Create]) -> Create | Created | None:
         """
         Ask for an operation: the event that records it, or else the command, which *build* makes for its op id.
 
@@ -167,17 +167,17 @@ class DurableLoop(asyncio.AbstractEventLoop):
         """
         if self._refuse():
             return None
-        entered = self.ledger.ask(self.numbered("#"), asked, build)
+        entered = self.operations.issue(self.next_name("#"), asked, build)
         if entered is None:
             raise Parked
         return entered
 
-    def ask(self, key: str, command: Command) -> None:
+    def add_command(self, key: str, command: Command) -> None:
         """Ask for what has no ordinal and no outcome, unless the workflow is being put away."""
         if not self.closing:
-            self.ledger.commands[key] = command
+            self.operations.commands[key] = command
 
-    def op(self, asked: Identity, build: Callable[[str], Create]) -> OpFuture:
+    def schedule(self, asked: OperationSpec, build: Callable[[str], Create]) -> OpFuture:
         """Ask for an operation with an outcome."""
         entered = self.issue(asked, build)
         future = OpFuture(loop=self)
@@ -186,19 +186,19 @@ class DurableLoop(asyncio.AbstractEventLoop):
             self.pending[entered.op_id] = future
         return future
 
-    def wait(self, name: str, due_at: int) -> tuple[Identity, Callable[[str], Create]]:
+    def wait_spec(self, name: str, due_at: int) -> tuple[OperationSpec, Callable[[str], Create]]:
         """What asks for a wait; its digest is its name and its moment, so a diff can show both."""
         digest = f"{name}:{due_at - self.started_at}"
-        return Identity("wait", "", digest), lambda op_id: CreateWait(op_id=op_id, digest=digest, due_at=due_at)
+        return OperationSpec("wait", "", digest), lambda op_id: CreateWait(op_id=op_id, digest=digest, due_at=due_at)
 
     def withdraw(self, op_id: str) -> None:
         """The workflow no longer wants the outcome.  Not so while closing, when `finally` cancels things."""
         if not self.closing and self.pending.pop(op_id, None) is not None:
-            self.ledger.withdraw(op_id)
+            self.operations.withdraw(op_id)
 
     def resolve(self, op_id: str, at: int, value: Any = None, error: BaseException | None = None) -> None:
         """Apply the outcome of an operation, unless nobody waits for it any more."""
-        self.ledger.end(op_id)
+        self.operations.end(op_id)
         waiting = self.pending.pop(op_id, None)
         if waiting is None:
             return
@@ -211,7 +211,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
     def diverge(self, op_id: str, recorded: str, asked: str, where: str | None) -> None:
         """Note that the workflow does not match its log."""
         if not self.closing:
-            self.ledger.diverge(op_id, recorded, asked, where)
+            self.operations.diverge(op_id, recorded, asked, where)
 
     def waiting_line(self, op_id: str) -> str | None:
         """Where the task waits that would have asked for *op_id*, else where the main one does."""
@@ -224,7 +224,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
         if not self.closing:
             return False
         self._refused += 1
-        if self._refused <= REFUSALS:
+        if self._refused <= MAX_REFUSALS:
             raise Parked
         return True
 
@@ -245,7 +245,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
 
     def _run(self, function: Callable[..., object], *args: Any) -> None:
         function(*args)
-        while self._ready and self.ledger.fault is None:
+        while self._ready and self.operations.fault is None:
             if self.main is not None and self.main.done():
                 self._last_round()
                 break
@@ -267,7 +267,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
     def _last_round(self) -> None:
         """What is ready when the main task ends still runs, as in ``run_until_complete``; no more."""
         for _ in range(len(self._ready)):
-            if self.ledger.fault is None:
+            if self.operations.fault is None:
                 self._run_one()
         self._ready.clear()
 
@@ -302,7 +302,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
             return
         self.closing = True
         self._inside(self._close)
-        for held in (self._ready, self._tasks, self.pending, self.ledger.recorded):
+        for held in (self._ready, self._tasks, self.pending, self.operations.recorded):
             held.clear()
 
     def _close(self) -> None:
@@ -321,7 +321,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
     # What asyncio asks of a loop
 
     def time(self) -> float:
-        return (self.now - self.started_at) / MICRO
+        return (self.now - self.started_at) / MICROS_PER_SECOND
 
     def get_debug(self) -> bool:
         return False
@@ -347,7 +347,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if not self.replaying:
             message, error = context.get("message", "unhandled error"), context.get("exception")
-            log.error("in the workflow of run %s: %s", self.ledger.run_id, message, exc_info=error)
+            log.error("in the workflow of run %s: %s", self.operations.run_id, message, exc_info=error)
 
     def create_future(self) -> asyncio.Future[Any]:
         self._refuse()  # cuts `finally: await …` and TaskGroup.__aexit__ short
@@ -365,7 +365,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
             coro.close()
             self._refuse()
             return OrdinalFuture(loop=self)
-        task = self._task(coro, self.numbered("."), context)
+        task = self._task(coro, self.next_name("."), context)
         if name is not None:
             task.set_name(name)
         return task
@@ -378,7 +378,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         assert isinstance(task, OrdinalTask)
-        task.settled = self.stamp()
+        task.settled = self.next_stamp()
         self._tasks.pop(task.ordinal, None)
 
     def call_soon(  # type: ignore[override]
@@ -410,7 +410,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
             return self.call_soon(callback, *args, context=context)
         # asyncio.sleep is told from a timeout, so that wake_up() can end the one and leave the other.
         name = "sleep" if callback is asyncio.futures._set_result_unless_cancelled else "timer"  # type: ignore[attr-defined]
-        entered = self.issue(*self.wait(name, due_at))
+        entered = self.issue(*self.wait_spec(name, due_at))
         handle = Timer(when, callback, args, self, context)
         handle.op_id = None if entered is None else entered.op_id
         if entered is not None:
@@ -424,12 +424,12 @@ class DurableLoop(asyncio.AbstractEventLoop):
 
 def _micros(seconds: float) -> int:
     try:
-        return round(seconds * MICRO)
+        return round(seconds * MICROS_PER_SECOND)
     except (ValueError, OverflowError):
         raise ValueError(
             f"A delay of {seconds!r} seconds has no end.  To wait until cancelled, await asyncio.Event().wait()."
         ) from None
 
 
-for _name in REFUSED:
+for _name in REFUSED_METHODS:
     setattr(DurableLoop, _name, refusal(_name))

@@ -33,31 +33,31 @@ _KINDS: dict[type, str] = {
 }
 
 #: How much of an operation's arguments a diff shows, in characters.
-SHOWN = 300
+MAX_ARGS_SHOWN = 300
 
 
-class Identity(NamedTuple):
+class OperationSpec(NamedTuple):
     """What is compared.  For a wait, ``digest`` holds its moment, so that this tells all there is."""
 
     kind: str
     name: str
     digest: str
 
-    def is_of(self, item: Create | Created) -> bool:
-        """The same as ``identity(item) == self``, and twice as fast: replay asks it of every operation."""
+    def matches(self, item: Create | Created) -> bool:
+        """The same as ``spec_of(item) == self``, and twice as fast: replay asks it of every operation."""
         return self.digest == item.digest and self.name == getattr(item, "name", "") and self.kind == _KINDS[type(item)]
 
 
-def identity(item: Create | Created) -> Identity:
+def spec_of(item: Create | Created) -> OperationSpec:
     """The part of a command, or of the event that records it, which a replay has to repeat."""
-    return Identity(_KINDS[type(item)], getattr(item, "name", ""), item.digest)
+    return OperationSpec(_KINDS[type(item)], getattr(item, "name", ""), item.digest)
 
 
-def describe(item: Create | Created | Identity) -> str:
+def describe(item: Create | Created | OperationSpec) -> str:
     """One line for a diff: the kind, the name, and the arguments, moment or token."""
-    if isinstance(item, Identity):
+    if isinstance(item, OperationSpec):
         return f"{item.kind} {item.name} [{item.digest}]"
-    kind, name, digest = identity(item)
+    kind, name, digest = spec_of(item)
     if isinstance(item, commands.CreateWait | events.WaitCreated):
         return f"wait {_moment(digest)}"
     if isinstance(item, commands.CreateHook | events.HookCreated | events.HookConflicted):
@@ -71,10 +71,10 @@ def _moment(digest: str) -> str:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)"
+    return text if len(text) <= MAX_ARGS_SHOWN else f"{text[:MAX_ARGS_SHOWN]}… ({len(text)} characters)"
 
 
-class Ledger:
+class Operations:
     """
     Attributes:
         recorded: Events that create an operation which the workflow has not asked for yet, by op id.
@@ -90,15 +90,15 @@ class Ledger:
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.recorded: dict[str, Created] = {}
-        self.issued: dict[str, Identity] = {}
+        self.issued: dict[str, OperationSpec] = {}
         self.commands: dict[str, Command] = {}
         self.ended: set[str] = set()
         self.given_up: set[str] = set()
-        self.noted: set[str] = set()
+        self.markers: set[str] = set()
         self.limit = 0
         self.fault: DurableError | None = None
 
-    def ask(self, op_id: str, asked: Identity, build: Callable[[str], Create]) -> Create | Created | None:
+    def issue(self, op_id: str, asked: OperationSpec, build: Callable[[str], Create]) -> Create | Created | None:
         """
         Enter what the workflow asks for: the event that records it, or else the command, which *build* makes.
 
@@ -107,7 +107,7 @@ class Ledger:
         if self._is_full():
             return None
         recorded = self.recorded.get(op_id)
-        if recorded is not None and not asked.is_of(recorded):
+        if recorded is not None and not asked.matches(recorded):
             self.diverge(op_id, describe(recorded), describe(build(op_id)), calling_line())
             return None
         entered: Create | Created

@@ -19,7 +19,7 @@ from typing import Any
 from .futures import OrdinalTask
 
 #: How often a coroutine is closed that awaits something whenever it is closed.
-CLOSINGS = 16
+MAX_CLOSINGS = 16
 
 
 def close(task: OrdinalTask) -> bool:
@@ -35,7 +35,7 @@ def close(task: OrdinalTask) -> bool:
 
 
 def _closes(coro: Any, run: Callable[[Callable[[], None]], None]) -> bool:
-    for _ in range(CLOSINGS):
+    for _ in range(MAX_CLOSINGS):
         try:
             run(coro.close)
         except RuntimeError as error:

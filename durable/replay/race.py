@@ -27,11 +27,11 @@ class _Entrant:
     def settled_at(self, loop: DurableLoop) -> int | None:
         """When its outcome came, in the loop's count; None when there is none yet."""
         if isinstance(self.awaitable, Hook):
-            return self.awaitable.waiting[0].stamp if self.awaitable.waiting else None
+            return self.awaitable.queue[0].stamp if self.awaitable.queue else None
         if self.future is None or not self.future.done():
             return None
         stamp: int | None = getattr(self.future, "settled", None)
-        return loop.stamp() if stamp is None else stamp
+        return loop.next_stamp() if stamp is None else stamp
 
     def run(self, loop: DurableLoop) -> asyncio.Future[Any]:
         """Begin to wait for it."""
@@ -52,10 +52,10 @@ class _Entrant:
         """The result, as the author gets it."""
         return self.awaitable.read(result) if isinstance(self.awaitable, Hook) else result
 
-    def give_back(self, result: Any) -> None:
+    def put_back(self, result: Any) -> None:
         """The author does not get it; but a payload is still the next awaiter's."""
         if isinstance(self.awaitable, Hook):
-            self.awaitable.untake(result)
+            self.awaitable.put_back(result)
 
     def drop(self) -> None:
         """It has lost."""
@@ -68,7 +68,7 @@ class _Entrant:
         """Its outcome, if there is one, is wanted by nobody."""
         future = self.future
         if future is not None and future.done() and not future.cancelled() and future.exception() is None:
-            self.give_back(future.result())
+            self.put_back(future.result())
 
 
 def race(loop: DurableLoop, awaitables: Sequence[Awaitable[Any]]) -> asyncio.Future[Any]:
@@ -122,7 +122,7 @@ async def _won(winner: _Entrant, entrants: list[_Entrant]) -> Any:
     try:
         await _end(losers)
     except BaseException:
-        winner.give_back(result)  # cancelled while the losers cleaned up
+        winner.put_back(result)  # cancelled while the losers cleaned up
         raise
     return winner.read(result)
 

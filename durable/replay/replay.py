@@ -45,7 +45,7 @@ from .operations import Created, describe
 from .run_context import RunContext, RunInfo, child_run_id
 
 #: What an event weighs in ``size`` beside its text, in bytes: futures, tasks, bookkeeping.
-OVERHEAD = 500
+EVENT_OVERHEAD = 500
 
 _CREATED = (
     events.StepCreated,
@@ -55,7 +55,7 @@ _CREATED = (
     events.ChildCreated,
 )
 _GIVEN_UP = (events.StepCancelled, events.WaitCancelled, events.ChildCancelled, events.HookClosedEvent)
-_NOTED = (events.MarkerRecorded, events.AttributesSet)
+_MARKERS = (events.MarkerRecorded, events.AttributesSet)
 _OF_THE_RUN = frozenset({events.RunStarted, events.RunCancelRequested, events.AttributesSet})
 _OUTCOMES = frozenset(
     {
@@ -106,8 +106,8 @@ class Replay:
         self._args = args
         self._requests: Mapping[str, Request] = requests or {}
         self._loop = DurableLoop(info.run_id)  # type: ignore[abstract]  # what it lacks, it refuses
-        self._ledger = self._loop.ledger
-        self._ledger.limit = max_operations
+        self._operations = self._loop.operations
+        self._operations.limit = max_operations
         self._context = RunContext(self._loop, info)
         self._cancelling = False
         self._ended: set[str] = set()
@@ -140,22 +140,22 @@ class Replay:
             if self.outcome is None and self.fault is None:
                 self._apply(event)
                 self._conclude()
-            elif event.phase == "ended" and event.op_id in self._ledger.issued:
+            elif event.phase == "ended" and event.op_id in self._operations.issued:
                 # The workflow gave it up with its last breath; an operation ends once.
-                self._ledger.end(event.op_id)
+                self._operations.end(event.op_id)
 
     def _note(self, event: Event) -> None:
         """What the log says of the workflow's wishes has to be known before they are made."""
-        if isinstance(event, _CREATED) and event.op_id not in self._ledger.issued:
-            self._ledger.recorded[event.op_id] = event
+        if isinstance(event, _CREATED) and event.op_id not in self._operations.issued:
+            self._operations.recorded[event.op_id] = event
         elif isinstance(event, _GIVEN_UP):
-            self._ledger.given_up.add(event.op_id)
-        elif isinstance(event, _NOTED):
-            self._ledger.noted.add(event.op_id)
+            self._operations.given_up.add(event.op_id)
+        elif isinstance(event, _MARKERS):
+            self._operations.markers.add(event.op_id)
         elif isinstance(event, events.RunCancelRequested):
             self.cancel = self.cancel or event
         text = getattr(event, event.value_field) if event.value_field else None
-        self.size += OVERHEAD + len(text or "")
+        self.size += EVENT_OVERHEAD + len(text or "")
 
     def _apply(self, event: Event) -> None:
         handle = _HANDLERS.get(type(event))
@@ -165,7 +165,7 @@ class Replay:
     def _is_expected(self, event: Event) -> bool:
         if type(event) in _OF_THE_RUN:
             return True
-        if event.op_id not in self._ledger.issued:
+        if event.op_id not in self._operations.issued:
             what = describe(event) if isinstance(event, _CREATED) else f"{event.kind} of {event.op_id}"
             self._diverge(event.op_id, what, "nothing")
         elif type(event) in _OUTCOMES:
@@ -181,12 +181,12 @@ class Replay:
 
     @property
     def fault(self) -> DurableError | None:
-        return self._ledger.fault
+        return self._operations.fault
 
     @property
     def ended(self) -> set[str]:
         """Operations whose outcome was fed, or that were withdrawn or closed."""
-        return self._ledger.ended
+        return self._operations.ended
 
     @property
     def open_hooks(self) -> set[str]:
@@ -201,18 +201,18 @@ class Replay:
     def waits_only_for(self, op_id: str) -> bool:
         """Whether the workflow waits for the outcome of this operation, and of no other step or child."""
         pending = self._loop.pending
-        others = (self._ledger.issued[each].kind for each in pending if each != op_id)
+        others = (self._operations.issued[each].kind for each in pending if each != op_id)
         return op_id in pending and all(kind == "wait" for kind in others)
 
     @property
-    def out(self) -> int:
+    def pending_count(self) -> int:
         """How many operations the workflow awaits the outcome of."""
         return len(self._loop.pending)
 
     @property
     def has_only_steps(self) -> bool:
         """Whether the workflow has asked for steps only, and nobody to cancel it."""
-        return self.cancel is None and all(asked.kind == "step" for asked in self._ledger.issued.values())
+        return self.cancel is None and all(asked.kind == "step" for asked in self._operations.issued.values())
 
     @property
     def unclosable(self) -> str | None:
@@ -222,15 +222,15 @@ class Replay:
     def queued(self, op_id: str) -> list[str]:
         """Ids of the webhook requests that came to a hook and were not taken."""
         hook = self._context.hooks.get(op_id)
-        waiting = [item.request.id for item in hook.waiting if item.request] if hook else []
+        waiting = [item.request.id for item in hook.queue if item.request] if hook else []
         return [each for each in waiting if each] + self._late.get(op_id, [])
 
     def take(self) -> list[Command]:
         """What was asked for since the last call, in that order; from now on it counts as recorded."""
         if self.fault is not None:
             return []
-        taken = list(self._ledger.commands.values())
-        self._ledger.commands.clear()
+        taken = list(self._operations.commands.values())
+        self._operations.commands.clear()
         for command in taken:
             if isinstance(command, SetAttributes):
                 self._context.attributes.record(command.op_id, command.attributes)
@@ -263,7 +263,7 @@ class Replay:
         except BaseException as error:  # validators are the author's
             if ends_process(error):
                 raise
-            if self._ledger.recorded:
+            if self._operations.recorded:
                 self._misfit(error)
             else:
                 self.outcome = Outcome(status="failed", value=codec.encode_error(error))
@@ -287,7 +287,7 @@ class Replay:
         main = self._loop.main
         if main is None or not main.done() or self.fault is not None or self.outcome is not None:
             return
-        left = next(iter(self._ledger.recorded.values()), None)
+        left = next(iter(self._operations.recorded.values()), None)
         if left is not None:
             self._loop.diverge(left.op_id, describe(left), "the end of the workflow", self.workflow.place)
             return
@@ -319,8 +319,8 @@ class Replay:
 
     def _created(self, event: Created) -> None:
         """It was fed back, or its call was compared when it was made."""
-        asked = self._ledger.issued[event.op_id]
-        if not asked.is_of(event):
+        asked = self._operations.issued[event.op_id]
+        if not asked.matches(event):
             self._diverge(event.op_id, describe(event), describe(asked))
 
     def _step_completed(self, event: events.StepCompleted) -> None:
@@ -345,7 +345,7 @@ class Replay:
 
     def _resolve(self, event: Event, text: str) -> None:
         if event.op_id not in self._loop.pending:
-            self._ledger.end(event.op_id)
+            self._operations.end(event.op_id)
             return
         try:
             value = codec.decode(text, self._requests)
@@ -360,20 +360,20 @@ class Replay:
         self._loop.resolve(event.op_id, event.at, error=error)
 
     def _name(self, event: Event) -> str:
-        return self._ledger.issued[event.op_id].name
+        return self._operations.issued[event.op_id].name
 
     # Hooks
 
     def _hook_created(self, event: events.HookCreated) -> None:
         hook = self._registering(event)
         if hook is not None:
-            self._loop.run(hook.registered)
+            self._loop.run(hook.mark_registered)
 
     def _hook_conflicted(self, event: events.HookConflicted) -> None:
-        self._ledger.ended.add(event.op_id)
+        self._operations.ended.add(event.op_id)
         hook = self._registering(event)
         if hook is not None:
-            self._loop.run(hook.conflicted, event.owner)
+            self._loop.run(hook.mark_conflicted, event.owner)
 
     def _registering(self, event: events.HookCreated | events.HookConflicted) -> Hook[Any] | None:
         """The hook whose fate the event tells; None where that changes nothing any more."""
@@ -397,7 +397,7 @@ class Replay:
         self._loop.run(hook.put, self._received(event))
 
     def _received(self, event: events.HookReceived) -> Received:
-        stamp = self._loop.stamp()
+        stamp = self._loop.next_stamp()
         if event.request_id is not None:
             return Received(stamp, request=self._requests[event.request_id])
         text = event.payload or "null"

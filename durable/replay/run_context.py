@@ -28,7 +28,7 @@ from .commands import CloseHook, CreateChild, CreateHook, CreateStep, RecordMark
 from .futures import Parked
 from .hooks import Hook, Received
 from .loop import DurableLoop
-from .operations import Identity
+from .operations import OperationSpec
 
 #: Characters of the name of a patch: it is part of an op id.
 PATCH_LIMIT = 200
@@ -67,16 +67,16 @@ class RunContext:
     def call_step(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
         """Schedule *step*; TypeError and SerializationError are raised here, at the author's call."""
         bound, digest = _bound_call(step, args, kwargs)
-        return self.loop.op(
-            Identity("step", step.name, digest),
+        return self.loop.schedule(
+            OperationSpec("step", step.name, digest),
             lambda op_id: CreateStep(op_id=op_id, name=step.name, digest=digest, args=codec.encode_arguments(bound)),
         )
 
     def call_child(self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
         """Start *workflow* as a run of its own."""
         bound, digest = _bound_call(workflow, args, kwargs)
-        return self.loop.op(
-            Identity("child", workflow.name, digest),
+        return self.loop.schedule(
+            OperationSpec("child", workflow.name, digest),
             lambda op_id: CreateChild(
                 op_id=op_id,
                 name=workflow.name,
@@ -90,7 +90,7 @@ class RunContext:
         """Wait until a moment by the run's clock."""
         due_at = duration.due_at(value, self.loop.now)
         if due_at > self.loop.now:
-            return self.loop.op(*self.loop.wait("sleep", due_at))
+            return self.loop.schedule(*self.loop.wait_spec("sleep", due_at))
         future = self.loop.create_future()
         self.loop.call_soon(_end, future)
         return future
@@ -130,7 +130,7 @@ class RunContext:
                 metadata=told,
             )
 
-        entered: Any = self.loop.issue(Identity("hook", name, digest), build)
+        entered: Any = self.loop.issue(OperationSpec("hook", name, digest), build)
         op_id, known = (None, token or "") if entered is None else (entered.op_id, entered.token)
         hook = kind(self.loop, op_id, known, lambda item: self._read(op_id, item, payload_type), self._closed)
         if op_id is not None:
@@ -141,12 +141,12 @@ class RunContext:
         """Whether the run goes the new way: decided once per name and run, and recorded."""
         _check_patch(name)
         key = f"patch:{name}"
-        if key in self.loop.ledger.noted:
+        if key in self.loop.operations.markers:
             return True
         if name not in self._patches:
             self._patches[name] = not self.loop.replaying
             if self._patches[name]:
-                self.loop.ask(key, RecordMarker(op_id=key, name=name))
+                self.loop.add_command(key, RecordMarker(op_id=key, name=name))
         return self._patches[name]
 
     def set_attributes(self, change: attributes.Changes) -> None:
@@ -159,10 +159,10 @@ class RunContext:
         attributes.check(self.attributes.now(), change)
         if not change:
             return
-        op_id = self.loop.numbered("@")
+        op_id = self.loop.next_name("@")
         if not self.loop.replaying:
-            self.loop.ask(op_id, SetAttributes(op_id=op_id, attributes=dict(change)))
-        elif op_id not in self.loop.ledger.noted:
+            self.loop.add_command(op_id, SetAttributes(op_id=op_id, attributes=dict(change)))
+        elif op_id not in self.loop.operations.markers:
             return
         self.attributes.ask(op_id, change)
 
@@ -170,11 +170,11 @@ class RunContext:
         op_id = hook.op_id
         if op_id is None:
             return
-        self.loop.ledger.ended.add(op_id)
-        if not hook.waiting:
+        self.loop.operations.ended.add(op_id)
+        if not hook.queue:
             del self.hooks[op_id]
-        if op_id not in self.loop.ledger.given_up and not hook.has_conflict:
-            self.loop.ask(f"{op_id}/close", CloseHook(op_id=op_id))
+        if op_id not in self.loop.operations.given_up and not hook.has_conflict:
+            self.loop.add_command(f"{op_id}/close", CloseHook(op_id=op_id))
 
     def _read(self, op_id: str | None, received: Received, payload_type: Any) -> Any:
         if received.request is not None:
