@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from simulator import Simulator
 
 from durable import ConfigurationError, registry, step, workflow
+from durable.registry import decorators
 from durable.registry.celery_tasks import AdoptedStep
 from durable.worker import adopted_tasks
 
@@ -21,9 +22,9 @@ from durable.worker import adopted_tasks
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch):
     """What a test defines is forgotten after it."""
-    monkeypatch.setattr(registry, "steps", dict(registry.steps))
-    monkeypatch.setattr(registry, "workflows", dict(registry.workflows))
-    monkeypatch.setattr(registry, "unnamed", [])
+    for name, value in [("steps", dict(registry.steps)), ("workflows", dict(registry.workflows)), ("unnamed", [])]:
+        monkeypatch.setattr(registry, name, value)
+        monkeypatch.setattr(decorators, name, value)
     monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
 
 
@@ -218,7 +219,7 @@ def test_options_beside_a_task_are_refused(app, adopt):
     """They are the task's own."""
     task = app.task(name="adopted.options")(nothing)
 
-    with pytest.raises(ConfigurationError, match=r"adopted\.options.*set them on the task"):
+    with pytest.raises(ConfigurationError, match=r"adopted\.options.*Set them on the task"):
         adopt(task)
 
 
