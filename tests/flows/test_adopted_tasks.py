@@ -45,8 +45,11 @@ ORDER = Order("o-1", datetime(2026, 3, 1, tzinfo=UTC))
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test defines is forgotten after it."""
     monkeypatch.setattr(registry, "steps", dict(registry.steps))
+    monkeypatch.setattr(registry.decorators, "steps", registry.steps)
     monkeypatch.setattr(registry, "workflows", dict(registry.workflows))
+    monkeypatch.setattr(registry.decorators, "workflows", registry.workflows)
     monkeypatch.setattr(registry, "unnamed", [])
+    monkeypatch.setattr(registry.decorators, "unnamed", registry.unnamed)
     # By default Celery gives a task to every app of the process, also to later ones.
     monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
 

@@ -40,8 +40,11 @@ async def quote(n: int) -> int:
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test defines is forgotten after it, and no engine of it is left."""
     monkeypatch.setattr(registry, "steps", dict(registry.steps))
+    monkeypatch.setattr(registry.decorators, "steps", registry.steps)
     monkeypatch.setattr(registry, "workflows", dict(registry.workflows))
+    monkeypatch.setattr(registry.decorators, "workflows", registry.workflows)
     monkeypatch.setattr(registry, "unnamed", [])
+    monkeypatch.setattr(registry.decorators, "unnamed", registry.unnamed)
     monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
     before = current.engines()
     yield

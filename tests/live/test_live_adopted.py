@@ -22,8 +22,11 @@ def flows() -> Iterator[Any]:
     """The workflows, forgotten afterwards: shared tasks would become tasks of every app of this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "steps", dict(registry.steps))
+        patch.setattr(registry.decorators, "steps", registry.steps)
         patch.setattr(registry, "workflows", dict(registry.workflows))
+        patch.setattr(registry.decorators, "workflows", registry.workflows)
         patch.setattr(registry, "unnamed", [])
+        patch.setattr(registry.decorators, "unnamed", registry.unnamed)
         patch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
         yield importlib.import_module("adopted_flows")
 
