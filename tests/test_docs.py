@@ -48,7 +48,9 @@ _DURATIONS = (
 def forgotten(monkeypatch):
     """What a test imports and defines is unknown again afterwards."""
     monkeypatch.setattr(registry, "steps", dict(registry.steps))
+    monkeypatch.setattr(registry.decorators, "steps", registry.steps)
     monkeypatch.setattr(registry, "workflows", dict(registry.workflows))
+    monkeypatch.setattr(registry.decorators, "workflows", registry.workflows)
     before = set(sys.modules)
     made = list(durable.current._engines)
     yield
