@@ -21,40 +21,29 @@ QUEUE = "celery"
 def run_until_idle(engine: Engine, broker: MemoryBroker) -> None:
     """Run every message that is due now, and the messages that follow from it."""
     while (message := broker.take()) is not None:
-        _deliver(engine, message)
+        _run_message(engine, message)
 
 
-def _deliver(engine: Engine, message: Message) -> None:
+def _run_message(engine: Engine, message: Message) -> None:
     if message.adopted is not None:
         # Celery runs the application's task, and its wrapper then drives the run.
         engine.celery.conf.task_always_eager = True
         message.adopted.apply_async()
-    else:
-        _run_message(engine, message, _continuation(engine))
-
-
-def _continuation(engine: Engine) -> Continuation | None:
-    """How long a worker continues with one run: without a limit, since no other run waits for the worker."""
-    return Continuation(engine, QUEUE, clock=lambda: 0.0) if engine.settings.continuation else None
-
-
-def _run_message(engine: Engine, message: Message, continuation: Continuation | None) -> None:
+        return
+    # No limit of time, since no other run waits for this worker.
+    continuation = Continuation(engine, QUEUE, clock=lambda: 0.0) if engine.settings.continuation else None
     if message.task == WAKE:
         wake.fire(engine, message.run_id, message.op_id)
     elif message.task != DRIVE:
         address = Address(message.run_id, message.op_id, message.attempt)
         attempt(engine, registry.steps[message.task], address, None, conclude=_conclude(engine, continuation))
-    if message.task == DRIVE or continuation is not None:
-        _take_turns(engine, message.run_id, continuation)
-    else:
-        _send_link(engine, message.run_id)
-
-
-def _take_turns(engine: Engine, run_id: str, continuation: Continuation | None) -> None:
-    """Take the run's turn, unless it was taken together with an attempt's outcome; then run the steps claimed in it."""
+    if message.task != DRIVE and continuation is None:
+        _send_drive(engine, message.run_id)
+        return
     while True:
+        # The turn may have been taken together with the attempt's outcome.
         if continuation is None or not continuation.has_turned:
-            drive(engine, run_id, continuation=continuation)
+            drive(engine, message.run_id, continuation=continuation)
         held = continuation and continuation.begin()
         if not held:
             return
@@ -65,7 +54,7 @@ def _conclude(engine: Engine, continuation: Continuation | None) -> Conclude | N
     return None if continuation is None else partial(conclude, engine, continuation)
 
 
-def _send_link(engine: Engine, run_id: str) -> None:
+def _send_drive(engine: Engine, run_id: str) -> None:
     """Send the second task of the chain, which drives the run."""
     with engine.store.read() as tx:
         found = sa.select(schema.runs.c.queue, schema.runs.c.priority).where(schema.runs.c.id == run_id)
