@@ -47,7 +47,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class WorkflowCall:
     """The workflow to run, with its arguments."""
 
     workflow: Workflow[..., Any]
@@ -56,7 +56,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class RunEnd:
     """How a run ended: what is compared between a run with a fault and one without."""
 
     status: str
@@ -87,7 +87,7 @@ def crash_everywhere(
         AssertionError: A fault changed how the run ends, its log is not as it must be, or the fault did not
             happen because the workflow behaves differently each time.  The message names the fault.
     """
-    runner = _Runner(Call(workflow, args, kwargs or {}), during, outcome or _value, settings)
+    runner = _Runner(WorkflowCall(workflow, args, kwargs or {}), during, outcome or _value, settings)
     trace, expected = runner.run(Fault())
     possible = faults(trace)
     chosen = possible if sample is None or sample >= len(possible) else random.Random(seed).sample(possible, sample)
@@ -119,7 +119,7 @@ class _Runner:
 
     def __init__(
         self,
-        call: Call,
+        call: WorkflowCall,
         during: During | None,
         outcome: Callable[[Run[Any]], Any],
         settings: dict[str, object],
@@ -129,7 +129,7 @@ class _Runner:
         self._outcome = outcome
         self._settings = settings
 
-    def run(self, fault: Fault) -> tuple[Trace, End]:
+    def run(self, fault: Fault) -> tuple[Trace, RunEnd]:
         """Run the workflow with this fault; the trace, and how the run ended."""
         with _fixed_random_seed(), Environment(**self._settings) as env:  # type: ignore[arg-type]
             with _inject(env, fault) as trace:
@@ -147,7 +147,7 @@ class _Runner:
                 )
             for problem in check(env, run):
                 raise AssertionError(f"{what}: {problem}")
-            return trace, End(run.status, self._outcome(run))
+            return trace, RunEnd(run.status, self._outcome(run))
 
     def _run_through_crashes(self, env: Environment) -> Run[Any]:
         """Start the run and let it end, in a new process after each crash."""
