@@ -206,7 +206,7 @@ class World(Simulator):
         body, hook = body_of(self.kept), self.kept._context.hooks.get(op_id)
         assert body is not None
         took = body.took.get(op_id, [])
-        queued = [_sent(item) for item in hook.waiting] if hook else []
+        queued = [_sent(item) for item in hook.queue] if hook else []
         sent = [payload for _, payload in self.sent[op_id]]
         rank = {str(payload): n for n, payload in enumerate(sent)}
         had = {rank[str(payload)] for payload in [*(payload for _, payload in took), *queued]}
@@ -247,11 +247,11 @@ def inside(replay: Replay) -> dict[str, Any]:
         "told": body and body.told,
         "took": body and body.took,
         "pending": sorted(loop.pending),
-        "issued": loop.ledger.issued,
+        "issued": loop.operations.issued,
         "counts": loop._counts,
         "now": loop.now,
         "tasks": [task.path for task in loop._tasks.values()],
-        "waiting": {op_id: [_sent(item) for item in hook.waiting] for op_id, hook in replay._context.hooks.items()},
+        "waiting": {op_id: [_sent(item) for item in hook.queue] for op_id, hook in replay._context.hooks.items()},
     }
 
 

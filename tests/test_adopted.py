@@ -211,7 +211,7 @@ def test_options_beside_a_task_are_refused(app, adopt):
     """They are the task's own."""
     task = app.task(name="adopted.options")(nothing)
 
-    with pytest.raises(ConfigurationError, match=r"adopted\.options.*set them on the task"):
+    with pytest.raises(ConfigurationError, match=r"adopted\.options.*Set them on the task"):
         adopt(task)
 
 

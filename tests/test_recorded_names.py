@@ -48,7 +48,13 @@ def test_a_row_can_be_read_by_an_older_release(value, text):
 def test_metadata_that_can_ask_its_attempt_crosses_without_that():
     """The metadata of a running step crosses; what arrives is not cancelled, and equals what was sent."""
     sent = StepMetadata(
-        run_id="run-1", step_id="r#1", name="ship", attempt=1, started_at=AT, idempotency_key="k", asks=lambda: True
+        run_id="run-1",
+        step_id="r#1",
+        name="ship",
+        attempt=1,
+        started_at=AT,
+        idempotency_key="k",
+        is_cancelled=lambda: True,
     )
 
     arrived = codec.decode(codec.encode(sent))

@@ -264,7 +264,7 @@ class SubShop(Shop):
 )
 def test_a_method_on_an_instance_is_refused_with_the_fix(engine, call):
     """It would run with 5 for `self`, whatever the receiver is called; nothing is started."""
-    with pytest.raises(TypeError, match=r"(Step|Workflow) shop\..*has no instance.*@staticmethod above"):
+    with pytest.raises(TypeError, match=r"(Step|Workflow) shop\..*does not pass the instance.*@staticmethod above"):
         call()
     assert engine.started == []
 

@@ -35,7 +35,7 @@ from durable import (
 )
 from durable.store.schema import requests
 from durable.testing import Environment, crash_everywhere, export, replay
-from durable.testing.faults import Fault, Seen, missed
+from durable.testing.faults import Fault, Trace, why_missed
 
 pytest_plugins = ["durable.testing.plugin"]
 
@@ -277,7 +277,7 @@ def test_a_fault_that_does_not_come_is_told():
     """Plays that differ are not counted as played: what was seen, and what was without a fault, is told."""
     met.clear()
 
-    with pytest.raises(AssertionError, match=r"a crash at hit \d+, \S+ did not come: (there were|hit) \d+"):
+    with pytest.raises(AssertionError, match=r"a crash at hit \d+, \S+ did not happen: (there were|hit) \d+"):
         crash_everywhere(changeable)
 
 
@@ -288,16 +288,16 @@ def test_a_fault_that_does_not_come_is_told():
         (Fault(hit=2, point="b"), "acb", "", "hit 2 was c, and without a fault b"),
         (Fault(hit=2, point="b"), "a", "", "there were 1 hits before the end, and 3 without a fault"),
         (Fault(hit=2, point="b"), "cb", "", "hit 1 was c, and without a fault a"),
-        (Fault(message=2, what="q", fate="lost"), "", "pqqq", None),
-        (Fault(message=2, what="q", fate="lost"), "", "pr", "message 2 was r, and without a fault q"),
-        (Fault(message=2, what="q", fate="lost"), "", "p", "there were 1 messages before the end, and 3 without"),
+        (Fault(message=2, what="q", kind="lost"), "", "pqqq", None),
+        (Fault(message=2, what="q", kind="lost"), "", "pr", "message 2 was r, and without a fault q"),
+        (Fault(message=2, what="q", kind="lost"), "", "p", "there were 1 messages before the end, and 3 without"),
     ],
 )
 def test_a_fault_has_come_when_all_went_as_without_it_until_then(fault, hits, messages, why):
     """The hit is of the point that is named, the message the one that it is without a fault; else the place is told."""
-    expected = Seen(hits=["a", "b", "c"], messages=["p", "q", "r"])
+    expected = Trace(hits=["a", "b", "c"], messages=["p", "q", "r"])
 
-    said = missed(fault, Seen(hits=[*hits], messages=[*messages]), expected)
+    said = why_missed(fault, Trace(hits=[*hits], messages=[*messages]), expected)
 
     assert said == why or (why is not None and said is not None and said.startswith(why))
 

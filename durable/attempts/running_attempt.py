@@ -232,7 +232,7 @@ def describe(engine: Engine, step: Step[..., Any], held: Claim) -> RunningAttemp
             started_at=duration.to_datetime(held.started_at),
             idempotency_key=f"{held.run_id}:{held.op_id}",
             heartbeat=_details(engine, held),
-            asks=asks,
+            is_cancelled=asks,
         ),
         workflow_metadata=WorkflowMetadata(
             run_id=held.run_id,

@@ -1,13 +1,13 @@
 """
-What authors call in workflows and steps: ``sleep``, hooks, webhooks, ``race``, metadata, time and randomness.
+The functions that authors call in workflows and steps: ``sleep``, hooks, webhooks, ``race``, metadata, randomness.
 
-In a workflow each function finds its run by the loop that runs in the thread; in a step, by the running attempt.
+In a workflow, a function finds its run through the event loop of the thread.  In a step, it uses the running attempt.
 
 Files, in import order::
 
-    step.py         in a step: metadata, heartbeat, the transactional session
-    webhooks.py     a webhook's options, checked, as JSON; its URL
-    workflow.py     in a workflow: sleep, hooks, webhooks, race, the run's time and randomness
+    step.py         for steps: metadata, heartbeat, the transactional session
+    webhooks.py     checks a webhook's options and writes them as JSON; its URL
+    workflow.py     for workflows: sleep, hooks, webhooks, race, the run's time and randomness
     typed_hooks.py  ``define_hook``: hooks whose payloads have a type
 """
 

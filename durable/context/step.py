@@ -1,4 +1,4 @@
-"""What a step may ask of the attempt that runs it: to go on for longer, and a session that shares its fate."""
+"""What a step can call while it runs: ``heartbeat``, ``step_session``, ``get_step_metadata``."""
 
 from __future__ import annotations
 
@@ -16,36 +16,37 @@ if TYPE_CHECKING:
 
 def heartbeat(details: object = None) -> None:
     """
-    Say in a long step that it still works: its timeout begins anew.
+    Report that a long step still works, and start its timeout again.
 
-    Each call is one write.  While the database cannot be used it does nothing, and the timeout goes on.
+    Each call writes to the database once.  While the database is unreachable, a call does nothing and the
+    timeout goes on.
 
     Args:
-        details: How far it is, any value that crosses.  The next attempt finds the last one in
-            ``get_step_metadata().heartbeat``.
+        details: The step's progress, any value that can be serialized.  The next attempt finds the last
+            one in ``get_step_metadata().heartbeat``.
 
     Raises:
-        AttemptLost: This attempt was given up.  Nothing that it does is recorded; let the step end.
-        SerializationError: *details* are nothing that crosses.
-        RuntimeError: Outside a step.
+        AttemptLost: This attempt was given up.  Nothing that it does is recorded, so let the step end.
+        SerializationError: *details* cannot be serialized.
+        RuntimeError: Called outside a step.
     """
-    _here("heartbeat").heartbeat(details)
+    _running_step("heartbeat").heartbeat(details)
 
 
 def step_session() -> Session:
     """
-    In a step with ``semantics="transactional"``: a SQLAlchemy session on the engine's database.
+    A SQLAlchemy session on the engine's database, in a step with ``semantics="transactional"``.
 
-    What it writes is committed in the transaction that records the step's result, or not at all.  The same session
-    each time; it is neither committed nor closed by the step.
+    What you write with it is committed in the transaction that records the step's result, or not at all.  Each call
+    returns the same session.  Do not commit or close it.
 
     Raises:
-        RuntimeError: Outside such a step.
+        RuntimeError: Called outside such a step.
     """
-    return _here("step_session").session()
+    return _running_step("step_session").session()
 
 
-def _here(function: str) -> current.RunningStep:
+def _running_step(function: str) -> current.RunningStep:
     step = current.running_step.get()
     if step is None or current.workflow_loop() is not None:
         how = ' decorated with @step(semantics="transactional")' if function == "step_session" else ""
@@ -59,13 +60,13 @@ def _here(function: str) -> current.RunningStep:
 @dataclass(frozen=True, kw_only=True)
 class StepMetadata:
     """
-    What ``get_step_metadata`` tells.
+    Which attempt of which step runs, as ``get_step_metadata`` returns it.
 
     Attributes:
-        attempt: 1 for the first.
+        attempt: The number of the attempt; the first is 1.
         started_at: When the first attempt began.
-        idempotency_key: The same in every attempt, another in every other call of every run.
-        heartbeat: The details that an earlier attempt gave ``heartbeat`` last, None when there are none.
+        idempotency_key: Equal in all attempts of this call, and unique among all calls of all runs.
+        heartbeat: The last details that an earlier attempt passed to ``heartbeat``, None without any.
     """
 
     run_id: str
@@ -75,30 +76,29 @@ class StepMetadata:
     started_at: datetime
     idempotency_key: str
     heartbeat: Any = None
-    asks: InitVar[Callable[[], bool] | None] = None
+    is_cancelled: InitVar[Callable[[], bool] | None] = None
 
-    def __post_init__(self, asks: Callable[[], bool] | None) -> None:
-        self.__dict__["_asks"] = asks
+    def __post_init__(self, is_cancelled: Callable[[], bool] | None) -> None:
+        self.__dict__["_is_cancelled"] = is_cancelled
 
     @cached_property
-    def _asks(self) -> Callable[[], bool] | None:
-        """How to ask whether the call was given up.  It stays in this process: a cached property does not cross."""
+    def _is_cancelled(self) -> Callable[[], bool] | None:
+        """Asks whether the call was given up.  A cached property is no field, so it is not serialized."""
         return None
 
     @property
     def cancelled(self) -> bool:
         """
-        True once the workflow gave this call up: it lost a race, its task or its run was cancelled.
+        True once the workflow gave this call up: it lost a race, or its task or its run was cancelled.
 
-        Nobody waits for the step's outcome then, and it is not tried again whatever it does.  To be
-        asked in the step's own process, in any thread, as often as you like: the database is read at
-        most every half second.
+        The step's outcome is ignored then, and the step is not retried.  You can read this in any thread
+        of the step's process, as often as you like: it queries the database at most every half second.
         """
-        return self._asks is not None and self._asks()
+        return self._is_cancelled is not None and self._is_cancelled()
 
 
 def get_step_metadata() -> StepMetadata:
-    """Which attempt of which step this is."""
+    """Return which attempt of which step this is."""
     step = current.running_step.get()
     if step is None or current.workflow_loop() is not None:
         raise RuntimeError("get_step_metadata() was called outside a step that a worker runs for a workflow.")

@@ -1,4 +1,4 @@
-"""TODO"""
+"""``define_hook``: hooks whose payloads pydantic validates."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from .. import codec, current
 from ..errors import ConfigurationError, HookPayloadError, SerializationError
 from ..replay import Hook
 from ..sandbox import guards
-from .workflow import T, _here
+from .workflow import T, run_context
 
-#: The kinds of hooks that this process knows, by name: ``resume_hook`` validates by them.
+#: The typed hooks of this process, by name.  ``resume_hook`` validates payloads with them.
 definitions: dict[str, HookDefinition[Any]] = {}
 
 
 class HookDefinition(Generic[T]):
-    """A kind of hook whose payloads have a type.  ``name`` is part of what a replay compares."""
+    """A hook whose payloads have a type.  A replay compares the ``name``."""
 
     def __init__(self, payload_type: type[T] | Any, name: str | None) -> None:
         self.type = payload_type
         self.name = _type_name(payload_type) if name is None else name
 
     def create(self, token: str | None = None, metadata: object = None) -> Hook[T]:
-        """Listen for payloads of this type; see ``create_hook``."""
-        context = _here(f"{self.name}.create")
+        """Open a hook for payloads of this type; see ``create_hook``."""
+        context = run_context(f"{self.name}.create")
         return context.open_hook(Hook, self.name, token, metadata, payload_type=self.type)
 
     def resume(self, token: str, payload: Any) -> Any:
         """
-        Send *payload* to the hook that holds *token*, once it fits the type.
+        Validate *payload* and send it to the hook with this token.
 
         Returns:
             The Run that was resumed.
 
         Raises:
-            HookPayloadError: It does not fit; nothing is recorded.
+            HookPayloadError: The payload does not fit the type.  Nothing is recorded.
             HookNotFound: No open hook has this token.
         """
         guards.refuse_in_workflow(f"{self.name}.resume")
@@ -44,7 +44,7 @@ class HookDefinition(Generic[T]):
         return current.current_engine().resume_hook(token, valid)
 
     def validate(self, token: str, payload: Any) -> T:
-        """*payload* as pydantic makes it fit the type; HookPayloadError."""
+        """*payload*, converted to the type by pydantic.  Raises HookPayloadError."""
         try:
             return codec.fit(payload, self.type, "payload")  # type: ignore[no-any-return]
         except SerializationError as error:
@@ -68,17 +68,18 @@ def define_hook(payload_type: Any, name: str | None = None) -> HookDefinition[An
 
 def define_hook(payload_type: Any, name: str | None = None) -> HookDefinition[Any]:
     """
-    A hook whose payloads are of *payload_type*: anything that pydantic validates.
+    Define a hook whose payloads are of *payload_type*, any type that pydantic validates.
 
     Args:
-        name: 1 to 255 characters.  Keep it when the type moves; by default the type's ``module.qualname``.
+        name: 1 to 255 characters, by default the type's ``module.qualname``.  Set it to the old name when
+            you move the type.
 
     Raises:
-        ConfigurationError: A type that nothing checks, a name that is none, or one that another type has.
+        ConfigurationError: pydantic cannot validate the type, the name is invalid, or another type has it.
     """
     if not codec.is_checked(payload_type):
         raise ConfigurationError(
-            f"define_hook({payload_type!r}): pydantic cannot check payloads against this type, so that anything would"
+            f"define_hook({payload_type!r}): pydantic cannot check payloads against this type, so any payload would"
             " pass.  Use a dataclass, a TypedDict, a pydantic model or a builtin type, or create_hook for any payload."
         )
     defined: HookDefinition[Any] = HookDefinition(payload_type, name)
@@ -94,16 +95,16 @@ def _type_name(payload_type: Any) -> str:
 
 
 def _check_name(defined: HookDefinition[Any]) -> None:
-    """The name goes into the store, and each replay compares it: it has to be the same in every process."""
+    """Refuse a name that is not the same in every process, since it is stored and each replay compares it."""
     name, before = defined.name, definitions.get(defined.name)
     if not isinstance(name, str) or not 1 <= len(name) <= 255 or name in ("hook", "webhook"):
-        problem = "is not 1 to 255 characters, or is that of hooks without a type"
+        problem = "does not have 1 to 255 characters, or is reserved for hooks without a type"
     elif " at 0x" in name:
-        problem = "holds an address, and would be another in each process"
+        problem = "contains a memory address, which differs in each process"
     elif before is not None and _type_name(before.type) != _type_name(defined.type):
-        problem = f"is that of {before.type!r}"
+        problem = f"belongs to {before.type!r}"
     else:
         return
     raise ConfigurationError(
-        f"define_hook({defined.type!r}): the name {name!r} {problem}.  Give it another with name=..."
+        f"define_hook({defined.type!r}): the name {name!r} {problem}.  Give it another name with name=..."
     )

@@ -1,5 +1,5 @@
 """
-What an author asks of a webhook, checked, and as the JSON text that the blueprint reads.
+The options of ``create_webhook``: checked, and written as the JSON text that the blueprint reads.
 
 ::
 
@@ -25,11 +25,11 @@ from ..errors import ConfigurationError
 from ..http import Response
 from ..verify import keys, presets
 
-#: Where under ``public_url`` the blueprint listens.
+#: The path of webhooks below ``public_url``.
 PATH = "/.well-known/workflow/v1/webhook"
 
-#: Proxies cut requests at 60 s.
-LONGEST_HOLD = 55_000_000
+#: The longest time to hold a connection, in microseconds.  Many proxies end requests after 60 s.
+MAX_HOLD = 55_000_000
 
 _METHOD = re.compile(r"[A-Z][A-Z-]{0,31}")
 _NEVER = ("CONNECT", "HEAD", "OPTIONS", "TRACE")
@@ -40,19 +40,19 @@ def url_of(public_url: str | None, token: str) -> str:
     The URL of the webhook with this token.
 
     Raises:
-        ConfigurationError: There is no ``public_url``.
+        ConfigurationError: The setting ``public_url`` is missing.
     """
     if public_url is None:
         raise ConfigurationError(
             "A webhook's URL begins with the setting public_url, which is not set.  Set DURABLE_PUBLIC_URL,"
-            " or Durable(celery_app, public_url=...), to where the world reaches the web app, e.g."
+            " or Durable(celery_app, public_url=...), to the public address of the web app, e.g."
             ' "https://example.com".'
         )
     return f"{public_url.rstrip('/')}{PATH}/{token}"
 
 
 def recorded_url(config: str, token: str) -> str | None:
-    """The URL that the workflow was given, from its webhook's options; None where these were written before it was."""
+    """The URL that the workflow was given; None for options written by a version that did not record it."""
     base = json.loads(config).get("public_url")
     return None if base is None else url_of(base, token)
 
@@ -72,7 +72,7 @@ def config_json(
     The options of ``create_webhook`` as JSON text.
 
     Raises:
-        TypeError, ValueError: For an option that makes no sense.
+        TypeError, ValueError: An option is invalid.
     """
     if respond_with is not None and respond_with != "manual" and not isinstance(respond_with, Response):
         raise TypeError(f'respond_with is {respond_with!r}; use "manual", a Response, or leave it out to answer 202.')
@@ -99,7 +99,7 @@ def _methods(methods: Iterable[str]) -> list[str]:
         if not isinstance(method, str) or not _METHOD.fullmatch(method):
             raise ValueError(f'{method!r} is not an HTTP method; they are upper-case words, e.g. "POST".')
         if method in _NEVER:
-            raise ValueError(f"{method} never delivers to a webhook; leave it out of methods.")
+            raise ValueError(f"A webhook never accepts {method}; leave it out of methods.")
     return list(dict.fromkeys(given))
 
 
@@ -116,8 +116,8 @@ def _timeout(value: str | float | timedelta | None) -> int | None:
     if value is None:
         return None
     micros = duration.to_micros(value, what="timeout")
-    if micros > LONGEST_HOLD:
-        raise ValueError(f"timeout {value!r} is over 55 s, and proxies cut requests at 60 s.")
+    if micros > MAX_HOLD:
+        raise ValueError(f"timeout {value!r} is over 55 s, and many proxies end requests after 60 s.")
     return micros
 
 
@@ -127,10 +127,10 @@ def _verification(value: object) -> dict[str, Any] | None:
     if isinstance(value, presets.Verification):
         return value.as_json()
     if isinstance(value, presets.Preset):
-        raise TypeError(f'verify is {value!r}; call it with the name of its secret: verify.{value.name}("env:NAME").')
+        raise TypeError(f'verify is {value!r}; call it with the name of your secret: verify.{value.name}("env:NAME").')
     raise TypeError(
-        f"verify is {type(value).__name__}; use a preset with the name of its secret,"
-        ' e.g. verify.stripe("env:STRIPE_WHSEC"), or a function made a verifier by @verify.register(name).'
+        f"verify is {type(value).__name__}; use a preset with the name of your secret,"
+        ' e.g. verify.stripe("env:STRIPE_WHSEC"), or a function decorated with @verify.register(name).'
     )
 
 
@@ -144,7 +144,7 @@ def _size(value: int | None) -> int | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WebhookConfig:
-    """How a webhook takes and answers requests; durations in microseconds, sizes in bytes."""
+    """How a webhook accepts and answers requests.  Durations are in microseconds, sizes in bytes."""
 
     methods: tuple[str, ...] = ("POST",)
     mode: str = "default"
@@ -157,18 +157,18 @@ class WebhookConfig:
 
     @classmethod
     def from_json(cls, text: str) -> WebhookConfig:
-        known = json.loads(text)
+        config = json.loads(text)
         return cls(
-            methods=tuple(known["methods"]),
-            mode=known["mode"],
-            response=_read_response(known.get("response")),
-            timeout=known.get("timeout"),
-            on_timeout=_read_response(known.get("on_timeout")),
-            max_body=known.get("max_body"),
-            verification=presets.Verification.from_json(known["verify"]) if known.get("verify") else None,
-            dedupe=known.get("dedupe"),
+            methods=tuple(config["methods"]),
+            mode=config["mode"],
+            response=_read_response(config.get("response")),
+            timeout=config.get("timeout"),
+            on_timeout=_read_response(config.get("on_timeout")),
+            max_body=config.get("max_body"),
+            verification=presets.Verification.from_json(config["verify"]) if config.get("verify") else None,
+            dedupe=config.get("dedupe"),
         )
 
 
-def _read_response(known: dict[str, Any] | None) -> Response | None:
-    return None if known is None else Response.from_head(known["head"], base64.b64decode(known["body_b64"]))
+def _read_response(fields: dict[str, Any] | None) -> Response | None:
+    return None if fields is None else Response.from_head(fields["head"], base64.b64decode(fields["body_b64"]))

@@ -1,8 +1,8 @@
 """
-What an author awaits and asks in a workflow: sleep, hooks, webhooks, race, the run's time and randomness.
+The functions for workflows: ``sleep``, hooks, webhooks, ``race``, the run's time and randomness.
 
-Each function finds the run by the loop that runs in this thread, and raises
-RuntimeError outside of one, as asyncio does.
+Each function finds the run through the event loop of the thread.  Outside a
+workflow it raises RuntimeError, as asyncio's functions do outside a loop.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T4 = TypeVar("T4")
 
 @dataclass(frozen=True, kw_only=True)
 class WorkflowMetadata:
-    """What ``get_workflow_metadata`` tells."""
+    """Which run this is, as ``get_workflow_metadata`` returns it."""
 
     run_id: str
     name: str
@@ -37,13 +37,14 @@ class WorkflowMetadata:
     public_url: str | None
 
 
-def _here(function: str, *, or_in: str = "") -> RunContext:
+def run_context(function: str, *, or_in: str = "") -> RunContext:
+    """The run of the workflow that calls *function*; RuntimeError outside a workflow."""
     loop = current.workflow_loop()
     if loop is None:
         others = "views and scripts" if or_in else "steps, views and scripts"
         raise RuntimeError(
             f"{function}() was called outside a workflow.  Call it in the body of an `async def` decorated"
-            f" with @workflow, or in what that awaits{or_in}; {others} have none."
+            f" with @workflow, or in a coroutine that it awaits{or_in}.  It does not work in {others}."
         )
     context: RunContext = loop.context
     return context
@@ -51,30 +52,31 @@ def _here(function: str, *, or_in: str = "") -> RunContext:
 
 def sleep(value: str | float | timedelta | datetime) -> Awaitable[None]:
     """
-    Wait, however long, without holding a worker.
+    Wait for a duration or until a time.  A waiting run occupies no worker.
 
     Args:
-        value: ``"1h30m"``, seconds, a timedelta, or an aware datetime; a past moment returns at once.
+        value: A duration (``"1h30m"``, a number of seconds, a timedelta), or an aware datetime.  A time in
+            the past returns at once.
 
     Raises:
-        ValueError: NaN, negative, malformed, or a naive datetime.
+        ValueError: The value is malformed, negative, NaN, or a naive datetime.
     """
-    return _here("sleep").sleep(value)
+    return run_context("sleep").sleep(value)
 
 
 def now() -> datetime:
-    """The run's time, aware, in UTC: that of the last event, so the same on every replay."""
-    return duration.to_datetime(_here("now").loop.now)
+    """The run's time: the time of its last event, aware and in UTC.  It is the same on every replay."""
+    return duration.to_datetime(run_context("now").loop.now)
 
 
 def random() -> Random:
-    """The run's own generator, one per task, which draws the same on every replay."""
-    return _here("random").random()
+    """The random generator of the running task, which gives the same numbers on every replay."""
+    return run_context("random").random()
 
 
 def uuid4() -> UUID:
     """A random UUID, the same on every replay."""
-    return UUID(int=_here("uuid4").random().getrandbits(128), version=4)
+    return UUID(int=run_context("uuid4").random().getrandbits(128), version=4)
 
 
 @overload
@@ -89,12 +91,12 @@ def race(
 def race(*awaitables: Awaitable[T]) -> Awaitable[T]: ...
 def race(*awaitables: Awaitable[Any]) -> Awaitable[Any]:
     """
-    The first outcome in the log, result or exception; the others are cancelled, and awaited until they end.
+    Return the first outcome in the log, or raise it if it is an exception.
 
-    All start at the call.  A hook that loses keeps its payload; a step that runs already is not
-    stopped, but its result is ignored.
+    All awaitables start at the call.  The losers are cancelled, and ``race`` waits until they have ended.  A hook
+    that loses keeps its payload.  A losing step that runs already is not stopped, but its result is ignored.
     """
-    context = _here("race")
+    context = run_context("race")
     if not awaitables:
         raise ValueError("race() of nothing would wait for ever; give it at least one awaitable.")
     return racing.race(context.loop, awaitables)
@@ -102,14 +104,14 @@ def race(*awaitables: Awaitable[Any]) -> Awaitable[Any]:
 
 def create_hook(token: str | None = None, metadata: object = None) -> Hook[Any]:
     """
-    Listen for payloads from outside, sent by ``resume_hook(token, payload)``.
+    Open a hook, which receives payloads that ``resume_hook(token, payload)`` sends.
 
     Args:
-        token: 1 to 255 characters; one is drawn if there is none.  One that is taken raises
-            HookConflict where a payload is awaited.
-        metadata: What ``get_hook(token)`` tells of it.
+        token: 1 to 255 characters, by default a random token.  If another run holds the token, awaiting a
+            payload raises HookConflict.
+        metadata: Any value; ``get_hook(token)`` returns it.
     """
-    return _here("create_hook").open_hook(Hook, "hook", token, metadata)
+    return run_context("create_hook").open_hook(Hook, "hook", token, metadata)
 
 
 def create_webhook(
@@ -124,27 +126,28 @@ def create_webhook(
     max_body: int | None = None,
 ) -> Webhook:
     """
-    Listen for HTTP requests at a URL of its own, ``webhook.url``.
+    Open a webhook, which receives HTTP requests at its own URL, ``webhook.url``.
 
     Args:
-        respond_with: What a sender is answered: None, 202 at once; a Response, that at once;
-            ``"manual"``, whatever a step gives to ``request.respond_with``.
-        methods: Those that deliver.
-        timeout: How long a connection is held, up to 55 s; by default the setting ``hold_timeout``.
-        on_timeout: The answer then; by default 202 and where to ask again.
-        metadata: What ``get_hook(token)`` tells of it.
-        verify: Whose signature a request must have: a preset of ``durable.verify`` with the name of its secret.
-            Any other is answered 401, and nothing of it is recorded.
-        dedupe: What tells a request that is sent again: ``"auto"``, a header, a list of headers that count
-            together, a JSON pointer, a preset, or a function made by ``verify.dedupe_key``.  By default the
-            preset's own key, and none without ``verify``; False for none.  It gets the answer of the first.
-        max_body: In bytes; by default the setting of this name.
+        respond_with: How to answer a request.  By default 202 at once; with a Response, that response at once;
+            with ``"manual"``, the response that a step passes to ``request.respond_with``.
+        methods: The HTTP methods that the webhook accepts.
+        timeout: How long to hold a connection, up to 55 s; by default the setting ``hold_timeout``.
+        on_timeout: The response when the timeout is over; by default 202 with a URL to poll.
+        metadata: Any value; ``get_hook(token)`` returns it.
+        verify: How to check the signature of a request: a preset of ``durable.verify`` with the name of your
+            secret.  A request that fails is answered 401 and not recorded.
+        dedupe: The key by which to recognise a request that is sent again: ``"auto"``, a header, a list of
+            headers that form one key, a JSON pointer, a preset, or a function decorated with
+            ``verify.dedupe_key``.  A duplicate gets the response of the first request.  By default the
+            preset's own key, or no key without ``verify``; False turns it off.
+        max_body: The largest body in bytes; by default the setting ``max_body``.
 
     Raises:
         ConfigurationError: The setting ``public_url`` is missing.
-        TypeError, ValueError: For an option that makes no sense.
+        TypeError, ValueError: An option is invalid.
     """
-    context = _here("create_webhook")
+    context = run_context("create_webhook")
     webhooks.url_of(context.info.public_url, "")
     config = webhooks.config_json(
         public_url=context.info.public_url,
@@ -164,45 +167,45 @@ def create_webhook(
 
 def patched(name: str) -> bool:
     """
-    True where the run goes a new way: ``if patched("x"): new() else: old()``.
+    Whether the run takes the new way at a change of the code: ``if patched("x"): new() else: old()``.
 
-    A run that went past this place before the change stays on the old way; others record that they
-    took the new one.  It is decided once for each name and run: another change takes another name.
+    A run that passed this place before the change takes the old way.  All other runs take the new way, and
+    record that.  The answer is decided once for each name and run, so give each change its own name.
 
     Args:
         name: 1 to 200 printable ASCII characters.
     """
-    return _here("patched").patched(name)
+    return run_context("patched").patched(name)
 
 
 def set_attributes(**attributes: str | None) -> None:
     """
-    Set attributes of the run, by which it can be found, in its workflow or in one of its steps.
+    Set attributes of the run, by which you can find it.  Call it in a workflow or in a step.
 
-    Names that are not given stay as they are; None unsets one.  From a step the change is committed
-    at once, and stays when the step fails; one from an attempt that was given up changes nothing.
+    Other attributes of the run stay; None removes one.  In a step, the change is committed at once and
+    stays even when the step fails.  An attempt that was given up changes nothing.
 
     Args:
-        attributes: Names of up to 256 characters, values of up to 256 bytes (UTF-8), up to 64 a run.
+        attributes: Names of up to 256 characters, values of up to 256 bytes (UTF-8), up to 64 for each run.
 
     Raises:
         TypeError: A value is no str.
-        ValueError: One of the limits is passed.
+        ValueError: A limit is exceeded.
     """
     step = current.running_step.get()
     if step is not None and current.workflow_loop() is None:
         step.set_attributes(attributes)
     else:
-        _here("set_attributes", or_in=", or in a step").set_attributes(attributes)
+        run_context("set_attributes", or_in=", or in a step").set_attributes(attributes)
 
 
 def get_workflow_metadata() -> WorkflowMetadata:
-    """Which run this is, in a workflow or in a step."""
+    """Return which run this is, in a workflow or in a step."""
     loop, step = current.workflow_loop(), current.running_step.get()
     if loop is None and step is not None:
         metadata: WorkflowMetadata = step.workflow_metadata
         return metadata
-    info = _here("get_workflow_metadata").info
+    info = run_context("get_workflow_metadata").info
     return WorkflowMetadata(
         run_id=info.run_id,
         name=info.name,

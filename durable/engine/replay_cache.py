@@ -112,7 +112,7 @@ class Replays:
         """How many outcomes the run waits for, by its kept replay; 0 when none is kept."""
         with self._lock:
             kept = self._kept.get(run_id)
-        return kept.replay.out if kept else 0
+        return kept.replay.pending_count if kept else 0
 
     @property
     def keeps(self) -> bool:

@@ -1,18 +1,18 @@
 """
-Steps and workflows: the decorators, and what is known of each decorated function.
+Steps and workflows: the decorators, and the objects that they make of functions.
 
-Definitions belong to the process and not to an engine: like ``shared_task``, they become tasks of every engine's app.
-This room imports nothing of Celery.
+Definitions belong to the process, not to an engine.  As with ``shared_task``, they become tasks of every engine's app.
+This room imports nothing from Celery.
 
 Files, in import order::
 
-    retry.py         when a failed attempt is followed by another, and after how long
-    signatures.py    a function's signature, made fast to bind
-    fingerprint.py   a hash of a module's code: which version of a workflow runs here
-    run.py           ``Run``: the handle of a run, and what it asks of its engine
+    retry.py         whether a failed attempt is retried, and after how long
+    signatures.py    a function's signature that binds arguments quickly
+    fingerprint.py   a hash of a module's code, the version of its workflows
+    run.py           ``Run``: the handle of a run
     definitions.py   ``Step`` and ``Workflow``
     celery_tasks.py  an existing Celery task as a step
-    decorators.py    ``@step`` and ``@workflow``, and the tables of what they have defined
+    decorators.py    ``@step`` and ``@workflow``, and the tables of all steps and workflows
 """
 
 from .celery_tasks import AdoptedStep
@@ -20,7 +20,7 @@ from .decorators import (
     Defined,
     all_definitions,
     code_version,
-    enter,
+    register,
     step,
     steps,
     subscribe,
@@ -42,7 +42,7 @@ __all__ = [
     "Workflow",
     "all_definitions",
     "code_version",
-    "enter",
+    "register",
     "step",
     "steps",
     "subscribe",

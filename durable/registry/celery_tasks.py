@@ -1,10 +1,11 @@
 """
 An existing Celery task as a step: ``charge = step(charge_task)``.
 
-Celery makes a task at its first use, and binds it to the configuration that its
-app has then.  So the task is not looked at before the app is ready: what a step
-has in ``__init__`` is found here when it is asked for.  Celery's classes are
-recognised by their shape, since nothing of the core imports Celery.
+Celery creates a task at its first use, with the configuration that its app has
+then.  So an adopted step must not touch the task before the app is ready.  It
+reads the task's name, function and signature when they are first asked for,
+not in ``__init__``.  Celery's classes are recognised by their attributes, since
+this room imports nothing from Celery.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ _FOUND_LATER = frozenset(["name", "function", "signature", "policy", "_plain", "
 
 
 def is_celery_task(thing: object) -> bool:
-    """Whether *thing* is a Celery task, or the proxy of one that is not made yet."""
+    """Whether *thing* is a Celery task, or the proxy of one that Celery has not created yet."""
     if type(thing).__module__ == "celery.local":
-        return True  # to ask a proxy for anything is to make the task
+        return True  # any other attribute of a proxy creates the task
     if inspect.isclass(thing) or isinstance(thing, Definition):
         return False
     return all(hasattr(thing, name) for name in ("apply_async", "name", "run"))
@@ -40,30 +41,30 @@ class AdoptedStep(Step[P, R]):
     A step that runs as the application's own Celery task.
 
     Attributes:
-        task: The task, or its proxy.  Its queue, its limits and its retries are its own.
+        task: The task, or its proxy.  It keeps its own queue, limits and retries.
 
     Args:
-        enter: Called once with this step, when its name is known.
+        register: Called once with this step, when its name is known.
     """
 
-    def __init__(self, task: Any, enter: Callable[[AdoptedStep[P, R]], object]) -> None:
+    def __init__(self, task: Any, register: Callable[[AdoptedStep[P, R]], object]) -> None:
         self.task = task
         self.timeout = None
         self.semantics = SEMANTICS[0]
         self.options = {}
         self.is_async = False
-        self._enter = enter
+        self._register = register
 
     def __getattr__(self, name: str) -> Any:
-        """What other steps have from the beginning, of the task once there is one."""
+        """Read the attributes that depend on the task, at the first use of one."""
         if name not in _FOUND_LATER:
             raise AttributeError(f"A step has no {name!r}.")
-        self._look()
+        self._read_task()
         return self.__dict__[name]
 
-    def _look(self) -> None:
+    def _read_task(self) -> None:
         task, kind = self.task, self.task.__class__
-        # What is set on the instance is what Celery wraps around: its own retries, and an attempt of ours.
+        # Take `run` from the class: on the instance Celery sets a wrapper with its retries, and we set an attempt.
         plain = inspect.getattr_static(kind, "run").__get__(task, kind)
         functools.update_wrapper(self, plain, updated=())
         self.function = as_function(inspect.unwrap(getattr(plain, "__func__", plain)), self.noun)
@@ -73,18 +74,18 @@ class AdoptedStep(Step[P, R]):
         self._plain = plain
         if inspect.iscoroutinefunction(self.function):
             raise ConfigurationError(
-                f"The Celery task {self.name} is an `async def`, which Celery calls and never awaits."
+                f"The Celery task {self.name} is an `async def`.  Celery calls it but never awaits it."
                 "  Make the function itself a @step."
             )
-        self._enter(self)
+        self._register(self)
 
     def __get__(self, instance: object, owner: type | None = None) -> Self:
-        """Itself: a Celery task is no method either, and gets its own ``self`` from Celery."""
+        """Itself.  A bound Celery task gets its ``self`` from Celery, not from the instance of a class."""
         return self
 
     @property
     def run(self) -> Callable[P, R]:
-        """The function that was made a task, without ``self`` where the task is bound; for unit tests."""
+        """The task's function, without ``self`` if the task is bound.  For unit tests."""
         return self._plain  # type: ignore[no-any-return]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
@@ -101,6 +102,6 @@ class AdoptedStep(Step[P, R]):
 
     def _not_sent(self, method: str) -> str:
         return (
-            f"This is the step made of the Celery task {self.name}: await it in a workflow."
-            f"  To send the task by itself, call .{method}() of the task that step() was given."
+            f"This step runs the Celery task {self.name}.  Await it in a workflow.  To send the task outside of a"
+            f" workflow, call .{method}() of the task that you passed to step()."
         )

@@ -1,8 +1,9 @@
 """
-``@workflow`` and ``@step``: names for functions, known to every engine of the process.
+``@workflow`` and ``@step``, and the tables of all steps and workflows of the process.
 
-Neither decorator needs an engine.  Like Celery's ``shared_task``, what they
-define becomes a task of every engine's app, whichever came first.
+The decorators need no engine.  As with Celery's ``shared_task``, a definition
+becomes a task of every engine's app, whether the engine is created before or
+after it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
-from typing import Any, Literal, NoReturn, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from .. import duration
 from ..errors import ConfigurationError
@@ -28,7 +29,7 @@ __all__ = [
     "Workflow",
     "all_definitions",
     "code_version",
-    "enter",
+    "register",
     "step",
     "steps",
     "subscribe",
@@ -42,14 +43,14 @@ R = TypeVar("R")
 
 Semantics = Literal["at_least_once", "at_most_once", "transactional"]
 
-#: What ``max_retries`` is when it is not given.
+#: The default of ``max_retries``, which depends on ``semantics``.
 _BY_SEMANTICS: Any = object()
 _RETRIES = {"at_least_once": 3, "at_most_once": 0, "transactional": 3}
 
 #: Every step and workflow of this process, by name.
 steps: dict[str, Step[..., Any]] = {}
 workflows: dict[str, Workflow[..., Any]] = {}
-#: Adopted Celery tasks that Celery has not made yet: their names are known when they are asked for.
+#: Adopted Celery tasks whose name is not known yet, because Celery has not created the task.
 unnamed: list[AdoptedStep[..., Any]] = []
 
 Defined = Step[..., Any] | Workflow[..., Any]
@@ -57,27 +58,27 @@ _subscribers: list[Callable[[Defined], object]] = []
 
 
 def subscribe(callback: Callable[[Defined], object]) -> Callable[[], None]:
-    """Call *callback* for every step and workflow that is defined from now on; returns how to end that."""
+    """Call *callback* for every step and workflow that is defined from now on.  Returns a function that ends this."""
     _subscribers.append(callback)
     return lambda: _subscribers.remove(callback) if callback in _subscribers else None
 
 
 def all_definitions() -> list[Defined]:
-    """Every step and workflow that is defined now."""
+    """All steps and workflows that are defined now."""
     return [*steps.values(), *workflows.values(), *unnamed]
 
 
-def enter(defined: Defined) -> None:
-    """Keep a step or workflow under its name; ConfigurationError when another function has it."""
-    known: dict[str, Any] = steps if isinstance(defined, Step) else workflows
-    before = known.get(defined.name)
-    # A reloader imports the same lines again: the later one counts.
+def register(defined: Defined) -> None:
+    """Add a step or workflow to the tables.  Raises ConfigurationError when another function has its name."""
+    table: dict[str, Any] = steps if isinstance(defined, Step) else workflows
+    before = table.get(defined.name)
+    # A reloader imports the same lines again.  The later definition replaces the earlier one.
     if before is not None and before.place != defined.place:
         raise ConfigurationError(
             f"Two {defined.noun}s are named {defined.name!r}: {before.place} and {defined.place}."
-            "  Give one of them another with name=..."
+            "  Give one of them another name with name=..."
         )
-    known[defined.name] = defined
+    table[defined.name] = defined
     if defined in unnamed:
         unnamed.remove(defined)
 
@@ -88,7 +89,7 @@ def _announce(defined: Defined) -> None:
 
 
 def code_version(workflow: Workflow[..., Any]) -> str:
-    """A hash of the code of the workflow and of its module, as it is loaded in this process."""
+    """A hash of the code of the workflow and of its module, as this process has loaded them."""
     function = workflow.function
     return f"{fingerprint.of_function(function)[:8]}{fingerprint.of_module(function.__module__)[:8]}"
 
@@ -111,18 +112,19 @@ def workflow(
     Make an ``async def`` a workflow.
 
     Args:
-        name: Its name in logs and tables, by default ``module.qualname``.  Keep it when the function moves.
-        queue, priority: For its turns.
+        name: The workflow's name in logs and tables, by default ``module.qualname``.  Set it to the old name
+            when you move the function.
+        queue, priority: The queue and the priority of the workflow's turns.
 
     Raises:
-        ConfigurationError: Not an ``async def``, a name that another function has, or a body that reads the
-            clock or randomness in a way that could not be seen when it runs (``lint``).
+        ConfigurationError: The function is no ``async def``, another function has the name, or the body reads
+            the clock or randomness in a way that cannot be detected when it runs (``lint``).
     """
 
     def define(function: Callable[..., Any]) -> Workflow[..., Any]:
         defined = Workflow(function, name=name, options=_given(queue=queue, priority=priority))
         lint.check(defined.function, defined.name)
-        enter(defined)
+        register(defined)
         _announce(defined)
         return defined
 
@@ -176,26 +178,28 @@ def step(
     """
     Make a ``def``, an ``async def`` or an existing Celery task a step.
 
-    A Celery task stays what it is, with its own name, queue, limits and retries: ``step(task)`` takes
-    none of the options.
+    A Celery task keeps its own name, queue, limits and retries: ``step(task)`` accepts none of the options.
 
     Args:
-        max_retries: Attempts after the first, 3 by default; None never gives up.  With "at_most_once" 0 by
-            default, and only what the step raises is retried.
-        retry_backoff, retry_backoff_max: Seconds before the second attempt, doubled for each later one, at most.
-        retry_jitter: Whether the delay is drawn from 0 to that.
-        timeout: How long an attempt may take, as ``sleep`` takes it; it fails with ``StepTimeout`` then.
-        semantics: "at_least_once": repeated when it is not known what became of an attempt.  "at_most_once":
-            never repeated then, the run is blocked until ``durable runs resolve``.  "transactional", for a
-            ``def``: what it writes by ``step_session()`` is committed with its result, or not at all.
-        name: Its name, and its Celery task's, by default ``module.qualname``.
-        queue, priority, rate_limit, time_limit, soft_time_limit: Of its Celery task.
+        max_retries: The number of attempts after the first, 3 by default.  None never gives up.  With
+            "at_most_once" the default is 0, and only an attempt that raised is retried.
+        retry_backoff: Seconds before the second attempt, doubled for each later one.
+        retry_backoff_max: The longest delay, in seconds.
+        retry_jitter: Whether to draw the delay at random between 0 and that.
+        timeout: How long an attempt may take, for example ``"30s"``.  Then it fails with ``StepTimeout``.
+        semantics: What happens to an attempt whose outcome is unknown, because its process died, say.
+            "at_least_once" repeats it.  "at_most_once" blocks the run until ``durable runs resolve``.
+            "transactional" (only for a ``def``) repeats it, and commits what the step writes through
+            ``step_session()`` together with its result.
+        name: The name of the step and of its Celery task, by default ``module.qualname``.
+        queue, priority, rate_limit, time_limit, soft_time_limit: Options of its Celery task.
 
     Raises:
-        ConfigurationError: Not a function, a value out of range, a name that another function has, or
-            options for a Celery task.
+        ConfigurationError: *function* is no function, a value is out of range, another function has the name,
+            or a Celery task is given options.
     """
-    _check_semantics(semantics)
+    if semantics not in SEMANTICS:
+        raise ConfigurationError(f"@step: semantics={semantics!r} is not one of {', '.join(map(repr, SEMANTICS))}.")
     retries = _RETRIES[semantics] if max_retries is _BY_SEMANTICS else max_retries
     policy = RetryPolicy(retries, retry_backoff, retry_backoff_max, retry_jitter)
     limit = _timeout(timeout)
@@ -215,35 +219,26 @@ def step(
             return _adopt(function, refuse=bool(takes_options))
         kind: Any = AsyncStep if inspect.iscoroutinefunction(function) else Step
         if semantics == "transactional" and kind is AsyncStep:
-            raise _unthreaded(function)
+            raise ConfigurationError(
+                f"{function.__qualname__} is an `async def`, so it cannot be transactional: its session belongs to one"
+                " thread, and would block the event loop that all async steps share.  Make it a `def`."
+            )
         defined: Step[..., Any] = kind(
             function, name=name, policy=policy, timeout=limit, semantics=semantics, options=options
         )
-        enter(defined)
+        register(defined)
         _announce(defined)
         return defined
 
     return define if function is None else define(function)
 
 
-def _check_semantics(semantics: object) -> None:
-    if semantics not in SEMANTICS:
-        raise ConfigurationError(f"@step: semantics={semantics!r} is none of {', '.join(map(repr, SEMANTICS))}.")
-
-
-def _unthreaded(function: Any) -> ConfigurationError:
-    return ConfigurationError(
-        f"{function.__qualname__} is an `async def`, and transactional: its session belongs to one thread, and"
-        " would block the loop that all such steps share.  Make it a `def`."
-    )
-
-
 def _adopt(task: Any, *, refuse: bool) -> AdoptedStep[..., Any]:
     if refuse:
         raise ConfigurationError(
-            f"The options of {task.name}, a Celery task, are its own: set them on the task, and write step(task)."
+            f"{task.name} is a Celery task with its own options.  Set them on the task, and write step(task)."
         )
-    defined: AdoptedStep[..., Any] = AdoptedStep(task, enter)
+    defined: AdoptedStep[..., Any] = AdoptedStep(task, register)
     unnamed.append(defined)
     _announce(defined)
     return defined
@@ -257,10 +252,11 @@ def _timeout(value: Any) -> int | None:
     if value is None:
         return None
     try:
-        return duration.to_micros(value, what="timeout") or _refuse_zero()
+        micros = duration.to_micros(value, what="timeout")
     except ValueError as error:
         raise ConfigurationError(f"@step: {error}") from error
-
-
-def _refuse_zero() -> NoReturn:
-    raise ValueError("timeout 0 would end every attempt before it begins; leave it out for no limit.")
+    if micros == 0:
+        raise ConfigurationError(
+            "@step: timeout 0 would end every attempt before it begins.  Leave it out for no limit."
+        )
+    return micros

@@ -1,7 +1,7 @@
 """
-A step and a workflow: a function with a name, and what a call of it means here.
+``Step`` and ``Workflow``: a function with a name, and what a call of it does in a workflow and elsewhere.
 
-``registry.py`` makes them, by its decorators.
+The decorators in ``decorators.py`` make them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class Definition(Generic[P, R]):
         """
         The annotation of the parameter *name* (or of ``return``) as an object.
 
-        Any where there is none, and where it cannot be resolved: it names what exists only for type checkers.
+        ``Any`` without an annotation, and for one that cannot be resolved, because it names something that
+        exists only for type checkers.
         """
         written = self.function.__annotations__.get(name, Any)
         if isinstance(written, type) or written is Any:
@@ -66,31 +67,31 @@ class Definition(Generic[P, R]):
         if name not in self._resolved:
             try:
                 self._resolved[name] = self._resolve(name, written)
-            except Exception:  # the author's, and may be anything; what it names may be there later
+            except Exception:  # it is the author's code, and what it names may exist later
                 return Any
         return self._resolved[name]
 
     @functools.cached_property
     def _resolved(self) -> dict[str, Any]:
-        """The annotations that have been resolved, by name: each call of a step asks for them."""
+        """The annotations that have been resolved, by name.  Each call of a step needs them."""
         return {}
 
     def _resolve(self, name: str, written: Any) -> Any:
-        """A text, or something that may hold one (``list["Order"]``), as an object."""
+        """An annotation that is a string, or contains one (``list["Order"]``), as an object."""
         holder = SimpleNamespace(__annotations__={name: written})
         closed_over = inspect.getclosurevars(self.function).nonlocals
         found = typing.get_type_hints(holder, self.function.__globals__, dict(closed_over), include_extras=True)
         return found[name]
 
     def __get__(self, instance: object, owner: type | None = None) -> Self:
-        """Itself; TypeError for a method that is looked up on an instance, which a call would leave out."""
+        """Itself.  Raises TypeError for a method that is looked up on an instance, since a call would not pass it."""
         owner = owner or type(instance)
         if instance is not None and self._is_method_of(owner):
             raise TypeError(_method_error(self, owner.__name__))
         return self
 
     def _is_method_of(self, owner: type) -> bool:
-        """Whether a plain function in its place would get the instance as its first argument."""
+        """Whether a plain function in this place would get the instance as its first argument."""
         if next(iter(self.signature.parameters), "") in ("self", "cls"):
             return True
         written_in = self.function.__qualname__.rpartition(".")[0]
@@ -105,15 +106,15 @@ class Step(Definition[P, R]):
     A function that runs as a Celery task, once per call in a workflow.
 
     Attributes:
-        name: What it is called in logs and tables.
-        function: What was decorated.
-        signature: What it takes.
-        policy: When a failed attempt is followed by another.
-        timeout: How long an attempt may take, in microseconds; None: as long as it likes.
+        name: Its name in logs and tables.
+        function: The decorated function.
+        signature: The signature of the function.
+        policy: When a failed attempt is retried.
+        timeout: How long an attempt may take, in microseconds; None for no limit.
         semantics: One of ``SEMANTICS``.
         options: Options for its Celery task, as given (queue, priority, rate_limit, time_limit, …).
         is_async: Whether the function is an ``async def``.
-        body: What runs when the step does: the function, unless a test has put something else in its place.
+        body: The function that runs when the step runs.  Tests can replace it.
     """
 
     noun = "step"
@@ -143,7 +144,7 @@ class Step(Definition[P, R]):
 
     @functools.cached_property
     def return_annotation(self) -> Any:
-        """What a result has to fit; Any for anything."""
+        """The type that a result has to fit; Any without an annotation."""
         return self.annotation("return")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
@@ -174,9 +175,9 @@ class Workflow(Definition[P, R]):
     A coroutine function whose runs are replayed from their logs.
 
     Attributes:
-        name: What it is called in logs and tables.
-        function: What was decorated.
-        signature: What it takes.
+        name: Its name in logs and tables.
+        function: The decorated function.
+        signature: The signature of the function.
         options: Options for its turns, as given (queue, priority).
     """
 
@@ -191,7 +192,7 @@ class Workflow(Definition[P, R]):
     ) -> None:
         if not inspect.iscoroutinefunction(function):
             raise ConfigurationError(
-                f"@workflow is for an `async def`, and {_described(function)} is none."
+                f"@workflow needs an `async def`, and {_described(function)} is not one."
                 "  Write `async def`, and await steps in it."
             )
         super().__init__(function, name)
@@ -218,18 +219,18 @@ class Workflow(Definition[P, R]):
         return current.current_engine().start(self, *args, **kwargs)  # type: ignore[no-any-return]
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
-        """The same as ``start``, in Celery's word."""
+        """The same as ``start``, under Celery's name."""
         return self.start(*args, **kwargs)
 
     def apply_async(
         self, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> Run[R]:
-        """Start a run with options, in Celery's word."""
+        """Start a run with options, under Celery's name."""
         return self.with_options(**options).apply_async(args, kwargs)
 
     def with_options(self, **options: Any) -> StartOptions[P, R]:
         """
-        This workflow, to be started with options.
+        This workflow with options for its start.
 
         Args:
             options: run_id, idempotency_key, queue, priority, countdown, eta, session.
@@ -237,7 +238,7 @@ class Workflow(Definition[P, R]):
         unknown = sorted(set(options) - set(START_OPTIONS))
         if unknown:
             raise TypeError(
-                f"Unknown option {unknown[0]!r} for the start of workflow {self.name}; there are"
+                f"Unknown option {unknown[0]!r} for the start of workflow {self.name}.  The options are"
                 f" {', '.join(START_OPTIONS)}."
             )
         return StartOptions(self, options)
@@ -245,7 +246,7 @@ class Workflow(Definition[P, R]):
 
 @dataclass(frozen=True)
 class StartOptions(Generic[P, R]):
-    """A workflow with the options that its start will have."""
+    """A workflow with options for its start."""
 
     workflow: Workflow[P, R]
     options: Mapping[str, Any]
@@ -255,13 +256,13 @@ class StartOptions(Generic[P, R]):
         return self._start(args, kwargs)
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
-        """The same as ``start``, in Celery's word."""
+        """The same as ``start``, under Celery's name."""
         return self._start(args, kwargs)
 
     def apply_async(
         self, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> Run[R]:
-        """Start a run, with more options."""
+        """Start a run with more options, under Celery's name."""
         return self.workflow.with_options(**{**self.options, **options})._start(tuple(args), kwargs or {})
 
     def _start(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Run[R]:
@@ -271,14 +272,14 @@ class StartOptions(Generic[P, R]):
 
 
 def as_function(function: Any, noun: str) -> FunctionType:
-    """The function itself; ConfigurationError for what is none, or for a generator."""
+    """*function* itself.  Raises ConfigurationError for a generator, and for anything that is not a function."""
     if isinstance(function, staticmethod):
-        raise ConfigurationError(f"@{noun} stands above @staticmethod on {_described(function)}.  Swap the two lines.")
+        raise ConfigurationError(f"@{noun} is above @staticmethod on {_described(function)}.  Swap the two lines.")
     if not inspect.isfunction(function):
-        raise ConfigurationError(f"@{noun} is for a function, and {_described(function)} is none.")
+        raise ConfigurationError(f"@{noun} needs a function, and {_described(function)} is not one.")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError(
-            f"@{noun} is for a function that returns, and {_described(function)} is a generator."
+            f"@{noun} needs a function that returns a value, and {_described(function)} is a generator."
             "  Return a list, or make each item a step of its own."
         )
     return function
@@ -287,8 +288,8 @@ def as_function(function: Any, noun: str) -> FunctionType:
 def _method_error(defined: Definition[..., Any], owner: str) -> str:
     method, noun = defined.__name__, defined.noun
     return (
-        f"{noun.capitalize()} {defined.name} was looked up on an instance of {owner}, and a {noun} has no instance:"
-        f" a call would leave it out.  Pass every argument: {owner}.{method}(...).  Or put @staticmethod above"
+        f"{noun.capitalize()} {defined.name} was looked up on an instance of {owner}, and a call of a {noun} does not"
+        f" pass the instance.  Pass every argument: {owner}.{method}(...).  Or put @staticmethod above"
         f" @{noun}, or move the function out of the class."
     )
 
@@ -315,7 +316,7 @@ def _module_name(function: FunctionType) -> str:
 
 
 def fit_arguments(called: Definition[..., Any], bound: inspect.BoundArguments) -> None:
-    """Make each argument what its parameter's annotation says; SerializationError."""
+    """Convert each argument to its parameter's annotated type.  Raises SerializationError."""
     for name, value in bound.arguments.items():
         bound.arguments[name] = codec.fit(value, _annotation(called, name), f"args.{name}")
 

@@ -1,8 +1,9 @@
 """
-A hash of the code of a module, as it is loaded: which version of a workflow runs here.
+A hash of the code of a module as this process has loaded it: the version of its workflows.
 
-No file is read.  Comments, line numbers and paths don't count; another version
-of Python compiles to other code and counts as a change, which is harmless.
+It reads no file.  Comments, line numbers and paths do not count.  Another
+version of Python compiles to other bytecode and counts as a change, which is
+harmless.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def of_function(function: Any) -> str:
 def _codes(member: Any, module: str) -> Iterator[CodeType]:
     if getattr(member, "__module__", None) != module:
         return
-    function = getattr(member, "function", member)  # of a step or a workflow
+    function = getattr(member, "function", member)  # the function of a step or a workflow
     code = getattr(function, "__code__", None)
     if isinstance(code, CodeType):
         yield code
@@ -45,7 +46,7 @@ def _codes(member: Any, module: str) -> Iterator[CodeType]:
                 yield code
 
 
-# Each start asks for it, and of a large module that would take longer than the rest of the start.
+# Cached, since each start of a run needs it, and a large module takes longer to hash than the rest of the start.
 @lru_cache(maxsize=4096)
 def _text(code: CodeType) -> str:
     return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {[_constant(c) for c in code.co_consts]}"

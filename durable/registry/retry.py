@@ -1,10 +1,11 @@
 """
-When a failed attempt is followed by another, and after how long.
+Whether a failed attempt is retried, and after how long.
 
-Pure: the caller draws the random number.  Celery's ``autoretry_for`` gives the
-rule (``celery.utils.time.get_exponential_backoff_interval``): the delay doubles
-from ``backoff`` to ``backoff_max``, and jitter makes it anything between 0 and
-that, so that attempts which failed together don't come back together.
+The rule is that of Celery's ``autoretry_for``
+(``celery.utils.time.get_exponential_backoff_interval``): the delay doubles from
+``backoff`` to ``backoff_max``.  With jitter it is a random number between 0 and
+that, so that attempts which failed together are not retried together.  The
+caller draws the random number, so this module stays deterministic.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from ..errors import ConfigurationError
 @dataclass(frozen=True)
 class RetryPolicy:
     """
-    How often, and how fast, a step is tried again.
+    How often a step is retried, and with which delays.
 
     Attributes:
-        max_retries: Attempts after the first; None never gives up.
-        backoff: Seconds before the second attempt; doubled for each later one.  True is 1, as in Celery.
+        max_retries: The number of attempts after the first; None never gives up.
+        backoff: Seconds before the second attempt, doubled for each later one.  True is 1, as in Celery.
         backoff_max: The longest delay, in seconds.
-        jitter: Whether the delay is drawn from 0 to that.
+        jitter: Whether to draw the delay at random between 0 and that.
 
     Raises:
-        ConfigurationError: For a value that makes no sense.
+        ConfigurationError: A value is out of range.
     """
 
     max_retries: int | None = 3
@@ -37,26 +38,26 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         if self.max_retries is not None and not _is_count(self.max_retries):
-            raise _bad("max_retries", self.max_retries, "a whole number from 0, or None to never give up")
+            raise _bad("max_retries", self.max_retries, "a whole number, 0 or more, or None to never give up")
         if self.backoff is not True and not _is_seconds(self.backoff):
-            raise _bad("retry_backoff", self.backoff, "seconds from 0; 0 retries at once")
+            raise _bad("retry_backoff", self.backoff, "seconds, 0 or more; 0 retries at once")
         if not _is_seconds(self.backoff_max):
-            raise _bad("retry_backoff_max", self.backoff_max, "seconds from 0")
+            raise _bad("retry_backoff_max", self.backoff_max, "seconds, 0 or more")
         if not isinstance(self.jitter, bool):
             raise _bad("retry_jitter", self.jitter, "True or False")
 
     def may_retry(self, attempt: int) -> bool:
-        """Whether another attempt may follow *attempt* (1…), which has just failed."""
+        """Whether to retry after *attempt* (the first is 1) has failed."""
         return self.max_retries is None or attempt <= self.max_retries
 
     def delay_before(self, attempt: int, draw: float) -> float:
         """
-        Seconds to wait before *attempt*, the one to come (2…).
+        Seconds to wait before *attempt*, the next one (2 or more).
 
         Args:
-            draw: A random number in [0, 1), by the caller; without jitter it changes nothing.
+            draw: A random number in [0, 1).  Without jitter it has no effect.
         """
-        doublings = min(attempt - 2, 1_000)  # 2.0 ** 1024 overflows; a product merely becomes inf
+        doublings = min(attempt - 2, 1_000)  # 2.0 ** 1024 raises OverflowError; a product becomes inf
         delay = min(self.backoff_max, self.backoff * 2.0**doublings)
         return float(delay * draw if self.jitter else delay)
 
@@ -70,4 +71,4 @@ def _is_seconds(value: object) -> bool:
 
 
 def _bad(name: str, value: object, wanted: str) -> ConfigurationError:
-    return ConfigurationError(f"{name}={value!r} is not a retry policy's; use {wanted}.")
+    return ConfigurationError(f"{name}={value!r} is out of range.  Use {wanted}.")

@@ -1,7 +1,7 @@
 """
-``Run``: the handle of a run, as its starter and ``get_run`` have it.
+``Run``: the handle of a run, which ``start`` and ``get_run`` return.
 
-The handle knows the run's id and nothing of the database: each call goes to the engine's client (``client/run.py``).
+The handle keeps only the run's id.  Each call goes to the engine's client (``client/run.py``), which uses the database.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MISSING: Any = object()
 
 
 class RunRow(Protocol):
-    """What the database says of a run; moments in microseconds since 1970 UTC."""
+    """The row of a run in the database.  Times are microseconds since 1970 UTC."""
 
     @property
     def status(self) -> str: ...
@@ -36,7 +36,7 @@ class RunRow(Protocol):
 
 
 class RunClient(Protocol):
-    """What a handle asks of its engine.  Each call but ``find`` raises RunNotFound for an unknown id."""
+    """The calls of a handle to its engine.  All but ``find`` raise RunNotFound for an unknown id."""
 
     def find(self, run_id: str) -> RunRow | None: ...
 
@@ -59,9 +59,9 @@ class RunClient(Protocol):
 
 class Run(Generic[R]):
     """
-    A run, by its id.  Making one does no I/O; its properties read the database each time.
+    A run, by its id.  Creating the object does no I/O; each property reads the database again.
 
-    Every property and method but ``id`` raises RunNotFound when there is no such run, except ``exists``.
+    All properties and methods except ``id`` and ``exists`` raise RunNotFound when there is no such run.
     """
 
     def __init__(self, run_id: str, engine: Any = None) -> None:
@@ -109,7 +109,7 @@ class Run(Generic[R]):
 
     @property
     def attributes(self) -> dict[str, str]:
-        """What the run has set with ``set_attributes``, by name; it stays when the run has ended."""
+        """The attributes that the run has set with ``set_attributes``, by name.  They stay after the run has ended."""
         return self._client("Run.attributes").attributes(self.id)
 
     def result(self, timeout: Any = None) -> R:
@@ -127,7 +127,7 @@ class Run(Generic[R]):
         return self._client("Run.result").result(self.id, timeout)  # type: ignore[no-any-return]
 
     def cancel(self, reason: str | None = None) -> bool:
-        """Ask the run to stop: its next await raises CancelledError.  False when it has ended."""
+        """Ask the run to stop: its next await raises CancelledError.  Returns False when the run has ended."""
         return self._client("Run.cancel").cancel(self.id, reason)
 
     @overload
@@ -136,17 +136,18 @@ class Run(Generic[R]):
     def resolve(self, *, fail: str, step: str | None = None) -> str: ...
     def resolve(self, *, result: object = _MISSING, fail: str | None = None, step: str | None = None) -> str:
         """
-        Say what became of a step in doubt, one with ``semantics="at_most_once"``; the run goes on then.
+        Record the outcome of a step that is in doubt (``semantics="at_most_once"``), so that the run goes on.
 
         Args:
-            result: What the step came to; or *fail*: why it failed.  One of the two.
-            step: The step's id, where several are in doubt.
+            result: The step's result, if it did its work.
+            fail: Why the step failed, if it did not.  Pass either *result* or *fail*.
+            step: The step's id, when several steps are in doubt.
 
         Returns:
             The step's id.
 
         Raises:
-            NotInDoubt: Nothing is in doubt, or several steps are and none is named.
+            NotInDoubt: No step is in doubt, or several are and *step* is missing.
             SerializationError: The result does not fit the step's return annotation.
         """
         if (result is _MISSING) == (fail is None):
@@ -154,7 +155,7 @@ class Run(Generic[R]):
         return self._client("Run.resolve").resolve(self.id, step, result=result, fail=fail)
 
     def wake_up(self) -> int:
-        """End the run's pending sleeps; how many there were."""
+        """End the run's pending sleeps, and return how many there were."""
         return self._client("Run.wake_up").wake_up(self.id)
 
     def events(
@@ -167,20 +168,20 @@ class Run(Generic[R]):
         payloads: bool = True,
     ) -> list[Event]:
         """
-        The run's log, in order; page by page with the ``seq`` of the last event seen.
+        The run's log, in order.  To read it page by page, pass the ``seq`` of the last event as *after*.
 
         Args:
-            after, before: Only events whose ``seq`` is between these.
-            limit: How many at most.
-            newest_first: From the end.
-            payloads: False leaves arguments, results, errors and payloads out: they are empty text then.
+            after, before: Only events whose ``seq`` is between these two.
+            limit: The largest number of events.
+            newest_first: Start at the end of the log.
+            payloads: False leaves out arguments, results, errors and payloads; they are empty strings then.
         """
         return self._client("Run.events").events(
             self.id, after=after, before=before, limit=limit, newest_first=newest_first, payloads=payloads
         )
 
     def hooks(self) -> list[dict[str, Any]]:
-        """The run's open hooks in the order of their creation, with ``url`` for webhooks."""
+        """The run's open hooks in the order of their creation, each as a dict; webhooks have a ``url``."""
         return self._client("Run.hooks").hooks(self.id)
 
     def _client(self, call: str) -> RunClient:

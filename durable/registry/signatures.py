@@ -1,4 +1,4 @@
-"""A function's signature, quick to bind: a replay binds the arguments of every call once more."""
+"""A function's signature that binds arguments quickly, since a replay binds those of every call again."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _USUAL = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 
 
 class Signature(inspect.Signature):
-    """As ``inspect`` has it, which binds what is not usual here, and says what is wrong with a call."""
+    """``inspect.Signature`` with a fast path.  Unusual signatures and wrong calls are left to ``inspect``."""
 
     def bind(self, /, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
-        """The arguments by parameter name; TypeError, as the call itself would."""
+        """The arguments by parameter name.  Raises TypeError where the call itself would."""
         bound = self._bound(args, kwargs)
         return super().bind(*args, **kwargs) if bound is None else inspect.BoundArguments(self, bound)
 
     def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The same in the order of the parameters; None for a call, or a signature, that is not a usual one."""
+        """The arguments in the order of the parameters; None when the fast path does not apply."""
         names = self._names
         if len(args) > self._positional:
             return None
@@ -28,7 +28,7 @@ class Signature(inspect.Signature):
             by_name = {**kwargs, **given}
             given = {name: by_name[name] for name in names if name in by_name}
             if len(given) != len(args) + len(kwargs):
-                return None  # given twice, or unknown
+                return None  # an argument is given twice, or is unknown
         return given if self._required <= given.keys() else None
 
     @functools.cached_property
@@ -37,7 +37,7 @@ class Signature(inspect.Signature):
 
     @functools.cached_property
     def _positional(self) -> int:
-        """How many arguments may be given by position; -1: the parameters are not all of the usual kinds."""
+        """How many arguments may be given by position; -1 when a parameter is of an unusual kind."""
         kinds = [each.kind for each in self.parameters.values()]
         return kinds.count(_USUAL[0]) if set(kinds) <= set(_USUAL) else -1
 

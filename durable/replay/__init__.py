@@ -1,22 +1,22 @@
 """
-Replay: a workflow and its log in, what to do next out.
+Replay: runs a workflow against its log, and returns the commands that the log lacks.
 
-The workflow is a coroutine on an event loop of ours.  One event of the log is applied, the loop runs until nothing
-moves, then the next event is applied.  What the workflow asks for and the log does not have becomes a command.  Nothing
-here does I/O, reads a clock, or writes an event.
+The workflow is a coroutine on our own event loop.  ``Replay`` applies one event of the log, runs the loop until nothing
+is ready, then applies the next event.  The calls that the log does not record become commands.  Nothing in this room
+does I/O, reads a clock, or writes an event.
 
 Files, in import order::
 
-    asyncio_patches.py  makes asyncio deterministic where it is not, and equal between Python versions
-    commands.py         what a replay can ask for
-    failures.py         errors of the log as the exceptions that a workflow sees
+    asyncio_patches.py  make asyncio deterministic, and the same in every Python version
+    commands.py         the commands that a replay returns
+    failures.py         failures in the log as the exceptions that a workflow gets
     futures.py          the loop's futures, tasks and timers
-    operations.py       which operation is which, what the log records of each, and how a difference reads
-    parking.py          closes a suspended coroutine without running the author's handlers
+    operations.py       which operations a workflow asked for, which its log records, and how a difference reads
+    parking.py          close a suspended coroutine without running its ``except Exception`` blocks
     loop.py             the deterministic event loop
-    hooks.py            queues of payloads that the log fills and the author awaits
+    hooks.py            hooks: queues that the log fills and the workflow awaits
     race.py             ``race``: the first outcome in the log wins
-    run_context.py      the author's calls as operations of one run
+    run_context.py      a workflow's calls as operations of its run
     replay.py           ``Replay``: feeds a log to a workflow, and collects commands and the outcome
 """
 

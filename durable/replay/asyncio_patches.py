@@ -1,18 +1,21 @@
 """
-Where asyncio itself is not deterministic, or differs between Python versions, it is made to be neither.
+asyncio is not deterministic, or differs between Python versions, in five places.  This module patches them.
 
-``wait_for`` of Python 3.11 wraps a coroutine in a task, later ones do not:
-operations would change their names with the Python version.  ``as_completed``
-goes through a set of coroutines, whose order is that of memory addresses, and
-``gather`` makes futures that hash by theirs.  A ``Condition`` of Python 3.13
-wakes another waiter whenever one is cancelled, older ones never do.  Up to
-Python 3.12 a ``TaskGroup`` whose tasks fail swallows what cancels it meanwhile.
+- ``wait_for`` of Python 3.11 wraps a coroutine in a task, and later versions do
+  not.  The op ids of operations would depend on the Python version.
+- ``as_completed`` iterates a set of coroutines, in the order of their memory
+  addresses.
+- ``gather`` returns futures that hash by their memory addresses.
+- ``Condition.wait`` of Python 3.13 wakes another waiter whenever one is
+  cancelled.  Older versions never do.
+- Up to Python 3.12, a ``TaskGroup`` whose tasks fail loses a cancellation that
+  comes at the same time.
 
-Each shim acts only while a workflow's loop runs in this thread; everybody
-else gets the stock function.  A module that said ``from asyncio import
-wait_for`` before we came holds the function object itself, so it is the
-object's code that is exchanged, not the name: else a run would replay one way
-or the other by the order of imports.
+Each patch acts only while a workflow's loop runs in the thread; all other code
+gets the original function.  A module that ran ``from asyncio import wait_for``
+before the patch holds the function object itself.  So the patch replaces the
+code of the function object, not the name in asyncio's module; otherwise a
+replay would depend on the order of imports.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from .. import current
 
 
 def _copy(function: Any) -> Any:
-    """A function object of its own, with the code that *function* has now."""
+    """A new function object with the code that *function* has now."""
     twin = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
     twin.__kwdefaults__ = function.__kwdefaults__
     return twin
@@ -41,7 +44,7 @@ _stock_condition_wait: Callable[..., Any] = _copy(locks.Condition.wait)
 
 
 async def _wait_for(awaitable: Awaitable[Any], timeout: float | None) -> Any:
-    """``wait_for`` as Python 3.12 has it."""
+    """``wait_for`` as in Python 3.12."""
     if current.workflow_loop() is None:
         return await _stock_wait_for(awaitable, timeout)
     if timeout is None or timeout > 0:
@@ -58,7 +61,7 @@ async def _wait_for(awaitable: Awaitable[Any], timeout: float | None) -> Any:
 
 
 def _as_completed(awaitables: Iterable[Any], timeout: float | None) -> Any:
-    """``as_completed`` whose tasks are made in the order of the list, at the call."""
+    """``as_completed`` that creates its tasks at the call, in the order of the list."""
     loop = current.workflow_loop()
     if loop is None or asyncio.isfuture(awaitables) or asyncio.iscoroutine(awaitables):
         return _stock_as_completed(awaitables, timeout=timeout)
@@ -67,7 +70,7 @@ def _as_completed(awaitables: Iterable[Any], timeout: float | None) -> Any:
 
 
 async def _condition_wait(condition: asyncio.Condition) -> bool:
-    """``Condition.wait`` that passes a notification on when it is cancelled after it got one, and only then."""
+    """``Condition.wait`` that wakes another waiter only when it is cancelled after it was notified."""
     loop = current.workflow_loop()
     if loop is None or not condition.locked():
         return await _stock_condition_wait(condition)  # type: ignore[no-any-return]
@@ -89,7 +92,7 @@ async def _condition_wait(condition: asyncio.Condition) -> bool:
 
 
 async def _reacquire(condition: asyncio.Condition) -> None:
-    """Whoever waited holds the lock again, cancelled or not."""
+    """Acquire the lock again, even when the task is cancelled meanwhile; then raise the cancellation."""
     cancelled: asyncio.CancelledError | None = None
     while True:
         try:
@@ -101,24 +104,25 @@ async def _reacquire(condition: asyncio.Condition) -> None:
         try:
             raise cancelled
         finally:
-            cancelled = None  # else it would refer to itself, through this frame
+            cancelled = None  # break the cycle: the exception refers to this frame
 
 
 async def _group_exit(group: asyncio.TaskGroup, *error: Any) -> Any:
     """
-    The end of a ``TaskGroup`` as Python 3.13 has it.
+    The end of a ``TaskGroup`` as in Python 3.13.
 
-    A group whose task fails cancels its own task, to be woken.  Older ones forget to take that back
-    when it comes while they wait at their end already, and a timeout around them is then no TimeoutError.
+    When a task of the group fails, the group cancels the task that runs it, in order to wake it.  Older
+    versions do not undo that cancellation when the group waits at its end already, so that a timeout
+    around the group raises no TimeoutError.
     """
     loop, task = current.workflow_loop(), asyncio.current_task()
     if loop is None or task is None:
         return await _stock_group_exit(group, *error)
-    taken_back = group._parent_cancel_requested  # type: ignore[attr-defined]
+    had_cancelled = group._parent_cancel_requested  # type: ignore[attr-defined]
     try:
         return await _stock_group_exit(group, *error)
     except BaseExceptionGroup:
-        if group._parent_cancel_requested and not taken_back:  # type: ignore[attr-defined]
+        if group._parent_cancel_requested and not had_cancelled:  # type: ignore[attr-defined]
             task.uncancel()
         if task.cancelling():
             loop.call_soon(_cancel_again, task)
@@ -126,14 +130,14 @@ async def _group_exit(group: asyncio.TaskGroup, *error: Any) -> Any:
 
 
 def _cancel_again(task: asyncio.Task[Any]) -> None:
-    """Unless a timeout has come to its end meanwhile, whose cancel it was."""
+    """Cancel the task again, unless the timeout that had cancelled it has ended meanwhile."""
     if task.cancelling():
         task.uncancel()
         task.cancel()
 
 
 def _hash_of_gather(future: Any) -> int:
-    """An ordinal, taken when the future is first hashed."""
+    """A number from the loop, given when the future is first hashed."""
     loop = future.get_loop()
     if not getattr(loop, "is_durable", False):
         return object.__hash__(future)
@@ -143,7 +147,8 @@ def _hash_of_gather(future: Any) -> int:
     return int(ordinal)
 
 
-# Those below run as the code of asyncio's own functions, so among the globals of its modules.
+# The code of the four functions below replaces the code of asyncio's functions.  So it runs with the globals of
+# asyncio's modules, where install() puts the _durable_… functions.
 
 
 async def _wait_for_code(fut, timeout):  # type: ignore[no-untyped-def]
@@ -166,7 +171,7 @@ _installed: list[bool] = []
 
 
 def install() -> None:
-    """Put the shims in place, once per process."""
+    """Install the patches, once per process."""
     if _installed:
         return
     _installed.append(True)

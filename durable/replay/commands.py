@@ -1,7 +1,7 @@
 """
-What a replay can ask for.  ``drive`` commits commands as events and rows; ``dispatch`` sends them.
+What a replay can ask for.  ``drive`` commits commands as events and rows, and the dispatcher sends them.
 
-Commands are data: replay returns them and does nothing else.  They come in
+Commands are data: a replay returns them and does nothing else.  They are in
 the order in which the workflow issued them.
 """
 
@@ -35,9 +35,11 @@ class CreateHook:
     """
     Register *token* as this run's.
 
-    ``name`` is ``"hook"``, ``"webhook"`` or the name of a defined hook; ``config`` is JSON text that
-    the blueprint reads (methods, how to respond, deadlines), None for a hook that is no webhook;
-    ``metadata`` an encoded value; ``drawn`` is True for a random token, which cannot be taken.
+    Attributes:
+        name: ``"hook"``, ``"webhook"``, or the name that ``define_hook`` gave.
+        drawn: Whether the token is random, so that no other hook can hold it.
+        config: A webhook's options as JSON text, which the blueprint reads; None for other hooks.
+        metadata: An encoded value.
     """
 
     op_id: str
@@ -51,7 +53,7 @@ class CreateHook:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CreateChild:
-    """Start the workflow *name* as a run of its own, and report its end to ``op_id``."""
+    """Start the workflow *name* as the run *run_id*, and record its outcome under *op_id* of this run."""
 
     op_id: str
     name: str
@@ -62,14 +64,14 @@ class CreateChild:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CloseHook:
-    """Stop listening on the hook *op_id*; its token is free."""
+    """Close the hook *op_id*, and free its token."""
 
     op_id: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Withdraw:
-    """The workflow no longer wants the outcome of this recorded operation."""
+    """Cancel a recorded operation whose outcome the workflow no longer wants."""
 
     op_id: str
     kind: Literal["step", "wait", "child"]
@@ -77,7 +79,7 @@ class Withdraw:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecordMarker:
-    """Record that the run went through ``patched(name)``."""
+    """Record that the run took the new way at ``patched(name)``."""
 
     op_id: str
     name: str
@@ -85,7 +87,7 @@ class RecordMarker:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SetAttributes:
-    """Change the run's attributes; None unsets one."""
+    """Change the run's attributes; None removes one."""
 
     op_id: str
     attributes: dict[str, str | None]
@@ -96,7 +98,7 @@ Command = CreateStep | CreateWait | CreateHook | CreateChild | CloseHook | Withd
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How a run ended: ``value`` is the encoded result, or the encoded exception, or None."""
+    """How a run ended.  ``value`` is the encoded result, the encoded exception, or None."""
 
     status: Literal["completed", "failed", "cancelled"]
     value: str | None = None

@@ -1,6 +1,4 @@
-"""
-What the log's text becomes on its way to the author's functions: arguments, and errors.
-"""
+"""The exceptions that a workflow gets from the failures in its log."""
 
 from __future__ import annotations
 
@@ -13,21 +11,21 @@ from ..http import Request
 
 
 def step_error(event: events.StepFailedEvent, name: str, requests: Mapping[str, Request]) -> BaseException:
-    """What a failed step raises in the workflow, with a note that says which it was."""
+    """The exception of a failed step, with a note that names the step."""
     error: BaseException = codec.decode_error(event.error, requests)
-    if isinstance(error, StopIteration):  # no future takes it
+    if isinstance(error, StopIteration):  # a future does not accept one
         summary = codec.error_summary(event.error)
         error = StepFailed(summary.error_type, summary.message, summary.traceback)
     if isinstance(error, StepFailed):
         error.attempts = event.attempt
     attempts = f"{event.attempt} attempt{'s' if event.attempt != 1 else ''}"
-    with suppress(Exception):  # its class is the author's
+    with suppress(Exception):  # the class is the author's, and may not take notes
         error.add_note(f"Step {name} ({event.op_id}) failed after {attempts}.")
     return error
 
 
 def child_error(event: events.ChildFailed, run_id: str, requests: Mapping[str, Request]) -> BaseException:
-    """What a failed child run raises in the workflow, with the original as its cause."""
+    """The RunFailed of a failed child run, with the original exception as its cause."""
     summary = codec.error_summary(event.error)
     failed = RunFailed(run_id, summary.error_type, summary.message, summary.traceback)
     failed.__cause__ = codec.decode_error(event.error, requests)

@@ -1,8 +1,9 @@
 """
 The futures, tasks and timers of the deterministic loop.
 
-They hash by an ordinal that the loop counts, so that sets of them, which
-``asyncio.wait`` and ``TaskGroup`` use, iterate alike in every process.
+``asyncio.wait`` and ``TaskGroup`` keep futures and tasks in sets.  Ours hash by
+a number that the loop counts up, so that these sets have the same order in
+every process.
 """
 
 from __future__ import annotations
@@ -13,33 +14,33 @@ from collections.abc import Coroutine, Iterator
 from typing import Any, Protocol, cast
 
 
-class Counting(Protocol):
-    """What they ask of their loop."""
+class OrdinalLoop(Protocol):
+    """What futures and tasks need from their loop."""
 
     ordinals: Iterator[int]
 
-    def stamp(self) -> int: ...
+    def next_stamp(self) -> int: ...
 
     def withdraw(self, op_id: str) -> None: ...
 
 
 class Parked(BaseException):
-    """Raised by durable calls while a workflow is being put away, or has diverged from its log."""
+    """Raised by durable calls while a workflow is closed, or after it has diverged from its log."""
 
 
 class Timer(asyncio.TimerHandle):
-    """A timer of asyncio's own (``sleep``, ``timeout``), which is a durable wait."""
+    """A timer of ``asyncio.sleep`` or ``asyncio.timeout``, which is a durable wait here."""
 
     __slots__ = ("op_id",)
     op_id: str | None
 
 
 class OrdinalFuture(asyncio.Future[Any]):
-    """A future that hashes by its ordinal, so that sets of them iterate alike everywhere."""
+    """A future that hashes by its ordinal."""
 
     def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
-        self.ordinal = next(cast(Counting, loop).ordinals)  # before super(), which may hash us
-        #: When it was resolved, in the loop's count of such moments; None: not yet, or not known.
+        self.ordinal = next(cast(OrdinalLoop, loop).ordinals)  # before super().__init__, which may hash it
+        #: The loop's stamp (``next_stamp``) of the moment at which it was resolved, None before that.
         self.settled: int | None = None
         super().__init__(loop=loop)
 
@@ -48,30 +49,30 @@ class OrdinalFuture(asyncio.Future[Any]):
 
 
 class OpFuture(OrdinalFuture):
-    """The outcome of an operation.  Cancelling it gives the operation up."""
+    """The outcome of an operation.  Cancelling the future gives the operation up."""
 
     op_id: str | None = None
 
     def settle(self, value: Any, error: BaseException | None) -> None:
-        """Resolve the future with what the log says."""
+        """Resolve the future with the outcome from the log."""
         if self.done():
             return
-        self.settled = cast(Counting, self.get_loop()).stamp()
+        self.settled = cast(OrdinalLoop, self.get_loop()).next_stamp()
         if error is None:
             self.set_result(value)
         else:
             self.set_exception(error)
-            self.exception()  # it is in the log: nobody has to be told that nobody awaited it
+            self.exception()  # so asyncio does not log "exception was never retrieved": it is in the run's log
 
     def cancel(self, msg: Any | None = None) -> bool:
         cancelled = super().cancel(msg=msg)
         if cancelled and self.op_id is not None:
-            cast(Counting, self.get_loop()).withdraw(self.op_id)
+            cast(OrdinalLoop, self.get_loop()).withdraw(self.op_id)
         return cancelled
 
 
 class OrdinalTask(asyncio.Task[Any]):
-    """A task with a path for a name, that hashes by its ordinal."""
+    """A task that is named by its path, and hashes by its ordinal."""
 
     def __init__(
         self,
@@ -81,13 +82,13 @@ class OrdinalTask(asyncio.Task[Any]):
         path: str,
         context: contextvars.Context | None,
     ) -> None:
-        self.ordinal, self.path = next(cast(Counting, loop).ordinals), path
+        self.ordinal, self.path = next(cast(OrdinalLoop, loop).ordinals), path
         self.settled: int | None = None
         self.context = contextvars.copy_context() if context is None else context  # get_context() is 3.12+
         super().__init__(coro, loop=loop, name=path, context=self.context)
         self._log_destroy_pending = False
-        # asyncio's registry of all tasks is one set per process.  Ours hash alike from run to run,
-        # and those of parked workflows stay: it would become slow, and no other loop's business.
+        # asyncio keeps all tasks of the process in one set.  Tasks of different runs have the same
+        # hashes, and those of suspended workflows stay in it: the set would become slow.
         asyncio._unregister_task(self)
 
     def __hash__(self) -> int:

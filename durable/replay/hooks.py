@@ -1,13 +1,13 @@
 """
-Hooks: queues that the log fills, and that an author awaits.
+Hooks: queues that the log fills, and that a workflow awaits.
 
-A payload is taken out of the queue only by whoever goes on with it: an awaiter
-that is cancelled, or that lost a race, leaves it for the next one.
+Only the task that goes on with a payload takes it out of the queue.  A task
+that is cancelled, or that loses a race, leaves the payload for the next one.
 
-Leaving ``async for payload in hook`` (break, return, exception) stops
-listening.  That is seen when CPython drops the loop's iterator, which is
-before the next statement runs; so the place is the same on every replay.  An
-async generator would be closed turns later.
+Leaving ``async for payload in hook`` (by break, return or an exception) closes
+the hook.  CPython then drops the iterator at once, before the next statement
+runs, and ``_HookIterator.__del__`` closes the hook; so this happens at the same
+place on every replay.  An async generator would be closed several turns later.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What came in and was not taken yet: a webhook's request, or an encoded payload and what it refers to."""
+    """An item of a hook's queue: a webhook's request, or an encoded payload with the requests that it refers to."""
 
     stamp: int
     payload: str | None = None
@@ -39,13 +39,13 @@ class Received:
 
 class Hook(Generic[T]):
     """
-    A place that payloads can be sent to while the run waits.
+    Receives payloads from outside the run.
 
-    ``await hook`` gives the next payload; ``async for payload in hook`` each, and stops listening when
-    it is left.  ``with create_hook() as hook:`` stops listening at its end.
+    ``await hook`` returns the next payload.  ``async for payload in hook`` returns each, and closes the
+    hook when you leave the loop.  ``with create_hook() as hook:`` closes it at the end of the block.
 
     Attributes:
-        token: Where to send to: ``resume_hook(token, payload)``.
+        token: The address of the hook: ``resume_hook(token, payload)``.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Hook(Generic[T]):
         return self._next().__await__()
 
     def __aiter__(self) -> AsyncIterator[T]:
-        return _Listening(self, self._loop)
+        return _HookIterator(self, self._loop)
 
     def __enter__(self) -> Self:
         return self
@@ -90,13 +90,13 @@ class Hook(Generic[T]):
         self.close()
 
     async def get_conflict(self) -> str | None:
-        """None once the token is this run's, else the id of the run that holds it."""
+        """None once the token is registered for this run, else the id of the run that holds it."""
         while not self._registered and self._owner is None:
             await self._wait()
         return self._owner
 
     def close(self) -> None:
-        """Stop listening.  What is queued may still be awaited; a second call does nothing."""
+        """Stop listening.  Payloads in the queue can still be awaited.  A second call does nothing."""
         if self._closed or self._loop.closing:
             return
         self._closed = True
@@ -107,38 +107,38 @@ class Hook(Generic[T]):
 
     @property
     def has_conflict(self) -> bool:
-        """Whether the token is known to be another hook's."""
+        """Whether the log says that another run holds the token."""
         return self._owner is not None
 
     @property
     def open(self) -> bool:
-        """Whether the token is this run's, as far as it is known."""
+        """Whether the hook is neither closed nor in conflict."""
         return not self._closed and self._owner is None
 
     @property
-    def waiting(self) -> collections.deque[Received]:
-        """What came in and was not taken yet."""
+    def queue(self) -> collections.deque[Received]:
+        """What the workflow has received and not taken yet."""
         return self._buffer
 
     def put(self, received: Received) -> None:
-        """Queue what came in."""
+        """Add to the queue, and wake a task that waits."""
         self._buffer.append(received)
         self._wake()
 
-    def registered(self) -> None:
-        """The token is this run's."""
+    def mark_registered(self) -> None:
+        """The log says that the token is this run's."""
         self._registered = True
         self._wake_all()
 
-    def conflicted(self, owner: str) -> None:
-        """The token is that of the run *owner*."""
+    def mark_conflicted(self, owner: str) -> None:
+        """The log says that the run *owner* holds the token."""
         self._owner = owner
         self._wake_all()
 
     # For races
 
     async def take(self) -> Received:
-        """The next in the queue, not read yet."""
+        """Wait for the next item and take it out of the queue, without decoding it."""
         while True:
             if self._owner is not None:
                 raise HookConflict(self.token, self._owner)
@@ -148,13 +148,13 @@ class Hook(Generic[T]):
                 raise HookClosed(self.token)
             await self._wait()
 
-    def untake(self, received: Received) -> None:
-        """Put back what ``take`` gave: the race was lost after all."""
+    def put_back(self, received: Received) -> None:
+        """Put back what ``take`` returned, when the task that took it does not use it."""
         self._buffer.appendleft(received)
         self._wake()
 
     def read(self, received: Received) -> T:
-        """The payload, as the author gets it."""
+        """The payload of an item, decoded."""
         return self._read(received)
 
     # Waiting
@@ -162,7 +162,7 @@ class Hook(Generic[T]):
     async def _next(self) -> T:
         return self._read(await self.take())
 
-    async def _following(self) -> T:
+    async def _next_or_stop(self) -> T:
         try:
             received = await self.take()
         except HookClosed:
@@ -173,13 +173,13 @@ class Hook(Generic[T]):
         waiter = self._loop.create_future()
         self._waiters.append(waiter)
         try:
-            await waiter  # only a wake-up: the payload stays in the queue
+            await waiter  # resolved without a value: the payload stays in the queue
         except BaseException:
             waiter.cancel()
             with contextlib.suppress(ValueError):
                 self._waiters.remove(waiter)
             if self._buffer and not waiter.cancelled():
-                self._wake()  # woken and cancelled at once: somebody else may want it
+                self._wake()  # it was woken and cancelled at the same time: wake the next task instead
             raise
 
     def _wake(self) -> None:
@@ -198,17 +198,17 @@ class Hook(Generic[T]):
 
 class Webhook(Hook[Request]):
     """
-    A hook with a URL: each HTTP request to it is a payload.
+    A hook with a URL.  Each HTTP request to the URL is a payload.
 
     Attributes:
-        url: Where to send requests to; the same on every replay.
+        url: The URL, the same on every replay.
     """
 
     url: str
 
 
-class _Listening(Generic[T]):
-    """One per ``async for``.  Nothing but the loop's own frame may refer to it."""
+class _HookIterator(Generic[T]):
+    """The iterator of one ``async for``.  Only the frame of that loop may refer to it."""
 
     def __init__(self, hook: Hook[T], loop: DurableLoop) -> None:
         self._hook = hook
@@ -218,7 +218,7 @@ class _Listening(Generic[T]):
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, T]:
-        return self._hook._following()
+        return self._hook._next_or_stop()
 
     def __del__(self) -> None:
         if not self._loop.closing and asyncio._get_running_loop() is self._loop:

@@ -1,25 +1,25 @@
 """
 The deterministic asyncio event loop on which a workflow runs against its log.
 
-Rule 1: the log is the only scheduler.  The loop is driven by hand: ``replay``
-applies one event (one future resolved, or one timer readied), the loop runs
-until nothing is ready, then comes the next event.
+Rule 1: the log is the only scheduler.  ``replay`` drives the loop by hand: it
+applies one event (it resolves one future, or makes one timer ready), the loop
+runs until nothing is ready, then ``replay`` applies the next event.
 
 Rule 2: no I/O, no clock, no ambient context.  ``time()`` is the time of the
-last event.  What is not implemented here raises.
+last event.  Methods of asyncio's loop that are not implemented here raise.
 
-Rule 3: a suspended workflow sees nothing.  Whoever waits simply stays
-suspended until its event comes; to put the workflow away, its coroutines are
-closed, newest first, and no durable call is possible meanwhile (``Parked``).
+Rule 3: a suspended workflow sees nothing.  A task that waits stays suspended
+until its event comes.  To park the workflow, the loop closes its coroutines,
+the newest first, and durable calls raise ``Parked`` meanwhile.
 
 Theory of operation
 ===================
-Every call of a step, sleep, hook or child is an operation.  Its name, the op
-id, is the path of the calling task and an ordinal: ``r#3`` is the third of
-the main task ``r``, ``r.2#1`` the first of the second task that ``r`` made.
-So the order in which parallel tasks run is no part of any name.  Issuing one
-compares it with what the log recorded under that name; without a record it
-becomes a command.
+Every call of a step, sleep, hook or child is an operation.  Its op id is the
+path of the calling task and a number: ``r#3`` is the third operation of the
+main task ``r``, ``r.2#1`` the first of the second task that ``r`` made.  So op
+ids do not depend on the order in which parallel tasks run.  When a workflow
+issues an operation, the loop compares it with the log's record of that op id;
+without a record the operation becomes a command.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from ..sandbox import calling_line, ends_process, log_records, waiting_line
 from . import asyncio_patches
 from .commands import Command, CreateWait
 from .futures import OpFuture, OrdinalFuture, OrdinalTask, Parked, Timer
-from .operations import Create, Created, Identity, Ledger
+from .operations import Create, Created, Operations, OperationSpec
 from .parking import close, close_awaited, close_generator
 
 #: Methods of ``asyncio.AbstractEventLoop``.
-REFUSED = [
+REFUSED_METHODS = [
     "add_reader",
     "add_writer",
     "add_signal_handler",
@@ -89,7 +89,7 @@ REFUSED = [
 
 
 def refusal(name: str) -> Callable[..., NoReturn]:
-    """A method that refuses to be called."""
+    """A method that raises NonDeterministicCall."""
 
     def refuse(self: object, *args: Any, **kwargs: Any) -> NoReturn:
         raise NonDeterministicCall(f"loop.{name}", where=calling_line())
@@ -99,29 +99,35 @@ def refusal(name: str) -> Callable[..., NoReturn]:
 
 log = log_records.get("durable")
 
-MICRO = 1_000_000
+MICROS_PER_SECOND = 1_000_000
 
-#: Durable calls that a closing workflow is refused before it is left to wait for ever instead.
-REFUSALS = 8
+#: How many durable calls raise ``Parked`` while a coroutine is closed.  After that they return a future
+#: that never resolves, so that a loop which catches everything stops.
+MAX_REFUSALS = 8
 
 
 class DurableLoop(asyncio.AbstractEventLoop):
     """
-    Runs one workflow.  Times inside are integers, microseconds since 1970; ``time()`` is seconds since the start.
+    Runs one workflow.
+
+    Times are integers, microseconds since 1970; ``time()`` alone is in seconds since the run's start.
 
     Attributes:
-        ledger: What was asked for, and what the log says of it.
-        pending: The future or timer of each operation whose outcome is still awaited.
+        operations: What the workflow has asked for, and what the log records of it.
+        pending: The future or timer of each operation that the workflow waits for, by op id.
+        context: The run's ``RunContext``, which sets it.
+        main: The task of the workflow's function.
         now: The time of the last event applied.
-        muted: What runs now has run before, in an earlier turn.
-        unclosable: Where a coroutine waits that swallows even its own end.
+        muted: The events that are applied now were applied before, in an earlier turn.
+        closing: The workflow is parked, or is being parked.
+        unclosable: Where a coroutine waits that could not be closed.
     """
 
     is_durable = True
 
     def __init__(self, run_id: str) -> None:
         asyncio_patches.install()
-        self.ledger = Ledger(run_id)
+        self.operations = Operations(run_id)
         self.pending: dict[str, Timer | OpFuture] = {}
         self.context: Any = None
         self.main: OrdinalTask | None = None
@@ -129,8 +135,8 @@ class DurableLoop(asyncio.AbstractEventLoop):
         self.ordinals: Iterator[int] = itertools.count(1)
         self._stamps, self._counts = itertools.count(1), collections.Counter[str]()
         self._ready: collections.deque[asyncio.Handle] = collections.deque()
-        self._tasks: dict[int, OrdinalTask] = {}  # asyncio holds tasks weakly: ours is strong and ordered
-        # Like a WeakSet, but in the order in which they began.
+        self._tasks: dict[int, OrdinalTask] = {}  # strong references in order; asyncio's are weak
+        # A WeakSet that keeps the order in which the generators began.
         self._gens: weakref.WeakKeyDictionary[AsyncGenerator[Any, Any], None] = weakref.WeakKeyDictionary()
         self.unclosable: str | None = None
         self.closing = False
@@ -141,64 +147,73 @@ class DurableLoop(asyncio.AbstractEventLoop):
 
     @property
     def replaying(self) -> bool:
-        """What runs now has run before, in an earlier turn: its log lines are not wanted again."""
+        """Whether the code that runs now has run before, in an earlier turn.  Its log lines are dropped."""
         return self.muted or self.closing
 
     def path(self) -> str:
-        """The path of the running task; ``cb`` in a bare callback."""
+        """The path of the running task; ``cb`` in a callback outside any task."""
         task = asyncio.current_task(self)
         return task.path if isinstance(task, OrdinalTask) else "cb"
 
-    def numbered(self, mark: str) -> str:
+    def next_name(self, mark: str) -> str:
         """The next name under the running task: ``r.1`` for a task, ``r#1`` for an operation."""
         key = self.path() + mark
         self._counts[key] += 1
         return f"{key}{self._counts[key]}"
 
-    def stamp(self) -> int:
-        """The next in the count of moments at which something was resolved or received."""
+    def next_stamp(self) -> int:
+        """A number that grows with each future that is resolved and each payload received; races compare it."""
         return next(self._stamps)
 
-    def issue(self, asked: Identity, build: Callable[[str], Create]) -> Create | Created | None:
+    def issue(self, asked: OperationSpec, build: Callable[[str], Create]) -> Create | Created | None:
         """
-        Ask for an operation: the event that records it, or else the command, which *build* makes for its op id.
+        Add an operation under the next op id of the running task.
 
-        Returns None where nothing may be asked for any more and nobody should wait for an answer.
+        Args:
+            build: Makes the command from the op id.
+
+        Returns:
+            The event that records the operation, or else the new command.  None while the workflow is
+            closed, after too many calls: the caller gets a future that never resolves.
+
+        Raises:
+            Parked: The workflow is being closed, or does not match its log.
         """
-        if self._refuse():
+        if self._refuse_while_closing():
             return None
-        entered = self.ledger.ask(self.numbered("#"), asked, build)
-        if entered is None:
+        issued = self.operations.issue(self.next_name("#"), asked, build)
+        if issued is None:
             raise Parked
-        return entered
+        return issued
 
-    def ask(self, key: str, command: Command) -> None:
-        """Ask for what has no ordinal and no outcome, unless the workflow is being put away."""
+    def add_command(self, key: str, command: Command) -> None:
+        """Add a command without an outcome, except while the workflow is closed."""
         if not self.closing:
-            self.ledger.commands[key] = command
+            self.operations.commands[key] = command
 
-    def op(self, asked: Identity, build: Callable[[str], Create]) -> OpFuture:
-        """Ask for an operation with an outcome."""
-        entered = self.issue(asked, build)
+    def schedule(self, asked: OperationSpec, build: Callable[[str], Create]) -> OpFuture:
+        """Issue an operation, and return the future of its outcome."""
+        issued = self.issue(asked, build)
         future = OpFuture(loop=self)
-        if entered is not None:
-            future.op_id = entered.op_id
-            self.pending[entered.op_id] = future
+        if issued is not None:
+            future.op_id = issued.op_id
+            self.pending[issued.op_id] = future
         return future
 
-    def wait(self, name: str, due_at: int) -> tuple[Identity, Callable[[str], Create]]:
-        """What asks for a wait; its digest is its name and its moment, so a diff can show both."""
+    def wait_spec(self, name: str, due_at: int) -> tuple[OperationSpec, Callable[[str], Create]]:
+        """The arguments of ``issue`` for a wait.  The digest is the name and the due time, so a diff shows both."""
         digest = f"{name}:{due_at - self.started_at}"
-        return Identity("wait", "", digest), lambda op_id: CreateWait(op_id=op_id, digest=digest, due_at=due_at)
+        return OperationSpec("wait", "", digest), lambda op_id: CreateWait(op_id=op_id, digest=digest, due_at=due_at)
 
     def withdraw(self, op_id: str) -> None:
-        """The workflow no longer wants the outcome.  Not so while closing, when `finally` cancels things."""
+        """Give up an operation whose future was cancelled."""
+        # Closing a coroutine cancels futures too, in its `finally` blocks; those operations go on.
         if not self.closing and self.pending.pop(op_id, None) is not None:
-            self.ledger.withdraw(op_id)
+            self.operations.withdraw(op_id)
 
     def resolve(self, op_id: str, at: int, value: Any = None, error: BaseException | None = None) -> None:
-        """Apply the outcome of an operation, unless nobody waits for it any more."""
-        self.ledger.end(op_id)
+        """Apply the outcome of an operation, if the workflow still waits for it."""
+        self.operations.end(op_id)
         waiting = self.pending.pop(op_id, None)
         if waiting is None:
             return
@@ -211,20 +226,20 @@ class DurableLoop(asyncio.AbstractEventLoop):
     def diverge(self, op_id: str, recorded: str, asked: str, where: str | None) -> None:
         """Note that the workflow does not match its log."""
         if not self.closing:
-            self.ledger.diverge(op_id, recorded, asked, where)
+            self.operations.diverge(op_id, recorded, asked, where)
 
     def waiting_line(self, op_id: str) -> str | None:
-        """Where the task waits that would have asked for *op_id*, else where the main one does."""
+        """The line where the task of *op_id* waits, or else the main task."""
         path = op_id.partition("#")[0]
         found = next((task for task in self._tasks.values() if task.path == path), self.main)
         return None if found is None else waiting_line(found.get_coro())
 
-    def _refuse(self) -> bool:
-        """True where a closing workflow that swallows Parked is left to wait."""
+    def _refuse_while_closing(self) -> bool:
+        """Raise Parked while the workflow is closed; True after too many calls, when raising did not end it."""
         if not self.closing:
             return False
         self._refused += 1
-        if self._refused <= REFUSALS:
+        if self._refused <= MAX_REFUSALS:
             raise Parked
         return True
 
@@ -233,51 +248,49 @@ class DurableLoop(asyncio.AbstractEventLoop):
     def start(self, coro: Coroutine[Any, Any, Any], at: int) -> None:
         """Run *coro* as the main task, until it waits."""
         self.started_at = self.now = at
-        # An empty context: no flask.g, no span, no session leaks in.
-        self.run(self._start, coro)
 
-    def _start(self, coro: Coroutine[Any, Any, Any]) -> None:
-        self.main = self._task(coro, ROOT, contextvars.Context())
+        def create_main() -> None:
+            # An empty context, so that no flask.g, tracing span or session of the worker leaks in.
+            self.main = self._create_task(coro, ROOT, contextvars.Context())
+
+        self.run(create_main)
 
     def run(self, function: Callable[..., object], *args: Any) -> None:
-        """Call *function* as from inside, then run whatever is ready.  Look at ``fault`` afterwards."""
-        self._inside(self._run, function, *args)
+        """Call *function* in the loop, then run callbacks until none is ready.  Check the fault afterwards."""
+        self._inside(self._run_ready, function, *args)
 
-    def _run(self, function: Callable[..., object], *args: Any) -> None:
+    def _run_ready(self, function: Callable[..., object], *args: Any) -> None:
         function(*args)
-        while self._ready and self.ledger.fault is None:
+        while self._ready and self.operations.fault is None:
             if self.main is not None and self.main.done():
-                self._last_round()
+                # As in run_until_complete, callbacks that are ready when the main task ends still run, once.
+                for _ in range(len(self._ready)):
+                    if self.operations.fault is None:
+                        self._run_one()
+                self._ready.clear()
                 break
             self._run_one()
 
     def _run_one(self) -> None:
         handle = self._ready.popleft()
-        if handle.cancelled():  # it has lost its callback
+        if handle.cancelled():  # a cancelled handle has no callback any more
             return
         try:
             handle._run()
         except (SystemExit, KeyboardInterrupt) as error:
-            # asyncio gives these to the task, as any error, and raises them out of the loop besides.
+            # asyncio stores these in the task like any error, and also raises them out of the loop.
             if ends_process(error):
                 raise
             if not isinstance(getattr(handle._callback, "__self__", None), asyncio.Task):  # type: ignore[attr-defined]
                 self.call_exception_handler({"message": f"Exception in callback {handle!r}", "exception": error})
 
-    def _last_round(self) -> None:
-        """What is ready when the main task ends still runs, as in ``run_until_complete``; no more."""
-        for _ in range(len(self._ready)):
-            if self.ledger.fault is None:
-                self._run_one()
-        self._ready.clear()
-
     def _inside(self, function: Callable[..., object], *args: Any) -> None:
-        """Call *function* with this as the running loop."""
+        """Call *function* with this loop as the thread's running loop."""
         outer, hooks, collecting = asyncio._get_running_loop(), sys.get_asyncgen_hooks(), gc.isenabled()
-        # The collector would run finalizers of ours at moments that no replay can repeat.
+        # The garbage collector would run finalizers at moments that no replay can repeat.
         gc.disable()
         asyncio._set_running_loop(self)
-        sys.set_asyncgen_hooks(self._begin, self._finalize)
+        sys.set_asyncgen_hooks(self._generator_begins, self._generator_dropped)
         try:
             function(*args)
         finally:
@@ -286,26 +299,26 @@ class DurableLoop(asyncio.AbstractEventLoop):
             if collecting:
                 gc.enable()
 
-    def _begin(self, gen: AsyncGenerator[Any, Any]) -> None:
+    def _generator_begins(self, gen: AsyncGenerator[Any, Any]) -> None:
         self._gens[gen] = None
 
-    def _finalize(self, gen: AsyncGenerator[Any, Any]) -> None:
-        # An async generator that was left by `break`: its `finally` may await steps.
+    def _generator_dropped(self, gen: AsyncGenerator[Any, Any]) -> None:
+        # The workflow left the generator by `break`.  Close it in a task, since its `finally` may await steps.
         if not self.closing and asyncio._get_running_loop() is self:
             self.create_task(gen.aclose())
 
     # Parking
 
     def park(self) -> None:
-        """Close every coroutine, newest first.  Their `finally` runs, their `except Exception` does not."""
+        """Close every coroutine, the newest first.  ``finally`` blocks run, ``except Exception`` blocks do not."""
         if self.closing:
             return
         self.closing = True
-        self._inside(self._close)
-        for held in (self._ready, self._tasks, self.pending, self.ledger.recorded):
+        self._inside(self._close_all)
+        for held in (self._ready, self._tasks, self.pending, self.operations.recorded):
             held.clear()
 
-    def _close(self) -> None:
+    def _close_all(self) -> None:
         for gen in reversed(list(self._gens)):
             self._refused = 0
             if not close_awaited(gen):
@@ -313,15 +326,14 @@ class DurableLoop(asyncio.AbstractEventLoop):
         for task in reversed(list(self._tasks.values())):
             self._refused = 0
             if not close(task):
-                # It would go on for ever.
                 self.unclosable = f"task {task.path} at {waiting_line(task.get_coro())}"
         for gen in list(self._gens):
             close_generator(gen)
 
-    # What asyncio asks of a loop
+    # The methods of asyncio's loop
 
     def time(self) -> float:
-        return (self.now - self.started_at) / MICRO
+        return (self.now - self.started_at) / MICROS_PER_SECOND
 
     def get_debug(self) -> bool:
         return False
@@ -347,10 +359,10 @@ class DurableLoop(asyncio.AbstractEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if not self.replaying:
             message, error = context.get("message", "unhandled error"), context.get("exception")
-            log.error("in the workflow of run %s: %s", self.ledger.run_id, message, exc_info=error)
+            log.error("in the workflow of run %s: %s", self.operations.run_id, message, exc_info=error)
 
     def create_future(self) -> asyncio.Future[Any]:
-        self._refuse()  # cuts `finally: await …` and TaskGroup.__aexit__ short
+        self._refuse_while_closing()  # ends `finally: await …` and TaskGroup.__aexit__
         return OrdinalFuture(loop=self)
 
     def create_task(  # type: ignore[override]
@@ -363,14 +375,16 @@ class DurableLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.Future[Any]:
         if self.closing:
             coro.close()
-            self._refuse()
+            self._refuse_while_closing()
             return OrdinalFuture(loop=self)
-        task = self._task(coro, self.numbered("."), context)
+        task = self._create_task(coro, self.next_name("."), context)
         if name is not None:
             task.set_name(name)
         return task
 
-    def _task(self, coro: Coroutine[Any, Any, Any], path: str, context: contextvars.Context | None) -> OrdinalTask:
+    def _create_task(
+        self, coro: Coroutine[Any, Any, Any], path: str, context: contextvars.Context | None
+    ) -> OrdinalTask:
         task = OrdinalTask(coro, loop=self, path=path, context=context)
         self._tasks[task.ordinal] = task
         task.add_done_callback(self._task_done)
@@ -378,7 +392,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         assert isinstance(task, OrdinalTask)
-        task.settled = self.stamp()
+        task.settled = self.next_stamp()
         self._tasks.pop(task.ordinal, None)
 
     def call_soon(  # type: ignore[override]
@@ -408,28 +422,28 @@ class DurableLoop(asyncio.AbstractEventLoop):
         due_at = self.started_at + _micros(when)
         if due_at <= self.now:
             return self.call_soon(callback, *args, context=context)
-        # asyncio.sleep is told from a timeout, so that wake_up() can end the one and leave the other.
+        # Tell asyncio.sleep from a timeout: wake_up() ends sleeps and leaves timeouts.
         name = "sleep" if callback is asyncio.futures._set_result_unless_cancelled else "timer"  # type: ignore[attr-defined]
-        entered = self.issue(*self.wait(name, due_at))
+        issued = self.issue(*self.wait_spec(name, due_at))
         handle = Timer(when, callback, args, self, context)
-        handle.op_id = None if entered is None else entered.op_id
-        if entered is not None:
-            self.pending[entered.op_id] = handle
+        handle.op_id = None if issued is None else issued.op_id
+        if issued is not None:
+            self.pending[issued.op_id] = handle
         return handle
 
     def _timer_handle_cancelled(self, handle: Timer) -> None:
         if handle.op_id is not None:
-            self.withdraw(handle.op_id)  # asyncio.sleep cancels its timer even after it fired
+            self.withdraw(handle.op_id)  # asyncio.sleep cancels its timer even after it has fired
 
 
 def _micros(seconds: float) -> int:
     try:
-        return round(seconds * MICRO)
+        return round(seconds * MICROS_PER_SECOND)
     except (ValueError, OverflowError):
         raise ValueError(
             f"A delay of {seconds!r} seconds has no end.  To wait until cancelled, await asyncio.Event().wait()."
         ) from None
 
 
-for _name in REFUSED:
+for _name in REFUSED_METHODS:
     setattr(DurableLoop, _name, refusal(_name))

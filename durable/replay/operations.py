@@ -1,8 +1,8 @@
 """
-What makes two operations the same one, and how they read in a diff.
+Which operations a workflow has asked for, which of them its log records, and how a difference reads.
 
-An operation is compared by kind, name and digest: what the log recorded
-against what a replay asks for.  Its place (the op id) is where they meet.
+Two operations are the same when their kind, name and digest are equal.  A replay compares what the log
+recorded under an op id with what the workflow asks for under that op id.
 """
 
 from __future__ import annotations
@@ -32,117 +32,115 @@ _KINDS: dict[type, str] = {
     events.ChildCreated: "child",
 }
 
-#: How much of an operation's arguments a diff shows, in characters.
-SHOWN = 300
+#: How many characters of an operation's arguments a diff shows.
+MAX_ARGS_SHOWN = 300
 
 
-class Identity(NamedTuple):
-    """What is compared.  For a wait, ``digest`` holds its moment, so that this tells all there is."""
+class OperationSpec(NamedTuple):
+    """The part of an operation that a replay has to repeat.  The digest of a wait is its name and its due time."""
 
     kind: str
     name: str
     digest: str
 
-    def is_of(self, item: Create | Created) -> bool:
-        """The same as ``identity(item) == self``, and twice as fast: replay asks it of every operation."""
+    def matches(self, item: Create | Created) -> bool:
+        """Equal to ``spec_of(item) == self`` and twice as fast, since a replay compares every operation."""
         return self.digest == item.digest and self.name == getattr(item, "name", "") and self.kind == _KINDS[type(item)]
 
 
-def identity(item: Create | Created) -> Identity:
-    """The part of a command, or of the event that records it, which a replay has to repeat."""
-    return Identity(_KINDS[type(item)], getattr(item, "name", ""), item.digest)
+def spec_of(item: Create | Created) -> OperationSpec:
+    """The spec of a command, or of the event that records it."""
+    return OperationSpec(_KINDS[type(item)], getattr(item, "name", ""), item.digest)
 
 
-def describe(item: Create | Created | Identity) -> str:
-    """One line for a diff: the kind, the name, and the arguments, moment or token."""
-    if isinstance(item, Identity):
+def describe(item: Create | Created | OperationSpec) -> str:
+    """One line for a diff: the kind, the name, and the arguments, due time or token."""
+    if isinstance(item, OperationSpec):
         return f"{item.kind} {item.name} [{item.digest}]"
-    kind, name, digest = identity(item)
+    kind, name, digest = spec_of(item)
     if isinstance(item, commands.CreateWait | events.WaitCreated):
-        return f"wait {_moment(digest)}"
+        wait_name, _, micros = digest.partition(":")
+        is_moment = micros.isdigit()
+        return f"wait ({wait_name}) until {int(micros) / 1e6:g} s after the start" if is_moment else f"wait [{digest}]"
     if isinstance(item, commands.CreateHook | events.HookCreated | events.HookConflicted):
         return f"{name if name == 'webhook' else f'hook {name!r}'} [{digest}]"
-    return f"{kind} {name} {_shortened(item.args)} [{digest[:8]}]"
+    args = item.args
+    if len(args) > MAX_ARGS_SHOWN:
+        args = f"{args[:MAX_ARGS_SHOWN]}… ({len(args)} characters)"
+    return f"{kind} {name} {args} [{digest[:8]}]"
 
 
-def _moment(digest: str) -> str:
-    name, _, micros = digest.partition(":")
-    return f"({name}) until {int(micros) / 1e6:g} s after the start" if micros.isdigit() else f"[{digest}]"
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)"
-
-
-class Ledger:
+class Operations:
     """
+    The operations of one run.
+
     Attributes:
         recorded: Events that create an operation which the workflow has not asked for yet, by op id.
-        issued: What the workflow has asked for.
-        commands: What the log lacks, in the order in which it was asked for.
-        ended: Operations whose outcome is known, or no longer wanted.
+        issued: What the workflow has asked for, by op id.
+        commands: What the workflow has asked for and the log lacks, in that order.
+        ended: Operations that have an outcome, or whose outcome the workflow no longer wants.
         given_up: Operations that the log records as cancelled or closed.
-        noted: Markers and changes of attributes that the log records.
-        limit: How many operations the workflow may ask for; 0: any number.
-        fault: How the workflow differs from its log, or that it asked for too much.
+        markers: Markers and changes of attributes that the log records.
+        limit: How many operations the workflow may ask for; 0 means any number.
+        fault: How the workflow differs from its log, or that it asked for too many operations.
     """
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.recorded: dict[str, Created] = {}
-        self.issued: dict[str, Identity] = {}
+        self.issued: dict[str, OperationSpec] = {}
         self.commands: dict[str, Command] = {}
         self.ended: set[str] = set()
         self.given_up: set[str] = set()
-        self.noted: set[str] = set()
+        self.markers: set[str] = set()
         self.limit = 0
         self.fault: DurableError | None = None
 
-    def ask(self, op_id: str, asked: Identity, build: Callable[[str], Create]) -> Create | Created | None:
+    def issue(self, op_id: str, asked: OperationSpec, build: Callable[[str], Create]) -> Create | Created | None:
         """
-        Enter what the workflow asks for: the event that records it, or else the command, which *build* makes.
+        Add an operation that the workflow asks for.
 
-        None when the log has it otherwise, or it is too much.
+        Args:
+            build: Makes the command from the op id.  Called only when the log does not record the operation.
+
+        Returns:
+            The event that records the operation, or else the new command.  None after a fault: the log
+            records another operation here, or the workflow has asked for too many.
         """
-        if self._is_full():
+        if 0 < self.limit <= len(self.issued):
+            # No log can hold more.  Without this check, a loop that never awaits would fill the memory.
+            self.fault = self.fault or LogTooLong(self.run_id, self.limit + 1, self.limit, calling_line())
             return None
         recorded = self.recorded.get(op_id)
-        if recorded is not None and not asked.is_of(recorded):
+        if recorded is not None and not asked.matches(recorded):
             self.diverge(op_id, describe(recorded), describe(build(op_id)), calling_line())
             return None
-        entered: Create | Created
+        issued: Create | Created
         if recorded is None:
-            entered = self.commands[op_id] = build(op_id)
+            issued = self.commands[op_id] = build(op_id)
         else:
-            entered = self.recorded.pop(op_id)
+            issued = self.recorded.pop(op_id)
         self.issued[op_id] = asked
-        return entered
-
-    def _is_full(self) -> bool:
-        """No log could hold more: a loop that never awaits would fill the memory instead."""
-        if not 0 < self.limit <= len(self.issued):
-            return False
-        self.fault = self.fault or LogTooLong(self.run_id, self.limit + 1, self.limit, calling_line())
-        return True
+        return issued
 
     def withdraw(self, op_id: str) -> None:
-        """The workflow no longer wants the outcome of an operation."""
+        """Note that the workflow no longer wants the outcome of an operation."""
         self.ended.add(op_id)
         if self.commands.pop(op_id, None) is not None or op_id in self.given_up:
             return
         kind: Any = self.issued[op_id].kind
-        self.commands[_withdrawal(op_id)] = Withdraw(op_id=op_id, kind=kind)
+        self.commands[_withdrawal_key(op_id)] = Withdraw(op_id=op_id, kind=kind)
 
     def end(self, op_id: str) -> None:
-        """The log has the outcome of an operation, so there is nothing left to withdraw."""
+        """Note that the log has the outcome of an operation.  There is nothing left to withdraw."""
         self.ended.add(op_id)
-        self.commands.pop(_withdrawal(op_id), None)
+        self.commands.pop(_withdrawal_key(op_id), None)
 
     def diverge(self, op_id: str, recorded: str, asked: str, where: str | None) -> None:
-        """Note that the workflow does not match its log.  The first time counts."""
+        """Note that the workflow does not match its log.  Only the first difference is kept."""
         if self.fault is None:
             self.fault = NonDeterminismError(self.run_id, op_id, recorded, asked, where)
 
 
-def _withdrawal(op_id: str) -> str:
+def _withdrawal_key(op_id: str) -> str:
     return f"{op_id}/withdraw"

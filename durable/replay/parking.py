@@ -1,11 +1,13 @@
 """
-Putting a suspended coroutine away: it is closed, not cancelled.
+Parking: how a suspended coroutine is removed from memory.  It is closed, not cancelled.
 
-Closing runs its ``finally`` and ``except BaseException``, but no ``except
-Exception`` and no ``except CancelledError``: those would compensate for what
-has not failed.  To drop the references instead would have the collector do
-the same later, at any moment and in any thread: outside of the run, where a
-call of a step runs its function.
+Closing runs the ``finally`` and ``except BaseException`` blocks of a coroutine.
+It does not run ``except Exception`` or ``except CancelledError`` blocks: those
+would undo work that has not failed.
+
+Dropping the references is no alternative.  The garbage collector would close
+the coroutine later, at any moment and in any thread.  That is outside of the
+run, where calling a step runs its function.
 """
 
 from __future__ import annotations
@@ -18,49 +20,48 @@ from typing import Any
 
 from .futures import OrdinalTask
 
-#: How often a coroutine is closed that awaits something whenever it is closed.
-CLOSINGS = 16
+#: How often to close a coroutine that awaits something each time it is closed.
+MAX_CLOSINGS = 16
 
 
 def close(task: OrdinalTask) -> bool:
-    """Close the coroutine of *task* in its own context; False where it cannot be, and is kept for ever."""
+    """Close the coroutine of *task* in its own context; False when that fails and the coroutine stays in memory."""
     coro: Any = task.get_coro()
     loop = task.get_loop()
-    # Its own `finally` may ask which task it is; a timeout without one would fail before it waits.
+    # A `finally` block may ask for the current task; asyncio.timeout raises without one.
     asyncio._enter_task(loop, task)
     try:
-        return _closes(coro, task.context.run)
+        return _try_to_close(coro, task.context.run)
     finally:
         asyncio._leave_task(loop, task)
 
 
-def _closes(coro: Any, run: Callable[[Callable[[], None]], None]) -> bool:
-    for _ in range(CLOSINGS):
+def _try_to_close(coro: Any, run: Callable[[Callable[[], None]], None]) -> bool:
+    for _ in range(MAX_CLOSINGS):
         try:
             run(coro.close)
         except RuntimeError as error:
             if "GeneratorExit" in str(error):
-                continue  # "coroutine ignored GeneratorExit": it awaited; close it again
+                continue  # "coroutine ignored GeneratorExit": it awaited something; close it again
         except BaseException:
-            pass  # Parked, or the author's own: nobody is there to hear it
+            pass  # Parked, or an error of the author's `finally`, which has no caller to go to
         return True
-    # The collector, and the exit of Python, would try the same without end.
+    # Keep it for ever, since the garbage collector and the exit of Python would try to close it without end.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(coro))
     return False
 
 
 def close_awaited(gen: AsyncGenerator[Any, Any]) -> bool:
     """
-    Close what an async generator waits for; False as in ``close``.
+    Close the awaitable that an async generator waits for; False as in ``close``.
 
-    Up to Python 3.12 closing the task does not get that far: it ends at the generator, and the
-    generator's own ``finally`` is skipped.
+    Up to Python 3.12, closing the task stops at the generator and skips the generator's own ``finally``.
     """
     awaited: Any = gen.ag_await  # type: ignore[attr-defined]
-    return not hasattr(awaited, "close") or _closes(awaited, lambda close: close())
+    return not hasattr(awaited, "close") or _try_to_close(awaited, lambda close: close())
 
 
 def close_generator(gen: AsyncGenerator[Any, Any]) -> None:
-    """Close an async generator that nothing iterates any more."""
+    """Close an async generator that no task iterates any more."""
     with contextlib.suppress(BaseException):
         gen.aclose().send(None)

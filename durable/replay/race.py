@@ -1,9 +1,9 @@
 """
 ``race``: the first outcome in the log wins.
 
-What is settled already when the race begins is compared by the log as well: a
-payload that was queued before a sleep was over wins against it.  A hook that
-loses keeps its payload.
+Awaitables that are resolved already when the race begins are compared by the
+order of the log too: a payload that was queued before a sleep was over wins
+against the sleep.  A hook that loses keeps its payload.
 """
 
 from __future__ import annotations
@@ -18,124 +18,123 @@ from .loop import DurableLoop
 
 
 class _Entrant:
-    """One of the awaitables: its future, once it has one."""
+    """One awaitable of a race, and its future once the race waits for it."""
 
     def __init__(self, awaitable: Awaitable[Any]) -> None:
         self.awaitable = awaitable
         self.future: asyncio.Future[Any] | None = awaitable if asyncio.isfuture(awaitable) else None
 
     def settled_at(self, loop: DurableLoop) -> int | None:
-        """When its outcome came, in the loop's count; None when there is none yet."""
+        """The stamp (``next_stamp``) of its outcome or first payload, None while there is none."""
         if isinstance(self.awaitable, Hook):
-            return self.awaitable.waiting[0].stamp if self.awaitable.waiting else None
+            return self.awaitable.queue[0].stamp if self.awaitable.queue else None
         if self.future is None or not self.future.done():
             return None
         stamp: int | None = getattr(self.future, "settled", None)
-        return loop.stamp() if stamp is None else stamp
+        return loop.next_stamp() if stamp is None else stamp
 
-    def run(self, loop: DurableLoop) -> asyncio.Future[Any]:
+    def start(self, loop: DurableLoop) -> None:
         """Begin to wait for it."""
         if isinstance(self.awaitable, Hook):
             self.future = loop.create_task(self.awaitable.take())
         elif self.future is None:
             self.future = asyncio.ensure_future(self.awaitable, loop=loop)
-        return self.future
 
     async def result(self) -> Any:
-        """What the winner came to, or its exception; of a hook, what it received, not read yet."""
+        """The result of the winner, or its exception.  For a hook: the item taken from its queue."""
         if isinstance(self.awaitable, Hook) and self.future is None:
             return await self.awaitable.take()
         assert self.future is not None
         return self.future.result()
 
     def read(self, result: Any) -> Any:
-        """The result, as the author gets it."""
+        """The result as ``race`` returns it."""
         return self.awaitable.read(result) if isinstance(self.awaitable, Hook) else result
 
-    def give_back(self, result: Any) -> None:
-        """The author does not get it; but a payload is still the next awaiter's."""
+    def put_back(self, result: Any) -> None:
+        """Leave a hook's payload for the next task that awaits the hook."""
         if isinstance(self.awaitable, Hook):
-            self.awaitable.untake(result)
+            self.awaitable.put_back(result)
 
-    def drop(self) -> None:
-        """It has lost."""
+    def cancel(self) -> None:
+        """Cancel a loser, also one that the race has not begun to wait for."""
         if self.future is not None:
             self.future.cancel()
         elif inspect.iscoroutine(self.awaitable):
             self.awaitable.close()
 
-    def forget(self) -> None:
-        """Its outcome, if there is one, is wanted by nobody."""
-        future = self.future
-        if future is not None and future.done() and not future.cancelled() and future.exception() is None:
-            self.give_back(future.result())
-
 
 def race(loop: DurableLoop, awaitables: Sequence[Awaitable[Any]]) -> asyncio.Future[Any]:
-    """Start all of *awaitables*; the outcome of the first, once the others are cancelled and over."""
+    """Start all of *awaitables*, and return the first outcome once the others are cancelled and have ended."""
     entrants = [_Entrant(each) for each in awaitables]
     settled = [(at, n) for n, each in enumerate(entrants) if (at := each.settled_at(loop)) is not None]
     if settled:
-        task = loop.create_task(_settled(loop, entrants[min(settled)[1]], entrants))
+        task = loop.create_task(_race_settled(loop, entrants[min(settled)[1]], entrants))
     else:
         for each in entrants:
-            each.run(loop)
-        task = loop.create_task(_run(loop, entrants))
-    # A task that is cancelled before it begins runs no `finally`.
-    task.add_done_callback(lambda _: _drop(entrants))
+            each.start(loop)
+        task = loop.create_task(_race_started(loop, entrants))
+    # A task that is cancelled before its first step runs no `finally`, so the entrants are cancelled here.
+    task.add_done_callback(lambda _: _cancel(entrants))
     return task
 
 
-async def _settled(loop: DurableLoop, winner: _Entrant, entrants: list[_Entrant]) -> Any:
+async def _race_settled(loop: DurableLoop, winner: _Entrant, entrants: list[_Entrant]) -> Any:
+    """A race that had an outcome when it began."""
     if winner.settled_at(loop) is not None:
-        return await _won(winner, entrants)
-    for each in entrants:  # another task was faster, and took the payload
-        each.run(loop)
-    return await _run(loop, entrants)
+        return await _win(winner, entrants)
+    for each in entrants:  # another task has taken the payload meanwhile
+        each.start(loop)
+    return await _race_started(loop, entrants)
 
 
-async def _run(loop: DurableLoop, entrants: list[_Entrant]) -> Any:
+async def _race_started(loop: DurableLoop, entrants: list[_Entrant]) -> Any:
+    """Wait for the first entrant that finishes."""
     first: asyncio.Future[_Entrant] = loop.create_future()
 
-    def finished(entrant: _Entrant) -> None:
+    def finish(entrant: _Entrant) -> None:
         if not first.done():
             first.set_result(entrant)
 
     for each in entrants:
         assert each.future is not None
-        each.future.add_done_callback(lambda _, entrant=each: finished(entrant))  # type: ignore[misc]
+        each.future.add_done_callback(lambda _, entrant=each: finish(entrant))  # type: ignore[misc]
     try:
         winner = await first
     except BaseException:
-        await _end(entrants)
+        await _cancel_and_wait(entrants)
         raise
-    return await _won(winner, entrants)
+    return await _win(winner, entrants)
 
 
-async def _won(winner: _Entrant, entrants: list[_Entrant]) -> Any:
+async def _win(winner: _Entrant, entrants: list[_Entrant]) -> Any:
+    """Cancel the losers, wait until they have ended, and return the winner's result."""
     losers = [each for each in entrants if each is not winner]
     try:
         result = await winner.result()
     except BaseException:
-        await _end(losers)
+        await _cancel_and_wait(losers)
         raise
     try:
-        await _end(losers)
+        await _cancel_and_wait(losers)
     except BaseException:
-        winner.give_back(result)  # cancelled while the losers cleaned up
+        winner.put_back(result)  # the race was cancelled while the losers cleaned up
         raise
     return winner.read(result)
 
 
-async def _end(losers: list[_Entrant]) -> None:
-    _drop(losers)
+async def _cancel_and_wait(losers: list[_Entrant]) -> None:
+    _cancel(losers)
     running = [each.future for each in losers if each.future is not None and not each.future.done()]
     if running:
         await asyncio.wait(running)
     for each in losers:
-        each.forget()
+        future = each.future
+        # A loser that has a result all the same: its exception is ignored, its payload goes back to the hook.
+        if future is not None and future.done() and not future.cancelled() and future.exception() is None:
+            each.put_back(future.result())
 
 
-def _drop(losers: list[_Entrant]) -> None:
-    for each in losers:
-        each.drop()
+def _cancel(entrants: list[_Entrant]) -> None:
+    for each in entrants:
+        each.cancel()

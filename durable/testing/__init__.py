@@ -1,21 +1,21 @@
 """
-For the tests of applications: workflows in memory, a clock that jumps, and crashes wherever one can happen.
+For the tests of applications: run workflows in memory, move the clock, and crash at every boundary.
 
-docs/testing.md shows them; ``durable.testing.plugin`` has the fixtures for pytest.
+docs/testing.md shows how to use it; ``durable.testing.plugin`` has the fixtures for pytest.
 
 Files, in import order::
 
     clock.py             a store whose clock is a number
-    database.py          a database file with our tables
+    database.py          a database file with the library's tables
     engine.py            an engine with a given database and broker
-    faults.py            where a crash happens, and which message goes astray
+    faults.py            a crash at a boundary, or a message that is lost, repeated or late
     histories.py         ``export`` and ``replay``
     memory_broker.py     a broker in memory
-    senders.py           senders of webhook requests, and what they were answered
+    senders.py           send webhook requests, and record the responses
     worker.py            a worker that runs one message after the other
     environment.py       ``Environment``: all of these, and a web app, in one process
-    invariants.py        what holds of every run that has ended
-    crash_everywhere.py  ``crash_everywhere``: a workflow, with one crash at each boundary
+    invariants.py        what must hold for every run that has ended
+    crash_everywhere.py  ``crash_everywhere``: run a workflow with a crash at each boundary
     plugin.py            pytest's fixtures
 """
 

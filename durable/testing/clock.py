@@ -1,4 +1,4 @@
-"""A store whose clock is a number, and which a crash closes for good."""
+"""A store whose clock is a number, and which can crash."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from sqlalchemy.util import LRUCache
 from ..sandbox import ProcessEnd
 from ..store import Store
 
-#: Statements as text, for all environments of the process: making them takes longer than running them.
+#: Compiled statements, shared by all environments of the process: compiling takes longer than running them.
 _STATEMENTS: LRUCache[Any, Any] = LRUCache(1000)
-#: They are found again by the dialect object that they were made for: the first one serves all.
+#: The cache's keys contain the dialect object, so all environments use the first one.
 _DIALECTS: list[Dialect] = []
 
 
 class Crashed(ProcessEnd):
-    """Raised where a process dies, and from then on by all that it would still do to its surroundings."""
+    """Raised where a process crashes, and by everything that the process then tries to read, write or send."""
 
 
 @dataclass
 class Clock:
-    """The time of an environment, in microseconds since 1970 UTC.  It moves when it is told to."""
+    """The time of an environment, in microseconds since 1970 UTC."""
 
     now: int
 
 
 class ClockedStore(Store):
-    """A SQLite store in which it is as late as *clock* says.  It is not careful with the disk."""
+    """A SQLite store that takes the time from *clock*, and does not wait for the disk."""
 
     def __init__(self, url: str, clock: Clock) -> None:
         super().__init__(url, pool_size=5)
@@ -60,12 +60,12 @@ class ClockedStore(Store):
             yield tx
 
     def check_alive(self) -> None:
-        """Raise Crashed in a process that has died."""
+        """Raise Crashed if the process has crashed."""
         if self.crashed:
             raise Crashed
 
     def die(self) -> None:
-        """The process has died: its connections are cut, and what they had not committed is undone."""
+        """Crash: close all connections, so that the database rolls back what they have not committed."""
         self.crashed = True
         while self._connections:
             self._connections.pop().close()
@@ -75,7 +75,7 @@ class ClockedStore(Store):
         self._connections.append(connection)
 
     def _measure(self, tx: Connection) -> None:
-        """Its time needs no measuring."""
+        """The clock is exact, so there is no difference to a server's clock to measure."""
 
     def _open(self) -> Engine:
         engine = super()._open()

@@ -1,10 +1,10 @@
 """
-``crash_everywhere``: one workflow, run once per boundary with a crash there, and once per message gone astray.
+``crash_everywhere``: runs one workflow again and again, each time with one crash or one message fault.
 
-A boundary is one hit of one failpoint (docs/testing.md has the list).  A crash ends the process there: nothing of what
-it had in memory is left, it hands nothing back, and the message it was at is gone.  Another process takes its place,
-finds by beats and sweeps what was left, and goes on.  A message goes astray by being lost, repeated, or late.  After
-each of these the run has to come to what it comes to without, and its log has to keep what the documentation promises.
+A boundary is one hit of one failpoint (docs/testing.md lists them).  A crash ends the process there: everything in its
+memory is gone, it runs no cleanup, and the message that it was processing is gone.  Another process starts, finds the
+unfinished work by beats and sweeps, and continues.  A message fault loses, repeats or delays one message.  After each
+fault the run must end as it does without one, and its log must keep what the documentation promises.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from ..registry import Run, Workflow
 from ..store import ENDED
 from .clock import Crashed
 from .environment import Environment
-from .faults import Fault, Seen, faults, missed
-from .invariants import check, left_over
+from .faults import Fault, Trace, faults, why_missed
+from .invariants import check, unfinished_work
 from .memory_broker import Message, later
 
-#: How late a message comes that is late: longer than the sweep is patient.
-_LATE = 7_000_000
-#: A run that has died so often in one play will never end.
-_MOST_LIVES = 20
-#: So many jumps in time, and what is left of an ended run stays.
-_MOST_ROUNDS = 100
+#: How late a late message is, in microseconds: later than the sweep sends the message again.
+_LATE_MICROS = 7_000_000
+#: A run that needs more processes than this will never end.
+_MAX_PROCESSES = 20
+#: After so many jumps in time, unfinished work of an ended run stays unfinished.
+_MAX_JUMPS = 100
 
-#: What plays the outside world.  After a crash it is called again, so it looks before it does anything twice.
+#: Acts as the outside world.  It is called again after a crash, so it must check what it has done already.
 During = Callable[[Environment, Run[Any]], object]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What was tried: boundaries and messages that there are, and how many faults were played."""
+    """How many boundaries and messages there are, and how many faults were tried."""
 
     boundaries: int
     messages: int
@@ -47,8 +47,8 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """What is run."""
+class WorkflowCall:
+    """The workflow to run, with its arguments."""
 
     workflow: Workflow[..., Any]
     args: tuple[Any, ...]
@@ -56,8 +56,8 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a run came to."""
+class RunEnd:
+    """How a run ended: what is compared between a run with a fault and one without."""
 
     status: str
     value: Any
@@ -77,29 +77,29 @@ def crash_everywhere(
     Run *workflow* with a crash at every boundary, and with every message lost, repeated and late.
 
     Args:
-        args, kwargs: The workflow's.
-        during: Plays the outside world: resumes hooks, posts to webhooks.  It is called again after a crash.
-        outcome: What is compared, of the ended run; its result or error if not given.
-        sample: So many faults only, drawn by *seed*.
-        settings: Of the environments.
+        args, kwargs: The arguments of the workflow.
+        during: Acts as the outside world: resumes hooks, posts to webhooks.  It is called again after a crash.
+        outcome: Returns what to compare of the ended run, by default its result or error.
+        sample: Try only so many faults, chosen by *seed*.
+        settings: Settings of the environments.
 
     Raises:
-        AssertionError: A fault changed what the run comes to, its log is not as it must be, or the fault did not come
-            because plays differ.  Names the fault.
+        AssertionError: A fault changed how the run ends, its log is not as it must be, or the fault did not
+            happen because the workflow behaves differently each time.  The message names the fault.
     """
-    player = _Player(Call(workflow, args, kwargs or {}), during, outcome or _value, settings)
-    seen, expected = player.play(Fault())
-    known = faults(seen)
-    chosen = known if sample is None or sample >= len(known) else random.Random(seed).sample(known, sample)
+    runner = _Runner(WorkflowCall(workflow, args, kwargs or {}), during, outcome or _value, settings)
+    trace, expected = runner.run(Fault())
+    possible = faults(trace)
+    chosen = possible if sample is None or sample >= len(possible) else random.Random(seed).sample(possible, sample)
     for fault in chosen:
-        seen_now, found = player.play(fault)
-        why = missed(fault, seen_now, seen)
+        trace_now, end = runner.run(fault)
+        why = why_missed(fault, trace_now, trace)
         assert why is None, (
-            f"{workflow.name}: {fault} did not come: {why}.  The workflow, a step or `during` does something else"
-            " from one play to the next."
+            f"{workflow.name}: {fault} did not happen: {why}.  The workflow, a step or `during` behaves differently"
+            " from one run to the next."
         )
-        assert found == expected, f"{workflow.name} with {fault} came to {found}, and without to {expected}"
-    return Report(boundaries=len(seen.hits), messages=len(seen.messages), played=len(chosen))
+        assert end == expected, f"{workflow.name} with {fault} ended as {end}, and without it as {expected}"
+    return Report(boundaries=len(trace.hits), messages=len(trace.messages), played=len(chosen))
 
 
 def _value(run: Run[Any]) -> Any:
@@ -114,12 +114,12 @@ def _value(run: Run[Any]) -> Any:
     return None
 
 
-class _Player:
-    """Plays a workflow with one fault each time."""
+class _Runner:
+    """Runs a workflow in a new environment, with one fault each time."""
 
     def __init__(
         self,
-        call: Call,
+        call: WorkflowCall,
         during: During | None,
         outcome: Callable[[Run[Any]], Any],
         settings: dict[str, object],
@@ -129,84 +129,76 @@ class _Player:
         self._outcome = outcome
         self._settings = settings
 
-    def play(self, fault: Fault) -> tuple[Seen, Outcome]:
-        """What is come by, and what the run comes to, with this fault."""
-        with _same_draws(), Environment(**self._settings) as env:  # type: ignore[arg-type]
-            with _faulty(env, fault) as seen:
-                run = self._live(env)
-            _settle(env, run)
+    def run(self, fault: Fault) -> tuple[Trace, RunEnd]:
+        """Run the workflow with this fault; the trace, and how the run ended."""
+        with _fixed_random_seed(), Environment(**self._settings) as env:  # type: ignore[arg-type]
+            with _inject(env, fault) as trace:
+                run = self._run_through_crashes(env)
+            # Let time pass until no work of the ended run is left.
+            for _ in range(_MAX_JUMPS):
+                if not any(unfinished_work(env, run)) or not env.jump():
+                    break
             what = f"{self._call.workflow.name} with {fault}"
             if run.status not in ENDED:
-                told = describe.describe(env.engine, run.id)
+                found = describe.describe(env.engine, run.id)
                 raise AssertionError(
-                    f"{what} is {run.status} in the end ({told['error']}), and waits for {told['waiting_for']}."
-                    "  What has to come from outside, `during` has to send."
+                    f"{what} is {run.status} in the end ({found['error']}), and waits for {found['waiting_for']}."
+                    "  `during` must send what the run needs from outside."
                 )
             for problem in check(env, run):
                 raise AssertionError(f"{what}: {problem}")
-            return seen, Outcome(run.status, self._outcome(run))
+            return trace, RunEnd(run.status, self._outcome(run))
 
-    def _live(self, env: Environment) -> Run[Any]:
-        for _ in range(_MOST_LIVES):
+    def _run_through_crashes(self, env: Environment) -> Run[Any]:
+        """Start the run and let it end, in a new process after each crash."""
+        call = self._call
+        for _ in range(_MAX_PROCESSES):
             try:
-                run = self._start(env)
+                # The same run id after a crash: the run is created once.
+                run = env.engine.start_with(call.workflow, call.args, call.kwargs, {"run_id": "crash-everywhere"})
+                env.run_until_idle()
                 if self._during is not None:
                     self._during(env, run)
                 env.finish(run)
                 return run
             except Crashed:
                 env.restart()
-        raise AssertionError(f"{self._call.workflow.name} has not ended in {_MOST_LIVES} lives")
-
-    def _start(self, env: Environment) -> Run[Any]:
-        call = self._call
-        run = env.engine.start_with(call.workflow, call.args, call.kwargs, {"run_id": "crash-everywhere"})
-        env.run_until_idle()
-        return run
+        raise AssertionError(f"{call.workflow.name} has not ended after {_MAX_PROCESSES} crashes")
 
 
 @contextmanager
-def _faulty(env: Environment, fault: Fault) -> Iterator[Seen]:
-    """Within it the fault comes; what is come by is seen."""
-    seen = Seen()
+def _inject(env: Environment, fault: Fault) -> Iterator[Trace]:
+    """Make the fault happen inside the block, and record the trace."""
+    trace = Trace()
 
-    def note(point: str) -> None:
+    def on_hit(point: str) -> None:
         env.store.check_alive()
-        seen.hits.append(point)
-        if len(seen.hits) == fault.hit and point == fault.point:
+        trace.hits.append(point)
+        if len(trace.hits) == fault.hit and point == fault.point:
             env.store.crashed = True
             raise Crashed
 
-    def fate(message: Message) -> list[Message]:
-        seen.messages.append(message.what)
-        is_meant = len(seen.messages) == fault.message and message.what == fault.what
-        return _astray(message, fault.fate) if is_meant else [message]
+    def deliver(message: Message) -> list[Message]:
+        trace.messages.append(message.what)
+        if len(trace.messages) != fault.message or message.what != fault.what:
+            return [message]
+        if fault.kind == "lost":
+            return []
+        late = later(message, _LATE_MICROS)
+        return [late] if fault.kind == "late" else [message, later(message, 1), late]
 
-    env.outbox.fate = fate
-    with failpoints.watched(note):
-        yield seen
-    env.outbox.fate = lambda message: [message]
+    env.broker.deliver = deliver
+    with failpoints.watched(on_hit):
+        yield trace
+    env.broker.deliver = lambda message: [message]
 
 
 @contextmanager
-def _same_draws() -> Iterator[None]:
-    """Within it the process draws the same random numbers each time: the delays of retries have a share of chance."""
+def _fixed_random_seed() -> Iterator[None]:
+    """Give the process the same random numbers each time, since the delays of retries are random."""
     state = random.getstate()
     random.seed(0)
     try:
         yield
     finally:
         random.setstate(state)
-
-
-def _astray(message: Message, fate: str) -> list[Message]:
-    if fate == "late":
-        return [later(message, _LATE)]
-    return [] if fate == "lost" else [message, later(message, 1), later(message, _LATE)]
-
-
-def _settle(env: Environment, run: Run[Any]) -> None:
-    """Let time pass until nothing of an ended run is left to do: what came too late to it is put away."""
-    for _ in range(_MOST_ROUNDS):
-        if not any(left_over(env, run)) or not env.jump():
-            return

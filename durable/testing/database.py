@@ -1,4 +1,4 @@
-"""The database of an environment: a file with our tables."""
+"""The database of an environment: a file with the library's tables."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def url_in(folder: Path) -> str:
 
 
 def create_in(folder: Path) -> None:
-    """Make one."""
+    """Create the database in a folder."""
     (folder / "durable.db").write_bytes(_empty())
 
 
 @cache
 def _empty() -> bytes:
-    """An empty one, made once per process: a copy takes no time."""
+    """The bytes of an empty database.  It is created once per process, since copying is much faster."""
     with tempfile.TemporaryDirectory(prefix="durable-testing-") as name:
         folder = Path(name)
         store = Store(url_in(folder), pool_size=1)

@@ -1,4 +1,4 @@
-"""The engine of an environment: a database and a broker that it is given, and nobody to send hints to."""
+"""The engine of an environment, with a given database and broker, and without notifications."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..store import Store
 
 
 class EnclosedEngine(Durable):
-    """An engine that reaches nothing but what it was given."""
+    """An engine that uses only the store and the broker that it is given."""
 
     def __init__(self, celery: Celery, store: Store, broker: Broker, **settings: object) -> None:
         self._given_store = store
@@ -18,13 +18,13 @@ class EnclosedEngine(Durable):
         super().__init__(celery, **settings)
 
     def make_store(self) -> Store:
-        """The one that was given."""
+        """Return the given one."""
         return self._given_store
 
     def make_broker(self) -> Broker:
-        """The one that was given."""
+        """Return the given one."""
         return self._given_broker
 
     def make_notifier(self) -> Notifier:
-        """No hints: whoever waits looks."""
+        """A notifier that sends nothing: all waiting is by polling."""
         return PollingNotifier()

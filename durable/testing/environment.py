@@ -1,4 +1,4 @@
-"""An engine with everything around it in one process: a database, a broker, a worker, a web app, and the time."""
+"""``Environment``: an engine, a database, a broker, a worker, a web app and a clock in one process."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from ..store import ENDED, RunStatus, schema
 from . import database, worker
 from .clock import Clock, ClockedStore
 from .engine import EnclosedEngine
-from .memory_broker import Outbox
-from .senders import PUBLIC_URL, Senders, Sent
+from .memory_broker import MemoryBroker
+from .senders import PUBLIC_URL, Senders, SentRequest
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: So many jumps, and a run that goes on will not end.
-MOST_JUMPS = 2000
+#: A run that has not ended after so many jumps in time will never end.
+MAX_JUMPS = 2000
 
 
 class Environment:
     """
-    Runs workflows in memory, as fast as they can go: a sleep of a month is over at once.
+    Runs workflows in memory, without waiting: a sleep of a month is over at once.
 
     ::
 
@@ -43,14 +43,15 @@ class Environment:
             assert env.run(my_workflow, "argument") == "result"
 
     Turns, commits, attempts, hooks and the blueprint are the real ones; the database is SQLite in a temporary folder,
-    messages stay in memory, and the time moves only when it is told to.  While an environment is entered it is the
-    current engine, so ``start`` and ``resume_hook`` work as everywhere.  Afterwards the engine of before is the current
-    one again.
+    messages stay in memory, and the clock moves only when you move it.
+
+    Inside the ``with`` block, the environment's engine is the current engine, so ``start`` and ``resume_hook`` work as
+    everywhere.  Afterwards the previous engine is the current one again.
 
     Args:
-        now: The time at the beginning; 2025-01-01 UTC if not given.
-        celery: The application, where its own Celery tasks are steps.
-        settings: As ``Durable`` takes them.
+        now: The time at the beginning, by default 2025-01-01 UTC.
+        celery: Your application, if its Celery tasks are steps.
+        settings: The settings of the engine, as ``Durable`` takes them.
     """
 
     def __init__(self, *, now: datetime | None = None, celery: Celery | None = None, **settings: object) -> None:
@@ -58,57 +59,54 @@ class Environment:
         self._settings = {"public_url": PUBLIC_URL, "continuation": 0, **settings}
         self._celery = celery
         self.clock = Clock(int(begin.timestamp() * 1_000_000))
-        self.outbox = Outbox(self.clock)
-        self.book: list[Sent] = []
+        self.broker = MemoryBroker(self.clock)
+        self.sent_requests: list[SentRequest] = []
         self.engine: Durable
 
     def __enter__(self) -> Environment:
         self._folder = Path(tempfile.mkdtemp(prefix="durable-testing-"))
         database.create_in(self._folder)
-        self._begin()
+        self._start_process()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._end()
+        self.engine.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _begin(self) -> None:
-        """A new process."""
+    def _start_process(self) -> None:
+        """Start a process: a store, an engine and the housekeeping."""
         url = database.url_in(self._folder)
         self.store = ClockedStore(url, self.clock)
-        self.outbox.check_alive = self.store.check_alive
+        self.broker.check_alive = self.store.check_alive
         celery = self._celery or Celery("durable-testing", broker="memory://", set_as_current=False)
-        self.engine = EnclosedEngine(celery, self.store, self.outbox, database_url=url, **self._settings)
-        self._senders = Senders(self.engine, self.book, self.run_until_idle)
-        self._keeper = Housekeeping(self.engine)
-        self._keeper.tick()
-
-    def _end(self) -> None:
-        self.engine.close()
+        self.engine = EnclosedEngine(celery, self.store, self.broker, database_url=url, **self._settings)
+        self._senders = Senders(self.engine, self.sent_requests, self.run_until_idle)
+        self._housekeeping = Housekeeping(self.engine)
+        self._housekeeping.tick()
 
     def restart(self) -> None:
         """
-        The process has died, and another one takes its place.
+        Let the process die, and start another one.
 
-        What it ran is given up once it has not beaten for ``dead_after``: the time moves on by that.
+        The clock moves by a little more than ``dead_after``, so that the attempts of the dead process are given up.
         """
         self.store.die()
-        self._end()
-        self._begin()
+        self.engine.close()
+        self._start_process()
         self.clock.now += self.engine.settings.dead_after + 1_000_000
-        self._keeper.tick()
+        self._housekeeping.tick()
 
     # Time
 
     @property
     def now(self) -> datetime:
-        """The time."""
+        """The time of the environment."""
         return duration.to_datetime(self.clock.now)
 
     def advance(self, by: Any) -> None:
-        """Let time pass, as ``sleep`` takes it, and do what becomes due meanwhile."""
+        """Let a duration (``"3d"``) pass, and do everything that becomes due."""
         until = self.clock.now + duration.to_micros(by)
         self.run_until_idle()
         while (at := self._next_moment()) is not None and at <= until:
@@ -116,7 +114,7 @@ class Environment:
         self._jump_to(until)
 
     def jump(self) -> bool:
-        """Let time pass until something is due, and do it; False when nothing ever is."""
+        """Let time pass until something is due, and do it.  Returns False when nothing will become due."""
         at = self._next_moment()
         if at is None:
             return False
@@ -125,23 +123,24 @@ class Environment:
 
     def _jump_to(self, at: int) -> None:
         self.clock.now = max(self.clock.now, at)
-        self._keeper.tick()
+        self._housekeeping.tick()
         self.run_until_idle()
 
     def _next_moment(self) -> int | None:
         lists = (schema.steps, schema.waits, schema.inbox)
         with self.store.read() as tx:
             found = [tx.execute(sa.select(sa.func.min(each.c.next_send_at))).scalar() for each in lists]
-        known = [at for at in (*found, self.outbox.next_due_at()) if at is not None]
-        if not known:
+        moments = [at for at in (*found, self.broker.next_due_at()) if at is not None]
+        if not moments:
             return None
-        # What the sweep has left where it was, it looks at again at its next round.
-        return min(known) if min(known) > self.clock.now else self.clock.now + self.engine.settings.sweep_interval
+        # Work that is overdue was left by the sweep, which checks it again in its next round.
+        next_sweep = self.clock.now + self.engine.settings.sweep_interval
+        return min(moments) if min(moments) > self.clock.now else next_sweep
 
     # Runs
 
     def start(self, workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[R]:
-        """Start a run, and do what it asks for without time passing."""
+        """Start a run, and do everything that needs no time."""
         run = self.engine.start(workflow, *args, **kwargs)
         self.run_until_idle()
         return run
@@ -153,20 +152,20 @@ class Environment:
         return run.result(timeout=0)
 
     def finish(self, run: Run[Any]) -> None:
-        """Let time pass until a run has ended, is blocked, or waits for the outside world only."""
+        """Let time pass until a run has ended, is blocked, or waits only for the outside world."""
         self.run_until_idle()
-        for _ in range(MOST_JUMPS):
+        for _ in range(MAX_JUMPS):
             if run.status in (*ENDED, RunStatus.BLOCKED) or not self.jump():
                 return
-        raise AssertionError(f"Run {run.id} goes on after {MOST_JUMPS} jumps in time, at {self.now}: {run.events()}")
+        raise AssertionError(f"Run {run.id} goes on after {MAX_JUMPS} jumps in time, at {self.now}: {run.events()}")
 
     def run_until_idle(self) -> None:
-        """Deliver every message that is due now, and those that follow from it."""
-        worker.run_until_idle(self.engine, self.outbox)
+        """Run every message that is due now, and the messages that follow from it."""
+        worker.run_until_idle(self.engine, self.broker)
 
     @contextmanager
     def replace(self, step: Step[..., Any], fake: Callable[..., Any]) -> Iterator[None]:
-        """Within it a step runs *fake* instead of its function."""
+        """Inside the ``with`` block, run *fake* instead of the step's function."""
         before, step.body = step.body, fake
         try:
             yield
@@ -176,7 +175,7 @@ class Environment:
     # The outside world
 
     def resume(self, token: str, payload: object) -> None:
-        """Deliver a payload to the hook that holds *token*, and do what follows; HookNotFound."""
+        """Send a payload to the hook with this token, and do what follows.  Raises HookNotFound."""
         self.engine.resume_hook(token, payload)
         self.run_until_idle()
 
@@ -185,9 +184,9 @@ class Environment:
         Send a request to a webhook's URL, and do what follows while its connection is held.
 
         Args:
-            options: As Werkzeug's test client takes them: ``json=``, ``data=``, ``headers=``.
+            options: The options of Werkzeug's test client: ``json=``, ``data=``, ``headers=``.
 
         Returns:
-            The answer; 202 when nobody has answered and nothing is left to do.
+            The response; 202 when no work is left and there is no response.
         """
         return self._senders.send(url, method, options)

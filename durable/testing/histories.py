@@ -1,4 +1,4 @@
-"""``export`` writes a run's history down, ``replay`` runs today's code against it."""
+"""``export`` returns a run's history as JSON, ``replay`` runs today's code against a history."""
 
 from __future__ import annotations
 
@@ -24,77 +24,80 @@ def export(run: Run[Any]) -> dict[str, Any]:
     log = run.events()
     engine = run._engine or current_engine()
     with engine.store.read() as tx:
-        known = requests.load(tx, _references(log), whole=False)
+        stored = requests.load(tx, _references(log), whole=False)
     started = next((event for event in log if isinstance(event, events.RunStarted)), None)
     return {
         "workflow": run.name,
         "run_id": run.id,
         "public_url": started.public_url if started else None,
-        "requests": [_exported(each) for each in known.values()],
+        "requests": [_exported(each) for each in stored.values()],
         "events": [events.to_row(event) for event in log],
     }
 
 
 def replay(history: History | Path | str, workflow: Workflow[..., Any] | None = None) -> Outcome | None:
     """
-    Run today's code against a history; how the run ends by it, None when it goes on.
+    Run today's code against a history.
 
     Args:
-        history: What ``export`` returned, or the path of a file that holds it as JSON.
-        workflow: Replayed; the one of the history's name if not given.
+        history: The value that ``export`` returned, or the path of a JSON file that contains it.
+        workflow: The workflow to run, by default the one that the history names.
+
+    Returns:
+        How the run ends with this code; None when it goes on.
 
     Raises:
-        NonDeterminismError: The code does not match the history; says where, with the code's line.
+        NonDeterminismError: The code does not match the history.  The message names the line.
         ConfigurationError: No workflow of that name has been imported.
     """
-    known = history if isinstance(history, Mapping) else json.loads(Path(history).read_text())
-    chosen = workflow or registry.workflows.get(known["workflow"])
+    fields = history if isinstance(history, Mapping) else json.loads(Path(history).read_text())
+    chosen = workflow or registry.workflows.get(fields["workflow"])
     if chosen is None:
-        raise ConfigurationError(f"No workflow is called {known['workflow']!r}.  Import its module, or give workflow=.")
-    log = [_event(row) for row in known["events"]]
-    stored = [_imported(each) for each in known["requests"]]
-    return _replayed(chosen, known, log, {each.id or "": each for each in stored})
+        name = fields["workflow"]
+        raise ConfigurationError(f"No workflow is called {name!r}.  Import its module, or pass workflow=.")
+    log = [
+        events.from_row(
+            row["kind"], seq=row["seq"], at=row["at"], op_id=row["op_id"], data=row["data"], value=row["value"]
+        )
+        for row in fields["events"]
+    ]
+    stored = [_imported(each) for each in fields["requests"]]
+    return _replayed(chosen, fields, log, {each.id or "": each for each in stored})
 
 
 def _exported(request: Request) -> dict[str, Any]:
-    """A large body stays where it is: no workflow reads it."""
+    """A request as JSON.  A large body is left out, since no workflow reads it."""
     if request.is_loaded:
         return {"head": request.head_json(), "body_b64": base64.b64encode(request.data).decode()}
     return {"head": request.head_json(), "body_size": request.size}
 
 
-def _imported(known: Mapping[str, Any]) -> Request:
-    if "body_size" in known:
-        return Request.without_body(known["head"], known["body_size"], LIMIT)
-    return Request.from_head(known["head"], base64.b64decode(known["body_b64"]))
+def _imported(fields: Mapping[str, Any]) -> Request:
+    if "body_size" in fields:
+        return Request.without_body(fields["head"], fields["body_size"], LIMIT)
+    return Request.from_head(fields["head"], base64.b64decode(fields["body_b64"]))
 
 
 def _replayed(
-    workflow: Workflow[..., Any], known: History, log: list[events.Event], stored: Mapping[str, Request]
+    workflow: Workflow[..., Any], fields: History, log: list[events.Event], stored: Mapping[str, Request]
 ) -> Outcome | None:
     created = next(event for event in log if isinstance(event, events.RunCreated))
     started = next((event for event in log if isinstance(event, events.RunStarted)), None)
     if started is None:
-        # It has run no code: all that can have happened to it is a cancel.
+        # The run has had no turn, so it is pending, or was cancelled before it began.
         return Outcome(status="cancelled") if isinstance(log[-1], events.RunCancelledEvent) else None
-    info = RunInfo(run_id=known["run_id"], name=workflow.name, started_at=started.at, public_url=known["public_url"])
-    made = Replay(workflow, info, created.args, stored)
+    info = RunInfo(run_id=fields["run_id"], name=workflow.name, started_at=started.at, public_url=fields["public_url"])
+    replay = Replay(workflow, info, created.args, stored)
     try:
-        made.feed(log, stored, replaying=True)
-        asked, has_ended = made.take(), log[-1].op_id == events.ROOT and log[-1].phase == "ended"
-        if made.fault is not None:
-            raise made.fault
-        if asked and has_ended:
-            raise NonDeterminismError(info.run_id, asked[0].op_id, "the end of the run", f"{asked[0]}")
-        return made.outcome
+        replay.feed(log, stored, replaying=True)
+        commands, has_ended = replay.take(), log[-1].op_id == events.ROOT and log[-1].phase == "ended"
+        if replay.fault is not None:
+            raise replay.fault
+        if commands and has_ended:
+            raise NonDeterminismError(info.run_id, commands[0].op_id, "the end of the run", f"{commands[0]}")
+        return replay.outcome
     finally:
-        made.park()
-
-
-def _event(row: Mapping[str, Any]) -> events.Event:
-    return events.from_row(
-        row["kind"], seq=row["seq"], at=row["at"], op_id=row["op_id"], data=row["data"], value=row["value"]
-    )
+        replay.park()
 
 
 def _references(log: list[events.Event]) -> set[str]:

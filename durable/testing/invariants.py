@@ -1,4 +1,4 @@
-"""What has to hold of a run that has ended, whatever happened to it meanwhile (docs/reliability.md)."""
+"""What must hold for a run that has ended, whatever faults there were (docs/reliability.md)."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from ..registry import Run
 from ..store import requests, schema
 from .environment import Environment
 from .histories import export, replay
-from .senders import Sent
+from .senders import SentRequest
 
 
 def check(env: Environment, run: Run[Any]) -> Iterable[str]:
-    """What is not as it must be: of a run that has ended, of the runs that it called, and of what senders were told."""
-    runs = family(env, run)
+    """What is wrong with a run that has ended, with its child runs, and with the responses to webhook requests."""
+    runs = run_tree(env, run)
     log = [event for each in runs for event in each.events()]
     received = Counter(event.request_id for event in log if isinstance(event, events.HookReceived))
-    for sent in tuple(env.book):
+    for sent in tuple(env.sent_requests):
         yield from (f"{sent.request_id}: {problem}" for problem in _check_sent(env, sent, received[sent.request_id]))
     yield from _responses(log)
-    yield from left_over(env, run)
+    yield from unfinished_work(env, run)
     for each in runs:
         yield from (f"run {each.id}: {problem}" for problem in _check_run(each))
 
 
-def family(env: Environment, run: Run[Any]) -> list[Run[Any]]:
-    """A run, the runs that it called, those that they called."""
+def run_tree(env: Environment, run: Run[Any]) -> list[Run[Any]]:
+    """A run, its child runs, their child runs, and so on."""
     found, generation = [run], [run.id]
     while generation:
         with env.store.read() as tx:
@@ -42,10 +42,10 @@ def family(env: Environment, run: Run[Any]) -> list[Run[Any]]:
     return found
 
 
-def left_over(env: Environment, run: Run[Any]) -> list[str]:
-    """What is still on a list, or not answered."""
+def unfinished_work(env: Environment, run: Run[Any]) -> list[str]:
+    """The rows of work that are left, and the requests without a response."""
     problems = []
-    ids = [each.id for each in family(env, run)]
+    ids = [each.id for each in run_tree(env, run)]
     with env.store.read() as tx:
         for table in (schema.steps, schema.waits, schema.inbox):
             found = tx.execute(sa.select(table).where(table.c.run_id.in_(ids))).all()
@@ -75,18 +75,18 @@ def _check_run(run: Run[Any]) -> Iterable[str]:
 
 
 def _responses(log: list[events.Event]) -> Iterable[str]:
-    """Each request is answered by one attempt at most."""
+    """Whether more than one attempt has answered the same request."""
     answered = Counter(request_id for event in log for request_id in getattr(event, "responded", ()))
     twice = [request_id for request_id, count in answered.items() if count > 1]
     if twice:
         yield f"attempts have answered requests that had an answer: {twice}"
 
 
-def _check_sent(env: Environment, sent: Sent, received: int) -> Iterable[str]:
-    """Whether a request is recorded that was accepted, and has the one answer that its sender was given."""
+def _check_sent(env: Environment, sent: SentRequest, received: int) -> Iterable[str]:
+    """Whether an accepted request is recorded, with the response that its sender got."""
     with env.store.read() as tx:
-        known = sa.select(schema.requests.c.id).where(schema.requests.c.id == sent.request_id)
-        is_recorded = tx.execute(known).one_or_none() is not None
+        query = sa.select(schema.requests.c.id).where(schema.requests.c.id == sent.request_id)
+        is_recorded = tx.execute(query).one_or_none() is not None
         recorded = requests.answers(tx, [sent.request_id or ""]).get(sent.request_id or "")
     if received > 1:
         yield f"is in the log {received} times"
@@ -101,7 +101,7 @@ def _check_sent(env: Environment, sent: Sent, received: int) -> Iterable[str]:
     if sent.location is not None:
         said = env.post(sent.location, method="GET")
     elif sent.is_unanswered:
-        return  # by the author's own words for that: where to ask for the answer, its sender was not told
+        return  # it got the author's `on_timeout` response, which names no URL to poll
     else:
         said = sent.answer
     if recorded is None or (said.status_code, said.data) != (recorded.status, recorded.body):

@@ -1,4 +1,4 @@
-"""The broker of an environment: messages in a list, delivered when they are due, lost or repeated when asked."""
+"""The broker of an environment: a list of messages, which tests can lose, repeat or delay."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .clock import Clock
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message: the task, its run and operation, the attempt of a step, and when it may be delivered."""
+    """One message: the Celery task, the run, the operation, the attempt of a step, and when to deliver it."""
 
     number: int
     task: str
@@ -20,58 +20,58 @@ class Message:
     op_id: str
     attempt: int
     due_at: int
-    #: What has to be done for a task that is not durable's own.
+    #: The signature of an application's own Celery task; None for a task of this library.
     adopted: Any = None
 
     @property
     def what(self) -> str:
-        """What it asks for: the same in each play of a workflow."""
+        """What the message asks for.  It is the same each time a workflow runs."""
         return f"{self.task} {self.op_id}".strip()
 
 
-#: What becomes of a message on its way: none, one, or more of it.
-Fate = Callable[[Message], list[Message]]
+#: Returns the messages to deliver in place of one message: none, one or more.
+Deliver = Callable[[Message], list[Message]]
 
 
-class Outbox:
-    """Takes what an engine sends, and keeps it over the end of the engine's process, as a broker does."""
+class MemoryBroker:
+    """Keeps the messages of an engine in memory.  They survive the engine's process, as in a broker."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._messages: list[Message] = []
         self._kept: dict[str, int] = {}
         self.sent = 0
-        self.fate: Fate = lambda message: [message]
+        self.deliver: Deliver = lambda message: [message]
         self.check_alive: Callable[[], None] = lambda: None
 
-    # What the dispatcher wants of a broker.
+    # For the dispatcher
 
     def send(self, messages: Sequence[Outgoing]) -> bool:
-        """Take signatures and chains; the link of a chain is sent when the first task has run."""
+        """Accept signatures and chains.  The second task of a chain is sent when the first has run."""
         self.check_alive()
         for message in messages:
             self.sent += 1
             due_at = self._clock.now + int((message.countdown or 0) * 1_000_000)
-            self._messages += self.fate(_read(message.what, self.sent, due_at))
+            self._messages += self.deliver(_read(message.what, self.sent, due_at))
         return True
 
     def length(self, queue: str) -> int | None:
-        """How many messages wait."""
+        """How many messages are due."""
         self.check_alive()
         return self._kept.get(queue, 0) or sum(message.due_at <= self._clock.now for message in self._messages)
 
     def keep(self, queue: str) -> bool:
-        """Keep a message that nobody reads."""
+        """Keep a message that no worker reads."""
         self._kept[queue] = 1
         return True
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Nothing to close."""
 
-    # What delivers.
+    # For the worker
 
     def take(self) -> Message | None:
-        """The next message that is due, None when there is none."""
+        """Remove and return the next message that is due; None when there is none."""
         due = [message for message in self._messages if message.due_at <= self._clock.now]
         if not due:
             return None
@@ -97,5 +97,5 @@ def _read(message: Any, number: int, due_at: int) -> Message:
 
 
 def later(message: Message, micros: int) -> Message:
-    """The same message, late."""
+    """The same message, delivered later."""
     return replace(message, due_at=message.due_at + micros)

@@ -16,6 +16,6 @@ from .environment import Environment
 
 @pytest.fixture
 def durable_env() -> Iterator[Environment]:
-    """An environment for one test: its engine is the current one meanwhile."""
+    """An environment for one test.  Its engine is the current engine."""
     with Environment() as env:
         yield env

@@ -1,4 +1,4 @@
-"""Senders of webhook requests, in the thread of the test, and the book that they keep of what they were answered."""
+"""Send webhook requests in the thread of the test, and record their responses."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PUBLIC_URL = "https://durable.test"
 
 
 @dataclass
-class Sent:
+class SentRequest:
     """
-    One request in the senders' book.
+    One request that was sent, and its response.
 
     Attributes:
-        request_id: What it is recorded under, if it is; None when it was refused before it was read.
-        answer: None when the process died over it.
-        is_unanswered: Whether it was held, and nobody had answered when nothing was left to do.
+        request_id: The id under which it is recorded, if it is; None when it was refused before its body was read.
+        answer: The response; None when the process crashed while it handled the request.
+        is_unanswered: Whether its connection was held, and no work was left that could answer it.
     """
 
     request_id: str | None = None
@@ -34,12 +34,12 @@ class Sent:
 
     @property
     def is_replayed(self) -> bool:
-        """Whether it was given the answer of an earlier request."""
+        """Whether it got the response of an earlier request."""
         return self.answer is not None and "Idempotent-Replayed" in self.answer.headers
 
     @property
     def location(self) -> str | None:
-        """Where its sender was told to ask for the answer."""
+        """The URL at which its sender can poll for the response."""
         if self.answer is None or self.answer.status_code != 202:
             return None
         return self.answer.headers.get("Location")
@@ -50,62 +50,62 @@ class Senders:
     Sends requests through the blueprint, as if from outside.
 
     Args:
-        book: Is kept here, one entry for each request, in order.
-        work: Does what there is to do; called while a connection is held.
+        sent_requests: The list to which each request is added.
+        work: Does all work that is due; it is called while a connection is held.
     """
 
-    def __init__(self, engine: Durable, book: list[Sent], work: Callable[[], None]) -> None:
+    def __init__(self, engine: Durable, sent_requests: list[SentRequest], work: Callable[[], None]) -> None:
         self._engine = engine
-        self._book = book
+        self._sent_requests = sent_requests
         self._work = work
 
     def send(self, url: str, method: str, options: dict[str, Any]) -> TestResponse:
-        """Send one request; its answer."""
-        sent = Sent()
-        self._book.append(sent)
-        client = self._app(sent, f"request-{len(self._book):020}").test_client()
+        """Send one request, and return its response."""
+        sent = SentRequest()
+        self._sent_requests.append(sent)
+        client = self._app(sent, f"request-{len(self._sent_requests):020}").test_client()
         sent.answer = client.open(url.removeprefix(PUBLIC_URL), base_url=PUBLIC_URL, method=method, **options)
         return sent.answer
 
-    def _app(self, sent: Sent, request_id: str) -> flask.Flask:
-        # Work is done in a context of before the request: a step in another process sees nothing of it either.
-        holding = Holding(sent, partial(record_request.answers, self._engine), partial(copy_context().run, self._work))
+    def _app(self, sent: SentRequest, request_id: str) -> flask.Flask:
+        # Work runs in the context from before the request, as in another process, where a step cannot see it.
+        hub = InlineHub(sent, partial(record_request.answers, self._engine), partial(copy_context().run, self._work))
 
         def new_id() -> str:
             sent.request_id = request_id
             return request_id
 
         app = flask.Flask("durable-testing")
-        app.register_blueprint(blueprint(Receiver(self._engine, make_hub=lambda _: holding, new_id=new_id)))
+        app.register_blueprint(blueprint(Receiver(self._engine, make_hub=lambda _: hub, new_id=new_id)))
         return app
 
 
-class Holding:
+class InlineHub:
     """
-    Holds one connection of an environment, by doing what there is to do meanwhile: nobody else does it.
+    The hub of an environment: it holds one connection, and meanwhile does the work of the worker itself.
 
-    So sender and steps never run at the same time, and when nothing is left to do nothing is waited for.
+    So a sender and steps never run at the same time, and no time passes while the connection is held.
     """
 
-    def __init__(self, sent: Sent, answers: Answers, work: Callable[[], None]) -> None:
+    def __init__(self, sent: SentRequest, answers: Answers, work: Callable[[], None]) -> None:
         self._sent = sent
         self._answers = answers
         self._work = work
 
     def open(self, request_id: str, limit: int, is_gone: Callable[[], bool]) -> Waiter | None:
-        """The place to wait in."""
+        """Return the waiter of this connection."""
         return Waiter(request_id, is_gone)
 
     def attach(self, waiter: Waiter, request_id: str) -> None:
-        """It waits for the answer to an earlier request."""
+        """Wait for the response to an earlier request."""
         waiter.request_id = request_id
 
     def recorded(self, waiter: Waiter) -> None:
-        """Do what there is to do; then there is an answer, or there will be none."""
+        """Do all work that is due.  Afterwards the response exists, or there is none."""
         self._work()
         answer = self._answers([waiter.request_id]).get(waiter.request_id)
         self._sent.is_unanswered = answer is None
         waiter.release(answer)
 
     def close(self, waiter: Waiter) -> None:
-        """The connection is held no longer."""
+        """Nothing to release."""

@@ -1,4 +1,4 @@
-"""A worker's part: messages taken from the outbox, one after the other, and done."""
+"""The worker of an environment: takes messages from the broker and runs them one after the other."""
 
 from __future__ import annotations
 
@@ -12,49 +12,38 @@ from ..broker import DRIVE, WAKE
 from ..engine import Engine
 from ..store import schema
 from ..turns import Continuation, conclude, drive, wake
-from .memory_broker import Message, Outbox
+from .memory_broker import MemoryBroker, Message
 
-#: The queue of all messages whose step or workflow names none.
+#: The queue of steps and workflows without a queue of their own.
 QUEUE = "celery"
 
 
-def run_until_idle(engine: Engine, outbox: Outbox) -> None:
-    """Deliver every message that is due now, and those that follow from it."""
-    while (message := outbox.take()) is not None:
-        _deliver(engine, message)
+def run_until_idle(engine: Engine, broker: MemoryBroker) -> None:
+    """Run every message that is due now, and the messages that follow from it."""
+    while (message := broker.take()) is not None:
+        _run_message(engine, message)
 
 
-def _deliver(engine: Engine, message: Message) -> None:
+def _run_message(engine: Engine, message: Message) -> None:
     if message.adopted is not None:
-        # Celery's own way through an application's task, which drives the run itself.
+        # Celery runs the application's task, and its wrapper then drives the run.
         engine.celery.conf.task_always_eager = True
         message.adopted.apply_async()
-    else:
-        _do(engine, message, _continuation(engine))
-
-
-def _continuation(engine: Engine) -> Continuation | None:
-    """How far a worker goes with one message; as far as it can, since nobody else waits."""
-    return Continuation(engine, QUEUE, clock=lambda: 0.0) if engine.settings.continuation else None
-
-
-def _do(engine: Engine, message: Message, continuation: Continuation | None) -> None:
+        return
+    # No limit of time, since no other run waits for this worker.
+    continuation = Continuation(engine, QUEUE, clock=lambda: 0.0) if engine.settings.continuation else None
     if message.task == WAKE:
         wake.fire(engine, message.run_id, message.op_id)
     elif message.task != DRIVE:
         address = Address(message.run_id, message.op_id, message.attempt)
         attempt(engine, registry.steps[message.task], address, None, conclude=_conclude(engine, continuation))
-    if message.task == DRIVE or continuation is not None:
-        _go_on(engine, message.run_id, continuation)
-    else:
-        _send_link(engine, message.run_id)
-
-
-def _go_on(engine: Engine, run_id: str, continuation: Continuation | None) -> None:
-    """The turn, unless it was taken with an attempt's outcome; then what was claimed here."""
+    if message.task != DRIVE and continuation is None:
+        _send_drive(engine, message.run_id)
+        return
     while True:
+        # The turn may have been taken together with the attempt's outcome.
         if continuation is None or not continuation.has_turned:
-            drive(engine, run_id, continuation=continuation)
+            drive(engine, message.run_id, continuation=continuation)
         held = continuation and continuation.begin()
         if not held:
             return
@@ -65,8 +54,8 @@ def _conclude(engine: Engine, continuation: Continuation | None) -> Conclude | N
     return None if continuation is None else partial(conclude, engine, continuation)
 
 
-def _send_link(engine: Engine, run_id: str) -> None:
-    """The chain's second link, a message of its own."""
+def _send_drive(engine: Engine, run_id: str) -> None:
+    """Send the second task of the chain, which drives the run."""
     with engine.store.read() as tx:
         found = sa.select(schema.runs.c.queue, schema.runs.c.priority).where(schema.runs.c.id == run_id)
         row = tx.execute(found).one_or_none()

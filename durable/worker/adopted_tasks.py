@@ -57,7 +57,7 @@ def remove(engine: Engine) -> None:
 def check(engine: Engine) -> None:
     """Raise ConfigurationError for tasks that cannot be steps."""
     for step in tuple(registry.unnamed):
-        registry.enter(step)
+        registry.register(step)
     for task in engine.celery.tasks.values():
         if isinstance(getattr(type(task), "run", None), Step):
             raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Human approval: ask, remind each day, and give up after three."""
+"""Human approval: ask, remind each day, and give up after three days."""
 
 from dataclasses import dataclass
 

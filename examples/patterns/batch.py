@@ -1,4 +1,4 @@
-"""Batch with a limit: many items, a few at a time, and one that fails does not stop the others."""
+"""Batch with a limit: process many items, a few at a time; one that fails does not stop the others."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Claim check: a large file goes to a store of files; the run gets its name by a hook, and never its bytes."""
+"""Claim check: a large file goes to a file store; a hook gives the run its name, never its bytes."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ uploads = define_hook(Uploaded)
 
 @step
 def index(path: str) -> str:
-    """Open *path* here, in the step."""
+    """Open *path* in this step."""
     return f"index of {path}"
 
 
@@ -27,5 +27,5 @@ async def import_file(import_id: str) -> str:
 
 
 def upload_complete(import_id: str, path: str, size: int) -> None:
-    """What the view calls that the uploader calls."""
+    """Call this in the view to which the uploader reports."""
     uploads.resume(f"upload:{import_id}", Uploaded(path, size))

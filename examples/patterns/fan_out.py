@@ -1,4 +1,4 @@
-"""Fan-out: a step that splits the work, one child run for each part, and a step that puts the parts together."""
+"""Fan-out: a step splits the work, and each part is a child run with steps of its own."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Polling: ask a service that cannot call back, less and less often, and no longer than a deadline."""
+"""Polling: ask a service that cannot call back, less and less often, until a deadline."""
 
 import asyncio
 
@@ -11,8 +11,8 @@ def begin_export(table: str) -> str:
 
 
 @step
-def look(export: str) -> str:
-    """``running``, or the address of the file."""
+def get_state(export: str) -> str:
+    """Return ``running``, or the address of the file."""
     return f"s3://exports/{export}.csv"
 
 
@@ -21,7 +21,7 @@ async def export(table: str) -> str:
     job = await begin_export(table)
     pause = 5.0
     async with asyncio.timeout(3600):  # a durable timer, as every timeout in a workflow
-        while (state := await look(job)) == "running":
+        while (state := await get_state(job)) == "running":
             await sleep(pause)
             pause = min(pause * 2, 300)
     return state

@@ -1,4 +1,4 @@
-"""Scheduled reminder: sleep until a moment, months away if need be, unless the thing is done before."""
+"""Scheduled reminder: sleep until a time that may be months away, unless it is done before."""
 
 from datetime import datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""Saga: what was done is undone in reverse order when a later step fails, or when the run is cancelled."""
+"""Saga: undo what was done, in reverse order, when a later step fails or the run is cancelled."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -23,7 +23,7 @@ def charge(trip: str, limit: int) -> None:
         raise ValueError(f"{trip} costs 500, the limit is {limit}")
 
 
-@step(max_retries=None)  # an undoing has to succeed some day
+@step(max_retries=None)  # undoing must succeed in the end
 def cancel_booking(booking: str) -> str:
     return f"cancelled: {booking}"
 

@@ -117,10 +117,10 @@ def test_an_approval_gives_up_after_three_days(engine: Durable) -> None:
 
 
 def test_polling_asks_until_it_is_done(engine: Durable, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each look that finds it running is followed by a sleep twice as long."""
+    """Each time the export is still running, the workflow sleeps twice as long."""
     polling = program("polling")
     states = ["s3://exports/done.csv", "running", "running"]
-    monkeypatch.setattr(polling.look, "body", lambda export: states.pop())
+    monkeypatch.setattr(polling.get_state, "body", lambda export: states.pop())
     run = polling.export.start("orders")
     settle(engine, run)
     for _ in range(2):
