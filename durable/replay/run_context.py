@@ -59,7 +59,7 @@ class RunContext:
         self.info = info
         self.hooks: dict[str, Hook[Any]] = {}
         self.taken: set[str] = set()
-        self.attributes = attributes.Known()
+        self.attributes = attributes.RunAttributes()
         self._randoms: dict[str, Random] = {}
         self._patches: dict[str, bool] = {}
         loop.context = self
@@ -156,7 +156,7 @@ class RunContext:
         It shifts no operation, and is never compared with the log: a call that an earlier turn has
         passed sets nothing now, whether that turn recorded it or the code has changed since.
         """
-        attributes.check(self.attributes.now(), change)
+        attributes.check(self.attributes.current(), change)
         if not change:
             return
         op_id = self.loop.numbered("@")
@@ -164,7 +164,7 @@ class RunContext:
             self.loop.ask(op_id, SetAttributes(op_id=op_id, attributes=dict(change)))
         elif op_id not in self.loop.ledger.noted:
             return
-        self.attributes.ask(op_id, change)
+        self.attributes.request(op_id, change)
 
     def _closed(self, hook: Hook[Any]) -> None:
         op_id = hook.op_id
