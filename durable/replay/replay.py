@@ -36,7 +36,7 @@ from ..errors import DurableError, RunCancelled, SerializationError
 from ..events import Event
 from ..http import Request
 from ..registry import Workflow, definitions
-from ..sandbox import ends_process, guards, lint
+from ..sandbox import ends_process, guards, lint, log_records
 from . import failures
 from .commands import Command, Outcome, SetAttributes
 from .hooks import Hook, Received
@@ -96,6 +96,7 @@ class Replay:
             max_operations: To ask for more than these is a fault; 0: any number.
         """
         guards.install()
+        log_records.install()
         lint.warn_once(workflow.function)
         self.workflow = workflow
         self.info = info
