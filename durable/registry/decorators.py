@@ -8,7 +8,7 @@ define becomes a task of every engine's app, whichever came first.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import timedelta
 from typing import Any, Literal, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
@@ -97,7 +97,11 @@ def code_version(workflow: Workflow[..., Any]) -> str:
 def workflow(function: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
 @overload
 def workflow(
-    *, name: str | None = None, queue: str | None = None, priority: int | None = None
+    *,
+    name: str | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    passthrough_modules: Iterable[str] = (),
 ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
 def workflow(
     function: Callable[..., Any] | None = None,
@@ -106,6 +110,7 @@ def workflow(
     name: str | None = None,
     queue: str | None = None,
     priority: int | None = None,
+    passthrough_modules: Iterable[str] = (),
 ) -> Any:
     """
     Make an ``async def`` a workflow.
@@ -113,6 +118,7 @@ def workflow(
     Args:
         name: Its name in logs and tables, by default ``module.qualname``.  Keep it when the function moves.
         queue, priority: For its turns.
+        passthrough_modules: Modules and packages whose calls the guards let pass.
 
     Raises:
         ConfigurationError: Not an ``async def``, a name that another function has, or a body that reads the
@@ -120,8 +126,13 @@ def workflow(
     """
 
     def define(function: Callable[..., Any]) -> Workflow[..., Any]:
-        defined = Workflow(function, name=name, options=_given(queue=queue, priority=priority))
-        lint.check(defined.function, defined.name)
+        defined = Workflow(
+            function,
+            name=name,
+            options=_given(queue=queue, priority=priority),
+            passthrough_modules=passthrough_modules,
+        )
+        lint.check(defined.function, defined.name, defined.passthrough_modules)
         enter(defined)
         _announce(defined)
         return defined

@@ -10,7 +10,7 @@ import functools
 import inspect
 import sys
 import typing
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from types import FunctionType, SimpleNamespace
 from typing import Any, Generic, NoReturn, ParamSpec, Self, TypeVar
@@ -178,6 +178,7 @@ class Workflow(Definition[P, R]):
         function: What was decorated.
         signature: What it takes.
         options: Options for its turns, as given (queue, priority).
+        passthrough_modules: The modules whose calls the guards let pass.
     """
 
     noun = "workflow"
@@ -188,6 +189,7 @@ class Workflow(Definition[P, R]):
         *,
         name: str | None = None,
         options: Mapping[str, Any] | None = None,
+        passthrough_modules: Iterable[str] = (),
     ) -> None:
         if not inspect.iscoroutinefunction(function):
             raise ConfigurationError(
@@ -196,6 +198,11 @@ class Workflow(Definition[P, R]):
             )
         super().__init__(function, name)
         self.options = dict(options or {})
+        if isinstance(passthrough_modules, str):
+            raise ConfigurationError(
+                f"@workflow: passthrough_modules={passthrough_modules!r} is one str.  Pass a list of module names."
+            )
+        self.passthrough_modules = tuple(passthrough_modules)
 
     @property
     def run(self) -> Callable[P, Coroutine[Any, Any, R]]:

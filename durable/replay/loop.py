@@ -114,6 +114,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
         pending: The future or timer of each operation whose outcome is still awaited.
         now: The time of the last event applied.
         muted: What runs now has run before, in an earlier turn.
+        passthrough_modules: The modules whose calls the guards let pass.
         unclosable: Where a coroutine waits that swallows even its own end.
     """
 
@@ -132,6 +133,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
         self._tasks: dict[int, OrdinalTask] = {}  # asyncio holds tasks weakly: ours is strong and ordered
         # Like a WeakSet, but in the order in which they began.
         self._gens: weakref.WeakKeyDictionary[AsyncGenerator[Any, Any], None] = weakref.WeakKeyDictionary()
+        self.passthrough_modules: tuple[str, ...] = ()
         self.unclosable: str | None = None
         self.closing = False
         self.muted = False

@@ -97,7 +97,7 @@ class Replay:
         """
         guards.install()
         log_records.install()
-        lint.warn_once(workflow.function)
+        lint.warn_once(workflow.function, workflow.passthrough_modules)
         self.workflow = workflow
         self.info = info
         self.cursor = 0
@@ -107,6 +107,7 @@ class Replay:
         self._args = args
         self._requests: Mapping[str, Request] = requests or {}
         self._loop = DurableLoop(info.run_id)  # type: ignore[abstract]  # what it lacks, it refuses
+        self._loop.passthrough_modules = workflow.passthrough_modules
         self._ledger = self._loop.ledger
         self._ledger.limit = max_operations
         self._context = RunContext(self._loop, info)
