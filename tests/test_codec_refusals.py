@@ -79,7 +79,7 @@ async def coroutine():
         ),
         (types.DictClass(), "is also a builtin container"),
         (datetime(2026, 1, 1, tzinfo=Odd()), "has no name that other processes know.  Use UTC or zoneinfo"),
-        (type("Odd", (types.Order,), {})("x"), "is not what that name stands for in its module"),
+        (type("Odd", (types.Order,), {})("x"), "is not what this name stands for in its module"),
     ],
     ids=lambda value: None if isinstance(value, str) else type(value).__name__,
 )
@@ -146,7 +146,7 @@ def test_what_cannot_be_decoded(text, message):
 def test_decoding_imports_nothing():
     """A module that is not imported stays so."""
     assert "this" not in sys.modules
-    with pytest.raises(SerializationError, match="never imports"):
+    with pytest.raises(SerializationError, match="imports nothing"):
         codec.decode('{"$":"dataclass","c":"this:Zen","v":{}}')
     assert "this" not in sys.modules
 

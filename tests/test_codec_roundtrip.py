@@ -58,7 +58,7 @@ ODD = {
     "frozen dataclass without a field": (lambda: without(types.Frozen(1), "x"), "value.x: this required field"),
     "model that was never made": (lambda: object.__new__(types.Keyed), "a codec_types.Keyed cannot be written"),
     "dataclass of a builtin type": (lambda: types.Moment(2026, 1, 1), "Moment is also a builtin container"),
-    "slot beside the fields": (lambda: with_cache(types.OnBase()), "its attribute 'cache' is no field"),
+    "slot beside the fields": (lambda: with_cache(types.OnBase()), "its attribute 'cache' is not a field"),
     "named tuple too long": (lambda: tuple.__new__(types.Point, (1, 2, 3)), "a codec_types.Point cannot be written"),
     "tuple with the looks of a named one": (lambda: types.Fields((1,)), "a codec_types.Fields cannot be serialized"),
     "zone under a key of its own": (lambda: datetime(2026, 1, 1, tzinfo=zone_of("Mars/Base")), "its time zone"),

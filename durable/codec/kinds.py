@@ -191,7 +191,7 @@ def find_class(path: str, base: type = object) -> type:
         made = _find_parametrized(path)
         if isinstance(made, type) and issubclass(made, base):
             return made
-        raise SerializationError("value", f"class {path} is no longer a {base.__name__}.")
+        raise SerializationError("value", f"class {path} is not of the recorded kind any more.")
     module_name, _, qualname = RECORDED_NAMES.get(path, path).partition(":")
     module = sys.modules.get(module_name)
     if module is None:
