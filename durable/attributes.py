@@ -2,7 +2,7 @@
 The attributes of a run: short texts by name, which you search runs by.
 
 A change is a mapping from names to values; None removes an attribute.  The changes of a run are merged in the order of
-its log.  ``check`` holds the limits where the author's code calls.  Steps that run at the same time do not see each
+its log.  ``check`` enforces the limits where the author's code calls.  Steps that run at the same time do not see each
 other's changes, so together they can exceed ``COUNT_LIMIT``.
 """
 

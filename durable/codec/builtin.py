@@ -96,7 +96,7 @@ def _is_bare_offset(zone: object) -> bool:
 
 
 def _write_zone(zone: object) -> Any:
-    if type(zone) is ZoneInfo and zone.key is not None and _is_known(zone.key):
+    if type(zone) is ZoneInfo and zone.key is not None and _is_loadable(zone.key):
         return zone.key
     if type(zone) is timezone:
         return [zone.utcoffset(None) // _MICROSECOND, None if _is_bare_offset(zone) else zone.tzname(None)]
@@ -105,7 +105,7 @@ def _write_zone(zone: object) -> Any:
     )
 
 
-def _is_known(key: str) -> bool:
+def _is_loadable(key: str) -> bool:
     """Whether a zone can be loaded by its key.  A zone that was made from a file may have any key."""
     try:
         ZoneInfo(key)

@@ -80,10 +80,10 @@ def add(kind: Kind, *classes: type) -> None:
     kind_of.cache_clear()
 
 
-def add_family(kind: Kind, holds: Callable[[type], bool]) -> None:
-    """Write instances of each class for which *holds* is true as *kind*; an earlier family takes precedence."""
+def add_family(kind: Kind, matches: Callable[[type], bool]) -> None:
+    """Write instances of each class for which *matches* is true as *kind*; an earlier family takes precedence."""
     _by_tag[kind.tag] = kind
-    _families.append((holds, kind))
+    _families.append((matches, kind))
     kind_of.cache_clear()
 
 
@@ -101,7 +101,7 @@ def kind_of(cls: type) -> Kind | None:
     """The kind of instances of *cls*; None if they cannot be encoded."""
     if cls in _by_class:
         return _by_class[cls]
-    return next((kind for holds, kind in _families if holds(cls)), None)
+    return next((kind for matches, kind in _families if matches(cls)), None)
 
 
 def kind_by_tag(tag: object) -> Kind:
