@@ -36,7 +36,7 @@ class Durable(Engine):
         super().__init__(celery_app, **settings)
         log_records.install()
         worker.install(self)
-        current.made(self)
+        current.register(self)
         self.on_close(partial(current.forget, self))
 
     @cached_property

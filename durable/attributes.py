@@ -1,10 +1,9 @@
 """
-Attributes of a run: short texts by name, by which it can be found.
+The attributes of a run: short texts by name, which you search runs by.
 
-A change is a mapping in which None unsets; the changes of a run are merged in
-the order of its log.  The limits are checked where the author calls.  Steps
-that call at the same moment do not see each other's changes: together they
-may pass ``COUNT_LIMIT`` by what they add.
+A change is a mapping from names to values; None removes an attribute.  The changes of a run are merged in the order of
+its log.  ``check`` enforces the limits where the author's code calls.  Steps that run at the same time do not see each
+other's changes, so together they can exceed ``COUNT_LIMIT``.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ NAME_LIMIT, VALUE_LIMIT, COUNT_LIMIT = 256, 256, 64
 Changes = Mapping[str, str | None]
 
 
-def merged(known: Mapping[str, str], *changes: Changes) -> dict[str, str]:
-    """What *changes* make of *known*, one after the other."""
-    result = dict(known)
+def merged(before: Mapping[str, str], *changes: Changes) -> dict[str, str]:
+    """The attributes *before*, with *changes* applied in order."""
+    result = dict(before)
     for change in changes:
         for name, value in change.items():
             if value is None:
@@ -29,34 +28,34 @@ def merged(known: Mapping[str, str], *changes: Changes) -> dict[str, str]:
     return result
 
 
-def check(known: Mapping[str, str], change: Changes) -> None:
+def check(before: Mapping[str, str], change: Changes) -> None:
     """
-    Refuse a change that no run may make, or that finds no room beside *known*.
+    Raise if *change* is not valid for a run that has the attributes *before*.
 
     Raises:
-        TypeError: A name or a value is no str.
-        ValueError: One is empty, too long or cannot be stored; or there are too many names.
+        TypeError: If a name or a value is not a str.
+        ValueError: If one is empty, too long or cannot be stored, or if the run would have too many attributes.
     """
     for name, value in change.items():
         _check_name(name)
         if value is not None:
             _check_value(name, value)
-    after = merged(known, change)
-    if len(after) > max(COUNT_LIMIT, len(known)):
+    after = merged(before, change)
+    if len(after) > max(COUNT_LIMIT, len(before)):
         raise ValueError(
-            f"With {sorted(change)!r} the run would have {len(after)} attributes, and {COUNT_LIMIT} is the most."
-            "  Unset some first (name=None); what is not for finding runs belongs into results."
+            f"With {sorted(change)!r} the run would have {len(after)} attributes; the limit is {COUNT_LIMIT}."
+            "  Remove some first (name=None).  Put data that you do not search by into results."
         )
 
 
 def _check_name(name: object) -> None:
     if not isinstance(name, str):
         raise TypeError(f"The name of the attribute {name!r} must be a str.")
-    # Databases that pad text take "a" and "a " for the same name.
+    # Some databases pad text, so that "a" and "a " are the same name.
     if not 1 <= len(name) <= NAME_LIMIT or name != name.strip() or not _is_storable(name):
         raise ValueError(
-            f"The name of the attribute {name!r} must have 1 to {NAME_LIMIT} characters, none of them NUL,"
-            " and no blanks at its ends."
+            f"The name of the attribute {name!r} must have 1 to {NAME_LIMIT} characters, no NUL,"
+            " and no spaces at its ends."
         )
 
 
@@ -67,7 +66,7 @@ def _check_value(name: str, value: object) -> None:
         raise ValueError(f"The attribute {name!r} must be text without NUL and lone surrogates, not {value!r}.")
     if (size := len(value.encode())) > VALUE_LIMIT:
         raise ValueError(
-            f"The attribute {name!r} has {size} bytes, and {VALUE_LIMIT} is the most."
+            f"The attribute {name!r} has {size} bytes; the limit is {VALUE_LIMIT}."
             "  Attributes are for finding runs: keep the value itself elsewhere."
         )
 
@@ -76,25 +75,27 @@ def _is_storable(text: str) -> bool:
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-class Known:
+class RunAttributes:
     """
-    A run's attributes as its workflow can know them, the same on every replay.
+    The attributes of a run as its workflow sees them, the same on every replay.
 
-    What the workflow asks for counts at once, and takes its place in the log when it is recorded.
+    A change that the workflow requests counts at once.  It takes its place among the other changes when it is recorded
+    in the log.
     """
 
     def __init__(self) -> None:
         self._recorded: dict[str, str] = {}
-        self._asked: dict[str, Changes] = {}
+        self._requested: dict[str, Changes] = {}
 
-    def now(self) -> dict[str, str]:
-        return merged(self._recorded, *self._asked.values())
+    def current(self) -> dict[str, str]:
+        """The recorded attributes, with the requested changes applied."""
+        return merged(self._recorded, *self._requested.values())
 
-    def ask(self, op_id: str, change: Changes) -> None:
-        """The workflow's own change, before the log has it."""
-        self._asked[op_id] = change
+    def request(self, op_id: str, change: Changes) -> None:
+        """Apply a change of the workflow's own that the log does not have yet."""
+        self._requested[op_id] = change
 
     def record(self, op_id: str, change: Changes) -> None:
-        """The next change in the log."""
-        self._asked.pop(op_id, None)
+        """Apply the next change in the log."""
+        self._requested.pop(op_id, None)
         self._recorded = merged(self._recorded, change)

@@ -1,9 +1,8 @@
 """
-What is running here: the engine, the step, or a workflow body.
+The current engine, the running step and the running workflow of this process.
 
-Authors call ``start(...)``, ``get_step_metadata()`` or ``request.respond_with``
-without naming an engine; this file is the only place that answers "which one".
-Inside the library the engine is passed.
+Authors call ``start(...)``, ``get_step_metadata()`` or ``request.respond_with`` without naming an engine; this file
+finds it for them.  Inside the library the engine is passed as an argument.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class RunningStep(Protocol):
-    """What an attempt offers to the author's function while it runs."""
+    """What a running attempt offers to the author's function."""
 
     engine: Any
     metadata: Any
@@ -39,40 +38,40 @@ class RunningStep(Protocol):
 #: The attempt that runs in this context, None outside a step.
 running_step: ContextVar[RunningStep | None] = ContextVar("durable_running_step", default=None)
 
-#: The open engines of this process; the last one is the current one.
+#: The open engines of this process, the current one last.
 _engines: list[Any] = []
 
 
-def made(engine: Any) -> None:
+def register(engine: Any) -> None:
     """Make *engine* the current one of this process."""
     forget(engine)
     _engines.append(engine)
 
 
 def forget(engine: Any) -> None:
-    """Undo ``made``: the engine that was the current one before is so again."""
+    """Undo ``register``: the engine that was the current one before is current again."""
     _engines[:] = [each for each in _engines if each is not engine]
 
 
 def engines() -> tuple[Any, ...]:
-    """The open engines of this process, the one made last at the end."""
+    """The open engines of this process, the current one last."""
     return tuple(_engines)
 
 
 def workflow_loop() -> Any | None:
-    """The deterministic loop that runs in this thread, None outside a workflow body."""
+    """The deterministic loop that runs in this thread; None outside of a workflow body."""
     loop = asyncio._get_running_loop()
     return loop if getattr(loop, "is_durable", False) else None
 
 
 def current_engine() -> Any:
-    """The engine of the running step, else the one made last in this process and not closed."""
+    """The engine of the running step; outside of steps the newest open engine of this process."""
     step = running_step.get()
     if step is not None:
         return step.engine
     if not _engines:
         raise ConfigurationError(
-            "No durable engine exists in this process.  Make one with Durable(celery_app) in the module"
-            " that makes the Celery app, and import that module here."
+            "This process has no durable engine.  Create one with Durable(celery_app) in the module"
+            " that creates the Celery app, and import that module here."
         )
     return _engines[-1]

@@ -1,10 +1,9 @@
 """
-"1h30m" and friends, as whole microseconds.
+Durations ("1h30m") and times, as whole microseconds.
 
-A duration is a str of numbers with units (``ms s m h d w``), a number of
-seconds, or a timedelta.  A moment is microseconds since 1970 UTC; ``due_at``
-also takes an aware datetime.  Whatever is wrong raises ValueError with the
-value in it.
+A duration is a str of numbers with units (``ms s m h d w``), a number of seconds, or a timedelta.  A time is
+microseconds since 1970 UTC; ``due_at`` also takes an aware datetime.  Other values raise ValueError, whose text shows
+the value.
 """
 
 from __future__ import annotations
@@ -32,24 +31,24 @@ _TAKES = 'use a str with the units ms, s, m, h, d, w, such as "1h30m"; a number 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-#: The last moment that a datetime can hold; no duration is longer than this either.
+#: The last time that a datetime can hold.  No duration is longer than this either.
 LATEST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 def to_micros(value: str | int | float | timedelta, *, what: str = "duration") -> int:
     """
-    *value* in microseconds, to the nearest.
+    *value* in microseconds, rounded to the nearest one.
 
     Args:
         value: ``"1h30m"``, ``"500 ms"``, seconds as a number (or as a str of one), or a timedelta.
-        what: What the value is for; the message of an error begins with it.
+        what: What the value is for.  The text of an error begins with it.
 
     Raises:
-        ValueError: For NaN, infinity, a negative or a too long duration, and for anything else.
+        ValueError: If it is NaN, infinite, negative, too long, or no duration.
     """
     micros = _micros(value, what)
     if micros < 0:
-        raise ValueError(f"{what} {_shown(value)} is negative; the least is 0.")
+        raise ValueError(f"{what} {_shown(value)} is negative; use 0 or more.")
     if micros > LATEST:
         raise ValueError(f"{what} {_shown(value)} is too long: the calendar ends with the year 9999.")
     return micros
@@ -57,12 +56,12 @@ def to_micros(value: str | int | float | timedelta, *, what: str = "duration") -
 
 def due_at(value: str | int | float | timedelta | datetime, now: int) -> int:
     """
-    The moment at which a sleep of *value*, begun at *now*, is over.
+    The time at which a sleep of *value* that begins at *now* ends.
 
-    An aware datetime is its own moment, which may lie in the past.
+    An aware datetime is that time itself; it may be in the past.
 
     Raises:
-        ValueError: As ``to_micros``; for a naive datetime; for a moment after the year 9999.
+        ValueError: As ``to_micros``; also for a naive datetime, and for a time after the year 9999.
     """
     if isinstance(value, datetime):
         return from_datetime(value)
@@ -73,31 +72,30 @@ def due_at(value: str | int | float | timedelta | datetime, now: int) -> int:
 
 
 def to_datetime(micros: int) -> datetime:
-    """The moment as an aware datetime, in UTC."""
+    """The time as an aware datetime, in UTC."""
     return _EPOCH + timedelta(microseconds=micros)
 
 
 def iso(micros: int | None) -> str | None:
-    """A moment as ISO 8601 text in UTC, for people and other programs; None stays None."""
+    """The time as ISO 8601 text in UTC; None for None."""
     return None if micros is None else to_datetime(micros).isoformat()
 
 
 def to_text(micros: int) -> str:
-    """A duration for people: ``1.5s``."""
+    """The duration as text for people: ``1.5s``."""
     return f"{micros / 1_000_000:g}s"
 
 
 def from_datetime(value: datetime) -> int:
     """
-    The moment of an aware datetime.
+    The time of an aware datetime.
 
     Raises:
-        ValueError: For a naive one, which names no moment.
+        ValueError: For a naive one, which could be in any time zone.
     """
     if value.utcoffset() is None:
         raise ValueError(
-            f"{value!r} has no time zone, so it names no moment."
-            "  Use an aware one: now() + timedelta(...), or datetime(..., tzinfo=UTC)."
+            f"{value!r} has no time zone.  Use an aware datetime: now() + timedelta(...), or datetime(..., tzinfo=UTC)."
         )
     return (value - _EPOCH) // _MICROSECOND
 
@@ -126,7 +124,7 @@ def _parsed(text: str, what: str) -> int:
 
 
 def _shown(value: object) -> str:
-    """Short enough for a message, whatever it is."""
+    """A short repr for an error."""
     try:
         return reprlib.repr(value)
     except ValueError:  # An int with more digits than sys.get_int_max_str_digits().

@@ -4,35 +4,35 @@ Every exception of durable.
 ::
 
     DurableError
-    ├── ConfigurationError        a setting, a decorator or the wiring is wrong
-    │   └── SchemaOutOfDate       the database has another schema than the code
-    ├── SerializationError        a value cannot cross between processes
-    ├── NonDeterministicCall      a workflow body calls what only a step may call
-    ├── NonDeterminismError       a replay asks for something its log does not record
-    ├── TurnTooLong               a turn burned more CPU time, or took more time, than it may
+    ├── ConfigurationError        a setting, a decorator or the wiring of the application is wrong
+    │   └── SchemaOutOfDate       the database has another schema than the code needs
+    ├── SerializationError        a value cannot be written to the log, or read from it
+    ├── NonDeterministicCall      a workflow body makes a call that only a step may make
+    ├── NonDeterminismError       a replay does something else than its log records
+    ├── TurnTooLong               a turn used more CPU time, or took more time, than it may
     ├── TurnLost                  a turn ended its process, or hung, three times in a row
     ├── RunNotFound               no run has this id
-    ├── RunFailed                 the run whose result is wanted has failed
+    ├── RunFailed                 the run whose result you ask for has failed
     ├── LogTooLong                a run has more events than the setting max_events allows
-    ├── RunCancelled              the run whose result is wanted was cancelled
-    ├── RunConflict               the key of an existing run, with other arguments
-    ├── HookNotFound              nobody holds this token open
-    ├── HookClosed                the hook awaited is closed and has nothing queued
-    ├── HookConflict              the token belongs to another run
+    ├── RunCancelled              the run whose result you ask for was cancelled
+    ├── RunConflict               a key or id is used again with other arguments
+    ├── HookNotFound              no open hook has this token
+    ├── HookClosed                a closed hook without queued payloads is awaited
+    ├── HookConflict              another run holds the token
     ├── HookPayloadError          a payload does not fit the hook's type
-    ├── StepFailed                a step failed with an error that cannot be rebuilt here
+    ├── StepFailed                a step failed, and its exception cannot be rebuilt in this process
     │   └── StepTimeout           an attempt took longer than its step's timeout
-    ├── AttemptLost               heartbeat of an attempt that was given up
-    ├── NotInDoubt                what is to be resolved is not in doubt
-    ├── DecryptionError           a value that this process's keys do not read
-    ├── PayloadMissing            a large value that is not where it was stored, or not what was stored
-    ├── BodyNotLoaded             a workflow body reads a request's large body, which only a step is given
-    └── BadRequestBody            a request's body is not what it was read as (a ValueError)
-    FatalError                    for authors: fail the step, never retry
-    RetryableError                for authors: retry the step, not before a moment
+    ├── AttemptLost               heartbeat was called in an attempt that no longer counts
+    ├── NotInDoubt                no step, or more than one, is in doubt
+    ├── DecryptionError           this process's keys cannot read a stored value
+    ├── PayloadMissing            a large value is missing from the payload store, or damaged
+    ├── BodyNotLoaded             a workflow body reads a request's large body, which only steps can read
+    └── BadRequestBody            a request's body does not have the format that it is read as (a ValueError)
+    FatalError                    for you to raise: fail the step without retries
+    RetryableError                for you to raise: retry the step after a delay
 
-All arguments go to ``Exception.__init__``, so that each survives a copy
-through a prefork worker's pipe.
+Each exception passes all its arguments to ``Exception.__init__``, so that it survives pickling: Celery's prefork
+workers send exceptions through a pipe.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from typing import Any
 
 
 class DurableError(Exception):
-    """Base of every error that durable itself raises."""
+    """The base of the errors that durable raises."""
 
 
 class ConfigurationError(DurableError):
@@ -52,7 +52,7 @@ class ConfigurationError(DurableError):
 
 class SchemaOutOfDate(ConfigurationError):
     """
-    Raised when the database's schema is not the one this code needs.
+    Raised when the database does not have the schema that this code needs.
 
     Attributes:
         found: The revision in the database, None for an empty one.
@@ -66,7 +66,7 @@ class SchemaOutOfDate(ConfigurationError):
 
     def __str__(self) -> str:
         return (
-            f"The database has durable's schema {self.found or '(none)'}, this code needs {self.needed}."
+            f"The database has durable's schema {self.found or '(none)'}; this code needs {self.needed}."
             "  Run `durable migrate` (with --app, or DURABLE_DATABASE_URL set) and start again."
         )
 
@@ -76,8 +76,8 @@ class SerializationError(DurableError):
     Raised when a value cannot be written to, or read from, the log.
 
     Attributes:
-        path: Where in the value it stands, e.g. ``args.order.items[3].price``.
-        reason: What is wrong with it there, and what to do.
+        path: The part of the value, e.g. ``args.order.items[3].price``.
+        reason: What is wrong with that part, and what to do.
     """
 
     def __init__(self, path: str, reason: str) -> None:
@@ -91,12 +91,12 @@ class SerializationError(DurableError):
 
 class NonDeterministicCall(DurableError):
     """
-    Raised when a workflow body calls something whose outcome a replay could not repeat.
+    Raised when a workflow body makes a call whose outcome a replay could not repeat.
 
     Attributes:
-        call: What was called, e.g. ``time.sleep``.
+        call: The name of the call, e.g. ``time.sleep``.
         fix: What to do instead.
-        where: The author's line, ``file:line``, where it is known.
+        where: Your line, ``file:line``, if it is known.
     """
 
     def __init__(self, call: str, fix: str = "move it into a step", where: str | None = None) -> None:
@@ -112,14 +112,14 @@ class NonDeterministicCall(DurableError):
 
 class NonDeterminismError(DurableError):
     """
-    Raised when a replay asks for something that its log does not record.
+    Raised when a replay does something else than its log records.
 
     Attributes:
         run_id: The run being replayed.
         op_id: The operation, by task path and ordinal (``r.1#3``).
-        recorded: What the log holds at this point, "nothing" if it holds nothing.
-        asked: What the workflow asked for instead, "nothing" if it asked for nothing.
-        where: The author's line, ``file:line``, where it is known.
+        recorded: What the log records for this operation, or "nothing".
+        asked: What the workflow asks for instead, or "nothing".
+        where: Your line, ``file:line``, if it is known.
     """
 
     def __init__(self, run_id: str, op_id: str, recorded: str, asked: str, where: str | None = None) -> None:
@@ -142,13 +142,13 @@ class NonDeterminismError(DurableError):
 
 class TurnTooLong(DurableError):
     """
-    Why a run is blocked: one turn burned more CPU time than ``turn_cpu_limit`` allows, or hung for ``turn_timeout``.
+    The reason of a blocked run: a turn exceeded ``turn_cpu_limit`` (CPU time) or ``turn_timeout``.
 
     Attributes:
         run_id: The run whose turn was stopped.
-        limit: Seconds of CPU time; of time, if it *hung*.
-        where: The author's line that was running, ``file:line``, where it is known.
-        hung: Whether the turn waited for something, and did not burn CPU time.
+        limit: The limit that it exceeded, in seconds.
+        where: Your line that was running, ``file:line``, if it is known.
+        hung: True if the turn took longer than ``turn_timeout``, because it waited for something.
     """
 
     def __init__(self, run_id: str, limit: float, where: str | None = None, hung: bool = False) -> None:
@@ -163,18 +163,18 @@ class TurnTooLong(DurableError):
         return (
             f"Run {self.run_id!r}: a turn of its workflow was stopped after {self.limit:g} s {what}"
             + (f", at {self.where}" if self.where else "")
-            + ".  A workflow's body runs again at each turn and should only decide what comes next: move the work"
+            + ".  A workflow's body runs again at each turn and should only decide what comes next.  Move the work"
             f" into a step, or raise the setting {setting}; then deploy, or `durable runs retry` the run."
         )
 
 
 class TurnLost(DurableError):
     """
-    Why a run is blocked: its turn ended the process that it ran in, or hung, three times in a row.
+    The reason of a blocked run: its turn ended its process, or hung, three times in a row.
 
     Attributes:
         run_id: The run.
-        tries: What is known of each try: how it ended, in which process, and since when it ran.
+        tries: For each try, how it ended, in which process, and when it began.
     """
 
     def __init__(self, run_id: str, tries: Sequence[str]) -> None:
@@ -185,14 +185,14 @@ class TurnLost(DurableError):
     def __str__(self) -> str:
         return (
             f"Run {self.run_id!r}: a turn of its workflow ended its process, or hung, {len(self.tries)} times in a row"
-            f" ({'; '.join(self.tries)}).  The workflow's body exits, crashes in C, uses up the memory or waits for a"
-            " lock: the workers' logs of these times may say more.  Move what does it into a step and deploy; if the"
+            f" ({'; '.join(self.tries)}).  The workflow's body may exit, crash in C code, use up the memory or wait"
+            " for a lock: see the workers' logs of these times.  Move that code into a step and deploy.  If the"
             " workers were killed for another reason, `durable runs retry` the run."
         )
 
 
 class RunNotFound(DurableError):
-    """Raised when no run has the id asked for.  Attribute: ``run_id``."""
+    """Raised when no run has this id.  Attribute: ``run_id``."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__(run_id)
@@ -200,8 +200,8 @@ class RunNotFound(DurableError):
 
     def __str__(self) -> str:
         return (
-            f"There is no run {self.run_id!r} in this database.  Its start may have been rolled back, its"
-            " retention may be over, or the id is of another database: compare DURABLE_DATABASE_URL."
+            f"There is no run {self.run_id!r} in this database.  Its start may have been rolled back, it"
+            " may have been deleted after its retention, or it is in another database: compare DURABLE_DATABASE_URL."
         )
 
 
@@ -209,10 +209,10 @@ class RunFailed(DurableError):
     """
     Raised by ``Run.result()``, or by awaiting a child run, when that run has failed.
 
-    ``__cause__`` is the original exception where its class is known in this process.
+    ``__cause__`` is the original exception, if its class is imported in this process.
 
     Attributes:
-        run_id, error_type, message: Which run, and its error's class name and text.
+        run_id, error_type, message: The run, and the class name and text of its error.
         traceback: The traceback as text, from the process where it was raised.
     """
 
@@ -229,13 +229,13 @@ class RunFailed(DurableError):
 
 class LogTooLong(DurableError):
     """
-    What a run fails with whose log would grow beyond the setting ``max_events``.
+    The error of a run that failed because its log would have more events than the setting ``max_events``.
 
     Attributes:
         run_id: The run.
-        wanted: How many events its log would have had.
+        wanted: How many events the log would have.
         limit: How many it may have.
-        where: The author's line that asked for the last one, ``file:line``, where it is known.
+        where: Your line that asked for the last one, ``file:line``, if it is known.
     """
 
     def __init__(self, run_id: str, wanted: int, limit: int, where: str | None = None) -> None:
@@ -249,8 +249,8 @@ class LogTooLong(DurableError):
         last = f" (the last is asked for at {self.where})" if self.where else ""
         return (
             f"The log of run {self.run_id!r} would have {self.wanted} events{last}, and the setting max_events allows"
-            f" {self.limit}.  A workflow that goes round for ever should start its next run from a step and return;"
-            " one that fans out widely should do so through child runs; a loop that never awaits asks without end."
+            f" {self.limit}.  A workflow that runs for ever should start its next run from a step and return."
+            "  One that calls very many steps should call them in child runs.  Look also for a loop that never awaits."
         )
 
 
@@ -258,7 +258,7 @@ class RunCancelled(DurableError):
     """
     Raised by ``Run.result()`` when the run was cancelled.
 
-    ``__cause__`` is what its cleanup raised, if it did.  Attributes: ``run_id``, ``reason``.
+    ``__cause__`` is the exception that its cleanup raised, if any.  Attributes: ``run_id``, ``reason``.
     """
 
     def __init__(self, run_id: str, reason: str | None = None) -> None:
@@ -281,7 +281,7 @@ class RunConflict(DurableError):
     def __str__(self) -> str:
         return (
             f"{self.key!r} started run {self.run_id!r}, of another workflow or with other arguments."
-            "  Use a key that is derived from what makes the run unique, or a new one."
+            "  Use a new key, or derive the key from what makes the run unique."
         )
 
 
@@ -294,13 +294,13 @@ class HookNotFound(DurableError):
 
     def __str__(self) -> str:
         return (
-            f"No open hook has the token {self.token!r}.  Its run may be over, the hook closed, or not created"
-            ' yet: resume_hook(token, payload, wait="5s") waits for one that is about to be created.'
+            f"No open hook has the token {self.token!r}.  Its run may have ended, or the hook may be closed or not"
+            ' created yet: resume_hook(token, payload, wait="5s") waits until it is created.'
         )
 
 
 class HookClosed(DurableError):
-    """Raised when a closed hook with nothing queued is awaited."""
+    """Raised when you await a closed hook that has no queued payload."""
 
     def __init__(self, token: str) -> None:
         super().__init__(token)
@@ -309,12 +309,12 @@ class HookClosed(DurableError):
     def __str__(self) -> str:
         return (
             "This hook is closed (its `async for` or `with` was left, or close() was called) and has nothing"
-            " queued.  Await it before that, or create a new one."
+            " queued.  Await it before it is closed, or create a new hook."
         )
 
 
 class HookConflict(DurableError):
-    """Raised when a hook is awaited whose token another hook holds.  Attributes: ``token``, ``run_id``."""
+    """Raised when you await a hook whose token another run holds.  Attributes: ``token``, ``run_id``."""
 
     def __init__(self, token: str, run_id: str) -> None:
         super().__init__(token, run_id)
@@ -324,12 +324,12 @@ class HookConflict(DurableError):
     def __str__(self) -> str:
         return (
             f"The token {self.token!r} is held by run {self.run_id!r}.  Wait until that run ends or closes its"
-            " hook, resume its hook instead, or use another token."
+            " hook, resume that hook instead, or use another token."
         )
 
 
 class HookPayloadError(DurableError):
-    """Raised when a payload does not fit a typed hook; nothing was recorded.  ``errors`` are pydantic's."""
+    """Raised when a payload does not fit the type of its hook.  Nothing is recorded.  ``errors`` are pydantic's."""
 
     def __init__(self, token: str, errors: Sequence[Any]) -> None:
         super().__init__(token, errors)
@@ -345,10 +345,10 @@ class HookPayloadError(DurableError):
 
 class StepFailed(DurableError):
     """
-    Raised where a failed step is awaited and its exception cannot be rebuilt in this process.
+    Raised where you await a failed step whose exception cannot be rebuilt in this process.
 
     Attributes:
-        error_type, message, traceback: The original's class name, text, and traceback as text.
+        error_type, message, traceback: The class name, text and traceback of the original exception.
         attempts: How many attempts were made.
     """
 
@@ -365,10 +365,10 @@ class StepFailed(DurableError):
 
 class StepTimeout(StepFailed):
     """
-    What an attempt fails with that takes longer than its step's ``timeout``.
+    The error of an attempt that takes longer than its step's ``timeout``.
 
-    It is retried like any failure, and raised where the step is awaited when it was the last.  Attributes: those
-    of StepFailed; ``error_type`` is "StepTimeout".
+    It is retried like any failure, and raised where you await the step if the last attempt fails with it.  It has the
+    attributes of StepFailed; ``error_type`` is "StepTimeout".
     """
 
     def __str__(self) -> str:
@@ -377,7 +377,7 @@ class StepTimeout(StepFailed):
 
 class AttemptLost(DurableError):
     """
-    Raised by ``heartbeat`` in an attempt that was given up: nothing that it does is recorded, so end it.
+    Raised by ``heartbeat`` in an attempt that no longer counts: its result will not be recorded, so let it end.
 
     Attributes: ``step``, its name, and ``attempt``, its number.
     """
@@ -389,14 +389,14 @@ class AttemptLost(DurableError):
 
     def __str__(self) -> str:
         return (
-            f"Attempt {self.attempt} of {self.step} was given up: its time was over, or its process was taken for dead."
-            "  Nothing that it does is recorded; another attempt may run already."
+            f"Attempt {self.attempt} of {self.step} was given up: it took too long, or its process seemed dead."
+            "  Its result will not be recorded; another attempt may run already."
         )
 
 
 class NotInDoubt(DurableError):
     """
-    Raised by ``Run.resolve`` when it is not clear which step is meant, or none is in doubt.
+    Raised by ``Run.resolve`` when no step is in doubt, or more than one and you named none.
 
     Attributes: ``run_id``, and ``doubts``, the ids of the steps of this run that are in doubt.
     """
@@ -418,14 +418,14 @@ class NotInDoubt(DurableError):
 
 class DecryptionError(DurableError):
     """
-    Raised where a stored value cannot be read with the keys of the setting ``cipher`` in this process.
+    Raised when this process's keys (the setting ``cipher``) cannot read a stored value.
 
-    It says nothing against the run: a worker that comes upon it leaves the run to one that has the key.
+    It does not fail the run: a worker without the key leaves the run to a worker that has it.
 
     Attributes:
-        key_id: The key that it was written with.
-        known: The keys that this process has; empty without a cipher.
-        run_id: Whose value it is.
+        key_id: The id of the key that the value was written with.
+        known: The ids of the keys that this process has; empty without a cipher.
+        run_id: The run that the value belongs to.
     """
 
     def __init__(self, key_id: str, known: Sequence[str], run_id: str) -> None:
@@ -448,11 +448,11 @@ class DecryptionError(DurableError):
 
 class PayloadMissing(DurableError):
     """
-    Raised where a large value is read that is not in the payload store, or is not what was put there.
+    Raised when a large value is missing from the payload store, or is not the value that was stored.
 
-    A step whose arguments it is fails with it, and is not retried; a run whose workflow needs it is blocked by it.
+    If a step's arguments need it, the step fails without retries.  If a workflow needs it, the run is blocked.
 
-    Attributes: ``run_id``; ``digest``, its address in the store; ``reason``, what was found there.
+    Attributes: ``run_id``; ``digest``, its address in the store; ``reason``, what the store has there.
     """
 
     def __init__(self, run_id: str, digest: str, reason: str) -> None:
@@ -471,9 +471,9 @@ class PayloadMissing(DurableError):
 
 class BodyNotLoaded(DurableError):
     """
-    Raised when a workflow body reads the body of a request that is larger than what a turn loads.
+    Raised when a workflow body reads a request's body that is larger than a turn loads.
 
-    Attributes: ``request_id``; ``size``, that of the body in bytes; ``limit``, what a turn loads.
+    Attributes: ``request_id``; ``size``, the bytes of the body; ``limit``, the most that a turn loads.
     """
 
     def __init__(self, request_id: str | None, size: int, limit: int) -> None:
@@ -484,26 +484,26 @@ class BodyNotLoaded(DurableError):
 
     def __str__(self) -> str:
         return (
-            f"The body of request {self.request_id!r} has {self.size} bytes.  A workflow's body is run again at each"
-            f" turn and is given bodies of up to {self.limit} bytes: pass the request to a step, and read it there."
+            f"The body of request {self.request_id!r} has {self.size} bytes.  A workflow's body runs again at each"
+            f" turn, which loads bodies of up to {self.limit} bytes: pass the request to a step, and read it there."
         )
 
 
 class BadRequestBody(DurableError, ValueError):
-    """Raised by ``Request.json()`` and others when the body is not what it is read as."""
+    """Raised by ``Request.json()`` and similar methods when the body does not have that format."""
 
 
 class FatalError(Exception):
-    """For authors: raised in a step, it fails the step at once, whatever its retries."""
+    """Raise it in a step to fail the step without retries."""
 
 
 class RetryableError(Exception):
     """
-    For authors: raised in a step, it asks for the next attempt not before *retry_after*.
+    Raise it in a step to have the step retried, not before *retry_after*.
 
     Attributes:
-        retry_after: What ``sleep`` takes (``"10s"``, seconds, a timedelta, an aware datetime), or
-            None for the step's own backoff.
+        retry_after: A duration or time as ``sleep`` takes it (``"10s"``, seconds, a timedelta, an aware
+            datetime); None for the step's own backoff.
     """
 
     def __init__(self, message: str = "", retry_after: str | float | timedelta | datetime | None = None) -> None:
@@ -512,4 +512,4 @@ class RetryableError(Exception):
         self.retry_after = retry_after
 
     def __str__(self) -> str:
-        return str(self.message)  # authors pass anything
+        return str(self.message)  # an author may pass any object

@@ -184,9 +184,9 @@ def test_parameters_without_a_name_are_refused():
     ("path", "message"),
     [
         ("codec_types:Box[none.such:Order]", "'none.such', which is not imported"),
-        ("codec_types:Box[builtins:int,builtins:str]", "takes no such parameters"),
-        ("codec_types:Order[builtins:int]", "takes no such parameters"),
-        ("codec_types:Crate[builtins:int]", "is not of the kind"),
+        ("codec_types:Box[builtins:int,builtins:str]", "does not take these parameters"),
+        ("codec_types:Order[builtins:int]", "does not take these parameters"),
+        ("codec_types:Crate[builtins:int]", "is not of the recorded kind"),
     ],
 )
 def test_parameters_that_cannot_be_found(path, message):

@@ -39,20 +39,20 @@ async def coroutine():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"order": {"items": [0, {"price": object()}]}}, "value.order.items[1].price: an object cannot cross"),
+        ({"order": {"items": [0, {"price": object()}]}}, "value.order.items[1].price: an object cannot be serialized"),
         (
             {"a b": {3: threading.Lock()}},
-            "value['a b'][3]: a _thread.lock cannot cross between processes.",
+            "value['a b'][3]: a _thread.lock cannot be serialized.",
         ),
-        ((1, {"f": print}), "value[1].f: a builtin_function_or_method cannot cross"),
+        ((1, {"f": print}), "value[1].f: a builtin_function_or_method cannot be serialized"),
         (
             [types.Order("x", [lambda: 1])],
-            "value[0].items[0]: a function cannot cross between processes.",
+            "value[0].items[0]: a function cannot be serialized.",
         ),
         ({types.Holder(): 1}, "value[<Holder>]: a codec_types.Holder"),
         (types.Pair(1, types.Holder()), "value.right: a codec_types.Holder"),
         (types.Open(id=1, more=types.Holder()), "value.more: a codec_types.Holder"),
-        (ring(), "value[1].back[0]: it holds itself"),
+        (ring(), "value[1].back[0]: it contains itself"),
         (nested(MAX_DEPTH + 1), "it is nested more than 150 levels deep"),
         (nested(100_000), "it is nested more than 150 levels deep"),
         (
@@ -61,22 +61,25 @@ async def coroutine():
         ),
         (OrderedDict(), "pass dict(...) of it"),
         (Counter(), "pass dict(...) of it"),
-        (deque(), "value: a collections.deque cannot cross"),
+        (deque(), "value: a collections.deque cannot be serialized"),
         (type("Text", (str,), {})("x"), "pass str(...) of it"),
         (type("Number", (int,), {})(5), "pass int(...) of it"),
         (bytearray(b"x"), "Pass bytes(...) of it"),
         (memoryview(b"x"), "Pass bytes(...) of it"),
-        (Path("x"), "cannot cross between processes.  Pass plain data"),
-        (int, "value: a type cannot cross between processes.  Pass its name"),
+        (Path("x"), "cannot be serialized.  Pass plain data"),
+        (int, "value: a type cannot be serialized.  Pass its name"),
         (iter([1]), "Pass list(...) of it"),
-        (types.local(), "is defined inside a function, where no other process finds it.  Move it to the module"),
+        (
+            types.local(),
+            "is defined inside a function, where no other process finds it.  Move it to module level",
+        ),
         (
             types.Hidden(1),
-            "value: its attribute 'more' is no field of dataclass Hidden, and would be lost.",
+            "value: its attribute 'more' is not a field of dataclass Hidden, and would be lost.",
         ),
-        (types.DictClass(), "is a builtin container too"),
-        (datetime(2026, 1, 1, tzinfo=Odd()), "cannot be named elsewhere.  Use UTC or zoneinfo"),
-        (type("Odd", (types.Order,), {})("x"), "is not what that name stands for in its module"),
+        (types.DictClass(), "is also a builtin container"),
+        (datetime(2026, 1, 1, tzinfo=Odd()), "has no name that other processes know.  Use UTC or zoneinfo"),
+        (type("Odd", (types.Order,), {})("x"), "is not what this name stands for in its module"),
     ],
     ids=lambda value: None if isinstance(value, str) else type(value).__name__,
 )
@@ -123,8 +126,8 @@ def test_c37_a_shared_part_is_no_cycle():
         ('{"$":"dataclass","c":"codec_types:Order","v":{}}', "a field 'id' that the record lacks"),
         ('{"$":"namedtuple","c":"codec_types:Point","v":{}}', "a field 'x' that the record lacks"),
         ('{"$":"model","c":"codec_types:Model","v":{}}', "a field 'id' that the record lacks"),
-        ('{"$":"later","v":1}', "its kind 'later' is unknown here"),
-        ('{"$":["x"],"v":1}', "is unknown here"),
+        ('{"$":"later","v":1}', "its kind 'later' is unknown"),
+        ('{"$":["x"],"v":1}', "is unknown"),
         ('{"$":"date","v":"x"}', "its date cannot be rebuilt: ValueError"),
         ('{"$":"datetime","v":"2026-01-01T00:00:00","fold":0,"zone":"Mars/Base"}', "'Mars/Base' is not known"),
         ('{"$":"request","v":"r9"}', "request 'r9' is not in the store"),
@@ -143,7 +146,7 @@ def test_what_cannot_be_decoded(text, message):
 def test_decoding_imports_nothing():
     """A module that is not imported stays so."""
     assert "this" not in sys.modules
-    with pytest.raises(SerializationError, match="never imports"):
+    with pytest.raises(SerializationError, match="imports nothing"):
         codec.decode('{"$":"dataclass","c":"this:Zen","v":{}}')
     assert "this" not in sys.modules
 

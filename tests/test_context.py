@@ -870,7 +870,7 @@ def test_resume_hands_over_what_pydantic_made_of_it():
             sent.append((token, payload))
 
     engine, before = Engine(), list(current._engines)
-    current.made(engine)
+    current.register(engine)
     try:
         orders.resume("t", {"number": "7"})
     finally:

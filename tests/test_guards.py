@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -28,10 +29,11 @@ from celery import Celery
 from celery import group as celery_group
 from simulator import START, Simulator
 
-from durable import NonDeterministicCall
+import durable
+from durable import ConfigurationError, NonDeterministicCall
 from durable.registry.decorators import step
 from durable.registry.definitions import Workflow
-from durable.sandbox import guards
+from durable.sandbox import forbid, guards, source_lines, unrestricted
 
 guards.install()
 
@@ -405,22 +407,167 @@ def test_a_patched_clock_is_left_to_whoever_patched_it(monkeypatch):
 
 def test_a_module_that_is_imported_later_is_guarded_by_the_next_turn(monkeypatch):
     """The guards import nothing themselves."""
-    from durable.sandbox.restrictions import Guarded
+    from durable.sandbox.restrictions import Restriction
 
     monkeypatch.setitem(sys.modules, "late", type(sys)("late"))
-    monkeypatch.setattr(guards, "_missing", [Guarded(module="late", names="read absent")])
+    monkeypatch.setattr(guards, "_pending", [Restriction(module="late", names="read absent")])
     sys.modules["late"].read = lambda: 1  # type: ignore[attr-defined]
 
     error = refusal(lambda: sys.modules["late"].read())  # type: ignore[attr-defined]
 
     assert error.call == "late.read"
     assert sys.modules["late"].read() == 1  # type: ignore[attr-defined]
-    assert guards._missing == []
+    assert guards._pending == []
 
 
 def test_the_tables_name_what_there_is():
     """Every function on the list exists in some supported Python, and every one that exists is wrapped."""
-    for function, call, _ in guards.stock():
+    for function, call, _ in guards.originals():
         module, _, name = call.rpartition(".")
-        assert getattr(sys.modules[module], name).durable_stock is function, call
+        assert getattr(sys.modules[module], name).durable_original is function, call
         assert Path(call).suffix == f".{name}"
+
+
+# What applications change: more calls forbidden, modules and blocks that may pass
+
+
+@pytest.fixture
+def prices(monkeypatch):
+    """A module of the application's, with functions and a class."""
+    module = ModuleType("test_guards_prices")
+    source = """
+import time
+
+def current_price():
+    return 1
+
+def stamp():
+    return time.time()
+
+class Client:
+    def fetch(self):
+        return 2
+
+    @classmethod
+    def default(cls):
+        return cls.__name__
+
+    @staticmethod
+    def ping():
+        return 3
+"""
+    exec(source, vars(module))
+    monkeypatch.setitem(sys.modules, "test_guards_prices", module)
+    monkeypatch.setattr(guards, "_restrictions", list(guards._restrictions))
+    return module
+
+
+def test_an_application_forbids_functions_and_methods_of_its_own(prices):
+    """The error names the call and the application's fix; outside of workflows they work as before."""
+    for name in ("current_price", "Client.fetch", "Client.default", "Client.ping"):
+        forbid(f"test_guards_prices:{name}", fix="await fetch_price()")
+
+    for call in (prices.current_price, prices.Client().fetch, prices.Client.default, prices.Client.ping):
+        assert refusal(call).fix == "await fetch_price()"
+    assert refusal(prices.current_price).call == "test_guards_prices.current_price"
+    assert (prices.current_price(), prices.Client().fetch()) == (1, 2)
+    assert (prices.Client.default(), prices.Client().default(), prices.Client.ping()) == ("Client", "Client", 3)
+
+
+def test_forbidding_twice_changes_nothing(prices):
+    """As when a module is reloaded."""
+    forbid("test_guards_prices:current_price")
+    once = prices.current_price
+    forbid("test_guards_prices:current_price")
+
+    assert prices.current_price is once
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("test_guards_prices.current_price", "write it as module:function"),
+        ("test_guards_prices:", "write it as module:function"),
+        ("test_guards_prices:absent", "no such function"),
+        ("test_guards_prices:Absent.fetch", "no such function"),
+        ("test_guards_prices:Client", "this is a class"),
+        ("test_guards_absent:f", "cannot be imported"),
+        ("datetime:datetime.now", "written in C"),
+    ],
+)
+def test_a_name_that_cannot_be_forbidden_is_an_error(prices, name, message):
+    """At once, not when the workflow runs."""
+    with pytest.raises(ConfigurationError, match=message):
+        forbid(name)
+
+
+def test_a_module_may_pass(prices):
+    """By its name or its package's, for the workflows that name it; what it calls passes too."""
+
+    async def flow():
+        return prices.stamp() > 0
+
+    def result(*modules: str) -> Any:
+        return (
+            Simulator(Workflow(flow, name="test_guards.flow", passthrough_modules=modules), checked=False).turn().result
+        )
+
+    prices.__name__ = vars(prices)["__name__"] = "test_guards_prices.clock"
+    assert result("test_guards_prices") is True
+    assert result("test_guards_prices.clock") is True
+    for others in ((), ("test_guards_price",), ("test_guards_prices.clock.more",)):
+        with pytest.raises(NonDeterministicCall):
+            result(*others)
+
+
+def test_passthrough_modules_are_a_list():
+    """One str would be a list of letters."""
+
+    async def flow(): ...
+
+    with pytest.raises(ConfigurationError, match="Pass a list"):
+        Workflow(flow, name="test_guards.flow", passthrough_modules="shop")
+
+
+def test_a_block_may_pass():
+    """Calls in it, and nothing after it; other tasks are guarded meanwhile; our own functions are still refused."""
+    seen = []
+
+    async def other():
+        try:
+            time.time()
+        except NonDeterministicCall:
+            seen.append("guarded")
+
+    async def flow():
+        task = asyncio.create_task(other())
+        with unrestricted():
+            seen.append(time.time() > 0)
+            with open("/dev/null") as file:
+                seen.append(file.read())
+            await task
+            with unrestricted():
+                pass
+            seen.append(random.random() < 1)
+            with pytest.raises(NonDeterministicCall):
+                durable.get_run("r1")
+        time.time()
+
+    with pytest.raises(NonDeterministicCall):
+        _ = play(flow, checked=False).result
+    assert seen == [True, "", "guarded", True]
+
+
+def test_what_is_below_a_workflow_on_the_stack_exempts_nothing():
+    """A turn that runs below a frame of logging or importlib, as under a module runner, is guarded like any other."""
+
+    async def flow():
+        return time.time()
+
+    def turn():
+        with pytest.raises(NonDeterministicCall):
+            _ = play(flow, checked=False).result
+        return True
+
+    assert eval("turn()", {"__name__": "importlib.fake", "turn": turn})
+    assert source_lines.BOTTOM in sys.modules

@@ -379,7 +379,7 @@ def test_outside_a_step_the_engine_responds():
     """A view or a script answers by the engine made last."""
     engine = Attempt()
     before = list(current._engines)
-    current.made(engine)
+    current.register(engine)
     try:
         assert request(id="r1").respond_with("ok")
     finally:

@@ -82,7 +82,7 @@ def test_json_makes_plain_what_flask_does():
 
 def test_a_redirect_that_is_none():
     """Only a status that redirects can."""
-    with pytest.raises(ValueError, match="200 does not redirect"):
+    with pytest.raises(ValueError, match="200 is not a redirect"):
         Response.redirect("/", 200)
 
 

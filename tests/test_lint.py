@@ -5,23 +5,24 @@ from __future__ import annotations
 import datetime
 import datetime as dt
 import logging
+import sys
 import time as clock
 from collections.abc import Callable
 from datetime import UTC, date
 from datetime import datetime as moment
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import pytest
 from simulator import Simulator
 
 import durable
-from durable import ConfigurationError, registry, step
+from durable import ConfigurationError, registry, sandbox, step
 from durable.registry.definitions import Workflow
-from durable.sandbox import guards, lint
+from durable.sandbox import guards, lint, unrestricted
 
 # Like a module that was imported before the guards came, whatever ran before this one.
-_STOCK = {call: function for function, call, _ in guards.stock()}
+_STOCK = {call: function for function, call, _ in guards.originals()}
 time, sleep, choice, uuid4, token_hex = (
     _STOCK[f"{module}.{name}"]
     for module, name in [
@@ -229,12 +230,83 @@ def test_a_step_may_read_the_clock():
     assert reads_the_clock.run().tzinfo is UTC
 
 
-def test_code_without_columns_is_left_alone():
-    """Python -X no_debug_ranges keeps none, and then nothing is certain."""
+def test_code_without_source_is_left_alone():
+    """Code that no file has, and code whose file has changed since it was imported, is not judged."""
     code = now_from_the_class.__code__
-    blank = code.replace(co_linetable=code.co_linetable[:0])
+    nowhere = code.replace(co_filename="<generated>")
+    moved = code.replace(co_firstlineno=code.co_firstlineno + 1)
+    beyond = code.replace(co_firstlineno=100_000)
 
-    assert found(FunctionType(blank, now_from_the_class.__globals__)) == []
+    for changed in (nowhere, moved, beyond):
+        assert found(FunctionType(changed, now_from_the_class.__globals__)) == []
+
+
+def test_a_call_in_an_unrestricted_block_is_allowed():
+    """However the block's function is reached; the same call outside of it is reported."""
+
+    async def flow():
+        with unrestricted():
+            moment.now()
+        with sandbox.unrestricted():
+            moment.now()
+        from durable.sandbox import unrestricted as free
+
+        with free():
+            moment.now()
+        return moment.now()
+
+    assert found(flow) == [("datetime.now", 9)]
+
+
+def test_a_workflow_in_a_passthrough_module_is_not_checked():
+    """Nor are its helpers."""
+    defined = registry.workflow(name="test_lint.passed", passthrough_modules=[__name__])(now_from_the_class)
+
+    assert defined.passthrough_modules == (__name__,)
+
+
+def test_a_function_that_is_forbidden_is_found_where_it_was_imported_by_name(monkeypatch):
+    """The guard stands in its module; the body has the function itself."""
+    module = ModuleType("test_lint_prices")
+    exec("def current_price(): return 1", vars(module))
+    monkeypatch.setitem(sys.modules, "test_lint_prices", module)
+    monkeypatch.setattr(guards, "_restrictions", list(guards._restrictions))
+    current_price = module.current_price
+    sandbox.forbid("test_lint_prices:current_price")
+
+    async def flow():
+        return current_price()
+
+    assert found(flow) == [("test_lint_prices.current_price", 1)]
+
+
+def test_an_indented_body_may_hold_text_at_the_margin():
+    """A multi-line string does not have to follow the indentation."""
+
+    async def flow():
+        _ = """
+at the margin
+"""
+        return moment.now()
+
+    assert found(flow) == [("datetime.now", 4)]
+
+
+def test_names_bound_in_other_ways_are_left_alone():
+    """By a loop, a pattern, an except clause, a walrus or a with statement."""
+
+    async def flow(value: Any):
+        for dt in value:  # noqa: F402
+            dt.date.today()
+        match value:
+            case [date, *moment]:
+                date.today()
+                moment.now()  # type: ignore[attr-defined]
+        with value as time:
+            time()
+        return (utcnow := value) and utcnow()
+
+    assert found(flow) == []
 
 
 # Helpers

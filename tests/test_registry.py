@@ -42,7 +42,7 @@ class Engine:
 def engine():
     made = Engine([])
     before = list(current._engines)
-    current.made(made)
+    current.register(made)
     yield made
     current._engines[:] = before
 

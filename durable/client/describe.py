@@ -157,7 +157,7 @@ def _event(event: Event) -> dict[str, Any]:
     return {
         "seq": event.seq,
         "at": duration.iso(event.at),
-        "kind": event.kind,
+        "kind": str(event.kind),
         "operation": event.op_id,
         "name": getattr(event, "name", None),
     }

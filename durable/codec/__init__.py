@@ -1,23 +1,22 @@
 """
-Values <-> JSON text, types kept.
+Values as JSON text, with their types.
 
-What JSON has is written as it is; everything else as an object with the key
-``$``, the tag of its kind: ``{"$":"tuple","v":[1,2]}``.  A dict that has such a
-key itself, or keys that are no str, is written as pairs.  The text is ASCII,
-and the same in every process.
+``encode`` writes JSON types as they are.  It writes any other value as an object with the key ``$``, which holds the
+tag of the value's kind: ``{"$":"tuple","v":[1,2]}``.  A dict that has such a key itself, or keys that are not str, is
+written as a list of pairs.  The text is ASCII, and the same in every process.
 
-Kinds are a table (``kinds.py``) that later files add to with ``register``.
-Classes are written as ``module:qualname`` and found among the modules already
-imported, never imported.  An exact type is carried, a subclass refused: what
-came back would not be what was sent.  No pickle.
+The kinds are in a table (``kinds.py``), to which the files below it add with ``register`` and ``add``.  Classes are
+written as ``module:qualname``; ``decode`` finds them in modules that are already imported and imports none.  A value's
+exact type must have a kind: an instance of a subclass is refused, because it would come back as the base class.
+Nothing is pickled.
 
 Files, in import order::
 
-    refusals.py        where and why a value cannot be encoded
-    kinds.py           the table of kinds, and how classes are named and found
+    refusals.py        which part of a value cannot be encoded, and why
+    kinds.py           the table of kinds; how classes are named and found
     encoder.py         a value to JSON text
     decoder.py         JSON text to a value
-    builtin.py         kinds: Python's own types, time, requests and responses
+    builtin.py         kinds: Python's own types, dates and times, requests and responses
     display.py         an encoded value as plain JSON, for people
     failures.py        kinds: exceptions
     objects.py         kinds: enums, named tuples, dataclasses, pydantic models

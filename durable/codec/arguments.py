@@ -1,4 +1,4 @@
-"""A call: bound by parameter name, written, read back, and compared by a digest."""
+"""The arguments of a call: bound by parameter name, encoded, decoded, and compared by a digest."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .objects import without_defaults
 
 def bind(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """
-    The arguments by parameter name, without defaults; those of ``*args`` and ``**kwargs`` under these names.
+    The arguments by parameter name, without defaults; ``*args`` and ``**kwargs`` under these names.
 
     Raises:
-        TypeError: When the call doesn't fit, as Python's own.
+        TypeError: If the call does not fit the signature, as Python raises it.
     """
     return dict(signature.bind(*args, **kwargs).arguments)
 
 
 def encode_arguments(bound: Mapping[str, Any], path: str = "args") -> str:
-    """Bound arguments as a JSON object by parameter name.  Errors: as ``encode``."""
+    """Bound arguments as a JSON object by parameter name.  Raises as ``encode``."""
     writer = Encoder()
     return text_of({name: written(writer, item, f"{path}.{name}") for name, item in bound.items()}, path)
 
@@ -33,42 +33,42 @@ def encode_arguments(bound: Mapping[str, Any], path: str = "args") -> str:
 def decode_arguments(
     text: str, requests: Mapping[str, Request], signature: inspect.Signature
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments as they are called with.  Errors: as ``decode_call``."""
+    """The positional and keyword arguments of an encoded call.  Raises as ``decode_call``."""
     call = decode_call(text, requests, signature)
     return call.args, call.kwargs
 
 
 def decode_call(text: str, requests: Mapping[str, Request], signature: inspect.Signature) -> inspect.BoundArguments:
     """
-    The encoded arguments as those of a call.
+    The arguments of an encoded call, bound to *signature*.
 
     Raises:
-        SerializationError: Also when the function has lost a parameter that was given, or has a new one
-            without a default.
+        SerializationError: As ``decode``.  Also if the function no longer has a parameter that was given, or has a
+            new one without a default.
     """
     bound: dict[str, Any] = decode(text, requests)
     for name in bound:
         if name not in signature.parameters:
             raise SerializationError(
                 f"args.{name}",
-                f"the function has no parameter {name!r} any more.  Keep it until the runs that gave it end.",
+                f"the function has no parameter {name!r} any more.  Keep it until the runs that pass it have ended.",
             )
     arguments = inspect.BoundArguments(signature, bound)
     try:
         return signature.bind(*arguments.args, **arguments.kwargs)
     except TypeError as error:
         raise SerializationError(
-            "args", f"the function can no longer be called so: {error}.  Give a new parameter a default."
+            "args", f"the function cannot be called with these any more: {error}.  Give a new parameter a default."
         ) from error
 
 
 def digest(bound: Mapping[str, Any], signature: inspect.Signature) -> str:
     """
-    32 hex digits by which two calls are compared.
+    A digest of the arguments, 32 hex digits, by which a replay compares two calls.
 
-    What harmless deploys change has no part in it: the order of parameters and of dict keys, parameters
-    and fields that equal their default, where a class is defined.  A request, run or hook counts by its
-    id or token, an exception by its type's name and its arguments.
+    It does not change when a harmless deploy changes the order of parameters or dict keys, parameters and fields that
+    equal their default, or the module of a class.  Of a request, run or hook it includes the id or token, of an
+    exception the name of its type and its arguments.
 
     Raises:
         SerializationError: As ``encode_arguments``.

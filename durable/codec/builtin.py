@@ -1,4 +1,4 @@
-"""Kinds: what Python, its datetime module and ``durable.http`` have beyond JSON."""
+"""Kinds: the types of Python, datetime and ``durable.http`` that JSON lacks."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ..http import Request, Response
 from . import kinds
 from .encoder import canonical_text, dump
 from .kinds import Context, Fields, Kind, Writer
-from .refusals import Refused, shown
+from .refusals import Unencodable, shown
 
 _MICROSECOND = timedelta(microseconds=1)
 _Clock = TypeVar("_Clock", datetime, time)
 _Message = TypeVar("_Message", Request, Response)
 
 
-# Numbers and text that JSON, or Python's reader of it, would change.  ``Encoder.write`` writes them.
+# Numbers and text that JSON, or Python's JSON decoder, would change.  ``Encoder.write`` writes them.
 
 
 def _written_inline(_writer: Writer, value: object) -> Fields:
@@ -51,7 +51,7 @@ def _write_items(writer: Writer, value: tuple[Any, ...]) -> Fields:
 def _write_set(writer: Writer, value: set[Any] | frozenset[Any]) -> Fields:
     """Sorted, since the order of a set differs from process to process."""
     for item in value:
-        hash(item)  # it may have changed since it was put in; the reader needs its hash
+        hash(item)  # it may have changed since it was added, and the decoder needs its hash
     return {"v": sorted(writer.items(value, value), key=canonical_text)}
 
 
@@ -65,7 +65,7 @@ kinds.add(Kind("set", _write_set, lambda _context, f: set(f["v"])), set)
 kinds.add(Kind("frozenset", _write_set, lambda _context, f: frozenset(f["v"])), frozenset)
 
 
-# Scalars by their text
+# Scalars, as text or numbers
 
 kinds.register("bytes", bytes, lambda value: b64encode(value).decode(), b64decode)
 kinds.register("decimal", Decimal, str, Decimal)
@@ -83,7 +83,7 @@ kinds.register(
 
 
 def _write_clock(_writer: Writer, value: datetime | time) -> Fields:
-    """ISO 8601 when that says it all; else the naive time, the fold and the zone."""
+    """As ISO 8601 text if that is exact; else as the naive time, the fold and the zone."""
     zone = value.tzinfo
     if not value.fold and (zone is None or _is_bare_offset(zone)):
         return {"v": value.isoformat()}
@@ -96,15 +96,17 @@ def _is_bare_offset(zone: object) -> bool:
 
 
 def _write_zone(zone: object) -> Any:
-    if type(zone) is ZoneInfo and zone.key is not None and _is_known(zone.key):
+    if type(zone) is ZoneInfo and zone.key is not None and _is_loadable(zone.key):
         return zone.key
     if type(zone) is timezone:
         return [zone.utcoffset(None) // _MICROSECOND, None if _is_bare_offset(zone) else zone.tzname(None)]
-    raise Refused(f"its time zone {shown(zone)} cannot be named elsewhere.  Use UTC or zoneinfo.ZoneInfo(name).")
+    raise Unencodable(
+        f"its time zone {shown(zone)} has no name that other processes know.  Use UTC or zoneinfo.ZoneInfo(name)."
+    )
 
 
-def _is_known(key: str) -> bool:
-    """Whether a zone can be loaded by its key; one that was made from a file may have any key."""
+def _is_loadable(key: str) -> bool:
+    """Whether a zone can be loaded by its key.  A zone that was made from a file may have any key."""
     try:
         ZoneInfo(key)
     except (ZoneInfoNotFoundError, ValueError):
@@ -146,7 +148,7 @@ kinds.add(Kind("time", _write_clock, lambda _context, f: _read_clock(time, f), p
 
 
 def _write_request(_writer: Writer, request: Request) -> Fields:
-    """A recorded one by its id: its body stays where it is."""
+    """A recorded request as its id, because the store has it; another in full."""
     return {"v": request.id} if request.recorded else _in_full(request, request.data)
 
 
@@ -159,17 +161,19 @@ def _read_request(context: Context, fields: Fields) -> Request:
         return _new_request(fields)
     request = context.get(fields["v"])
     if not isinstance(request, Request):
-        raise SerializationError("value", f"request {fields['v']!r} is not in the store; its retention may be over.")
+        raise SerializationError(
+            "value", f"request {fields['v']!r} is not in the store; it may have been deleted after its retention."
+        )
     return request
 
 
 def _new_request(fields: Fields) -> Request:
-    # By replace: a new object, which does not claim to come from the store.
+    # ``replace`` makes a new object, which is not marked as recorded.
     return replace(Request.from_head(fields["head"], b64decode(fields["body"])))
 
 
 def shown_request(request: Request) -> Fields:
-    """A request without what a display should hide: its URL holds the token, its headers credentials."""
+    """A request as plain JSON for people, without its URL (which has the token) and its headers (credentials)."""
     return {
         "id": request.id,
         "method": request.method,
@@ -200,7 +204,7 @@ def _plain_response(fields: Fields) -> Fields:
 
 
 def _lowered(message: _Message) -> _Message:
-    """With header names in lower case: the case makes no difference."""
+    """The message with header names in lower case, because their case makes no difference."""
     return replace(message, headers=Headers([(name.lower(), value) for name, value in message.headers]))
 
 

@@ -14,7 +14,7 @@ from .kinds import TAG, Fields, kind_by_tag
 
 NO_REQUESTS: Mapping[str, Request] = MappingProxyType({})
 
-#: In a tagged value the tag is a key, so this text stands nowhere else: within a string, quotes are escaped.
+#: A text without this has no tagged object.  It cannot occur within a string, where quotes are escaped.
 _TAGGED = f'"{TAG}":'
 _load_plain = json.JSONDecoder().decode
 _REQUEST = re.compile(r'"\$":"request","v":("(?:[^"\\]|\\.)*")')
@@ -28,7 +28,7 @@ def decode(text: str, requests: Mapping[str, Request] = NO_REQUESTS) -> Any:
         requests: The recorded requests that the value refers to (``request_ids``), by id.
 
     Raises:
-        SerializationError: When a class, a request or a kind is not known here.
+        SerializationError: If this process does not have a class, a request or a kind of the value.
     """
     if _TAGGED not in text:
         return load(text, None)
@@ -49,6 +49,7 @@ def request_ids(text: str) -> set[str]:
 
 
 def read_tagged(requests: Mapping[str, Request], fields: Fields) -> Any:
+    """The value of a tagged object whose fields are decoded."""
     kind = kind_by_tag(fields[TAG])
     try:
         return kind.read(requests, fields)
@@ -61,10 +62,10 @@ def read_tagged(requests: Mapping[str, Request], fields: Fields) -> Any:
 
 
 def load(text: str, hook: Callable[[Fields], Any] | None) -> Any:
-    """The JSON text, each object given to *hook*, the innermost first."""
+    """The value of the JSON text; *hook* replaces each object, the innermost first."""
     try:
         return _load_plain(text) if hook is None else json.loads(text, object_hook=hook)
     except RecursionError:
-        raise SerializationError("value", "it is nested too deeply to be read at this point of the stack.") from None
+        raise SerializationError("value", "it is nested too deeply to be read with the stack that is left.") from None
     except ValueError as error:
         raise SerializationError("value", f"its text is not JSON: {error}") from error

@@ -1,4 +1,4 @@
-"""An encoded value as plain JSON, for people and other programs.  It needs none of the value's classes."""
+"""An encoded value as plain JSON, for people and other programs.  The classes of the value need not be imported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def plain(text: str, requests: Mapping[str, Request] = NO_REQUESTS) -> Any:
     A dataclass becomes an object, a set a list, a date its ISO form, NaN the text "nan".
 
     Args:
-        requests: Recorded requests by id; one that is not among them is shown by its id.
+        requests: Recorded requests by id.  Other requests are shown as their id.
     """
 
     def flatten(fields: Fields) -> Any:
@@ -29,7 +29,7 @@ def plain(text: str, requests: Mapping[str, Request] = NO_REQUESTS) -> Any:
             if kind.tag == "request" and fields.get("v") in requests:
                 return shown_request(requests[fields["v"]])
             return kind.plain(fields)
-        except Exception:  # a kind that is registered elsewhere, or is another there: by what it consists of
+        except Exception:  # a kind that this process does not have, or has in another form: show its content
             return fields.get("v")
 
     return load(text, flatten)

@@ -1,8 +1,8 @@
 """
-Encode: one pass makes the value plain JSON, then ``json`` writes it.
+Encode: one pass turns the value into plain JSON, then ``json`` writes it.
 
-The pass is what each call of a step costs, so ``Encoder.write`` asks for the
-exact type of a value, the common ones first.
+Each call of a step pays for this pass.  ``Encoder.write`` therefore compares a value's exact type, the most common
+types first.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any
 from ..errors import SerializationError
 from . import kinds
 from .kinds import TAG, Fields
-from .refusals import Refused, part_of, why_failed, why_not
+from .refusals import Unencodable, part_of, why_failed, why_not
 
-#: The longest text of a value: what is larger than 256 KiB is stored in parts, but all of it is held in memory.
+#: The longest text of a value.  A text over 256 KiB is stored in parts, but all of it is in memory at once.
 MAX_SIZE = 64 * 1024 * 1024
-#: How deep a value may be nested.  Reading it must not overflow a stack that is in use already.
+#: How deep a value may be nested.  Decoding it must not overflow the stack, of which the caller uses a part.
 MAX_DEPTH = 150
 
 _TOO_DEEP = f"it is nested more than {MAX_DEPTH} levels deep.  Flatten it, or pass a reference."
 
-#: ints beyond this are written in hex, which has no limit of digits (sys.set_int_max_str_digits).
+#: Larger ints are written in hex, for which Python has no limit of digits (sys.set_int_max_str_digits).
 _BIG = 2**1024
 #: Two lone surrogates that JSON's escapes would join into one character.
 _PAIR = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")
@@ -39,26 +39,27 @@ def encode(value: object, path: str = "value") -> str:
     *value* as JSON text.
 
     Args:
-        path: What the value is called in an error.
+        path: The name of the value in errors.
 
     Raises:
-        SerializationError: With the path to what cannot be carried; for cycles, too deep nesting, too much.
+        SerializationError: With the path to the part that cannot be encoded; also if the value contains itself, is
+            nested too deeply, or is too large.
     """
     return text_of(written(Encoder(), value, path), path)
 
 
 def written(writer: Encoder, value: object, path: str) -> Any:
-    """*value* as plain JSON, by *writer*."""
+    """*value* as plain JSON, written by *writer*."""
     try:
         return writer.write(value)
-    except Refused as refused:
+    except Unencodable as refused:
         raise SerializationError(path + refused.path, refused.reason) from refused.__cause__
     except RecursionError:
         raise SerializationError(path, _TOO_DEEP) from None
 
 
 def text_of(plain: object, path: str) -> str:
-    """Plain JSON as text, of a size that the store takes."""
+    """Plain JSON as text; SerializationError if it is too large."""
     try:
         text = dump(plain)
     except RecursionError:
@@ -66,28 +67,29 @@ def text_of(plain: object, path: str) -> str:
     if len(text) > MAX_SIZE:
         raise SerializationError(
             path,
-            f"it takes {len(text)} bytes, the most is {MAX_SIZE}.  Store it elsewhere and pass a reference.",
+            f"it takes {len(text)} bytes; the limit is {MAX_SIZE}.  Store it elsewhere and pass a reference.",
         )
     return text
 
 
 def canonical_text(plain: object) -> str:
-    """Plain JSON as text that doesn't depend on the order of keys."""
+    """Plain JSON as text that does not depend on the order of keys."""
     return _dump_sorted(plain)
 
 
 class Encoder:
-    """Makes one value plain JSON.  ``for_digest`` writes what calls are compared by."""
+    """Turns one value into plain JSON.  With ``for_digest`` it writes the form by which calls are compared."""
 
     def __init__(self, *, for_digest: bool = False) -> None:
         self.for_digest = for_digest
-        #: The containers being written, outermost first, by id.
+        #: The ids of the containers that are being written, outermost first.
         self.stack: list[int] = []
-        #: Exceptions being written, and written since the outermost of them: see ``failures``.
+        #: How many exceptions are being written now, and how many since the outermost of these: see ``failures``.
         self.errors_open = 0
         self.errors_written = 0
 
     def write(self, value: Any) -> Any:
+        """*value* as plain JSON."""
         cls = type(value)
         if cls is str:
             return value if value.isascii() or not _PAIR.search(value) else _split(value)
@@ -110,7 +112,7 @@ class Encoder:
         try:
             for item in items:
                 done.append(self.write(item))
-        except Refused as refused:
+        except Unencodable as refused:
             refused.under(f"[{len(done)}]")
             raise
         self.stack.pop()
@@ -124,32 +126,32 @@ class Encoder:
         try:
             for name, item in fields:
                 done[name] = self.write(item)
-        except Refused as refused:
+        except Unencodable as refused:
             refused.under(part_of(name))
             raise
         self.stack.pop()
         return done
 
     def pairs(self, owner: dict[Any, Any]) -> list[list[Any]]:
-        """The items of a dict whose keys an object cannot have."""
+        """The items of a dict whose keys cannot be the keys of a JSON object."""
         self._enter(owner)
         done: list[list[Any]] = []
         key: Any = None
         try:
             for key, item in owner.items():
                 done.append([self.write(key), self.write(item)])
-        except Refused as refused:
+        except Unencodable as refused:
             refused.under(part_of(key))
             raise
         self.stack.pop()
         return sorted(done, key=canonical_text) if self.for_digest else done
 
     def attempt(self, value: object) -> Any:
-        """*value* as plain JSON, or None in place of a ``Refused``; for None itself too."""
+        """*value* as plain JSON; None if it cannot be encoded (and for None itself)."""
         depth = len(self.stack)
         try:
             return self.write(value)
-        except Refused:
+        except Unencodable:
             del self.stack[depth:]
             return None
 
@@ -162,35 +164,37 @@ class Encoder:
     def _tagged_pairs(self, value: dict[Any, Any]) -> Fields:
         try:
             for key in value:
-                hash(key)  # it may have changed since it was put in, and the reader needs its hash
+                hash(key)  # it may have changed since it was added, and the decoder needs its hash
         except TypeError as error:
-            raise Refused(why_failed(value, error)) from error
+            raise Unencodable(why_failed(value, error)) from error
         return {TAG: "dict", "v": self.pairs(value)}
 
     def _tagged(self, value: object, cls: type) -> Fields:
         kind = kinds.kind_of(cls)
         if kind is None:
-            raise Refused(why_not(value))
+            raise Unencodable(why_not(value))
         write = kind.digest if self.for_digest and kind.digest is not None else kind.write
         try:
             return {TAG: kind.tag, **write(self, value)}
-        except (Refused, RecursionError):
+        except (Unencodable, RecursionError):
             raise
-        except Exception as error:  # an author's class may raise anything when it is asked for its content
-            raise Refused(why_failed(value, error)) from error
+        except Exception as error:  # an author's class may raise anything while its content is read
+            raise Unencodable(why_failed(value, error)) from error
 
     def _enter(self, owner: object) -> None:
         stack, mark = self.stack, id(owner)
         stack.append(mark)
         if len(stack) > MAX_DEPTH:
-            again = _repeated(stack)
-            if again is None:
-                raise Refused(f"it is nested more than {MAX_DEPTH} levels deep.  Flatten it, or pass a reference.", 8)
-            raise Refused("it holds itself, which JSON cannot say.  Pass an id, or break the cycle.", again)
+            cycle_depth = _cycle_depth(stack)
+            if cycle_depth is None:
+                raise Unencodable(_TOO_DEEP, 8)
+            raise Unencodable(
+                "it contains itself, which JSON cannot express.  Pass an id, or break the cycle.", cycle_depth
+            )
 
 
-def _repeated(stack: list[int]) -> int | None:
-    """Where in the stack something stands that stands further out too."""
+def _cycle_depth(stack: list[int]) -> int | None:
+    """The depth at which a container is that is also further out; None without a cycle."""
     seen: set[int] = set()
     for depth, mark in enumerate(stack):
         if mark in seen:

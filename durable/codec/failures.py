@@ -1,11 +1,11 @@
 """
-Kinds: exceptions, with their chain, notes and attributes; an error as text and back.
+Kinds: exceptions, with their chain, notes and attributes.  Also an error as text, and back.
 
-An exception is rebuilt when its class is known here: ``args`` and attributes as
-they were, the author's ``__init__`` not run, since ``args`` need not be what it
-takes.  When its class is not known, or the rebuilt one cannot say what it is, it
-becomes a ``StepFailed`` that tells the same.  Writing one never fails: an
-argument that cannot be carried becomes its repr, such an attribute is left out.
+An exception is rebuilt if its class is imported in this process: with the same ``args`` and attributes, and without
+running the author's ``__init__``, which may take other arguments than ``args``.  If its class is not imported, or the
+rebuilt exception raises in ``str`` or ``repr``, it becomes a ``StepFailed`` with the same type name, message and
+traceback.  Encoding an exception never fails: an argument that cannot be encoded becomes its repr, and an attribute
+that cannot be encoded is left out.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from . import kinds
 from .decoder import NO_REQUESTS, decode
 from .encoder import MAX_SIZE, Encoder, dump
 from .kinds import TAG, Context, Fields, Kind, Writer, find_class, slots_of
-from .refusals import Refused, shown
+from .refusals import Unencodable, shown
 
-#: Where a rebuilt exception keeps the text of the traceback from the process where it was raised.
+#: The attribute of a rebuilt exception that has the text of its traceback in the process that raised it.
 _REMOTE = "__durable_traceback__"
 _NOT_ATTRIBUTES = (_REMOTE, "__notes__")
 
-#: Links of a chain (causes and contexts) that are kept.
+#: The most causes and contexts of a chain that are kept.
 _MAX_CHAIN = 20
-#: Exceptions within one, as arguments and attributes: each may hold the next in more than one place.
+#: The most exceptions within one, as arguments and attributes.  Each may contain the next in several places.
 _MAX_HELD = 1_000
-#: The most of a message, and of a traceback, that is kept, in characters.
+#: The most characters of a message, and of a traceback, that are kept.
 _MAX_TEXT = 64 * 1024
 
 
 @dataclass(frozen=True)
 class ErrorSummary:
-    """What an encoded error says, without rebuilding it."""
+    """The type, message and traceback of an encoded error, without rebuilding it."""
 
     error_type: str
     message: str
@@ -52,28 +52,29 @@ class ErrorSummary:
 
 
 def encode_error(error: BaseException) -> str:
-    """The exception as JSON text.  Never fails, whatever its class does when it is asked for something."""
+    """The exception as JSON text.  Never fails, whatever the methods of its class do."""
     try:
         text = dump(Encoder().write(error))
         if len(text) <= MAX_SIZE:
             return text
-    except BaseException as trouble:
-        if ends_process(trouble):
+    except BaseException as failure:
+        if ends_process(failure):
             raise
     return dump({TAG: "exception", **_outline(error), "args": [_cut(_message(error))], "traceback": _trace(error)})
 
 
 def decode_error(text: str, requests: Mapping[str, Request] = NO_REQUESTS) -> BaseException:
-    """The exception; a ``StepFailed`` when it cannot be rebuilt in this process."""
+    """The exception; a ``StepFailed`` if it cannot be rebuilt in this process."""
     try:
         error = decode(text, requests)
-    except SerializationError:  # something in its arguments or attributes is not known here
+    except SerializationError:  # this process lacks a class of its arguments or attributes
         return _stand_in(json.loads(text))
     assert isinstance(error, BaseException)
     return error
 
 
 def error_summary(text: str) -> ErrorSummary:
+    """The summary of an encoded error."""
     fields = json.loads(text)
     return ErrorSummary(fields["type"], fields["message"], fields.get("traceback", ""))
 
@@ -89,8 +90,8 @@ def _write(writer: Writer, error: BaseException) -> Fields:
 
 
 def _write_inner(writer: Writer, error: BaseException) -> Fields:
-    """An exception that may be held by another, which tells its traceback too."""
-    _refuse_rings(writer, error)
+    """An exception without its traceback, which the traceback of the one that contains it shows."""
+    _refuse_cycles(writer, error)
     writer.errors_open += 1
     try:
         return _written(writer, error, set())
@@ -99,17 +100,17 @@ def _write_inner(writer: Writer, error: BaseException) -> Fields:
 
 
 def _digest(writer: Writer, error: BaseException) -> Fields:
-    _refuse_rings(writer, error)
+    _refuse_cycles(writer, error)
     return {"type": type(error).__qualname__, "args": _arguments(writer, error)}
 
 
-def _refuse_rings(writer: Writer, error: BaseException) -> None:
+def _refuse_cycles(writer: Writer, error: BaseException) -> None:
     if id(error) in writer.stack or writer.errors_written >= _MAX_HELD:
-        raise Refused("an exception holds itself, or too many others.")
+        raise Unencodable("an exception contains itself, or too many others.")
 
 
 def _written(writer: Writer, error: BaseException, seen: set[int]) -> Fields:
-    """One link and those behind it; *seen* holds the links that are written, since chains may be rings."""
+    """One exception with its causes and contexts.  *seen* has the ids of those written: a chain may be a cycle."""
     writer.errors_written += 1
     seen.add(id(error))
     fields = {**_outline(error), "args": _arguments(writer, error)}
@@ -117,9 +118,12 @@ def _written(writer: Writer, error: BaseException, seen: set[int]) -> Fields:
         fields["attrs"] = attributes
     if notes := _notes(error):
         fields["notes"] = [_cut(note) for note in notes]
-    if _kept(error, "__suppress_context__"):
+    if _base_attribute(error, "__suppress_context__"):
         fields["suppress"] = True
-    for key, link in (("cause", _kept(error, "__cause__")), ("context", _kept(error, "__context__"))):
+    for key, link in (
+        ("cause", _base_attribute(error, "__cause__")),
+        ("context", _base_attribute(error, "__context__")),
+    ):
         if link is not None and id(link) not in seen and len(seen) < _MAX_CHAIN:
             fields[key] = {TAG: "exception", **_written(writer, link, seen)}
     return fields
@@ -137,18 +141,18 @@ def _outline(error: BaseException) -> Fields:
 
 def _arguments(writer: Writer, error: BaseException) -> list[Any]:
     writer.stack.append(id(error))
-    written = [_carried(writer, argument) for argument in _state(error)[0]]
+    written = [_written_argument(writer, argument) for argument in _state(error)[0]]
     writer.stack.pop()
     return written
 
 
-def _carried(writer: Writer, argument: object) -> Any:
+def _written_argument(writer: Writer, argument: object) -> Any:
     if argument is None:
         return None
     plain = _attempt(writer, argument)
     if plain is not None:
         return plain
-    # A repr may hold an address, which no replay repeats.
+    # A repr may contain an address, which differs on each replay.
     return type(argument).__qualname__ if writer.for_digest else _ascii_safe(shown(argument))
 
 
@@ -172,9 +176,9 @@ def _attempt(writer: Writer, value: object) -> Any:
 
 def _state(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """
-    What ``BaseException.__new__`` and the C classes' ``__init__`` were given, and the attributes.
+    The arguments for ``BaseException.__new__`` and the C classes' ``__init__``, and the attributes.
 
-    By ``__reduce__`` where that is Python's own: it knows of an OSError's file name, an ImportError's module.
+    From ``__reduce__`` if that is Python's own, because it includes an OSError's file name and an ImportError's module.
     """
     cls: type = type(error)
     slots = {}
@@ -188,7 +192,7 @@ def _state(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _attribute(error: BaseException, name: str, default: Any) -> Any:
-    """An attribute of an author's class, whose ``__getattr__`` may raise anything: urllib's HTTPError a KeyError."""
+    """An attribute, or *default* if reading it raises anything; urllib's HTTPError raises KeyError."""
     try:
         return getattr(error, name, default)
     except BaseException as failure:
@@ -197,8 +201,8 @@ def _attribute(error: BaseException, name: str, default: Any) -> Any:
         return default
 
 
-def _kept(error: BaseException, name: str) -> Any:
-    """An attribute as Python keeps it, whatever the author's class has under the same name."""
+def _base_attribute(error: BaseException, name: str) -> Any:
+    """An attribute of BaseException itself, also if the author's class has another of the same name."""
     return vars(BaseException)[name].__get__(error)
 
 
@@ -212,31 +216,31 @@ def _message(error: BaseException) -> str:
 
 
 def _trace(error: BaseException) -> str:
-    """The traceback here; before it the one from where it was raised, if that was another process."""
+    """The traceback in this process, after the traceback of the process that raised it if that was another."""
     remote = _attribute(error, _REMOTE, "")
     try:
-        here = "".join(traceback.format_exception(error))
+        local = "".join(traceback.format_exception(error))
     except BaseException as failure:
         if ends_process(failure):
             raise
-        told = _outline(error)
-        here = _frames(error) + f"{told['type']}: {told['message']}\n"
-        here += f"(its notes, causes and details could not be shown: {type(failure).__name__})\n"
-    if remote and _kept(error, "__traceback__") is None:
+        outline = _outline(error)
+        local = _frames(error) + f"{outline['type']}: {outline['message']}\n"
+        local += f"(its notes, causes and details could not be shown: {type(failure).__name__})\n"
+    if remote and _base_attribute(error, "__traceback__") is None:
         return str(remote)
     if remote:
-        here = f"{remote}\nThat was raised in another process, and reached this one:\n\n{here}"
-    return _cut(_ascii_safe(here))
+        local = f"{remote}\nThat was raised in another process, and reached this one:\n\n{local}"
+    return _cut(_ascii_safe(local))
 
 
 def _frames(error: BaseException) -> str:
-    """The lines of the author's code, without asking the error anything."""
-    calls = traceback.format_tb(_kept(error, "__traceback__"))
+    """The traceback's lines of code, without calling methods of the error."""
+    calls = traceback.format_tb(_base_attribute(error, "__traceback__"))
     return "".join(["Traceback (most recent call last):\n", *calls])
 
 
 def _ascii_safe(text: str) -> str:
-    """Without lone surrogates, so that it can be written as it is."""
+    """The text without lone surrogates, so that it can be encoded as it is."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -255,7 +259,7 @@ def _read(_context: Context, fields: Fields) -> BaseException:
     error.__dict__[_REMOTE] = fields.get("traceback", "")
     if "notes" in fields or not _takes_notes(error):
         error.__dict__["__notes__"] = [*fields.get("notes", ())]
-    # Not by assignment, which the author's class may forbid: that of a frozen dataclass does.
+    # Not by assignment, which the author's class may forbid, as a frozen dataclass does.
     object.__setattr__(error, "__cause__", fields.get("cause"))
     object.__setattr__(error, "__context__", fields.get("context", fields.get("cause")))
     object.__setattr__(error, "__suppress_context__", fields.get("suppress", False))
@@ -263,7 +267,7 @@ def _read(_context: Context, fields: Fields) -> BaseException:
 
 
 def _takes_notes(error: BaseException) -> bool:
-    """Whether ``add_note`` works: it looks for notes and sets them, and an author's class may forbid either."""
+    """Whether ``add_note`` works: it reads and sets ``__notes__``, and an author's class may forbid either."""
     try:
         hasattr(error, "__notes__")
     except BaseException as failure:
@@ -276,7 +280,7 @@ def _takes_notes(error: BaseException) -> bool:
 def _rebuilt(fields: Fields) -> BaseException:
     try:
         error = _revived(find_class(fields["c"], Exception), fields["args"], fields.get("attrs", {}))
-        _ = str(error), repr(error)  # these may need an attribute that was left out
+        _ = str(error), repr(error)  # either may need an attribute that was left out
     except BaseException as failure:
         if ends_process(failure):
             raise
@@ -295,7 +299,7 @@ def _revived(cls: Any, args: list[Any], attributes: Fields) -> Exception:
 
 
 def _c_init(cls: type) -> Any:
-    """The ``__init__`` of the nearest class written in C, which keeps its state outside ``__dict__``."""
+    """The ``__init__`` of the nearest class written in C.  It sets the state that is not in ``__dict__``."""
     inits = (vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base))
     return next(init for init in inits if not isinstance(init, FunctionType))
 

@@ -1,4 +1,4 @@
-"""Whether a value fits an annotation: pydantic decides, and converts."""
+"""Check a value against an annotation.  Pydantic checks it, and converts it where it can."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .kinds import kind_of
 from .pydantic_types import is_secret
 from .refusals import part_of, shown
 
-#: Types of which no other is a base: what pydantic makes of their values is never less than they were.
+#: Types whose values lose nothing when pydantic converts them.
 _ATOMS = frozenset({str, int, float, bytes, type(None)})
 _CONFIG = ConfigDict(arbitrary_types_allowed=True)
-#: Pydantic's errors go into tracebacks, and would show what they were given.
+#: Pydantic's errors appear in tracebacks, and would show the value.
 _CONFIG_OF_SECRETS = ConfigDict(arbitrary_types_allowed=True, hide_input_in_errors=True)
 _new_tuple: Any = tuple.__new__
 _make_alias: Any = TypeAliasType
@@ -30,17 +30,16 @@ _make_alias: Any = TypeAliasType
 
 def fit(value: Any, annotation: Any, what: str) -> Any:
     """
-    *value* as *annotation* wants it: the same, or what pydantic turns it into.
+    *value*, converted by pydantic where *annotation* needs it.
 
-    Without an annotation, or with one that pydantic makes nothing of, the value itself.  An enum's
-    member that is a str too stays a member where a str is annotated, at any depth of lists, tuples,
-    sets and dicts.
+    Without an annotation, or with one that pydantic does not support, this returns the value itself.  Where a str is
+    annotated, a member of a StrEnum stays that member, at any depth of lists, tuples, sets and dicts.
 
     Args:
-        what: What the value is called in an error.
+        what: The name of the value in errors.
 
     Raises:
-        SerializationError: Naming the part that doesn't fit; its ``__cause__`` is pydantic's error.
+        SerializationError: With the path to the part that does not fit; its ``__cause__`` is pydantic's error.
     """
     if annotation is Any or annotation is inspect.Parameter.empty or annotation is type(value):
         return value
@@ -51,17 +50,17 @@ def fit(value: Any, annotation: Any, what: str) -> Any:
         fitted = adapter.validate_python(value)
     except ValidationError as error:
         raise _misfit(error, what, holds_secret(annotation)) from error
-    # The items of an Iterable are validated when somebody draws them, which nobody will.
+    # Pydantic validates the items of an Iterable when they are read.  The value itself is kept instead.
     return value if type(fitted).__name__ == "ValidatorIterator" else _kept(value, fitted)
 
 
 def _kept(value: Any, fitted: Any) -> Any:
-    """What pydantic has made of *value*, without changes to the type of what was an instance of it already."""
+    """Pydantic's result, but with the parts of *value* that were instances of the wanted type already."""
     cls: type = type(value)
     wanted = type(fitted)
     if cls is not wanted:
-        crosses = cls is bool or kind_of(cls) is not None
-        return value if crosses and issubclass(cls, wanted) and bool(value == fitted) else fitted
+        encodable = cls is bool or kind_of(cls) is not None
+        return value if encodable and issubclass(cls, wanted) and bool(value == fitted) else fitted
     if value is fitted:
         return value
     if cls is list or issubclass(cls, tuple):
@@ -81,7 +80,7 @@ def _kept(value: Any, fitted: Any) -> Any:
 
 
 def holds_secret(annotation: Any) -> bool:
-    """Whether what an annotation describes may hold a secret, so that no part of it may be shown."""
+    """Whether a value with this annotation may contain a secret, so that no part of it may be shown."""
     adapter = _adapter_of(annotation)
     return adapter is not None and _mentions_secret(adapter.core_schema)
 
@@ -95,7 +94,7 @@ def _mentions_secret(schema: Any) -> bool:
 
 
 def is_checked(annotation: Any) -> bool:
-    """Whether ``fit`` can tell what fits: pydantic knows what to make of the annotation."""
+    """Whether ``fit`` checks values with this annotation: pydantic supports it."""
     return _adapter_of(annotation) is not None
 
 
@@ -107,22 +106,22 @@ def _adapter_of(annotation: Any) -> TypeAdapter[Any] | None:
 
 
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
-    """By way of an alias, since a dataclass or model by itself takes no configuration."""
+    """Pydantic's adapter, None if it does not support the annotation.  Only through an alias it is configurable."""
     try:
         alias = _make_alias("Fitted", _with_new_dicts(annotation))
         adapter: TypeAdapter[Any] = TypeAdapter(alias, config=_CONFIG)
         if adapter.pydantic_complete and _mentions_secret(adapter.core_schema):
             adapter = TypeAdapter(alias, config=_CONFIG_OF_SECRETS)
-    except Exception:  # annotations are the author's, and may be anything
+    except Exception:  # an author's annotation may be anything
         return None
     return adapter if adapter.pydantic_complete else None
 
 
 def _with_new_dicts(annotation: Any) -> Any:
     """
-    With each TypedDict as typing_extensions makes them.
+    The annotation with each TypedDict made again by typing_extensions.
 
-    Before Python 3.12 pydantic takes no other: typing's own forget which keys are required where.
+    Before Python 3.12 pydantic needs that, because typing's own do not keep which keys are required.
     """
     if sys.version_info >= (3, 12):
         return annotation
@@ -155,6 +154,5 @@ def _misfit(error: ValidationError, what: str, is_secret: bool) -> Serialization
     given = f"a value of type {type(first['input']).__name__}" if is_secret else shown(first["input"])
     return SerializationError(
         what + path,
-        f"{given} does not fit the annotation: {first['msg']}.{more}"
-        "  Pass or return what is annotated, or change the annotation.",
+        f"{given} does not fit the annotation: {first['msg']}.{more}  Change the value or the annotation.",
     )

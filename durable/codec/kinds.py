@@ -1,4 +1,4 @@
-"""The table of kinds, and how classes are named and found."""
+"""The table of kinds; how classes are named and found."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from ..errors import SerializationError
 #: The key that marks a JSON object as a tagged value.
 TAG = "$"
 
-#: What decoding needs besides the text: the recorded requests by id.
+#: What decoding needs beside the text: the recorded requests by id.
 Context = Mapping[str, Any]
 Fields = dict[str, Any]
 
 
 class Writer(Protocol):
     """
-    What a kind may ask of the encoder that writes a value (``encoder.Encoder``).
+    What a kind may use of the encoder that writes a value (``encoder.Encoder``).
 
     Attributes:
         for_digest: Whether the text is for comparing calls.
-        stack: The containers being written, outermost first, by id.
-        errors_open, errors_written: Exceptions being written, and written since the outermost of them.
+        stack: The ids of the containers that are being written, outermost first.
+        errors_open, errors_written: How many exceptions are being written now, and how many were since the outermost
+            of these.
     """
 
     for_digest: bool
@@ -50,13 +51,13 @@ def _value_field(fields: Fields) -> Any:
 @dataclass(frozen=True, slots=True)
 class Kind:
     """
-    How one kind of value is written and read.
+    How values of one kind are written and read.
 
     Attributes:
-        write: The fields beside the tag, as plain JSON.
-        read: The value, from fields that are decoded already.
-        digest: As ``write``, for comparing calls: without what harmless deploys change.
-        plain: From fields that are plain JSON already: the value as plain JSON, for people.
+        write: Returns the fields of the tagged object, as plain JSON.
+        read: Returns the value, from decoded fields.
+        digest: As ``write``, for comparing calls: leaves out what a harmless deploy may change.
+        plain: Returns the value as plain JSON for people, from fields that are plain JSON.
     """
 
     tag: str
@@ -72,22 +73,22 @@ _families: list[tuple[Callable[[type], bool], Kind]] = []
 
 
 def add(kind: Kind, *classes: type) -> None:
-    """Carry the instances of exactly these classes as *kind*."""
+    """Write instances of exactly these classes as *kind*."""
     _by_tag[kind.tag] = kind
     for cls in classes:
         _by_class[cls] = kind
     kind_of.cache_clear()
 
 
-def add_family(kind: Kind, holds: Callable[[type], bool]) -> None:
-    """Carry the instances of each class for which *holds* is true; an earlier family goes first."""
+def add_family(kind: Kind, matches: Callable[[type], bool]) -> None:
+    """Write instances of each class for which *matches* is true as *kind*; an earlier family takes precedence."""
     _by_tag[kind.tag] = kind
-    _families.append((holds, kind))
+    _families.append((matches, kind))
     kind_of.cache_clear()
 
 
 def register(tag: str, cls: type, to_plain: Callable[[Any], Any], from_plain: Callable[[Any], Any]) -> None:
-    """Carry *cls* as *tag*; ``to_plain`` gives anything that can be encoded, ``from_plain`` takes it back."""
+    """Write *cls* as *tag*: ``to_plain`` returns anything that can be encoded, ``from_plain`` gets it back."""
 
     def write(writer: Writer, value: Any) -> Fields:
         return {"v": writer.write(to_plain(value))}
@@ -97,25 +98,26 @@ def register(tag: str, cls: type, to_plain: Callable[[Any], Any], from_plain: Ca
 
 @lru_cache(maxsize=4096)
 def kind_of(cls: type) -> Kind | None:
-    """The kind that carries instances of *cls*, None when they are not carried."""
+    """The kind of instances of *cls*; None if they cannot be encoded."""
     if cls in _by_class:
         return _by_class[cls]
-    return next((kind for holds, kind in _families if holds(cls)), None)
+    return next((kind for matches, kind in _families if matches(cls)), None)
 
 
 def kind_by_tag(tag: object) -> Kind:
+    """The kind with this tag; SerializationError if this process does not have it."""
     kind = _by_tag.get(tag) if isinstance(tag, str) else None
     if kind is None:
         raise SerializationError(
             "value",
-            f"its kind {tag!r} is unknown here: it was written by a newer durable-celery, or by a module"
+            f"its kind {tag!r} is unknown: it was written by a newer version of durable-celery, or by a module"
             " that is not imported in this process.",
         )
     return kind
 
 
-#: Classes of ours that have moved, by the name that rows have for them.  They keep that name: rows of older releases
-#: can be read, and during a deploy older processes can read new rows.
+#: Classes of ours that have moved, by their name in recorded rows.  They are still written under that name, so that
+#: this code reads the rows of older releases, and older processes read new rows during a deploy.
 RECORDED_NAMES = {
     "durable.context:StepMetadata": "durable.context.step:StepMetadata",
     "durable.context:WorkflowMetadata": "durable.context.workflow:WorkflowMetadata",
@@ -125,16 +127,16 @@ _RECORDED_AS = {now: recorded for recorded, now in RECORDED_NAMES.items()}
 
 
 def class_path(cls: type) -> str:
-    """``module:qualname``, or the name under which rows have the class."""
+    """``module:qualname``, or the recorded name of a class that has moved."""
     path = f"{cls.__module__}:{cls.__qualname__}"
     return _RECORDED_AS.get(path, path)
 
 
 def path_to(cls: type) -> str | None:
     """
-    The path by which ``find_class`` finds *cls*; None when there is none.
+    The path by which ``find_class`` finds *cls*; None if there is none.
 
-    A parametrized pydantic model that no module names is ``module:Box[builtins:int]``.
+    The path of a parametrized pydantic model that no module names is ``module:Box[builtins:int]``.
     """
     path = class_path(cls)
     if _leads_to(path, cls):
@@ -152,7 +154,7 @@ def _path_with(generic: type, parameters: tuple[Any, ...]) -> str | None:
 
 
 def _parameter_path(parameter: Any) -> str | None:
-    """A class, or one with parameters of its own (``list[int]``); nothing else has a path."""
+    """The path of a class, with or without parameters (``list[int]``); None for any other parameter."""
     origin = get_origin(parameter)
     if isinstance(origin, type):
         return _path_with(origin, get_args(parameter))
@@ -168,7 +170,7 @@ def _leads_to(path: str, cls: type) -> bool:
 
 @lru_cache(maxsize=4096)
 def slots_of(cls: type) -> tuple[str, ...]:
-    """The names of the attributes that instances of *cls* keep in ``__slots__``."""
+    """The names of the attributes that instances of *cls* have in ``__slots__``."""
     return tuple(
         name
         for base in cls.__mro__
@@ -180,23 +182,23 @@ def slots_of(cls: type) -> tuple[str, ...]:
 
 def find_class(path: str, base: type = object) -> type:
     """
-    The class of this path, in a module that is already imported.
+    The class with this path, in a module that is already imported.
 
     Raises:
-        SerializationError: When the module, or a class of this name in it, is not there.
+        SerializationError: If the module is not imported, or has no class of this name.
     """
     if ":" in path.partition("[")[2]:
         made = _find_parametrized(path)
         if isinstance(made, type) and issubclass(made, base):
             return made
-        raise SerializationError("value", f"class {path} is not of the kind that was recorded any more.")
+        raise SerializationError("value", f"class {path} is not of the recorded kind any more.")
     module_name, _, qualname = RECORDED_NAMES.get(path, path).partition(":")
     module = sys.modules.get(module_name)
     if module is None:
         raise SerializationError(
             "value",
-            f"class {qualname} is of module {module_name!r}, which is not imported in this process."
-            "  Import it in the module that makes the engine; decoding never imports.",
+            f"class {qualname} is in module {module_name!r}, which is not imported in this process."
+            "  Import it in the module that creates the engine; decoding imports nothing.",
         )
     found: Any = module
     for name in qualname.split("."):
@@ -212,7 +214,7 @@ def find_class(path: str, base: type = object) -> type:
 
 
 def _find_parametrized(path: str) -> Any:
-    """What ``module:Box[builtins:int]`` names: a model's class, or an alias as ``list[int]`` is one."""
+    """The class of a path such as ``module:Box[builtins:int]``, or an alias such as ``list[int]``."""
     generic, _, parameters = path.partition("[")
     if ":" not in parameters:
         return find_class(path)
@@ -227,4 +229,4 @@ def _find_parametrized(path: str) -> Any:
     try:
         return found[tuple(map(_find_parametrized, paths))]
     except TypeError as error:
-        raise SerializationError("value", f"class {generic} takes no such parameters: {error}") from error
+        raise SerializationError("value", f"class {generic} does not take these parameters: {error}") from error

@@ -1,10 +1,9 @@
 """
 Kinds: enums, named tuples, dataclasses, pydantic models.
 
-They are rebuilt without running ``__init__``, ``__post_init__`` or validators,
-so that what arrives is what was sent.  A field that the record lacks gets its
-default; one that the class no longer has is left out, as pydantic does: code
-that is older or newer by a deploy reads the value too.
+They are rebuilt without running ``__init__``, ``__post_init__`` or validators, so that the decoded value equals the
+encoded one.  A field that the record lacks gets its default.  A field that the class no longer has is left out, as
+pydantic does.  So code of the release before or after reads the value too.
 
 A digest leaves out class paths, and fields that equal their default.
 """
@@ -26,22 +25,22 @@ from ..errors import SerializationError
 from . import kinds
 from .encoder import canonical_text
 from .kinds import TAG, Context, Fields, Kind, Writer, find_class, path_to, slots_of
-from .refusals import Refused, part_of, why_no_class
+from .refusals import Unencodable, part_of, why_no_class
 
-#: What ``typing`` sets on an instance that ``Box[int](4)`` makes: the value is the same without it.
+#: ``typing`` sets this on an instance that ``Box[int](4)`` creates.  The value equals one without it.
 _TYPING_ATTRIBUTE = "__orig_class__"
 
 
 def named_class(value: object) -> str:
-    """The path of a value's class, if a path leads to it."""
+    """The path of a value's class; Unencodable if it has none."""
     cls = type(value)
     path = path_to(cls)
     if path is None:
-        raise Refused(why_no_class(cls))
+        raise Unencodable(why_no_class(cls))
     return path
 
 
-# Enums: by name, so that a changed value is no other member; combined flags have only their value.
+# Enums by name, so that a member whose value changes stays the same member.  Combined flags have only a value.
 
 
 def _write_enum(writer: Writer, value: Enum) -> Fields:
@@ -49,7 +48,7 @@ def _write_enum(writer: Writer, value: Enum) -> Fields:
     if fields["n"] is not None:
         return {**fields, "v": writer.attempt(value.value)}
     if type(value)(value.value) != value:
-        raise Refused(f"{type(value).__qualname__}({value.value!r}) is another member.  Give this one a name.")
+        raise Unencodable(f"{type(value).__qualname__}({value.value!r}) is another member.  Give this one a name.")
     return {**fields, "v": writer.write(value.value)}
 
 
@@ -85,7 +84,7 @@ def _is_named_tuple(cls: type) -> bool:
 
 def _write_named(writer: Writer, value: Any) -> Fields:
     if hidden := sorted(getattr(value, "__dict__", {}).keys() - {_TYPING_ATTRIBUTE}):
-        raise Refused(f"its attributes {hidden} stand beside the fields, and would be lost.")
+        raise Unencodable(f"its attributes {hidden} are not fields, and would be lost.")
     return {"c": named_class(value), "v": writer.fields(value, zip(value._fields, value, strict=True))}
 
 
@@ -96,11 +95,11 @@ def _digest_named(writer: Writer, value: Any) -> Fields:
 
 def _read_named(_context: Context, fields: Fields) -> Any:
     cls: Any = find_class(fields["c"], tuple)
-    known = {**cls._field_defaults, **fields["v"]}
+    values = {**cls._field_defaults, **fields["v"]}
     for name in cls._fields:
-        if name not in known:
+        if name not in values:
             raise _lacking(fields, name)
-    return cls._make(known[name] for name in cls._fields)
+    return cls._make(values[name] for name in cls._fields)
 
 
 # Dataclasses
@@ -126,34 +125,34 @@ def _digest_dataclass(writer: Writer, value: Any) -> Fields:
 
 
 def _present(value: Any, declared: Iterable[dataclasses.Field[Any]]) -> Iterator[tuple[str, Any]]:
-    """The fields that have a value; one with ``init=False`` may have none yet."""
+    """The fields that have a value.  A field with ``init=False`` may have none yet."""
     for f in declared:
         if hasattr(value, f.name):
             yield f.name, getattr(value, f.name)
 
 
 def _refuse_hidden(value: Any, declared: Iterable[dataclasses.Field[Any]]) -> None:
-    """Refuse what would be lost silently: content beside the fields."""
+    """Refuse a value with content that is not in its fields, and would be lost."""
     cls: type = type(value)
     if not _is_plain(cls):
-        raise Refused(
-            f"{cls.__qualname__} is a builtin container too, or another type whose content no field holds."
-            "  Make that a field."
+        raise Unencodable(
+            f"{cls.__qualname__} is also a builtin container, or another type with content that is in no field."
+            "  Make that content a field."
         )
     names = {f.name for f in declared}
     for name in (*getattr(value, "__dict__", ()), *slots_of(cls)):
         if name in names or name == _TYPING_ATTRIBUTE or not hasattr(value, name):
             continue
         if not isinstance(getattr(cls, name, None), cached_property):
-            raise Refused(
-                f"its attribute {name!r} is no field of dataclass {cls.__qualname__}, and would be lost."
+            raise Unencodable(
+                f"its attribute {name!r} is not a field of dataclass {cls.__qualname__}, and would be lost."
                 f"  Declare it in the class: {name}: ... = field(init=False)."
             )
 
 
 @lru_cache(maxsize=4096)
 def _is_plain(cls: type) -> bool:
-    """Whether an instance has nothing but attributes: no base is a list, a datetime, a deque."""
+    """Whether an instance has only attributes: no base class is a list, a datetime or a deque."""
     try:
         object.__new__(cls)
     except TypeError:
@@ -162,16 +161,16 @@ def _is_plain(cls: type) -> bool:
 
 
 def _refuse_unset(value: object, names: Iterable[str]) -> None:
-    """Refuse a value without one of its required fields: nothing could be read back in its place."""
+    """Refuse a value without one of its required fields, because it could not be decoded."""
     for name in names:
-        refused = Refused(f"this required field of {type(value).__qualname__} was never set.  Give it a value.")
+        refused = Unencodable(f"this required field of {type(value).__qualname__} was never set.  Give it a value.")
         refused.under(part_of(name))
         raise refused
 
 
 def _read_dataclass(_context: Context, fields: Fields) -> Any:
     cls, recorded = find_class(fields["c"]), fields["v"]
-    declared = dataclasses.fields(cast(Any, cls))  # TypeError for a class that is none, before there is an instance
+    declared = dataclasses.fields(cast(Any, cls))  # TypeError if it is no dataclass, before there is an instance
     value: Any = object.__new__(cls)
     for f in declared:
         if f.name in recorded:
@@ -202,11 +201,11 @@ def _write_model(writer: Writer, value: BaseModel) -> Fields:
     if len(fields["v"]) < len(declared):
         _refuse_unset(value, (n for n, each in declared.items() if each.is_required() and n not in fields["v"]))
     if TAG in fields["v"]:
-        raise Refused(f"its field {TAG!r} cannot be told from the codec's own key.  Rename it, with an alias.")
+        raise Unencodable(f"its field {TAG!r} has the name of the codec's own key.  Rename it, and give it an alias.")
     if value.__pydantic_fields_set__ != set(fields["v"]):
         fields["set"] = sorted(value.__pydantic_fields_set__)
     if value.__pydantic_extra__:
-        # As a dict, since the keys come from outside: one may be the codec's own.
+        # As a dict, because the keys come from outside: one may be the codec's own key.
         fields["extra"] = writer.write(value.__pydantic_extra__)
     if value.__pydantic_private__:
         fields["private"] = writer.fields(value, _of_private(writer, value))
@@ -221,64 +220,64 @@ def _digest_model(writer: Writer, value: BaseModel) -> Fields:
 
 
 def _of_fields(value: BaseModel) -> Iterator[tuple[str, Any]]:
-    """Without cached properties, which stand in the same dict."""
+    """The declared fields, without the cached properties that are in the same dict."""
     declared = type(value).model_fields
     return ((name, item) for name, item in value.__dict__.items() if name in declared)
 
 
 def _of_private(writer: Writer, value: BaseModel) -> Iterator[tuple[str, Any]]:
-    """Without what cannot be carried but has a default: a client, a lock."""
+    """The private attributes, without those that cannot be encoded but have a default: a client, a lock."""
     declared = type(value).__private_attributes__
     for name, item in (value.__pydantic_private__ or {}).items():
-        carried = item is None or writer.attempt(item) is not None
-        if carried or _private_default(declared[name], {}) is PydanticUndefined:
+        encodable = item is None or writer.attempt(item) is not None
+        if encodable or _private_default(declared[name], {}) is PydanticUndefined:
             yield name, item
 
 
 def _read_model(_context: Context, fields: Fields) -> BaseModel:
     cls = find_class(fields["c"], BaseModel)
     assert issubclass(cls, BaseModel)
-    known = {name: item for name, item in fields["v"].items() if name in cls.model_fields}
-    given = set(known) if "set" not in fields else set(fields["set"])
+    values = {name: item for name, item in fields["v"].items() if name in cls.model_fields}
+    given = set(values) if "set" not in fields else set(fields["set"])
     for name, declared in cls.model_fields.items():
-        if name not in known:
+        if name not in values:
             if declared.is_required():
                 raise _lacking(fields, name)
-            known[name] = _model_default(cls, name, known)
+            values[name] = _model_default(cls, name, values)
     model = object.__new__(cls)
     restore: Any = RootModel.__setstate__ if issubclass(cls, RootModel) else BaseModel.__setstate__
     restore(
         model,
         {
-            "__dict__": known,
+            "__dict__": values,
             "__pydantic_fields_set__": given,
             "__pydantic_extra__": fields.get("extra", {}) if cls.model_config.get("extra") == "allow" else None,
-            "__pydantic_private__": _read_private(cls, known, fields.get("private", {})),
+            "__pydantic_private__": _read_private(cls, values, fields.get("private", {})),
         },
     )
     return model
 
 
-def _read_private(cls: type[BaseModel], known: Fields, recorded: Fields) -> Fields | None:
+def _read_private(cls: type[BaseModel], values: Fields, recorded: Fields) -> Fields | None:
     if not cls.__private_attributes__:
         return None
     missing = {name: each for name, each in cls.__private_attributes__.items() if name not in recorded}
-    defaults = {name: _private_default(each, known) for name, each in missing.items()}
+    defaults = {name: _private_default(each, values) for name, each in missing.items()}
     return {**recorded, **{name: item for name, item in defaults.items() if item is not PydanticUndefined}}
 
 
-def _private_default(declared: ModelPrivateAttr, known: Fields) -> Any:
+def _private_default(declared: ModelPrivateAttr, values: Fields) -> Any:
     factory: Any = declared.default_factory
     if factory is None:
         return copy.deepcopy(declared.default)
-    return factory(known) if getattr(declared, "default_factory_takes_validated_data", False) else factory()
+    return factory(values) if getattr(declared, "default_factory_takes_validated_data", False) else factory()
 
 
-def _model_default(cls: type[BaseModel], name: str, known: dict[str, Any]) -> Any:
+def _model_default(cls: type[BaseModel], name: str, values: dict[str, Any]) -> Any:
     declared = cls.model_fields[name]
     if declared.is_required():
         raise LookupError(name)
-    return declared.get_default(call_default_factory=True, validated_data=known)
+    return declared.get_default(call_default_factory=True, validated_data=values)
 
 
 # Defaults
@@ -286,24 +285,24 @@ def _model_default(cls: type[BaseModel], name: str, known: dict[str, Any]) -> An
 
 def without_defaults(writer: Writer, written: Fields, default: Callable[[str], Any]) -> Fields:
     """
-    The fields whose values are not their defaults.
+    The fields whose values differ from their defaults.
 
     Args:
         written: Names and values, as plain JSON.
-        default: The default by name; it raises where there is none, or where it cannot be had here.
+        default: Returns the default by name; raises if there is none, or if it cannot be created in this process.
     """
     return {name: plain for name, plain in written.items() if not _is_default(writer, plain, name, default)}
 
 
 def _is_default(writer: Writer, plain: Any, name: str, default: Callable[[str], Any]) -> bool:
     try:
-        usual = default(name)
-    except Exception:  # an author's factory may do anything, also what a workflow body may not
+        expected = default(name)
+    except Exception:  # an author's factory may do anything, also calls that a workflow body may not make
         return False
-    if usual is None or plain is None:
-        return usual is plain
-    written = writer.attempt(usual)
-    # In Python 1 == True == 1.0; as text they differ.
+    if expected is None or plain is None:
+        return expected is plain
+    written = writer.attempt(expected)
+    # In Python 1 == True == 1.0, but their texts differ.
     return bool(written == plain) and canonical_text(written) == canonical_text(plain)
 
 

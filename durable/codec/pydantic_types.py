@@ -1,8 +1,7 @@
 """
-Kinds: what pydantic has beside models: URLs, secrets, sizes, addresses.
+Kinds: pydantic's types other than models: URLs, secrets, sizes, addresses.
 
-A secret is written with its value, since the other side needs it, and shown as
-asterisks: ``plain`` is what people see.
+A secret is written with its value, because the step that receives it needs the value.  ``plain`` shows asterisks.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pydantic_core import MultiHostUrl, Url
 from . import kinds
 from .kinds import Context, Fields, Kind, Writer, find_class
 from .objects import named_class
-from .refusals import Refused
+from .refusals import Unencodable
 
 _URLS = (_BaseUrl, _BaseMultiHostUrl, Url, MultiHostUrl)
 _SECRETS = (SecretStr, SecretBytes, Secret)
@@ -27,39 +26,39 @@ _MASK = "**********"
 def _write_url(_writer: Writer, value: Any) -> Fields:
     fields = {"c": named_class(value), "v": str(value)}
     if type(value)(fields["v"]) != value:
-        raise Refused(f"its text makes another {type(value).__qualname__} than this one.  Pass it as a str.")
+        raise Unencodable(f"a {type(value).__qualname__} of its text differs from it.  Pass it as a str.")
     return fields
 
 
 def _read_url(_context: Context, fields: Fields) -> Any:
-    return _made(fields, _URLS)
+    return _rebuilt(fields, _URLS)
 
 
 def _write_secret(writer: Writer, value: Any) -> Fields:
     content = value.get_secret_value()
     if type(value)(content) != value:
-        raise Refused(f"{type(value).__qualname__} makes another secret of its value.  Pass the value itself.")
+        raise Unencodable(f"a {type(value).__qualname__} of its value differs from it.  Pass the value itself.")
     return {"c": named_class(value), "v": writer.write(content)}
 
 
 def _read_secret(_context: Context, fields: Fields) -> Any:
-    return _made(fields, _SECRETS)
+    return _rebuilt(fields, _SECRETS)
 
 
-def _made(fields: Fields, bases: tuple[type, ...]) -> Any:
+def _rebuilt(fields: Fields, bases: tuple[type, ...]) -> Any:
     cls: Any = find_class(fields["c"])
     if not issubclass(cls, bases):
-        raise TypeError(f"{fields['c']} is no {bases[0].__name__}")
+        raise TypeError(f"{fields['c']} is not a {bases[0].__name__}")
     return cls(fields["v"])
 
 
 def _digest(kind_writer: Any) -> Any:
-    """As it is written, without where its class is defined."""
+    """The writer for digests: the value without the path of its class."""
     return lambda writer, value: {"v": kind_writer(writer, value)["v"]}
 
 
 def is_secret(cls: Any) -> bool:
-    """Whether a class keeps its value from being shown."""
+    """Whether a class hides its value from people."""
     return isinstance(cls, type) and issubclass(cls, _SECRETS)
 
 

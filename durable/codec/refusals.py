@@ -1,4 +1,4 @@
-"""Where and why a value cannot be encoded, and what to do instead."""
+"""Errors for values that cannot be encoded: which part of the value, why, and what to do instead."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ..sandbox import ends_process
 _BUILTINS = (bool, int, float, str, bytes, bytearray, list, tuple, dict, set, frozenset)
 
 
-class Refused(Exception):
+class Unencodable(Exception):
     """
-    Raised inside the codec, where a value cannot be written.
+    Raised inside the codec when a value cannot be encoded.
 
-    On its way up each container adds the part of the path that leads to what it holds.
+    While it passes through the containers of the value, each adds its part of the path.
 
     Attributes:
         reason: What is wrong, and what to do.
-        depth: How many parts of the path, from the outside, are worth showing; None for all.
+        depth: How many parts of the path to show, counted from the outside; None for all.
     """
 
     def __init__(self, reason: str, depth: int | None = None) -> None:
@@ -30,20 +30,22 @@ class Refused(Exception):
         self._parts: list[str] = []
 
     def under(self, part: str) -> None:
+        """Add the part of the path that leads to what was refused."""
         self._parts.append(part)
 
     @property
     def path(self) -> str:
+        """The path to what was refused."""
         return "".join(self._parts[::-1][: self.depth])
 
 
 def part_of(key: object) -> str:
-    """How a dict's key looks in a path."""
+    """A dict's key as part of a path."""
     return f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{shown(key)}]"
 
 
 def shown(value: object) -> str:
-    """A short repr, whatever the value is and does."""
+    """A short repr that never raises."""
     try:
         return reprlib.repr(value)
     except BaseException as error:
@@ -53,25 +55,25 @@ def shown(value: object) -> str:
 
 
 def why_not(value: object) -> str:
-    """Why nothing carries *value*."""
-    return f"{_article(type(value))} cannot cross between processes.  {_advice(value)}"
+    """Why *value* has no kind."""
+    return f"{_article(type(value))} cannot be serialized.  {_advice(value)}"
 
 
 def why_no_class(cls: type) -> str:
-    """Why instances of *cls* cannot be rebuilt elsewhere: its name doesn't lead to it."""
+    """Why instances of *cls* cannot be rebuilt in another process: its name does not lead to it."""
     where = f"class {cls.__module__}.{cls.__qualname__}"
     if "<locals>" in cls.__qualname__:
-        return f"{where} is defined inside a function, where no other process finds it.  Move it to the module."
+        return f"{where} is defined inside a function, where no other process finds it.  Move it to module level."
     if "[" in cls.__qualname__:
-        return f"{where} has parameters that cannot be named.  Write {cls.__qualname__} once at the top of the module."
-    return f"{where} is not what that name stands for in its module.  Bind the class to its own name there."
+        return f"{where} has parameters that have no name.  Write {cls.__qualname__} once at the top of the module."
+    return f"{where} is not what this name stands for in its module.  Give the class its own name there."
 
 
 def why_failed(value: object, error: Exception) -> str:
-    """Why *value* cannot cross, when reading its content raised *error*."""
+    """Why *value* cannot be encoded, if reading its content raised *error*."""
     return (
         f"{_article(type(value))} cannot be written: {type(error).__name__}: {error}.  "
-        "It may be incomplete, or changed after it was made."
+        "It may be incomplete, or was changed after it was created."
     )
 
 
@@ -79,7 +81,7 @@ def _advice(value: Any) -> str:
     if inspect.isawaitable(value):
         return "It has not been awaited: write `await` before it."
     if isinstance(value, type) or inspect.ismodule(value) or callable(value):
-        return "Pass its name, or data, and look it up in the step."
+        return "Pass its name or other data, and look it up in the step."
     if isinstance(value, Iterator) and not hasattr(value, "fileno"):
         return "Pass list(...) of it."
     base = next((base for base in _BUILTINS if isinstance(value, base)), None)
@@ -87,7 +89,7 @@ def _advice(value: Any) -> str:
         return "Pass bytes(...) of it."
     if base is not None:
         return f"Its type would be lost; pass {base.__name__}(...) of it."
-    return "Pass plain data, a dataclass or a model; of a resource pass what the step needs to open it again."
+    return "Pass plain data, a dataclass or a model.  For a file or connection pass what the step needs to open it."
 
 
 def _article(cls: type) -> str:

@@ -1,14 +1,14 @@
 """
 Requests and responses of webhooks, as values.
 
-They are frozen, compare by value, and cross between processes.  This room knows nothing of Flask's current request.
+They are frozen, compare by value, and can be serialized.  This room does not use Flask's current request.
 
 Files, in import order::
 
-    headers.py   immutable headers, and what they may hold on the wire
-    response.py  ``Response``: what a step answers
-    coding.py    gzip and deflate bodies, decompressed up to a limit
-    request.py   ``Request``: what a webhook received
+    headers.py   immutable headers; which headers may be sent
+    response.py  ``Response``: the answer to a webhook request
+    coding.py    decompresses gzip and deflate bodies up to a limit
+    request.py   ``Request``: a request that a webhook received
 """
 
 from .headers import FrozenHeaders, is_secret, wire_headers

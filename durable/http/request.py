@@ -1,4 +1,4 @@
-"""The request that a webhook received."""
+"""``Request``: a request that a webhook received."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ from .response import Response
 
 _MISSING: Any = object()
 
-#: Codecs that a stranger must not choose: quadratic in the length, or Python's own escapes.
+#: Codecs that a sender may not choose: they take quadratic time, or decode Python's own escapes.
 _NO_CHARSETS = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"})
 
 
 @dataclass(frozen=True)
 class Request:
     """
-    A request as it was received.
+    A request that a webhook received.
 
-    ``url`` and ``data`` are exactly what was sent; ``args``, ``form``, ``files``, ``headers`` and
-    ``cookies`` are Werkzeug's dictionaries, immutable.  One may be made in a test; without an ``id``
-    nobody waits for its answer.
+    ``url`` and ``data`` are exactly what was sent.  ``args``, ``form``, ``files``, ``headers`` and ``cookies`` are
+    immutable dictionaries of Werkzeug.  You can create one in a test: it has no ``id``, and no sender waits for the
+    answer.
 
     Attributes:
-        id: Its name in the store, None when it was made by hand.
+        id: Its id in the store, None if you created it.
         remote_addr: The sender's address, as the server saw it.
-        received_at: When, aware, by the database's clock.
+        received_at: When it was received, by the database's clock, as an aware datetime.
     """
 
     method: str = "POST"
     url: str = "http://localhost/"
     headers: Headers = field(default_factory=FrozenHeaders)
-    #: No default in the class: a body that was not loaded is then missed, and says so.
+    #: No default in the class: reading a body that was not loaded then reaches ``__getattr__``, which raises.
     data: bytes = field(default_factory=bytes)
     id: str | None = field(default=None, kw_only=True)
     remote_addr: str | None = field(default=None, kw_only=True)
     received_at: datetime | None = field(default=None, kw_only=True)
-    #: Whether it came from the store, and may be written to the log by its id alone.
+    #: Whether it came from the store, so that the log needs only its id.
     recorded: bool = field(default=False, init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -67,17 +67,17 @@ class Request:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> core_schema.CoreSchema:
-        """In an annotation it stands for itself: pydantic checks the type, not the fields."""
+        """For annotations: pydantic checks the type, not the fields."""
         return core_schema.is_instance_schema(cls)
 
     def __repr__(self) -> str:
-        """Without the URL, which holds the token, and the headers, which hold credentials."""
+        """Without the URL, which has the token, and the headers, which have credentials."""
         return f"<Request {self.id or '(no id)'} {self.method} {self.size} bytes>"
 
-    if not TYPE_CHECKING:  # or type checkers would take any misspelt attribute
+    if not TYPE_CHECKING:  # else type checkers would accept any misspelt attribute
 
         def __getattr__(self, name: str) -> Any:
-            """``data`` of a request without its body; every other attribute is there, or is none."""
+            """Raise BodyNotLoaded for the ``data`` of a request without its body."""
             unloaded: tuple[int, int] | None = self.__dict__.get("_unloaded")
             if name == "data" and unloaded is not None:
                 raise BodyNotLoaded(self.id, *unloaded)
@@ -85,13 +85,13 @@ class Request:
 
     @property
     def size(self) -> int:
-        """How many bytes the body has, also where it is not loaded."""
+        """How many bytes the body has, also if it is not loaded."""
         unloaded: tuple[int, int] | None = self.__dict__.get("_unloaded")
         return len(self.data) if unloaded is None else unloaded[0]
 
     @property
     def is_loaded(self) -> bool:
-        """False for a large body in a workflow: reading it raises BodyNotLoaded, in a step it is there."""
+        """False for a large body in a workflow, where reading it raises BodyNotLoaded.  A step can read it."""
         return "_unloaded" not in self.__dict__
 
     @property
@@ -101,27 +101,28 @@ class Request:
 
     @property
     def content_type(self) -> str | None:
-        """The header, with its parameters."""
+        """The header ``Content-Type``, with its parameters."""
         return self.headers.get("Content-Type")
 
     @cached_property
     def args(self) -> MultiDict[str, str]:
-        """The query string's parameters."""
+        """The parameters of the query string."""
         return self._parsed().args
 
     @cached_property
     def cookies(self) -> ImmutableMultiDict[str, str]:
+        """The cookies of the header ``Cookie``."""
         return self._parsed().cookies
 
     @cached_property
     def form(self) -> ImmutableMultiDict[str, str]:
         """
-        The fields of a form.  Empty for an empty body, and for a body that is not declared as a form.
+        The fields of a form.  Empty if the body is empty, or its content type is not that of a form.
 
         Bytes that are not UTF-8 are replaced by U+FFFD.  A byte order mark before the first field is left out.
 
         Raises:
-            BadRequestBody: When a multipart body is cut off or malformed, or has more parts or larger
+            BadRequestBody: If a multipart body is cut off or malformed, or has more parts or larger
                 fields than Werkzeug allows.
         """
         fields: ImmutableMultiDict[str, str] = self._form()[0]
@@ -129,27 +130,27 @@ class Request:
 
     @property
     def files(self) -> ImmutableMultiDict[str, FileStorage]:
-        """The files of a multipart form, opened anew each time: reading one changes nothing.  Raises as ``form``."""
+        """The files of a multipart form, opened again each time you read this attribute.  Raises as ``form``."""
         files: ImmutableMultiDict[str, FileStorage] = self._form()[1]
         return files
 
     def text(self) -> str:
-        """The body in its declared charset, else in UTF-8; what doesn't decode is replaced by U+FFFD."""
+        """The body, decoded from its declared charset or UTF-8; U+FFFD replaces what cannot be decoded."""
         charset = _charset(self._parsed().mimetype_params.get("charset", ""))
         try:
             return self.data.decode(charset, "replace")
-        except (LookupError, ValueError):  # a codec of bytes, such as base64
+        except (LookupError, ValueError):  # a codec from bytes to bytes, such as base64
             return self.data.decode("utf-8", "replace")
 
     def decoded_data(self, max_size: int = 10 * 1024 * 1024) -> bytes:
         """
-        The body without its ``Content-Encoding``: decompressed from gzip or deflate, else as it was sent.
+        The body, decompressed if its ``Content-Encoding`` is gzip or deflate.
 
         Args:
-            max_size: The most bytes to decompress to, 10 MiB by default: a small body can hold gigabytes.
+            max_size: The most bytes of the result, 10 MiB by default.  A small body can decompress to gigabytes.
 
         Raises:
-            BadRequestBody: When it has more, is not in its coding, or has another one.
+            BadRequestBody: If the result is larger, the body is malformed, or its coding is not supported.
         """
         if max_size < 0:
             raise ValueError(f"max_size {max_size} is not a number of bytes.")
@@ -163,10 +164,10 @@ class Request:
         The body is read as it was sent.  For a compressed one, call ``json.loads(request.decoded_data())``.
 
         Args:
-            default: What to return when the body is not JSON.
+            default: What to return if the body is not JSON.
 
         Raises:
-            BadRequestBody: When it is not, and there is no default.
+            BadRequestBody: If it is not JSON, and there is no default.
         """
         try:
             return json.loads(self.data)
@@ -184,20 +185,20 @@ class Request:
 
     def respond_with(self, response: object) -> bool:
         """
-        Answer the sender who holds the connection.  Call it in a step.
+        Answer the sender, who waits for the response.  Call it in a step.
 
-        The first answer wins.  A request without an id has no sender: the response is only checked,
-        and the result is True, so that a step can be tested with a request made by hand.
+        The first answer wins.  For a request without an id, which you created in a test, the response is only
+        checked, and the result is True.
 
         Args:
             response: A ``Response``, or what a Flask view may return.
 
         Returns:
-            False when the request has an answer already, or this attempt was given up.
+            False if the request has an answer already, or this attempt no longer counts.
 
         Raises:
-            NonDeterministicCall: In a workflow body.
-            TypeError, ValueError: For what cannot go on the wire; nothing is recorded.
+            NonDeterministicCall: If you call it in a workflow body.
+            TypeError, ValueError: If the response cannot be sent; nothing is recorded.
         """
         guards.refuse_in_workflow("request.respond_with", "call it in a step")
         answer = Response.coerce(response).checked()
@@ -222,24 +223,24 @@ class Request:
 
     @classmethod
     def from_head(cls, head: str, body: bytes) -> Request:
-        """The request that the store holds as ``head_json`` and body."""
-        known = read_head(head, "request")
-        if known["received_at"] is not None:
-            known["received_at"] = duration.to_datetime(known["received_at"])
-        request = cls(data=body, **known)
+        """The request that the store has as ``head_json`` and body."""
+        fields = read_head(head, "request")
+        if fields["received_at"] is not None:
+            fields["received_at"] = duration.to_datetime(fields["received_at"])
+        request = cls(data=body, **fields)
         object.__setattr__(request, "recorded", True)
         return request
 
     @classmethod
     def without_body(cls, head: str, size: int, limit: int) -> Request:
-        """The same whose body of *size* bytes is more than the *limit*: whatever reads it raises BodyNotLoaded."""
+        """The request without its body, of which *size* bytes exceed the *limit*: reading it raises BodyNotLoaded."""
         request = cls.from_head(head, b"")
         object.__delattr__(request, "data")
         object.__setattr__(request, "_unloaded", (size, limit))
         return request
 
     def _parsed(self, body: bytes = b"") -> _Parsed:
-        """As Werkzeug sees it; with a *body* where that is looked at."""
+        """Werkzeug's request; with a *body* for what reads it."""
         return _Parsed(
             {
                 "REQUEST_METHOD": self.method,
@@ -254,19 +255,19 @@ class Request:
     def _compressed(self, name: str) -> str:
         fix = "Call json.loads(request.decoded_data())"
         if not coding.is_known(name):
-            fix = "Decompress request.data with a library for it, with a limit on the size of the result"
+            fix = "Decompress request.data with a library for this coding, and limit the size of the result"
         return f"The body ({len(self.data)} bytes) is compressed: its Content-Encoding is {name[:100]!r}.  {fix}."
 
     def _form(self) -> tuple[Any, Any]:
         parsed = self._parsed(self.data)
         if parsed.mimetype == "application/x-www-form-urlencoded":
-            # Werkzeug gives up the whole form for one byte that is not UTF-8, and takes a byte order mark for a key's.
+            # Werkzeug drops the whole form for one byte that is not UTF-8, and adds a byte order mark to the first key.
             parsed = self._parsed(self.data.decode("utf-8-sig", "replace").encode())
         try:
             return parsed.form, parsed.files
         except HTTPException as error:
             raise BadRequestBody(
-                f"The body ({len(self.data)} bytes) is more than a form may be: {parsed.max_form_parts} parts,"
+                f"The body ({len(self.data)} bytes) is too large for a form: it may have {parsed.max_form_parts} parts"
                 f" and {parsed.max_form_memory_size} bytes of fields.  Read request.data instead."
             ) from error
         except ValueError as error:
@@ -277,10 +278,10 @@ class Request:
 
 
 class _Parsed(wrappers.Request):
-    """Werkzeug's view of a request; its files stay in memory, where the body is already."""
+    """Werkzeug's request.  It keeps files in memory, because the body is in memory already."""
 
     def make_form_data_parser(self) -> FormDataParser:
-        """One that raises for a body that it cannot parse, unless it is empty; Werkzeug's default drops the fields."""
+        """A parser that raises for a malformed body, unless it is empty.  Werkzeug's default drops the fields."""
         parser = super().make_form_data_parser()
         parser.silent = not self.content_length
         return parser
@@ -290,7 +291,7 @@ class _Parsed(wrappers.Request):
 
 
 def _charset(declared: str) -> str:
-    """The codec of a declared charset; UTF-8 for none."""
+    """The codec of a declared charset; UTF-8 if it is unknown or not allowed."""
     try:
         name = codecs.lookup(declared).name
     except (LookupError, ValueError):
@@ -299,7 +300,7 @@ def _charset(declared: str) -> str:
 
 
 def _target(url: str) -> tuple[str, str]:
-    """Path and query string, as sent and in ASCII.  Not ``urlsplit``, which refuses and repairs."""
+    """Path and query string as sent, in ASCII.  Not by ``urlsplit``, which rejects and changes some URLs."""
     ascii_url = re.sub(r"[^\x00-\x7f]+", lambda found: quote(found[0], errors="replace"), url)
     before_query, _, query = ascii_url.partition("#")[0].partition("?")
     path = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/]*", "", before_query)

@@ -1,8 +1,8 @@
 """
-The answer to a webhook's request, and what may go on the wire.
+``Response``: the answer to a webhook request; which responses may be sent.
 
-``Response`` itself takes anything that has the right types; ``checked`` lets
-through what every WSGI server sends as it is (RFC 9110 §15).
+``Response`` accepts anything of the right types.  ``checked`` accepts only what every WSGI server sends without changes
+(RFC 9110 §15).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from werkzeug.urls import iri_to_uri
 
 from .headers import FrozenHeaders, HeadersLike, read_head, wire_headers, write_head
 
-#: The most that a body may hold, in bytes.  It is kept in the database.
+#: The most bytes of a body.  The database keeps it.
 MAX_BODY = 1024 * 1024
 
 _TEXT = "text/plain; charset=utf-8"
@@ -39,12 +39,12 @@ _STATUS_LINE = re.compile(r"([0-9]{3})(?: [\x20-\x7e]*)?")
 @dataclass(frozen=True, init=False)
 class Response:
     """
-    An answer, whole: never streamed.
+    A complete answer; it is never streamed.
 
     Args:
-        body: bytes, or a str that goes out in UTF-8.
-        content_type: Replaces the header.  Without either, a str is ``text/plain`` and other
-            content ``application/octet-stream``.
+        body: bytes, or a str that is sent as UTF-8.
+        content_type: Replaces the header ``Content-Type``.  Without either, a str is ``text/plain`` and
+            bytes are ``application/octet-stream``.
     """
 
     body: bytes
@@ -59,7 +59,7 @@ class Response:
         content_type: str | None = None,
     ) -> None:
         if not isinstance(body, (str, bytes, bytearray, memoryview)):
-            raise TypeError(f"A body is bytes or str, not {type(body).__name__}; Response.json() takes objects.")
+            raise TypeError(f"A body is bytes or str, not {type(body).__name__}.  For objects use Response.json().")
         given = Headers(cast(Any, headers))
         if content_type is not None:
             given["Content-Type"] = content_type
@@ -71,7 +71,7 @@ class Response:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> core_schema.CoreSchema:
-        """In an annotation it stands for itself: pydantic checks the type, not the fields."""
+        """For annotations: pydantic checks the type, not the fields."""
         return core_schema.is_instance_schema(cls)
 
     def __repr__(self) -> str:
@@ -79,16 +79,17 @@ class Response:
 
     @property
     def data(self) -> bytes:
-        """The body, by Werkzeug's name."""
+        """The body, under Werkzeug's name."""
         return self.body
 
     @property
     def content_type(self) -> str | None:
+        """The header ``Content-Type``, with its parameters."""
         return self.headers.get("Content-Type")
 
     @classmethod
     def json(cls, obj: object, status: int = 200) -> Response:
-        """JSON text (RFC 8259: no NaN).  Dates, Decimal, UUID, Enum, dataclasses and models become plain."""
+        """A JSON response (RFC 8259: no NaN).  Dates, Decimal, UUID, Enum, dataclasses and models are converted."""
         try:
             text = json.dumps(obj, default=_plain, allow_nan=False, separators=(",", ":"))
         except RecursionError:
@@ -97,36 +98,39 @@ class Response:
 
     @classmethod
     def text(cls, text: str, status: int = 200) -> Response:
+        """A plain text response."""
         return cls(text, status, content_type=_TEXT)
 
     @classmethod
     def html(cls, html: str, status: int = 200) -> Response:
+        """An HTML response."""
         return cls(html, status, content_type=_HTML)
 
     @classmethod
     def redirect(cls, url: str, status: int = 303) -> Response:
-        """An empty redirect.  303 makes the sender GET *url*, whatever its method was (RFC 9110 §15.4.4)."""
+        """A redirect without a body.  With 303 the sender requests *url* by GET (RFC 9110 §15.4.4)."""
         if status not in (301, 302, 303, 307, 308):
-            raise ValueError(f"{status!r} does not redirect; use 303, or 307 to have the request sent again.")
+            raise ValueError(f"{status!r} is not a redirect: use 303, or 307 to have the same request sent again.")
         return cls(b"", status, [("Location", iri_to_uri(url))])
 
     @classmethod
     def empty(cls, status: int = 204) -> Response:
+        """A response without a body."""
         return cls(b"", status)
 
     @classmethod
     def coerce(cls, value: object) -> Response:
         """
-        What a Flask view may return, made a Response as Flask makes it.
+        Turn anything that a Flask view may return into a Response, as Flask does.
 
-        A str, bytes or an iterator is HTML; a dict or list JSON; a tuple is ``(body, status, headers)``,
+        A str, bytes or an iterator becomes HTML; a dict or list becomes JSON; a tuple is ``(body, status, headers)``,
         ``(body, status)`` or ``(body, headers)``.  Files and generators are read to their end.
 
         Raises:
             TypeError: For anything else.
-            ValueError: For a status that is no number, and for a body over the limit.
+            ValueError: If the status is not a number, or the body exceeds the limit.
         """
-        body, status, headers = _taken_apart(value)
+        body, status, headers = _split_return_value(value)
         answer = _from_body(body)
         if status is not None:
             answer = replace(answer, status=_code(status))
@@ -138,14 +142,14 @@ class Response:
 
     def checked(self) -> Response:
         """
-        This response as it may go on the wire, the headers that are the server's left out.
+        This response, without the headers that the server sets.
 
         Raises:
-            ValueError: For what a server would refuse, repair or send on with harm.
+            ValueError: If a server would reject or change it, or sending it would do harm.
         """
         status = _code(self.status)
         if self.body and status in _WITHOUT_BODY:
-            raise ValueError(f"A response of status {status} has no body, this one has {len(self.body)} bytes.")
+            raise ValueError(f"A response with status {status} has no body, but this one has {len(self.body)} bytes.")
         _check_size(len(self.body))
         return replace(self, status=status, headers=Headers(wire_headers(self.headers)))
 
@@ -155,9 +159,9 @@ class Response:
 
     @classmethod
     def from_head(cls, head: str, body: bytes) -> Response:
-        """The response that the store holds as ``head_json`` and body."""
-        known = read_head(head, "response")
-        return cls(body, known["status"], known["headers"])
+        """The response that the store has as ``head_json`` and body."""
+        values = read_head(head, "response")
+        return cls(body, values["status"], values["headers"])
 
 
 def problem(
@@ -169,10 +173,10 @@ def problem(
     headers: Iterable[tuple[str, str]] = (),
 ) -> Response:
     """
-    An error as problem details (RFC 9457), which nobody may store.
+    An error response with problem details (RFC 9457), which caches may not store.
 
     Args:
-        code: A stable word for programs, e.g. ``webhook-closed``; "" for none.
+        code: A stable code for programs, e.g. ``webhook-closed``; "" for none.
     """
     document: dict[str, object] = {
         "type": f"urn:durable:problem:{code}" if code else "about:blank",
@@ -189,7 +193,7 @@ def problem(
     return Response(text, status, [*private, *headers], "application/problem+json")
 
 
-def _taken_apart(value: object) -> tuple[object, Any, Any]:
+def _split_return_value(value: object) -> tuple[object, Any, Any]:
     """Body, status and headers of a view's return value, by Flask's rules (``Flask.make_response``)."""
     if not isinstance(value, tuple):
         return value, None, None
@@ -200,7 +204,7 @@ def _taken_apart(value: object) -> tuple[object, Any, Any]:
     if len(value) == 2:
         return value[0], value[1], None
     raise TypeError(
-        f"A tuple of {len(value)} is no response: use (body, status, headers), (body, status) or (body, headers)."
+        f"A tuple of {len(value)} is not a response: use (body, status, headers), (body, status) or (body, headers)."
     )
 
 
@@ -220,13 +224,13 @@ def _from_body(body: object) -> Response:
         with closing(cast(Any, body)) if hasattr(body, "close") else nullcontext():
             return Response(_read(body), content_type=_HTML)
     raise TypeError(
-        f"{type(body).__name__} is no response: use a Response, or what a Flask view may return"
+        f"{type(body).__name__} is not a response: use a Response, or what a Flask view may return"
         " (dict, list, str, bytes, a tuple of body, status and headers, a Flask response)."
     )
 
 
 def _read(pieces: Iterable[str | bytes]) -> bytes:
-    """A body that comes in pieces; refused as soon as it is too large, since a generator may never end."""
+    """A body that comes in pieces.  ValueError as soon as it is too large, because a generator may never end."""
     body = bytearray()
     for piece in pieces:
         body += _encoded(piece)
@@ -237,8 +241,8 @@ def _read(pieces: Iterable[str | bytes]) -> bytes:
 def _check_size(size: int) -> None:
     if size > MAX_BODY:
         raise ValueError(
-            f"The response's body has {size} bytes or more, it may have {MAX_BODY}:"
-            " redirect to where the content is, or answer in parts."
+            f"The response's body has {size} bytes or more; the limit is {MAX_BODY}."
+            "  Redirect to the content, or answer in parts."
         )
 
 
@@ -247,7 +251,7 @@ def _encoded(body: str | bytes | bytearray | memoryview) -> bytes:
 
 
 def _code(status: object) -> int:
-    """The status as a number; a str as Flask takes it, ``"404 NOT FOUND"``."""
+    """The status as a number.  A str has Flask's form, ``"404 NOT FOUND"``."""
     line = _STATUS_LINE.fullmatch(status) if isinstance(status, str) else None
     code = int(line[1]) if line else status
     if isinstance(code, bool) or not isinstance(code, int) or not 200 <= code <= 599:
@@ -256,7 +260,7 @@ def _code(status: object) -> int:
 
 
 def _plain(value: object) -> object:
-    """What ``json.dumps`` doesn't know, as Flask's own JSON shows it; dates in ISO 8601."""
+    """A value that ``json.dumps`` does not support, converted as Flask's JSON does; dates as ISO 8601."""
     if isinstance(value, (date, datetime, time)):
         return value.isoformat()
     if isinstance(value, (Decimal, UUID)):

@@ -9,7 +9,7 @@ after it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import timedelta
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, overload
 
@@ -98,7 +98,11 @@ def code_version(workflow: Workflow[..., Any]) -> str:
 def workflow(function: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
 @overload
 def workflow(
-    *, name: str | None = None, queue: str | None = None, priority: int | None = None
+    *,
+    name: str | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    passthrough_modules: Iterable[str] = (),
 ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
 def workflow(
     function: Callable[..., Any] | None = None,
@@ -107,6 +111,7 @@ def workflow(
     name: str | None = None,
     queue: str | None = None,
     priority: int | None = None,
+    passthrough_modules: Iterable[str] = (),
 ) -> Any:
     """
     Make an ``async def`` a workflow.
@@ -115,6 +120,7 @@ def workflow(
         name: The workflow's name in logs and tables, by default ``module.qualname``.  Set it to the old name
             when you move the function.
         queue, priority: The queue and the priority of the workflow's turns.
+        passthrough_modules: Modules and packages whose calls the guards let pass.
 
     Raises:
         ConfigurationError: The function is no ``async def``, another function has the name, or the body reads
@@ -122,8 +128,13 @@ def workflow(
     """
 
     def define(function: Callable[..., Any]) -> Workflow[..., Any]:
-        defined = Workflow(function, name=name, options=_given(queue=queue, priority=priority))
-        lint.check(defined.function, defined.name)
+        defined = Workflow(
+            function,
+            name=name,
+            options=_given(queue=queue, priority=priority),
+            passthrough_modules=passthrough_modules,
+        )
+        lint.check(defined.function, defined.name, defined.passthrough_modules)
         register(defined)
         _announce(defined)
         return defined

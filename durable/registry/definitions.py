@@ -10,7 +10,7 @@ import functools
 import inspect
 import sys
 import typing
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from types import FunctionType, SimpleNamespace
 from typing import Any, Generic, NoReturn, ParamSpec, Self, TypeVar
@@ -179,6 +179,7 @@ class Workflow(Definition[P, R]):
         function: The decorated function.
         signature: The signature of the function.
         options: Options for its turns, as given (queue, priority).
+        passthrough_modules: The modules whose calls the guards let pass.
     """
 
     noun = "workflow"
@@ -189,6 +190,7 @@ class Workflow(Definition[P, R]):
         *,
         name: str | None = None,
         options: Mapping[str, Any] | None = None,
+        passthrough_modules: Iterable[str] = (),
     ) -> None:
         if not inspect.iscoroutinefunction(function):
             raise ConfigurationError(
@@ -197,6 +199,11 @@ class Workflow(Definition[P, R]):
             )
         super().__init__(function, name)
         self.options = dict(options or {})
+        if isinstance(passthrough_modules, str):
+            raise ConfigurationError(
+                f"@workflow: passthrough_modules={passthrough_modules!r} is one str.  Pass a list of module names."
+            )
+        self.passthrough_modules = tuple(passthrough_modules)
 
     @property
     def run(self) -> Callable[P, Coroutine[Any, Any, R]]:

@@ -120,6 +120,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
         now: The time of the last event applied.
         muted: The events that are applied now were applied before, in an earlier turn.
         closing: The workflow is parked, or is being parked.
+        passthrough_modules: The modules whose calls the guards let pass.
         unclosable: Where a coroutine waits that could not be closed.
     """
 
@@ -138,6 +139,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
         self._tasks: dict[int, OrdinalTask] = {}  # strong references in order; asyncio's are weak
         # A WeakSet that keeps the order in which the generators began.
         self._gens: weakref.WeakKeyDictionary[AsyncGenerator[Any, Any], None] = weakref.WeakKeyDictionary()
+        self.passthrough_modules: tuple[str, ...] = ()
         self.unclosable: str | None = None
         self.closing = False
         self.muted = False

@@ -49,7 +49,7 @@ from ..errors import DurableError, RunCancelled, SerializationError
 from ..events import Event
 from ..http import Request
 from ..registry import Workflow, definitions
-from ..sandbox import ends_process, guards, lint
+from ..sandbox import ends_process, guards, lint, log_records
 from . import failures
 from .commands import Command, Outcome, SetAttributes
 from .hooks import Received
@@ -109,7 +109,8 @@ class Replay:
             max_operations: A workflow that asks for more operations is at fault; 0 means any number.
         """
         guards.install()
-        lint.warn_once(workflow.function)
+        log_records.install()
+        lint.warn_once(workflow.function, workflow.passthrough_modules)
         self.workflow = workflow
         self.info = info
         self.cursor = 0
@@ -119,6 +120,7 @@ class Replay:
         self._args = args
         self._requests: Mapping[str, Request] = requests or {}
         self._loop = DurableLoop(info.run_id)  # type: ignore[abstract]  # its other methods raise
+        self._loop.passthrough_modules = workflow.passthrough_modules
         self._operations = self._loop.operations
         self._operations.limit = max_operations
         self._context = RunContext(self._loop, info)

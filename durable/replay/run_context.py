@@ -58,7 +58,7 @@ class RunContext:
         self.info = info
         self.hooks: dict[str, Hook[Any]] = {}
         self.taken: set[str] = set()
-        self.attributes = attributes.Known()
+        self.attributes = attributes.RunAttributes()
         self._randoms: dict[str, Random] = {}
         self._patches: dict[str, bool] = {}
         loop.context = self
@@ -161,7 +161,7 @@ class RunContext:
         such calls anywhere.  While an earlier turn is replayed, a call that the log does not record
         changes nothing.
         """
-        attributes.check(self.attributes.now(), change)
+        attributes.check(self.attributes.current(), change)
         if not change:
             return
         op_id = self.loop.next_name("@")
@@ -169,7 +169,7 @@ class RunContext:
             self.loop.add_command(op_id, SetAttributes(op_id=op_id, attributes=dict(change)))
         elif op_id not in self.loop.operations.markers:
             return
-        self.attributes.ask(op_id, change)
+        self.attributes.request(op_id, change)
 
     def _on_close(self, hook: Hook[Any]) -> None:
         op_id = hook.op_id

@@ -1,49 +1,50 @@
 """
-What no guard sees while a workflow runs is looked for in its code: ``datetime.now()``, ``from time import time``.
+Find the calls in a workflow's source that no guard sees: ``datetime.now()``, ``from time import time``.
 
-The type ``datetime`` cannot be changed, and a function that a module took by name before the guards
-came is not the guarded one.  So the code of a workflow is read once for calls whose name leads, through
-the function's own globals, closure and imports, to one of those very objects.  A call is found where a
-name is loaded and a call begins at the same column.  What cannot be resolved is passed over: there are
-no false alarms, and no source file is read.
+The type ``datetime`` cannot be changed, and a function that a module imported by name before the guards were installed
+is not the guarded one.  So the source of a workflow is read once.  A name in it is followed through the function's own
+globals, closure and imports to the object that it stands for, and a call of one of those very objects is reported.
+A name that may stand for something else is skipped, as is a function without a source file: there are no false alarms.
+A call within ``with unrestricted():`` is allowed.
 """
 
 from __future__ import annotations
 
+import ast
 import builtins
-import collections
 import datetime
-import dis
 import inspect
-import itertools
+import linecache
 import sys
 import weakref
-from collections.abc import Iterator, Mapping
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from ..errors import ConfigurationError
 from . import guards, log_records
-from .restrictions import CLOCK, GUARDED
+from .restrictions import CLOCK, RESTRICTIONS
 
 log = log_records.get("durable")
 
-#: Types of which an equal object is looked up; asking others to compare themselves could run anything.
+#: Types whose objects may be looked up by equality.  Comparing others could run any code.
 _FUNCTIONS = (BuiltinFunctionType, FunctionType, MethodType)
 
-#: Modules whose functions are looked up at each call, so that the guarded ones are found.
-_GUARDED = {guarded.module for guarded in GUARDED if guarded.owner is None}
+#: Modules whose functions a workflow looks up at each call, and so finds the guarded ones.
+_GUARDED_MODULES = {restriction.module for restriction in RESTRICTIONS if restriction.owner is None}
 
-_ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
-_CALLS = ("CALL", "CALL_KW", "CALL_FUNCTION_EX")
+_Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
-_MISSING: Any = object()
+#: What a name stands for if that is not certain.
+_UNKNOWN: Any = object()
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A call that a workflow's code makes and may not make."""
+    """A call in a workflow's source that a workflow may not make."""
 
     where: str
     call: str
@@ -53,152 +54,199 @@ class Finding:
         return f"{self.where}: {self.call}() reads what no replay could repeat, and no guard sees it: {self.fix}."
 
 
-def check(function: FunctionType, name: str) -> None:
+def check(function: FunctionType, name: str, passthrough_modules: tuple[str, ...] = ()) -> None:
     """
-    Look at the body of the workflow *name*, and at the functions nested in it.
+    Check the body of the workflow *name*, and the functions nested in it.
 
     Raises:
         ConfigurationError: With every such call, its line and the fix.
     """
-    found = _findings(function, _known(), seen=None)
-    if found:
-        raise ConfigurationError("\n  ".join([f"Workflow {name} cannot be replayed.", *map(str, found)]))
+    if guards.is_passthrough(function.__module__, passthrough_modules):
+        return
+    findings = _findings(function, _forbidden(), seen=None)
+    if findings:
+        raise ConfigurationError("\n  ".join([f"Workflow {name} cannot be replayed.", *map(str, findings)]))
 
 
 _warned: weakref.WeakSet[FunctionType] = weakref.WeakSet()
 
 
-def warn_once(function: FunctionType) -> None:
+def warn_once(function: FunctionType, passthrough_modules: tuple[str, ...] = ()) -> None:
     """
-    Log a warning for such calls in functions of its own module that the workflow calls by name.
+    Log a warning for such calls in functions of the workflow's own module that it calls by name.
 
-    No error: such a helper may have a step for another caller, and ask there.
+    This is not an error: steps may call such a function too.
     """
     if function in _warned:
         return
     _warned.add(function)
-    for finding in _findings(function, _known(), seen=set()):
+    if guards.is_passthrough(function.__module__, passthrough_modules):
+        return
+    for finding in _findings(function, _forbidden(), seen=set()):
         log.warning("%s", finding)
 
 
-def _known() -> dict[Any, tuple[str, str]]:
-    """The objects that may not be called: name of the call, fix."""
-    moments = [(datetime.datetime, name) for name in ("now", "today", "utcnow")] + [(datetime.date, "today")]
-    known = {getattr(owner, name): (f"{owner.__name__}.{name}", CLOCK) for owner, name in moments}
-    # A guarded one is not among them: it refuses by itself.
-    return known | {function: (call, fix) for function, call, fix in guards.stock()}
+def _forbidden() -> dict[Any, tuple[str, str]]:
+    """The objects that may not be called, each with the name of the call and the fix."""
+    clocks = [(datetime.datetime, name) for name in ("now", "today", "utcnow")] + [(datetime.date, "today")]
+    forbidden = {getattr(owner, name): (f"{owner.__name__}.{name}", CLOCK) for owner, name in clocks}
+    # Guarded functions are not among these: they refuse the call when it is made.
+    return forbidden | {function: (call, fix) for function, call, fix in guards.originals()}
 
 
 def _findings(
-    function: FunctionType, known: Mapping[Any, tuple[str, str]], seen: set[CodeType] | None
+    function: FunctionType, forbidden: Mapping[Any, tuple[str, str]], seen: set[CodeType] | None
 ) -> list[Finding]:
-    """The calls of *known* in *function*; with *seen*, also in the functions of its module that it calls."""
+    """The calls of *forbidden* in *function*; with *seen*, also in the functions of its module that it calls."""
     found = []
-    for code, called, line in _calls(function.__code__, _closure(function), function.__globals__):
-        if isinstance(called, _FUNCTIONS) and called in known:
-            found.append(Finding(f"{code.co_filename}:{line}", *known[called]))
-        elif seen is not None and _is_helper(called, function) and called.__code__ not in seen:
+    for called, line in _calls(function):
+        if isinstance(called, _FUNCTIONS) and called in forbidden:
+            found.append(Finding(f"{function.__code__.co_filename}:{line}", *forbidden[called]))
+        elif (
+            seen is not None
+            and isinstance(called, FunctionType)
+            and called.__globals__ is function.__globals__
+            and called.__code__ not in seen
+        ):
             seen.add(called.__code__)
-            found += _findings(called, known, seen)
+            found += _findings(called, forbidden, seen)
     return found
 
 
-def _is_helper(called: Any, caller: FunctionType) -> bool:
-    return isinstance(called, FunctionType) and called.__globals__ is caller.__globals__
-
-
-def _closure(function: FunctionType) -> dict[str, Any]:
+def _calls(function: FunctionType) -> list[tuple[Any, int]]:
+    """The objects that a function, and the functions nested in it, call by name; each with its line."""
+    node = _parsed(function)
+    if node is None:
+        return []
     try:
-        return dict(inspect.getclosurevars(function).nonlocals)
+        closure = dict(inspect.getclosurevars(function).nonlocals)
     except ValueError:  # a cell that is filled later
-        return {}
+        closure = {}
+    # A free variable whose cell is empty is no global either.
+    free = dict.fromkeys(function.__code__.co_freevars, _UNKNOWN)
+    names = ChainMap[str, Any]({**free, **closure}, function.__globals__, vars(builtins))
+    try:
+        return list(_Scope(node, names).calls())
+    except RecursionError:  # generated code, nested very deeply
+        return []
 
 
-def _calls(code: CodeType, outer: Mapping[str, Any], module: Mapping[str, Any]) -> Iterator[tuple[CodeType, Any, int]]:
-    """What the code, and the code nested in it, calls by names: where, the object, the line."""
-    instructions = [each for each in dis.get_instructions(code) if each.opname != "EXTENDED_ARG"]
-    names = _Names(_imports(instructions), outer, module)
-    calls = {_start(each) for each in instructions if each.opname in _CALLS}
-    value = _MISSING
-    for each, following in itertools.pairwise(instructions):
-        value = names.load(each, value)
-        if value is not _MISSING and following.opname not in _ATTRIBUTES and _start(each) in calls:
-            yield code, value, _start(each)[0] or 0
-    inner = {name: value for name, value in outer.items() if name not in code.co_cellvars}
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _calls(constant, inner, module)
+def _parsed(function: FunctionType) -> _Function | None:
+    """The syntax tree of a function, with the line numbers of its file; None if there is no source for it."""
+    code = function.__code__
+    linecache.checkcache(code.co_filename)
+    lines = linecache.getlines(code.co_filename, function.__globals__)[code.co_firstlineno - 1 :]
+    if not lines:
+        return None
+    # The "if" lets an indented function keep its indentation.
+    header = "if True:\n" if lines[0][:1].isspace() else ""
+    try:
+        tree = ast.parse(header + "".join(inspect.getblock(lines)))
+    except (SyntaxError, RecursionError):  # a lambda in the middle of a statement, or a file that has changed
+        return None
+    ast.increment_lineno(tree, code.co_firstlineno - 1 - header.count("\n"))
+    found = [node for node in ast.walk(tree) if isinstance(node, _Function) and _is_of(node, code)]
+    return found[0] if len(found) == 1 else None
 
 
-def _start(instruction: dis.Instruction) -> tuple[int | None, int | None]:
-    """Line and column of an expression; the column is None in code that was compiled without."""
-    positions = instruction.positions
-    if positions is None or positions.col_offset is None:
-        return (None, id(instruction))  # begins where no other does
-    return (positions.lineno, positions.col_offset)
+def _is_of(node: _Function, code: CodeType) -> bool:
+    """Whether *code* was compiled from *node*: it begins at the first decorator."""
+    if isinstance(node, ast.Lambda):
+        return code.co_name == "<lambda>" and node.lineno == code.co_firstlineno
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    return node.name == code.co_name and first == code.co_firstlineno
 
 
-class _Names:
-    """What the names in one function's code stand for, where that is certain."""
+class _Scope:
+    """A function or class in the source, and what the names in it stand for where that is certain."""
 
-    def __init__(self, imported: Mapping[str, Any], outer: Mapping[str, Any], module: Mapping[str, Any]) -> None:
-        self._imported = imported
-        self._outer = outer
-        self._module = module
+    def __init__(self, node: _Function | ast.ClassDef, outer: ChainMap[str, Any]) -> None:
+        body = node.body if isinstance(node.body, list) else [node.body]
+        self._nodes = list(_without_nested_scopes(body))
+        bound = [(name, value) for each in self._nodes for name, value in _bindings(each)]
+        if not isinstance(node, ast.ClassDef):
+            bound += [(each.arg, _UNKNOWN) for each in ast.walk(node.args) if isinstance(each, ast.arg)]
+        local: dict[str, Any] = {}
+        for name, value in bound:
+            # A name with two values may have either.
+            local[name] = _UNKNOWN if name in local else value
+        self._names = outer.new_child(local)
+        self._body = body
 
-    def load(self, instruction: dis.Instruction, before: Any) -> Any:
-        """What the instruction puts on the stack, after one that put *before* there."""
-        name, operation = _names(instruction)[-1], instruction.opname
-        if operation == "LOAD_GLOBAL":
-            return self._module.get(name, getattr(builtins, name, _MISSING))
-        if operation == "LOAD_DEREF":
-            return self._outer.get(name, _MISSING)
-        if "LOAD_FAST" in operation:
-            return self._imported.get(name, _MISSING)
-        if operation in _ATTRIBUTES:
-            return _attribute(before, name)
-        return _MISSING
+    def calls(self) -> Iterator[tuple[Any, int]]:
+        """The objects called in this scope and in those nested in it, each with its line."""
+        yield from self._calls_in(self._body)
 
+    def _calls_in(self, nodes: Iterable[ast.AST]) -> Iterator[tuple[Any, int]]:
+        for node in nodes:
+            if isinstance(node, ast.Call):
+                called = self._value(node.func)
+                if called is not _UNKNOWN:
+                    yield called, node.lineno
+            if isinstance(node, ast.With) and any(self._is_unrestricted(item.context_expr) for item in node.items):
+                continue
+            if isinstance(node, _SCOPES):
+                yield from self._calls_in(_outside_body(node))
+                yield from _Scope(node, self._names).calls()
+            else:
+                yield from self._calls_in(ast.iter_child_nodes(node))
 
-def _imports(instructions: list[dis.Instruction]) -> dict[str, Any]:
-    """Local names that get a value once, by an import."""
-    stored = collections.Counter(name for each in instructions for name in _stored(each))
-    found: dict[str, Any] = {}
-    module = value = _MISSING
-    for n, each in enumerate(instructions):
-        if each.opname == "IMPORT_NAME":
-            module = value = _imported(each.argval, *(before.argval for before in instructions[n - 2 : n]))
-        elif each.opname == "IMPORT_FROM":
-            value = vars(module).get(each.argval, _MISSING) if isinstance(module, ModuleType) else _MISSING
-        else:
-            for name in _stored(each)[:1]:
-                # A function that is imported while the workflow runs is the guarded one.
-                if stored[name] == 1 and isinstance(value, ModuleType | type):
-                    found[name] = value
-            value = _MISSING
-    return found
+    def _is_unrestricted(self, expression: ast.expr) -> bool:
+        return isinstance(expression, ast.Call) and self._value(expression.func) is guards.unrestricted
 
-
-def _imported(name: str, level: Any, names: Any) -> Any:
-    """The module that ``import name`` gives; of ``import a.b`` and relative ones it is not certain."""
-    return _MISSING if level or (names is None and "." in name) else sys.modules.get(name, _MISSING)
-
-
-def _stored(instruction: dis.Instruction) -> tuple[str, ...]:
-    """The local names that an instruction stores; from Python 3.13 on it may do two things at once."""
-    if "STORE_FAST" not in instruction.opname:
-        return ()
-    names = _names(instruction)
-    return names if instruction.opname == "STORE_FAST_STORE_FAST" else names[:1]
+    def _value(self, expression: ast.expr) -> Any:
+        """The object that a name, or an attribute of one, stands for."""
+        if isinstance(expression, ast.Name):
+            return self._names.get(expression.id, _UNKNOWN)
+        if not isinstance(expression, ast.Attribute):
+            return _UNKNOWN
+        owner = self._value(expression.value)
+        # Only of modules, datetime and date: reading an attribute of other objects could run any code.
+        if isinstance(owner, ModuleType) and owner.__name__ not in _GUARDED_MODULES:
+            return vars(owner).get(expression.attr, _UNKNOWN)
+        if owner is datetime.datetime or owner is datetime.date:
+            return getattr(owner, expression.attr, _UNKNOWN)
+        return _UNKNOWN
 
 
-def _names(instruction: dis.Instruction) -> tuple[str, ...]:
-    value = instruction.argval
-    return value if isinstance(value, tuple) and value else (str(value),)
+def _without_nested_scopes(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """The nodes and those below them that belong to the same scope; of a nested scope only its own node."""
+    for node in nodes:
+        yield node
+        inner = _outside_body(node) if isinstance(node, _SCOPES) else ast.iter_child_nodes(node)
+        yield from _without_nested_scopes(inner)
 
 
-def _attribute(owner: Any, name: str) -> Any:
-    """An attribute of a module, or of ``datetime`` and ``date``: looking at others could run anything."""
-    if isinstance(owner, ModuleType) and owner.__name__ not in _GUARDED:
-        return vars(owner).get(name, _MISSING)
-    return getattr(owner, name, _MISSING) if owner in (datetime.datetime, datetime.date) else _MISSING
+def _outside_body(node: ast.AST) -> list[ast.AST]:
+    """What a function or class evaluates in the scope around it: decorators, defaults, base classes."""
+    if isinstance(node, ast.ClassDef):
+        return [*node.decorator_list, *node.bases, *node.keywords]
+    assert isinstance(node, _Function)
+    defaults = [*node.args.defaults, *(default for default in node.args.kw_defaults if default is not None)]
+    return [*([] if isinstance(node, ast.Lambda) else node.decorator_list), *defaults]
+
+
+def _bindings(node: ast.AST) -> Iterator[tuple[str, Any]]:
+    """The names that a node binds in its scope, each with its value if it is an imported module or class."""
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            value = sys.modules.get(alias.name if alias.asname else alias.name.partition(".")[0], _UNKNOWN)
+            yield alias.asname or alias.name.partition(".")[0], value
+    elif isinstance(node, ast.ImportFrom):
+        module = None if node.level else sys.modules.get(node.module or "")
+        for alias in node.names:
+            value = vars(module).get(alias.name, _UNKNOWN) if module is not None else _UNKNOWN
+            # A function that is imported while the workflow runs is the guarded one.
+            certain = isinstance(value, ModuleType | type) or value is guards.unrestricted
+            yield alias.asname or alias.name, value if certain else _UNKNOWN
+    elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+        yield node.id, _UNKNOWN
+    elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.ExceptHandler):
+        if node.name is not None:
+            yield node.name, _UNKNOWN
+    elif isinstance(node, ast.MatchAs | ast.MatchStar | ast.MatchMapping):
+        name = node.rest if isinstance(node, ast.MatchMapping) else node.name
+        if name is not None:
+            yield name, _UNKNOWN
+    elif isinstance(node, ast.Global | ast.Nonlocal):
+        yield from ((name, _UNKNOWN) for name in node.names)

@@ -1,11 +1,16 @@
 """
-Log records of runs: each appears once, and says which run it is of.
+Log records of workflows and steps: each appears once, and carries the id of its run.
 
-While a workflow is replayed its body runs again; what it logs then has been
-logged before, and is dropped.  Records made in a run carry ``run_id``; those
-made in a step also ``step`` and ``attempt``.  All others are left alone.
+A replay runs a workflow body again from its start, so the body makes records that it made in an earlier turn.  These
+are dropped.  Records made in a run carry ``run_id``; records made in a step also carry ``step`` and ``attempt``.  All
+other records stay as they are.
 
-durable's own records never raise, whatever an application's handlers, filters and record factories do.
+How a record is dropped: ``install`` wraps the process's log record factory (``logging.setLogRecordFactory``).  While a
+body repeats what it did before, the factory makes records of a level below every handler's level.  A ``logging.Filter``
+would have to be on every handler, also on those that are added later.  Two kinds of code still see dropped records, at
+level -1: filters of the logger itself, and tools that patch ``Logger.callHandlers`` and do not look at the level.
+
+The library's own log calls never raise, whatever the application's handlers, filters and record factories do.
 """
 
 from __future__ import annotations
@@ -23,17 +28,20 @@ if TYPE_CHECKING:
 else:
     Adapter = logging.LoggerAdapter
 
+#: The level of a record that no handler takes: the lowest level of a handler is NOTSET, 0.
+_DROPPED = -1
+
 
 def get(name: str) -> Logger:
-    """durable's logger of this name."""
+    """The library's logger of this name."""
     return Logger(logging.getLogger(name), {})
 
 
 class Logger(Adapter):
-    """A logger that loses a record rather than raise: an outcome is recorded whatever becomes of its log line."""
+    """A logger that never raises: the outcome of an attempt is recorded even if its log line fails."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        """Log it as from the caller's line."""
+        """Log with the line of the caller; print a note to stderr if that raises."""
         try:
             self.logger.log(level, msg, *args, **{"stacklevel": 2, **kwargs})
         except BaseException as error:
@@ -48,41 +56,32 @@ class Logger(Adapter):
 
 
 def install() -> None:
-    """Begin; doing it again changes nothing."""
-    if not isinstance(logging.getLogRecordFactory(), _Factory):
-        logging.setLogRecordFactory(_Factory(logging.getLogRecordFactory()))
-    if logging.Logger.handle is not _handle:
-        logging.Logger.handle = _handle  # type: ignore[method-assign]
+    """
+    Wrap the process's log record factory, unless it is wrapped already.
+
+    ``Durable(...)`` and each replay call this, so that it also works after an application sets a factory of its own.
+    """
+    factory = logging.getLogRecordFactory()
+    if not isinstance(factory, _RecordFactory):
+        logging.setLogRecordFactory(_RecordFactory(factory))
 
 
-class _Factory:
-    """Makes records as before, and adds whose they are."""
+class _RecordFactory:
+    """The application's record factory, which also adds the run and the step, and drops repeated records."""
 
-    def __init__(self, stock: Any) -> None:
-        self._stock = stock
+    def __init__(self, factory: Any) -> None:
+        self._factory = factory
 
     def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
-        record: logging.LogRecord = self._stock(*args, **kwargs)
-        record.__dict__.update(_whose())
+        loop = current.workflow_loop()
+        if loop is not None and loop.replaying:
+            dropped = logging.LogRecord(*args, **kwargs)
+            dropped.levelno = _DROPPED
+            return dropped
+        record: logging.LogRecord = self._factory(*args, **kwargs)
+        if loop is not None:
+            record.run_id = loop.context.info.run_id
+        elif (step := current.running_step.get()) is not None:
+            metadata = step.metadata
+            record.__dict__.update(run_id=metadata.run_id, step=metadata.name, attempt=metadata.attempt)
         return record
-
-
-def _whose() -> dict[str, Any]:
-    loop = current.workflow_loop()
-    if loop is not None:
-        return {"run_id": loop.context.info.run_id}
-    step = current.running_step.get()
-    if step is None:
-        return {}
-    known = step.metadata
-    return {"run_id": known.run_id, "step": known.name, "attempt": known.attempt}
-
-
-_stock_handle = logging.Logger.handle
-
-
-def _handle(self: logging.Logger, record: logging.LogRecord) -> None:
-    # A filter would have to stand on every handler, also on those that are added later.
-    loop = current.workflow_loop()
-    if loop is None or not loop.replaying:
-        _stock_handle(self, record)

@@ -1,8 +1,8 @@
 """
-The exceptions that end a process, told from those that the author's code raises.
+Tell the exceptions that end a process from errors of the author's code.
 
-``sys.exit()``, a ``BaseException`` of the author's and a ``KeyboardInterrupt`` that code raises are errors like any
-other: the attempt, or the run, fails with them.  What ends the process is a closed list, and is passed on.
+``sys.exit()``, an author's own ``BaseException`` and a ``KeyboardInterrupt`` raised by code are errors like any other:
+the attempt or the run fails with them.  Only the exceptions listed here end the process, and are passed on.
 """
 
 from __future__ import annotations
@@ -16,36 +16,29 @@ _CLASSES = {"celery.exceptions": ("WorkerShutdown", "WorkerTerminate"), "greenle
 
 
 class ProcessEnd(BaseException):
-    """Raised where a test ends a process without ending the real one."""
+    """Raised by tests to end a simulated process without ending the real one."""
 
 
 def ends_process(error: BaseException) -> bool:
-    """Whether *error* is the end of its process or greenlet, and no failure of the code that it passes through."""
-    kind = type(error)  # isinstance() would ask the error's own __class__ too
+    """Whether *error* ends its process or greenlet, and is not a failure of the code that raised it."""
+    kind = type(error)  # isinstance() would also ask the error's own __class__
     if issubclass(kind, Exception):
         return False
     if kind is SystemExit:
         return _is_exit_by_signal(error.code)  # type: ignore[attr-defined]
     if issubclass(kind, KeyboardInterrupt):
         return _may_be_ctrl_c()
-    return issubclass(kind, (ProcessEnd, *_known_classes()))
+    imported = ((sys.modules.get(module), names) for module, names in _CLASSES.items())
+    classes = (getattr(module, name) for module, names in imported if module is not None for name in names)
+    return issubclass(kind, (ProcessEnd, *classes))
 
 
 def _is_exit_by_signal(code: object) -> bool:
-    """What billiard's signal handler exits a prefork child with: -(256 - signal number)."""
+    """billiard's signal handler exits a prefork child with -(256 - signal number)."""
     return isinstance(code, int) and -256 < code <= -192
 
 
 def _may_be_ctrl_c() -> bool:
-    """Python's own handler raises it in the main thread.  Celery's workers handle SIGINT themselves, or ignore it."""
+    """Python's own handler raises it, in the main thread.  Celery's workers handle SIGINT themselves, or ignore it."""
     is_main = threading.current_thread() is threading.main_thread()
     return is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def _known_classes() -> tuple[type, ...]:
-    return tuple(
-        getattr(module, name)
-        for path, names in _CLASSES.items()
-        if (module := sys.modules.get(path)) is not None
-        for name in names
-    )

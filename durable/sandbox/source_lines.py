@@ -1,9 +1,9 @@
 """
-Which line is the author's: ``file:line`` for errors and diffs.
+The author's line of code, ``file:line``, for errors and diffs.
 
-Between an author's line and ours lie asyncio, the rest of the standard library, and packages that the
-author calls.  What counts as the author's is whatever is installed nowhere, and the package of the
-workflow itself, wherever that is.
+Between the author's line and ours are frames of asyncio, of the rest of the standard library, and of packages that the
+author calls.  A frame is the author's if its code is not installed as a package, or belongs to the same package as the
+workflow.
 """
 
 from __future__ import annotations
@@ -14,42 +14,42 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-#: Where this package is.  A frame's file tells, and not its globals: some functions of ours have those of asyncio.
+#: The folder of this package.  The file of a frame decides, because some functions of ours have asyncio's globals.
 _OURS = __file__.rpartition("/sandbox/")[0] + "/"
 _ASYNCIO = asyncio.__file__.rpartition("/")[0] + "/"
 _STANDARD = _ASYNCIO.removesuffix("asyncio/")
 
-#: Where a workflow's part of a stack ends and the worker's begins.
-_BOTTOM = "durable.replay.replay"
+#: The module whose frame is below every frame of a workflow: what is below it belongs to the worker.
+BOTTOM = "durable.replay.replay"
 
 
 def calling_line(frame: FrameType | None = None) -> str | None:
     """The author's innermost line in the stack of *frame*, by default the caller's."""
-    stack = [each for each in _stack(frame or sys._getframe(1)) if not _is_ours(each)]
+    stack = [each for each in workflow_frames(frame or sys._getframe(1)) if not _is_ours(each)]
     if not stack:
         return None
     package = _package(stack[-1])
-    found = next((each for each in stack if _package(each) == package or not _is_installed(each)), stack[-1])
-    return line_of(found)
+    author = next((each for each in stack if _package(each) == package or not _is_installed(each)), stack[-1])
+    return line_of(author)
 
 
 def waiting_line(coro: Any) -> str | None:
-    """Where the suspended coroutine *coro* waits, in the author's own code."""
+    """The author's line at which the suspended coroutine *coro* waits."""
     lines = [line_of(frame) for frame in _awaiting(coro) if not _is_ours(frame)]
     return lines[-1] if lines else None
 
 
 def line_of(frame: FrameType) -> str:
-    """``file:line`` at which a frame is."""
+    """The line that a frame executes, as ``file:line``."""
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-def _stack(frame: FrameType) -> Iterator[FrameType]:
-    """The frames of a workflow, innermost first."""
-    current: FrameType | None = frame
-    while current is not None and current.f_globals.get("__name__") != _BOTTOM:
-        yield current
-        current = current.f_back
+def workflow_frames(frame: FrameType) -> Iterator[FrameType]:
+    """*frame* and its callers, innermost first, up to where the workflow's part of the stack ends."""
+    caller: FrameType | None = frame
+    while caller is not None and caller.f_globals.get("__name__") != BOTTOM:
+        yield caller
+        caller = caller.f_back
 
 
 def _awaiting(awaited: Any) -> Iterator[FrameType]:

@@ -651,7 +651,7 @@ def test_a_run_remembers_the_code_that_started_it(engine, database):
     settle_family(other, run)
     versions = [describe.describe(engine, each.id)["code_version"] for each in (run, child_of(engine, run))]
     other.close()
-    current.made(engine)
+    current.register(engine)
 
     assert run.status == "completed"
     assert versions == [engine.code_version(calls_one), "second"]

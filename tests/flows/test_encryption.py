@@ -155,7 +155,7 @@ def wipe(engine: Durable) -> None:
 
 def run_all_patterns(engine: Durable, value: str) -> None:
     """Steps, children, failures and heartbeats; hooks; webhooks with answers."""
-    current.made(engine)
+    current.register(engine)
     run = engine.start(in_sequence, value)
     settle_family(engine, run)
     assert run.result(timeout=1) == [value, value, value, value]
@@ -277,14 +277,14 @@ def test_the_same_start_after_a_rotation(make):
     old, both, new = make(aes_gcm({"old": KEYS["old"]})), make(aes_gcm(KEYS)), make(aes_gcm({"new": KEYS["new"]}))
     key = secrets.token_hex(8)
     first = child.with_options(idempotency_key=key)
-    current.made(old)
+    current.register(old)
     run = first.start(MARKED)
 
-    current.made(both)
+    current.register(both)
     assert first.start(MARKED).id == run.id
     with pytest.raises(RunConflict):
         first.start("another")
-    current.made(new)
+    current.register(new)
     with pytest.raises(DecryptionError, match="'old'"):
         first.start(MARKED)
 

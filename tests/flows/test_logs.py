@@ -7,7 +7,7 @@ import logging
 
 import pytest
 from celery import Celery
-from driving import settle
+from driving import drive, settle
 
 from durable import Durable, HookPayloadError, Request, create_webhook, current, sleep, step, workflow
 
@@ -59,6 +59,69 @@ def test_each_line_of_a_workflow_appears_once_and_names_its_run(engine, caplog):
 
     lines = [(r.message, r.run_id) for r in caplog.records if r.name == "tests.logs" and not hasattr(r, "step")]
     assert lines == [("before", run.id), ("between", run.id), ("after", run.id)]
+
+
+class Kept(logging.Handler):
+    """Keeps what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.messages = []
+
+    def emit(self, record):
+        self.messages.append(record.getMessage())
+
+
+def test_a_handler_that_is_added_later_gets_each_line_once(engine):
+    """Between two turns, to the logger itself; no method of logging.Logger is replaced."""
+    handler = Kept()
+    run = talk.start()
+    drive(engine, run.id)
+    log.addHandler(handler)
+    try:
+        settle(engine, run)
+    finally:
+        log.removeHandler(handler)
+
+    assert [each for each in handler.messages if each != "in the step"] == ["between", "after"]
+    assert logging.Logger.handle.__module__ == "logging"
+
+
+def test_a_record_factory_that_an_application_sets_later_is_kept(engine, caplog):
+    """Its fields are on each record, and lines still appear once."""
+    before = logging.getLogRecordFactory()
+
+    def factory(*args, **kwargs):
+        record = logging.LogRecord(*args, **kwargs)
+        record.shop = "north"
+        return record
+
+    logging.setLogRecordFactory(factory)
+    try:
+        run = talk.start()
+        settle(engine, run)
+    finally:
+        logging.setLogRecordFactory(before)
+
+    lines = [r for r in caplog.records if r.name == "tests.logs" and not hasattr(r, "step")]
+    assert [(r.message, r.run_id, r.shop) for r in lines] == [
+        (message, run.id, "north") for message in ("before", "between", "after")
+    ]
+
+
+def test_without_handlers_repeated_lines_are_not_printed(engine, capsys):
+    """Python's handler of last resort takes each line once."""
+    log.propagate = False
+    try:
+        settle(engine, talk.start())
+    finally:
+        log.propagate = True
+
+    assert [line for line in capsys.readouterr().err.splitlines() if line != "in the step"] == [
+        "before",
+        "between",
+        "after",
+    ]
 
 
 def test_lines_of_a_step_name_step_and_attempt(engine, caplog):

@@ -308,7 +308,7 @@ def test_c75_a_step_is_told_of_the_limit_at_its_call(engine):
     run = engine.start(passes_limits, "count")
     settle(engine, run)
 
-    assert "['one_more'] the run would have 65 attributes, and 64 is the most" in run.result()
+    assert "['one_more'] the run would have 65 attributes; the limit is 64" in run.result()
     assert len(run.attributes) == COUNT_LIMIT
 
 
@@ -317,7 +317,7 @@ def test_c75_a_value_that_is_too_long_fails_the_step_that_does_not_catch_it(engi
     run = engine.start(passes_limits, "length")
     settle(engine, run)
 
-    with pytest.raises(RunFailed, match="'note' has 257 bytes, and 256 is the most"):
+    with pytest.raises(RunFailed, match="'note' has 257 bytes; the limit is 256"):
         run.result()
     assert run.attributes == {}
 

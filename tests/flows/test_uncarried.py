@@ -100,7 +100,7 @@ def test_c36_what_cannot_cross_names_the_path_and_can_be_caught(engine, what):
 
 def test_c36_a_start_with_what_cannot_cross_names_the_path(engine):
     """The caller gets the error, and nothing is written."""
-    with pytest.raises(SerializationError, match=r"args\.values\[0\]\.items\[3\]\.price: .*lock cannot cross"):
+    with pytest.raises(SerializationError, match=r"args\.values\[0\]\.items\[3\]\.price: .*lock cannot be serialized"):
         engine.start(takes, [with_price(threading.Lock())])
 
     with engine.store.read() as tx:
@@ -189,7 +189,7 @@ def test_c37_a_cycle_is_refused_by_path(engine):
     ring: dict[str, Any] = {"a": []}
     ring["a"].append(ring)
 
-    with pytest.raises(SerializationError, match=r"args\.values\[0\]\.a\[0\]: it holds itself"):
+    with pytest.raises(SerializationError, match=r"args\.values\[0\]\.a\[0\]: it contains itself"):
         engine.start(takes, [ring])
 
 
