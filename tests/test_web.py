@@ -603,7 +603,7 @@ def test_a_bug_is_500_and_shows_nothing(listen, caplog, monkeypatch):
     def broken(*_: object) -> None:
         raise RuntimeError(f"SELECT … {webhook.token}")
 
-    monkeypatch.setattr(webhook_view.hooks, "find_webhook", broken)
+    monkeypatch.setattr(webhook_view.record_request, "find_webhook", broken)
     response = webhook.post(b"")
 
     assert_problem(response, 500)

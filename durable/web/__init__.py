@@ -45,6 +45,7 @@ from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.routing import BaseConverter
 
+from ..engine import Engine
 from ..store import unreachable
 from . import body, masking, problems, servers, wsgi_request
 from .bearer import bearer
@@ -72,7 +73,7 @@ log = logging.getLogger("durable.web")
 
 
 def create_blueprint(
-    engine: Any, *, url_prefix: str | None = None, control: Authorize | None = None
+    engine: Engine, *, url_prefix: str | None = None, control: Authorize | None = None
 ) -> flask.Blueprint:
     """
     The blueprint named ``durable``, for one engine.
@@ -157,7 +158,7 @@ def _keep_bodies(state: BlueprintSetupState) -> None:
     app.wsgi_app = body.KeepBodies(app.wsgi_app, (state.url_prefix or "").rstrip("/") + ROOT)
 
 
-def _raise_limits(engine: Any, _endpoint: str | None, _values: dict[str, Any] | None) -> None:
+def _raise_limits(engine: Engine, _endpoint: str | None, _values: dict[str, Any] | None) -> None:
     body.raise_limits(flask.request, engine.settings.max_body)
 
 

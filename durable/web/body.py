@@ -22,7 +22,7 @@ from werkzeug.wsgi import get_content_length
 
 from ..http import Response
 from . import problems, servers
-from .verification import Refused
+from .problems import RequestRefused
 from .wsgi_request import ROOT
 
 log = logging.getLogger("durable.web")
@@ -102,27 +102,27 @@ class Body(io.RawIOBase):
         The whole body.  Nothing of it stays in memory here.
 
         Raises:
-            Refused: It cannot be had as it was sent, or is longer than *limit* bytes.
+            RequestRefused: It cannot be had as it was sent, or is longer than *limit* bytes.
         """
         if self.is_chunked and self.declared is None and not self.is_terminated:
-            raise Refused(problems.no_length())
+            raise RequestRefused(problems.no_length())
         if self.declared is not None and self.declared > limit:
-            raise Refused(problems.too_large(limit))
+            raise RequestRefused(problems.too_large(limit))
         if self.was_read:
-            raise Refused(_taken_by_middleware())
+            raise RequestRefused(_taken_by_middleware())
         try:
             while self._position <= limit and (piece := self._next(min(_PIECE, limit + 1 - self._position))):
                 self._kept.append(piece)
                 self._size += len(piece)
         except Exception:
             # The server's own complaint about the framing; gunicorn's is not an OSError.
-            raise Refused(problems.bad_body(_CUT)) from None
+            raise RequestRefused(problems.bad_body(_CUT)) from None
         if self._position > limit:
-            raise Refused(problems.too_large(limit))
+            raise RequestRefused(problems.too_large(limit))
         if self.declared is not None and self._position < self.declared:
-            raise Refused(self._ended_early(self.declared))
+            raise RequestRefused(self._ended_early(self.declared))
         if self._size < self._position:
-            raise Refused(_taken_by_application(self._position))
+            raise RequestRefused(_taken_by_application(self._position))
         body = b"".join(self._kept)
         self._kept.clear()
         return body
@@ -188,7 +188,7 @@ _FIX = (
 
 
 def read(request: flask.Request, limit: int) -> bytes:
-    """The bytes as sent, at most *limit*; not kept by *request*.  Raises Refused."""
+    """The bytes as sent, at most *limit*; not kept by *request*.  Raises RequestRefused."""
     return Body.of(request.environ).take(limit)
 
 

@@ -16,11 +16,12 @@ from pydantic import BaseModel
 
 from .. import registry
 from ..client import describe, hooks, start
+from ..engine import Engine
 from ..errors import HookNotFound, HookPayloadError, RunConflict, RunNotFound, SerializationError
 from ..registry import Run, Workflow, definitions
 from . import problems as answers
 from . import schemas
-from .verification import Refused
+from .problems import RequestRefused
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
@@ -28,7 +29,7 @@ Shape = TypeVar("Shape", bound=BaseModel)
 class Call(NamedTuple):
     """A control request that is well-formed: where it came to, and what it holds."""
 
-    engine: Any
+    engine: Engine
     #: The address of ``runs``, to say where one is.
     base: str
     run_id: str
@@ -74,7 +75,7 @@ def _start(call: Call) -> Reply:
     wanted: schemas.Start = call.body
     workflow = registry.workflows.get(wanted.workflow)
     if workflow is None:
-        raise Refused(answers.unknown_workflow())
+        raise RequestRefused(answers.unknown_workflow())
     args, kwargs = (wanted.args, {}) if isinstance(wanted.args, list) else ([], wanted.args)
     _require_fit(workflow, args, kwargs)
     minted = start.new_run_id(call.engine.now())
@@ -82,9 +83,9 @@ def _start(call: Call) -> Reply:
     try:
         run = start.start(call.engine, workflow, tuple(args), kwargs, options)
     except SerializationError as error:
-        raise Refused(answers.bad_arguments(str(error))) from None
+        raise RequestRefused(answers.bad_arguments(str(error))) from None
     except RunConflict:
-        raise Refused(answers.idempotency_key_reused()) from None
+        raise RequestRefused(answers.idempotency_key_reused()) from None
     location = ("Location", f"{call.base}/{quote(run.id, safe='')}")
     started = {"id": run.id, "name": workflow.name, "status": run.status}
     if run.id == minted:
@@ -97,7 +98,7 @@ def _require_fit(workflow: Workflow[..., Any], args: list[Any], kwargs: dict[str
     try:
         definitions.fit_arguments(workflow, workflow.signature.bind(*args, **kwargs))
     except (TypeError, SerializationError) as error:
-        raise Refused(answers.bad_arguments(str(error))) from None
+        raise RequestRefused(answers.bad_arguments(str(error))) from None
 
 
 def _list(call: Call) -> Reply:
@@ -122,7 +123,7 @@ def _show(call: Call) -> Reply:
     try:
         return Reply(200, describe.describe(call.engine, call.run_id))
     except RunNotFound:
-        raise Refused(answers.unknown_run()) from None
+        raise RequestRefused(answers.unknown_run()) from None
 
 
 def _cancel(call: Call) -> Reply:
@@ -130,9 +131,9 @@ def _cancel(call: Call) -> Reply:
     try:
         cancelled = run.cancel(call.body.reason)
     except RunNotFound:
-        raise Refused(answers.unknown_run()) from None
+        raise RequestRefused(answers.unknown_run()) from None
     if not cancelled:
-        raise Refused(answers.run_ended())
+        raise RequestRefused(answers.run_ended())
     return Reply(202, {"id": run.id, "cancelled": True})
 
 
@@ -140,13 +141,13 @@ def _resume(call: Call) -> Reply:
     try:
         run_id = hooks.resume_hook(call.engine, call.body.token, call.body.payload)
     except HookNotFound:
-        raise Refused(answers.unknown_hook()) from None
+        raise RequestRefused(answers.unknown_hook()) from None
     except HookPayloadError as error:
         # Not its own text, which names the token.
         wrong = [f"{'.'.join(map(str, ('payload', *each['loc'])))}: {each['msg']}" for each in error.errors]
-        raise Refused(answers.bad_arguments("; ".join(wrong[:10]))) from None
+        raise RequestRefused(answers.bad_arguments("; ".join(wrong[:10]))) from None
     except SerializationError as error:
-        raise Refused(answers.bad_arguments(str(error))) from None
+        raise RequestRefused(answers.bad_arguments(str(error))) from None
     return Reply(202, {"run_id": run_id})
 
 

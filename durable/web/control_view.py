@@ -10,16 +10,17 @@ import json
 import logging
 import re
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import flask
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import HTTPException
 
+from ..engine import Engine
 from ..http import Response
 from . import body, errors, problems, schemas, wsgi_request
 from .control_operations import OPERATIONS, Call, Operation, Reply
-from .verification import Refused
+from .problems import RequestRefused
 
 log = logging.getLogger("durable.web")
 
@@ -33,7 +34,7 @@ _QUOTED = re.compile(r'"([^"]+)"')
 class Controller:
     """The control routes of a blueprint."""
 
-    def __init__(self, engine: Any, authorize: Authorize) -> None:
+    def __init__(self, engine: Engine, authorize: Authorize) -> None:
         self._engine = engine
         self._authorize = authorize
 
@@ -43,7 +44,7 @@ class Controller:
             self._require_permission()
             operation, run_id = _find(flask.request.method, rest)
             reply = operation.act(self._call(operation, run_id))
-        except Refused as refused:
+        except RequestRefused as refused:
             return _sent(refused.answer)
         except Exception as error:
             return _sent(errors.answer(error))
@@ -53,7 +54,7 @@ class Controller:
         try:
             allowed = self._authorize(flask.request)
         except HTTPException as error:
-            raise Refused(problems.turned_away(error)) from None
+            raise RequestRefused(problems.turned_away(error)) from None
         if allowed is True:
             return
         if allowed is not None and allowed is not False:
@@ -61,7 +62,7 @@ class Controller:
             log.error(
                 "control= of create_blueprint returned a %s: a caller is let in by True alone.", type(allowed).__name__
             )
-        raise Refused(problems.unauthorized() if allowed is None else problems.forbidden())
+        raise RequestRefused(problems.unauthorized() if allowed is None else problems.forbidden())
 
     def _call(self, operation: Operation, run_id: str) -> Call:
         return Call(
@@ -75,12 +76,12 @@ class Controller:
 
     def _body(self, shape: type[BaseModel]) -> BaseModel:
         if flask.request.mimetype != "application/json":
-            raise Refused(problems.wrong_media_type())
+            raise RequestRefused(problems.wrong_media_type())
         sent = body.read(flask.request, self._engine.settings.max_body)
         try:
             document = json.loads(sent.decode(), parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
-            raise Refused(problems.bad_body(f"The body is not JSON in UTF-8: {type(error).__name__}.")) from None
+            raise RequestRefused(problems.bad_body(f"The body is not JSON in UTF-8: {type(error).__name__}.")) from None
         return _validated(shape, document)
 
 
@@ -88,9 +89,9 @@ def _find(method: str, rest: str) -> tuple[Operation, str]:
     parts = rest.split("/")
     found = {each.method: (each, run_id) for each in OPERATIONS if (run_id := _match(each, parts)) is not None}
     if not found:
-        raise Refused(problems.unknown_route())
+        raise RequestRefused(problems.unknown_route())
     if method not in found:
-        raise Refused(problems.wrong_method(method, list(found)))
+        raise RequestRefused(problems.wrong_method(method, list(found)))
     return found[method]
 
 
@@ -115,7 +116,7 @@ def _key() -> str | None:
     quoted = _QUOTED.fullmatch(given)
     key = quoted[1] if quoted else given
     if not re.fullmatch(schemas.KEY.strip("^$"), key):
-        raise Refused(problems.bad_key())
+        raise RequestRefused(problems.bad_key())
     return key
 
 
@@ -137,7 +138,7 @@ def _validated(shape: type[BaseModel], document: object) -> BaseModel:
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_context=False, include_input=False)
         said = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in wrong[:10])
-        raise Refused(problems.bad_arguments(said)) from None
+        raise RequestRefused(problems.bad_arguments(said)) from None
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -20,10 +20,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 from weakref import WeakSet
 
 from ..broker import Notifier
+from ..engine import Engine
 from ..http import Response
 
 log = logging.getLogger("durable.web")
@@ -266,7 +267,7 @@ class Hub:
                 waiter.release(None)
 
 
-def drain(engine: Any = None) -> None:
+def drain(engine: Engine | None = None) -> None:
     """
     Give every connection that this process holds its timeout answer, and hold none from now on.
 

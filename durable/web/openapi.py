@@ -10,6 +10,7 @@ import flask
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from ..engine import Engine
 from ..http import Response
 from . import body, errors, openapi, problems, schemas, wsgi_request
 from .control_operations import OPERATIONS, Operation
@@ -227,7 +228,7 @@ def _schemas(controls: bool) -> dict[str, Any]:
 class Describer:
     """Serves the OpenAPI document of one blueprint.  It names no run, workflow or token: anybody may read it."""
 
-    def __init__(self, engine: Any, control: Authorize | None) -> None:
+    def __init__(self, engine: Engine, control: Authorize | None) -> None:
         self._engine = engine
         self._control = control
 

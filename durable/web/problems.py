@@ -19,6 +19,14 @@ PENDING_RETRY_AFTER_SECS = 10
 ACCEPTED = Response(b"", 202)
 
 
+class RequestRefused(Exception):
+    """Raised to end a request before anything of it is recorded; ``answer`` is what its sender gets."""
+
+    def __init__(self, answer: Response) -> None:
+        super().__init__(answer)
+        self.answer = answer
+
+
 def unknown() -> Response:
     return problem(404, "webhook-not-found", "Not found", "No webhook, or request to one, has this address.")
 

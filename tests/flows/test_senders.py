@@ -315,13 +315,13 @@ def test_failed_lookups_are_counted_in_bounded_memory(monkeypatch):
     now = [0.0]
     failed = limits.FailedLookups(lambda: now[0])
     for number in range(limits.FAILURES):
-        assert failed.note(f"2001:db8::{number:x}") == 0
-    assert failed.note("2001:db8::ffff") == 60
-    assert failed.note("192.0.2.1") == 0
+        assert failed.count(f"2001:db8::{number:x}") is None
+    assert failed.count("2001:db8::ffff") == 60
+    assert failed.count("192.0.2.1") is None
     now[0] = 60
-    assert failed.note("2001:db8::1") == 0
+    assert failed.count("2001:db8::1") is None
 
     monkeypatch.setattr(limits, "ADDRESSES", 100)
     for number in range(1000):
-        failed.note(f"10.0.{number // 256}.{number % 256}")
+        failed.count(f"10.0.{number // 256}.{number % 256}")
     assert len(failed) == 100

@@ -17,8 +17,8 @@ LIMIT = 100_000
 
 APP = f"""
 import flask
-from durable.web import answers, body, reading
-from durable.web.verifying import Refused
+from durable.web import body, problems, wsgi_request
+from durable.web.problems import RequestRefused
 
 app = flask.Flask(__name__)
 
@@ -28,11 +28,11 @@ def echo(rest):
         return "ok"
     try:
         sent = body.read(flask.request, {LIMIT})
-    except Refused as refused:
-        return answers.to_flask(refused.answer)
+    except RequestRefused as refused:
+        return problems.to_flask(refused.answer)
     finally:
         body.discard(flask.request)
-    return flask.jsonify(url=reading.exact_url(flask.request.environ), body=sent.hex())
+    return flask.jsonify(url=wsgi_request.exact_url(flask.request.environ), body=sent.hex())
 """
 
 
