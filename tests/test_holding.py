@@ -277,7 +277,7 @@ def test_a_bug_in_one_watch_harms_nobody_else(table, threads, caplog):
     hub = make_hub(table, Inbox())
     bad, good = open_place(hub, "bad", broken), open_place(hub, "good")
     future = held(threads, good)
-    assert wait_until(lambda: "could not be looked at" in caplog.text)
+    assert wait_until(lambda: "could not be checked" in caplog.text)
 
     table.rows["good"] = Response(b"yes")
 

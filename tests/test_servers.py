@@ -172,7 +172,7 @@ def test_sigterm_drains_at_once(worker, monkeypatch):
 def test_a_greenlet_that_waits_holds_up_no_other_when_the_app_was_loaded_before_gevent_patched():
     """As with gunicorn's ``preload_app`` and gevent: what is taken from a module at import would be a thread's."""
     program = (
-        "import threading, durable.web.holding as holding\n"
+        "import threading, durable.web.hub as holding\n"
         "import gevent.monkey\n"
         "gevent.monkey.patch_all()\n"
         "import gevent\n"
@@ -195,19 +195,19 @@ class Silent(PollingNotifier):
 def test_an_input_that_was_read_from_is_rewound_where_that_gives_the_whole_body():
     """Only where the length shows that the body begins at the file's beginning, or no length is declared."""
 
-    def found(at: int, length: str | None) -> tuple[bool | None, bytes]:
+    def found(at: int, length: str | None) -> tuple[servers.InputState, bytes]:
         stream = io.BytesIO(b"abcdef")
         stream.seek(at)
         environ = {"wsgi.input": stream} | ({} if length is None else {"CONTENT_LENGTH": length})
         return servers.rewind_input(environ), stream.read()
 
-    assert found(0, "6") == (False, b"abcdef")
-    assert found(3, "6") == (False, b"abcdef")
-    assert found(3, None) == (False, b"abcdef")
+    assert found(0, "6") == (servers.InputState.UNREAD, b"abcdef")
+    assert found(3, "6") == (servers.InputState.UNREAD, b"abcdef")
+    assert found(3, None) == (servers.InputState.UNREAD, b"abcdef")
     # A body that begins in the middle of a file, as a test client may be given one.
-    assert found(3, "3") == (False, b"def")
+    assert found(3, "3") == (servers.InputState.UNREAD, b"def")
     # Nothing fits: the sender was cut off, or the middleware reads.
-    assert found(3, "9") == (None, b"def")
+    assert found(3, "9") == (servers.InputState.UNKNOWN, b"def")
 
 
 def test_an_input_of_an_unknown_kind_does_not_tell_whether_it_was_read():
@@ -217,5 +217,5 @@ def test_an_input_of_an_unknown_kind_does_not_tell_whether_it_was_read():
         def seekable(self) -> bool:
             return False
 
-    assert servers.rewind_input({"wsgi.input": Pipe()}) is None
-    assert servers.rewind_input({"wsgi.input": object()}) is None
+    assert servers.rewind_input({"wsgi.input": Pipe()}) is servers.InputState.UNKNOWN
+    assert servers.rewind_input({"wsgi.input": object()}) is servers.InputState.UNKNOWN
