@@ -292,7 +292,7 @@ def test_sns_with_a_name_twice_is_refused(twice):
 
 def test_sns_of_another_topic_is_refused():
     """Every customer's messages are signed with the same key: only the topic says whose they are."""
-    assert sns_refusal(sns_message(TopicArn=TOPIC + "2")) == "the message is of another topic"
+    assert sns_refusal(sns_message(TopicArn=TOPIC + "2")) == "the message belongs to another topic"
 
 
 def test_sns_with_another_key_is_refused():
@@ -329,7 +329,7 @@ def test_sns_fetches_from_sns_only(url):
     fetched: list[str] = []
     delivery = replace(sns(sns_message(SigningCertURL=url)), fetch=lambda url: fetched.append(url) or b"")
 
-    assert verdict.refusal(verify.sns, delivery) == "the certificate is not at SNS"
+    assert verdict.refusal(verify.sns, delivery) == "the certificate's URL is not of SNS"
     confirmation = sns_message(Type="SubscriptionConfirmation", Token="t", SubscribeURL=url)
     with pytest.raises(Rejected):
         verdict.answer(verify.sns.handshake, replace(sns(confirmation, confirm=True), fetch=delivery.fetch))

@@ -24,8 +24,8 @@ def _handshake(delivery: Delivery) -> Response | None:
 @preset("zoom", _check, handshake=_handshake)
 def zoom(secrets: Secrets, *, tolerance: Span = "5m") -> Verification:
     """
-    Zoom: the app's secret token.  ``endpoint.url_validation`` is answered, with the first secret of several.
+    Zoom: the app's secret token.  ``endpoint.url_validation`` is answered with the first of several secrets.
 
-    Deliveries have no id: duplicates are told by what is in them, with ``dedupe``.
+    Deliveries have no id: for duplicates, set ``dedupe`` to an id in their body.
     """
     return Verification(by="zoom", references={"secret": references(secrets)}, options={"tolerance": micros(tolerance)})
