@@ -1,4 +1,4 @@
-"""The hub of held connections, with answers and hints made by hand."""
+"""The hub of held connections, with answers and notifications made by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEVER = threading.Event()
 
 
 class Inbox(PollingNotifier):
-    """A notifier whose hints the test sends, and which says that they arrive."""
+    """A notifier whose notifications the test sends, and which says that they arrive."""
 
     healthy = True
 
@@ -85,7 +85,7 @@ def wait_until(condition: Callable[[], bool], secs: float = 5) -> bool:
     return True
 
 
-def test_a_hint_brings_the_answer_at_once(table, threads):
+def test_a_notification_brings_the_answer_at_once(table, threads):
     """With a healthy inbox the answer is there long before the next poll."""
     inbox = Inbox()
     hub = make_hub(table, inbox)
@@ -102,8 +102,8 @@ def test_a_hint_brings_the_answer_at_once(table, threads):
     hub.close(waiter)
 
 
-def test_a_hint_asks_for_its_own_request_only(table):
-    """A burst of hints doesn't ask for everybody's answer each time."""
+def test_a_notification_asks_for_its_own_request_only(table):
+    """A burst of notifications doesn't ask for everybody's answer each time."""
     inbox = Inbox()
     hub = make_hub(table, inbox)
     waiters = [open_place(hub, name) for name in "abc"]
@@ -120,7 +120,7 @@ def test_a_hint_asks_for_its_own_request_only(table):
 
 
 def test_copies_wait_for_one_answer_and_count_each(table, threads, monkeypatch):
-    """Two that are attached to a request that another process holds: polled fast, since no hint comes here."""
+    """Two that are attached to a request that another process holds: polled fast, since no notification comes here."""
     monkeypatch.setattr(holding, "SLOW_SECS", 30)
     hub = make_hub(table, Inbox())
     copies = [open_place(hub, name) for name in "bc"]
@@ -140,8 +140,8 @@ def test_copies_wait_for_one_answer_and_count_each(table, threads, monkeypatch):
     assert (len(hub), hub._attached) == (0, set())
 
 
-def test_a_lost_hint_costs_one_poll(table, threads):
-    """Without the hint the poll finds the answer."""
+def test_a_lost_notification_costs_one_poll(table, threads):
+    """Without the notification the poll finds the answer."""
     hub = make_hub(table, Inbox())
     waiter = open_place(hub, "a")
     table.rows["a"] = Response(b"yes")
@@ -150,7 +150,7 @@ def test_a_lost_hint_costs_one_poll(table, threads):
     hub.close(waiter)
 
 
-def test_without_hints_it_looks_when_the_request_is_recorded(table, threads, monkeypatch):
+def test_without_notifications_it_looks_when_the_request_is_recorded(table, threads, monkeypatch):
     """An answer that is there by then (a step that was run eagerly gave it) does not wait for the first poll."""
     monkeypatch.setattr(holding, "FAST_SECS", 30)
     hub = make_hub(table, PollingNotifier())
@@ -162,8 +162,8 @@ def test_without_hints_it_looks_when_the_request_is_recorded(table, threads, mon
     hub.close(waiter)
 
 
-def test_without_hints_it_polls_fast(table, threads):
-    """When hints do not arrive, an answer is found within STEADY_SECS."""
+def test_without_notifications_it_polls_fast(table, threads):
+    """When notifications do not arrive, an answer is found within STEADY_SECS."""
     hub = make_hub(table, PollingNotifier())
     waiter = open_place(hub, "a")
     future = held(threads, waiter)

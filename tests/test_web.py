@@ -377,6 +377,25 @@ def test_a_hold_gives_the_applications_connection_back(listen, app, tmp_path):
     database.dispose()
 
 
+def test_nothing_that_fails_after_the_request_is_recorded_is_an_error(listen, app, monkeypatch, caplog):
+    """A failure of the application's session or of the database then would make the sender repeat its request."""
+    webhook = listen("brief")
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("the connection is lost")
+
+    session = SimpleNamespace(registry=SimpleNamespace(has=lambda: True), new=(), dirty=(), deleted=(), remove=broken)
+    app.extensions["sqlalchemy"] = SimpleNamespace(session=session)
+    held = webhook.post(b"")
+    monkeypatch.setattr(webhook_view.record_request, "answers", broken)
+    not_held = webhook.post(b"", Prefer="respond-async")
+
+    assert [answer.json["status"] for answer in (held, not_held)] == ["pending"] * 2
+    assert webhook.received() == 2
+    assert "session could not be closed: RuntimeError" in caplog.text
+    assert "recorded request cannot be read: RuntimeError" in caplog.text
+
+
 # What it refuses.
 
 
@@ -456,6 +475,7 @@ def test_c64_a_closed_webhook_is_410(listen):
 
     assert_problem(webhook.post(b""), 410)
     assert_problem(webhook.client.get(webhook.path), 410)
+    assert_problem(webhook.post(b"x" * 2_000_000, X_Large="x" * 100_000), 410)
 
 
 def test_c68_one_byte_over_the_limit_is_413(listen):

@@ -99,10 +99,10 @@ def preset(name: str, check: Check, **parts: Any) -> Callable[[Callable[P, Verif
     """Decorate the function that users call, ``verify.stripe(…)``, and register its preset."""
 
     def decorate(make: Callable[P, Verification]) -> Preset[P]:
-        made = Preset(name=name, check=check, make=make, **parts)
-        object.__setattr__(made, "__doc__", make.__doc__)
-        _presets[name] = made
-        return made
+        verifier = Preset(name=name, check=check, make=make, **parts)
+        object.__setattr__(verifier, "__doc__", make.__doc__)
+        _presets[name] = verifier
+        return verifier
 
     return decorate
 
@@ -151,9 +151,9 @@ def register(name: str, *, key: KeyOf | None = None) -> Callable[[Check], Preset
         def make(secrets: Secrets = (), **options: Any) -> Verification:
             return Verification(by=name, references={"secret": _names(secrets)}, options=_plain(options))
 
-        made: Preset[...] = Preset(name=name, check=check, make=make, key=key)
-        _presets[name] = made
-        return made
+        verifier: Preset[...] = Preset(name=name, check=check, make=make, key=key)
+        _presets[name] = verifier
+        return verifier
 
     return decorate
 

@@ -93,7 +93,12 @@ class Body(io.RawIOBase):
             piece = self._next(len(buffer))
         except Exception as error:
             raise ClientDisconnected from error
-        self._keep(piece)
+        if self._position > KEPT:
+            self._kept.clear()
+            self._size = 0
+        else:
+            self._kept.append(piece)
+            self._size += len(piece)
         buffer[: len(piece)] = piece
         return len(piece)
 
@@ -159,14 +164,6 @@ class Body(io.RawIOBase):
         self._position += len(piece)
         self._is_at_end = not piece
         return piece
-
-    def _keep(self, piece: bytes) -> None:
-        if self._position > KEPT:
-            self._kept.clear()
-            self._size = 0
-        else:
-            self._kept.append(piece)
-            self._size += len(piece)
 
     def _ended_early(self, declared: int) -> Response:
         if self.input_state is servers.InputState.UNKNOWN:

@@ -74,18 +74,18 @@ class Operation:
 
 
 def _start(call: Call) -> Reply:
-    wanted: schemas.Start = call.body
-    workflow = registry.workflows.get(wanted.workflow)
+    body: schemas.Start = call.body
+    workflow = registry.workflows.get(body.workflow)
     if workflow is None:
         raise RequestRefused(problems.unknown_workflow())
-    args, kwargs = (wanted.args, {}) if isinstance(wanted.args, list) else ([], wanted.args)
+    args, kwargs = (body.args, {}) if isinstance(body.args, list) else ([], body.args)
     try:
         # Arguments that would fail the run at its first turn are refused here.
         definitions.fit_arguments(workflow, workflow.signature.bind(*args, **kwargs))
     except (TypeError, SerializationError) as error:
         raise RequestRefused(problems.bad_arguments(str(error))) from None
     new_id = start.new_run_id(call.engine.now())
-    options = start.Options(run_id=new_id, idempotency_key=call.key, countdown=wanted.countdown or None)
+    options = start.Options(run_id=new_id, idempotency_key=call.key, countdown=body.countdown or None)
     try:
         run = start.start(call.engine, workflow, tuple(args), kwargs, options)
     except SerializationError as error:
@@ -106,7 +106,7 @@ def _list(call: Call) -> Reply:
     if any(attributes[name] != value for name, value in pairs):
         # One attribute with two values: no run has that.
         return Reply(200, {"runs": [], "next": None})
-    found, following = describe.page_of_runs(
+    runs, next_page = describe.page_of_runs(
         call.engine,
         status=query.status,
         name=query.name,
@@ -114,7 +114,7 @@ def _list(call: Call) -> Reply:
         limit=query.limit,
         after=query.after,
     )
-    return Reply(200, {"runs": found, "next": following})
+    return Reply(200, {"runs": runs, "next": next_page})
 
 
 def _show(call: Call) -> Reply:

@@ -67,7 +67,7 @@ class Controller:
         try:
             allowed = self._authorize(flask.request)
         except HTTPException as error:
-            raise RequestRefused(problems.turned_away(error)) from None
+            raise RequestRefused(problems.from_abort(error)) from None
         if allowed is True:
             return
         if allowed is not None and allowed is not False:
@@ -102,7 +102,7 @@ def _idempotency_key() -> str | None:
     quoted = _QUOTED.fullmatch(header)
     key = quoted[1] if quoted else header
     if not re.fullmatch(schemas.KEY.strip("^$"), key):
-        raise RequestRefused(problems.bad_key())
+        raise RequestRefused(problems.bad_idempotency_key())
     return key
 
 

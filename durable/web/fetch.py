@@ -40,23 +40,20 @@ class Fetcher:
         Raises:
             Unavailable: It cannot be fetched now.
         """
-        found = self._kept.get(url)
-        if found is not None:
-            return found
+        body = self._kept.get(url)
+        if body is not None:
+            return body
         if not self._places.acquire(blocking=False):
             raise Unavailable("other files are being fetched")
         try:
-            found = get(url)
+            body = get(url)
         finally:
             self._places.release()
         if url.endswith(".pem"):
-            self._keep(url, found)
-        return found
-
-    def _keep(self, url: str, body: bytes) -> None:
-        self._kept[url] = body
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
+            self._kept[url] = body
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return body
 
 
 def get(url: str) -> bytes:
@@ -78,10 +75,10 @@ def get(url: str) -> bytes:
 
 def public_address(host: str) -> str:
     """A public address of the host; raises Unavailable if any of its addresses is not public."""
-    found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)]
-    if not found or not all(ipaddress.ip_address(address.partition("%")[0]).is_global for address in found):
+    addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)]
+    if not addresses or not all(ipaddress.ip_address(address.partition("%")[0]).is_global for address in addresses):
         raise Unavailable(f"{host} has an address that is not on the internet")
-    return found[0]
+    return addresses[0]
 
 
 class _Connection(HTTPSConnection):

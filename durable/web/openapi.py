@@ -174,16 +174,16 @@ def _control(operation: Operation, *, secured: bool) -> dict[str, Any]:
 
 
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = [_RUN_ID] if "{run_id}" in operation.path else []
+    parameters: list[dict[str, Any]] = [_RUN_ID] if "{run_id}" in operation.path else []
     if operation.takes_key:
-        found.append(_KEY)
+        parameters.append(_KEY)
     if operation.query is not None:
         schema = operation.query.model_json_schema()
         # A query cannot hold null: a parameter that is not given is left out.
-        found += [
+        parameters += [
             {"name": name, "in": "query", "schema": _not_null(each)} for name, each in schema["properties"].items()
         ]
-    return found
+    return parameters
 
 
 def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -218,14 +218,14 @@ def _schema(shape: type[BaseModel]) -> dict[str, Any]:
 
 
 def _schemas(controls: bool) -> dict[str, Any]:
-    wanted: list[type[BaseModel]] = [schemas.Problem, schemas.Pending]
+    models: list[type[BaseModel]] = [schemas.Problem, schemas.Pending]
     for operation in OPERATIONS if controls else ():
-        wanted += [shape for _, shape in operation.answers.values()]
-        wanted += [operation.body] if operation.body is not None else []
-    made = models_json_schema(
-        [(shape, "validation") for shape in dict.fromkeys(wanted)], ref_template="#/components/schemas/{model}"
+        models += [shape for _, shape in operation.answers.values()]
+        models += [operation.body] if operation.body is not None else []
+    _, schema = models_json_schema(
+        [(shape, "validation") for shape in dict.fromkeys(models)], ref_template="#/components/schemas/{model}"
     )
-    return dict(made[1]["$defs"])
+    return dict(schema["$defs"])
 
 
 class Describer:

@@ -169,7 +169,7 @@ def forbidden() -> Response:
     return problem(403, "forbidden", "Forbidden", "You are not allowed to control runs.")
 
 
-def turned_away(error: HTTPException) -> Response:
+def from_abort(error: HTTPException) -> Response:
     """The status that the application raised with ``flask.abort``, as a problem with the headers of that status."""
     status = error.get_response().status_code
     if status == 401 and "WWW-Authenticate" not in error.get_response().headers:
@@ -219,7 +219,7 @@ def idempotency_key_reused() -> Response:
     )
 
 
-def bad_key() -> Response:
+def bad_idempotency_key() -> Response:
     return bad_body("Idempotency-Key must have 1 to 255 printable ASCII characters and no spaces.")
 
 

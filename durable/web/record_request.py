@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
@@ -32,7 +31,7 @@ class WebhookRow:
     token: str
     #: ``webhook.url``, as the workflow got it.
     url: str | None
-    open: bool
+    is_open: bool
     config: WebhookConfig
 
 
@@ -63,7 +62,7 @@ def find_webhook(engine: Engine, token: str) -> WebhookRow | None:
         op_id=hook.op_id,
         token=hook.token,
         url=recorded_url(hook.config, hook.token),
-        open=hook.open,
+        is_open=hook.open,
         config=WebhookConfig.from_json(hook.config),
     )
 
@@ -112,18 +111,14 @@ def _earlier(engine: Engine, webhook: WebhookRow, request: Request, key: str | N
     if found is None:
         return None
     request_id, body = found
-    if body != request.data and not _is_same(webhook.config.dedupe or {}, body, request.data):
+    if body == request.data:
+        return request_id
+    # Some senders change a part of the body when they send an event again, such as a count of deliveries.
+    sender = (webhook.config.dedupe or {}).get("sender")
+    same = bytes if sender is None else presets.find(sender).same
+    if same(body) != same(request.data):
         raise KeyReused(request_id)
     return request_id
-
-
-def _is_same(rule: dict[str, Any], body: bytes, other: bytes) -> bool:
-    """Whether two different bodies are the same event for this sender."""
-    sender = rule.get("sender")
-    if sender is None:
-        return False
-    same = presets.find(sender).same
-    return bool(same(body) == same(other))
 
 
 def _record(
@@ -143,12 +138,12 @@ def _record(
         request=request,
         holder=holder,
         dedupe_key=key,
-        answer=_static_answer(webhook.config),
+        answer=None if webhook.config.mode == "manual" else webhook.config.response or Response(status=202),
         limit=engine.settings.max_pending,
         at=engine.store.now(),
     )
 
-    def act(tx: Connection) -> arrivals.Arrived:
+    def write(tx: Connection) -> arrivals.Arrived:
         arrived = arrivals.record(tx, arrival, engine.dispatch.plan(arrival.at))
         if not arrived.is_open:
             raise HookClosed(webhook.token)
@@ -156,14 +151,7 @@ def _record(
             raise TooManyPending(arrival.limit)
         return arrived
 
-    return engine.store.write(act, once=arrival.is_plain)
-
-
-def _static_answer(config: WebhookConfig) -> Response | None:
-    """The answer that is recorded with the request; None for a manual webhook."""
-    if config.mode == "manual":
-        return None
-    return config.response or Response(status=202)
+    return engine.store.write(write, once=arrival.is_plain)
 
 
 def answers(engine: Engine, request_ids: Collection[str]) -> dict[str, Response]:

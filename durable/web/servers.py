@@ -44,9 +44,11 @@ def can_hold(environ: Environ) -> bool:
 
 def held_limit(environ: Environ, setting: int | None) -> int:
     """How many connections this process may hold: its threads less a reserve, and at most *setting*."""
-    count = _threads(environ)
-    limits = [] if count is None else [count - _reserve(count)]
-    limits += [] if setting is None else [setting]
+    threads = _threads(environ)
+    limits = [] if setting is None else [setting]
+    if threads is not None:
+        # Some threads are kept for requests that do not wait: 1 of up to 31, 4 of 64 and more.
+        limits.append(threads - max(1, min(4, threads // 16)))
     return min(limits, default=UNKNOWN_LIMIT)
 
 
@@ -114,11 +116,6 @@ def _has_started(reader: Any, declared: str) -> bool:
     if hasattr(reader, "parser"):
         return reader.parser is None or inspect.getgeneratorstate(reader.parser) != inspect.GEN_CREATED
     return hasattr(reader, "length") and str(reader.length) != declared
-
-
-def _reserve(threads: int) -> int:
-    """How many threads are kept for requests that do not wait: 1 of up to 31, 4 of 64 and more."""
-    return max(1, min(4, threads // 16))
 
 
 def _threads(environ: Environ) -> int | None:

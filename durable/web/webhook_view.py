@@ -101,7 +101,7 @@ class Receiver:
         webhook = record_request.find_webhook(self.engine, target.token)
         if webhook is None:
             raise self._unknown()
-        if not webhook.open:
+        if not webhook.is_open:
             return self._repeat_on_closed(webhook)
 
         request, handshake_answer = self._read_and_verify(webhook)
@@ -288,7 +288,10 @@ def _new_id() -> str:
 def _release_session() -> None:
     """Release the database connection that a ``before_request`` of the application may hold by Flask-SQLAlchemy."""
     session = getattr(flask.current_app.extensions.get("sqlalchemy"), "session", None)
-    if session is None or not session.registry.has():
+    if session is None or not session.registry.has() or session.new or session.dirty or session.deleted:
         return
-    if not (session.new or session.dirty or session.deleted):
+    try:
         session.remove()
+    except Exception as error:
+        # The request is recorded, and this session belongs to the application.
+        log.warning("The application's SQLAlchemy session could not be closed: %s", type(error).__name__)
