@@ -693,7 +693,7 @@ def test_auto_takes_the_presets_key_before_well_known_headers():
 
 @pytest.mark.parametrize("dedupe", [7, True, ["a b"], [], "", "x y", b"id", verify.meta])
 def test_what_is_no_rule_is_refused(dedupe):
-    """The message says what is allowed."""
+    """A malformed rule is an error."""
     with pytest.raises((TypeError, ValueError)):
         keys.rule(dedupe, None)
 

@@ -7,8 +7,8 @@ import re
 from typing import Literal
 
 from .delivery import Delivery, Rejected
-from .presets import Secrets, Span, Verification, micros, preset, references
-from .signatures import b64, hexed, mac, require_match, require_recent
+from .presets import Secrets, Span, Verification, preset, references, to_micros
+from .signatures import mac, require_match, require_recent, to_base64, to_hex
 
 _FIELD = re.compile(r"\{(\w*)\}")
 
@@ -24,7 +24,7 @@ def _check(delivery: Delivery) -> bool:
     # split() returns text and names of fields alternately.
     parts = _FIELD.split(options["message"])
     message = b"".join(part.encode() if i % 2 == 0 else fields[part] for i, part in enumerate(parts))
-    write = {"hex": hexed, "base64": b64}[options["encoding"]]
+    write = {"hex": to_hex, "base64": to_base64}[options["encoding"]]
     expected = [write(mac(secret, message, options["algorithm"])) for secret in delivery.secrets]
     require_match([_signature(delivery)], expected)
     return True
@@ -88,6 +88,6 @@ def hmac(
         "message": message,
         "timestamp_header": timestamp_header,
         "id_header": id_header,
-        "tolerance": micros(tolerance),
+        "tolerance": to_micros(tolerance),
     }
     return Verification(by="hmac", references={"secret": references(secrets)}, options=options)

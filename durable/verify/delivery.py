@@ -53,14 +53,17 @@ class Delivery:
 
     @property
     def method(self) -> str:
+        """The method of the request."""
         return self.request.method
 
     @property
     def headers(self) -> Headers:
+        """The headers of the request."""
         return self.request.headers
 
     @property
     def body(self) -> bytes:
+        """The body, byte for byte as it was sent."""
         return self.request.data
 
     @property

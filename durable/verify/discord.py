@@ -12,15 +12,15 @@ from ..errors import ConfigurationError
 from ..http import Response
 from .delivery import Delivery
 from .keys import json_key
-from .presets import Secrets, Span, Verification, micros, preset, references
-from .signatures import ed25519_matches, require_recent, unhexed
+from .presets import Secrets, Span, Verification, preset, references, to_micros
+from .signatures import ed25519_matches, from_hex, require_recent
 
 
 def _check(delivery: Delivery) -> bool:
     keys = [_read_key(secret) for secret in delivery.secrets]
     stamp = delivery.header("X-Signature-Timestamp")
     require_recent(delivery, stamp)
-    signature = unhexed(delivery.header("X-Signature-Ed25519"))
+    signature = from_hex(delivery.header("X-Signature-Ed25519"))
     return any([ed25519_matches(key, signature, stamp + delivery.body) for key in keys])
 
 
@@ -47,5 +47,5 @@ def _handshake(delivery: Delivery) -> Response | None:
 def discord(public_keys: Secrets, *, tolerance: Span = "5m") -> Verification:
     """Discord: the application's public key, in hexadecimal.  PING is answered.  Needs the extra ``verify``."""
     return Verification(
-        by="discord", references={"secret": references(public_keys)}, options={"tolerance": micros(tolerance)}
+        by="discord", references={"secret": references(public_keys)}, options={"tolerance": to_micros(tolerance)}
     )

@@ -10,13 +10,13 @@ from __future__ import annotations
 from .delivery import Delivery
 from .keys import header_key
 from .presets import Secrets, Verification, preset, references
-from .signatures import hexed, mac, require_match
+from .signatures import mac, require_match, to_hex
 
 
 def check_hub_signature(delivery: Delivery) -> bool:
     """``X-Hub-Signature-256``, of GitHub and Meta."""
     found = delivery.header("X-Hub-Signature-256")
-    require_match([found], [b"sha256=" + hexed(mac(secret, delivery.body)) for secret in delivery.secrets])
+    require_match([found], [b"sha256=" + to_hex(mac(secret, delivery.body)) for secret in delivery.secrets])
     return True
 
 

@@ -171,7 +171,7 @@ def references(secrets: Secrets, what: str = "its secret") -> tuple[str, ...]:
     return names
 
 
-def micros(tolerance: Span) -> int:
+def to_micros(tolerance: Span) -> int:
     """A tolerance in microseconds, as it is recorded."""
     return duration.to_micros(tolerance, what="tolerance")
 

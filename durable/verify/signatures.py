@@ -50,15 +50,17 @@ def require_near(delivery: Delivery, secs: float) -> None:
         raise Rejected("the timestamp is too far from now")
 
 
-def b64(digest: bytes) -> bytes:
+def to_base64(digest: bytes) -> bytes:
+    """*digest* in base64."""
     return base64.b64encode(digest)
 
 
-def hexed(digest: bytes) -> bytes:
+def to_hex(digest: bytes) -> bytes:
+    """*digest* in lower-case hexadecimal digits."""
     return digest.hex().encode("ascii")
 
 
-def unb64(text: bytes) -> bytes:
+def from_base64(text: bytes) -> bytes:
     """Decode base64; raises Rejected if it is malformed."""
     try:
         return base64.b64decode(text, validate=True)
@@ -66,7 +68,7 @@ def unb64(text: bytes) -> bytes:
         raise Rejected("the signature is not base64") from None
 
 
-def unhexed(text: bytes) -> bytes:
+def from_hex(text: bytes) -> bytes:
     """Decode hexadecimal digits; raises Rejected if they are malformed."""
     try:
         return binascii.unhexlify(text)

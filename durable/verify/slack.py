@@ -9,8 +9,8 @@ from typing import Any
 
 from ..http import Request, Response
 from .delivery import Delivery
-from .presets import Secrets, Span, Verification, echo, micros, preset, references
-from .signatures import hexed, mac, require_match, require_recent
+from .presets import Secrets, Span, Verification, echo, preset, references, to_micros
+from .signatures import mac, require_match, require_recent, to_hex
 
 
 def check_v0(delivery: Delivery, stamp_header: str, signature_header: str) -> bool:
@@ -19,7 +19,7 @@ def check_v0(delivery: Delivery, stamp_header: str, signature_header: str) -> bo
     require_recent(delivery, stamp)
     message = b"v0:" + stamp + b":" + delivery.body
     found = delivery.header(signature_header)
-    require_match([found], [b"v0=" + hexed(mac(secret, message)) for secret in delivery.secrets])
+    require_match([found], [b"v0=" + to_hex(mac(secret, message)) for secret in delivery.secrets])
     return True
 
 
@@ -59,5 +59,5 @@ def _handshake(delivery: Delivery) -> Response | None:
 def slack(secrets: Secrets, *, tolerance: Span = "5m") -> Verification:
     """Slack: the app's signing secret.  ``url_verification`` and ``ssl_check`` are answered."""
     return Verification(
-        by="slack", references={"secret": references(secrets)}, options={"tolerance": micros(tolerance)}
+        by="slack", references={"secret": references(secrets)}, options={"tolerance": to_micros(tolerance)}
     )

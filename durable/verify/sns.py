@@ -15,8 +15,8 @@ from typing import Any
 
 from ..http import Request, Response
 from .delivery import Delivery, Rejected
-from .presets import Span, Verification, micros, preset
-from .signatures import import_cryptography, require_near, unb64
+from .presets import Span, Verification, preset, to_micros
+from .signatures import from_base64, import_cryptography, require_near
 
 _HOST = r"https://sns\.[a-z0-9-]{1,40}\.amazonaws\.com(?:\.cn)?"
 _CERTIFICATE = re.compile(_HOST + r"/[A-Za-z0-9_-]{1,100}\.pem")
@@ -39,7 +39,7 @@ def _check(delivery: Delivery) -> bool:
     url = message.get("SigningCertURL")
     if not isinstance(url, str) or not _CERTIFICATE.fullmatch(url):
         raise Rejected("the certificate's URL is not of SNS")
-    signature = unb64(str(message.get("Signature", "")).encode("utf-8", "replace"))
+    signature = from_base64(str(message.get("Signature", "")).encode("utf-8", "replace"))
     return _is_signed(delivery.fetch(url), signature, text, str(message.get("SignatureVersion")))
 
 
@@ -109,5 +109,5 @@ def sns(topics: str | Iterable[str], *, confirm: bool = False, tolerance: Span =
     arns = [topics] if isinstance(topics, str) else list(topics)
     if not arns or not all(isinstance(arn, str) and arn.startswith("arn:") for arn in arns):
         raise ValueError(f'topics is {topics!r}; use e.g. "arn:aws:sns:eu-west-1:123456789012:orders".')
-    options = {"topics": arns, "confirm": bool(confirm), "tolerance": micros(tolerance)}
+    options = {"topics": arns, "confirm": bool(confirm), "tolerance": to_micros(tolerance)}
     return Verification(by="sns", options=options)

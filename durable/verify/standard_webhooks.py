@@ -13,8 +13,8 @@ import hmac
 from ..errors import ConfigurationError
 from ..http import Request
 from .delivery import Delivery, Rejected
-from .presets import Secrets, Span, Verification, micros, preset, references
-from .signatures import b64, ed25519_matches, mac, require_recent, unb64
+from .presets import Secrets, Span, Verification, preset, references, to_micros
+from .signatures import ed25519_matches, from_base64, mac, require_recent, to_base64
 
 #: Further signatures are ignored: each costs a comparison, which is expensive with a key pair.
 _MOST_SIGNATURES = 16
@@ -54,14 +54,14 @@ def _matches(key: bytes, is_public: bool, signature: bytes, message: bytes) -> b
     version, _, value = signature.partition(b",")
     if is_public and version == b"v1a":
         try:
-            return ed25519_matches(key, unb64(value), message)
+            return ed25519_matches(key, from_base64(value), message)
         except Rejected:
             return False
-    return version == b"v1" and not is_public and hmac.compare_digest(value, b64(mac(key, message)))
+    return version == b"v1" and not is_public and hmac.compare_digest(value, to_base64(mac(key, message)))
 
 
 def _verification(by: str, secrets: Secrets, tolerance: Span) -> Verification:
-    return Verification(by=by, references={"secret": references(secrets)}, options={"tolerance": micros(tolerance)})
+    return Verification(by=by, references={"secret": references(secrets)}, options={"tolerance": to_micros(tolerance)})
 
 
 @preset("standard_webhooks", _check, key=_key)

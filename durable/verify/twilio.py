@@ -19,7 +19,7 @@ from werkzeug.http import parse_options_header
 from .delivery import Delivery, Rejected
 from .keys import header_key
 from .presets import Secrets, Verification, preset, references
-from .signatures import b64, mac, require_match
+from .signatures import mac, require_match, to_base64
 
 _PORTS = {"https": 443, "http": 80}
 
@@ -35,7 +35,7 @@ def _check(delivery: Delivery) -> bool:
     # Twilio sorts the fields by name and value, and joins them without separators.
     text = "".join(name + value for name in sorted(fields) for value in sorted(set(fields.getlist(name))))
     messages = [(url + text).encode() for url in _spellings(delivery.url)]
-    require_match([found], [b64(mac(s, message, "sha1")) for s in delivery.secrets for message in messages])
+    require_match([found], [to_base64(mac(s, message, "sha1")) for s in delivery.secrets for message in messages])
     return True
 
 

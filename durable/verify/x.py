@@ -13,7 +13,7 @@ import re
 from ..http import Response
 from .delivery import Delivery
 from .presets import Secrets, Verification, forbidden, preset, references
-from .signatures import b64, mac, require_match
+from .signatures import mac, require_match, to_base64
 
 _TOKEN = re.compile(r"[A-Za-z0-9_+/=.-]{1,256}")
 
@@ -26,7 +26,7 @@ def _check(delivery: Delivery) -> bool:
 
 
 def _signed(secret: bytes, text: bytes) -> bytes:
-    return b"sha256=" + b64(mac(secret, text))
+    return b"sha256=" + to_base64(mac(secret, text))
 
 
 def _greeting(delivery: Delivery) -> Response | None:

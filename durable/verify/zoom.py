@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..http import Response
 from .delivery import Delivery
-from .presets import Secrets, Span, Verification, micros, preset, references
+from .presets import Secrets, Span, Verification, preset, references, to_micros
 from .signatures import mac
 from .slack import check_v0
 
@@ -28,4 +28,6 @@ def zoom(secrets: Secrets, *, tolerance: Span = "5m") -> Verification:
 
     Deliveries have no id: for duplicates, set ``dedupe`` to an id in their body.
     """
-    return Verification(by="zoom", references={"secret": references(secrets)}, options={"tolerance": micros(tolerance)})
+    return Verification(
+        by="zoom", references={"secret": references(secrets)}, options={"tolerance": to_micros(tolerance)}
+    )
