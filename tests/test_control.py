@@ -1,4 +1,4 @@
-"""The control routes, on SQLite with Celery in eager mode: who may, what comes of it, what is refused."""
+"""The control routes, on SQLite with Celery in eager mode: permission, results, refusals."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def client_of(engine: Durable, control: Any) -> FlaskClient:
 
 @pytest.fixture
 def client(engine: Durable) -> FlaskClient:
-    """A client that may."""
+    """A client that is allowed."""
     return client_of(engine, lambda _request: True)
 
 
@@ -86,7 +86,7 @@ def start(client: FlaskClient, workflow: str, *args: object, **headers: str) -> 
 
 
 def problem_of(answer: TestResponse) -> tuple[int, str]:
-    """The status and code of an answer that is a whole problem."""
+    """The status and code of an answer, which has to be a complete problem."""
     assert answer.mimetype == "application/problem+json"
     assert answer.headers["Cache-Control"] == "no-store"
     document = answer.get_json()
@@ -95,11 +95,11 @@ def problem_of(answer: TestResponse) -> tuple[int, str]:
     return answer.status_code, document["code"]
 
 
-# Who may
+# Permission
 
 
 def test_control_may_read_the_body(engine):
-    """A function that checks a signature over the body takes nothing from the operation."""
+    """If the function reads the body to check a signature, the operation still gets it."""
 
     def signed(request: flask.Request) -> bool:
         return b"control.order" in request.get_data(cache=False)
@@ -110,7 +110,7 @@ def test_control_may_read_the_body(engine):
 
 
 def test_without_an_auth_callable_there_are_no_control_routes(engine):
-    """Their addresses are nobody's, and the document does not have them."""
+    """Their URLs are 404, and the document does not list them."""
     client = client_of(engine, None)
 
     assert [client.get(RUNS).status_code, client.post(RESUME, json={}).status_code] == [404, 404]
@@ -144,7 +144,7 @@ def _broken(_request: flask.Request) -> bool:
     ],
 )
 def test_only_true_lets_in(engine, control, wanted):
-    """Whatever else the callable returns or raises is a refusal, of every route and before anything is done."""
+    """Anything else that the function returns or raises refuses the request before anything is done."""
     client = client_of(engine, control)
     run = engine.start(approval, "t")
     for answer in (
@@ -165,7 +165,7 @@ def test_only_true_lets_in(engine, control, wanted):
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 def test_a_coroutine_lets_nobody_in(engine):
-    """An `async def`, which is no callable for it, is true before it has looked at anything."""
+    """An `async def` returns a coroutine, which is truthy before it has checked anything."""
     assert problem_of(client_of(engine, _coroutine).get(RUNS)) == (403, "forbidden")
 
 
@@ -185,7 +185,7 @@ def test_a_coroutine_lets_nobody_in(engine):
     ],
 )
 def test_a_bearer_sends_one_of_the_secrets(engine, monkeypatch, sent, status):
-    """The whole of one, by the scheme Bearer; several count while the secret is being changed."""
+    """The whole secret with the scheme Bearer; each of several secrets while one is being changed."""
     monkeypatch.setenv("CONTROL_NEW", "new-secret")
     monkeypatch.setenv("CONTROL_OLD", "old-secret")
     client = client_of(engine, bearer(["env:CONTROL_NEW", "env:CONTROL_OLD"]))
@@ -195,7 +195,7 @@ def test_a_bearer_sends_one_of_the_secrets(engine, monkeypatch, sent, status):
 
 @pytest.mark.parametrize("value", [None, ""])
 def test_a_secret_that_is_missing_is_our_trouble(engine, monkeypatch, value):
-    """503, whatever is sent: an empty secret is nobody's."""
+    """503 for every caller; an empty secret allows nobody."""
     monkeypatch.delenv("CONTROL_NEW", raising=False)
     if value is not None:
         monkeypatch.setenv("CONTROL_NEW", value)
@@ -205,7 +205,7 @@ def test_a_secret_that_is_missing_is_our_trouble(engine, monkeypatch, value):
 
 
 def test_a_secret_itself_is_no_name():
-    """It is refused when the blueprint is made, and not repeated."""
+    """It is refused when the blueprint is made, and the message does not repeat it."""
     with pytest.raises(ValueError, match="env:NAME") as caught:
         bearer("s3cret")
     assert "s3cret" not in str(caught.value)
@@ -215,7 +215,7 @@ def test_a_secret_itself_is_no_name():
 
 
 def test_a_run_is_started_with_plain_json(engine, client):
-    """In order or by name; the workflow gets what its annotations say, and the answer says where the run is."""
+    """In order or by name; annotations convert the arguments, and Location is the run's URL."""
     by_order = start(client, "control.order", {"name": "tea", "count": 2}, "2026-01-02", "a", "b")
     by_name = client.post(
         RUNS, json={"workflow": "control.order", "args": {"day": "2026-01-02", "item": {"name": "x"}}}
@@ -244,7 +244,7 @@ def test_a_run_is_started_with_plain_json(engine, client):
     ],
 )
 def test_arguments_that_do_not_fit_start_nothing(engine, client, args):
-    """422, which says what is wrong, rather than a run that fails at its first turn."""
+    """422 says what is wrong; no run starts that would fail at its first turn."""
     answer = client.post(RUNS, json={"workflow": "control.order", "args": args})
 
     assert problem_of(answer) == (422, "bad-arguments")
@@ -252,7 +252,7 @@ def test_arguments_that_do_not_fit_start_nothing(engine, client, args):
 
 
 def test_a_key_starts_one_run(engine, client):
-    """The same call again gets the run that there is, quoted or not; another call under the key is refused."""
+    """The same call gets the same run, with the key in quotes or not; another call with the key is refused."""
     first = start(client, "control.approval", "t", Idempotency_Key='"key-1"')
     again = start(client, "control.approval", "t", Idempotency_Key="key-1")
     other = start(client, "control.approval", "u", Idempotency_Key="key-1")
@@ -277,12 +277,12 @@ def test_a_key_that_no_database_keeps_is_refused(engine, client, key):
 
 
 def test_a_workflow_that_is_not_known_is_404(engine, client):
-    """Whatever its name looks like."""
+    """Also with a strange name."""
     assert problem_of(start(client, "control.nothing")) == (404, "workflow-not-found")
     assert problem_of(start(client, "nothing\0")) == (404, "workflow-not-found")
 
 
-# Looking, cancelling, resuming
+# Show, cancel, resume
 
 
 def test_runs_are_listed_and_shown_as_the_command_line_has_them(engine, client):
@@ -302,7 +302,7 @@ def test_runs_are_listed_and_shown_as_the_command_line_has_them(engine, client):
 
 
 def test_pages_list_each_run_once(client):
-    """Also while runs begin; the last page says that it is the last."""
+    """Also while runs start; the last page has no next page."""
     ids = [start(client, "control.order", {"name": "tea"}, "2026-01-02").json["id"] for _ in range(5)]
     listed, after = [], ""
     while True:
@@ -348,7 +348,7 @@ def test_a_run_that_is_not_there_is_404(client, run_id):
 
 
 def test_a_run_is_cancelled_once(engine, client):
-    """202 when it is asked to stop, with the reason in its log; 409 when it has ended."""
+    """202 for a run that runs, with the reason in its log; 409 for one that has ended."""
     run_id = start(client, "control.approval", "t").json["id"]
     first = client.post(f"{RUNS}/{run_id}/cancel", json={"reason": "too late"})
     second = client.post(f"{RUNS}/{run_id}/cancel", json={})
@@ -360,7 +360,7 @@ def test_a_run_is_cancelled_once(engine, client):
 
 
 def test_a_hook_is_resumed(engine, client):
-    """The payload is JSON, held to the hook's type; the answer says whose it was."""
+    """The payload is JSON, checked against the hook's type; the answer has the run's id."""
     plain, item = (start(client, f"control.{name}", name).json["id"] for name in ("approval", "typed"))
     answers = [
         client.post(RESUME, json={"token": "approval", "payload": {"ok": [1, None]}}),
@@ -373,7 +373,7 @@ def test_a_hook_is_resumed(engine, client):
 
 
 def test_a_payload_that_does_not_fit_is_not_delivered(engine, client):
-    """422 without the token; 404 for a token that nobody holds; a webhook's takes no payload."""
+    """422, and its text has no token; 404 for an unknown token, and for a webhook's."""
     start(client, "control.typed", "a-secret-token")
     run = engine.get_run(start(client, "control.listening").json["id"])
     misfit = client.post(RESUME, json={"token": "a-secret-token", "payload": {"count": "many"}})
@@ -385,7 +385,7 @@ def test_a_payload_that_does_not_fit_is_not_delivered(engine, client):
     assert problem_of(client.post(RESUME, json={"token": "b", "payload": 1})) == (404, "hook-not-found")
 
 
-# What is no request
+# Malformed requests
 
 
 @pytest.mark.parametrize(
@@ -424,14 +424,14 @@ def test_a_payload_that_does_not_fit_is_not_delivered(engine, client):
     ],
 )
 def test_a_body_that_is_no_call_is_refused(engine, client, body, kind, wanted):
-    """By its media type, its size, its syntax, its shape; nothing is started."""
+    """By its media type, size, syntax or fields; nothing is started."""
     assert problem_of(client.post(RUNS, data=body, content_type=kind)) == wanted
     assert describe.list_runs(engine) == []
 
 
 @pytest.mark.parametrize("path", sorted({operation.path for operation in OPERATIONS}))
 def test_other_methods_are_405(client, path):
-    """Allow says which there are; nothing answers HEAD, OPTIONS or a method of somebody's own."""
+    """Allow lists the methods; HEAD, OPTIONS and unknown methods get 405."""
     allowed = {operation.method for operation in OPERATIONS if operation.path == path}
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE", "BREW"} - allowed:
         answer = client.open(ROOT + path.format(run_id="r"), method=method)
@@ -442,12 +442,12 @@ def test_other_methods_are_405(client, path):
 
 @pytest.mark.parametrize("path", ["runs/", "runs/a/", "runs/a/b", "runs//cancel", "runs/a/cancel/b", "hooks", "hooks/"])
 def test_an_address_that_is_no_route_is_404(client, path):
-    """As a problem, not as a page."""
+    """A problem, and not a page."""
     assert problem_of(client.post(ROOT + path, json={})) == (404, "not-found")
 
 
 def test_a_database_that_is_away_is_503():
-    """With when to try again."""
+    """With Retry-After."""
     made = Durable(Celery("away", broker="memory://"), database_url="postgresql://x@127.0.0.1:9/x")
     answer = client_of(made, lambda _request: True).get(RUNS)
     current.forget(made)
@@ -457,7 +457,7 @@ def test_a_database_that_is_away_is_503():
 
 
 def test_the_document_says_who_may(engine):
-    """The security scheme is the callable's own, where it has one; the document itself is for anybody."""
+    """The security scheme is the function's own, if it has one; the document needs no credentials."""
     document = client_of(engine, bearer("env:ANY")).get(ROOT + "openapi.json").json
     unknown = client_of(engine, lambda _request: False).get(ROOT + "openapi.json").json
 

@@ -1,4 +1,4 @@
-"""What verifiers fetch: of public addresses only, once, and a few at a time."""
+"""What verifiers fetch: only from public addresses, once, and a few at a time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ URL = "https://sns.eu-west-1.amazonaws.com/a.pem"
     ],
 )
 def test_an_address_that_is_not_on_the_internet_is_not_connected_to(monkeypatch, addresses):
-    """Whatever the name resolves to; one that is private among several is enough."""
+    """A host is refused if one of its addresses is private."""
     found = [(0, 0, 0, "", (address, 443)) for address in addresses]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
     monkeypatch.setattr(socket, "create_connection", lambda *_, **__: pytest.fail("connected"))
@@ -43,7 +43,7 @@ def test_an_address_that_is_not_on_the_internet_is_not_connected_to(monkeypatch,
 
 @pytest.mark.parametrize("url", ["http://a.test/", "https:///x", "https://a.test:8443/", "file:///etc/passwd"])
 def test_only_https_on_its_own_port_is_fetched(url):
-    """Nothing else is even resolved."""
+    """For any other URL, not even the name is resolved."""
     with pytest.raises(Unavailable, match="not https"):
         fetching.get(url)
 
@@ -60,7 +60,7 @@ def test_a_name_without_an_address_is_unavailable(monkeypatch):
 
 
 def test_a_certificate_is_fetched_once_and_few_are_kept(monkeypatch):
-    """What is no certificate, a confirmation for one, is fetched each time."""
+    """Other files than certificates, such as a confirmation, are fetched each time."""
     got: list[str] = []
     monkeypatch.setattr(fetching, "get", lambda url: got.append(url) or b"x")
     fetch = fetching.Fetcher()

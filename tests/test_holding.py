@@ -1,4 +1,4 @@
-"""The hub of held connections, with answers and hints made by hand."""
+"""The hub of held connections, with answers and notifications made by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEVER = threading.Event()
 
 
 class Inbox(PollingNotifier):
-    """A notifier whose hints the test sends, and which says that they arrive."""
+    """A notifier whose notifications the test sends, and which says that they arrive."""
 
     healthy = True
 
@@ -30,7 +30,7 @@ class Inbox(PollingNotifier):
 
 
 class Table:
-    """The answers in SQL, and who was asked for."""
+    """The answers in SQL, and the ids that were read."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Response] = {}
@@ -46,7 +46,7 @@ class Table:
 
 @pytest.fixture(autouse=True)
 def slow_is_a_quarter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What happens every second happens four times as often, so that the tests don't take as long."""
+    """Shorten the interval of a second to a quarter, so that the tests are faster."""
     monkeypatch.setattr(holding, "SLOW_SECS", 0.25)
 
 
@@ -76,7 +76,7 @@ def held(threads: ThreadPoolExecutor, waiter: Waiter, secs: float = 5) -> Future
 
 
 def wait_until(condition: Callable[[], bool], secs: float = 5) -> bool:
-    """Whether *condition* came true in time; looks 100 times a second."""
+    """Whether *condition* came true in time; checks 100 times a second."""
     deadline = time.monotonic() + secs
     while not condition():
         if time.monotonic() > deadline:
@@ -85,7 +85,7 @@ def wait_until(condition: Callable[[], bool], secs: float = 5) -> bool:
     return True
 
 
-def test_a_hint_brings_the_answer_at_once(table, threads):
+def test_a_notification_brings_the_answer_at_once(table, threads):
     """With a healthy inbox the answer is there long before the next poll."""
     inbox = Inbox()
     hub = make_hub(table, inbox)
@@ -102,8 +102,8 @@ def test_a_hint_brings_the_answer_at_once(table, threads):
     hub.close(waiter)
 
 
-def test_a_hint_asks_for_its_own_request_only(table):
-    """A burst of hints doesn't ask for everybody's answer each time."""
+def test_a_notification_asks_for_its_own_request_only(table):
+    """A burst of notifications does not read all answers each time."""
     inbox = Inbox()
     hub = make_hub(table, inbox)
     waiters = [open_place(hub, name) for name in "abc"]
@@ -120,7 +120,7 @@ def test_a_hint_asks_for_its_own_request_only(table):
 
 
 def test_copies_wait_for_one_answer_and_count_each(table, threads, monkeypatch):
-    """Two that are attached to a request that another process holds: polled fast, since no hint comes here."""
+    """Copies of a request that another process holds are polled often: its notification does not arrive here."""
     monkeypatch.setattr(holding, "SLOW_SECS", 30)
     hub = make_hub(table, Inbox())
     copies = [open_place(hub, name) for name in "bc"]
@@ -140,8 +140,8 @@ def test_copies_wait_for_one_answer_and_count_each(table, threads, monkeypatch):
     assert (len(hub), hub._attached) == (0, set())
 
 
-def test_a_lost_hint_costs_one_poll(table, threads):
-    """Without the hint the poll finds the answer."""
+def test_a_lost_notification_costs_one_poll(table, threads):
+    """Without the notification the poll finds the answer."""
     hub = make_hub(table, Inbox())
     waiter = open_place(hub, "a")
     table.rows["a"] = Response(b"yes")
@@ -150,8 +150,8 @@ def test_a_lost_hint_costs_one_poll(table, threads):
     hub.close(waiter)
 
 
-def test_without_hints_it_looks_when_the_request_is_recorded(table, threads, monkeypatch):
-    """An answer that is there by then (a step that was run eagerly gave it) does not wait for the first poll."""
+def test_without_notifications_it_looks_when_the_request_is_recorded(table, threads, monkeypatch):
+    """An answer that exists by then, for example of an eager step, does not wait for the first poll."""
     monkeypatch.setattr(holding, "FAST_SECS", 30)
     hub = make_hub(table, PollingNotifier())
     waiter = open_place(hub, "a")
@@ -162,8 +162,8 @@ def test_without_hints_it_looks_when_the_request_is_recorded(table, threads, mon
     hub.close(waiter)
 
 
-def test_without_hints_it_polls_fast(table, threads):
-    """When hints do not arrive, an answer is found within STEADY_SECS."""
+def test_without_notifications_it_polls_fast(table, threads):
+    """When notifications do not arrive, an answer is found within STEADY_SECS."""
     hub = make_hub(table, PollingNotifier())
     waiter = open_place(hub, "a")
     future = held(threads, waiter)
@@ -178,7 +178,7 @@ def test_without_hints_it_polls_fast(table, threads):
 
 
 def test_all_waiters_share_one_select(table, threads):
-    """However many wait, one question asks for all of them."""
+    """One SELECT reads the answers for all waiters."""
     hub = make_hub(table, Inbox())
     waiters = [open_place(hub, name) for name in "abcdefgh"]
 
@@ -201,7 +201,7 @@ def test_no_answer_in_time_is_none(table):
 
 
 def test_a_full_house_takes_no_more(table):
-    """Above the limit there is no place; one given back can be had again."""
+    """Above the limit no waiter is opened; closing one makes room."""
     hub = make_hub(table, Inbox())
     first = hub.open("a", 1, lambda: False)
 
@@ -213,7 +213,7 @@ def test_a_full_house_takes_no_more(table):
 
 
 def test_a_client_that_left_frees_the_thread(table, threads):
-    """The wait ends with the next look at the clients, which is once a second."""
+    """The wait ends at the next check of the clients, which is once a second."""
     gone = threading.Event()
     hub = make_hub(table, Inbox())
     waiter = open_place(hub, "a", gone.is_set)
@@ -226,7 +226,7 @@ def test_a_client_that_left_frees_the_thread(table, threads):
 
 
 def test_drain_lets_everybody_go_and_takes_no_more(table, threads):
-    """A process that is to end holds nobody."""
+    """A process that is being stopped holds no connection."""
     hub = make_hub(table, Inbox())
     waiters = [open_place(hub, name) for name in "ab"]
     futures = [held(threads, waiter) for waiter in waiters]
@@ -240,7 +240,7 @@ def test_drain_lets_everybody_go_and_takes_no_more(table, threads):
 
 
 def test_a_stopping_server_drains_by_itself(table, threads):
-    """Nobody has to call drain where the server's state can be seen."""
+    """If the server shows that it stops, no call of drain is needed."""
     stopping = threading.Event()
     hub = make_hub(table, Inbox(), stopping.is_set)
     waiter = open_place(hub, "a")
@@ -269,7 +269,7 @@ def test_a_database_that_is_down_is_waited_out(table, threads, caplog):
 
 
 def test_a_bug_in_one_watch_harms_nobody_else(table, threads, caplog):
-    """The poller survives what it calls."""
+    """An error in a client's check does not end the thread."""
 
     def broken() -> bool:
         raise RuntimeError("bug")
@@ -277,7 +277,7 @@ def test_a_bug_in_one_watch_harms_nobody_else(table, threads, caplog):
     hub = make_hub(table, Inbox())
     bad, good = open_place(hub, "bad", broken), open_place(hub, "good")
     future = held(threads, good)
-    assert wait_until(lambda: "could not be looked at" in caplog.text)
+    assert wait_until(lambda: "could not be checked" in caplog.text)
 
     table.rows["good"] = Response(b"yes")
 
@@ -301,7 +301,7 @@ def test_nothing_runs_while_nobody_waits(table, monkeypatch):
 
 
 def test_a_thread_that_rests_looks_in_time_for_the_next(table, threads, monkeypatch):
-    """One that stayed, and whose last look is long past, asks for a new waiter's answer as a new one would."""
+    """An idle thread, whose last read is long past, reads a new waiter's answer as soon as a new thread would."""
     monkeypatch.setattr(holding, "IDLE_SECS", 60)
     hub = make_hub(table, Inbox())
     hub.close(open_place(hub, "a"))

@@ -74,7 +74,7 @@ def engine(tmp_path: Path) -> Iterator[Durable]:
 
 @pytest.fixture
 def base_url(engine: Durable, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Where the app is served; each request comes from an address of its own, as those of many senders do."""
+    """Serves the app; each request has its own network address, as requests of many senders do."""
     monkeypatch.setenv("OPENAPI_SECRET", SECRET)
     app = flask.Flask("openapi")
     app.register_blueprint(create_blueprint(engine, control=bearer("env:OPENAPI_SECRET")))
@@ -103,7 +103,7 @@ class Quiet(WSGIRequestHandler):
 
 @pytest.fixture
 def schema(engine: Durable, base_url: str) -> Iterator[Any]:
-    """The document as it is served; what is there by chance is put into requests that are well-formed."""
+    """The served document; well-formed requests use ids that exist."""
     engine.start(listener)
     (webhook,) = engine.start(receiver).hooks()
     numbers = itertools.count()
@@ -127,7 +127,7 @@ def schema(engine: Durable, base_url: str) -> Iterator[Any]:
             put(case.body, "workflow", "openapi.anything")
         key = (case.headers or {}).get("Idempotency-Key")
         if isinstance(key, str) and re.fullmatch("[!-~]{1,240}", key):
-            # The same key with other arguments is refused, as it should be.
+            # The same key with other arguments is refused, which is correct.
             case.headers["Idempotency-Key"] = f"{key}{number}"
 
     yield loaded
@@ -135,7 +135,7 @@ def schema(engine: Durable, base_url: str) -> Iterator[Any]:
 
 
 def put(part: object, name: str, value: str) -> None:
-    """Put the name of something that is there in the place of one that could be."""
+    """Replace a random id by one that exists."""
     if isinstance(part, dict) and isinstance(part.get(name), str) and 1 <= len(part[name]) <= 128:
         part[name] = value
 
@@ -177,6 +177,6 @@ def test_the_document_is_true(schema: Any) -> None:
     answered, wrong = failures_of(from_schema(schema).execute())
 
     assert not wrong, "\n\n".join(wrong)
-    # It got through to what it was to test.
+    # The calls have reached what this test is for.
     for operation, statuses in REACHED.items():
         assert statuses <= {status for called, status in answered if called == operation}, operation

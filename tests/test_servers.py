@@ -1,4 +1,4 @@
-"""What is known of the WSGI server: how many it may hold, whether the client is there, when it ends."""
+"""What durable reads of the WSGI server: how many connections it can hold, whether a client left, when it stops."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def connection() -> Iterator[Pair]:
 
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A gunicorn gthread worker, as far as it is looked at, that runs this process."""
+    """The parts of a gunicorn gthread worker that durable reads."""
     made = SimpleNamespace(alive=True, tpool=object(), cfg=SimpleNamespace(threads=4))
     monkeypatch.setitem(gunicorn._workers, os.getpid(), made)
     return made
@@ -43,20 +43,20 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 @pytest.mark.parametrize(("threads", "limit"), [(1, 0), (2, 1), (4, 3), (32, 30), (64, 60), (500, 496)])
 def test_all_threads_but_a_reserve_may_hold(worker, threads, limit):
-    """One thread is always left, four of many."""
+    """One thread stays free, four of many."""
     worker.cfg.threads = threads
 
     assert servers.held_limit({}, None) == limit
 
 
 def test_the_setting_can_only_lower_the_limit(worker):
-    """max_held beyond the threads would leave nobody to serve others."""
+    """A max_held above the number of threads would leave no thread for other requests."""
     assert servers.held_limit({}, 2) == 2
     assert servers.held_limit({}, 100) == 3
 
 
 def test_the_setting_is_the_limit_where_threads_are_unknown():
-    """A server that does not tell gets what was set, else a bound."""
+    """For an unknown server the limit is max_held, else a fixed number."""
     assert servers.held_limit({}, 7) == 7
     assert servers.held_limit({}, None) == servers.UNKNOWN_LIMIT
 
@@ -93,7 +93,7 @@ def test_who_can_hold(environ, expected):
 
 @pytest.mark.parametrize("name", ["gunicorn.socket", "gunicorn.sock", "werkzeug.socket"])
 def test_a_client_that_is_there_is_not_gone(connection, name):
-    """Neither silent nor with a next request already sent; looking takes nothing away."""
+    """A client that is silent, or has sent its next request, has not left; the check reads no byte."""
     server, client = connection
     is_gone = servers.client_watch({name: server})
 
@@ -129,7 +129,7 @@ def test_a_tls_connection_can_be_watched(connection):
 
 
 def test_an_unwatchable_client_is_there():
-    """A server that gives no socket leaves the hold to its timeout."""
+    """Without a socket, the connection is held until the timeout."""
     assert not servers.client_watch({})()
 
 
@@ -151,7 +151,7 @@ def test_the_worker_is_found_among_the_callers():
 
 
 def test_sigterm_drains_at_once(worker, monkeypatch):
-    """With the hook nobody waits for the next look: SIGTERM lets held connections go, then does what it did."""
+    """With the server hook SIGTERM releases held connections at once, then calls the handler before."""
     monkeypatch.setattr(holding, "SLOW_SECS", 60.0)
     stopped = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
@@ -170,7 +170,7 @@ def test_sigterm_drains_at_once(worker, monkeypatch):
 
 
 def test_a_greenlet_that_waits_holds_up_no_other_when_the_app_was_loaded_before_gevent_patched():
-    """As with gunicorn's ``preload_app`` and gevent: what is taken from a module at import would be a thread's."""
+    """With gunicorn's ``preload_app`` and gevent, classes imported by name would still be those of threads."""
     program = (
         "import threading, durable.web.hub as holding\n"
         "import gevent.monkey\n"
@@ -187,35 +187,35 @@ def test_a_greenlet_that_waits_holds_up_no_other_when_the_app_was_loaded_before_
 
 
 class Silent(PollingNotifier):
-    """Says that hints arrive, and brings none."""
+    """Claims that notifications arrive, and delivers none."""
 
     healthy = True
 
 
 def test_an_input_that_was_read_from_is_rewound_where_that_gives_the_whole_body():
-    """Only where the length shows that the body begins at the file's beginning, or no length is declared."""
+    """Only if the length shows that the body begins at the file's beginning, or there is no length."""
 
-    def found(at: int, length: str | None) -> tuple[bool | None, bytes]:
+    def found(at: int, length: str | None) -> tuple[servers.InputState, bytes]:
         stream = io.BytesIO(b"abcdef")
         stream.seek(at)
         environ = {"wsgi.input": stream} | ({} if length is None else {"CONTENT_LENGTH": length})
         return servers.rewind_input(environ), stream.read()
 
-    assert found(0, "6") == (False, b"abcdef")
-    assert found(3, "6") == (False, b"abcdef")
-    assert found(3, None) == (False, b"abcdef")
-    # A body that begins in the middle of a file, as a test client may be given one.
-    assert found(3, "3") == (False, b"def")
-    # Nothing fits: the sender was cut off, or the middleware reads.
-    assert found(3, "9") == (None, b"def")
+    assert found(0, "6") == (servers.InputState.UNREAD, b"abcdef")
+    assert found(3, "6") == (servers.InputState.UNREAD, b"abcdef")
+    assert found(3, None) == (servers.InputState.UNREAD, b"abcdef")
+    # A body that begins in the middle of a file, which a test client may get.
+    assert found(3, "3") == (servers.InputState.UNREAD, b"def")
+    # No length matches: the sender disconnected, or middleware has read some bytes.
+    assert found(3, "9") == (servers.InputState.UNKNOWN, b"def")
 
 
 def test_an_input_of_an_unknown_kind_does_not_tell_whether_it_was_read():
-    """What cannot be rewound is left alone."""
+    """A stream that cannot seek is not changed."""
 
     class Pipe(io.RawIOBase):
         def seekable(self) -> bool:
             return False
 
-    assert servers.rewind_input({"wsgi.input": Pipe()}) is None
-    assert servers.rewind_input({"wsgi.input": object()}) is None
+    assert servers.rewind_input({"wsgi.input": Pipe()}) is servers.InputState.UNKNOWN
+    assert servers.rewind_input({"wsgi.input": object()}) is servers.InputState.UNKNOWN

@@ -1,4 +1,4 @@
-"""Verifiers, as functions: what they accept, and what becomes of all else."""
+"""Verifiers as functions: what they accept and what they refuse."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def refused(sender: Sender, delivery: Delivery) -> str | None:
 
 @ALL
 def test_what_the_sender_signs_is_accepted(sender):
-    """Each sender's own signature, by its library where there is one."""
+    """Each sender's signature is accepted; its own library makes it, if there is one."""
     assert refused(sender, sender.deliver()) is None
 
 
 @ALL
 def test_a_changed_byte_is_refused(sender):
-    """Anywhere in the body."""
+    """One changed byte anywhere in the body is refused."""
     for place in range(0, len(sender.body), 3):
         changed = bytearray(sender.body)
         changed[place] ^= 1
@@ -49,13 +49,13 @@ def test_a_changed_byte_is_refused(sender):
 
 @ALL
 def test_another_secret_is_refused(sender):
-    """A signature with a secret that the webhook does not name."""
+    """A signature with another secret is refused."""
     assert refused(sender, sender.deliver(signed_with=1)) is not None
 
 
 @ALL
 def test_while_a_secret_is_changed_either_fits(sender):
-    """The old one and the new one, in whatever order they are named."""
+    """Signatures with the old and the new secret are accepted, in both orders of the names."""
     for signed_with in (0, 1):
         for known in ((0, 1), (1, 0)):
             assert refused(sender, sender.deliver(signed_with=signed_with, known=known)) is None
@@ -63,7 +63,7 @@ def test_while_a_secret_is_changed_either_fits(sender):
 
 @ALL
 def test_without_a_header_it_is_refused(sender):
-    """Each header that was signed with is needed, but for those that say something else."""
+    """Without one of its signature's headers, a request is refused."""
     told = sender.deliver().headers
     needed = [n for n, _ in told if n.lower() not in ("content-type", "x-github-delivery", "x-shopify-webhook-id")]
     for name in needed:
@@ -75,13 +75,13 @@ def test_without_a_header_it_is_refused(sender):
 @DATED
 @pytest.mark.parametrize(("seconds", "fits"), [(-300, True), (-301, False), (300, True), (301, False)])
 def test_time_is_held_to_both_ways(sender, seconds, fits):
-    """What is signed more than five minutes ago, or ahead, is refused."""
+    """A timestamp more than five minutes ago, or in the future, is refused."""
     assert (refused(sender, sender.deliver(at=NOW + seconds)) is None) == fits
 
 
 @ALL
 def test_without_secrets_nothing_is_accepted(sender):
-    """A list of none accepts nobody; writing one down is refused before that."""
+    """An empty list of secrets accepts nothing; creating such a verifier is refused before that."""
     assert refused(sender, sender.deliver(known=())) is not None
 
 
@@ -89,7 +89,7 @@ def test_without_secrets_nothing_is_accepted(sender):
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_hostile_input_is_refused_and_no_more(sender, data):
-    """Whatever stands in the headers and the body: no exception, and no acceptance."""
+    """Random headers and bodies raise no exception and are never accepted."""
     told = dict(sender.deliver().headers)
     latin = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n"), max_size=80)
     name = data.draw(st.sampled_from(sorted(told)))
@@ -109,7 +109,7 @@ def test_hostile_input_is_refused_and_no_more(sender, data):
 
 
 def test_what_is_signed_by_hand_here_is_what_the_senders_receivers_accept():
-    """GitHub and Discord have no library that signs; those that verify take ours, and refuse a changed byte."""
+    """Libraries that verify GitHub and Discord accept our signatures, and refuse a changed byte."""
     github, discord = SENDERS["github"], SENDERS["discord"]
     told = {"X-GitHub-Event": "ping", "Content-Type": "application/json"} | dict(github.deliver().headers)
     headers = {name.lower(): value for name, value in told.items()}
@@ -124,11 +124,11 @@ def test_what_is_signed_by_hand_here_is_what_the_senders_receivers_accept():
     assert not discord_interactions.verify_key(discord.body + b" ", *proof)
 
 
-# What is particular to a sender
+# Single senders
 
 
 def test_stripe_signs_with_both_secrets_of_a_rotation():
-    """Several v1 in one header: one that fits is enough."""
+    """Of several v1 in one header, one has to match."""
     stripe = SENDERS["stripe"]
     old, new = (stripe.deliver(signed_with=i).headers["Stripe-Signature"] for i in (0, 1))
     both = {"Stripe-Signature": f"{old},{new.partition(',')[2]}"}
@@ -139,7 +139,7 @@ def test_stripe_signs_with_both_secrets_of_a_rotation():
 
 @pytest.mark.parametrize("name", ["standard_webhooks", "standard_webhooks, a key pair", "svix"])
 def test_the_id_of_standard_webhooks_takes_nothing_from_the_body(name):
-    """The body's first part, moved into the id: the signature fits, and it is refused."""
+    """The signature still matches if the body's first part moves into the id, so an id with a dot is refused."""
     sender = SENDERS[name]
     rest = f"{NOW}.forged".encode()
     headers = dict(sender.deliver(b"a." + rest).headers)
@@ -151,7 +151,7 @@ def test_the_id_of_standard_webhooks_takes_nothing_from_the_body(name):
 
 
 def test_shopify_signs_bytes_not_json():
-    """JSON that was parsed and written again is another body."""
+    """JSON that was parsed and written again has other bytes, so it is refused."""
     shopify = SENDERS["shopify"]
     again = json.dumps(json.loads(shopify.body), separators=(",", ":")).encode()
 
@@ -161,7 +161,7 @@ def test_shopify_signs_bytes_not_json():
 @pytest.mark.parametrize("public", ["https://hooks.test", "https://hooks.test:443", "https://hooks.test:8443"])
 @pytest.mark.parametrize("signed_port", ["", ":443", ":8443"])
 def test_twilio_spells_the_port_or_not(public, signed_port):
-    """With the scheme's own port and without it; another port counts."""
+    """The signed URL may have the scheme's default port or not; any other port counts."""
     twilio = SENDERS["twilio"]
     path = "/a%20b?x=%2F"
     headers = sign_twilio(twilio.secrets[0], NOW, twilio.body, f"https://hooks.test{signed_port}{path}")
@@ -173,7 +173,7 @@ def test_twilio_spells_the_port_or_not(public, signed_port):
 
 
 def test_twilio_signs_json_by_its_hash_in_the_url():
-    """``bodySHA256``: the URL is signed, and names the body."""
+    """``bodySHA256``: the signed URL has the hash of the body."""
     twilio = SENDERS["twilio"]
     body = b'{"a": 1}'
     url = f"{URL}?bodySHA256={hashlib.sha256(body).hexdigest()}"
@@ -211,7 +211,7 @@ FORM = "application/x-www-form-urlencoded"
     ],
 )
 def test_twilio_refuses_a_body_that_the_signature_of_its_url_leaves_out(body, content_type):
-    """Twilio's signature of a bare URL, with any body added: nothing that was not signed is accepted."""
+    """With the signature of a bare URL, any body that was not signed is refused."""
     twilio = SENDERS["twilio"]
     bare = {"X-Twilio-Signature": sign_twilio(twilio.secrets[0], NOW, b"", URL)["X-Twilio-Signature"]}
     headers = bare if content_type is None else {**bare, "Content-Type": content_type}
@@ -231,7 +231,7 @@ def test_twilio_refuses_a_body_that_the_signature_of_its_url_leaves_out(body, co
     ],
 )
 def test_twilio_refuses_a_form_that_is_read_as_another_than_it_is(signed, sent):
-    """Bytes that a form's reader replaces or drops are not the fields that Twilio signed; nor is another encoding."""
+    """A form with bytes that a parser replaces or drops, or in another encoding, is refused."""
     twilio = SENDERS["twilio"]
     headers = sign_twilio(twilio.secrets[0], NOW, signed)
     assert refused(twilio, twilio.deliver(signed, headers=headers)) is None
@@ -244,7 +244,7 @@ def test_twilio_refuses_a_form_that_is_read_as_another_than_it_is(signed, sent):
 @pytest.mark.parametrize("content_type", [FORM, FORM + "; charset=UTF-8", FORM.upper()])
 @pytest.mark.parametrize("form", [b"", b"a=", b"a", b"Body=caf%C3%A9+%25FF&To=%2B1&a=2&a=1&a=2", "é=ü".encode()])
 def test_twilio_accepts_its_own_forms(form, content_type):
-    """Forms that Twilio's validator accepts: empty ones, repeated and blank fields, UTF-8, a charset."""
+    """Forms that Twilio's own validator accepts: empty, with repeated and blank fields, UTF-8, a charset."""
     twilio = SENDERS["twilio"]
     headers = {**sign_twilio(twilio.secrets[0], NOW, form), "Content-Type": content_type}
 
@@ -271,7 +271,7 @@ def test_sns_signs_the_fields_of_a_message(version, fields):
 
 
 def test_sns_signs_lines_that_can_be_split_in_one_way_only():
-    """A signed message, part of which is moved into its id or its subject: the signature fits, and it is refused."""
+    """The signature still matches if text moves into the id or subject, so a line break there is refused."""
     signed = json.loads(sns_message(Message="a\nMessageId\nb\nSubject\nc"))
     assert sns_refusal(json.dumps(signed).encode()) is None
     for moved in (
@@ -283,7 +283,7 @@ def test_sns_signs_lines_that_can_be_split_in_one_way_only():
 
 @pytest.mark.parametrize("twice", [b'"Message": "forged", ', b'"More": {"a": 1, "a": 2}, '])
 def test_sns_with_a_name_twice_is_refused(twice):
-    """Which of the two was signed, and which a reader takes, would be anybody's guess."""
+    """Parsers differ in which of the two values they return."""
     body = sns_message()
 
     assert sns_refusal(body.replace(b"{", b"{" + twice, 1)) == "an object in the body has the same name twice"
@@ -291,19 +291,19 @@ def test_sns_with_a_name_twice_is_refused(twice):
 
 
 def test_sns_of_another_topic_is_refused():
-    """Every customer's messages are signed with the same key: only the topic says whose they are."""
-    assert sns_refusal(sns_message(TopicArn=TOPIC + "2")) == "the message is of another topic"
+    """SNS signs the messages of all customers with the same keys, so only the topic tells them apart."""
+    assert sns_refusal(sns_message(TopicArn=TOPIC + "2")) == "the message belongs to another topic"
 
 
 def test_sns_with_another_key_is_refused():
-    """A certificate that does not belong to the signature."""
+    """A signature that does not match the certificate is refused."""
     stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
     assert sns_refusal(sns_message(key=stranger)) is not None
 
 
 def test_sns_is_old_after_two_hours():
-    """It may try for an hour; then it has given up."""
+    """SNS tries for an hour; a message that is older than the tolerance is refused."""
     assert sns_refusal(sns_message(at=NOW - 7200)) is None
     assert sns_refusal(sns_message(at=NOW - 7201)) is not None
 
@@ -325,11 +325,11 @@ def test_sns_is_old_after_two_hours():
     ],
 )
 def test_sns_fetches_from_sns_only(url):
-    """A certificate elsewhere is refused before anything is fetched; so is a confirmation."""
+    """A certificate or confirmation on another host is refused before anything is fetched."""
     fetched: list[str] = []
     delivery = replace(sns(sns_message(SigningCertURL=url)), fetch=lambda url: fetched.append(url) or b"")
 
-    assert verdict.refusal(verify.sns, delivery) == "the certificate is not at SNS"
+    assert verdict.refusal(verify.sns, delivery) == "the certificate's URL is not of SNS"
     confirmation = sns_message(Type="SubscriptionConfirmation", Token="t", SubscribeURL=url)
     with pytest.raises(Rejected):
         verdict.answer(verify.sns.handshake, replace(sns(confirmation, confirm=True), fetch=delivery.fetch))
@@ -337,7 +337,7 @@ def test_sns_fetches_from_sns_only(url):
 
 
 def test_sns_subscriptions_are_confirmed_only_when_asked_for():
-    """Off: it is delivered as any message.  On: the URL is fetched, once."""
+    """Without ``confirm`` the confirmation is delivered; with it the URL is fetched, once."""
     url = "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&TopicArn=" + TOPIC + "&Token=abc"
     body = sns_message(Type="SubscriptionConfirmation", Token="abc", SubscribeURL=url)
     fetched: list[str] = []
@@ -362,7 +362,7 @@ def shown(preset: Any, body: bytes = b"", method: str = "POST", query: str = "",
 
 
 def test_graph_compares_the_state_of_each_notification():
-    """All of them have to be ours, and there has to be one."""
+    """Each notification needs the right clientState, and there has to be at least one."""
     good, bad = {"clientState": "s3"}, {"clientState": "s4"}
     for value, fits in (([good], True), ([good, good], True), ([good, bad], False), ([], False), ([{}], False)):
         body = json.dumps({"value": value}).encode()
@@ -371,7 +371,7 @@ def test_graph_compares_the_state_of_each_notification():
 
 
 def test_graph_with_a_name_twice_is_refused():
-    """A second list of notifications, which another reader would take for the only one, is not looked at: 401."""
+    """A body with two lists of notifications is refused: parsers differ in which one they return."""
     good, bad = '"value": [{"clientState": "s3"}]', '"value": [{"clientState": "s4"}]'
 
     assert verdict.refusal(verify.graph, shown(verify.graph, f"{{{good}}}".encode())) is None
@@ -379,7 +379,7 @@ def test_graph_with_a_name_twice_is_refused():
 
 
 def test_graph_is_answered_its_token_as_text():
-    """Decoded, and escaped, so that no browser takes it for a page."""
+    """The token is decoded, and escaped so that no browser shows it as a page."""
     ask = verify.graph.greeting
     answer = verdict.answer(ask, shown(verify.graph, query="?validationToken=Validation%3A+Testing%20%3Cscript%3E"))
 
@@ -391,7 +391,7 @@ def test_graph_is_answered_its_token_as_text():
 
 
 def test_cloudevents_shows_a_token():
-    """As a bearer or in the query; another is refused, and so is none."""
+    """The token may be a bearer token or in the query; a wrong or missing one is refused."""
     check = verify.cloudevents
     assert verdict.refusal(check, shown(check, Authorization="Bearer s3")) is None
     assert verdict.refusal(check, shown(check, query="?access_token=s3")) is None
@@ -401,7 +401,7 @@ def test_cloudevents_shows_a_token():
 
 
 def test_cloudevents_may_send_when_its_origin_is_named():
-    """OPTIONS: allowed with a rate when one was asked for, else forbidden."""
+    """OPTIONS of an allowed origin gets 200, with a rate if it asked for one; another origin gets 403."""
     ask = verify.cloudevents.greeting
     known = shown(None, method="OPTIONS", WebHook_Request_Origin="EventGrid.azure.net", WebHook_Request_Rate="120")
     allowed = verdict.answer(ask, known)
@@ -434,7 +434,7 @@ def test_meta_is_answered_its_challenge_for_the_right_token():
 
 
 def test_x_is_answered_no_text_that_could_be_a_body():
-    """Its challenge must not make us sign deliveries for strangers."""
+    """The challenge does not sign a text that could be a delivery."""
     ask = verify.x.greeting
     answer = verdict.answer(ask, shown(None, method="GET", query="?crc_token=abc-1"))
     forged = verdict.answer(ask, shown(None, method="GET", query="?crc_token=%7B%22id%22%3A1%7D"))
@@ -459,7 +459,7 @@ def test_zoom_is_answered_its_token_sealed():
 
 
 def test_slack_is_answered_its_challenge():
-    """``url_verification``, and the look at a slash command's certificate."""
+    """``url_verification``, and the check of a slash command's certificate."""
     body = b'{"type": "url_verification", "challenge": "<c>"}'
     answer = verdict.answer(verify.slack.handshake, shown(None, body))
 
@@ -482,17 +482,17 @@ def test_slack_is_answered_its_challenge():
     ],
 )
 def test_discord_is_answered_its_ping(body, answer):
-    """Type 1 of an interaction, type 0 of a webhook event, whose type 1 is no ping."""
+    """Type 1 of an interaction and type 0 of a webhook event are PING; type 1 of a webhook event is not."""
     found = verdict.answer(verify.discord.handshake, shown(None, body))
 
     assert (None if found is None else (found.status, found.body)) == answer
 
 
-# What an author writes down
+# Options
 
 
 def test_only_names_of_secrets_are_recorded():
-    """The recorded form holds the references and the options, and comes back as it was."""
+    """The recorded JSON has the references and the options, and is read back unchanged."""
     wanted = verify.stripe(["env:NEW", "env:OLD"], tolerance="1m")
     text = json.dumps(wanted.as_json())
 
@@ -506,7 +506,7 @@ def test_only_names_of_secrets_are_recorded():
     "given", ["whsec_c2VjcmV0", ["env:OK", "hunter2"], "env:", "env:a b", b"hunter2", [b"hunter2"]]
 )
 def test_a_secret_itself_is_refused_and_not_repeated(given):
-    """A secret in the place of its name must not end in a log by way of the error."""
+    """The error for a secret in place of its name does not repeat it."""
     with pytest.raises((ValueError, TypeError)) as caught:
         verify.stripe(given)
 
@@ -516,7 +516,7 @@ def test_a_secret_itself_is_refused_and_not_repeated(given):
 
 @pytest.mark.parametrize("given", [[], ""])
 def test_no_secret_is_an_error_not_a_welcome(given):
-    """A list of none."""
+    """An empty list of names is refused."""
     with pytest.raises(ValueError, match="env:NAME"):
         verify.github(given)
 
@@ -533,7 +533,7 @@ def test_no_secret_is_an_error_not_a_welcome(given):
     ],
 )
 def test_an_hmac_that_signs_nothing_is_refused(options):
-    """A message without the body, a timestamp that is not signed, a field that is not there."""
+    """A message without the body, an unsigned timestamp and an unknown field are refused."""
     with pytest.raises(ValueError, match=r"message|timestamp|algorithm"):
         verify.hmac("env:A", header="X-S", **options)
 
@@ -552,7 +552,7 @@ B64 = base64.b64encode(bytes.fromhex(HEX)).decode()
 @pytest.mark.parametrize("blank", ["", " ", "\t", "  "])
 @pytest.mark.parametrize("digest", [HEX, HEX.upper(), HEX[:32].upper() + HEX[32:]])
 def test_an_hmac_in_hex_may_be_in_capitals_and_after_a_blank(prefix, blank, digest):
-    """The digits stand for the same bytes, and a blank after the prefix for nothing."""
+    """Upper and lower case digits are the same bytes, and a blank after the prefix is ignored."""
     assert hmac_refusal(prefix + blank + digest, prefix=prefix) is None
     for other in ({"secret": b"s4"}, {"body": b"{} "}):
         assert hmac_refusal(prefix + blank + digest, prefix=prefix, **other) is not None
@@ -560,7 +560,7 @@ def test_an_hmac_in_hex_may_be_in_capitals_and_after_a_blank(prefix, blank, dige
 
 @pytest.mark.parametrize("blank", ["", " ", "\t"])
 def test_an_hmac_in_base64_may_stand_after_a_blank(blank):
-    """Its letters are taken as they are: in another case they stand for other bytes."""
+    """In base64 the case counts."""
     assert hmac_refusal("sha256=" + blank + B64, prefix="sha256=", encoding="base64") is None
     assert hmac_refusal("sha256=" + blank + B64.swapcase(), prefix="sha256=", encoding="base64") is not None
 
@@ -585,13 +585,13 @@ def test_an_hmac_in_base64_may_stand_after_a_blank(blank):
     ],
 )
 def test_an_hmac_without_its_prefix_or_in_pieces_is_refused(signature):
-    """Only blanks and the case of digits are let pass."""
+    """Any other difference is refused."""
     assert hmac_refusal(signature, prefix="sha256=") is not None
 
 
 @pytest.mark.parametrize(("by", "secret"), [("standard_webhooks", b"whsec_!"), ("discord", b"zz"), ("discord", b"00")])
 def test_a_malformed_secret_is_our_trouble(by, secret):
-    """Not the sender's: so no 401."""
+    """A malformed secret is a ConfigurationError, so it is not a 401."""
     name = by
     sender = SENDERS[name]
     delivery = replace(sender.deliver(), resolved={"secret": (secret,)})
@@ -601,7 +601,7 @@ def test_a_malformed_secret_is_our_trouble(by, secret):
 
 
 def test_a_function_becomes_a_verifier_by_its_name():
-    """It is recorded by name, and given the secrets, the options and the request."""
+    """It is recorded by name, and gets the secrets, the options and the request."""
 
     @verify.register("test.acme")
     def acme(delivery: Delivery) -> bool:
@@ -621,7 +621,7 @@ def test_a_function_becomes_a_verifier_by_its_name():
 
 @pytest.mark.parametrize("returned", [None, False, 1, "yes", object()])
 def test_only_true_accepts(returned):
-    """A verifier that forgets to return, or returns a match, accepts nobody."""
+    """A verifier that returns anything but True accepts nothing."""
     careless = presets.Preset(name="careless", check=lambda _: returned, make=lambda: Verification(by="careless"))
 
     assert verdict.refusal(careless, Delivery(request=Request())) is not None
@@ -650,7 +650,7 @@ def key(dedupe: Any, request: Request, wanted: Verification | None = None) -> st
     ],
 )
 def test_presets_bring_their_own_key(name, told):
-    """Without ``dedupe``: the same request has the same key, one without an id has none."""
+    """Without ``dedupe``, a copy has the same key, and a request without an id has none."""
     body, headers = told
     wanted = SENDERS[name].verification
 
@@ -663,7 +663,7 @@ def test_presets_bring_their_own_key(name, told):
 
 
 def test_a_key_may_be_named_in_many_ways():
-    """A header, headers together, a pointer, a preset, a function; nothing without what they name."""
+    """A header, several headers, a pointer, a preset, a function; no key if the part is missing."""
 
     @verify.dedupe_key("test.order")
     def order(request: Request) -> str | None:
@@ -680,7 +680,7 @@ def test_a_key_may_be_named_in_many_ways():
 
 
 def test_auto_takes_the_presets_key_before_well_known_headers():
-    """Then each well-known header by itself, and those of CloudEvents together."""
+    """``auto`` then tries each well-known header, and those of CloudEvents together."""
     stripe = SENDERS["stripe"].verification
     both = Request(headers={"Idempotency-Key": "k"}, data=b'{"id": "e"}')
 
@@ -693,13 +693,13 @@ def test_auto_takes_the_presets_key_before_well_known_headers():
 
 @pytest.mark.parametrize("dedupe", [7, True, ["a b"], [], "", "x y", b"id", verify.meta])
 def test_what_is_no_rule_is_refused(dedupe):
-    """With what may stand there."""
+    """A malformed rule is an error."""
     with pytest.raises((TypeError, ValueError)):
         keys.rule(dedupe, None)
 
 
 def test_a_name_that_this_process_does_not_know_is_our_trouble():
-    """A verifier or a key of code that the web process has not imported."""
+    """A verifier or dedupe key whose module is not imported is a ConfigurationError."""
     with pytest.raises(DurableError, match="Import the module"):
         presets.find("nobody")
     with pytest.raises(DurableError, match="Import the module"):
@@ -709,7 +709,7 @@ def test_a_name_that_this_process_does_not_know_is_our_trouble():
 @given(st.binary(max_size=200), st.sampled_from(sorted(SENDERS)))
 @settings(max_examples=100, deadline=None)
 def test_no_body_breaks_a_key(body, name):
-    """Keys are read after the signature, but some senders sign nothing that says what is in it."""
+    """Reading a key never raises, since some senders do not sign the body."""
     wanted = SENDERS[name].verification
     for kind in ("application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
         found = key("auto", Request(headers={"Content-Type": kind}, data=body), wanted)
@@ -718,7 +718,7 @@ def test_no_body_breaks_a_key(body, name):
 
 
 def test_the_base64_of_a_signature_is_held_to_its_alphabet():
-    """A signature with other characters in between is another."""
+    """A base64 signature with other characters in it is refused."""
     shopify = SENDERS["shopify"]
     signature = shopify.deliver().headers["X-Shopify-Hmac-SHA256"]
     assert base64.b64decode(signature + "\n") == base64.b64decode(signature)

@@ -162,7 +162,7 @@ def assert_problem(response: TestResponse, status: int) -> None:
 
 
 def test_c57_default_mode_answers_202_with_nothing(listen):
-    """The request is recorded and the sender told so, with an empty body and no content type."""
+    """The request is recorded; the answer has an empty body and no content type."""
     webhook = listen("default")
 
     response = webhook.post(b"hello")
@@ -173,7 +173,7 @@ def test_c57_default_mode_answers_202_with_nothing(listen):
 
 
 def test_c57_static_mode_answers_exactly_what_was_given(listen):
-    """Bytes, both cookies, latin-1 and a relative Location go out as they are."""
+    """Bytes, both cookies, latin-1 and a relative Location are sent unchanged."""
     response = listen("static").post(b"")
 
     assert (response.status_code, response.data) == (201, BYTES)
@@ -182,7 +182,7 @@ def test_c57_static_mode_answers_exactly_what_was_given(listen):
 
 
 def test_c57_manual_mode_answers_what_the_step_says(listen):
-    """The step's response goes out on the connection that brought the request."""
+    """The step's response is sent on the connection of the request."""
     response = listen("manual").post(BYTES, X_Do="answer")
 
     assert (response.status_code, response.data) == (201, BYTES)
@@ -204,7 +204,7 @@ def test_c63_the_workflow_sees_the_request_as_it_was_sent(listen, engine):
 
 
 def test_c66_a_taken_request_without_an_answer_is_500_at_the_runs_end(listen):
-    """A sender is not left hanging when the run forgets it."""
+    """A run that ends without an answer does not let its sender wait."""
     response = listen("manual").post(b"", X_Last="1")
 
     assert_problem(response, 500)
@@ -212,7 +212,7 @@ def test_c66_a_taken_request_without_an_answer_is_500_at_the_runs_end(listen):
 
 
 def test_c65_a_cancelled_run_answers_503(listen):
-    """Whoever is held when the run is cancelled hears at once that it is our doing."""
+    """A request that is held when its run is cancelled gets 503 at once."""
     webhook = listen("manual")
     with ThreadPoolExecutor(1) as threads:
         held = threads.submit(webhook.post, b"")
@@ -239,7 +239,7 @@ def test_a_hold_that_times_out_says_where_to_ask(listen):
 
 
 def test_c66_a_poll_is_202_until_it_is_what_a_held_connection_would_have_got(listen, engine):
-    """The late answer is exact, and marked as recorded."""
+    """The poll gets the exact answer later, with Durable-Recorded."""
     webhook = listen("brief")
     client, pending = webhook.client, webhook.post(b"")
     path = pending.headers["Location"].removeprefix("https://hooks.test")
@@ -255,7 +255,7 @@ def test_c66_a_poll_is_202_until_it_is_what_a_held_connection_would_have_got(lis
 
 
 def test_a_poll_needs_both_the_token_and_the_id(listen):
-    """An id is worth nothing at another webhook, and an invented one is unknown."""
+    """A request id is unknown at another webhook, and so is an invented id."""
     one, other = listen("brief"), listen("brief")
     request_id = one.post(b"").json["request_id"]
 
@@ -265,7 +265,7 @@ def test_a_poll_needs_both_the_token_and_the_id(listen):
 
 
 def test_a_trailing_slash_is_accepted(listen):
-    """Some senders add one: the request is delivered, and its URL is the one that was sent."""
+    """Some senders add a slash: the request is delivered, and its URL is unchanged."""
     webhook = listen("default")
 
     assert webhook.client.post(f"{webhook.path}/?a=1", data=b"abc").status_code == 202
@@ -277,7 +277,7 @@ def test_a_trailing_slash_is_accepted(listen):
 
 
 def test_a_poll_may_end_in_a_slash(listen):
-    """The Location of a request that was sent with one has none; both can be asked for."""
+    """Location has no slash at its end, but a poll may have one."""
     webhook = listen("brief")
 
     pending = webhook.client.post(f"{webhook.path}/")
@@ -289,7 +289,7 @@ def test_a_poll_may_end_in_a_slash(listen):
 
 @pytest.mark.parametrize("end", ["//", "/x", "/requests", "/requests/", "/?/", "%2F%2F", "/%0A"])
 def test_no_more_than_one_slash_is_accepted(listen, end):
-    """What else stands behind the token is part of no webhook's address; a query may hold anything."""
+    """More text after the token is 404; a query may contain anything."""
     webhook = listen("default")
 
     answer = webhook.client.post(webhook.path + end)
@@ -314,7 +314,7 @@ def test_a_poll_is_a_get(listen):
 
 
 def test_on_timeout_is_answered_instead(listen):
-    """The webhook's own timeout answer goes out; the request is recorded all the same."""
+    """The sender gets the webhook's on_timeout, and the request is recorded."""
     webhook = listen("busy")
 
     response = webhook.post(b"")
@@ -324,7 +324,7 @@ def test_on_timeout_is_answered_instead(listen):
 
 
 def test_a_process_that_holds_nothing_says_so_once(listen, engine, caplog):
-    """Under a one-request server a manual webhook is 202 at once, and the log says why, once."""
+    """On a server of one request at a time a manual webhook answers 202 at once, and the log says why, once."""
     webhook = listen("manual")
 
     answers = [webhook.client.post(webhook.path, environ_overrides={"SERVER_SOFTWARE": "one-at-a-time"}) for _ in "ab"]
@@ -336,7 +336,7 @@ def test_a_process_that_holds_nothing_says_so_once(listen, engine, caplog):
 
 
 def test_an_answer_that_is_there_already_is_given_without_holding(listen):
-    """What an eager or very fast worker has answered need not be polled for."""
+    """An answer of an eager or very fast worker is sent at once, even if no connection can be held."""
     webhook = listen("manual")
 
     answer = webhook.client.post(
@@ -358,7 +358,7 @@ def test_drain_ends_a_hold(listen, engine):
 
 
 def test_a_hold_gives_the_applications_connection_back(listen, app, tmp_path):
-    """What Flask-SQLAlchemy's session used before the view is not kept while a webhook is held."""
+    """The database connection of Flask-SQLAlchemy's session is released while a request is held."""
     database = sa.create_engine(f"sqlite:///{tmp_path}/app.db", poolclass=sa.QueuePool)
     session = scoped_session(sessionmaker(database))
     app.extensions["sqlalchemy"] = SimpleNamespace(session=session)
@@ -375,6 +375,25 @@ def test_a_hold_gives_the_applications_connection_back(listen, app, tmp_path):
     assert in_use == [0]
     session.remove()
     database.dispose()
+
+
+def test_nothing_that_fails_after_the_request_is_recorded_is_an_error(listen, app, monkeypatch, caplog):
+    """A failure of the application's session or of the database then would make the sender repeat its request."""
+    webhook = listen("brief")
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("the connection is lost")
+
+    session = SimpleNamespace(registry=SimpleNamespace(has=lambda: True), new=(), dirty=(), deleted=(), remove=broken)
+    app.extensions["sqlalchemy"] = SimpleNamespace(session=session)
+    held = webhook.post(b"")
+    monkeypatch.setattr(webhook_view.record_request, "answers", broken)
+    not_held = webhook.post(b"", Prefer="respond-async")
+
+    assert [answer.json["status"] for answer in (held, not_held)] == ["pending"] * 2
+    assert webhook.received() == 2
+    assert "session could not be closed: RuntimeError" in caplog.text
+    assert "recorded request cannot be read: RuntimeError" in caplog.text
 
 
 # What it refuses.
@@ -403,7 +422,7 @@ BAD_TOKENS = [
 @pytest.mark.parametrize("token", BAD_TOKENS, ids=lambda token: ascii(token)[:20])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_c58_unknown_and_malformed_tokens_are_404(idle, token, method):
-    """Any shape: problem details, never Flask's page, a redirect or a 500; the token isn't echoed."""
+    """Every malformed path gets problem details: no page of Flask, no redirect, no 500, and no token."""
     response = idle.open("/base" + PATH + token, method=method)
 
     assert_problem(response, 404)
@@ -412,12 +431,12 @@ def test_c58_unknown_and_malformed_tokens_are_404(idle, token, method):
 
 @pytest.mark.parametrize("encoded", ["%00" * 30, "x%2Fy", "%", "%zz", "%ff%fe", "%0A", "x" * 43 + "%0a"])
 def test_c63_percent_encoded_tokens_are_404(idle, encoded):
-    """What a server decodes into the path is no token either."""
+    """A token that the server has decoded from percent-encoding is 404 too."""
     assert_problem(idle.post("/base" + PATH + encoded), 404)
 
 
 def test_c58_a_plain_hooks_token_is_404(app, engine):
-    """Only webhooks have an address."""
+    """A hook that is no webhook has no URL."""
     engine.start(hooked, "plain-hook-token-of-36-characters----")
 
     assert_problem(app.test_client().post(f"/base{PATH}plain-hook-token-of-36-characters----"), 404)
@@ -425,7 +444,7 @@ def test_c58_a_plain_hooks_token_is_404(app, engine):
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "FROB"])
 def test_a_method_that_is_not_enabled_is_405(listen, method):
-    """POST by default; Allow names what is enabled, and nothing is delivered."""
+    """POST is the default; Allow lists the enabled methods, and nothing is delivered."""
     webhook = listen("default")
 
     response = webhook.client.open(webhook.path, method=method)
@@ -437,7 +456,7 @@ def test_a_method_that_is_not_enabled_is_405(listen, method):
 
 
 def test_c63_methods_can_be_enabled_but_head_and_options_never_deliver(listen):
-    """A webhook takes the methods it names, and no others."""
+    """A webhook accepts its own methods and no others."""
     webhook = listen("put")
 
     statuses = {
@@ -450,16 +469,17 @@ def test_c63_methods_can_be_enabled_but_head_and_options_never_deliver(listen):
 
 
 def test_c64_a_closed_webhook_is_410(listen):
-    """After the loop was left, whatever the method."""
+    """After the loop ends, every request gets 410, also with another method or large headers."""
     webhook = listen("default")
     webhook.post(b"", X_Last="1")
 
     assert_problem(webhook.post(b""), 410)
     assert_problem(webhook.client.get(webhook.path), 410)
+    assert_problem(webhook.post(b"x" * 2_000_000, X_Large="x" * 100_000), 410)
 
 
 def test_c68_one_byte_over_the_limit_is_413(listen):
-    """The webhook's own limit, else 1 MiB; at the limit a body is taken."""
+    """The limit is the webhook's own, else 1 MiB; a body of exactly the limit is accepted."""
     small, default = listen("small"), listen("default")
 
     assert [small.post(b"x" * 10).status_code, default.post(b"x" * 2**20).status_code] == [202, 202]
@@ -469,7 +489,7 @@ def test_c68_one_byte_over_the_limit_is_413(listen):
 
 
 def test_a_chunked_body_that_the_server_cannot_deliver_is_411(listen):
-    """Rather than an event with an empty body."""
+    """It is not recorded with an empty body."""
     webhook = listen("default")
 
     response = webhook.client.post(
@@ -482,7 +502,7 @@ def test_a_chunked_body_that_the_server_cannot_deliver_is_411(listen):
 
 
 def test_c68_a_short_body_is_400(listen):
-    """A sender that hung up in the body has sent nothing."""
+    """A request whose sender disconnects in the body is not recorded."""
     webhook = listen("default")
 
     response = webhook.client.post(webhook.path, data=b"abc", environ_overrides={"CONTENT_LENGTH": "10"})
@@ -492,7 +512,7 @@ def test_c68_a_short_body_is_400(listen):
 
 
 def test_more_than_is_kept_of_what_the_application_read_is_503(app, listen, monkeypatch, caplog):
-    """Rather than an event with a part of the body; the log says what to change."""
+    """It is not recorded with a part of the body; the log says what to change."""
     monkeypatch.setattr(body, "KEPT", 5)
     app.before_request(lambda: flask.request.get_data(cache=False) and None)
     webhook = listen("default")
@@ -507,7 +527,7 @@ def test_more_than_is_kept_of_what_the_application_read_is_503(app, listen, monk
 
 
 def test_a_body_that_ends_early_is_logged_where_middleware_may_have_read_it(app, listen, caplog):
-    """The server does not tell who took the bytes, so the log names both."""
+    """The server does not show who read the bytes, so the log names both causes."""
 
     class Opaque:
         def __init__(self, sent: io.BytesIO) -> None:
@@ -525,7 +545,7 @@ def test_a_body_that_ends_early_is_logged_where_middleware_may_have_read_it(app,
 
 
 def test_other_paths_keep_their_input_and_their_limits(app):
-    """Only what is below the blueprint's path is read through it."""
+    """Only requests below the blueprint's path go through Body."""
     app.config["MAX_CONTENT_LENGTH"] = 10
     app.add_url_rule("/own", "own", lambda: type(flask.request.environ["wsgi.input"]).__name__, methods=["POST"])
     app.add_url_rule("/read", "read", lambda: flask.request.get_data(), methods=["POST"])
@@ -548,7 +568,7 @@ def test_other_paths_keep_their_input_and_their_limits(app):
     ],
 )
 def test_a_request_that_does_not_say_where_it_ends_is_400(listen, environ):
-    """Whatever a server makes of it; on gevent's own server its connection ends, as each does there."""
+    """An ambiguous end gets 400 on every server; gevent's own server also closes the connection."""
     webhook = listen("default")
     for software, connection in (("gunicorn/27", None), ("gevent/26.9 Python/3.11", "close")):
         response = webhook.client.post(
@@ -560,11 +580,11 @@ def test_a_request_that_does_not_say_where_it_ends_is_400(listen, environ):
     assert webhook.received() == 0
 
 
-# Our own trouble.
+# Failures of our own.
 
 
 def test_c68_an_unreachable_database_is_503(caplog):
-    """The sender is asked to come again; the application starts all the same."""
+    """The sender gets 503 with Retry-After; the application starts without a database."""
     celery = Celery("test_web_down", broker="memory://")
     # Nothing can listen on port 1 unless root wants it to.
     down = Durable(celery, database_url="postgresql://postgres@127.0.0.1:1/none")
@@ -580,14 +600,14 @@ def test_c68_an_unreachable_database_is_503(caplog):
 
 
 class Outdated(Durable):
-    """An engine whose database has the schema of a release before; SQLite would migrate itself."""
+    """An engine whose database has an old schema; SQLite would migrate itself."""
 
     def check_schema(self) -> None:
         raise SchemaOutOfDate("0000", "0001")
 
 
 def test_an_old_schema_stops_the_web_process(tmp_path):
-    """Registering the blueprint raises, naming the command that helps."""
+    """Registering the blueprint raises an error that names the command to run."""
     outdated = Outdated(Celery("test_web_old", broker="memory://"), database_url=f"sqlite:///{tmp_path}/a.db")
 
     with pytest.raises(SchemaOutOfDate, match="durable migrate"):
@@ -597,7 +617,7 @@ def test_an_old_schema_stops_the_web_process(tmp_path):
 
 
 def test_a_bug_is_500_and_shows_nothing(listen, caplog, monkeypatch):
-    """An unexpected error is logged with its traceback, without the token, and told to nobody else."""
+    """An unexpected error is logged with its traceback, without the token; the answer does not show it."""
     webhook = listen("default")
 
     def broken(*_: object) -> None:
@@ -616,7 +636,7 @@ def test_a_bug_is_500_and_shows_nothing(listen, caplog, monkeypatch):
 
 
 def test_no_token_reaches_a_log(listen, caplog):
-    """Whatever a request comes to, no record of any logger, at any level, holds the token."""
+    """No record of any logger, at any level, contains the token, whatever the answer is."""
     caplog.set_level(logging.DEBUG)
     webhook = listen("brief")
 
@@ -652,7 +672,7 @@ class Atoms(dict[str, str]):
     ],
 )
 def test_masked_in_access_logs(message, args):
-    """gunicorn's atoms, positional arguments and finished lines alike; the rest of the line stays."""
+    """In gunicorn's atoms, positional arguments and whole lines; the rest of the line stays."""
     record = logging.LogRecord("access", logging.INFO, __file__, 1, message, args, None)
 
     assert MaskTokens().filter(record)
@@ -663,7 +683,7 @@ def test_masked_in_access_logs(message, args):
 
 
 def test_what_proves_a_sender_is_masked():
-    """Credentials in the query, and in headers that gunicorn was told to log; what was not sent stays "-"."""
+    """Credentials in the query and in headers that gunicorn logs are masked; a missing header stays "-"."""
     atoms = Atoms(
         {"r": f"GET {PATH}x?hub.verify_token=s3cret&access_token=s3cret&hub.mode=subscribe"}
         | {"{authorization}i": "Bearer s3cret", "{stripe-signature}i": "t=1,v1=s3cret", "{cookie}i": "-"}
@@ -678,7 +698,7 @@ def test_what_proves_a_sender_is_masked():
 
 
 def test_headers_are_shown_without_what_proves_a_sender():
-    """A request's headers in a log or a traceback; the values are there for who asks by name."""
+    """The repr of a request's headers hides secrets; their values can be read by name."""
     secret = {
         name: "s3cret" for name in ("Authorization", "Cookie", "X-Hub-Signature-256", "X-Api-Key", "X-Gitlab-Token")
     }
@@ -690,14 +710,14 @@ def test_headers_are_shown_without_what_proves_a_sender():
 
 
 def test_registering_masks_the_loggers_that_log_paths(app, engine):
-    """gunicorn's, werkzeug's and the application's own logger have the filter, once however many applications."""
+    """The loggers of gunicorn, Werkzeug and the application have the filter once, also with many applications."""
     make_app(engine)
 
     for name in ("gunicorn.access", "gunicorn.error", "werkzeug", app.name):
         assert [type(f) for f in logging.getLogger(name).filters] == [MaskTokens]
 
 
-# Manners.
+# As part of an application.
 
 
 def test_the_blueprint_is_named_durable(app):
@@ -708,7 +728,7 @@ def test_the_blueprint_is_named_durable(app):
 
 
 def test_the_application_sees_our_endpoint(listen, app):
-    """A before_request of the application can tell our requests from its own."""
+    """A before_request of the application can see that a request is for the blueprint."""
     seen: list[tuple[str | None, str | None]] = []
     app.before_request(lambda: seen.append((flask.request.endpoint, flask.request.blueprint)))
 
@@ -730,13 +750,13 @@ def test_csrf_protection_lets_webhooks_through(listen, app):
 
 
 def test_paths_next_to_ours_are_the_applications(idle):
-    """Only what is below the webhook's path is ours; a merged slash doesn't redirect to it."""
+    """The blueprint answers only below its path; a merged slash does not redirect to it."""
     assert idle.get("/base/.well-known/workflow/v1/other").content_type.startswith("text/html")
     assert idle.post("/base//.well-known/workflow/v1/webhook/" + "x" * 43).status_code == 404
 
 
 def test_c92_webhooks_and_their_description_are_all_there_is(app):
-    """Unless control routes are asked for no turn, step, queue or run has an address."""
+    """Without control routes, no turn, step, queue or run has a URL."""
     ours = [rule for rule in app.url_map.iter_rules() if rule.endpoint != "static"]
 
     assert {rule.rule for rule in ours} == {f"/base{PATH}<durable_rest:token>", f"/base{ROOT}openapi.json"}
@@ -744,7 +764,7 @@ def test_c92_webhooks_and_their_description_are_all_there_is(app):
 
 @pytest.mark.parametrize("name", ["flow", "step", "drive", "wake", "runs", "health", "hooks"])
 def test_c92_no_other_path_of_ours_answers(idle, name):
-    """Neither beside the webhooks, nor under their path."""
+    """Neither next to the webhooks' path nor below it."""
     beside = idle.post(f"/base/.well-known/workflow/v1/{name}", json={"run_id": "r"})
     below = idle.post(f"/base{PATH}{name}", json={"run_id": "r"})
 
@@ -752,7 +772,7 @@ def test_c92_no_other_path_of_ours_answers(idle, name):
 
 
 def test_location_is_relative_without_a_public_url():
-    """The Host header is never trusted for an address."""
+    """The Host header is never used for a URL."""
     receiver = webhook_view.Receiver(SimpleNamespace(settings=SimpleNamespace(public_url=None)))
     app = flask.Flask(__name__)
 

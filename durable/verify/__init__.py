@@ -1,21 +1,25 @@
 """
-Who sends: verifiers for webhooks, each a function of a request and the secrets that it is signed with.
+Verifies who sent a webhook request: presets for well-known senders, and tools for others.
 
 ::
 
     create_webhook(verify=verify.stripe("env:STRIPE_WHSEC"))
 
-A secret is named, never given: the web process looks the variable up when a
-request comes in.  A list of names is for the time while a secret is changed.
+You give the name of an environment variable, never the secret itself.  The web
+process reads the variable for each request.  Give a list of names while you
+change a secret.
+
+This room does no I/O: what a verifier needs from outside comes with the
+``Delivery``.
 
 Files, in import order::
 
-    delivery.py           what a verifier looks at, and how it refuses
-    presets.py            verifiers by name, and what a webhook records of its own
+    delivery.py           ``Delivery``: what a verifier gets; ``Rejected`` and ``Unavailable``
+    presets.py            verifiers by name, and what a webhook records of its verifier
     cloudevents.py        CloudEvents
     graph.py              Microsoft Graph
-    keys.py               the key by which a duplicate is recognised
-    signatures.py         constant-time comparison, several secrets, a window of time
+    keys.py               the dedupe key of a request
+    signatures.py         tools for verifiers: HMACs, constant-time comparison, timestamps
     custom.py             ``hmac``: any HMAC in a header
     discord.py            Discord
     github.py             GitHub
@@ -26,7 +30,7 @@ Files, in import order::
     standard_webhooks.py  Standard Webhooks and Svix
     stripe.py             Stripe
     twilio.py             Twilio
-    verdict.py            runs a verifier, and turns whatever it does into one verdict
+    verdict.py            runs a verifier, and turns everything it may do into one verdict
     x.py                  X
     zoom.py               Zoom
 """

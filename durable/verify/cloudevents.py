@@ -20,7 +20,7 @@ def _check(delivery: Delivery) -> bool:
 
 
 def _key(request: Request) -> str | None:
-    """Source and id together: headers, or in the body where the event stands there."""
+    """Source and id together, from the headers, or from the body if it holds the whole event."""
     source, number = request.headers.get("ce-source"), request.headers.get("ce-id")
     if not (source and number):
         event = request.json(default=None)
@@ -29,11 +29,11 @@ def _key(request: Request) -> str | None:
 
 
 def _greeting(delivery: Delivery) -> Response | None:
-    """May this sender send here?  The callback that it may name is not called: anyone may name one."""
+    """Say whether this origin may send.  A callback that the request names is not called: anybody may name one."""
     if delivery.method != "OPTIONS" or "WebHook-Request-Origin" not in delivery.headers:
         return None
-    origins, asked = delivery.options["origins"], delivery.headers["WebHook-Request-Origin"]
-    allowed = "*" if "*" in origins else next((o for o in origins if o.lower() == asked.lower()), None)
+    origins, requested = delivery.options["origins"], delivery.headers["WebHook-Request-Origin"]
+    allowed = "*" if "*" in origins else next((o for o in origins if o.lower() == requested.lower()), None)
     if allowed is None:
         return forbidden()
     rate = [("WebHook-Allowed-Rate", "*")] if "WebHook-Request-Rate" in delivery.headers else []
@@ -43,10 +43,10 @@ def _greeting(delivery: Delivery) -> Response | None:
 @preset("cloudevents", _check, key=_key, greets=("OPTIONS",), greeting=_greeting)
 def cloudevents(secrets: Secrets, *, origins: Iterable[str]) -> Verification:
     """
-    CloudEvents: the token that the sender shows, as ``Authorization: Bearer`` or ``?access_token=``.
+    CloudEvents: the token that the sender sends, as ``Authorization: Bearer`` or ``?access_token=``.
 
     Args:
-        origins: Who may send, as they name themselves in ``WebHook-Request-Origin``; ``["*"]`` for anyone.
+        origins: The origins that may send, as in ``WebHook-Request-Origin``; ``["*"]`` allows all.
     """
     allowed = [origins] if isinstance(origins, str) else list(origins)
     if not allowed or not all(

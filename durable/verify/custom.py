@@ -1,4 +1,4 @@
-"""An HMAC in a header: what most senders do, each a little differently."""
+"""``verify.hmac``: an HMAC in a header, as most senders have it, each a little differently."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from typing import Literal
 
 from .delivery import Delivery, Rejected
-from .presets import Secrets, Span, Verification, micros, preset, references
-from .signatures import b64, hexed, mac, require_fit, require_recent
+from .presets import Secrets, Span, Verification, preset, references, to_micros
+from .signatures import mac, require_match, require_recent, to_base64, to_hex
 
 _FIELD = re.compile(r"\{(\w*)\}")
 
@@ -21,17 +21,17 @@ def _check(delivery: Delivery) -> bool:
         require_recent(delivery, fields["timestamp"])
     if options["id_header"] is not None:
         fields["id"] = delivery.header(options["id_header"])
-    # Text and names take turns.
+    # split() returns text and names of fields alternately.
     parts = _FIELD.split(options["message"])
     message = b"".join(part.encode() if i % 2 == 0 else fields[part] for i, part in enumerate(parts))
-    write = {"hex": hexed, "base64": b64}[options["encoding"]]
+    write = {"hex": to_hex, "base64": to_base64}[options["encoding"]]
     expected = [write(mac(secret, message, options["algorithm"])) for secret in delivery.secrets]
-    require_fit([_signature(delivery)], expected)
+    require_match([_signature(delivery)], expected)
     return True
 
 
 def _signature(delivery: Delivery) -> bytes:
-    """What stands after the prefix and blanks; hexadecimal digits in lower case."""
+    """The header without the prefix and blanks; hexadecimal digits in lower case."""
     options = delivery.options
     found, prefix = delivery.header(options["header"]), options["prefix"].encode("latin-1")
     if not found.startswith(prefix):
@@ -54,26 +54,32 @@ def hmac(
     tolerance: Span = "5m",
 ) -> Verification:
     """
-    An HMAC of the body, or of a text with the body in it.
+    An HMAC of the body, or of a text that contains the body.
 
     Args:
-        header: Where the signature stands.
-        encoding: How the signature is written; hexadecimal digits may be in either case.
-        prefix: What stands before it there, e.g. ``"sha256="``.  Blanks may follow it.
-        message: What is signed, of ``{body}``, ``{timestamp}`` and ``{id}``: e.g. ``"{timestamp}.{body}"``.
-        timestamp_header: Where the timestamp stands, in seconds; it is held to *tolerance*.
-        id_header: Where the id stands.
+        header: The header with the signature.
+        encoding: The encoding of the signature; hexadecimal digits may be upper or lower case.
+        prefix: The text before the signature, e.g. ``"sha256="``.  Blanks may follow it.
+        message: The text that is signed, e.g. ``"{timestamp}.{body}"``; it may use ``{body}``,
+            ``{timestamp}`` and ``{id}``.
+        timestamp_header: The header with the timestamp, in seconds; it must be within *tolerance* of now.
+        id_header: The header with the id.
     """
-    known = {"body"} | ({"timestamp"} if timestamp_header else set()) | ({"id"} if id_header else set())
+    allowed = {"body"} | ({"timestamp"} if timestamp_header else set()) | ({"id"} if id_header else set())
     named = set(_FIELD.findall(message))
-    if not {"body"} <= named <= known:
+    if not {"body"} <= named <= allowed:
         raise ValueError(
-            f"message {message!r} must hold {{body}}, and of {{timestamp}} and {{id}} only what a header is named for."
+            f"message is {message!r}; it must contain {{body}}, and may contain {{timestamp}} and {{id}} only together"
+            " with timestamp_header and id_header."
         )
     if timestamp_header and "timestamp" not in named:
-        raise ValueError("A timestamp that is not part of the message is not signed: leave timestamp_header out.")
+        raise ValueError(
+            "message does not contain {timestamp}, so the timestamp is not signed: add it, or remove timestamp_header."
+        )
     if algorithm not in hashlib.algorithms_guaranteed or algorithm[:3] != "sha" or encoding not in ("hex", "base64"):
-        raise ValueError(f'algorithm {algorithm!r}, encoding {encoding!r}: use e.g. "sha256", and "hex" or "base64".')
+        raise ValueError(
+            f'algorithm is {algorithm!r} and encoding {encoding!r}; use e.g. "sha256", and "hex" or "base64".'
+        )
     options = {
         "header": header,
         "algorithm": algorithm,
@@ -82,6 +88,6 @@ def hmac(
         "message": message,
         "timestamp_header": timestamp_header,
         "id_header": id_header,
-        "tolerance": micros(tolerance),
+        "tolerance": to_micros(tolerance),
     }
     return Verification(by="hmac", references={"secret": references(secrets)}, options=options)

@@ -1,4 +1,4 @@
-"""What a verifier looks at, and how it says no."""
+"""``Delivery``: the request that a verifier gets; and the exceptions by which it refuses."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from ..http import Request
 
 class Rejected(Exception):
     """
-    Raised by a verifier that does not accept a request: its sender is answered 401.
+    Raised by a verifier to refuse a request, which is then answered 401.
 
-    The message goes into the log, so it must hold nothing that the sender wrote.
+    The message is logged, so it must contain nothing that the sender wrote.
     """
 
 
 class Unavailable(Exception):
-    """Raised when something outside is needed to decide and cannot be had now: the sender is answered 503."""
+    """Raised when something that the verifier needs cannot be fetched now; the request is answered 503."""
 
 
 def no_fetch(url: str) -> bytes:
-    """What a ``Delivery`` made by hand fetches with: nothing."""
-    raise Unavailable("nothing is fetched here")
+    """The default of ``Delivery.fetch``, for tests: it fetches nothing."""
+    raise Unavailable("this Delivery has no fetch")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
     """
-    A request that has not been recorded, and what it is verified with.
+    A request that is not recorded yet, and what it is verified with.
 
     Attributes:
-        request: As it was received; ``request.data`` are the bytes that were sent.
-        url: As its sender wrote it: the webhook's own URL, with the query as it was sent.  Behind a
-            proxy ``request.url`` may have another scheme and host.
-        now: Seconds since 1970.
-        resolved: The secrets that the webhook names, by what they are for.
-        options: What the verifier was given when the webhook was created.
-        fetch: Gets what stands at a URL that the verifier has found harmless.
+        request: The request; ``request.data`` has the bytes as they were sent.
+        url: The webhook's own URL, with the query as it was sent.  Behind a proxy ``request.url`` may have
+            another scheme and host.
+        now: The current time, in seconds since 1970.
+        resolved: The secrets that the webhook names, by purpose.
+        options: The options that the verifier got when the webhook was created.
+        fetch: Fetches a URL.  The verifier has to check first that the URL is harmless.
     """
 
     request: Request
@@ -53,49 +53,54 @@ class Delivery:
 
     @property
     def method(self) -> str:
+        """The method of the request."""
         return self.request.method
 
     @property
     def headers(self) -> Headers:
+        """The headers of the request."""
         return self.request.headers
 
     @property
     def body(self) -> bytes:
+        """The body, byte for byte as it was sent."""
         return self.request.data
 
     @property
     def form(self) -> ImmutableMultiDict[str, str]:
-        """The fields of a form; BadRequestBody for one that is too large, cut off or malformed."""
+        """The fields of a form; raises BadRequestBody if it is too large, incomplete or malformed."""
         return self.request.form
 
     @property
     def secrets(self) -> tuple[bytes, ...]:
-        """The secrets; several while they are being changed, any of which may fit."""
+        """The secrets.  There are several while a secret is being changed; accept a request that matches any."""
         return self.secrets_for("secret")
 
     def secrets_for(self, purpose: str) -> tuple[bytes, ...]:
+        """The secrets of one purpose, such as ``"verify_token"``."""
         return self.resolved.get(purpose, ())
 
     def header(self, name: str) -> bytes:
-        """The bytes of a header; Rejected when it isn't there."""
+        """The bytes of a header; raises Rejected if it is missing."""
         value = self.headers.get(name)
         if value is None:
             raise Rejected(f"the header {name} is missing")
         return value.encode("latin-1")
 
     def document(self) -> dict[str, Any]:
-        """The body as a JSON object; Rejected when it is none, or has a name twice: readers differ in which counts."""
+        """The body as a JSON object; raises Rejected for anything else, and if an object has a name twice."""
         try:
-            found = json.loads(self.body, object_pairs_hook=_distinct)
+            document = json.loads(self.body, object_pairs_hook=_distinct)
         except (ValueError, RecursionError):
             raise Rejected("the body is not JSON") from None
-        if not isinstance(found, dict):
+        if not isinstance(document, dict):
             raise Rejected("the body is not a JSON object")
-        return found
+        return document
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    # JSON parsers differ in which of two values counts, so a signature would not protect the one that a step reads.
+    document = dict(pairs)
+    if len(document) != len(pairs):
         raise Rejected("an object in the body has the same name twice")
-    return found
+    return document

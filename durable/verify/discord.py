@@ -3,7 +3,7 @@ Discord: interactions and webhook events.
 
 https://docs.discord.com/developers/interactions/overview
 
-It sends bad signatures on purpose, and removes an endpoint that accepts one.
+Discord sends bad signatures on purpose, and removes an endpoint that accepts one.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from ..errors import ConfigurationError
 from ..http import Response
 from .delivery import Delivery
 from .keys import json_key
-from .presets import Secrets, Span, Verification, micros, preset, references
-from .signatures import ed25519_fits, require_recent, unhexed
+from .presets import Secrets, Span, Verification, preset, references, to_micros
+from .signatures import ed25519_matches, from_hex, require_recent
 
 
 def _check(delivery: Delivery) -> bool:
     keys = [_read_key(secret) for secret in delivery.secrets]
     stamp = delivery.header("X-Signature-Timestamp")
     require_recent(delivery, stamp)
-    signature = unhexed(delivery.header("X-Signature-Ed25519"))
-    return any([ed25519_fits(key, signature, stamp + delivery.body) for key in keys])
+    signature = from_hex(delivery.header("X-Signature-Ed25519"))
+    return any([ed25519_matches(key, signature, stamp + delivery.body) for key in keys])
 
 
 def _read_key(secret: bytes) -> bytes:
     try:
         return bytes.fromhex(secret.decode("ascii"))
     except ValueError:
-        raise ConfigurationError("The public key of a Discord application is 64 hexadecimal digits.") from None
+        raise ConfigurationError("The public key of a Discord application must have 64 hexadecimal digits.") from None
 
 
 def _handshake(delivery: Delivery) -> Response | None:
-    """PING: type 1 of an interaction, type 0 of a webhook event (whose type 1 brings an event)."""
+    """Answer PING: type 1 of an interaction, type 0 of a webhook event (whose type 1 has an event)."""
     body = delivery.request.json(default=None)
     if not isinstance(body, dict):
         return None
@@ -47,5 +47,5 @@ def _handshake(delivery: Delivery) -> Response | None:
 def discord(public_keys: Secrets, *, tolerance: Span = "5m") -> Verification:
     """Discord: the application's public key, in hexadecimal.  PING is answered.  Needs the extra ``verify``."""
     return Verification(
-        by="discord", references={"secret": references(public_keys)}, options={"tolerance": micros(tolerance)}
+        by="discord", references={"secret": references(public_keys)}, options={"tolerance": to_micros(tolerance)}
     )

@@ -1,8 +1,8 @@
 """
 GitHub.  https://docs.github.com/webhooks/using-webhooks/validating-webhook-deliveries
 
-No timestamp is signed, and the delivery's id is not signed either: duplicates
-are the only guard against a delivery that is played again.
+GitHub signs neither a timestamp nor the delivery's id, so only the dedupe key
+protects against a replay, and only while the id is kept.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 from .delivery import Delivery
 from .keys import header_key
 from .presets import Secrets, Verification, preset, references
-from .signatures import hexed, mac, require_fit
+from .signatures import mac, require_match, to_hex
 
 
 def check_hub_signature(delivery: Delivery) -> bool:
-    """``X-Hub-Signature-256``, as GitHub and Meta have it."""
+    """``X-Hub-Signature-256``, of GitHub and Meta."""
     found = delivery.header("X-Hub-Signature-256")
-    require_fit([found], [b"sha256=" + hexed(mac(secret, delivery.body)) for secret in delivery.secrets])
+    require_match([found], [b"sha256=" + to_hex(mac(secret, delivery.body)) for secret in delivery.secrets])
     return True
 
 

@@ -1,8 +1,8 @@
 """
 Microsoft Graph.  https://learn.microsoft.com/graph/change-notifications-delivery-webhooks
 
-Nothing is signed: what a subscription was given as ``clientState`` comes back
-in each notification, and has to be kept like a password.
+Graph signs nothing.  Each notification repeats the ``clientState`` of its
+subscription, so keep that like a password.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from .presets import Secrets, Verification, echo, preset, references
 
 
 def _check(delivery: Delivery) -> bool:
-    told = delivery.document().get("value")
-    if not isinstance(told, list) or not told:
+    notifications = delivery.document().get("value")
+    if not isinstance(notifications, list) or not notifications:
         raise Rejected("the body holds no notifications")
-    return all([_is_ours(delivery, each) for each in told])
+    return all([_is_ours(delivery, each) for each in notifications])
 
 
 def _is_ours(delivery: Delivery, notification: object) -> bool:
@@ -31,12 +31,12 @@ def _is_ours(delivery: Delivery, notification: object) -> bool:
 
 
 def _greeting(delivery: Delivery) -> Response | None:
-    """The token, decoded; escaped, since anyone may send one."""
+    """Repeat the token, decoded; HTML-escaped, since anybody may send one."""
     token = delivery.request.args.get("validationToken")
     return None if token is None or delivery.method != "POST" else echo(escape(token, quote=False))
 
 
 @preset("graph", _check, greeting=_greeting)
 def graph(client_state: Secrets) -> Verification:
-    """Microsoft Graph: the subscription's ``clientState``.  ``validationToken`` is answered."""
+    """Microsoft Graph: the subscription's ``clientState``.  Requests with ``validationToken`` are answered."""
     return Verification(by="graph", references={"secret": references(client_state, "the clientState")})

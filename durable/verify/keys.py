@@ -1,13 +1,14 @@
 """
-What tells that two requests are the same one, sent twice.
+Dedupe keys: two requests with the same key are the same request, sent twice.
 
-``dedupe=`` is written down as one of these, and a request's key is read by it::
+``rule`` writes ``dedupe=`` as one of these rules, which is recorded with the
+webhook.  ``key_of`` reads a request's key by it::
 
-    {"by": "auto", "sender": name | null}     the sender's own, else the well-known headers
-    {"by": "sender", "sender": name}
-    {"by": "headers", "names": [name, …]}     all of them together
-    {"by": "pointer", "at": "/data/id"}       RFC 6901, into a JSON body
-    {"by": "function", "name": name}          one made by ``verify.dedupe_key``
+    {"by": "auto", "sender": name | null}     the preset's key, else the well-known headers
+    {"by": "sender", "sender": name}          the preset's key
+    {"by": "headers", "names": [name, …]}     all of these headers together
+    {"by": "pointer", "at": "/data/id"}       a value of a JSON body (RFC 6901)
+    {"by": "function", "name": name}          a function registered by ``verify.dedupe_key``
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ..errors import ConfigurationError
 from ..http import Request
 from .presets import KeyOf, Preset, Verification, find
 
-#: Each is a key by itself; the last two are one together.
+#: The headers that ``"auto"`` tries, in this order; each entry is one key.
 WELL_KNOWN = (
     ("webhook-id",),
     ("svix-id",),
@@ -40,7 +41,7 @@ _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 @dataclass(frozen=True)
 class DedupeKey:
-    """A function that reads a request's key, under a name that can be recorded."""
+    """A function that returns a request's dedupe key, under a name that can be recorded."""
 
     name: str
     read: KeyOf
@@ -57,20 +58,23 @@ _functions: dict[str, DedupeKey] = {}
 
 def dedupe_key(name: str) -> Callable[[KeyOf], DedupeKey]:
     """
-    Make a key for ``create_webhook(dedupe=…)`` of a function: given a ``Request``, it returns a str, or None.
+    Register a function for ``create_webhook(dedupe=…)``: it gets a ``Request`` and returns a str or None.
 
-    Import it in workers and in the web application.  An error in it counts as None.
+    Import its module in workers and in the web application.  If it raises, the request has no key.
     """
     if not isinstance(name, str) or not 1 <= len(name) <= 64:
-        raise ConfigurationError(f"{name!r} cannot name a dedupe key: use 1 to 64 characters.")
+        raise ConfigurationError(f"{name!r} is no name for a dedupe key: use 1 to 64 characters.")
 
     def decorate(read: KeyOf) -> DedupeKey:
-        before = _functions.get(name)
-        if before is not None and (before.read.__module__, before.read.__qualname__) != (
+        existing = _functions.get(name)
+        if existing is not None and (existing.read.__module__, existing.read.__qualname__) != (
             read.__module__,
             read.__qualname__,
         ):
-            raise ConfigurationError(f"The dedupe key {name!r} is another function's already; take another name.")
+            raise ConfigurationError(
+                f"The dedupe key {name!r} is taken by {existing.read.__module__}.{existing.read.__qualname__}.  Use"
+                " another name."
+            )
         _functions[name] = DedupeKey(name, read)
         return _functions[name]
 
@@ -79,61 +83,61 @@ def dedupe_key(name: str) -> Callable[[KeyOf], DedupeKey]:
 
 def rule(dedupe: Dedupe, verification: Verification | None) -> dict[str, Any] | None:
     """
-    How a webhook's duplicates are told, as it is recorded; None: not at all.
+    The rule for a webhook's ``dedupe=``, as it is recorded; None if its requests have no keys.
 
     Raises:
-        TypeError, ValueError: For what is no rule.
+        TypeError, ValueError: *dedupe* is malformed.
     """
-    own = None if verification is None or find(verification.by).key is None else verification.by
+    preset_name = None if verification is None or find(verification.by).key is None else verification.by
     match dedupe:
         case None:
-            return None if own is None else {"by": "sender", "sender": own}
+            return None if preset_name is None else {"by": "sender", "sender": preset_name}
         case False:
             return None
         case "auto":
-            return {"by": "auto", "sender": own}
+            return {"by": "auto", "sender": preset_name}
         case DedupeKey(name=name):
             return {"by": "function", "name": name}
         case Preset(name=name):
             if dedupe.key is None:
-                raise ValueError(f"{name} says nothing by which duplicates could be told; name a header or a pointer.")
+                raise ValueError(f"Requests of {name} have no key of their own: use a header or a JSON pointer.")
             return {"by": "sender", "sender": name}
         case str() if dedupe.startswith("/"):
             return {"by": "pointer", "at": dedupe}
         case str():
-            return _headers([dedupe])
+            return _headers_rule([dedupe])
         case list() | tuple():
-            return _headers(dedupe)
+            return _headers_rule(dedupe)
     raise TypeError(
         f'dedupe is {dedupe!r}; use "auto", a header\'s name or a list of them, a JSON pointer ("/id"), a preset'
         " such as verify.stripe, or a function made by @verify.dedupe_key(name)."
     )
 
 
-def _headers(names: Sequence[Any]) -> dict[str, Any]:
+def _headers_rule(names: Sequence[Any]) -> dict[str, Any]:
     if not names or not all(isinstance(name, str) and _HEADER.fullmatch(name) for name in names):
-        raise ValueError(f"dedupe={names!r}: these are not names of headers.")
+        raise ValueError(f"dedupe is {names!r}, but these are no names of headers.")
     return {"by": "headers", "names": [name.lower() for name in names]}
 
 
-def key_of(known: dict[str, Any] | None, request: Request) -> str | None:
+def key_of(recorded: dict[str, Any] | None, request: Request) -> str | None:
     """
-    The key of a request as it is kept, a hash; None when it says nothing.
+    The key of a request by a recorded rule, as a hash; None if the request has no key.
 
     Raises:
-        ConfigurationError: This process does not know the function that reads it.
+        ConfigurationError: This process has not imported the function or preset that reads it.
     """
-    if known is None:
+    if recorded is None:
         return None
-    found = _parts(known, request)
-    return None if found is None else hashlib.sha256(json.dumps(found).encode("ascii")).hexdigest()
+    parts = _parts(recorded, request)
+    return None if parts is None else hashlib.sha256(json.dumps(parts).encode("ascii")).hexdigest()
 
 
-def _parts(known: dict[str, Any], request: Request) -> list[str] | None:
-    match known:
+def _parts(recorded: dict[str, Any], request: Request) -> list[str] | None:
+    match recorded:
         case {"by": "auto", "sender": sender}:
             own = None if sender is None else _one(find(sender).key, request)
-            return own or next((found for names in WELL_KNOWN if (found := _of_headers(names, request))), None)
+            return own or next((parts for names in WELL_KNOWN if (parts := _of_headers(names, request))), None)
         case {"by": "sender", "sender": sender}:
             return _one(find(sender).key, request)
         case {"by": "headers", "names": names}:
@@ -141,52 +145,50 @@ def _parts(known: dict[str, Any], request: Request) -> list[str] | None:
         case {"by": "pointer", "at": pointer}:
             return _one(json_key(pointer), request)
         case {"by": "function", "name": name}:
-            return _one(_function(name), request)
-    raise ConfigurationError(f"A webhook tells duplicates by {known!r}, which this code does not know: update it.")
-
-
-def _function(name: str) -> DedupeKey:
-    if name not in _functions:
-        raise ConfigurationError(
-            f"A webhook tells duplicates by the function {name!r}, which this process does not know.  Import the"
-            f' module with @verify.dedupe_key("{name}") in the web application too.'
-        )
-    return _functions[name]
+            if name not in _functions:
+                raise ConfigurationError(
+                    f"A webhook has the dedupe key {name!r}, but this process has none of this name.  Import the module"
+                    f' with @verify.dedupe_key("{name}") in the web application too.'
+                )
+            return _one(_functions[name], request)
+    raise ConfigurationError(
+        f"A webhook has the dedupe rule {recorded!r}, which this version of durable does not support: update it."
+    )
 
 
 def _one(read: KeyOf | None, request: Request) -> list[str] | None:
     try:
-        found = None if read is None else read(request)
+        key = None if read is None else read(request)
     except Exception:
-        # Hostile input, or a bug of the author's: to lose the request would be worse than to take it twice.
+        # Hostile input, or a bug in the function: to lose the request would be worse than to take it twice.
         return None
-    return [found] if isinstance(found, str) and found else None
+    return [key] if isinstance(key, str) and key else None
 
 
 def _of_headers(names: Sequence[str], request: Request) -> list[str] | None:
-    found = [request.headers.get(name, "") for name in names]
-    return [*names, *found] if all(found) else None
+    values = [request.headers.get(name, "") for name in names]
+    return [*names, *values] if all(values) else None
 
 
 def header_key(name: str) -> KeyOf:
-    """Reads a header."""
+    """A function that returns a header of a request."""
     return lambda request: request.headers.get(name)
 
 
 def json_key(pointer: str) -> KeyOf:
-    """Reads a string or a number out of a JSON body (RFC 6901)."""
+    """A function that returns a string or a number of a JSON body, by its JSON pointer (RFC 6901)."""
     steps = [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
 
     def read(request: Request) -> str | None:
-        found = request.json(default=None)
+        value = request.json(default=None)
         for step in steps:
-            found = _into(found, step)
-        return str(found) if isinstance(found, str | int) and not isinstance(found, bool) else None
+            value = _member(value, step)
+        return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
 
     return read
 
 
-def _into(value: Any, step: str) -> Any:
+def _member(value: Any, step: str) -> Any:
     if isinstance(value, dict):
         return value.get(step)
     if isinstance(value, list) and re.fullmatch("0|[1-9][0-9]{0,8}", step, re.ASCII) and int(step) < len(value):

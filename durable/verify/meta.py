@@ -15,16 +15,17 @@ def _greeting(delivery: Delivery) -> Response | None:
     if delivery.method != "GET" or args.get("hub.mode") != "subscribe":
         return None
     given = args.get("hub.verify_token", "").encode("utf-8", "surrogatepass")
-    known = [hmac.compare_digest(given, token) for token in delivery.secrets_for("verify_token")]
-    return echo(args.get("hub.challenge", "")) if any(known) else forbidden()
+    matches = [hmac.compare_digest(given, token) for token in delivery.secrets_for("verify_token")]
+    return echo(args.get("hub.challenge", "")) if any(matches) else forbidden()
 
 
 @preset("meta", check_hub_signature, greets=("GET",), greeting=_greeting)
 def meta(secrets: Secrets, *, verify_token: Secrets) -> Verification:
     """
-    Meta: the app's secret, and the token of your own choice that its set-up asks for.
+    Meta: the app's secret, and the verify token that you chose in the app's settings.
 
-    ``hub.challenge`` is answered.  Deliveries have no id: duplicates are told by what is in them, with ``dedupe``.
+    Requests with ``hub.challenge`` are answered.  Deliveries have no id: for duplicates, set ``dedupe`` to an
+    id in their body.
     """
-    known = {"secret": references(secrets), "verify_token": references(verify_token, "the verify token")}
-    return Verification(by="meta", references=known)
+    secret_names = {"secret": references(secrets), "verify_token": references(verify_token, "the verify token")}
+    return Verification(by="meta", references=secret_names)

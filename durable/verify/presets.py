@@ -1,9 +1,9 @@
 """
-Verifiers by name, and what a webhook records of the one it asks for.
+Verifiers by name, and what a webhook records of its verifier.
 
-A webhook's options stand in the database, and the web process that reads them
-may run other code than the worker that wrote them.  So they hold names only:
-of the verifier, and of the environment variables that hold the secrets.
+The worker writes a webhook's options to the database, and the web process
+reads them, perhaps with other code.  So only names are recorded: the name of
+the verifier, and the names of the environment variables with its secrets.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from ..errors import ConfigurationError
 from ..http import Request, Response
 from .delivery import Delivery
 
-#: What a stranger wrote is sent back: it must not be taken for a page.
+#: For an answer that repeats text of the request: a browser must not show it as a page.
 _AS_TEXT = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
 
 
 P = ParamSpec("P")
 
-#: ``"env:NAME"``, or several while a secret is being changed.
+#: ``"env:NAME"``; a list of these while a secret is being changed.
 Secrets: TypeAlias = str | Iterable[str]
-#: As ``sleep`` takes it.
+#: A duration, as ``sleep`` takes it.
 Span: TypeAlias = str | float | timedelta
 
 Check = Callable[[Delivery], bool]
@@ -41,37 +41,38 @@ _NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """Which verifier a webhook wants, and with what: the names of secrets, never secrets."""
+    """The verifier of a webhook, with the names of its secrets and its options."""
 
     by: str
     references: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """What is recorded."""
+        """The plain JSON that is recorded."""
         return {"by": self.by, "secrets": self.references, "options": self.options}
 
     @classmethod
-    def from_json(cls, known: dict[str, Any]) -> Verification:
-        references = {purpose: tuple(names) for purpose, names in known["secrets"].items()}
-        return cls(by=known["by"], references=references, options=known["options"])
+    def from_json(cls, recorded: dict[str, Any]) -> Verification:
+        """The verification that ``as_json`` recorded."""
+        references = {purpose: tuple(names) for purpose, names in recorded["secrets"].items()}
+        return cls(by=recorded["by"], references=references, options=recorded["options"])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Preset(Generic[P]):
     """
-    A sender: how it signs, what it expects to be answered, and by what its duplicates are known.
+    A sender: how it signs requests, which handshakes it expects, and how its duplicates are recognized.
 
-    Calling it with the names of secrets gives what ``create_webhook(verify=…)`` takes.
+    Call it with the names of secrets, and pass the result to ``create_webhook(verify=…)``.
 
     Attributes:
-        name: What is recorded.
-        check: Returns True for a request to be accepted; for another it returns False, or raises.
-        key: What tells a duplicate, None for a request that says nothing.
-        same: What of a body has to be equal in a duplicate.
-        greets: Methods that ``greeting`` answers, besides those that deliver.
-        greeting: Answers a handshake that is not signed.
-        handshake: Answers one that is, once it has been verified.
+        name: The name that is recorded.
+        check: Returns True to accept a request; returns False or raises to refuse it.
+        key: Returns the dedupe key of a request; None if the request has none.
+        same: Returns the part of a body that has to be equal in a duplicate.
+        greets: Methods of unsigned handshakes, which ``greeting`` gets even if they do not deliver.
+        greeting: Answers an unsigned handshake; returns None for any other request.
+        handshake: Answers a signed handshake after it is verified; returns None for any other request.
     """
 
     name: str
@@ -91,17 +92,17 @@ class Preset(Generic[P]):
 
 
 #: Every verifier of this process, by name.
-_known: dict[str, Preset[Any]] = {}
+_presets: dict[str, Preset[Any]] = {}
 
 
 def preset(name: str, check: Check, **parts: Any) -> Callable[[Callable[P, Verification]], Preset[P]]:
-    """Make a sender of the function that writes down what a webhook asks of it."""
+    """Decorate the function that users call, ``verify.stripe(…)``, and register its preset."""
 
     def decorate(make: Callable[P, Verification]) -> Preset[P]:
-        made = Preset(name=name, check=check, make=make, **parts)
-        object.__setattr__(made, "__doc__", make.__doc__)
-        _known[name] = made
-        return made
+        verifier = Preset(name=name, check=check, make=make, **parts)
+        object.__setattr__(verifier, "__doc__", make.__doc__)
+        _presets[name] = verifier
+        return verifier
 
     return decorate
 
@@ -111,56 +112,58 @@ def find(name: str) -> Preset[Any]:
     The verifier of this name.
 
     Raises:
-        ConfigurationError: This process knows none.
+        ConfigurationError: This process has none of this name.
     """
-    if name not in _known:
+    if name not in _presets:
         raise ConfigurationError(
-            f"A webhook asks for the verifier {name!r}, which this process does not know.  Import the module with"
+            f"A webhook uses the verifier {name!r}, but this process has none of this name.  Import the module with"
             f' @verify.register("{name}") in the web application too.'
         )
-    return _known[name]
+    return _presets[name]
 
 
 def register(name: str, *, key: KeyOf | None = None) -> Callable[[Check], Preset[...]]:
     """
-    Make a verifier of a function, under a name that can be recorded.
+    Register a function as a verifier, under a name that can be recorded.
 
-    The function is given a ``verify.Delivery`` and returns True to accept the request.  Whatever else
-    it returns or raises is a 401.  The result is called as the others are: ``acme("env:ACME_KEY")``;
-    further keywords are JSON values, and its ``delivery.options``.  Import it in workers and in the web
-    application.
+    The function gets a ``verify.Delivery`` and returns True to accept the request.  If it returns
+    anything else or raises, the request is answered 401.  Use it as you use a preset:
+    ``verify=acme("env:ACME_KEY")``.  Further keywords have to be JSON values; the function finds them in
+    ``delivery.options``.  Import its module in workers and in the web application.
 
     Args:
         name: Lower-case letters, digits, ``_``, ``.`` and ``-``.
-        key: What tells duplicates; given the ``Request``.
+        key: Returns the dedupe key of a ``Request``, or None.
 
     Raises:
         ConfigurationError: The name is malformed, or another verifier's.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConfigurationError(f"{name!r} cannot name a verifier: use lower-case letters, digits, _, . and -.")
+        raise ConfigurationError(f"{name!r} is no name for a verifier: use lower-case letters, digits, _, . and -.")
 
     def decorate(check: Check) -> Preset[...]:
-        before = _known.get(name)
-        if before is not None and _place(before.check) != _place(check):
-            raise ConfigurationError(f"The verifier {name!r} is {_place(before.check)} already; take another name.")
+        existing = _presets.get(name)
+        if existing is not None and _place(existing.check) != _place(check):
+            raise ConfigurationError(
+                f"The name {name!r} is taken by the verifier {_place(existing.check)}.  Use another name."
+            )
 
         def make(secrets: Secrets = (), **options: Any) -> Verification:
             return Verification(by=name, references={"secret": _names(secrets)}, options=_plain(options))
 
-        made: Preset[...] = Preset(name=name, check=check, make=make, key=key)
-        _known[name] = made
-        return made
+        verifier: Preset[...] = Preset(name=name, check=check, make=make, key=key)
+        _presets[name] = verifier
+        return verifier
 
     return decorate
 
 
 def references(secrets: Secrets, what: str = "its secret") -> tuple[str, ...]:
     """
-    The names of secrets, one or more.
+    Check the names of secrets, one or more.
 
     Raises:
-        TypeError, ValueError: Anything else.  A secret itself is never repeated.
+        TypeError, ValueError: They are no such names.  The message does not repeat them.
     """
     names = _names(secrets)
     if not names:
@@ -168,27 +171,29 @@ def references(secrets: Secrets, what: str = "its secret") -> tuple[str, ...]:
     return names
 
 
-def micros(tolerance: Span) -> int:
-    """A duration as it is recorded."""
+def to_micros(tolerance: Span) -> int:
+    """A tolerance in microseconds, as it is recorded."""
     return duration.to_micros(tolerance, what="tolerance")
 
 
 def _names(secrets: Secrets) -> tuple[str, ...]:
-    given = (secrets,) if isinstance(secrets, str) else tuple(secrets)
-    if not all(isinstance(name, str) and _REFERENCE.fullmatch(name) for name in given):
-        # Not repeated: it may be the secret itself.
+    names = (secrets,) if isinstance(secrets, str) else tuple(secrets)
+    if not all(isinstance(name, str) and _REFERENCE.fullmatch(name) for name in names):
+        # The message does not repeat the argument, which may be the secret itself.
         raise ValueError(
-            'A secret is given by the name of an environment variable of the web process, as "env:NAME", so that it'
-            " is never written to the database.  This is something else."
+            'Name an environment variable of the web process that holds the secret, as "env:NAME".  The argument is'
+            " not such a name.  (It is recorded in the database, so it must not be the secret itself.)"
         )
-    return given
+    return names
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:
     try:
         return dict(json.loads(json.dumps(options, allow_nan=False)))
     except (TypeError, ValueError):
-        raise TypeError(f"The options of a verifier are recorded, so they must be plain JSON: {options!r}.") from None
+        raise TypeError(
+            f"The options of a verifier are recorded, so they must be plain JSON, but they are {options!r}."
+        ) from None
 
 
 def _place(check: Check) -> str:
@@ -196,10 +201,10 @@ def _place(check: Check) -> str:
 
 
 def echo(text: str) -> Response:
-    """*text* as plain text."""
+    """An answer with *text*, as plain text."""
     return Response(text, 200, [*_AS_TEXT, ("Cache-Control", "no-store")])
 
 
 def forbidden() -> Response:
-    """A handshake that does not know what it would have to."""
+    """The answer to a handshake that fails."""
     return Response("", 403, [("Cache-Control", "no-store")])

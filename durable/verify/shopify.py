@@ -5,12 +5,12 @@ from __future__ import annotations
 from .delivery import Delivery
 from .keys import header_key
 from .presets import Secrets, Verification, preset, references
-from .signatures import b64, mac, require_fit
+from .signatures import mac, require_match, to_base64
 
 
 def _check(delivery: Delivery) -> bool:
     found = delivery.header("X-Shopify-Hmac-SHA256")
-    require_fit([found], [b64(mac(secret, delivery.body)) for secret in delivery.secrets])
+    require_match([found], [to_base64(mac(secret, delivery.body)) for secret in delivery.secrets])
     return True
 
 

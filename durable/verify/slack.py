@@ -9,17 +9,17 @@ from typing import Any
 
 from ..http import Request, Response
 from .delivery import Delivery
-from .presets import Secrets, Span, Verification, echo, micros, preset, references
-from .signatures import hexed, mac, require_fit, require_recent
+from .presets import Secrets, Span, Verification, echo, preset, references, to_micros
+from .signatures import mac, require_match, require_recent, to_hex
 
 
 def check_v0(delivery: Delivery, stamp_header: str, signature_header: str) -> bool:
-    """``v0=`` over ``v0:timestamp:body``, as Slack and Zoom have it."""
+    """``v0=`` over ``v0:timestamp:body``, as Slack and Zoom sign."""
     stamp = delivery.header(stamp_header)
     require_recent(delivery, stamp)
     message = b"v0:" + stamp + b":" + delivery.body
     found = delivery.header(signature_header)
-    require_fit([found], [b"v0=" + hexed(mac(secret, message)) for secret in delivery.secrets])
+    require_match([found], [b"v0=" + to_hex(mac(secret, message)) for secret in delivery.secrets])
     return True
 
 
@@ -28,13 +28,13 @@ def _check(delivery: Delivery) -> bool:
 
 
 def _event(request: Request) -> dict[str, Any]:
-    """What is told: a JSON body, a slash command's form, or the JSON in an interaction's form."""
-    found = request.json(default=None)
-    if isinstance(found, dict):
-        return found
+    """The event: a JSON body, the form of a slash command, or the JSON in the form of an interaction."""
+    event = request.json(default=None)
+    if isinstance(event, dict):
+        return event
     if "payload" in request.form:
-        found = json.loads(request.form["payload"])
-        return found if isinstance(found, dict) else {}
+        event = json.loads(request.form["payload"])
+        return event if isinstance(event, dict) else {}
     return dict(request.form)
 
 
@@ -44,9 +44,9 @@ def _key(request: Request) -> str | None:
 
 
 def _greeting(delivery: Delivery) -> Response | None:
-    """Slack looks at the certificate of a slash command's URL now and then, and signs nothing."""
-    asked = delivery.request.args if delivery.method == "GET" else delivery.form
-    return Response("", 200) if asked.get("ssl_check") == "1" else None
+    """Answer the check of the TLS certificate that Slack sometimes makes for a slash command, unsigned."""
+    fields = delivery.request.args if delivery.method == "GET" else delivery.form
+    return Response("", 200) if fields.get("ssl_check") == "1" else None
 
 
 def _handshake(delivery: Delivery) -> Response | None:
@@ -59,5 +59,5 @@ def _handshake(delivery: Delivery) -> Response | None:
 def slack(secrets: Secrets, *, tolerance: Span = "5m") -> Verification:
     """Slack: the app's signing secret.  ``url_verification`` and ``ssl_check`` are answered."""
     return Verification(
-        by="slack", references={"secret": references(secrets)}, options={"tolerance": micros(tolerance)}
+        by="slack", references={"secret": references(secrets)}, options={"tolerance": to_micros(tolerance)}
     )

@@ -1,9 +1,9 @@
 """
 Amazon SNS.  https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html
 
-Every customer of SNS signs with the same keys: the topic tells whose message
-it is.  The certificate and the confirmation are fetched from SNS itself, and
-from nowhere else that a request may name.
+SNS signs the messages of all its customers with the same keys, so the topic is
+checked too.  The certificate and the confirmation are fetched only from SNS
+itself, even if a request names another host.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 from ..http import Request, Response
 from .delivery import Delivery, Rejected
-from .presets import Span, Verification, micros, preset
-from .signatures import needs_cryptography, require_near, unb64
+from .presets import Span, Verification, preset, to_micros
+from .signatures import from_base64, import_cryptography, require_near
 
 _HOST = r"https://sns\.[a-z0-9-]{1,40}\.amazonaws\.com(?:\.cn)?"
 _CERTIFICATE = re.compile(_HOST + r"/[A-Za-z0-9_-]{1,100}\.pem")
@@ -32,54 +32,54 @@ _SIGNED = {
 
 def _check(delivery: Delivery) -> bool:
     message = delivery.document()
-    text = _text(message)
+    text = _signed_text(message)
     if message.get("TopicArn") not in delivery.options["topics"]:
-        raise Rejected("the message is of another topic")
-    require_near(delivery, _moment(message["Timestamp"]))
+        raise Rejected("the message belongs to another topic")
+    require_near(delivery, _timestamp(message["Timestamp"]))
     url = message.get("SigningCertURL")
     if not isinstance(url, str) or not _CERTIFICATE.fullmatch(url):
-        raise Rejected("the certificate is not at SNS")
-    signature = unb64(str(message.get("Signature", "")).encode("utf-8", "replace"))
-    return _fits(delivery.fetch(url), signature, text, str(message.get("SignatureVersion")))
+        raise Rejected("the certificate's URL is not of SNS")
+    signature = from_base64(str(message.get("Signature", "")).encode("utf-8", "replace"))
+    return _is_signed(delivery.fetch(url), signature, text, str(message.get("SignatureVersion")))
 
 
-def _text(message: dict[str, Any]) -> bytes:
+def _signed_text(message: dict[str, Any]) -> bytes:
     names = _SIGNED.get(str(message.get("Type")))
     if names is None:
-        raise Rejected("the message is of no known type")
+        raise Rejected("the message has an unknown type")
     present = [name for name in names if name != "Subject" or message.get("Subject") is not None]
     if not all(isinstance(message.get(name), str) for name in present):
         raise Rejected("a field of the message is missing")
-    # Names and values are signed as lines: with a line break in a second field, the text could be split in two ways.
+    # Names and values are signed as lines.  With a line break in a field, two messages could have the same text.
     if any("\n" in message[name] for name in present if name != "Message"):
         raise Rejected("a field of the message has a line break")
     return "".join(f"{name}\n{message[name]}\n" for name in present).encode("utf-8", "surrogatepass")
 
 
-def _moment(stamp: str) -> float:
+def _timestamp(stamp: str) -> float:
     try:
-        found = datetime.fromisoformat(stamp)
+        parsed = datetime.fromisoformat(stamp)
     except ValueError:
-        raise Rejected("the timestamp is not one") from None
-    if found.tzinfo is None:
-        raise Rejected("the timestamp has no zone")
-    return found.timestamp()
+        raise Rejected("the timestamp is malformed") from None
+    if parsed.tzinfo is None:
+        raise Rejected("the timestamp has no time zone")
+    return parsed.timestamp()
 
 
-def _fits(certificate: bytes, signature: bytes, text: bytes, version: str) -> bool:
-    hashes = needs_cryptography("hazmat.primitives.hashes")
-    padding = needs_cryptography("hazmat.primitives.asymmetric.padding")
-    known = {"1": hashes.SHA1, "2": hashes.SHA256}
-    if version not in known:
-        raise Rejected("the signature is of no known version")
-    key = needs_cryptography("x509").load_pem_x509_certificate(certificate).public_key()
-    # InvalidSignature and all else that it raises is a refusal to whoever calls this.
-    key.verify(signature, text, padding.PKCS1v15(), known[version]())
+def _is_signed(certificate: bytes, signature: bytes, text: bytes, version: str) -> bool:
+    hashes = import_cryptography("hazmat.primitives.hashes")
+    padding = import_cryptography("hazmat.primitives.asymmetric.padding")
+    versions = {"1": hashes.SHA1, "2": hashes.SHA256}
+    if version not in versions:
+        raise Rejected("the signature has an unknown version")
+    key = import_cryptography("x509").load_pem_x509_certificate(certificate).public_key()
+    # It raises InvalidSignature; the caller turns every exception into a refusal.
+    key.verify(signature, text, padding.PKCS1v15(), versions[version]())
     return True
 
 
 def _key(request: Request) -> str | None:
-    """The id that is signed; the header's is not."""
+    """The id in the body; the one in the header is not signed."""
     message = request.json(default=None)
     return message.get("MessageId") if isinstance(message, dict) else None
 
@@ -90,7 +90,7 @@ def _handshake(delivery: Delivery) -> Response | None:
         return None
     url = message["SubscribeURL"]
     if not _CONFIRM.fullmatch(url):
-        raise Rejected("the confirmation is not at SNS")
+        raise Rejected("the confirmation's URL is not of SNS")
     delivery.fetch(url)
     return Response("", 200)
 
@@ -102,12 +102,12 @@ def sns(topics: str | Iterable[str], *, confirm: bool = False, tolerance: Span =
 
     Args:
         topics: The ARN of the topic, or several.
-        confirm: Whether the web process confirms subscriptions of these topics by itself.  Otherwise a
-            confirmation is delivered as any message.
-        tolerance: SNS may go on for an hour to deliver a message.
+        confirm: Whether the web process confirms subscriptions to these topics itself.  Otherwise the
+            confirmation is delivered to the workflow like any message.
+        tolerance: How old a message may be.  SNS tries for an hour to deliver one.
     """
     arns = [topics] if isinstance(topics, str) else list(topics)
     if not arns or not all(isinstance(arn, str) and arn.startswith("arn:") for arn in arns):
         raise ValueError(f'topics is {topics!r}; use e.g. "arn:aws:sns:eu-west-1:123456789012:orders".')
-    options = {"topics": arns, "confirm": bool(confirm), "tolerance": micros(tolerance)}
+    options = {"topics": arns, "confirm": bool(confirm), "tolerance": to_micros(tolerance)}
     return Verification(by="sns", options=options)

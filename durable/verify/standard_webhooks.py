@@ -1,5 +1,5 @@
 """
-Standard Webhooks, and Svix, which it comes from.
+Standard Webhooks and Svix, which sign in the same way.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -13,10 +13,10 @@ import hmac
 from ..errors import ConfigurationError
 from ..http import Request
 from .delivery import Delivery, Rejected
-from .presets import Secrets, Span, Verification, micros, preset, references
-from .signatures import b64, ed25519_fits, mac, require_recent, unb64
+from .presets import Secrets, Span, Verification, preset, references, to_micros
+from .signatures import ed25519_matches, from_base64, mac, require_recent, to_base64
 
-#: More are not looked at: each costs a comparison, with a key pair a dear one.
+#: Further signatures are ignored: each costs a comparison, which is expensive with a key pair.
 _MOST_SIGNATURES = 16
 
 
@@ -30,47 +30,47 @@ def _check(delivery: Delivery) -> bool:
     stamp = delivery.header(f"{names}-timestamp")
     require_recent(delivery, stamp)
     number = delivery.header(f"{names}-id")
-    # Dots separate what is signed.  With one in the id, the beginning of the body could be moved into the id.
+    # Dots separate the signed parts.  With a dot in the id, text could be moved between the id and the body.
     if b"." in number:
         raise Rejected("the id has a dot")
     message = b".".join([number, stamp, delivery.body])
     found = delivery.header(f"{names}-signature").split(b" ")[:_MOST_SIGNATURES]
-    return any([_fits(key, is_public, signature, message) for key, is_public in keys for signature in found])
+    return any([_matches(key, is_public, signature, message) for key, is_public in keys for signature in found])
 
 
 def _read_key(secret: bytes) -> tuple[bytes, bool]:
-    """The key, and whether it is a public one."""
+    """The key, and whether it is a public key."""
     is_public = secret.startswith(b"whpk_")
     try:
         key = base64.b64decode(secret.removeprefix(b"whsec_").removeprefix(b"whpk_"), validate=True)
     except binascii.Error:
         key = b""
     if not key:
-        raise ConfigurationError("The secret of a Standard Webhooks sender is base64, after whsec_ or whpk_.")
+        raise ConfigurationError("The secret of a Standard Webhooks sender must be base64, after whsec_ or whpk_.")
     return key, is_public
 
 
-def _fits(key: bytes, is_public: bool, signature: bytes, message: bytes) -> bool:
+def _matches(key: bytes, is_public: bool, signature: bytes, message: bytes) -> bool:
     version, _, value = signature.partition(b",")
     if is_public and version == b"v1a":
         try:
-            return ed25519_fits(key, unb64(value), message)
+            return ed25519_matches(key, from_base64(value), message)
         except Rejected:
             return False
-    return version == b"v1" and not is_public and hmac.compare_digest(value, b64(mac(key, message)))
+    return version == b"v1" and not is_public and hmac.compare_digest(value, to_base64(mac(key, message)))
 
 
 def _verification(by: str, secrets: Secrets, tolerance: Span) -> Verification:
-    return Verification(by=by, references={"secret": references(secrets)}, options={"tolerance": micros(tolerance)})
+    return Verification(by=by, references={"secret": references(secrets)}, options={"tolerance": to_micros(tolerance)})
 
 
 @preset("standard_webhooks", _check, key=_key)
 def standard_webhooks(secrets: Secrets, *, tolerance: Span = "5m") -> Verification:
-    """Standard Webhooks: the secret begins with ``whsec_``, a public key (Ed25519) with ``whpk_``."""
+    """Standard Webhooks: a secret that begins with ``whsec_``, or a public key (Ed25519) with ``whpk_``."""
     return _verification("standard_webhooks", secrets, tolerance)
 
 
 @preset("svix", _check, key=_key)
 def svix(secrets: Secrets, *, tolerance: Span = "5m") -> Verification:
-    """Svix: as Standard Webhooks, with headers of either name."""
+    """Svix: the same as Standard Webhooks; the names of the headers may begin with ``svix-``."""
     return _verification("svix", secrets, tolerance)

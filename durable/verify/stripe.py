@@ -6,8 +6,8 @@ import json
 
 from .delivery import Delivery, Rejected
 from .keys import json_key
-from .presets import Secrets, Span, Verification, micros, preset, references
-from .signatures import hexed, mac, require_fit, require_recent
+from .presets import Secrets, Span, Verification, preset, references, to_micros
+from .signatures import mac, require_match, require_recent, to_hex
 
 
 def _check(delivery: Delivery) -> bool:
@@ -18,12 +18,12 @@ def _check(delivery: Delivery) -> bool:
     require_recent(delivery, stamps[0])
     message = stamps[0] + b"." + delivery.body
     found = [value for name, _, value in pairs if name == b"v1"]
-    require_fit(found, [hexed(mac(secret, message)) for secret in delivery.secrets])
+    require_match(found, [to_hex(mac(secret, message)) for secret in delivery.secrets])
     return True
 
 
 def _same(body: bytes) -> object:
-    """An event that is sent again may count other deliveries than before."""
+    """The event without ``pending_webhooks``, which may differ when Stripe sends it again."""
     try:
         event = json.loads(body)
     except (ValueError, RecursionError):
@@ -33,7 +33,7 @@ def _same(body: bytes) -> object:
 
 @preset("stripe", _check, key=json_key("/id"), same=_same)
 def stripe(secrets: Secrets, *, tolerance: Span = "5m") -> Verification:
-    """Stripe: the endpoint's signing secret, ``whsec_…`` as it is shown."""
+    """Stripe: the endpoint's signing secret, ``whsec_…``, as Stripe shows it."""
     return Verification(
-        by="stripe", references={"secret": references(secrets)}, options={"tolerance": micros(tolerance)}
+        by="stripe", references={"secret": references(secrets)}, options={"tolerance": to_micros(tolerance)}
     )

@@ -1,10 +1,10 @@
 """
 Twilio.  https://www.twilio.com/docs/usage/webhooks/webhooks-security
 
-The URL is signed, so it has to be the one that Twilio was given: the
-webhook's own, whatever a proxy made of it, and the query as it was sent.
-Of the body the fields of a form are signed, or by ``bodySHA256`` in the URL
-all its bytes.  A body that is neither is refused.
+Twilio signs the URL that you gave it.  So the webhook's own URL is checked,
+with the query as it was sent, even if a proxy changed the request's URL.
+Of the body, Twilio signs the fields of a form, or all bytes by a
+``bodySHA256`` in the URL.  Any other body is refused.
 """
 
 from __future__ import annotations
@@ -19,39 +19,35 @@ from werkzeug.http import parse_options_header
 from .delivery import Delivery, Rejected
 from .keys import header_key
 from .presets import Secrets, Verification, preset, references
-from .signatures import b64, mac, require_fit
+from .signatures import mac, require_match, to_base64
 
 _PORTS = {"https": 443, "http": 80}
 
 
 def _check(delivery: Delivery) -> bool:
     found = delivery.header("X-Twilio-Signature")
-    sent = delivery.request.args.get("bodySHA256")
-    if sent is not None:
+    body_hash = delivery.request.args.get("bodySHA256")
+    if body_hash is not None:
         digest = hashlib.sha256(delivery.body).hexdigest()
-        if not hmac.compare_digest(sent.lower().encode(), digest.encode()):
-            raise Rejected("the body is not the one that the URL names")
-    params = "" if sent is not None else _params(delivery)
-    messages = [(url + params).encode() for url in _spellings(delivery.url)]
-    require_fit([found], [b64(mac(s, message, "sha1")) for s in delivery.secrets for message in messages])
+        if not hmac.compare_digest(body_hash.lower().encode(), digest.encode()):
+            raise Rejected("the body does not have the hash in the URL")
+    fields = MultiDict([] if body_hash is not None else _signed_fields(delivery))
+    # Twilio sorts the fields by name and value, and joins them without separators.
+    text = "".join(name + value for name in sorted(fields) for value in sorted(set(fields.getlist(name))))
+    messages = [(url + text).encode() for url in _spellings(delivery.url)]
+    require_match([found], [to_base64(mac(s, message, "sha1")) for s in delivery.secrets for message in messages])
     return True
-
-
-def _params(delivery: Delivery) -> str:
-    """The fields of the form in the order in which Twilio signs them; empty for an empty body."""
-    fields = MultiDict(_signed_fields(delivery))
-    return "".join(name + value for name in sorted(fields) for value in sorted(set(fields.getlist(name))))
 
 
 def _signed_fields(delivery: Delivery) -> list[tuple[str, str]]:
     """
     The fields of the form.
 
-    Twilio signs fields, not bytes.  So the fields have to be all that is in the body, and the same
-    that a step reads from ``request.form``.
+    Twilio signs fields, not bytes.  So the body must contain nothing but fields, and they must be the
+    same that a step reads from ``request.form``.
 
     Raises:
-        Rejected: The body holds something that is not a field, or that can be read in two ways.
+        Rejected: The body contains something else, or can be read in two ways.
     """
     if not delivery.body:
         return []
@@ -69,7 +65,7 @@ def _signed_fields(delivery: Delivery) -> list[tuple[str, str]]:
 
 
 def _spellings(url: str) -> tuple[str, ...]:
-    """With the scheme's own port and without: Twilio does the one or the other."""
+    """The URL with the scheme's default port and without it: Twilio signs one or the other."""
     parts = urlsplit(url)
     port = _PORTS.get(parts.scheme)
     if parts.port not in (None, port):

@@ -1,4 +1,4 @@
-"""One verdict over a request, whatever it does to a verifier."""
+"""Runs a verifier, and turns everything that it may return or raise into one verdict."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from .presets import Answer, Preset
 
 def refusal(sender: Preset[...], delivery: Delivery) -> str | None:
     """
-    Why the request is refused, in words that hold nothing of it; None: it is the sender's.
+    Why the request is refused, in words that contain nothing of it; None if the sender is verified.
 
     Raises:
-        ConfigurationError: A secret is malformed, or a package is missing: our trouble.
-        Unavailable: What is needed to decide cannot be had now.
+        ConfigurationError: A secret is malformed, or a package is not installed.
+        Unavailable: Something that the verifier needs cannot be fetched now.
     """
     try:
         if sender.check(delivery) is True:
             return None
     except (ConfigurationError, Unavailable):
         raise
-    except Rejected as why:
-        return str(why)
+    except Rejected as reason:
+        return str(reason)
     except Exception as error:
-        # Hostile input: verifiers, and what they are made of, choke on it in many ways.
+        # Hostile input makes verifiers, and the libraries they use, raise many kinds of errors.
         return f"the verifier raised {type(error).__name__}"
-    return "the signature does not fit"
+    return "the signature does not match"
 
 
-def answer(ask: Answer | None, delivery: Delivery) -> Response | None:
+def answer(handshake: Answer | None, delivery: Delivery) -> Response | None:
     """
-    What a handshake is answered, None for a request that is none.
+    The answer to a handshake; None for a request that is no handshake.
 
     Raises:
-        ConfigurationError, Unavailable: As above.
-        Rejected: It asks for what is not given.
+        ConfigurationError, Unavailable: As for ``refusal``.
+        Rejected: The handshake is refused.
     """
     try:
-        return None if ask is None else ask(delivery)
+        return None if handshake is None else handshake(delivery)
     except (ConfigurationError, Unavailable, Rejected):
         raise
     except Exception:
-        # Then it is a request like any other.
+        # The handshake cannot be read, so treat it as any other request.
         return None

@@ -1,9 +1,9 @@
 """
-X, once Twitter.  https://docs.x.com/x-api/webhooks/introduction
+X (Twitter).  https://docs.x.com/x-api/webhooks/introduction
 
-Its challenge asks for the HMAC of a text, with the key that signs deliveries:
-who could choose the text would have any body signed.  So only a text that
-cannot be a JSON object is answered.
+X's challenge asks for the HMAC of a text, with the key that signs deliveries.
+Anybody can send a challenge, so they could have a forged body signed.  So only
+a text that cannot be a JSON object is answered.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from ..http import Response
 from .delivery import Delivery
 from .presets import Secrets, Verification, forbidden, preset, references
-from .signatures import b64, mac, require_fit
+from .signatures import mac, require_match, to_base64
 
 _TOKEN = re.compile(r"[A-Za-z0-9_+/=.-]{1,256}")
 
@@ -21,12 +21,12 @@ _TOKEN = re.compile(r"[A-Za-z0-9_+/=.-]{1,256}")
 def _check(delivery: Delivery) -> bool:
     delivery.document()
     found = delivery.header("x-twitter-webhooks-signature")
-    require_fit([found], [_signed(secret, delivery.body) for secret in delivery.secrets])
+    require_match([found], [_signed(secret, delivery.body) for secret in delivery.secrets])
     return True
 
 
 def _signed(secret: bytes, text: bytes) -> bytes:
-    return b"sha256=" + b64(mac(secret, text))
+    return b"sha256=" + to_base64(mac(secret, text))
 
 
 def _greeting(delivery: Delivery) -> Response | None:
@@ -41,8 +41,8 @@ def _greeting(delivery: Delivery) -> Response | None:
 @preset("x", _check, greets=("GET",), greeting=_greeting)
 def x(secrets: Secrets) -> Verification:
     """
-    X: the app's consumer secret.  ``crc_token`` is answered, with the first secret of several.
+    X: the app's consumer secret.  Challenges (``crc_token``) are answered with the first of several secrets.
 
-    Deliveries have no id: duplicates are told by what is in them, with ``dedupe``.
+    Deliveries have no id: for duplicates, set ``dedupe`` to an id in their body.
     """
     return Verification(by="x", references={"secret": references(secrets)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..http import Response
 from .delivery import Delivery
-from .presets import Secrets, Span, Verification, micros, preset, references
+from .presets import Secrets, Span, Verification, preset, references, to_micros
 from .signatures import mac
 from .slack import check_v0
 
@@ -24,8 +24,10 @@ def _handshake(delivery: Delivery) -> Response | None:
 @preset("zoom", _check, handshake=_handshake)
 def zoom(secrets: Secrets, *, tolerance: Span = "5m") -> Verification:
     """
-    Zoom: the app's secret token.  ``endpoint.url_validation`` is answered, with the first secret of several.
+    Zoom: the app's secret token.  ``endpoint.url_validation`` is answered with the first of several secrets.
 
-    Deliveries have no id: duplicates are told by what is in them, with ``dedupe``.
+    Deliveries have no id: for duplicates, set ``dedupe`` to an id in their body.
     """
-    return Verification(by="zoom", references={"secret": references(secrets)}, options={"tolerance": micros(tolerance)})
+    return Verification(
+        by="zoom", references={"secret": references(secrets)}, options={"tolerance": to_micros(tolerance)}
+    )

@@ -1,4 +1,4 @@
-"""``control=bearer("env:NAME")``: who knows a secret may control runs."""
+"""``control=bearer("env:NAME")``: a caller that sends the secret may control runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .verification import resolve
 
 
 class Bearer:
-    """Lets in whoever sends ``Authorization: Bearer`` (RFC 6750 §2.1) with one of some secrets."""
+    """Allows a caller that sends ``Authorization: Bearer <secret>`` (RFC 6750 §2.1)."""
 
     security_scheme: ClassVar = {"type": "http", "scheme": "bearer"}
 
@@ -21,27 +21,27 @@ class Bearer:
         self._names = names
 
     def __call__(self, request: flask.Request) -> bool | None:
-        """True for a secret that is known, None for anything else."""
-        # Looked up first: a variable that is missing is our trouble, whoever asks.
+        """True for one of the secrets, None for anything else."""
+        # First: a missing variable is a mistake in our set-up, and answers 503 to every caller.
         secrets = resolve(self._names)
         given = request.authorization
         if given is None or given.type != "bearer" or not given.token:
             return None
         token = given.token.encode("utf-8", "surrogateescape")
-        # All of them are compared, so that the time says nothing of which.
+        # Compare all of them, so that the time does not show which one matches.
         matches = [hmac.compare_digest(token, secret) for secret in secrets]
         return True if any(matches) else None
 
 
 def bearer(secret: str | Sequence[str]) -> Bearer:
     """
-    For ``create_blueprint(control=…)``: lets in whoever sends ``Authorization: Bearer <secret>``.
+    For ``create_blueprint(control=…)``: allows a caller that sends ``Authorization: Bearer <secret>``.
 
     Args:
-        secret: The name of an environment variable of the web process, ``"env:NAME"``; or a list of these,
-            while the secret is being changed.  While one is missing, nobody is let in: 503.
+        secret: The name of an environment variable of the web process, ``"env:NAME"``; or a list of
+            names while you change the secret.  If a variable is not set, every caller gets 503.
 
     Raises:
-        ValueError: Something else, which may be the secret itself and is not repeated.
+        ValueError: The argument is no such name.  The message does not repeat it: it may be the secret.
     """
     return Bearer(presets.references(secret))

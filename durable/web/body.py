@@ -1,12 +1,12 @@
 """
 The body of a request, byte for byte as it was sent.
 
-``wsgi.input`` can be read once, and an application's ``before_request`` may read it before the blueprint's view does.
-So ``KeepBodies`` wraps the application, and puts a ``Body`` in the place of ``wsgi.input``: it keeps a copy of what the
-application reads, and ``Body.read`` returns the whole body all the same.
+``wsgi.input`` can be read once, and a ``before_request`` of the application may read it before the blueprint's view.
+So ``KeepBodies`` wraps the application and replaces ``wsgi.input`` by a ``Body``.  It keeps a copy of what the
+application reads, so ``Body.take`` still returns the whole body.
 
-Werkzeug's own ``Request.get_data`` is not used: it cuts a chunked body at the limit without an error, returns an empty
-body where the server cannot deliver chunks, and takes a body that gunicorn cut short for a whole one.
+Werkzeug's ``Request.get_data`` is not used.  It cuts a chunked body at the limit without an error, returns an empty
+body if the server cannot deliver chunks, and takes a body that gunicorn cut short for a complete one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from werkzeug.wsgi import get_content_length
 
 from ..http import Response
 from . import problems, servers
-from .verification import Refused
+from .problems import RequestRefused
 from .wsgi_request import ROOT
 
 log = logging.getLogger("durable.web")
@@ -30,10 +30,10 @@ log = logging.getLogger("durable.web")
 Environ = dict[str, Any]
 Application = Callable[[Environ, Any], Iterable[bytes]]
 
-#: The most that is kept of what the application reads itself.
+#: At most so many bytes are kept of what the application reads.
 KEPT = 32 * 1024 * 1024
 
-#: The most that is read of a body only to be dropped.
+#: At most so many bytes are read of a body that is refused.
 DISCARDED = 2 * 1024 * 1024
 
 _PIECE = 64 * 1024
@@ -42,10 +42,10 @@ _BODY = "durable.body"
 
 class KeepBodies:
     """
-    WSGI middleware around the application: what it reads of a body can still be read by the blueprint.
+    WSGI middleware: the blueprint can still read the bytes of a body that the application has read.
 
     Args:
-        prefix: The path below which the blueprint listens; other requests are left alone.
+        prefix: The path of the blueprint.  Requests to other paths are not changed.
     """
 
     def __init__(self, application: Application, prefix: str) -> None:
@@ -53,7 +53,7 @@ class KeepBodies:
         self._prefix = prefix.encode().decode("latin-1")
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        # As Werkzeug looks for a rule.
+        # Werkzeug looks for a rule by the same spelling of the path.
         path = "/" + environ.get("PATH_INFO", "").lstrip("/")
         if path.startswith(self._prefix):
             environ["wsgi.input"] = Body.of(environ)
@@ -68,10 +68,10 @@ class Body(io.RawIOBase):
         self.declared = get_content_length(environ)
         self.is_terminated = bool(environ.get("wsgi.input_terminated"))
         self.is_chunked = "HTTP_TRANSFER_ENCODING" in environ
-        #: Whether something took bytes from the input before it came here; None where that cannot be known.
-        self.was_read = servers.rewind_input(environ)
+        #: Whether WSGI middleware read bytes of the input before this.
+        self.input_state = servers.rewind_input(environ)
         self._kept: list[bytes] = []
-        #: How many bytes have been read of the input, and how many of them are kept.
+        #: How many bytes were read from the input, and how many of them are kept.
         self._position = self._size = 0
         self._is_at_end = self.declared is None and not self.is_terminated
         self._error: Exception | None = None
@@ -88,51 +88,56 @@ class Body(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """For the application: what it reads is kept, and a wrong framing is the error that Werkzeug has for it."""
+        """The application reads: keep the bytes, and raise Werkzeug's error for a body that is not complete."""
         try:
             piece = self._next(len(buffer))
         except Exception as error:
             raise ClientDisconnected from error
-        self._keep(piece)
+        if self._position > KEPT:
+            self._kept.clear()
+            self._size = 0
+        else:
+            self._kept.append(piece)
+            self._size += len(piece)
         buffer[: len(piece)] = piece
         return len(piece)
 
     def take(self, limit: int) -> bytes:
         """
-        The whole body.  Nothing of it stays in memory here.
+        Return the whole body, and keep no copy of it.
 
         Raises:
-            Refused: It cannot be had as it was sent, or is longer than *limit* bytes.
+            RequestRefused: The body cannot be read as it was sent, or it has more than *limit* bytes.
         """
         if self.is_chunked and self.declared is None and not self.is_terminated:
-            raise Refused(problems.no_length())
+            raise RequestRefused(problems.no_length())
         if self.declared is not None and self.declared > limit:
-            raise Refused(problems.too_large(limit))
-        if self.was_read:
-            raise Refused(_taken_by_middleware())
+            raise RequestRefused(problems.too_large(limit))
+        if self.input_state is servers.InputState.READ:
+            raise RequestRefused(_taken_by_middleware())
         try:
             while self._position <= limit and (piece := self._next(min(_PIECE, limit + 1 - self._position))):
                 self._kept.append(piece)
                 self._size += len(piece)
         except Exception:
-            # The server's own complaint about the framing; gunicorn's is not an OSError.
-            raise Refused(problems.bad_body(_CUT)) from None
+            # The server found wrong framing.  Gunicorn's error is not an OSError.
+            raise RequestRefused(problems.bad_body(_CUT)) from None
         if self._position > limit:
-            raise Refused(problems.too_large(limit))
+            raise RequestRefused(problems.too_large(limit))
         if self.declared is not None and self._position < self.declared:
-            raise Refused(self._ended_early(self.declared))
+            raise RequestRefused(self._ended_early(self.declared))
         if self._size < self._position:
-            raise Refused(_taken_by_application(self._position))
+            raise RequestRefused(_taken_by_application(self._position))
         body = b"".join(self._kept)
         self._kept.clear()
         return body
 
     def discard(self) -> None:
         """
-        Read and drop what is left of the body, up to ``DISCARDED`` bytes.
+        Read the rest of the body, up to ``DISCARDED`` bytes, and drop it.
 
-        Before a refusal: a server that closes with bytes unread resets the
-        connection, and the sender may never see the answer.
+        Call it before a refusal: a server that closes a connection with unread bytes resets it, and then
+        the sender may never see the answer.
         """
         self._kept.clear()
         left = DISCARDED
@@ -140,11 +145,11 @@ class Body(io.RawIOBase):
             while left > 0 and (piece := self._next(min(left, _PIECE))):
                 left -= len(piece)
         except Exception:
-            # It was to be dropped anyway.
+            # The rest is dropped anyway.
             return
 
     def _next(self, size: int) -> bytes:
-        """Up to *size* bytes more; none at the end.  A wrong framing stays an error, however often it is read."""
+        """Up to *size* more bytes; b"" at the end.  After an error, every further read raises it again."""
         if self._error is not None:
             raise self._error
         if self.declared is not None:
@@ -160,18 +165,10 @@ class Body(io.RawIOBase):
         self._is_at_end = not piece
         return piece
 
-    def _keep(self, piece: bytes) -> None:
-        if self._position > KEPT:
-            self._kept.clear()
-            self._size = 0
-        else:
-            self._kept.append(piece)
-            self._size += len(piece)
-
     def _ended_early(self, declared: int) -> Response:
-        if self.was_read is None:
+        if self.input_state is servers.InputState.UNKNOWN:
             log.warning(
-                "A request was answered 400: its body ended after %d of %d bytes.  Its sender was cut off; or, if this"
+                "A request was answered 400: its body ended after %d of %d bytes.  Its sender disconnected; or, if this"
                 " happens to every request, WSGI middleware around the Flask application reads wsgi.input.  %s",
                 self._position,
                 declared,
@@ -188,22 +185,22 @@ _FIX = (
 
 
 def read(request: flask.Request, limit: int) -> bytes:
-    """The bytes as sent, at most *limit*; not kept by *request*.  Raises Refused."""
+    """The body as it was sent, of at most *limit* bytes; *request* keeps no copy.  Raises RequestRefused."""
     return Body.of(request.environ).take(limit)
 
 
 def discard(request: flask.Request) -> None:
-    """Read and drop what is left of the body, before an answer."""
+    """Read and drop the rest of the body; call it before a refusal is answered."""
     Body.of(request.environ).discard()
 
 
 def raise_limits(request: flask.Request, limit: int) -> None:
     """
-    Let the application read a body of *limit* bytes, whatever MAX_CONTENT_LENGTH is.
+    Let the application read a body of *limit* bytes, even if its MAX_CONTENT_LENGTH is lower.
 
-    A ``before_request`` that reads the body of a webhook would else refuse what the webhook takes.
+    Without this, a ``before_request`` that reads the body would refuse a body that the webhook accepts.
     """
-    # One more: Werkzeug refuses to look for the end of a chunked body that has just as many as it may.
+    # One more byte: Werkzeug refuses a chunked body of exactly the limit before it reads its end.
     if request.max_content_length is not None:
         request.max_content_length = max(request.max_content_length, limit + 1)
     if request.max_form_memory_size is not None:
@@ -211,7 +208,7 @@ def raise_limits(request: flask.Request, limit: int) -> None:
 
 
 def refused_by_application(_error: RequestEntityTooLarge) -> flask.Response:
-    """The answer when a ``before_request`` of the application raised 413: it names the application's limits."""
+    """The answer when a ``before_request`` of the application raised 413; the log names the application's limits."""
     request = flask.request
     log.warning(
         "The application answered 413 to a request below %s, before the blueprint's view.  Its MAX_CONTENT_LENGTH is"
@@ -227,15 +224,15 @@ def refused_by_application(_error: RequestEntityTooLarge) -> flask.Response:
 
 
 def cut_in_application(_error: ClientDisconnected) -> flask.Response:
-    """The answer when a ``before_request`` of the application met the end of a body that is not whole."""
+    """The answer when a ``before_request`` of the application read a body that is not complete."""
     discard(flask.request)
     return problems.to_flask(problems.bad_body(_CUT))
 
 
 def _taken_by_middleware() -> Response:
     log.error(
-        "A request was answered 503 and not recorded: its body was read before it came to the Flask application, and"
-        " cannot be read again.  WSGI middleware around the application reads wsgi.input.  %s",
+        "A request was answered 503 and not recorded: WSGI middleware around the Flask application read its body from"
+        " wsgi.input, and it cannot be read again.  %s",
         _FIX,
     )
     return problems.already_read()
@@ -244,7 +241,7 @@ def _taken_by_middleware() -> Response:
 def _taken_by_application(size: int) -> Response:
     log.error(
         "A request was answered 503 and not recorded: the application read its body of %d bytes before the blueprint,"
-        " and no more than %d are kept.  Let before_request skip the endpoints durable.*.",
+        " which keeps at most %d bytes.  Let before_request skip the endpoints durable.*.",
         size,
         KEPT,
     )

@@ -1,8 +1,8 @@
 """
-What callers in other languages may do to runs, by HTTP and JSON: start, list, show, cancel, resume.
+The operations of the control routes: start, list, show and cancel runs, and resume hooks.
 
-Each operation is one entry of ``OPERATIONS``: the blueprint serves from it,
-and the OpenAPI document is written from it.
+Each is one entry of ``OPERATIONS``.  The blueprint serves it, and the OpenAPI
+document describes it.
 """
 
 from __future__ import annotations
@@ -16,29 +16,31 @@ from pydantic import BaseModel
 
 from .. import registry
 from ..client import describe, hooks, start
+from ..engine import Engine
 from ..errors import HookNotFound, HookPayloadError, RunConflict, RunNotFound, SerializationError
-from ..registry import Run, Workflow, definitions
-from . import problems as answers
-from . import schemas
-from .verification import Refused
+from ..registry import Run, definitions
+from . import problems, schemas
+from .problems import RequestRefused
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
 
 class Call(NamedTuple):
-    """A control request that is well-formed: where it came to, and what it holds."""
+    """A control request that is allowed and well-formed."""
 
-    engine: Any
-    #: The address of ``runs``, to say where one is.
-    base: str
-    run_id: str
+    engine: Engine
+    #: The URL of ``runs``, for ``Location``.
+    runs_url: str
+    #: The parameters in the path: ``run_id``, if the operation's path has it.
+    path: Mapping[str, str]
+    #: ``Idempotency-Key``.
     key: str | None
     body: Any
     query: Any
 
 
 class Reply(NamedTuple):
-    """What it is answered: plain JSON."""
+    """The answer: plain JSON."""
 
     status: int
     document: Mapping[str, Any]
@@ -48,13 +50,14 @@ class Reply(NamedTuple):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Operation:
     """
-    One thing that a caller may do.
+    One thing that a caller can do.
 
     Attributes:
-        name: Its ``operationId``.
-        path: Below ``reading.ROOT``, with ``{run_id}`` where that stands.
-        answers: By status, what it means and its shape; *problems*: errors of its own, beside those of all.
-        links: Operations on the run that an answer names.
+        name: The ``operationId``.
+        path: The path below ``wsgi_request.ROOT``; ``{run_id}`` is a parameter.
+        answers: By status, what the answer means and its model.
+        problems: By status, errors of this operation, besides those that every operation has.
+        links: Names of operations that can follow with the run of the answer.
     """
 
     name: str
@@ -71,68 +74,64 @@ class Operation:
 
 
 def _start(call: Call) -> Reply:
-    wanted: schemas.Start = call.body
-    workflow = registry.workflows.get(wanted.workflow)
+    body: schemas.Start = call.body
+    workflow = registry.workflows.get(body.workflow)
     if workflow is None:
-        raise Refused(answers.unknown_workflow())
-    args, kwargs = (wanted.args, {}) if isinstance(wanted.args, list) else ([], wanted.args)
-    _require_fit(workflow, args, kwargs)
-    minted = start.new_run_id(call.engine.now())
-    options = start.Options(run_id=minted, idempotency_key=call.key, countdown=wanted.countdown or None)
+        raise RequestRefused(problems.unknown_workflow())
+    args, kwargs = (body.args, {}) if isinstance(body.args, list) else ([], body.args)
+    try:
+        # Arguments that would fail the run at its first turn are refused here.
+        definitions.fit_arguments(workflow, workflow.signature.bind(*args, **kwargs))
+    except (TypeError, SerializationError) as error:
+        raise RequestRefused(problems.bad_arguments(str(error))) from None
+    new_id = start.new_run_id(call.engine.now())
+    options = start.Options(run_id=new_id, idempotency_key=call.key, countdown=body.countdown or None)
     try:
         run = start.start(call.engine, workflow, tuple(args), kwargs, options)
     except SerializationError as error:
-        raise Refused(answers.bad_arguments(str(error))) from None
+        raise RequestRefused(problems.bad_arguments(str(error))) from None
     except RunConflict:
-        raise Refused(answers.idempotency_key_reused()) from None
-    location = ("Location", f"{call.base}/{quote(run.id, safe='')}")
+        raise RequestRefused(problems.idempotency_key_reused()) from None
+    location = ("Location", f"{call.runs_url}/{quote(run.id, safe='')}")
     started = {"id": run.id, "name": workflow.name, "status": run.status}
-    if run.id == minted:
+    if run.id == new_id:
         return Reply(201, started, (location,))
     return Reply(200, started, (location, ("Idempotent-Replayed", "true")))
-
-
-def _require_fit(workflow: Workflow[..., Any], args: list[Any], kwargs: dict[str, Any]) -> None:
-    """What would fail the run at its first turn is refused here."""
-    try:
-        definitions.fit_arguments(workflow, workflow.signature.bind(*args, **kwargs))
-    except (TypeError, SerializationError) as error:
-        raise Refused(answers.bad_arguments(str(error))) from None
 
 
 def _list(call: Call) -> Reply:
     query: schemas.Query = call.query
     pairs = [(name, value) for name, _, value in (pair.partition("=") for pair in query.attribute)]
-    wanted = dict(pairs)
-    if any(wanted[name] != value for name, value in pairs):
-        # No run has an attribute twice.
+    attributes = dict(pairs)
+    if any(attributes[name] != value for name, value in pairs):
+        # One attribute with two values: no run has that.
         return Reply(200, {"runs": [], "next": None})
-    found, following = describe.page_of_runs(
+    runs, next_page = describe.page_of_runs(
         call.engine,
         status=query.status,
         name=query.name,
-        attributes=wanted,
+        attributes=attributes,
         limit=query.limit,
         after=query.after,
     )
-    return Reply(200, {"runs": found, "next": following})
+    return Reply(200, {"runs": runs, "next": next_page})
 
 
 def _show(call: Call) -> Reply:
     try:
-        return Reply(200, describe.describe(call.engine, call.run_id))
+        return Reply(200, describe.describe(call.engine, call.path["run_id"]))
     except RunNotFound:
-        raise Refused(answers.unknown_run()) from None
+        raise RequestRefused(problems.unknown_run()) from None
 
 
 def _cancel(call: Call) -> Reply:
-    run: Run[Any] = Run(call.run_id, call.engine)
+    run: Run[Any] = Run(call.path["run_id"], call.engine)
     try:
         cancelled = run.cancel(call.body.reason)
     except RunNotFound:
-        raise Refused(answers.unknown_run()) from None
+        raise RequestRefused(problems.unknown_run()) from None
     if not cancelled:
-        raise Refused(answers.run_ended())
+        raise RequestRefused(problems.run_ended())
     return Reply(202, {"id": run.id, "cancelled": True})
 
 
@@ -140,17 +139,17 @@ def _resume(call: Call) -> Reply:
     try:
         run_id = hooks.resume_hook(call.engine, call.body.token, call.body.payload)
     except HookNotFound:
-        raise Refused(answers.unknown_hook()) from None
+        raise RequestRefused(problems.unknown_hook()) from None
     except HookPayloadError as error:
-        # Not its own text, which names the token.
-        wrong = [f"{'.'.join(map(str, ('payload', *each['loc'])))}: {each['msg']}" for each in error.errors]
-        raise Refused(answers.bad_arguments("; ".join(wrong[:10]))) from None
+        # The error's own text names the token.
+        errors = [f"{'.'.join(map(str, ('payload', *each['loc'])))}: {each['msg']}" for each in error.errors]
+        raise RequestRefused(problems.bad_arguments("; ".join(errors[:10]))) from None
     except SerializationError as error:
-        raise Refused(answers.bad_arguments(str(error))) from None
+        raise RequestRefused(problems.bad_arguments(str(error))) from None
     return Reply(202, {"run_id": run_id})
 
 
-_NO_RUN = {404: "No run has this id."}
+_NO_RUN = {404: "There is no run with this id."}
 
 OPERATIONS = (
     Operation(
@@ -163,11 +162,11 @@ OPERATIONS = (
         takes_key=True,
         answers={
             201: ("The run is committed.", schemas.Started),
-            200: ("The run that this key started before.", schemas.Started),
+            200: ("The run that an earlier request with this key started.", schemas.Started),
         },
         problems={
-            404: "No workflow of this name is known to this web process.",
-            422: "The body or the arguments do not fit, or the key started another run.",
+            404: "The web process has not imported a workflow of this name.",
+            422: "The body or the arguments do not fit, or the key belongs to another run.",
         },
         links=("showRun", "cancelRun"),
     ),
@@ -197,7 +196,7 @@ OPERATIONS = (
         summary="Ask a run to stop",
         act=_cancel,
         body=schemas.Cancel,
-        answers={202: ("It is asked to stop, and may clean up first.", schemas.Cancelling)},
+        answers={202: ("The run is asked to stop, and may clean up first.", schemas.Cancelling)},
         problems={**_NO_RUN, 409: "The run has ended.", 422: "The body does not fit."},
     ),
     Operation(
@@ -208,6 +207,6 @@ OPERATIONS = (
         act=_resume,
         body=schemas.Resume,
         answers={202: ("The payload is committed.", schemas.Resumed)},
-        problems={404: "Nobody holds this token open.", 422: "The body or the payload does not fit."},
+        problems={404: "No open hook has this token.", 422: "The body or the payload does not fit."},
     ),
 )

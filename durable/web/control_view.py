@@ -1,7 +1,7 @@
 """
-One control request: whether its caller may, what it holds, and the answer.
+One control request: is the caller allowed, what does the request hold, and the answer.
 
-Whoever may not is told so before anything else is looked at.
+A caller that is not allowed is refused before anything else of the request is read.
 """
 
 from __future__ import annotations
@@ -10,134 +10,131 @@ import json
 import logging
 import re
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import flask
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import HTTPException
 
-from ..http import Response
+from ..engine import Engine
 from . import body, errors, problems, schemas, wsgi_request
 from .control_operations import OPERATIONS, Call, Operation, Reply
-from .verification import Refused
+from .problems import RequestRefused
 
 log = logging.getLogger("durable.web")
 
-#: Says of a request whether its caller may control runs: True; False for one who may not; None for nobody known.
+#: Whether the caller may control runs: True; False (403) for a caller who may not; None (401) for an unknown caller.
 Authorize = Callable[[flask.Request], bool | None]
 
-#: How a key may be written: as a structured field's string, or bare.
+#: An ``Idempotency-Key`` in quotes, as a structured field's string.
 _QUOTED = re.compile(r'"([^"]+)"')
 
 
 class Controller:
     """The control routes of a blueprint."""
 
-    def __init__(self, engine: Any, authorize: Authorize) -> None:
+    def __init__(self, engine: Engine, authorize: Authorize) -> None:
         self._engine = engine
         self._authorize = authorize
 
     def view(self, rest: str) -> flask.Response:
-        """Flask's view of all that stands below ``runs`` and ``hooks``."""
+        """Flask's view of every path below ``runs`` and ``hooks``."""
         try:
-            self._require_permission()
-            operation, run_id = _find(flask.request.method, rest)
-            reply = operation.act(self._call(operation, run_id))
-        except Refused as refused:
-            return _sent(refused.answer)
+            response: flask.Response = self._receive(rest)
+        except RequestRefused as refused:
+            response = problems.to_flask(refused.answer)
         except Exception as error:
-            return _sent(errors.answer(error))
-        return _sent(_response(reply))
+            response = problems.to_flask(errors.answer(error))
+        body.discard(flask.request)
+        return response
+
+    def _receive(self, path: str) -> flask.Response:
+        """One request, from its credentials to its answer."""
+        self._require_permission()
+        operation, path_parameters = _find(flask.request.method, path)
+        settings = self._engine.settings
+        call = Call(
+            engine=self._engine,
+            runs_url=wsgi_request.base_of(settings.public_url, flask.request) + wsgi_request.ROOT + "runs",
+            path=path_parameters,
+            key=_idempotency_key() if operation.takes_key else None,
+            query=None if operation.query is None else _read_query(operation.query),
+            body=None if operation.body is None else _read_body(operation.body, settings.max_body),
+        )
+        return _response(operation.act(call))
 
     def _require_permission(self) -> None:
         try:
             allowed = self._authorize(flask.request)
         except HTTPException as error:
-            raise Refused(problems.turned_away(error)) from None
+            raise RequestRefused(problems.from_abort(error)) from None
         if allowed is True:
             return
         if allowed is not None and allowed is not False:
-            # A coroutine is true, and so is an object that stands for a stranger.
+            # Only True counts.  A coroutine is truthy, and so is an object for an anonymous user.
             log.error(
-                "control= of create_blueprint returned a %s: a caller is let in by True alone.", type(allowed).__name__
+                "The function control= of create_blueprint returned a %s, so its caller got 403.  Only True allows a"
+                " request.",
+                type(allowed).__name__,
             )
-        raise Refused(problems.unauthorized() if allowed is None else problems.forbidden())
-
-    def _call(self, operation: Operation, run_id: str) -> Call:
-        return Call(
-            engine=self._engine,
-            base=wsgi_request.base_of(self._engine.settings.public_url, flask.request) + wsgi_request.ROOT + "runs",
-            run_id=run_id,
-            key=_key() if operation.takes_key else None,
-            query=None if operation.query is None else _query(operation.query),
-            body=None if operation.body is None else self._body(operation.body),
-        )
-
-    def _body(self, shape: type[BaseModel]) -> BaseModel:
-        if flask.request.mimetype != "application/json":
-            raise Refused(problems.wrong_media_type())
-        sent = body.read(flask.request, self._engine.settings.max_body)
-        try:
-            document = json.loads(sent.decode(), parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
-            raise Refused(problems.bad_body(f"The body is not JSON in UTF-8: {type(error).__name__}.")) from None
-        return _validated(shape, document)
+        raise RequestRefused(problems.unauthorized() if allowed is None else problems.forbidden())
 
 
-def _find(method: str, rest: str) -> tuple[Operation, str]:
-    parts = rest.split("/")
-    found = {each.method: (each, run_id) for each in OPERATIONS if (run_id := _match(each, parts)) is not None}
+def _find(method: str, path: str) -> tuple[Operation, dict[str, str]]:
+    """The operation of this method and path, and the parameters in the path."""
+    found = {}
+    for operation in OPERATIONS:
+        pattern = re.escape(operation.path).replace(r"\{run_id\}", f"(?P<run_id>{schemas.RUN_ID.strip('^$')})")
+        match = re.fullmatch(pattern, path)
+        if match is not None:
+            found[operation.method] = operation, match.groupdict()
     if not found:
-        raise Refused(problems.unknown_route())
+        raise RequestRefused(problems.unknown_route())
     if method not in found:
-        raise Refused(problems.wrong_method(method, list(found)))
+        raise RequestRefused(problems.wrong_method(method, list(found)))
     return found[method]
 
 
-def _match(operation: Operation, parts: list[str]) -> str | None:
-    """The run's id in a path of this operation, "" where it has none, None for another path."""
-    wanted = operation.path.split("/")
-    if len(wanted) != len(parts):
+def _idempotency_key() -> str | None:
+    header = flask.request.headers.get("Idempotency-Key")
+    if header is None:
         return None
-    run_id = ""
-    for want, part in zip(wanted, parts, strict=True):
-        if want == "{run_id}" and re.fullmatch(schemas.RUN_ID.strip("^$"), part):
-            run_id = part
-        elif want != part:
-            return None
-    return run_id
-
-
-def _key() -> str | None:
-    given = flask.request.headers.get("Idempotency-Key")
-    if given is None:
-        return None
-    quoted = _QUOTED.fullmatch(given)
-    key = quoted[1] if quoted else given
+    quoted = _QUOTED.fullmatch(header)
+    key = quoted[1] if quoted else header
     if not re.fullmatch(schemas.KEY.strip("^$"), key):
-        raise Refused(problems.bad_key())
+        raise RequestRefused(problems.bad_idempotency_key())
     return key
 
 
-def _query(shape: type[BaseModel]) -> BaseModel:
-    args = flask.request.args
-    lists = {name for name, known in shape.model_fields.items() if known.default == []}
+def _read_query(model: type[BaseModel]) -> BaseModel:
+    lists = {name for name, declared in model.model_fields.items() if declared.default == []}
+    arguments = flask.request.args.to_dict(flat=False)
+    # A parameter that is given twice and is no list stays a list, which the model refuses.
     return _validated(
-        shape,
-        {
-            name: values if name in lists or len(values) > 1 else values[0]
-            for name, values in args.to_dict(flat=False).items()
-        },
+        model,
+        {name: values if name in lists or len(values) > 1 else values[0] for name, values in arguments.items()},
     )
 
 
-def _validated(shape: type[BaseModel], document: object) -> BaseModel:
+def _read_body(model: type[BaseModel], limit: int) -> BaseModel:
+    if flask.request.mimetype != "application/json":
+        raise RequestRefused(problems.wrong_media_type())
+    raw = body.read(flask.request, limit)
     try:
-        return shape.model_validate(document)
-    except ValidationError as error:
-        wrong = error.errors(include_url=False, include_context=False, include_input=False)
-        said = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in wrong[:10])
-        raise Refused(problems.bad_arguments(said)) from None
+        document = json.loads(raw.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise RequestRefused(problems.bad_body(f"The body is not JSON in UTF-8: {type(error).__name__}.")) from None
+    return _validated(model, document)
+
+
+def _validated(model: type[BaseModel], document: object) -> BaseModel:
+    try:
+        return model.model_validate(document)
+    except ValidationError as invalid:
+        # Without the input, which may hold a hook's token.
+        errors = invalid.errors(include_url=False, include_context=False, include_input=False)
+        text = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in errors[:10])
+        raise RequestRefused(problems.bad_arguments(text)) from None
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -151,8 +148,3 @@ def _response(reply: Reply) -> flask.Response:
         reply.status,
         [("Content-Type", "application/json"), ("Cache-Control", "no-store"), *reply.headers],
     )
-
-
-def _sent(answer: Response | flask.Response) -> flask.Response:
-    body.discard(flask.request)
-    return problems.to_flask(answer) if isinstance(answer, Response) else answer

@@ -1,9 +1,9 @@
 """
-What a verifier needs from outside: a small file over HTTPS, of a host that the verifier has found harmless.
+Fetches a small file over HTTPS for a verifier, from a host that the verifier allows.
 
-No redirect is followed, no proxy used, and no private address connected to,
-whatever the name resolves to.  A certificate is fetched once and kept; while
-two are being fetched, whoever wants a third is told to come again.
+It follows no redirect, uses no proxy, and connects to no private address, even
+if the host's name resolves to one.  A certificate is fetched once and kept.
+Two files are fetched at the same time; a third request gets 503 meanwhile.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ..verify import Unavailable
 
 TIMEOUT_SECS = 4.0
 MAX_SIZE = 64 * 1024
-#: How many files are kept, and fetched at once.
+#: How many files are kept, and how many are fetched at the same time.
 KEPT = 32
 AT_ONCE = 2
 
 
 class Fetcher:
-    """Gets files, and keeps those that stay as they are."""
+    """Fetches files, and keeps certificates."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, bytes] = OrderedDict()
@@ -38,29 +38,26 @@ class Fetcher:
         The body of the answer to a GET.
 
         Raises:
-            Unavailable: It cannot be had.
+            Unavailable: It cannot be fetched now.
         """
-        found = self._kept.get(url)
-        if found is not None:
-            return found
+        body = self._kept.get(url)
+        if body is not None:
+            return body
         if not self._places.acquire(blocking=False):
             raise Unavailable("other files are being fetched")
         try:
-            found = get(url)
+            body = get(url)
         finally:
             self._places.release()
         if url.endswith(".pem"):
-            self._keep(url, found)
-        return found
-
-    def _keep(self, url: str, body: bytes) -> None:
-        self._kept[url] = body
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
+            self._kept[url] = body
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return body
 
 
 def get(url: str) -> bytes:
-    """The body of the answer to one GET; Unavailable for any other answer than 200, and for none."""
+    """The body of a 200 answer to one GET; raises Unavailable for anything else."""
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname or parts.port not in (None, 443):
         raise Unavailable("the URL is not https")
@@ -77,15 +74,15 @@ def get(url: str) -> bytes:
 
 
 def public_address(host: str) -> str:
-    """An address of the host that is on the internet; Unavailable when it has one that isn't."""
-    found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)]
-    if not found or not all(ipaddress.ip_address(address.partition("%")[0]).is_global for address in found):
+    """A public address of the host; raises Unavailable if any of its addresses is not public."""
+    addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)]
+    if not addresses or not all(ipaddress.ip_address(address.partition("%")[0]).is_global for address in addresses):
         raise Unavailable(f"{host} has an address that is not on the internet")
-    return found[0]
+    return addresses[0]
 
 
 class _Connection(HTTPSConnection):
-    """To an address that has been looked at, so that the name cannot mean another one a moment later."""
+    """Connects to the address that was checked: the name could resolve to another one a moment later."""
 
     def __init__(self, host: str) -> None:
         super().__init__(host, timeout=TIMEOUT_SECS)

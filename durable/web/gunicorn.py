@@ -1,11 +1,11 @@
 """
-Gunicorn: what its worker can tell, and ending held connections when it is stopped.
+Gunicorn: finds the worker, and releases held connections when it is stopped.
 
-In ``gunicorn.conf.py``, so that SIGTERM ends holds at once rather than within a second::
+Add this to ``gunicorn.conf.py``, so that SIGTERM releases held connections at once::
 
     from durable.web.gunicorn import post_worker_init
 
-Without it the worker is found by the first webhook that is held.
+Without it they are released within a second.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from typing import Any
 
 from .hub import drain
 
-#: By pid: a worker of before a fork is not this process's.
+#: By pid: a worker found before a fork belongs to the parent process.
 _workers: dict[int, Any] = {}
 
 
 def post_worker_init(worker: Any) -> None:
-    """Gunicorn's server hook of this name: at SIGTERM, first give all held connections their answer."""
+    """Gunicorn's server hook of this name: SIGTERM first gives all held connections their timeout answer."""
     _workers[os.getpid()] = worker
     stop = signal.getsignal(signal.SIGTERM)
 
     def drain_and_stop(signum: int, frame: FrameType | None) -> None:
-        # On a thread: here the main thread may be holding any lock.
+        # On a new thread: a signal handler interrupts the main thread, which may hold any lock.
         _thread.start_new_thread(drain, ())
         if callable(stop):
             stop(signum, frame)
 
     signal.signal(signal.SIGTERM, drain_and_stop)
-    # As gunicorn has it: system calls of running requests go on.
+    # As gunicorn sets it: system calls of running requests are restarted.
     signal.siginterrupt(signal.SIGTERM, False)
 
 
@@ -50,7 +50,7 @@ def current_worker() -> Any | None:
 
 
 def is_stopping() -> bool:
-    """Whether gunicorn wants this process to end: SIGTERM, or ``max_requests`` reached."""
+    """Whether gunicorn is stopping this process, by SIGTERM or because ``max_requests`` is reached."""
     worker = _workers.get(os.getpid())
     return worker is not None and not worker.alive
 
@@ -65,7 +65,7 @@ def threads(worker: Any) -> int:
 
 
 def _among_callers(frame: FrameType | None) -> Any | None:
-    """Gunicorn offers no other way to its worker and settings than the ``self`` that called us."""
+    """The worker in the call stack: Gunicorn has no other interface to its worker and settings."""
     base = sys.modules.get("gunicorn.workers.base")
     while base is not None and frame is not None:
         candidate = frame.f_locals.get("self")

@@ -1,15 +1,17 @@
 """
 The hub: the held connections of one process, and how each gets its answer.
 
-SQL is the truth.  One thread per process, alive while somebody waits and for a
-few seconds after, asks for the answers to all waiting requests in one SELECT:
-every second while hints arrive, every 50 to 250 ms while they don't.  A hint
-makes it look at once.  A waiter pins a thread and a socket, nothing else: no
-connection to the database or the broker, no body.
+The answers are in SQL.  One thread per process reads the answers to all
+waiting requests in one SELECT: every second while notifications arrive, every
+50 to 250 ms while they do not.  A notification makes the thread read at once.
+The thread runs while a connection is held, and for a few seconds after.
 
-The same thread notices clients that have left and a process that is to end,
-and lets those waiters go without an answer.  What they waited for is recorded
-and goes on; their senders poll for it.
+A waiter uses one thread of the server and one socket; it keeps no database
+connection, no broker connection and no body.
+
+The thread also notices clients that have disconnected, and a process that is
+being stopped.  It releases those waiters without an answer.  Their requests
+are recorded, so the runs go on, and the senders can poll the answers.
 """
 
 from __future__ import annotations
@@ -20,23 +22,24 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 from weakref import WeakSet
 
 from ..broker import Notifier
+from ..engine import Engine
 from ..http import Response
 
 log = logging.getLogger("durable.web")
 
 Answers = Callable[[Collection[str]], Mapping[str, Response]]
 
-#: How often SQL is asked while hints arrive, and how often each client is looked at.
+#: How often SQL is read while notifications arrive, and how often the clients are checked.
 SLOW_SECS = 1.0
-#: How often it is asked while they don't: at first, and after a while.
+#: How often SQL is read while they do not: for the first FAST_FOR_SECS of a waiter, and after that.
 FAST_SECS = 0.05
 FAST_FOR_SECS = 2.0
 STEADY_SECS = 0.25
-#: How long the thread stays when nobody waits: starting one for each request would cost more than its answer.
+#: How long the thread stays when nothing waits: starting one per request would cost more than its answer.
 IDLE_SECS = 5.0
 
 _hubs: WeakSet[Hub] = WeakSet()
@@ -48,35 +51,36 @@ class Waiter:
     def __init__(self, request_id: str, is_gone: Callable[[], bool]) -> None:
         self.request_id = request_id
         self.is_gone = is_gone
-        # The first thing in it counts.  An Event would do, and takes a kilobyte.  Named by its module, where gevent may
-        # have put its own since.
+        # Only the first item counts.  An Event would do, but takes a kilobyte.  The class is looked up in its module
+        # here, because gevent may have replaced it since the import.
         self._released: queue.SimpleQueue[Response | None] = queue.SimpleQueue()
 
     def wait(self, timeout_secs: float) -> Response | None:
-        """The answer; None when there is none in time, the client left, or the process is to end."""
+        """The answer; None if there is none in time, the client disconnected, or the process is being stopped."""
         try:
             return self._released.get(timeout=timeout_secs)
         except queue.Empty:
             return None
 
     def release(self, answer: Response | None) -> None:
+        """End the wait."""
         self._released.put(answer)
 
 
 class Holder(Protocol):
-    """What the blueprint needs of whoever holds its connections."""
+    """What the blueprint needs to hold connections; ``Hub`` implements it, and ``durable.testing`` does."""
 
     def open(self, request_id: str, limit: int, is_gone: Callable[[], bool]) -> Waiter | None:
-        """A place to wait in, None when *limit* places are taken or the process is to end."""
+        """A waiter for the answer; None if *limit* connections are held already or the process is being stopped."""
 
     def attach(self, waiter: Waiter, request_id: str) -> None:
-        """Let it wait for the answer to an earlier request, which another process may hold."""
+        """Let the waiter wait for the answer to an earlier request, which another process may hold."""
 
     def recorded(self, waiter: Waiter) -> None:
-        """What it waits for is committed: from now on there may be an answer."""
+        """Say that the request is committed: from now on there may be an answer."""
 
     def close(self, waiter: Waiter) -> None:
-        """Give the place back."""
+        """Forget the waiter; another connection may be held in its place."""
 
 
 class Hub:
@@ -84,10 +88,10 @@ class Hub:
     The waiters of one process.
 
     Args:
-        answers: Asks SQL which of some requests have been answered.
-        notifier: Brings hints, which are ids of requests.
-        holder: This process's inbox.
-        is_stopping: Whether the server wants this process to end.
+        answers: Reads from SQL the answers there are to some requests.
+        notifier: Delivers notifications; each is the id of a request that has been answered.
+        holder: The name of this process's inbox.
+        is_stopping: Whether the server is stopping this process.
     """
 
     def __init__(
@@ -104,19 +108,24 @@ class Hub:
         self._is_stopping = is_stopping
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        #: By the request whose answer they wait for: several while copies of it are held.
+        #: By the id of the request that they wait for; a request with copies has several.
         self._waiters: dict[str, set[Waiter]] = {}
-        #: Those whose hints go to another process.
+        #: Waiters for a request of another process, which gets the notification.
         self._attached: set[Waiter] = set()
-        self._hinted: set[str] = set()
+        #: Requests that a notification named since the last read.
+        self._notified: set[str] = set()
         self._polling = False
         self._draining = False
+        #: Whether the last read failed, so that an outage is logged once.
         self._failing = False
-        #: By the monotonic clock: until when SQL is asked most often; when it is asked for all; when
-        #: the clients are looked at; when the thread ends if nobody waits.
+        # Times of the monotonic clock.
+        #: Until when SQL is read every FAST_SECS.
         self._fast_until = 0.0
-        self._look_at = 0.0
-        self._peek_at = 0.0
+        #: When the answers to all requests are read next.
+        self._read_at = 0.0
+        #: When the clients are checked next.
+        self._check_clients_at = 0.0
+        #: When the thread ends if nothing waits.
         self._end_at = 0.0
         _hubs.add(self)
 
@@ -124,7 +133,7 @@ class Hub:
         return sum(map(len, self._waiters.values()))
 
     def open(self, request_id: str, limit: int, is_gone: Callable[[], bool]) -> Waiter | None:
-        """A place to wait in, None when *limit* places are taken or the process is to end."""
+        """A waiter for the answer; None if *limit* connections are held already or the process is being stopped."""
         waiter = Waiter(request_id, is_gone)
         with self._lock:
             if self._draining or len(self) >= limit:
@@ -132,27 +141,25 @@ class Hub:
             now = time.monotonic()
             self._fast_until = now + FAST_FOR_SECS
             if not self._waiters:
-                self._begin(now)
+                # The first waiter: an idle thread's times are long past, and no answer can be there yet.
+                self._read_at = now + self._read_interval(now)
+                self._check_clients_at = now + SLOW_SECS
+                self._wake.set()
             self._waiters[request_id] = {waiter}
-            starts, self._polling = not self._polling, True
-        self._notifier.listen(self.holder, self.hint)
-        if starts:
-            self._start()
+            starts_thread, self._polling = not self._polling, True
+        self._notifier.listen(self.holder, self.notify)
+        if starts_thread:
+            self._start_thread()
         return waiter
 
-    def _begin(self, now: float) -> None:
-        """Somebody waits again: no answer can be there yet."""
-        self._look_at, self._peek_at = now + self._pause(now), now + SLOW_SECS
-        self._wake.set()
-
     def close(self, waiter: Waiter) -> None:
-        """Give the place back."""
+        """Forget the waiter; another connection may be held in its place."""
         with self._lock:
             self._remove(waiter)
             self._attached.discard(waiter)
 
     def attach(self, waiter: Waiter, request_id: str) -> None:
-        """Let it wait for the answer to an earlier request, which another process may hold."""
+        """Let the waiter wait for the answer to an earlier request, which another process may hold."""
         with self._lock:
             self._remove(waiter)
             waiter.request_id = request_id
@@ -161,53 +168,60 @@ class Hub:
             self._fast_until = time.monotonic() + FAST_FOR_SECS
 
     def recorded(self, waiter: Waiter) -> None:
-        """Look at once where no hint comes: one for a request of this process finds its waiter, which is there."""
+        """Read the answer at once if no notification will arrive for it."""
         if waiter in self._attached or not self._notifier.healthy:
-            self.hint(waiter.request_id)
+            self.notify(waiter.request_id)
 
-    def _remove(self, waiter: Waiter) -> None:
-        together = self._waiters.get(waiter.request_id, set())
-        together.discard(waiter)
-        if not together:
-            self._waiters.pop(waiter.request_id, None)
-
-    def _everybody(self) -> tuple[Waiter, ...]:
-        with self._lock:
-            return tuple(waiter for together in self._waiters.values() for waiter in together)
-
-    def hint(self, request_id: str) -> None:
-        """Look at this request in SQL now."""
+    def notify(self, request_id: str) -> None:
+        """Read the answer to this request now."""
         with self._lock:
             if request_id in self._waiters:
-                self._hinted.add(request_id)
+                self._notified.add(request_id)
                 self._wake.set()
 
     def drain(self) -> None:
-        """Let everybody go without an answer, and hold nobody from now on."""
+        """Release every waiter without an answer, and open no more."""
         self._draining = True
-        for waiter in self._everybody():
+        for waiter in self._all_waiters():
             waiter.release(None)
         self._wake.set()
 
-    def _start(self) -> None:
-        try:
-            threading.Thread(target=self._poll, name="durable-hold", daemon=True).start()
-        except RuntimeError as error:
-            # Out of threads.  Whoever comes next tries again; this one gets its timeout answer.
-            self._polling = False
-            log.warning("Nobody looks for the answers to held requests: %s", error)
+    def _remove(self, waiter: Waiter) -> None:
+        same_request = self._waiters.get(waiter.request_id, set())
+        same_request.discard(waiter)
+        if not same_request:
+            self._waiters.pop(waiter.request_id, None)
 
-    def _poll(self) -> None:
-        while self._goes_on():
+    def _all_waiters(self) -> tuple[Waiter, ...]:
+        with self._lock:
+            return tuple(waiter for same_request in self._waiters.values() for waiter in same_request)
+
+    def _start_thread(self) -> None:
+        try:
+            threading.Thread(target=self._run, name="durable-hold", daemon=True).start()
+        except RuntimeError as error:
+            # Out of threads.  This waiter gets its timeout answer; the next waiter tries to start one again.
+            self._polling = False
+            log.warning("No thread could be started that reads the answers to held requests: %s", error)
+
+    def _run(self) -> None:
+        """The thread: read answers and check clients, until nothing has waited for IDLE_SECS."""
+        while self._stays_alive():
             try:
-                self._look()
+                if self._draining or self._is_stopping():
+                    self.drain()
+                now = time.monotonic()
+                self._release_answered(self._requests_to_read(now))
+                if now >= self._check_clients_at:
+                    self._check_clients_at = now + SLOW_SECS
+                    self._release_disconnected()
             except Exception:
-                # A bug here must not leave everybody else waiting.
-                log.exception("Held requests could not be looked at")
+                # A bug in one check must not keep all the others waiting.
+                log.exception("Held requests could not be checked")
             self._wake.wait(max(0.0, self._next_at() - time.monotonic()))
             self._wake.clear()
 
-    def _goes_on(self) -> bool:
+    def _stays_alive(self) -> bool:
         with self._lock:
             now = time.monotonic()
             if self._waiters:
@@ -217,38 +231,30 @@ class Hub:
 
     def _next_at(self) -> float:
         with self._lock:
-            return min(self._look_at, self._peek_at) if self._waiters else self._end_at
+            return min(self._read_at, self._check_clients_at) if self._waiters else self._end_at
 
-    def _look(self) -> None:
-        if self._draining or self._is_stopping():
-            self.drain()
-        now = time.monotonic()
-        wanted = self._wanted(now)
-        if wanted:
-            self._release_answered(wanted)
-        if now >= self._peek_at:
-            self._peek_at = now + SLOW_SECS
-            self._release_gone()
-
-    def _wanted(self, now: float) -> Collection[str]:
-        """Whose answers to ask for: everybody's when that is due, else those hinted at."""
+    def _requests_to_read(self, now: float) -> Collection[str]:
+        """All requests when their read is due, else those that a notification named."""
         with self._lock:
-            hinted, self._hinted = self._hinted, set()
-            due = now >= self._look_at
-            # The next time may have come nearer: somebody new waits, or hints ceased.
-            self._look_at = now + self._pause(now) if due else min(self._look_at, now + self._pause(now))
-            return tuple(self._waiters) if due else hinted
+            notified, self._notified = self._notified, set()
+            is_due = now >= self._read_at
+            next_at = now + self._read_interval(now)
+            # The next read may come earlier than planned: a waiter is new, or notifications have stopped.
+            self._read_at = next_at if is_due else min(self._read_at, next_at)
+            return tuple(self._waiters) if is_due else notified
 
-    def _pause(self, now: float) -> float:
+    def _read_interval(self, now: float) -> float:
         if self._notifier.healthy and not self._attached:
             return SLOW_SECS
         return FAST_SECS if now < self._fast_until else STEADY_SECS
 
     def _release_answered(self, request_ids: Collection[str]) -> None:
+        if not request_ids:
+            return
         try:
             answers = self._answers(request_ids)
         except Exception as error:
-            # What is waited for has been recorded: keep waiting, the database may be back in time.
+            # The requests are recorded: keep waiting, since the database may be back in time.
             if not self._failing:
                 log.warning("The answers to held requests cannot be read: %s", type(error).__name__)
             self._failing = True
@@ -256,21 +262,21 @@ class Hub:
         self._failing = False
         for request_id, answer in answers.items():
             with self._lock:
-                together = tuple(self._waiters.get(request_id, ()))
-            for waiter in together:
+                waiters = tuple(self._waiters.get(request_id, ()))
+            for waiter in waiters:
                 waiter.release(answer)
 
-    def _release_gone(self) -> None:
-        for waiter in self._everybody():
+    def _release_disconnected(self) -> None:
+        for waiter in self._all_waiters():
             if waiter.is_gone():
                 waiter.release(None)
 
 
-def drain(engine: Any = None) -> None:
+def drain(engine: Engine | None = None) -> None:
     """
     Give every connection that this process holds its timeout answer, and hold none from now on.
 
-    For a server's shutdown hook.  Without *engine*, those of all engines.
+    Call it in your server's shutdown hook.  Without *engine* it drains the hubs of all engines.
     """
     for hub in tuple(_hubs):
         if hub.pid == os.getpid() and (engine is None or hub.holder == engine.process_id):

@@ -1,4 +1,4 @@
-"""What one sender may ask of the blueprint before anything is looked at, in bounded memory."""
+"""Limits for each sender, checked before a request is read.  They use a bounded amount of memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 MAX_HEADERS = 100
 MAX_HEADERS_SIZE = 64 * 1024
 
-#: How many look-ups of one address may fail in a window of time, and how many addresses are remembered.
+#: How many look-ups from one address may fail within ``WINDOW_SECS``, and how many addresses are counted.
 FAILURES = 20
 WINDOW_SECS = 60.0
 ADDRESSES = 10_000
@@ -24,36 +24,36 @@ def has_large_headers(headers: Iterable[tuple[str, str]]) -> bool:
 
 class FailedLookups:
     """
-    Who asked for webhooks that do not exist.
+    Counts look-ups of webhooks that do not exist, by address.
 
-    It only ever makes a 404 a 429.  A webhook that exists is never refused by it: behind a proxy all
-    senders may have one address, and one of them must not shut the others out.
+    It only turns a 404 into a 429.  A webhook that exists never refuses a request because of it: behind
+    a proxy all senders may share one address, and one of them must not block the others.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        #: By network: when its window began, and how many failed in it; the one that failed last is last.
+        #: By network: when its window began, and how many look-ups failed in it.  The latest failure is last.
         self._failed: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._failed)
 
-    def note(self, address: str | None) -> int:
-        """Count one more: 0, or after how many seconds to try again when there are too many."""
+    def count(self, address: str | None) -> int | None:
+        """Count a failed look-up; the seconds to wait before the next one if there were too many, else None."""
         network, now = _network(address), self._clock()
-        began, count = self._failed.pop(network, (now, 0))
+        began, failures = self._failed.pop(network, (now, 0))
         if now - began >= WINDOW_SECS:
-            began, count = now, 0
-        self._failed[network] = (began, count + 1)
+            began, failures = now, 0
+        self._failed[network] = (began, failures + 1)
         while len(self._failed) > ADDRESSES:
             self._failed.popitem(last=False)
-        return max(1, round(began + WINDOW_SECS - now)) if count >= FAILURES else 0
+        return max(1, round(began + WINDOW_SECS - now)) if failures >= FAILURES else None
 
 
 def _network(address: str | None) -> str:
-    """IPv6 senders have a /64 of their own."""
+    """What is counted as one sender: an IPv4 address, an IPv6 /64, or all senders whose address is unknown."""
     try:
-        found = ipaddress.ip_address(address or "")
+        parsed = ipaddress.ip_address(address or "")
     except ValueError:
-        return ""
-    return str(ipaddress.ip_network((found, 64), strict=False)) if found.version == 6 else str(found)
+        return "unknown"
+    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else str(parsed)

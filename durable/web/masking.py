@@ -1,11 +1,10 @@
 """
-A webhook's token is a password in a URL: it must not reach the logs.  Nor must signatures and credentials.
+Keeps secrets out of the logs: a webhook's token is a password in a URL.
 
-``MaskTokens`` is a ``logging.Filter`` that replaces them: the token, what
-senders put into the query to prove themselves, and the headers that an access
-log may be told to show.  Registering the
-blueprint puts one on the loggers that are known to log paths; for a logger of
-your own, ``logger.addFilter(MaskTokens())``.
+``MaskTokens`` is a ``logging.Filter``.  It replaces tokens, the credentials
+that some senders put into the query, and secret headers that an access log may
+be configured to show.  Registering the blueprint adds it to the loggers that
+log paths.  For a logger of your own, call ``logger.addFilter(MaskTokens())``.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 
 from ..http import is_secret
 
-#: Loggers that log the request line: a filter counts only for the logger it is on.
+#: Loggers that log the request line.  A filter works only on its own logger, so each gets one.
 LOGGERS = (
     "gunicorn.access",
     "gunicorn.error",
@@ -27,19 +26,19 @@ LOGGERS = (
     "_granian.access",
 )
 
-# As parse_target has it, with what percent-encoding may have made of it.
+# The token of parse_target, also percent-encoded.
 _TOKEN = re.compile(r"(v1/webhook(?:/|%2F))[A-Za-z0-9_%-]{20,}", re.IGNORECASE)
 
 
-# What Meta, CloudEvents and Graph put into the query.
+# Credentials that Meta, CloudEvents, Graph and X put into the query.
 _QUERY = re.compile(r"\b((?:hub\.verify_token|access_token|validationToken|crc_token|clientState)=)[^&\s\"'#]+")
 
-#: How gunicorn names a header of the request or the answer among what an access log may show.
+#: How gunicorn's access log format names a header of the request or the answer.
 _HEADER_ATOM = re.compile(r"\{(.+)\}[io]")
 
 
 def mask(text: str) -> str:
-    """*text* with each token in a webhook's path, and what proves a sender in its query, replaced by ``...``."""
+    """*text* with ``...`` in place of each token in a webhook's path and each credential in its query."""
     if "webhook" not in text:
         return text
     return _QUERY.sub(r"\1...", _TOKEN.sub(r"\1...", text))
@@ -51,7 +50,7 @@ class MaskTokens(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg = _masked(record.msg)
         if isinstance(record.args, dict):
-            # gunicorn's atoms: a dict that looks missing names up, so it must stay the same object.
+            # gunicorn's atoms: a dict subclass that finds missing names, so it must stay the same object.
             record.args.update({key: _masked_atom(key, value) for key, value in record.args.items()})
         elif record.args:
             record.args = tuple(_masked(value) for value in record.args)
@@ -62,15 +61,15 @@ _filter = MaskTokens()
 
 
 def install(names: Iterable[str]) -> None:
-    """Mask tokens in what the loggers of these names log; doing it twice changes nothing."""
+    """Mask tokens in the records of these loggers.  Calling it twice changes nothing."""
     for name in names:
         logging.getLogger(name).addFilter(_filter)
 
 
 def _masked_atom(key: Any, value: Any) -> Any:
-    named = _HEADER_ATOM.fullmatch(key) if isinstance(key, str) else None
-    # "-" says that it was not there.
-    return "..." if named and is_secret(named[1]) and value != "-" else _masked(value)
+    header = _HEADER_ATOM.fullmatch(key) if isinstance(key, str) else None
+    # gunicorn writes "-" for a header that was not sent.
+    return "..." if header and is_secret(header[1]) and value != "-" else _masked(value)
 
 
 def _masked(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of what the blueprint serves, from the same data as its routes."""
+"""The OpenAPI 3.1 document of the blueprint, made from the same data as its routes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import flask
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from ..engine import Engine
 from ..http import Response
 from . import body, errors, openapi, problems, schemas, wsgi_request
 from .control_operations import OPERATIONS, Operation
@@ -18,14 +19,14 @@ from .control_view import Authorize
 NAME = "openapi.json"
 
 _PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
-_PLACE = {"schema": {"type": "string", "format": "uri-reference"}, "required": True}
+_LOCATION = {"schema": {"type": "string", "format": "uri-reference"}, "required": True}
 _SECS = {"schema": {"type": "integer"}, "required": True}
 
 _TOKEN = {
     "name": "token",
     "in": "path",
     "required": True,
-    "description": "As the workflow was given it, at the end of `webhook.url`.",
+    "description": "The token at the end of `webhook.url`.",
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{20,128}$"},
 }
 _REQUEST_ID = {
@@ -38,45 +39,46 @@ _RUN_ID = {"name": "run_id", "in": "path", "required": True, "schema": {"type": 
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "The run that was started with this key before is returned; a key stays until its run is pruned.",
+    "description": "An earlier request with this key started a run: that run is returned, until it is pruned.",
     "schema": {"type": "string", "pattern": schemas.KEY},
 }
 
-#: What a webhook answers by itself.  Its author may answer anything, with these statuses too.
+#: The errors of a webhook itself.  Its workflow may answer with any status, also with these.
 _WEBHOOK_PROBLEMS = {
-    400: "The body is short, or framed wrongly.",
-    401: "The signature is not that of the webhook's sender.",
-    404: "No webhook has this address.",
-    405: "The webhook does not take this method; Allow says which.",
+    400: "The body is incomplete, or framed wrongly.",
+    401: "The request does not have the signature that the webhook requires.",
+    404: "There is no webhook at this address.",
+    405: "The webhook does not accept this method; Allow lists those it accepts.",
     410: "The webhook is closed.",
-    411: "The body is chunked, which this server does not deliver.",
+    411: "The body is chunked, which this server does not support.",
     413: "The body is too large.",
-    422: "The key that tells duplicates came with another body before.",
-    429: "Too many requests wait on this webhook; or too many of this address were for none.",
+    422: "An earlier request with the same dedupe key had another body.",
+    429: "Too many requests to this webhook wait; or the caller asked for too many webhooks that do not exist.",
     431: "The headers are too large.",
     500: "The run ended without an answer.",
     503: "The request could not be recorded, or its run was cancelled.",
 }
 _CONTROL_PROBLEMS = {
-    401: "The caller is not known.",
-    403: "The caller may not control runs.",
+    401: "The request has no valid credentials.",
+    403: "The caller is not allowed to control runs.",
     503: "The database is unreachable, or has another schema.",
 }
 _BODY_PROBLEMS = {
-    400: "The body is not JSON, or short, or the Idempotency-Key cannot be one.",
+    400: "The body is not JSON or incomplete, or the Idempotency-Key is malformed.",
     411: _WEBHOOK_PROBLEMS[411],
     413: _WEBHOOK_PROBLEMS[413],
-    415: "The body is of another media type than application/json.",
+    415: "The media type of the body is not application/json.",
 }
 
 
 def document(base: str, root: str, *, security: Mapping[str, Any] | None, controls: bool) -> dict[str, Any]:
     """
-    The document.
+    Make the document.
 
     Args:
-        base: What stands before *root* in every address.
-        security: The security scheme of the control routes, as OpenAPI has it; None: not known.
+        base: The URL before *root*.
+        root: The path of the blueprint.
+        security: The OpenAPI security scheme of the control routes; None if it is unknown.
         controls: Whether there are control routes.
     """
     paths = {root + "webhook/{token}": _webhook(), root + "webhook/{token}/requests/{request_id}": _poll()}
@@ -100,7 +102,7 @@ _OK = {"200": {"description": "This document.", "content": {"application/json": 
 
 
 def _webhook() -> dict[str, Any]:
-    """The methods that a webhook may have; each has its own ones of these."""
+    """Every method that a webhook may accept; each webhook accepts some of them."""
     body = {"content": {"*/*": {}}, "description": "Anything, up to the webhook's limit."}
     methods: dict[str, Any] = {}
     for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
@@ -110,32 +112,34 @@ def _webhook() -> dict[str, Any]:
             "parameters": [_TOKEN],
             **({} if method == "GET" else {"requestBody": body}),
             "responses": {
-                "202": _accepted("Recorded.  Empty, what the workflow answered, or pending: then ask at Location."),
-                **{str(status): _anything(said) for status, said in _WEBHOOK_PROBLEMS.items()},
-                "default": {"description": "What the workflow answered.", "content": {"*/*": {}}},
+                "202": _accepted(
+                    "Recorded.  The body is empty, the workflow's answer, or `pending`: then poll Location."
+                ),
+                **{str(status): _anything(description) for status, description in _WEBHOOK_PROBLEMS.items()},
+                "default": {"description": "The workflow's answer.", "content": {"*/*": {}}},
             },
         }
     return methods
 
 
 def _poll() -> dict[str, Any]:
-    said = {status: _WEBHOOK_PROBLEMS[status] for status in (404, 405, 410, 429, 500, 503)}
+    problems = {status: _WEBHOOK_PROBLEMS[status] for status in (404, 405, 410, 429, 500, 503)}
     get = {
         "operationId": "pollAnswer",
-        "summary": "Ask for the answer to a request",
+        "summary": "Poll the answer to a request",
         "parameters": [_TOKEN, _REQUEST_ID],
         "responses": {
-            "202": _accepted("There is no answer yet; or it is one of 202."),
-            **{str(status): _anything(text) for status, text in said.items()},
-            "default": {"description": "What the workflow answered.", "content": {"*/*": {}}},
+            "202": _accepted("There is no answer yet; or the answer is a 202."),
+            **{str(status): _anything(text) for status, text in problems.items()},
+            "default": {"description": "The workflow's answer.", "content": {"*/*": {}}},
         },
     }
     return {"get": get}
 
 
-def _accepted(said: str) -> dict[str, Any]:
-    answer: dict[str, Any] = {"description": said, "content": {"*/*": {}}}
-    answer["headers"] = {"Location": {"schema": {"type": "string"}, "description": "Where to ask for the answer."}}
+def _accepted(description: str) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": description, "content": {"*/*": {}}}
+    answer["headers"] = {"Location": {"schema": {"type": "string"}, "description": "The URL to poll for the answer."}}
     answer["links"] = {
         "answer": {
             "operationId": "pollAnswer",
@@ -145,10 +149,10 @@ def _accepted(said: str) -> dict[str, Any]:
     return answer
 
 
-def _anything(said: str) -> dict[str, Any]:
-    """A problem of ours, or the same status from the author."""
+def _anything(description: str) -> dict[str, Any]:
+    """A problem of the blueprint, or the same status from the workflow."""
     return {
-        "description": f"{said}  Or what the workflow answered.",
+        "description": f"{description}  Or the workflow's answer.",
         "content": {"application/problem+json": {}, "*/*": {}},
     }
 
@@ -162,7 +166,7 @@ def _control(operation: Operation, *, secured: bool) -> dict[str, Any]:
         described["requestBody"] = {"required": True, "content": {"application/json": _schema(operation.body)}}
     described["responses"] = {
         **{str(status): _answer(operation, status, *answer) for status, answer in operation.answers.items()},
-        **{str(status): _problem(status, said) for status, said in sorted(problems.items())},
+        **{str(status): _problem(status, description) for status, description in sorted(problems.items())},
     }
     if secured:
         described["security"] = [{"control": []}]
@@ -170,16 +174,16 @@ def _control(operation: Operation, *, secured: bool) -> dict[str, Any]:
 
 
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = [_RUN_ID] if "{run_id}" in operation.path else []
+    parameters: list[dict[str, Any]] = [_RUN_ID] if "{run_id}" in operation.path else []
     if operation.takes_key:
-        found.append(_KEY)
+        parameters.append(_KEY)
     if operation.query is not None:
         schema = operation.query.model_json_schema()
-        # What is left out is left out: there is no way to write null in a query.
-        found += [
+        # A query cannot hold null: a parameter that is not given is left out.
+        parameters += [
             {"name": name, "in": "query", "schema": _not_null(each)} for name, each in schema["properties"].items()
         ]
-    return found
+    return parameters
 
 
 def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -190,18 +194,18 @@ def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
     return bare
 
 
-def _answer(operation: Operation, status: int, said: str, shape: type[BaseModel]) -> dict[str, Any]:
-    answer: dict[str, Any] = {"description": said, "content": {"application/json": _schema(shape)}}
+def _answer(operation: Operation, status: int, description: str, shape: type[BaseModel]) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": description, "content": {"application/json": _schema(shape)}}
     if operation.name == "startRun":
-        answer["headers"] = {"Location": _PLACE}
+        answer["headers"] = {"Location": _LOCATION}
     if operation.links:
         of_run = {"run_id": "$response.body#/id"}
         answer["links"] = {name: {"operationId": name, "parameters": of_run} for name in operation.links}
     return answer
 
 
-def _problem(status: int, said: str) -> dict[str, Any]:
-    answer: dict[str, Any] = {"description": said, "content": {"application/problem+json": _PROBLEM}}
+def _problem(status: int, description: str) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": description, "content": {"application/problem+json": _PROBLEM}}
     if status == http.HTTPStatus.UNAUTHORIZED:
         answer["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}, "required": True}}
     if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
@@ -214,20 +218,20 @@ def _schema(shape: type[BaseModel]) -> dict[str, Any]:
 
 
 def _schemas(controls: bool) -> dict[str, Any]:
-    wanted: list[type[BaseModel]] = [schemas.Problem, schemas.Pending]
+    models: list[type[BaseModel]] = [schemas.Problem, schemas.Pending]
     for operation in OPERATIONS if controls else ():
-        wanted += [shape for _, shape in operation.answers.values()]
-        wanted += [operation.body] if operation.body is not None else []
-    made = models_json_schema(
-        [(shape, "validation") for shape in dict.fromkeys(wanted)], ref_template="#/components/schemas/{model}"
+        models += [shape for _, shape in operation.answers.values()]
+        models += [operation.body] if operation.body is not None else []
+    _, schema = models_json_schema(
+        [(shape, "validation") for shape in dict.fromkeys(models)], ref_template="#/components/schemas/{model}"
     )
-    return dict(made[1]["$defs"])
+    return dict(schema["$defs"])
 
 
 class Describer:
     """Serves the OpenAPI document of one blueprint.  It names no run, workflow or token: anybody may read it."""
 
-    def __init__(self, engine: Any, control: Authorize | None) -> None:
+    def __init__(self, engine: Engine, control: Authorize | None) -> None:
         self._engine = engine
         self._control = control
 

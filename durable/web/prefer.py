@@ -1,4 +1,4 @@
-"""``Prefer: respond-async, wait=N`` (RFC 7240): how long a sender wants to wait for the answer."""
+"""Parses ``Prefer: respond-async, wait=N`` (RFC 7240), by which a sender says how long it waits for the answer."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _PREFERENCE = re.compile(r"\s*(respond-async|wait\s*=\s*\"?([0-9]{1,9})\"?)\s*(?
 
 
 class Preference(NamedTuple):
-    """What the sender wants: 202 rather than a long wait; seconds to wait, None for as long as we do."""
+    """Whether the sender prefers a 202 to a long wait; how many seconds it waits, None: as long as the webhook does."""
 
     respond_async: bool = False
     wait_secs: float | None = None
 
 
 def parse(header: str | None) -> Preference:
-    """The preferences that we know; what is malformed is no preference."""
+    """The preferences in the header.  Unknown and malformed parts are ignored."""
     respond_async, wait_secs = False, None
     for part in (header or "").split(","):
         found = _PREFERENCE.fullmatch(part)

@@ -1,4 +1,4 @@
-"""What the blueprint itself answers (problem details, RFC 9457), and how any answer goes out."""
+"""The answers of the blueprint itself (problem details, RFC 9457), and how any answer becomes Flask's."""
 
 from __future__ import annotations
 
@@ -10,17 +10,25 @@ from werkzeug.exceptions import HTTPException
 
 from ..http import Response, problem
 
-#: Seconds until a sender may try again when the trouble is ours.
+#: ``Retry-After`` of a 503, in seconds.
 RETRY_AFTER_SECS = 2
 
-#: And when the workflow has to catch up first.
+#: ``Retry-After`` of a 429, in seconds: the workflow has to work off its requests first.
 PENDING_RETRY_AFTER_SECS = 10
 
 ACCEPTED = Response(b"", 202)
 
 
+class RequestRefused(Exception):
+    """Raised to end a request before anything of it is recorded; ``answer`` is what its sender gets."""
+
+    def __init__(self, answer: Response) -> None:
+        super().__init__(answer)
+        self.answer = answer
+
+
 def unknown() -> Response:
-    return problem(404, "webhook-not-found", "Not found", "No webhook, or request to one, has this address.")
+    return problem(404, "webhook-not-found", "Not found", "This address names no webhook, and no request to one.")
 
 
 def too_many_lookups(secs: int) -> Response:
@@ -28,14 +36,14 @@ def too_many_lookups(secs: int) -> Response:
         429,
         "too-many-lookups",
         "Too many requests",
-        "Too many requests from this address were for webhooks that do not exist.",
+        "Your network address sent too many requests to webhooks that do not exist.",
         headers=[("Retry-After", str(secs))],
     )
 
 
 def not_verified() -> Response:
-    """The same whatever was wrong: the log says that."""
-    return problem(401, "not-verified", "Unauthorized", "The request is not signed as this webhook wants it.")
+    """Always the same words; the log says what is wrong."""
+    return problem(401, "not-verified", "Unauthorized", "The request does not have the signature that it needs.")
 
 
 def key_reused() -> Response:
@@ -43,7 +51,7 @@ def key_reused() -> Response:
         422,
         "dedupe-key-reused",
         "Unprocessable content",
-        "A request with this key was here before, and had another body.  Nothing was recorded.",
+        "An earlier request with this key had another body.  Nothing was recorded.",
     )
 
 
@@ -52,7 +60,7 @@ def too_many_pending() -> Response:
         429,
         "too-many-pending",
         "Too many requests",
-        "Too many requests wait on this webhook.  Nothing was recorded; please send it again.",
+        "Too many requests to this webhook wait already.  Nothing was recorded.  Send the request again later.",
         headers=[("Retry-After", str(PENDING_RETRY_AFTER_SECS))],
     )
 
@@ -62,12 +70,12 @@ def headers_too_large(limit: int, size: int) -> Response:
         431,
         "headers-too-large",
         "Request header fields too large",
-        f"A request may have {limit} headers of {size} bytes in all.",
+        f"A request may have at most {limit} headers, of {size} bytes in total.",
     )
 
 
 def closed() -> Response:
-    return problem(410, "webhook-closed", "Gone", "This webhook no longer takes requests.")
+    return problem(410, "webhook-closed", "Gone", "This webhook is closed and accepts no requests.")
 
 
 def wrong_method(method: str, allowed: Collection[str]) -> Response:
@@ -76,7 +84,7 @@ def wrong_method(method: str, allowed: Collection[str]) -> Response:
         405,
         "method-not-allowed",
         "Method not allowed",
-        f"{method} is not among what this address takes: {enabled}.",
+        f"This address does not accept {method}.  It accepts {enabled}.",
         headers=[("Allow", enabled)],
     )
 
@@ -90,32 +98,32 @@ def no_length() -> Response:
         411,
         "length-required",
         "Length required",
-        "This server does not deliver chunked bodies.  Send Content-Length.",
+        "This server does not support chunked bodies.  Send the header Content-Length.",
     )
 
 
 def too_large(limit: int) -> Response:
-    return problem(413, "too-large", "Content too large", f"This address takes bodies of up to {limit} bytes.")
+    return problem(413, "too-large", "Content too large", f"This address accepts bodies of up to {limit} bytes.")
 
 
 def too_large_for_application(limit: int | None) -> Response:
-    """A limit of the application, which is not the blueprint's."""
-    said = "" if limit is None else f", {limit} bytes for a body"
+    """The body is over a limit of the application, and not over the blueprint's."""
+    limit_text = "" if limit is None else f", {limit} bytes for a body"
     return problem(
         413,
         "too-large",
         "Content too large",
-        f"The body is over a limit of the application that serves this address{said}.  Nothing was recorded.",
+        f"The body is over a limit of the application that serves this address{limit_text}.  Nothing was recorded.",
     )
 
 
 def already_read() -> Response:
-    """Trouble of the receiving application: the sender may try again."""
+    """Code of the receiving application read the body first; a fix of the application helps, so it is a 503."""
     return problem(
         503,
         "body-already-read",
         "Service unavailable",
-        "The server lost the request's body before it could be recorded.  Please send it again.",
+        "The server lost the body of the request before it could be recorded.  Send the request again later.",
         headers=[("Retry-After", str(RETRY_AFTER_SECS))],
     )
 
@@ -125,17 +133,17 @@ def unavailable() -> Response:
         503,
         "store-unreachable",
         "Service unavailable",
-        "The request could not be recorded.  Please send it again.",
+        "The request could not be recorded.  Send it again later.",
         headers=[("Retry-After", str(RETRY_AFTER_SECS))],
     )
 
 
 def internal() -> Response:
-    return problem(500, "internal-error", "Internal server error", "The request could not be handled.")
+    return problem(500, "internal-error", "Internal server error", "The server failed to handle the request.")
 
 
 def pending(request_id: str, location: str, *, preferred: bool = False) -> Response:
-    """RFC 9110's "accepted, not yet processed", and where to ask for the answer."""
+    """202 Accepted (RFC 9110), with the URL to poll for the answer."""
     answer = Response.json({"request_id": request_id, "status": "pending"}, 202)
     headers = [*answer.headers, ("Location", location), ("Cache-Control", "no-store")]
     if preferred:
@@ -143,26 +151,26 @@ def pending(request_id: str, location: str, *, preferred: bool = False) -> Respo
     return Response(answer.body, 202, headers)
 
 
-# Of the control routes
+# The control routes' own
 
 
 def unauthorized() -> Response:
-    """RFC 9110 §15.5.2: a 401 says how to do better."""
+    """A 401 says how to authenticate (RFC 9110 §15.5.2)."""
     return problem(
         401,
         "unauthorized",
         "Unauthorized",
-        "The request does not say who sends it, or not in a way that is believed here.",
+        "The request has no valid credentials.",
         headers=[("WWW-Authenticate", "Bearer")],
     )
 
 
 def forbidden() -> Response:
-    return problem(403, "forbidden", "Forbidden", "Whoever sends this may not control runs.")
+    return problem(403, "forbidden", "Forbidden", "You are not allowed to control runs.")
 
 
-def turned_away(error: HTTPException) -> Response:
-    """What the application raised (``flask.abort``), as a problem, with the headers that belong to it."""
+def from_abort(error: HTTPException) -> Response:
+    """The status that the application raised with ``flask.abort``, as a problem with the headers of that status."""
     status = error.get_response().status_code
     if status == 401 and "WWW-Authenticate" not in error.get_response().headers:
         return unauthorized()
@@ -172,21 +180,21 @@ def turned_away(error: HTTPException) -> Response:
         status if 400 <= status <= 599 else 403,
         "not-authorized",
         title,
-        "The application did not let this request through.",
+        "The application refused this request.",
         headers=kept,
     )
 
 
 def unknown_route() -> Response:
-    return problem(404, "not-found", "Not found", "Nothing has this address: see openapi.json.")
+    return problem(404, "not-found", "Not found", "There is no route at this address.  See openapi.json.")
 
 
 def unknown_run() -> Response:
-    return problem(404, "run-not-found", "Not found", "No run has this id.  It may have been pruned.")
+    return problem(404, "run-not-found", "Not found", "There is no run with this id.  It may have been pruned.")
 
 
 def unknown_hook() -> Response:
-    return problem(404, "hook-not-found", "Not found", "Nobody holds this token open.  Nothing was recorded.")
+    return problem(404, "hook-not-found", "Not found", "No open hook has this token.  Nothing was recorded.")
 
 
 def unknown_workflow() -> Response:
@@ -194,12 +202,12 @@ def unknown_workflow() -> Response:
         404,
         "workflow-not-found",
         "Not found",
-        "This web process knows no workflow of this name: it has to import the module that defines it.",
+        "This web process has not imported a workflow of this name.",
     )
 
 
 def run_ended() -> Response:
-    return problem(409, "run-ended", "Conflict", "The run has ended: nothing is left to cancel.")
+    return problem(409, "run-ended", "Conflict", "The run has ended, so it cannot be cancelled.")
 
 
 def idempotency_key_reused() -> Response:
@@ -207,12 +215,12 @@ def idempotency_key_reused() -> Response:
         422,
         "idempotency-key-reused",
         "Unprocessable content",
-        "This Idempotency-Key started another workflow, or the same with other arguments.  Nothing was started.",
+        "This Idempotency-Key belongs to a run of another workflow or with other arguments.  Nothing was started.",
     )
 
 
-def bad_key() -> Response:
-    return bad_body("Idempotency-Key must be 1 to 255 printable ASCII characters without blanks.")
+def bad_idempotency_key() -> Response:
+    return bad_body("Idempotency-Key must have 1 to 255 printable ASCII characters and no spaces.")
 
 
 def bad_arguments(why: str) -> Response:
@@ -221,12 +229,15 @@ def bad_arguments(why: str) -> Response:
 
 def wrong_media_type() -> Response:
     return problem(
-        415, "wrong-media-type", "Unsupported media type", "The body has to be JSON: Content-Type: application/json."
+        415,
+        "wrong-media-type",
+        "Unsupported media type",
+        "Send JSON, with Content-Type: application/json.",
     )
 
 
 class Exact(flask.Response):
-    """A Flask response that sends what it was given; Flask's own adds a charset and rewrites Location."""
+    """A Flask response that changes nothing; Flask's own adds a charset and rewrites Location."""
 
     default_mimetype = None
 
@@ -238,5 +249,5 @@ class Exact(flask.Response):
 
 
 def to_flask(answer: Response, extra: Iterable[tuple[str, str]] = ()) -> Exact:
-    """*answer* as it goes on the wire, with *extra* headers."""
+    """*answer* as a Flask response, with *extra* headers."""
     return Exact(answer.body, answer.status, [*answer.headers, *extra])

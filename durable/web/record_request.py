@@ -1,10 +1,13 @@
-"""TODO"""
+"""
+Finds the webhook of a token, records a request to it, and finds the answer of a request.
+
+``accept_request`` is the one place where a request enters a run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 
@@ -13,42 +16,42 @@ from ..context import WebhookConfig, recorded_url
 from ..engine import Engine
 from ..errors import HookClosed
 from ..http import Request, Response
-from ..store import accept_request as arrivals
+from ..store import accept_request as incoming
 from ..store import hooks, requests
 from ..verify import keys, presets
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WebhookRow:
-    """A webhook as a request finds it."""
+    """A webhook, as it is stored when a request comes in."""
 
     run_id: str
     op_id: str
     token: str
-    #: As the workflow was given it.
+    #: ``webhook.url``, as the workflow got it.
     url: str | None
-    open: bool
+    is_open: bool
     config: WebhookConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accepted:
-    """A request that is recorded: this one, or the one that it repeats."""
+    """The id under which a request is recorded; that of the earlier request if this one is a copy."""
 
     request_id: str
     is_duplicate: bool
 
 
 class KeyReused(Exception):
-    """Raised when a request has the dedupe key of another, and not its body; nothing is recorded."""
+    """Raised when a request has the dedupe key of an earlier one but another body; it is not recorded."""
 
 
 class TooManyPending(Exception):
-    """Raised when a webhook has as many requests waiting as it may; nothing is recorded."""
+    """Raised when ``max_pending`` requests of a webhook wait already; the request is not recorded."""
 
 
 def find_webhook(engine: Engine, token: str) -> WebhookRow | None:
-    """The webhook of this token, open or closed; None for an unknown token and for a plain hook's."""
+    """The webhook of this token, open or closed; None for an unknown token, or one of a hook that is no webhook."""
     with engine.store.read() as tx:
         hook = hooks.find(tx, token)
     if hook is None or hook.config is None:
@@ -58,26 +61,27 @@ def find_webhook(engine: Engine, token: str) -> WebhookRow | None:
         op_id=hook.op_id,
         token=hook.token,
         url=recorded_url(hook.config, hook.token),
-        open=hook.open,
+        is_open=hook.open,
         config=WebhookConfig.from_json(hook.config),
     )
 
 
 def accept_request(engine: Engine, webhook: WebhookRow, request: Request, *, holder: str | None) -> Accepted:
     """
-    Commit a request and its place in the run's inbox, then drive the run.
+    Commit a request and its item in the run's inbox, then send a turn of the run.
 
-    One whose dedupe key was here before is not recorded again, also when the webhook has closed since.
+    A request with the dedupe key of an earlier one is not recorded again, even if the webhook has closed
+    since.
 
     Args:
-        webhook: Where it came in.
-        request: With its id; header and body as they were sent.
-        holder: The process that holds the connection, to be told of the answer.
+        webhook: The webhook that received it.
+        request: The request, with its id.
+        holder: The process that holds the connection, which is notified of the answer; None: no process.
 
     Raises:
         HookClosed: The webhook is closed; nothing is recorded.
-        KeyReused, TooManyPending: Nothing is recorded.
-        ConfigurationError: This process does not know how the webhook tells duplicates.
+        KeyReused, TooManyPending: The request is not recorded.
+        ConfigurationError: This process has not imported the function that reads the dedupe key.
     """
     assert request.id is not None, "a request is recorded under its id"
     key = keys.key_of(webhook.config.dedupe, request)
@@ -86,7 +90,7 @@ def accept_request(engine: Engine, webhook: WebhookRow, request: Request, *, hol
         try:
             arrived = _record(engine, webhook, request, holder, key)
         except (HookClosed, TooManyPending, IntegrityError):
-            # A copy may have been committed between our look and our insert: now it can be seen.
+            # A copy may have been committed after our first check.  It is visible now.
             earlier = _earlier(engine, webhook, request, key)
             if earlier is None:
                 raise
@@ -98,7 +102,7 @@ def accept_request(engine: Engine, webhook: WebhookRow, request: Request, *, hol
 
 
 def _earlier(engine: Engine, webhook: WebhookRow, request: Request, key: str | None) -> str | None:
-    """The id of the request that this one repeats."""
+    """The id of the earlier request with this dedupe key."""
     if key is None:
         return None
     with engine.store.read() as tx:
@@ -106,58 +110,53 @@ def _earlier(engine: Engine, webhook: WebhookRow, request: Request, key: str | N
     if found is None:
         return None
     request_id, body = found
-    if body != request.data and not _is_same(webhook.config.dedupe or {}, body, request.data):
+    if body == request.data:
+        return request_id
+    # Some senders change a part of the body when they send an event again, such as a count of deliveries.
+    sender = (webhook.config.dedupe or {}).get("sender")
+    same = bytes if sender is None else presets.find(sender).same
+    if same(body) != same(request.data):
         raise KeyReused(request_id)
     return request_id
 
 
-def _is_same(rule: dict[str, Any], body: bytes, other: bytes) -> bool:
-    """Whether the sender would call two bodies the same."""
-    sender = rule.get("sender")
-    if sender is None:
-        return False
-    same = presets.find(sender).same
-    return bool(same(body) == same(other))
-
-
 def _record(
     engine: Engine, webhook: WebhookRow, request: Request, holder: str | None, key: str | None
-) -> arrivals.RecordingResult:
-    """Commit a request that comes in.  Errors: those of ``accept_request``; IntegrityError: its key is there since."""
+) -> incoming.RecordingResult:
+    """
+    Commit the request, if the webhook is open and not full.
+
+    Raises:
+        HookClosed, TooManyPending: The request is not recorded.
+        IntegrityError: A request with the same dedupe key was committed meanwhile.
+    """
     engine.store.vault.store_early(webhook.run_id, [request.data])
-    arrival = requests.IncomingRequest(
+    request_row = requests.IncomingRequest(
         run_id=webhook.run_id,
         op_id=webhook.op_id,
         request=request,
         holder=holder,
         dedupe_key=key,
-        answer=_static_answer(webhook.config),
+        answer=None if webhook.config.mode == "manual" else webhook.config.response or Response(status=202),
         limit=engine.settings.max_pending,
         at=engine.store.now(),
     )
-    arrived = arrivals.commit(engine.store, arrival, engine.dispatch.plan(arrival.at))
-    if not arrived.is_open:
+    result = incoming.commit(engine.store, request_row, engine.dispatch.plan(request_row.at))
+    if not result.is_open:
         raise HookClosed(webhook.token)
-    if not arrived.is_recorded:
-        raise TooManyPending(arrival.limit)
-    return arrived
-
-
-def _static_answer(config: WebhookConfig) -> Response | None:
-    """What a webhook that holds nothing answers at once."""
-    if config.mode == "manual":
-        return None
-    return config.response or Response(status=202)
+    if not result.is_recorded:
+        raise TooManyPending(request_row.limit)
+    return result
 
 
 def answers(engine: Engine, request_ids: Collection[str]) -> dict[str, Response]:
-    """Those of these requests that have been answered, with their answers."""
+    """The answers there are to these requests, by request id."""
     with engine.store.read() as tx:
         return requests.answers(tx, request_ids)
 
 
 def find_answer(engine: Engine, token: str, request_id: str) -> Response | None:
-    """The answer to one request, None while there is none; KeyError when this webhook has no such request."""
+    """The answer to one request, or None; KeyError if the webhook of this token has no such request."""
     with engine.store.read() as tx:
         if not requests.is_for_token(tx, request_id, hooks.token_hash(token)):
             raise KeyError(request_id)

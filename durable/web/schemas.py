@@ -1,4 +1,4 @@
-"""What control requests hold and are answered: pydantic checks the ones, and both are in the OpenAPI document."""
+"""Models of the bodies of control requests and answers.  Pydantic checks requests; OpenAPI describes both."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-#: A run's id in a path.  One with a slash cannot be asked for: a path is taken apart at its slashes.
+#: A run's id in a path.  An id with a slash cannot be used there, because paths are split at slashes.
 RUN_ID = r"^[!-.0-~]{1,64}$"
 #: An ``Idempotency-Key``.
 KEY = r"^[!-~]{1,255}$"
 
-#: No database takes NUL.
+#: Databases do not accept NUL.
 _NO_NUL = r"^[^\x00]+$"
 _TEN_YEARS_SECS = 10 * 365 * 86_400
 
@@ -28,7 +28,7 @@ class Start(_Strict):
     workflow: Annotated[str, Field(min_length=1, max_length=255, description="The workflow's name.")]
     args: Annotated[
         list[Any] | dict[str, Any],
-        Field(description="Its arguments, in order or by parameter name; held to the workflow's annotations."),
+        Field(description="Its arguments, in order or by parameter name; checked against the workflow's annotations."),
     ] = []
     countdown: Annotated[float, Field(ge=0, le=_TEN_YEARS_SECS, description="Start after so many seconds.")] = 0.0
 
@@ -40,13 +40,13 @@ class Cancel(_Strict):
 
 
 class Resume(_Strict):
-    """A payload for the run that holds a token open."""
+    """A payload for the open hook of a token."""
 
     token: Annotated[str, Field(min_length=1, max_length=255)]
-    payload: Annotated[Any, Field(description="Held to the hook's type, where this process knows it.")]
+    payload: Annotated[Any, Field(description="Checked against the hook's type, if this process has imported it.")]
 
 
-def _whole(text: object) -> object:
+def _require_digits(text: object) -> object:
     if isinstance(text, str) and not (text.isascii() and text.isdigit()):
         raise ValueError("it must be written in digits")
     return text
@@ -66,7 +66,7 @@ class Query(BaseModel):
         list[Annotated[str, StringConstraints(max_length=513, pattern=r"^[^\x00=]+=[^\x00]*$")]],
         Field(max_length=64, description="`NAME=VALUE`, any number of times: only runs with these attributes."),
     ] = []
-    limit: Annotated[int, Field(ge=1, le=1000, description="The most to list."), BeforeValidator(_whole)] = 50
+    limit: Annotated[int, Field(ge=1, le=1000, description="The most to list."), BeforeValidator(_require_digits)] = 50
     after: Annotated[
         Annotated[str, StringConstraints(max_length=83, pattern=r"^[0-9]{1,18}\.[!-~]{1,64}$")] | None,
         Field(description="The `next` of the page before."),
@@ -74,7 +74,7 @@ class Query(BaseModel):
 
 
 class Started(BaseModel):
-    """The run that there is now."""
+    """The run that was started."""
 
     id: str
     name: str
@@ -82,7 +82,7 @@ class Started(BaseModel):
 
 
 class Summary(Started):
-    """A run, as `durable runs list` has it; moments in ISO 8601."""
+    """A run, as `durable runs list` shows it; times in ISO 8601."""
 
     created_at: str
     started_at: str | None
@@ -91,14 +91,14 @@ class Summary(Started):
 
 
 class Runs(BaseModel):
-    """The newest runs first, and where the next page begins: the parameter `after`."""
+    """Runs, newest first; `next` is the parameter `after` of the next page."""
 
     runs: list[Summary]
     next: str | None
 
 
 class Details(Summary):
-    """A run, as `durable runs show` has it."""
+    """A run, as `durable runs show` shows it."""
 
     args: Any
     result: Any

@@ -1,13 +1,14 @@
 """
-What the WSGI server around a request can do: hold a connection, how many, see the client leave, end it.
+What the WSGI server of a request can do: hold connections (and how many), notice that a client left, close one.
 
-PEP 3333 says none of it, so each server is asked in its own way; one that we
-don't know gets the careful answer.
+PEP 3333 has no interface for this, so this module knows how each server shows
+it.  For an unknown server it gives the safe answer.
 """
 
 from __future__ import annotations
 
 import _socket
+import enum
 import errno
 import inspect
 import io
@@ -20,27 +21,39 @@ from . import gunicorn
 
 Environ = Mapping[str, Any]
 
-#: How many connections a process holds whose number of threads is unknown.
+#: How many connections a process holds if its number of threads is unknown.
 UNKNOWN_LIMIT = 100
 
 _SOCKETS = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
 
 
+class InputState(enum.Enum):
+    """Whether bytes of a request's body were read before the blueprint saw the request."""
+
+    UNREAD = "unread"
+    #: Some were, and they cannot be read again.
+    READ = "read"
+    #: The server does not show it.
+    UNKNOWN = "unknown"
+
+
 def can_hold(environ: Environ) -> bool:
-    """Whether other requests are served while one waits: not by gunicorn's sync worker, for one."""
+    """Whether the server serves other requests while one waits.  Gunicorn's sync worker, for example, does not."""
     return bool(environ.get("wsgi.multithread")) or _is_gevent() or _is_test_client(environ)
 
 
 def held_limit(environ: Environ, setting: int | None) -> int:
-    """How many connections this process may hold: its threads less a reserve, and no more than *setting*."""
-    count = _threads(environ)
-    limits = [] if count is None else [count - _reserve(count)]
-    limits += [] if setting is None else [setting]
+    """How many connections this process may hold: its threads less a reserve, and at most *setting*."""
+    threads = _threads(environ)
+    limits = [] if setting is None else [setting]
+    if threads is not None:
+        # Some threads are kept for requests that do not wait: 1 of up to 31, 4 of 64 and more.
+        limits.append(threads - max(1, min(4, threads // 16)))
     return min(limits, default=UNKNOWN_LIMIT)
 
 
 def client_watch(environ: Environ) -> Callable[[], bool]:
-    """A function that says whether the client has left, as far as the server lets us see."""
+    """A function that says whether the client has disconnected; always False if the server does not show it."""
     disconnected = environ.get("waitress.client_disconnected")
     if callable(disconnected):
         return lambda: bool(disconnected())
@@ -52,63 +65,57 @@ def client_watch(environ: Environ) -> Callable[[], bool]:
 
 def end_connection(environ: Environ) -> list[tuple[str, str]]:
     """
-    See to it that nothing else is read from the connection where the server may have misread where a request ends.
+    Close the connection after this answer if the server may be wrong about where the request ends.
 
-    gevent's own server drops header lines that it does not understand, and all lines behind them, and takes the first
-    of two lengths: so it may take the rest of a body for a request.  It is told by the headers returned here, which
-    are to be sent.  waitress reads the chunks of a request that has a length too and goes on with what follows; it
-    takes no such header from an application.
+    Otherwise it could take the rest of a body for the next request.  gevent's pywsgi drops header lines that it
+    cannot parse and all lines after them, and uses the first of two lengths.  waitress reads the chunks of a request
+    that has a length too, and then goes on with the connection.
+
+    Returns:
+        Headers to add to the answer.  (waitress accepts no such header from an application; here its parsed request
+        is changed.)
     """
     if environ.get("SERVER_SOFTWARE", "").startswith("gevent/"):
         return [("Connection", "close")]
-    asked = _waitress_request(environ)
-    if asked is not None and (asked.chunked or "HTTP_TRANSFER_ENCODING" in environ):
-        asked.headers["CONNECTION"] = "close"
+    # What waitress has parsed; it looks at this object once more when it answers.
+    parsed = getattr(_waitress_channel(environ), "requests", None)
+    if parsed and (parsed[0].chunked or "HTTP_TRANSFER_ENCODING" in environ):
+        parsed[0].headers["CONNECTION"] = "close"
     return []
 
 
-def rewind_input(environ: Environ) -> bool | None:
-    """
-    Go to the beginning of ``wsgi.input`` where that is possible (waitress keeps the body in a file).
-
-    Returns:
-        Whether bytes were taken from it that cannot be read again; None where the server does not tell.
-    """
+def rewind_input(environ: Environ) -> InputState:
+    """Seek to the beginning of ``wsgi.input`` if possible: waitress keeps the body in a file."""
     stream = environ["wsgi.input"]
     match type(stream).__module__, type(stream).__name__:
         case "gunicorn.http.body", "Body":
-            return bool(stream.buf.tell()) or _has_started(stream.reader, environ.get("CONTENT_LENGTH") or "0")
+            is_read = bool(stream.buf.tell()) or _has_started(stream.reader, environ.get("CONTENT_LENGTH") or "0")
+            return InputState.READ if is_read else InputState.UNREAD
         case "gevent.pywsgi", "Input":
-            return bool(stream.position) or stream.chunk_length != -1
+            return InputState.READ if stream.position or stream.chunk_length != -1 else InputState.UNREAD
         case "werkzeug.serving", "DechunkedInput":
-            # Between two chunks it looks as at the beginning.
-            return True if stream._done or stream._len else None
+            # Between two chunks it looks as it does at the beginning.
+            return InputState.READ if stream._done or stream._len else InputState.UNKNOWN
     if not (hasattr(stream, "seekable") and stream.seekable()):
-        return None
-    return _rewind(stream, environ.get("CONTENT_LENGTH"))
-
-
-def _rewind(stream: Any, declared: str | None) -> bool | None:
-    """To the beginning, unless the body is what is left: a test client may be given a file that has been read from."""
+        return InputState.UNKNOWN
     position = stream.tell()
     if position == 0:
-        return False
+        return InputState.UNREAD
+    # Seek to the beginning, unless the rest of the file is the body: a test client may get a file in its middle.
     size = stream.seek(0, io.SEEK_END)
-    is_part = bool(declared) and str(size) != declared
-    stream.seek(position if is_part else 0)
-    return None if is_part and str(size - position) != declared else False
+    declared = environ.get("CONTENT_LENGTH")
+    if not declared or str(size) == declared:
+        stream.seek(0)
+        return InputState.UNREAD
+    stream.seek(position)
+    return InputState.UNREAD if str(size - position) == declared else InputState.UNKNOWN
 
 
 def _has_started(reader: Any, declared: str) -> bool:
-    """Whether one of gunicorn's readers has read some of the body."""
+    """Whether gunicorn's reader has read some of the body."""
     if hasattr(reader, "parser"):
         return reader.parser is None or inspect.getgeneratorstate(reader.parser) != inspect.GEN_CREATED
     return hasattr(reader, "length") and str(reader.length) != declared
-
-
-def _reserve(threads: int) -> int:
-    """Threads kept for requests that don't wait: 1 of up to 31, 4 of 64 and more."""
-    return max(1, min(4, threads // 16))
 
 
 def _threads(environ: Environ) -> int | None:
@@ -123,31 +130,25 @@ def _waitress_channel(environ: Environ) -> Any:
     return getattr(environ.get("waitress.client_disconnected"), "__self__", None)
 
 
-def _waitress_request(environ: Environ) -> Any:
-    """What waitress has parsed, as it will look at it once more when it answers."""
-    asked = getattr(_waitress_channel(environ), "requests", None)
-    return asked[0] if asked else None
-
-
 def _is_gevent() -> bool:
-    """Greenlets are as good as threads; gevent's own server doesn't say that it has any."""
+    """Whether threads are greenlets, which can hold connections; gevent's own server does not set wsgi.multithread."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
 def _is_test_client(environ: Environ) -> bool:
-    """Flask's test client calls the application in the caller's thread, which waits as a sender would."""
+    """Whether Flask's test client sent the request: the caller's thread then waits, as a sender does."""
     body = environ.get("wsgi.input")
     return "SERVER_SOFTWARE" not in environ and isinstance(getattr(body, "raw", body), io.BytesIO)
 
 
 def _is_at_end(sock: socket.socket) -> bool:
     """
-    Whether the other side has closed its half.
+    Whether the client has closed its side of the connection.
 
-    Looks without taking anything, and below gevent's and ssl's wrappers: the
-    first would wait, the second refuses to.  (A TLS client that said good-bye
-    before closing is not noticed: its last record stays unread.)
+    It peeks, so no byte is lost.  It uses the socket below gevent's and ssl's wrappers: gevent's would
+    block, and ssl's does not allow a peek.  (A TLS client that sends close_notify before it closes is
+    not noticed, because that record stays unread.)
     """
     if sock.fileno() < 0:
         return True

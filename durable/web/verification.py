@@ -1,22 +1,26 @@
 """
-Handshakes and signatures, in the web process and before anything is recorded: no worker has to run.
+Answers handshakes and verifies signatures, before anything of a request is recorded.
 
-Secrets are looked up when a request comes in, and go nowhere but into the
-verifier.  What is our trouble (a variable that is missing, a verifier that
-this process does not know) is answered 503 and logged: to accept would be
-wrong, and a 4xx would make senders give up.
+This runs in the web process; it needs no worker.  The secrets are read from
+the environment for each request, and only the verifier sees them.
+
+A mistake in our own set-up (a variable that is not set, a verifier that this
+process has not imported) is logged and answered 503.  Accepting the request
+would be unsafe, and after a 4xx the sender would not send it again.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from ..errors import ConfigurationError
 from ..http import Request, Response
-from ..verify import Delivery, Preset, Rejected, Unavailable, Verification, presets, verdict
+from ..verify import Delivery, Rejected, Unavailable, Verification, presets, verdict
 from . import problems
+from .problems import RequestRefused
 from .record_request import WebhookRow
 
 log = logging.getLogger("durable.web")
@@ -24,98 +28,93 @@ log = logging.getLogger("durable.web")
 Fetch = Callable[[str], bytes]
 
 
-class Refused(Exception):
-    """Raised when a request is not recorded; ``answer`` says why."""
-
-    def __init__(self, answer: Response) -> None:
-        super().__init__(answer)
-        self.answer = answer
-
-
-def greets(row: WebhookRow, method: str) -> bool:
-    """Whether the webhook's sender may shake hands by this method."""
-    wanted = row.config.verification
-    return wanted is not None and method in _sender(row, wanted).greets
+def takes_handshakes_by(webhook: WebhookRow, method: str) -> bool:
+    """Whether the webhook's preset answers handshakes of this method, even if the method does not deliver."""
+    verification = webhook.config.verification
+    if verification is None:
+        return False
+    with _refusals(webhook):
+        return method in presets.find(verification.by).greets
 
 
-def greet(row: WebhookRow, request: Request, fetch: Fetch) -> Response | None:
-    """The answer to a handshake that is not signed."""
-    wanted = row.config.verification
-    if wanted is None:
+def answer_unsigned_handshake(webhook: WebhookRow, request: Request, fetch: Fetch) -> Response | None:
+    """The answer to a handshake that its sender does not sign; None for any other request."""
+    verification = webhook.config.verification
+    if verification is None:
         return None
-    sender = _sender(row, wanted)
-    if sender.greeting is None:
-        return None
-    return _guarded(row, lambda: verdict.answer(sender.greeting, _delivery(row, wanted, request, fetch)))
+    with _refusals(webhook):
+        preset = presets.find(verification.by)
+        if preset.greeting is None:
+            return None
+        return verdict.answer(preset.greeting, _delivery(webhook, verification, request, fetch))
 
 
-def verify(row: WebhookRow, request: Request, fetch: Fetch) -> Response | None:
+def verify(webhook: WebhookRow, request: Request, fetch: Fetch) -> Response | None:
     """
-    The answer to a handshake that is signed; None for a request to be recorded.
+    Verify the request's sender.
+
+    Returns:
+        The answer to a signed handshake; None for a request to be recorded.
 
     Raises:
-        Refused: It is not the sender's, or that cannot be told now.
+        RequestRefused: The webhook's sender did not send it, or that cannot be decided now.
     """
-    wanted = row.config.verification
-    if wanted is None:
+    verification = webhook.config.verification
+    if verification is None:
         return None
-    sender = _sender(row, wanted)
-
-    def judge() -> Response | None:
-        delivery = _delivery(row, wanted, request, fetch)
-        why = verdict.refusal(sender, delivery)
-        if why is not None:
-            raise Rejected(why)
-        return verdict.answer(sender.handshake, delivery)
-
-    return _guarded(row, judge)
+    with _refusals(webhook):
+        preset = presets.find(verification.by)
+        delivery = _delivery(webhook, verification, request, fetch)
+        reason = verdict.refusal(preset, delivery)
+        if reason is not None:
+            raise Rejected(reason)
+        return verdict.answer(preset.handshake, delivery)
 
 
-def _guarded(row: WebhookRow, act: Callable[[], Response | None]) -> Response | None:
+@contextmanager
+def _refusals(webhook: WebhookRow) -> Iterator[None]:
+    """Log why a request cannot be accepted, and raise RequestRefused, which says less to its sender."""
     try:
-        return act()
-    except Rejected as why:
-        log.warning("A request to a webhook of run %s was refused: %s", row.run_id, why)
-        raise Refused(problems.not_verified()) from None
-    except (ConfigurationError, Unavailable) as trouble:
-        raise _trouble(row, trouble) from None
+        yield
+    except Rejected as reason:
+        log.warning("A request to a webhook of run %s was refused: %s", webhook.run_id, reason)
+        raise RequestRefused(problems.not_verified()) from None
+    except (ConfigurationError, Unavailable) as error:
+        log.error(
+            "A request to a webhook of run %s could not be verified, and was answered 503: %s", webhook.run_id, error
+        )
+        raise RequestRefused(problems.unavailable()) from None
 
 
-def _sender(row: WebhookRow, wanted: Verification) -> Preset[...]:
-    try:
-        return presets.find(wanted.by)
-    except ConfigurationError as trouble:
-        raise _trouble(row, trouble) from None
-
-
-def _trouble(row: WebhookRow, trouble: Exception) -> Refused:
-    log.error("A request to a webhook of run %s could not be verified, and was answered 503: %s", row.run_id, trouble)
-    return Refused(problems.unavailable())
-
-
-def _delivery(row: WebhookRow, wanted: Verification, request: Request, fetch: Fetch) -> Delivery:
+def _delivery(webhook: WebhookRow, verification: Verification, request: Request, fetch: Fetch) -> Delivery:
     assert request.received_at is not None
-    sent, mark, query = request.url.partition("?")
-    base = row.url or sent
-    if sent.endswith("/") and not base.endswith("/"):
-        base += "/"
+    # Senders sign the URL that they were given: the webhook's own, with the query and the last slash as sent.
+    sent_url, question_mark, query = request.url.partition("?")
+    url = webhook.url or sent_url
+    if sent_url.endswith("/") and not url.endswith("/"):
+        url += "/"
     return Delivery(
         request=request,
-        url=base + mark + query,
+        url=url + question_mark + query,
         now=request.received_at.timestamp(),
-        resolved={purpose: resolve(names) for purpose, names in wanted.references.items()},
-        options=wanted.options,
+        resolved={purpose: resolve(names) for purpose, names in verification.references.items()},
+        options=verification.options,
         fetch=fetch,
     )
 
 
 def resolve(references: tuple[str, ...], environ: Mapping[str, str] = os.environ) -> tuple[bytes, ...]:
-    """The secrets of these names; ConfigurationError when a variable is not there."""
+    """
+    The secrets that these references name.
+
+    Raises:
+        ConfigurationError: A variable is not set, or empty.
+    """
     names = [reference.removeprefix("env:") for reference in references]
     missing = [name for name in names if not environ.get(name)]
     if missing:
         raise ConfigurationError(
-            f"The web process has no environment variable {' and no '.join(missing)}.  Set it where gunicorn is"
-            " started, or take its name out of what is to be verified with it."
+            f"The web process has no environment variable {' and no '.join(missing)}.  Set it where the web server is"
+            " started, or remove its name from the code that names this secret."
         )
     return tuple(os.fsencode(environ[name]) for name in names)

@@ -1,12 +1,13 @@
 """
-One request to a webhook's address: check, record, answer.
+One request to a webhook's URL: check it, record it, answer it.
 
-The order matters.  The address and its state come before the method, so that
-a closed webhook is gone for everybody; the body is read before anything else
-looks at it; whose it is comes before whether it was here already, so that
-nobody else can use up a key; it is recorded before it is answered; and only
-what is recorded is held.  Once it is recorded nothing may make the answer an error: its sender
-would send it again.
+``Receiver._receive`` tells the whole story.  The order of its steps is part of the interface:
+
+1. The address and the state of the webhook come before the method: a closed webhook answers 410 to every request.
+2. The body is read before anything looks into it.
+3. The signature is checked before the dedupe key: only the real sender can use up a key.
+4. The request is recorded before it is answered, and a connection is held only for a recorded request.
+5. After the request is recorded, no failure becomes an error answer: the sender would send the request again.
 """
 
 from __future__ import annotations
@@ -17,258 +18,256 @@ import os
 import secrets
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import flask
 from werkzeug.datastructures import Headers
 
 from .. import duration
+from ..engine import Engine
 from ..errors import ConfigurationError, HookClosed
 from ..http import Request, Response
 from . import body, errors, gunicorn, limits, prefer, problems, record_request, servers, verification, wsgi_request
 from .fetch import Fetcher
 from .hub import Holder, Hub, Waiter
 from .prefer import Preference
-from .verification import Refused
+from .problems import RequestRefused
+from .record_request import Accepted, WebhookRow
 
 log = logging.getLogger("durable.web")
 
-#: These never deliver: previewers and browsers send them on their own.
-_NEVER = frozenset({"HEAD", "OPTIONS"})
+#: Methods that never deliver: link previewers and browsers send them on their own.
+_NEVER_DELIVER = frozenset({"HEAD", "OPTIONS"})
 
-#: To whoever repeats a request that has been answered.
+#: Added to the answer of a request that repeats an earlier one.
 _REPLAYED = (("Idempotent-Replayed", "true"),)
 
 
 class Receiver:
     """
-    What the blueprint does, for one engine.
+    The webhook routes of a blueprint, for one engine.
 
     Args:
-        make_hub: Makes what holds a process's connections.
-        new_id: Names a request; whoever knows the name can poll the answer.
+        make_hub: Makes the hub that holds this process's connections.
+        new_id: Makes the id of a request.  Anybody who knows the id can poll the answer.
     """
 
     def __init__(
-        self, engine: Any, *, make_hub: Callable[[Any], Holder] | None = None, new_id: Callable[[], str] | None = None
+        self,
+        engine: Engine,
+        *,
+        make_hub: Callable[[Engine], Holder] | None = None,
+        new_id: Callable[[], str] | None = None,
     ) -> None:
         self.engine = engine
-        self._make_hub = make_hub or _hub
+        self._make_hub = make_hub or _make_hub
         self._new_id = new_id or _new_id
-        #: By pid: a hub of before a fork is not this process's.
+        #: By pid: a hub made before a fork belongs to the parent process.
         self._hubs: dict[int, Holder] = {}
         self._schema_is_good = False
-        self._warned_in: int | None = None
-        self._failed = limits.FailedLookups()
+        self._warned_in_pid: int | None = None
+        self._failed_lookups = limits.FailedLookups()
         self._fetch = Fetcher()
 
     def view(self, token: str) -> flask.Response:
-        """Flask's view: whatever happens becomes an answer, and no token reaches a log."""
+        """Flask's view.  Every error becomes an answer, and no token reaches a log."""
         try:
-            return self._answer(token)
-        except Refused as refused:
+            return self._receive(token)
+        except RequestRefused as refused:
             answer = refused.answer
         except Exception as error:
-            answer = errors.answer(error, token)
+            answer = errors.answer(error, secret=token)
         body.discard(flask.request)
         return problems.to_flask(answer)
 
     def check_schema(self) -> None:
         """
-        Raise SchemaOutOfDate for a database with another schema.
+        Check the database's schema, until one check has succeeded.
 
-        One that cannot be reached now is asked again at the first request.
+        Raises:
+            SchemaOutOfDate: The database has another schema.
         """
-        if self._schema_is_good:
-            return
-        self.engine.check_schema()
-        self._schema_is_good = True
+        if not self._schema_is_good:
+            self.engine.check_schema()
+            self._schema_is_good = True
 
-    def _answer(self, rest: str) -> flask.Response:
-        target = wsgi_request.parse_target(rest)
+    def _receive(self, path: str) -> flask.Response:
+        """One request, from its address to its answer.  *path* is the part of its path after ``…/webhook/``."""
+        target = wsgi_request.parse_target(path)
         if target is None:
-            raise Refused(problems.unknown())
+            raise RequestRefused(problems.unknown())
         self.check_schema()
         if target.request_id is not None:
             return self._poll(target.token, target.request_id)
-        row = self._find(target.token)
-        if not row.open:
-            return self._replay(row)
-        request, handshake = self._admit(row)
-        if handshake is not None:
-            return problems.to_flask(handshake)
-        if row.config.mode == "manual":
-            wish = prefer.parse(flask.request.headers.get("Prefer"))
-            accepted, waiter = self._record_held(row, request, wish)
-            del request  # Nothing of it stays in memory while the connection is held.
-            return self._hold(row, accepted, waiter, wish)
-        accepted = self._record(row, request, holder=None)
-        if accepted.is_duplicate:
-            return self._recorded(row, accepted.request_id)
-        return problems.to_flask(row.config.response or problems.ACCEPTED)
+        webhook = record_request.find_webhook(self.engine, target.token)
+        if webhook is None:
+            raise self._unknown()
+        if not webhook.is_open:
+            return self._repeat_on_closed(webhook)
+
+        request, handshake_answer = self._read_and_verify(webhook)
+        if handshake_answer is not None:
+            return problems.to_flask(handshake_answer)
+
+        if webhook.config.mode != "manual":
+            accepted = self._record(webhook, request, holder=None)
+            if accepted.is_duplicate:
+                return self._repeat_answer(webhook, accepted.request_id)
+            return problems.to_flask(webhook.config.response or problems.ACCEPTED)
+
+        # The waiter is opened before the request is committed: a worker may answer before this thread goes on.
+        hub = self._hub_of_this_process()
+        preference = prefer.parse(flask.request.headers.get("Prefer"))
+        waiter = self._open_waiter(hub, request, preference)
+        try:
+            accepted = self._record(webhook, request, holder=None if waiter is None else self.engine.process_id)
+            del request  # A held connection keeps no body in memory.
+            if accepted.is_duplicate or waiter is None:
+                answer = self._find_answer(accepted.request_id)
+                if answer is not None:
+                    return problems.to_flask(answer, _REPLAYED if accepted.is_duplicate else ())
+            answer = None if waiter is None else self._hold(hub, waiter, webhook, accepted, preference)
+        finally:
+            if waiter is not None:
+                hub.close(waiter)
+        return problems.to_flask(answer or self._pending(webhook, accepted.request_id, preference))
 
     def _poll(self, token: str, request_id: str) -> flask.Response:
+        """The answer to one earlier request, if there is one by now."""
         try:
             answer = record_request.find_answer(self.engine, token, request_id)
         except KeyError:
             raise self._unknown() from None
         if flask.request.method != "GET":
-            raise Refused(problems.wrong_method(flask.request.method, ["GET"]))
+            raise RequestRefused(problems.wrong_method(flask.request.method, ["GET"]))
         if answer is None:
             return problems.to_flask(problems.pending(request_id, self._location(token, request_id)))
         return problems.to_flask(answer, [("Durable-Recorded", "true")])
 
-    def _unknown(self) -> Refused:
-        secs = self._failed.note(flask.request.remote_addr)
-        return Refused(problems.too_many_lookups(secs) if secs else problems.unknown())
-
-    def _find(self, token: str) -> record_request.WebhookRow:
-        """The webhook that takes this request's method; one that may have had it before, when it is closed."""
-        row = record_request.find_webhook(self.engine, token)
-        if row is None:
-            raise self._unknown()
-        if not row.open and row.config.dedupe is None:
-            raise Refused(problems.closed())
-        return row
-
-    def _admit(self, row: record_request.WebhookRow) -> tuple[Request, Response | None]:
-        """The request, whole and its sender's; with the answer when it is a handshake."""
-        method = flask.request.method
-        delivers = method in row.config.methods and method not in _NEVER
-        if not delivers and not verification.greets(row, method):
-            raise Refused(problems.wrong_method(method, row.config.methods))
-        request = self._read(row)
-        greeting = verification.greet(row, request, self._fetch)
-        if greeting is not None:
-            return request, greeting
-        if not delivers:
-            raise Refused(problems.wrong_method(method, row.config.methods))
-        return request, verification.verify(row, request, self._fetch)
-
-    def _replay(self, row: record_request.WebhookRow) -> flask.Response:
+    def _repeat_on_closed(self, webhook: WebhookRow) -> flask.Response:
         """
-        A closed webhook still answers what it answered before: its sender lost the first answer.
+        Answer a copy of a request that the webhook took before it closed; its sender may have lost the answer.
 
-        Nothing else is told of it, so that it is gone whatever is wrong with the request.
+        Any other request gets 410, whatever is wrong with it.
         """
+        if webhook.config.dedupe is None:
+            raise RequestRefused(problems.closed())
         try:
-            request, handshake = self._admit(row)
-            if handshake is not None:
-                # It may not have been signed, and must not get what its sender was answered.
-                raise Refused(problems.closed())
-            return self._recorded(row, self._record(row, request, holder=None).request_id)
-        except Refused as refused:
-            raise Refused(problems.key_reused() if refused.answer.status == 422 else problems.closed()) from None
+            request, handshake_answer = self._read_and_verify(webhook)
+            if handshake_answer is not None:
+                # A handshake may be unsigned, so it must not get the answer of a signed request.
+                raise RequestRefused(problems.closed())
+            return self._repeat_answer(webhook, self._record(webhook, request, holder=None).request_id)
+        except RequestRefused as refused:
+            answer = problems.key_reused() if refused.answer.status == 422 else problems.closed()
+            raise RequestRefused(answer) from None
 
-    def _recorded(self, row: record_request.WebhookRow, request_id: str) -> flask.Response:
-        """What an earlier request was answered, to one that repeats it."""
-        answer = self._look_once(request_id)
+    def _repeat_answer(self, webhook: WebhookRow, request_id: str) -> flask.Response:
+        """The answer of an earlier request, for a copy of it."""
+        answer = self._find_answer(request_id)
         if answer is None:
-            return problems.to_flask(self._pending(row, request_id, Preference()))
+            return problems.to_flask(self._pending(webhook, request_id, Preference()))
         return problems.to_flask(answer, _REPLAYED)
 
-    def _read(self, row: record_request.WebhookRow) -> Request:
-        asked = flask.request
-        headers = list(asked.headers)
+    def _read_and_verify(self, webhook: WebhookRow) -> tuple[Request, Response | None]:
+        """
+        Read the whole request and verify its sender.
+
+        Returns:
+            The request; and the answer, if the request is a handshake, which is not recorded.
+        """
+        incoming = flask.request
+        delivers = incoming.method in webhook.config.methods and incoming.method not in _NEVER_DELIVER
+        if not delivers and not verification.takes_handshakes_by(webhook, incoming.method):
+            raise RequestRefused(problems.wrong_method(incoming.method, webhook.config.methods))
+        headers = list(incoming.headers)
         if limits.has_large_headers(headers):
-            raise Refused(problems.headers_too_large(limits.MAX_HEADERS, limits.MAX_HEADERS_SIZE))
-        return Request(
+            raise RequestRefused(problems.headers_too_large(limits.MAX_HEADERS, limits.MAX_HEADERS_SIZE))
+        max_body = self.engine.settings.max_body if webhook.config.max_body is None else webhook.config.max_body
+        request = Request(
             id=self._new_id(),
-            method=asked.method,
-            url=wsgi_request.exact_url(asked.environ),
+            method=incoming.method,
+            url=wsgi_request.exact_url(incoming.environ),
             headers=Headers(headers),
-            data=self._body(row),
-            remote_addr=asked.remote_addr,
+            data=body.read(incoming, max_body),
+            remote_addr=incoming.remote_addr,
             received_at=duration.to_datetime(self.engine.now()),
         )
+        unsigned_answer = verification.answer_unsigned_handshake(webhook, request, self._fetch)
+        if unsigned_answer is not None:
+            return request, unsigned_answer
+        if not delivers:
+            raise RequestRefused(problems.wrong_method(incoming.method, webhook.config.methods))
+        return request, verification.verify(webhook, request, self._fetch)
 
-    def _record(
-        self, row: record_request.WebhookRow, request: Request, *, holder: str | None
-    ) -> record_request.Accepted:
+    def _record(self, webhook: WebhookRow, request: Request, *, holder: str | None) -> Accepted:
+        """Record the request, or find the earlier one that it repeats; a failure becomes a refusal."""
         try:
-            return record_request.accept_request(self.engine, row, request, holder=holder)
+            return record_request.accept_request(self.engine, webhook, request, holder=holder)
         except HookClosed:
-            raise Refused(problems.closed()) from None
+            raise RequestRefused(problems.closed()) from None
         except record_request.KeyReused:
-            raise Refused(problems.key_reused()) from None
+            raise RequestRefused(problems.key_reused()) from None
         except record_request.TooManyPending:
-            raise Refused(problems.too_many_pending()) from None
-        except ConfigurationError as trouble:
-            log.error("A request to a webhook of run %s was answered 503: %s", row.run_id, trouble)
-            raise Refused(problems.unavailable()) from None
+            raise RequestRefused(problems.too_many_pending()) from None
+        except ConfigurationError as error:
+            log.error("A request to a webhook of run %s was answered 503: %s", webhook.run_id, error)
+            raise RequestRefused(problems.unavailable()) from None
 
-    def _body(self, row: record_request.WebhookRow) -> bytes:
-        limit = row.config.max_body
-        if limit is None:
-            limit = self.engine.settings.max_body
-        return body.read(flask.request, limit)
-
-    def _record_held(
-        self, row: record_request.WebhookRow, request: Request, wish: Preference
-    ) -> tuple[record_request.Accepted, Waiter | None]:
-        """Commit a request whose answer is waited for, and the place to wait in if there is one."""
+    def _open_waiter(self, hub: Holder, request: Request, preference: Preference) -> Waiter | None:
+        """A waiter for the answer; None when the sender does not want to wait, or nothing can hold the connection."""
+        if preference.wait_secs == 0:
+            return None
         assert request.id is not None
-        hub = self._hub_of_this_process()
-        # First subscribe, then commit and send: the hint of an answer that is there at once finds its waiter.
-        waiter = None if wish.wait_secs == 0 else self._open(hub, request.id)
-        try:
-            accepted = self._record(row, request, holder=None if waiter is None else self.engine.process_id)
-        except BaseException:
-            if waiter is not None:
-                hub.close(waiter)
-            raise
-        return accepted, waiter
-
-    def _hold(
-        self, row: record_request.WebhookRow, accepted: record_request.Accepted, waiter: Waiter | None, wish: Preference
-    ) -> flask.Response:
-        hub = self._hub_of_this_process()
-        try:
-            if accepted.is_duplicate or waiter is None:
-                known = self._look_once(accepted.request_id)
-                if known is not None:
-                    return problems.to_flask(known, _REPLAYED if accepted.is_duplicate else ())
-            if waiter is None:
-                answer = None
-            else:
-                if accepted.is_duplicate:
-                    hub.attach(waiter, accepted.request_id)
-                hub.recorded(waiter)
-                answer = self._wait(row, waiter, wish)
-        finally:
-            if waiter is not None:
-                hub.close(waiter)
-        return problems.to_flask(answer or self._pending(row, accepted.request_id, wish))
-
-    def _pending(self, row: record_request.WebhookRow, request_id: str, wish: Preference) -> Response:
-        """The answer while there is none; the author's own, unless the sender asked for ours."""
-        if row.config.on_timeout is not None and not wish.respond_async:
-            return row.config.on_timeout
-        return problems.pending(request_id, self._location(row.token, request_id), preferred=wish.respond_async)
-
-    def _open(self, hub: Holder, request_id: str) -> Waiter | None:
         environ = flask.request.environ
         limit = servers.held_limit(environ, self.engine.settings.max_held) if servers.can_hold(environ) else 0
-        if limit <= 0:
-            self._warn_once()
-            return None
-        return hub.open(request_id, limit, servers.client_watch(environ))
+        if limit > 0:
+            return hub.open(request.id, limit, servers.client_watch(environ))
+        if self._warned_in_pid != os.getpid():
+            self._warned_in_pid = os.getpid()
+            log.warning(
+                "This process cannot hold connections: it serves one request at a time, or max_held is 0.  Requests to"
+                " manual webhooks get 202 at once, and their senders have to poll.  Run gunicorn with"
+                " --worker-class gthread --threads 32."
+            )
+        return None
 
-    def _wait(self, row: record_request.WebhookRow, waiter: Waiter, wish: Preference) -> Response | None:
+    def _hold(
+        self, hub: Holder, waiter: Waiter, webhook: WebhookRow, accepted: Accepted, preference: Preference
+    ) -> Response | None:
+        """Wait for the answer to a recorded request; None when there is none in time."""
+        if accepted.is_duplicate:
+            hub.attach(waiter, accepted.request_id)
+        hub.recorded(waiter)
         _release_session()
-        timeout = self.engine.settings.hold_timeout if row.config.timeout is None else row.config.timeout
-        return waiter.wait(min(timeout / 1_000_000, math.inf if wish.wait_secs is None else wish.wait_secs))
+        timeout = self.engine.settings.hold_timeout if webhook.config.timeout is None else webhook.config.timeout
+        wanted_secs = math.inf if preference.wait_secs is None else preference.wait_secs
+        return waiter.wait(min(timeout / 1_000_000, wanted_secs))
 
-    def _look_once(self, request_id: str) -> Response | None:
+    def _pending(self, webhook: WebhookRow, request_id: str, preference: Preference) -> Response:
+        """The answer while there is none: the author's ``on_timeout``, unless the sender asked for 202."""
+        if webhook.config.on_timeout is not None and not preference.respond_async:
+            return webhook.config.on_timeout
+        location = self._location(webhook.token, request_id)
+        return problems.pending(request_id, location, preferred=preference.respond_async)
+
+    def _find_answer(self, request_id: str) -> Response | None:
+        """The recorded answer, if it can be read now."""
         try:
             return record_request.answers(self.engine, [request_id]).get(request_id)
         except Exception as error:
-            # It has been recorded: an error now would make its sender send it again.
-            log.warning("The answer to a request could not be looked for: %s", type(error).__name__)
+            # The request is recorded.  An error answer would make its sender send it again.
+            log.warning("The answer to a recorded request cannot be read: %s", type(error).__name__)
             return None
 
+    def _unknown(self) -> RequestRefused:
+        """404; 429 for an address that asked for too many unknown webhooks."""
+        retry_after_secs = self._failed_lookups.count(flask.request.remote_addr)
+        if retry_after_secs is None:
+            return RequestRefused(problems.unknown())
+        return RequestRefused(problems.too_many_lookups(retry_after_secs))
+
     def _location(self, token: str, request_id: str) -> str:
-        """Where to poll."""
+        """The URL to poll for the answer."""
         base = wsgi_request.base_of(self.engine.settings.public_url, flask.request)
         return f"{base}{wsgi_request.PATH}{token}/requests/{request_id}"
 
@@ -276,29 +275,23 @@ class Receiver:
         hub = self._hubs.get(os.getpid())
         return hub or self._hubs.setdefault(os.getpid(), self._make_hub(self.engine))
 
-    def _warn_once(self) -> None:
-        if self._warned_in != os.getpid():
-            self._warned_in = os.getpid()
-            log.warning(
-                "This process holds no connections, so manual webhooks are answered 202 at once and their"
-                " senders have to poll: it serves one request at a time, or max_held is 0.  Run gunicorn with"
-                " --worker-class gthread --threads 32."
-            )
 
-
-def _hub(engine: Any) -> Hub:
+def _make_hub(engine: Engine) -> Hub:
     return Hub(partial(record_request.answers, engine), engine.notifier, engine.process_id, gunicorn.is_stopping)
 
 
 def _new_id() -> str:
-    """144 random bits: with it the answer can be polled."""
+    """144 random bits, since the id is all that a poll needs."""
     return secrets.token_urlsafe(18)
 
 
 def _release_session() -> None:
-    """Give back the database connection that Flask-SQLAlchemy may hold for the application's own hooks."""
+    """Release the database connection that a ``before_request`` of the application may hold by Flask-SQLAlchemy."""
     session = getattr(flask.current_app.extensions.get("sqlalchemy"), "session", None)
-    if session is None or not session.registry.has():
+    if session is None or not session.registry.has() or session.new or session.dirty or session.deleted:
         return
-    if not (session.new or session.dirty or session.deleted):
+    try:
         session.remove()
+    except Exception as error:
+        # The request is recorded, and this session belongs to the application.
+        log.warning("The application's SQLAlchemy session could not be closed: %s", type(error).__name__)

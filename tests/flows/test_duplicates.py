@@ -1,4 +1,4 @@
-"""Requests that are sent again: one event, one answer, on every database; and how long a sender wants to wait."""
+"""Requests that are sent twice are one payload with one answer, on every database; also Prefer and max_pending."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def waiters() -> int:
 
 @all_databases()
 def test_a_copy_of_a_held_request_is_attached(engine, client):
-    """Both connections get the one answer; the step runs once."""
+    """Both connections get the same answer; the step runs once."""
     run, path = begin(engine, "manual")
     before = waiters()
     with ThreadPoolExecutor(3) as threads:
@@ -107,7 +107,7 @@ def test_a_copy_of_a_held_request_is_attached(engine, client):
 
 @all_databases()
 def test_a_copy_gets_the_recorded_answer_also_after_the_run(engine, client):
-    """Status, header and body of the first, with a header that says so; no second event."""
+    """The copy gets the first answer with Idempotent-Replayed, and is not a second payload."""
     run, path = begin(engine, "manual")
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(client.post, path, data=b"last", headers={"X-Id": "1"})
@@ -137,7 +137,7 @@ def test_a_copy_gets_the_recorded_answer_also_after_the_run(engine, client):
     ],
 )
 def test_what_is_answered_at_once_is_answered_again(engine, client, mode, body, headers, answer):
-    """A copy gets the same answer and is no event; another body is 422; without a key each is an event."""
+    """A copy gets the same answer; another body gets 422; without a key each request is a payload."""
     run, path = begin(engine, mode)
     first, again = (client.post(path, data=body, headers=headers) for _ in range(2))
     other = client.post(path, data=body + b" ", headers=headers)
@@ -154,7 +154,7 @@ def test_what_is_answered_at_once_is_answered_again(engine, client, mode, body, 
 
 @all_databases()
 def test_c67_fifty_copies_at_once_are_one_event(engine, client):
-    """All are answered alike, whoever came first."""
+    """All get the same answer, and one is recorded."""
     run, path = begin(engine, "default")
     start = threading.Barrier(50)
 
@@ -172,7 +172,7 @@ def test_c67_fifty_copies_at_once_are_one_event(engine, client):
 
 
 def test_keys_of_two_webhooks_are_apart(engine, client):
-    """The same key at another webhook is another request."""
+    """The same key at another webhook is a new payload."""
     paths = [begin(engine, "default") for _ in range(2)]
     for _, path in paths:
         assert "Idempotent-Replayed" not in client.post(path, data=b"x", headers={"webhook-id": "m1"}).headers
@@ -190,7 +190,7 @@ def test_stripe_counts_in_what_it_sends_again(engine, client):
 
 
 def test_a_copy_after_the_time_is_over_gets_the_late_answer(engine, client):
-    """First the author's answer for the timeout; once there is an answer, that."""
+    """A copy gets on_timeout at first, and the answer as soon as there is one."""
     run, path = begin(engine, "brief")
     first = client.post(path, data=b"a", headers={"X-Id": "1"})
     second = client.post(path, data=b"a", headers={"X-Id": "1"})
@@ -205,7 +205,7 @@ def test_a_copy_after_the_time_is_over_gets_the_late_answer(engine, client):
 
 
 def test_a_sender_that_does_not_want_to_wait_does_not(engine, client):
-    """``respond-async``: 202 at once, with where to ask; the answer is there later."""
+    """``respond-async`` gets 202 with Location at once; the answer can be polled later."""
     run, path = begin(engine, "plain")
     answer = client.post(path, data=b"a", headers={"Prefer": "respond-async"})
     settle(engine, run)
@@ -217,7 +217,7 @@ def test_a_sender_that_does_not_want_to_wait_does_not(engine, client):
 
 
 def test_a_sender_may_wait_for_less_long(engine, client):
-    """``wait=0`` and ``wait=1`` end before the webhook's own time; that is a limit all the same."""
+    """``wait=0`` and ``wait=1`` shorten the webhook's own timeout; a longer wait does not extend it."""
     _, path = begin(engine, "plain")
     with ThreadPoolExecutor(1) as threads:
         sent = threads.submit(client.post, path, data=b"a", headers={"Prefer": "wait=1"})
@@ -232,7 +232,7 @@ def test_a_sender_may_wait_for_less_long(engine, client):
 @pytest.mark.parametrize(("mode", "mine"), [("plain", {"Prefer": "respond-async"}), ("default", {})])
 @all_databases()
 def test_a_webhook_takes_so_many_and_no_more(engine, client, monkeypatch, mode, mine):
-    """Over ``max_pending``: 429 with Retry-After, nothing recorded; a copy is answered; room again after a turn."""
+    """Over ``max_pending`` a request gets 429 and is not recorded; a copy is answered; a turn makes room."""
     object.__setattr__(engine.settings, "max_pending", 3)
     run, path = begin(engine, mode)
     for number in range(3):

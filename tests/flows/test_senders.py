@@ -1,4 +1,4 @@
-"""Webhooks with ``verify``, over HTTP: refusals and handshakes are answered with no worker, and record nothing."""
+"""Webhooks with ``verify``, over HTTP: refusals and handshakes need no worker and record nothing."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def listening(sender: str) -> bytes:
 
 
 class Caller:
-    """A run that waits for a sender, and a client that plays it; nobody drives the run."""
+    """A run that waits for a sender, and a client that acts as the sender; no worker runs."""
 
     def __init__(self, engine: Durable, sender: str, client: FlaskClient) -> None:
         self.engine, self.client = engine, client
@@ -90,7 +90,7 @@ def call(engine: Durable, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize("name", ["stripe", "github", "slack", "discord", "svix", "meta", "x", "zoom"])
 def test_c67_a_signed_request_is_recorded_and_any_other_is_not(call, name):
-    """202 for the sender's own; 401 for a tampered, an unsigned and an old one, in the same words."""
+    """A signed request gets 202; a tampered, an unsigned and an old one get the same 401."""
     caller = call(name)
     body = b'{"id": "evt_1", "type": "order"}'
     sender = SENDERS[name]
@@ -109,7 +109,7 @@ def test_c67_a_signed_request_is_recorded_and_any_other_is_not(call, name):
 
 
 def test_a_delivery_played_again_is_recorded_once(call):
-    """GitHub signs no time: the delivery's id is the guard."""
+    """GitHub signs no timestamp, so the delivery's id protects against a replay."""
     caller = call("github")
     first, again = (caller.signed("github", b"{}") for _ in range(2))
 
@@ -119,14 +119,14 @@ def test_a_delivery_played_again_is_recorded_once(call):
 
 
 def test_a_key_is_used_up_only_by_its_sender(call):
-    """An unsigned request with a delivery's id takes nothing away."""
+    """An unsigned request does not use up a delivery's id."""
     caller = call("github")
     assert caller.send(body=b"forged", X_GitHub_Delivery="guid-1").status_code == 401
     assert caller.signed("github", b"{}").status_code == 202
 
 
 def test_twilio_signs_the_url_that_the_world_sees(call):
-    """Behind a proxy, with the query as it was sent; a form with repeated fields."""
+    """The public URL is checked behind a proxy, with the query as sent, and a form with repeated fields."""
     caller = call("twilio")
     form = b"Body=caf%C3%A9&a=2&a=1"
     bad = caller.signed("twilio", form, query="?x=%20y", url=caller.url + "?x=+y")
@@ -156,7 +156,7 @@ def test_twilio_records_only_what_its_signature_covers(call):
 
 
 def test_twilio_signs_the_trailing_slash_that_it_was_given(call):
-    """The signature is over the URL with the slash, and holds for no other."""
+    """A signature of the URL with the slash is valid only for that URL."""
     caller = call("twilio")
     bad = caller.signed("twilio", b"a=1", query="/?x=1", url=caller.url + "?x=1")
     good = caller.signed("twilio", b"a=1", query="/?x=1", url=caller.url + "/?x=1")
@@ -165,7 +165,7 @@ def test_twilio_signs_the_trailing_slash_that_it_was_given(call):
 
 
 def test_handshakes_need_no_worker_and_leave_nothing(call):
-    """Each sender's own, signed where the sender signs it; none becomes a request."""
+    """Each sender's handshake, signed if the sender signs it, is answered and not recorded."""
     slack, discord, zoom = call("slack"), call("discord"), call("zoom")
     challenge = b'{"type": "url_verification", "challenge": "c1"}'
     assert slack.signed("slack", challenge).data == b"c1"
@@ -192,7 +192,7 @@ def test_handshakes_need_no_worker_and_leave_nothing(call):
 
 
 def test_sns_is_confirmed_by_the_web_process(call, monkeypatch):
-    """Verified first; the URL fetched once; a message as text/plain is recorded like any other."""
+    """The confirmation is verified, then its URL is fetched once; a text/plain message is recorded."""
     fetched: list[str] = []
 
     def fetch(url: str) -> bytes:
@@ -219,7 +219,7 @@ def test_sns_is_confirmed_by_the_web_process(call, monkeypatch):
 
 
 def test_what_cannot_be_fetched_is_not_the_senders_fault(call, monkeypatch, caplog):
-    """503, so that it comes again; the log says why."""
+    """The answer is 503, so the sender sends it again; the log says why."""
 
     def fetch(url: str) -> bytes:
         raise Unavailable("sns.eu-west-1.amazonaws.com does not answer: TimeoutError")
@@ -235,7 +235,7 @@ def test_what_cannot_be_fetched_is_not_the_senders_fault(call, monkeypatch, capl
 
 
 def test_a_secret_that_is_missing_accepts_nobody(call, caplog):
-    """503 with Retry-After, nothing recorded; the log names the variable and what to do."""
+    """The answer is 503 with Retry-After, nothing is recorded, and the log says what to do."""
     caller = call("missing")
     answer = caller.signed("github", b"{}")
 
@@ -246,7 +246,7 @@ def test_a_secret_that_is_missing_accepts_nobody(call, caplog):
 
 
 def test_no_secret_and_no_signature_is_written_anywhere(call, caplog):
-    """Not to the log of the process, not to any table that a webhook's options or news go to, not to an answer."""
+    """They are in no log, in no table of webhooks or inboxes, and in no answer."""
     caplog.set_level(logging.DEBUG)
     caller = call("stripe")
     caller.engine.start(listening, "meta")
@@ -266,7 +266,7 @@ def test_no_secret_and_no_signature_is_written_anywhere(call, caplog):
 
 
 def test_a_closed_webhook_tells_strangers_that_it_is_gone(call):
-    """410 for whatever is not a copy of what it took, also unsigned."""
+    """Anything but a copy of a recorded request gets 410, also without a signature."""
     caller = call("github")
     assert caller.signed("github", b"{}").status_code == 202
     settle(caller.engine, caller.run)
@@ -278,7 +278,7 @@ def test_a_closed_webhook_tells_strangers_that_it_is_gone(call):
 
 
 def test_a_handshake_with_a_closed_webhook_gets_no_recorded_answer(call):
-    """It is not signed, whatever key its body holds: 410, as for anybody else."""
+    """A handshake may be unsigned, so it gets 410 even with the key of a recorded request."""
     caller = call("graph")
     body = b'{"value": [{"clientState": "first secret", "id": "n1"}]}'
     assert caller.send(body=body).status_code == 202
@@ -291,7 +291,7 @@ def test_a_handshake_with_a_closed_webhook_gets_no_recorded_answer(call):
 
 @pytest.mark.parametrize("headers", [{f"X-{i}": "a" for i in range(101)}, {"X-Large": "a" * 65536}])
 def test_a_request_may_have_so_many_headers(call, headers):
-    """431 for more, or larger ones; nothing recorded."""
+    """More or larger headers get 431, and nothing is recorded."""
     caller = call("github")
 
     answer = caller.send(body=b"", **headers)
@@ -300,7 +300,7 @@ def test_a_request_may_have_so_many_headers(call, headers):
 
 
 def test_guessing_tokens_is_answered_429(call):
-    """After 20 in a minute; a webhook that exists goes on to be found."""
+    """After 20 in a minute; a webhook that exists still answers."""
     caller = call("github")
     path = "/.well-known/workflow/v1/webhook/"
     answers = [caller.client.post(path + f"{'x' * 30}{i}") for i in range(22)]
@@ -311,17 +311,17 @@ def test_guessing_tokens_is_answered_429(call):
 
 
 def test_failed_lookups_are_counted_in_bounded_memory(monkeypatch):
-    """By address, IPv6 by its network; a window that is over counts no more; only so many are remembered."""
+    """Counted by address, IPv6 by /64, for a minute; the number of addresses is limited."""
     now = [0.0]
     failed = limits.FailedLookups(lambda: now[0])
     for number in range(limits.FAILURES):
-        assert failed.note(f"2001:db8::{number:x}") == 0
-    assert failed.note("2001:db8::ffff") == 60
-    assert failed.note("192.0.2.1") == 0
+        assert failed.count(f"2001:db8::{number:x}") is None
+    assert failed.count("2001:db8::ffff") == 60
+    assert failed.count("192.0.2.1") is None
     now[0] = 60
-    assert failed.note("2001:db8::1") == 0
+    assert failed.count("2001:db8::1") is None
 
     monkeypatch.setattr(limits, "ADDRESSES", 100)
     for number in range(1000):
-        failed.note(f"10.0.{number // 256}.{number % 256}")
+        failed.count(f"10.0.{number // 256}.{number % 256}")
     assert len(failed) == 100

@@ -37,7 +37,8 @@ import os, threading
 import flask
 from celery import Celery
 from durable import Durable
-from durable.web import create_blueprint, holding
+from durable.web import create_blueprint
+from durable.web import hub as holding
 
 celery = Celery("holding", broker=os.environ["BROKER"])
 engine = Durable(celery, database_url=os.environ["DATABASE"], public_url="http://hooks.test")

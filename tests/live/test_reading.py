@@ -18,7 +18,7 @@ LIMIT = 100_000
 APP = f"""
 import flask
 from durable.web import body, problems, wsgi_request
-from durable.web.verification import Refused
+from durable.web.problems import RequestRefused
 
 app = flask.Flask(__name__)
 
@@ -28,7 +28,7 @@ def echo(rest):
         return "ok"
     try:
         sent = body.read(flask.request, {LIMIT})
-    except Refused as refused:
+    except RequestRefused as refused:
         return problems.to_flask(refused.answer)
     finally:
         body.discard(flask.request)
