@@ -179,3 +179,10 @@ def test_a_replay_does_no_io():
     )
 
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_only_the_store_knows_what_is_a_single_statement():
+    """Callers outside of it call functions that are a transaction of their own."""
+    users = [name(path) for path in FILES if "single_statement" in path.read_text()]
+
+    assert [user for user in users if not user.startswith("store/")] == []

@@ -35,7 +35,7 @@ _ADVANCE = (
     " blocked = NULL, blocked_version = NULL, turn_tries = NULL, turn_tried = NULL"
 )
 _AS_READ = "durable_runs.id = :run AND durable_runs.turn = :turn"
-#: For a turn that has not read the run: nobody may have tried another turn meanwhile.
+#: For a turn that has not read the run: no other turn may have been tried meanwhile.
 _UNTRIED = " AND durable_runs.turn_tried IS NULL"
 _HAS_CLAIM = (
     "durable_steps.run_id = :run AND durable_steps.op_id = :op AND durable_steps.claim = :claim"

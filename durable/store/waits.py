@@ -25,7 +25,7 @@ class WaitRow:
     due_at: int
     queue: str | None
     priority: int | None
-    #: Whether the sweep sends the message once it is due, and nobody sends it earlier.
+    #: Whether only the sweep sends the message, once it is due.
     is_deferred: bool = False
 
 
