@@ -140,13 +140,25 @@ def _parsed(function: FunctionType) -> _Function | None:
         return None
     # The "if" lets an indented function keep its indentation.
     header = "if True:\n" if lines[0][:1].isspace() else ""
-    try:
-        tree = ast.parse(header + "".join(inspect.getblock(lines)))
-    except (SyntaxError, RecursionError):  # a lambda in the middle of a statement, or a file that has changed
+    tree = _tree(header + "".join(inspect.getblock(lines)))
+    if tree is None:
         return None
     ast.increment_lineno(tree, code.co_firstlineno - 1 - header.count("\n"))
     found = [node for node in ast.walk(tree) if isinstance(node, _Function) and _is_of(node, code)]
     return found[0] if len(found) == 1 else None
+
+
+def _tree(source: str) -> ast.Module | None:
+    """The syntax tree of *source*; None if it has none by itself, as a lambda in the middle of a statement."""
+    for _ in range(3):
+        try:
+            return ast.parse(source)
+        except (SyntaxError, RecursionError):
+            return None
+        except SystemError:
+            # Seen on Python 3.11.7, "AST constructor recursion depth mismatch": the next try works (CPython gh-106905).
+            continue
+    return None
 
 
 def _is_of(node: _Function, code: CodeType) -> bool:
