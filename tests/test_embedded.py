@@ -17,7 +17,7 @@ import pytest
 from durable.broker import embedded
 from durable.errors import ConfigurationError
 
-HOLDER = "import sys; from durable import embedded; {how}; print('up', flush=True); sys.stdin.read()"
+HOLDER = "import sys; from durable.broker import embedded; {how}; print('up', flush=True); sys.stdin.read()"
 
 
 def until(condition: Callable[[], bool], within_secs: float = 15.0) -> None:
