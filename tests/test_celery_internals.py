@@ -209,7 +209,7 @@ def test_an_app_knows_the_queues_that_it_consumes_from(app):
 
 def test_kombus_virtual_transports_count_a_queue(app):
     """Redis's transport is one of them; amqp's is not."""
-    app.send_task("anything")
+    app.send_task("anything", queue="counted")
     with app.connection_for_write() as connection:
-        assert celery_internals.virtual_queue_length(connection.default_channel, "celery") == 1
-    assert celery_internals.virtual_queue_length(object(), "celery") is None
+        assert celery_internals.virtual_queue_length(connection.default_channel, "counted") == 1
+    assert celery_internals.virtual_queue_length(object(), "counted") is None
