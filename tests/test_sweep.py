@@ -10,8 +10,7 @@ import sqlalchemy as sa
 from servers import DATABASES
 
 from durable import RunFailed, events, sleep, start, step, workflow
-from durable.attempts import attempt as steps
-from durable.attempts import outcome, timeout
+from durable.attempts import attempt, outcome, timeout
 from durable.attempts.claim import Address
 from durable.broker import eta_budget
 from durable.broker.dispatcher import DRIVE, WAKE
@@ -118,7 +117,7 @@ def test_a_lost_drive_is_sent_again_with_growing_delays(engine, worker):
 def test_a_lost_step_is_sent_again(engine, worker):
     """A step whose message is lost is sent by the sweep."""
     run = start(one_step)
-    drive.drive(engine, run.id)
+    drive(engine, run.id)
     sent(engine, run)
 
     later(engine, 6)
@@ -131,7 +130,7 @@ def test_a_lost_step_is_sent_again(engine, worker):
 def test_c05_a_step_that_no_live_process_knows_is_not_sent_until_one_does(engine, register):
     """Celery throws messages of unknown tasks away: the step waits, and goes out at the first sweep that may."""
     run = start(one_step)
-    drive.drive(engine, run.id)
+    drive(engine, run.id)
     sent(engine, run)
 
     later(engine, 600)
@@ -176,7 +175,7 @@ def test_a_run_that_nobody_knows_can_be_cancelled(engine):
 def test_a_long_sleep_is_a_row_until_it_is_due_soon(engine, worker):
     """A sleep of 30 days is published only when it is due within the horizon."""
     run = start(long_sleep)
-    drive.drive(engine, run.id)
+    drive(engine, run.id)
     assert WAKE not in sent(engine, run)
 
     later(engine, 30 * 86400 - 100)
@@ -187,7 +186,7 @@ def test_a_long_sleep_is_a_row_until_it_is_due_soon(engine, worker):
 def test_a_wait_never_ends_before_its_time(engine):
     """A message that rings early changes nothing, whoever sent it."""
     run = start(long_sleep)
-    drive.drive(engine, run.id)
+    drive(engine, run.id)
 
     assert not wake.fire(engine, run.id, "r#1")
     assert "wait_completed" not in [e.kind for e in run.events()]
@@ -224,14 +223,14 @@ def claim_as(engine, run, identity, *, beat_at=None):
 def test_a_process_gone_from_this_host_loses_its_attempts_at_once(engine, worker):
     """Its step is pending again as the next attempt, and the lost one is in the log."""
     run = start(one_step)
-    drive.drive(engine, run.id)
+    drive(engine, run.id)
     held = claim_as(engine, run, dead_process())
 
     sweep.reap_dead_workers(engine, beating_since=engine.now())
 
-    steps.attempt(engine, noop, Address(run.id, "r#1", 2), None)
+    attempt(engine, noop, Address(run.id, "r#1", 2), None)
     assert outcome.record(engine, held, events.StepCompleted(at=1, op_id="r#1", attempt=1, result="9")) is None
-    drive.drive(engine, run.id)
+    drive(engine, run.id)
     assert run.result(timeout=1) == 1
     assert "step_retrying" in [e.kind for e in run.events()]
 
@@ -239,28 +238,28 @@ def test_a_process_gone_from_this_host_loses_its_attempts_at_once(engine, worker
 def test_c100_a_process_that_boots_leaves_alone_what_another_one_runs(engine, keeper):
     """A living worker's attempt is neither given up, nor sent again, nor claimed by a second copy of its message."""
     run = start(one_step)
-    drive.drive(engine, run.id)
+    drive(engine, run.id)
     held = claim_as(engine, run, identify())
     sent(engine, run)
 
     keeper.tick()
     later(engine, 6)
     sweep.sweep(engine)
-    steps.attempt(engine, noop, Address(run.id, "r#1", 1), None)
+    attempt(engine, noop, Address(run.id, "r#1", 1), None)
 
     assert sent(engine, run) == []
     assert outcome.record(engine, held, events.StepCompleted(at=1, op_id="r#1", attempt=1, result="9")) is None
-    drive.drive(engine, run.id)
+    drive(engine, run.id)
     assert run.result(timeout=1) == 9
 
 
 def test_a_redelivered_message_gives_a_vanished_attempt_up(engine, worker):
     """The message that a killed child leaves comes back at once, and need not wait for any beat."""
     run = start(one_step)
-    drive.drive(engine, run.id)
+    drive(engine, run.id)
     claim_as(engine, run, dead_process())
 
-    steps.attempt(engine, noop, Address(run.id, "r#1", 1), None)
+    attempt(engine, noop, Address(run.id, "r#1", 1), None)
 
     with engine.store.read() as tx:
         assert claims.not_before(tx, run.id, "r#1", 2) is not None
@@ -269,7 +268,7 @@ def test_a_redelivered_message_gives_a_vanished_attempt_up(engine, worker):
 def test_a_silent_process_is_dead_only_while_our_own_beats_succeed(engine, worker):
     """A database outage silences everybody, and kills nobody."""
     run = start(one_step)
-    drive.drive(engine, run.id)
+    drive(engine, run.id)
     claim_as(engine, run, replace(identify(), host="elsewhere"), beat_at=1)
 
     sweep.reap_dead_workers(engine, beating_since=engine.now())
@@ -285,7 +284,7 @@ def test_a_silent_process_is_dead_only_while_our_own_beats_succeed(engine, worke
 def test_a_silent_process_keeps_what_has_called_heartbeat_lately(engine, worker, is_gone):
     """It may be its housekeeping that hangs.  One that is known to be gone keeps nothing."""
     run = start(one_step)
-    drive.drive(engine, run.id)
+    drive(engine, run.id)
     held = claim_as(engine, run, dead_process() if is_gone else replace(identify(), host="elsewhere"), beat_at=1)
     with engine.store.begin() as tx:
         assert claims.heartbeat(tx, held, '"half"', engine.store.sql_now, None)
@@ -309,22 +308,22 @@ def test_a_silent_process_keeps_what_has_called_heartbeat_lately(engine, worker,
 def test_c102_attempts_that_kill_their_process_end(engine, worker):
     """A step that always takes its process with it fails with the reason when its attempts are spent."""
     run = start(one_step)
-    drive.drive(engine, run.id)
-    for attempt in (1, 2, 3, 4):
+    drive(engine, run.id)
+    for number in (1, 2, 3, 4):
         with engine.store.begin() as tx:
             assert claims.claim(
                 tx,
                 run.id,
                 "r#1",
-                attempt,
-                by=f"c{attempt}",
+                number,
+                by=f"c{number}",
                 worker_id="gone",
                 message_id=None,
                 now=engine.now(),
             )
         later(engine, 11)
         sweep.reap_dead_workers(engine, beating_since=engine.now())
-    drive.drive(engine, run.id)
+    drive(engine, run.id)
 
     with pytest.raises(Exception, match="WorkerLost"):
         run.result(timeout=1)
@@ -345,10 +344,10 @@ def test_only_one_process_sweeps(engine):
 def test_c97_a_turn_with_nothing_new_writes_nothing(engine):
     """A second drive finds an empty inbox and leaves the run's row as it is."""
     run = start(one_step)
-    drive.drive(engine, run.id)
+    drive(engine, run.id)
     before = run._row("test")
 
-    drive.drive(engine, run.id)
+    drive(engine, run.id)
 
     assert before == run._row("test")
 
@@ -390,9 +389,9 @@ def test_an_alarm_elsewhere_does_not_send_the_backlog_again(engine, worker, monk
     # So no alarm clock is set, as on amqp: it is published when it is due.
     monkeypatch.setattr(eta_budget, "MOST_ETAS", 0)
     old, new = start(nap), start(nap)
-    drive.drive(engine, old.id)
+    drive(engine, old.id)
     later(engine, 60)
-    drive.drive(engine, new.id)
+    drive(engine, new.id)
     assert WAKE not in sent(engine, new)
     later(engine, 10)
 
@@ -424,7 +423,7 @@ async def step_nowhere() -> int:
 def test_a_step_that_can_never_be_sent_fails(engine, worker, monkeypatch):
     """Its queue is gone from the app: the next sweep fails it with the reason, and sends its run a turn."""
     run = start(step_nowhere)
-    drive.drive(engine, run.id)
+    drive(engine, run.id)
     sent(engine, run)
     monkeypatch.setattr(engine.celery.amqp.queues, "create_missing", False)
     engine.celery.amqp.queues.pop("sweep.nowhere", None)
@@ -432,7 +431,7 @@ def test_a_step_that_can_never_be_sent_fails(engine, worker, monkeypatch):
 
     sweep.sweep(engine)
     assert sent(engine, run) == [DRIVE]
-    drive.drive(engine, run.id)
+    drive(engine, run.id)
 
     with pytest.raises(RunFailed, match=r"Queue 'sweep\.nowhere' missing from task_queues"):
         run.result(timeout=1)

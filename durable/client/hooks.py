@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from .. import codec, context, duration, events, failpoints
-from ..engine import Engine, send_drive
+from ..engine import Engine
 from ..errors import HookNotFound, HookPayloadError
 from ..http import Request, Response
 from ..sandbox import refuse_in_workflow
@@ -64,7 +64,7 @@ def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None) -
             raise HookNotFound(token)
         time.sleep(_LOOK_AGAIN_SECS)
     failpoints.hit("hook.recorded")
-    send_drive(engine, hook.run_id)
+    engine.wake(hook.run_id)
     return hook.run_id
 
 

@@ -27,7 +27,7 @@ def wake_up(engine: Engine, run_id: str) -> int:
             run_log.post(tx, run_id, over, engine.dispatch.plan(now))
     if run is not None and ended:
         failpoints.hit("wake_up.recorded")
-        engine.dispatch.drive(run_id, run.queue, run.priority)
+        engine.wake(run)
     return len(ended)
 
 
@@ -63,7 +63,7 @@ def resolve(engine: Engine, run_id: str, step_id: str | None, *, result: Any = N
         return run, doubt
 
     run, doubt = engine.store.write(act)
-    engine.dispatch.drive(run_id, run.queue, run.priority)
+    engine.wake(run)
     return doubt.op_id
 
 
@@ -99,7 +99,7 @@ def retry(engine: Engine, run_id: str) -> bool:
             raise RunNotFound(run_id)
         unblocked = runs.unblock(tx, run_id)
     if unblocked:
-        engine.dispatch.drive(run_id, row.queue, row.priority)
+        engine.wake(row)
     return unblocked
 
 

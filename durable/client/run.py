@@ -70,7 +70,7 @@ class Client:
         if row.ended:
             return False
         failpoints.hit("cancel.recorded")
-        self._engine.dispatch.drive(run_id, row.queue, row.priority)
+        self._engine.wake(row)
         return True
 
     def _post_cancel(self, tx: Connection, run_id: str, reason: str | None) -> RunRow:

@@ -167,7 +167,7 @@ def _send(engine: Engine, row: RunRow, sending: Sending) -> None:
     failpoints.hit("start.committed")
     if sending.is_deferred:
         return
-    engine.dispatch.drive(row.id, row.queue, row.priority, not_before=row.not_before or 0)
+    engine.wake(row, not_before=row.not_before or 0)
 
 
 # The run that is there already

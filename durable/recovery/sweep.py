@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from .. import failpoints
 from ..attempts import outcome
 from ..broker import GRACE
-from ..engine import Engine, Identity, identify, is_gone, send_drive
+from ..engine import Engine, Identity, identify, is_gone
 from ..sandbox import log_records
 from ..store import Kind, StepRow, WaitRow, Worker, run_log, steps, waits, workers
 from .lost_messages import Lost
@@ -168,7 +168,7 @@ def _give_up(engine: Engine, held: steps.Held) -> None:
     if row is not None:
         engine.dispatch.step(row)
         return
-    send_drive(engine, held.run_id)
+    engine.wake(held.run_id)
 
 
 def release_forgotten(engine: Engine) -> None:

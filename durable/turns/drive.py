@@ -12,7 +12,7 @@ from functools import partial
 
 from .. import events, failpoints, registry
 from ..broker import TOGETHER
-from ..engine import BATCH_DELAY_SECS, MANY, Checkout, Engine, Kept, identify, send_drives
+from ..engine import BATCH_DELAY_SECS, MANY, Checkout, Engine, Kept, identify
 from ..errors import DecryptionError
 from ..registry import definitions
 from ..sandbox import log_records
@@ -200,7 +200,7 @@ def send(engine: Engine, after: CommitResult) -> None:
         engine.notifier.tell(after.ended)
     _send_steps(engine, after.steps)
     _set_waits(engine, after.waits)
-    send_drives(engine, after.drives)
+    engine.wake(*after.drives)
 
 
 def _send_steps(engine: Engine, rows: list[StepRow]) -> None:

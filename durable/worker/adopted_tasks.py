@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .. import codec, current, duration, events, registry
 from ..attempts import Address, Body, RunningAttempt, attempt
-from ..engine import Engine, send_drive
+from ..engine import Engine
 from ..errors import ConfigurationError, StepFailed
 from ..recovery import housekeeping
 from ..registry import AdoptedStep, Step
@@ -106,7 +106,7 @@ class Carrier:
 
     def _drive(self, run_id: str) -> None:
         try:
-            send_drive(self.engine, run_id)
+            self.engine.wake(run_id)
         except SQLAlchemyError as error:
             log.warning("No turn of run %s was sent (%s); the sweep sends it later.", run_id, type(error).__name__)
 

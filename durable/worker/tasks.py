@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from .. import current, registry
 from ..attempts import Address, Body, attempt, outcome, run_claimed, take_over_run
 from ..broker import DRIVE, HEADER, QUEUE, WAKE, embedded, header_of, publisher
-from ..engine import Engine, send_drive
+from ..engine import Engine
 from ..errors import ConfigurationError
 from ..recovery import housekeeping
 from ..registry import AdoptedStep, Defined, Step
@@ -225,7 +225,7 @@ def _drive_linkless(engine: Engine, run_id: str, continuation: Continuation) -> 
         take_in(engine, run_id, continuation=continuation)
     except Exception:
         log.exception("A turn of run %s failed in place; its message is sent.", run_id)
-        send_drive(engine, run_id)
+        engine.wake(run_id)
 
 
 def _connect_signals(engine: Engine) -> None:

@@ -31,7 +31,7 @@ from durable import (
     step,
     workflow,
 )
-from durable.attempts import attempt as steps
+from durable.attempts import outcome
 from durable.store import steps as step_rows
 from durable.store.requests import load
 from durable.store.schema import requests, waits
@@ -382,7 +382,7 @@ def loses_its_process(request: Request, when: str) -> list[Any]:
         with engine.store.read() as tx:
             mine = step_rows.held(tx, metadata.run_id, metadata.step_id)
         assert mine is not None
-        steps.give_up(engine, mine)  # as the sweep does, once the process is gone
+        outcome.give_up(engine, mine)  # as the sweep does, once the process is gone
     return [metadata.attempt, early, request.respond_with(f"attempt {metadata.attempt}")]
 
 
