@@ -317,7 +317,7 @@ def test_runs_are_cancelled_by_what_they_are_once_that_is_confirmed(durable, eng
 
 def test_all_blocked_runs_of_a_workflow_are_tried_again(durable, engine, monkeypatch):
     """After a deploy one command is enough; it goes through them in pages, and leaves other workflows alone."""
-    monkeypatch.setattr("durable.inspecting.PAGE", 2)
+    monkeypatch.setattr("durable.client.describe.PAGE", 2)
     ids = [start(durable, "shop:order", "tea") for _ in range(5)]
     other = start(durable, "shop:delivery")
     with engine.store.begin() as tx:

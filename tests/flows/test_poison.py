@@ -100,7 +100,7 @@ def test_a_body_that_kills_its_process_is_blocked_after_three_tries(engine):
     assert ends == [7, 7, 7, 0, 0]
     assert run.status == "blocked"
     told = reason(engine, run)
-    assert "3 times in a row (killed, in a process that is not known; killed, in " in told
+    assert "3 times in a row (killed, in an unknown process; killed, in " in told
     assert f"{identify().host}:" in told
     assert "durable runs retry" in told
 
@@ -237,7 +237,7 @@ def test_a_body_that_hangs_is_interrupted_and_blocked_after_three_tries(engine):
 
 def test_a_child_whose_turn_nothing_stops_is_killed_and_that_is_a_try(engine, monkeypatch):
     """A prefork child that no signal interrupts ends itself; after three of them the run is blocked."""
-    monkeypatch.setattr("durable.watchdog.HOPELESS", 0.05)
+    monkeypatch.setattr("durable.engine.watchdog.HOPELESS", 0.05)
     engine.settings = replace(engine.settings, turn_timeout=50_000)
     run = does.start()
 
@@ -272,7 +272,7 @@ def test_a_process_that_beats_no_more_counts_as_dead_also_on_this_host(engine):
 
 def test_a_run_whose_turn_nothing_stops_is_blocked_by_the_housekeeping(engine, monkeypatch):
     """In a pool of threads a lock is waited for for ever: one thread is lost, and no other one to the same run."""
-    monkeypatch.setattr("durable.watchdog.HOPELESS", 0.05)
+    monkeypatch.setattr("durable.engine.watchdog.HOPELESS", 0.05)
     engine.settings = replace(engine.settings, turn_timeout=50_000)
     run = does.start()
     gate = threading.Event()

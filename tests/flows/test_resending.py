@@ -108,7 +108,7 @@ def test_outcomes_that_wait_for_each_other_are_swept_when_their_process_dies(eng
     waited = []
     for number in range(1, 13):
         attempt(engine, registry.steps[noop.name], Address(run.id, f"r#{number}", 1), None)
-        waited.append(drive.gathers(engine, run.id))
+        waited.append(drive.joins_batch(engine, run.id))
     fan_in.close()
     assert waited == [False] + [True] * 11
 
