@@ -144,7 +144,7 @@ def reap_dead_workers(engine: Engine, *, beating_since: int) -> None:
     for worker in {w.id: w for w in (*silent, *gone)}.values():
         _reap(engine, worker, spared_since=None if worker.id in dead else patience)
     for held in orphans:
-        _give_up(engine, held)
+        outcome.give_up_and_send(engine, held)
 
 
 def _reap(engine: Engine, worker: Worker, *, spared_since: int | None) -> None:
@@ -155,20 +155,11 @@ def _reap(engine: Engine, worker: Worker, *, spared_since: int | None) -> None:
     if held:
         log.warning("Process %s:%d is gone; %d attempts are given up.", worker.host, worker.pid, len(held))
     for attempt in held:
-        _give_up(engine, attempt)
+        outcome.give_up_and_send(engine, attempt)
     if len(held) < len(runs_now):
         return
     with engine.store.begin() as tx:
         workers.remove(tx, worker.id)
-
-
-def _give_up(engine: Engine, held: steps.Held) -> None:
-    row = outcome.give_up(engine, held)
-    failpoints.hit("sweep.given_up")
-    if row is not None:
-        engine.dispatch.step(row)
-        return
-    engine.wake(held.run_id)
 
 
 def release_forgotten(engine: Engine) -> None:
@@ -178,4 +169,4 @@ def release_forgotten(engine: Engine) -> None:
         held = steps.held_by(tx, [engine.process_id], BATCH)
     for attempt in held:
         if attempt.claim not in engine.running and attempt.claimed_at < before:
-            _give_up(engine, attempt)
+            outcome.give_up_and_send(engine, attempt)

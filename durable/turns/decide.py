@@ -59,7 +59,7 @@ def _inbox_only(view: View, came_in: Sequence[Event]) -> Decision:
     for event in came_in:
         new.add(event)
     drained = _drained(view)
-    return Decision(run=view.run, seq=new.seq, at=new.at, events=new.events, drained=drained, ends=view.ends)
+    return Decision(run=view.run, seq=new.seq, at=new.at, events=tuple(new.events), drained=drained, ends=view.ends)
 
 
 def _drained(view: View) -> list[int]:
@@ -126,9 +126,9 @@ def _replay(engine: Engine, view: View, workflow: registry.Workflow[..., object]
         run=run,
         seq=new.seq,
         at=new.at,
-        events=new.events,
+        events=tuple(new.events),
         drained=_drained(view),
-        commands=asked,
+        commands=tuple(asked),
         outcome=replay.outcome,
         reason=replay.cancel.reason if replay.cancel else None,
         has_only_steps=replay.outcome is not None and replay.has_only_steps,

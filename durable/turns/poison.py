@@ -133,9 +133,9 @@ def _has_died(engine: Engine, one: Try, redelivered: bool) -> bool:
     or the process has no heartbeat any more.
     """
     assert one.process is not None
-    here = identify()
-    is_on_this_host = (one.process.host, one.process.boot_id) == (here.host, here.boot_id)
-    if is_gone(one.process, here) if is_on_this_host else redelivered:
+    own = identify()
+    is_on_this_host = (one.process.host, one.process.boot_id) == (own.host, own.boot_id)
+    if is_gone(one.process, own) if is_on_this_host else redelivered:
         return True
     if one.worker == engine.process_id:
         return False

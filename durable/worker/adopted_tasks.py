@@ -20,7 +20,7 @@ from celery.utils.time import maybe_make_aware
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import codec, current, duration, events, registry
-from ..attempts import Address, Body, RunningAttempt, attempt
+from ..attempts import Address, AttemptEnd, Body, RunningAttempt, attempt
 from ..engine import Engine
 from ..errors import ConfigurationError, StepFailed
 from ..recovery import housekeeping
@@ -146,26 +146,25 @@ class TaskBody(Body):
     def failure(self, running: RunningAttempt, error: BaseException) -> events.AttemptEnded:
         """What the task decided by its exception, by Celery's rules."""
         self.error = error
-        known = running.ending()
+        end = running.ending()
         match error:
             case Retry() if _has_arguments(error):
                 reason = "retries with other arguments, and those of a step are in its run's log"
             case Retry():
-                return self._retried(error, known)
+                return self._retried(error, end)
             case Ignore() | Reject():
                 reason = "ends without a result, and a step needs one"
             case _:
-                return events.StepFailedEvent(error=codec.encode_error(error), **known)
+                return end.failed(error)
         told = StepFailed(type(error).__name__, f"{self.step.name} {reason} ({error})", attempts=running.held.attempt)
-        return events.StepFailedEvent(error=codec.encode_error(told), **known)
+        return end.failed(told)
 
-    def tell(self, running: RunningAttempt, ended: events.AttemptEnded) -> None:
-        """Nothing: Celery logs what it hears of."""
+    def log_failure(self, running: RunningAttempt, ended: events.AttemptEnded) -> None:
+        """Log nothing: Celery logs the failure itself."""
 
-    def _retried(self, error: Retry, known: dict[str, Any]) -> events.StepRetrying:
+    def _retried(self, error: Retry, end: AttemptEnd) -> events.StepRetrying:
         error.sig = None  # what an eager task.apply() would run at once
-        told = codec.encode_error(error if error.exc is None else error.exc)
-        return events.StepRetrying(error=told, due_at=_due_at(error.when, known["at"]), **known)
+        return end.retrying(error if error.exc is None else error.exc, _due_at(error.when, end.at))
 
 
 def _runs_here(address: Address) -> bool:

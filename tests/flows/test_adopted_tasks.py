@@ -47,6 +47,9 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "steps", dict(registry.steps))
     monkeypatch.setattr(registry, "workflows", dict(registry.workflows))
     monkeypatch.setattr(registry, "unnamed", [])
+    monkeypatch.setattr(registry.decorators, "steps", registry.steps)
+    monkeypatch.setattr(registry.decorators, "workflows", registry.workflows)
+    monkeypatch.setattr(registry.decorators, "unnamed", registry.unnamed)
     # By default Celery gives a task to every app of the process, also to later ones.
     monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
 

@@ -42,6 +42,9 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(registry, "steps", dict(registry.steps))
     monkeypatch.setattr(registry, "workflows", dict(registry.workflows))
     monkeypatch.setattr(registry, "unnamed", [])
+    monkeypatch.setattr(registry.decorators, "steps", registry.steps)
+    monkeypatch.setattr(registry.decorators, "workflows", registry.workflows)
+    monkeypatch.setattr(registry.decorators, "unnamed", registry.unnamed)
     monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
     before = current.engines()
     yield
