@@ -20,7 +20,7 @@ from ..errors import DecryptionError, FatalError, PayloadMissing, RetryableError
 from ..http import Request
 from ..registry import RetryPolicy, Step, definitions
 from ..sandbox import ends_process, log_records
-from ..store import REFERENCE, Claim, StepRow, requests, until_recorded
+from ..store import REFERENCE, Claim, StepRow, requests, retry_until_available
 from . import event_loop
 from .claim import Address, claim
 from .outcome import is_held, record, release, write
@@ -102,7 +102,7 @@ def run_claimed(engine: Engine, held: Claim, body: Body, conclude: Conclude | No
             # The process is being stopped, or lacks a key: another process takes the attempt, which does not count.
             running.roll_back()
             delay = engine.settings.resend_after if isinstance(error, DecryptionError) else 0
-            until_recorded(lambda: release(engine, held, has_begun=running.has_begun, delay=delay))
+            retry_until_available(lambda: release(engine, held, has_begun=running.has_begun, delay=delay))
             raise
         finally:
             current.running_step.reset(token)
@@ -153,7 +153,7 @@ def _arguments(engine: Engine, step: Step[..., Any], held: Claim) -> tuple[tuple
             return text, requests.load(tx, codec.request_ids(text))
 
     needs_more = held.args.startswith(REFERENCE) or codec.request_ids(held.args) - held.requests.keys()
-    text, loaded = until_recorded(load) if needs_more else (held.args, held.requests)
+    text, loaded = retry_until_available(load) if needs_more else (held.args, held.requests)
     bound = codec.decode_call(text, loaded, step.signature)
     definitions.fit_arguments(step, bound)
     return bound.args, bound.kwargs
@@ -209,13 +209,13 @@ def _record(engine: Engine, body: Body, running: RunningAttempt, ended: events.A
             if ends_process(error):
                 raise
             own.close()
-            if not until_recorded(lambda: is_held(engine, held)):
+            if not retry_until_available(lambda: is_held(engine, held)):
                 return None  # it was committed, whatever the error says; or the attempt was given up
             ended = _failed(body, running, error)
         finally:
             own.close()
     else:
         running.roll_back()
-    next_attempt = until_recorded(lambda: record(engine, held, ended))
+    next_attempt = retry_until_available(lambda: record(engine, held, ended))
     body.log_failure(running, ended)
     return next_attempt

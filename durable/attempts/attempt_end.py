@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .. import codec, events
-from ..store import Claim, Held
+from ..store import Claim, ClaimedAttempt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +27,7 @@ class AttemptEnd:
     responded: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, held: Claim | Held, *, at: int, worker: str, responded: tuple[str, ...] = ()) -> AttemptEnd:
+    def of(cls, held: Claim | ClaimedAttempt, *, at: int, worker: str, responded: tuple[str, ...] = ()) -> AttemptEnd:
         """Return the end of the attempt that *held* claims."""
         return cls(
             at=at,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 
 from ..engine import Engine
-from ..store import Claim, claims, steps, unreachable
+from ..store import Claim, claims, steps, is_unavailable
 
 #: A step that asks in a loop costs the database one query in this time.
 CHECK_EVERY_SECS = 0.5
@@ -44,7 +44,7 @@ class CancellationCheck:
             with self._engine.store.read() as tx:
                 self.given_up = self.given_up or not claims.is_wanted(tx, self._held)
         except Exception as error:
-            if not unreachable(error):
+            if not is_unavailable(error):
                 raise
         return self.given_up
 
@@ -54,7 +54,7 @@ def interrupt(engine: Engine) -> None:
     if not engine.interrupts:
         return
     with engine.store.read() as tx:
-        given_up = steps.given_up(tx, engine.process_id)
+        given_up = steps.cancelled_claims(tx, engine.process_id)
     for claim in given_up:
         cancel = engine.interrupts.pop(claim, None)
         if cancel is not None:

@@ -15,7 +15,7 @@ from ..broker import header_of
 from ..engine import Engine, Identity, identify, is_gone
 from ..errors import DecryptionError
 from ..registry import Step
-from ..store import RETRY_DELAYS_SECS, Claim, Held, claims, steps, until_recorded
+from ..store import RETRY_DELAYS_SECS, Claim, ClaimedAttempt, claims, steps, retry_until_available
 from .outcome import give_up_and_send, release
 
 #: A worker goes on in place with one step of a run at a time.  Where more run than this, each has its own message.
@@ -64,7 +64,7 @@ def claim(engine: Engine, step: Step[..., Any], address: Address, message_id: st
             )
 
     # More than once: a claim whose commit was not acknowledged must not cost the attempt.
-    held = until_recorded(take, tries=len(RETRY_DELAYS_SECS))
+    held = retry_until_available(take, tries=len(RETRY_DELAYS_SECS))
     if held is None:
         with engine.store.read() as tx:
             not_before = claims.not_before(tx, address.run, address.op, address.attempt)
@@ -75,9 +75,9 @@ def claim(engine: Engine, step: Step[..., Any], address: Address, message_id: st
         take_over(engine, address)
         return None
     try:
-        return claims.opened(engine.store.vault, held)
+        return claims.decrypted(engine.store.vault, held)
     except DecryptionError:
-        until_recorded(lambda: release(engine, held, has_begun=False, delay=engine.settings.resend_after))
+        retry_until_available(lambda: release(engine, held, has_begun=False, delay=engine.settings.resend_after))
         raise
 
 
@@ -88,7 +88,7 @@ def take_over(engine: Engine, address: Address) -> None:
     That is the message's own attempt, or one that the process had gone on to in place.
     """
     with engine.store.read() as tx:
-        own = steps.held(tx, address.run, address.op)
+        own = steps.claimed(tx, address.run, address.op)
     if own is None:
         take_over_run(engine, address.run)
     elif own.attempt == address.attempt:
@@ -98,12 +98,12 @@ def take_over(engine: Engine, address: Address) -> None:
 def take_over_run(engine: Engine, run_id: str) -> None:
     """Give up the run's attempts whose processes are gone from this host: a turn's message was delivered again."""
     with engine.store.read() as tx:
-        found = steps.held_in(tx, run_id, _MOST)
+        found = steps.claimed_in_run(tx, run_id, _MOST)
     for held in found:
         _give_up_if_gone(engine, held)
 
 
-def _give_up_if_gone(engine: Engine, held: Held) -> None:
+def _give_up_if_gone(engine: Engine, held: ClaimedAttempt) -> None:
     if held.host is None or held.boot_id is None or held.pid is None or held.pid_started is None:
         return
     if is_gone(Identity(held.host, held.boot_id, held.pid, held.pid_started), identify()):

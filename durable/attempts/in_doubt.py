@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from ..engine import Engine
 from ..sandbox import log_records
-from ..store import Claim, Held, doubts, runs
+from ..store import Claim, ClaimedAttempt, doubts, runs
 
 log = log_records.get("durable.steps")
 
 
-def put_in_doubt(engine: Engine, held: Claim | Held, what_happened: str) -> bool:
+def put_in_doubt(engine: Engine, held: Claim | ClaimedAttempt, what_happened: str) -> bool:
     """
     Put an attempt in doubt and block its run.  Return whether it is in doubt now.
 
@@ -27,7 +27,7 @@ def put_in_doubt(engine: Engine, held: Claim | Held, what_happened: str) -> bool
         f" `durable runs resolve {held.run_id} --step {held.op_id} --result JSON`, or `--fail MESSAGE`."
     )
     with engine.store.begin() as tx:
-        run = runs.hold(tx, held.run_id)
+        run = runs.lock(tx, held.run_id)
         if run is None or run.ended:
             return False
         if not doubts.enter(tx, held, why):

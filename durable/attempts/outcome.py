@@ -21,8 +21,8 @@ from ..sandbox import log_records
 from ..store import (
     Claim,
     DriveRow,
-    Held,
-    Sending,
+    ClaimedAttempt,
+    SendTimes,
     StepRow,
     claims,
     doubts,
@@ -56,9 +56,9 @@ class Recorded:
     next_attempt: StepRow | None = None
 
 
-def record(engine: Engine, held: Claim | Held, ended: events.AttemptEnded) -> StepRow | None:
+def record(engine: Engine, held: Claim | ClaimedAttempt, ended: events.AttemptEnded) -> StepRow | None:
     """Put an outcome into the run's inbox.  Return the next attempt, if there is one to be sent."""
-    event_rows.stow_ahead(engine.store.vault, held.run_id, [ended])
+    event_rows.store_early(engine.store.vault, held.run_id, [ended])
     # Only the outcome and the end of the step's row: one statement on PostgreSQL.
     may_go_on = isinstance(ended, events.StepRetrying) or held.semantics == definitions.AT_MOST_ONCE
     is_plain = not may_go_on and not end_operation.request_ids(ended) and not event_rows.has_large([ended])
@@ -74,19 +74,19 @@ def record(engine: Engine, held: Claim | Held, ended: events.AttemptEnded) -> St
     return recorded.next_attempt
 
 
-def write(engine: Engine, tx: Connection, held: Claim | Held, ended: events.AttemptEnded) -> Recorded:
+def write(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: events.AttemptEnded) -> Recorded:
     """Record an attempt's outcome in a transaction of the caller's."""
     # A step that may be in doubt has its run blocked: lock the run first, then the step.
-    run = runs.hold(tx, held.run_id) if held.semantics == definitions.AT_MOST_ONCE else None
+    run = runs.lock(tx, held.run_id) if held.semantics == definitions.AT_MOST_ONCE else None
     recorded = _write(engine, tx, held, ended)
     doubts.settle(tx, run)
     return recorded
 
 
-def _write(engine: Engine, tx: Connection, held: Claim | Held, ended: events.AttemptEnded) -> Recorded:
+def _write(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: events.AttemptEnded) -> Recorded:
     if isinstance(ended, events.StepRetrying):
         sending = engine.dispatch.plan_at(tx, engine.store.now(), ended.due_at)
-        if steps.again(tx, held, counted=True, not_before=ended.due_at, sending=sending):
+        if steps.make_pending(tx, held, counted=True, not_before=ended.due_at, sending=sending):
             run_log.post(tx, held.run_id, ended, engine.dispatch.plan(engine.store.now()))
             run = runs.find(tx, held.run_id)
             next_attempt = StepRow(
@@ -121,9 +121,9 @@ def release(engine: Engine, held: Claim, *, has_begun: bool, delay: int = 0) -> 
         interruptions = steps.interruptions(tx, held) + has_begun
         if interruptions < MOST_INTERRUPTIONS:
             due_at = engine.store.now() + delay
-            sending = Sending(due_at, None)
+            sending = SendTimes(due_at, None)
             # A step whose call was given up does not run again.
-            if not steps.again(
+            if not steps.make_pending(
                 tx, held, counted=False, not_before=due_at, sending=sending, interruptions=interruptions
             ):
                 steps.end(tx, held)
@@ -138,7 +138,7 @@ def release(engine: Engine, held: Claim, *, has_begun: bool, delay: int = 0) -> 
     give_up_and_send(engine, held_by_this_process(engine, held), error)
 
 
-def give_up_and_send(engine: Engine, held: Held, error: StepFailed | None = None) -> None:
+def give_up_and_send(engine: Engine, held: ClaimedAttempt, error: StepFailed | None = None) -> None:
     """Give an attempt up, and send the next one, or a turn that takes in the failure.  See ``give_up``."""
     next_attempt = give_up(engine, held, error)
     failpoints.hit("sweep.given_up")
@@ -148,7 +148,7 @@ def give_up_and_send(engine: Engine, held: Held, error: StepFailed | None = None
         engine.dispatch.step(next_attempt)
 
 
-def give_up(engine: Engine, held: Held, error: StepFailed | None = None) -> StepRow | None:
+def give_up(engine: Engine, held: ClaimedAttempt, error: StepFailed | None = None) -> StepRow | None:
     """
     Give an attempt up: record its failure.  Return the next attempt, if there is one to be sent.
 
@@ -202,10 +202,10 @@ def is_held(engine: Engine, held: Claim) -> bool:
         return claims.is_held(tx, held)
 
 
-def held_by_this_process(engine: Engine, held: Claim) -> Held:
+def held_by_this_process(engine: Engine, held: Claim) -> ClaimedAttempt:
     """Return a claim of this process as other processes read it."""
     identity = identify()
-    return Held(
+    return ClaimedAttempt(
         held.run_id,
         held.op_id,
         held.name,
@@ -221,7 +221,7 @@ def held_by_this_process(engine: Engine, held: Claim) -> Held:
     )
 
 
-def _worker_lost(held: Claim | Held) -> StepFailed:
+def _worker_lost(held: Claim | ClaimedAttempt) -> StepFailed:
     return StepFailed(
         "WorkerLost",
         f"the process that ran attempt {held.attempt} of {held.name} died, or could not reach the database",

@@ -21,7 +21,7 @@ from ..errors import AttemptLost, PayloadMissing, SerializationError
 from ..http import Response
 from ..registry import Step
 from ..sandbox import log_records
-from ..store import LIMIT, REFERENCE, Claim, claims, reason, requests, run_log, runs, unreachable
+from ..store import LIMIT, REFERENCE, Claim, claims, reason, requests, run_log, runs, is_unavailable
 from ..store import attributes as stored_attributes
 from .attempt_end import AttemptEnd
 from .cancellation import CancellationCheck
@@ -79,7 +79,7 @@ class RunningAttempt:
         # PostgreSQL checks the claim and answers in one statement.
         if store.dialect == "postgresql" and self._open is None and len(response.body) <= LIMIT:
             with store.once() as tx:
-                holder = requests.answer_as(tx, self.held, request_id, response, store.now())
+                holder = requests.commit_answer(tx, self.held, request_id, response, store.now())
         if holder is None:
             with self._writing() as tx:
                 if not self._is_current(tx):
@@ -113,7 +113,7 @@ class RunningAttempt:
             with self.engine.store.begin() if own is None else nullcontext(own) as tx:
                 is_current = claims.heartbeat(tx, self.held, text, self.engine.store.sql_now, extended)
         except SQLAlchemyError as error:
-            if not unreachable(error):
+            if not is_unavailable(error):
                 raise
             log.warning(
                 "The database cannot be used now (%s): a heartbeat of %s is lost.", reason(error), self.held.name

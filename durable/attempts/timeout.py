@@ -17,7 +17,7 @@ from ..engine import Engine, Limit, grace
 from ..errors import StepTimeout
 from ..registry import Step
 from ..sandbox import log_records
-from ..store import Claim, Held, steps, until_recorded
+from ..store import Claim, ClaimedAttempt, steps, retry_until_available
 from .outcome import give_up_and_send, held_by_this_process
 
 #: How many attempts one sweep gives up at most.
@@ -36,7 +36,7 @@ def limit(engine: Engine, step: Step[..., object], held: Claim) -> Limit | None:
     def expire() -> None:
         log.warning("Step %s of run %s, attempt %d, does not end: given up.", held.name, held.run_id, held.attempt)
         error, own = timed_out(held, step.timeout), held_by_this_process(engine, held)
-        until_recorded(lambda: give_up_and_send(engine, own, error))
+        retry_until_available(lambda: give_up_and_send(engine, own, error))
         if current_process().daemon:
             # A prefork child runs nothing else.  Its message comes again and finds nothing to claim.
             os.kill(os.getpid(), signal.SIGKILL)
@@ -48,7 +48,7 @@ def limit(engine: Engine, step: Step[..., object], held: Claim) -> Limit | None:
     return deadline
 
 
-def timed_out(held: Claim | Held, timeout: int | None = None) -> StepTimeout:
+def timed_out(held: Claim | ClaimedAttempt, timeout: int | None = None) -> StepTimeout:
     """Return the error of an attempt that took too long."""
     allowed = "its timeout" if timeout is None else f"its timeout of {duration.to_text(timeout)}"
     return StepTimeout(
@@ -59,6 +59,6 @@ def timed_out(held: Claim | Held, timeout: int | None = None) -> StepTimeout:
 def give_up_overdue(engine: Engine) -> None:
     """Give up the attempts of all processes whose deadlines are long past."""
     with engine.store.read() as tx:
-        overdue = steps.held_past(tx, engine.now() - _PROCESS_GRACE, _BATCH)
+        overdue = steps.past_deadline(tx, engine.now() - _PROCESS_GRACE, _BATCH)
     for held in overdue:
         give_up_and_send(engine, held, timed_out(held))

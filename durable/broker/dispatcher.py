@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 
 from .. import failpoints, registry
 from ..errors import ConfigurationError
-from ..store import DriveRow, Sending, StepRow, WaitRow
+from ..store import DriveRow, SendTimes, StepRow, WaitRow
 from .eta_budget import EtaBudget
 from .progress import HEADER, QUEUE, SENT, Line
 from .publisher import Broker, Outgoing
@@ -143,17 +143,17 @@ class Dispatcher:
             taken += len(together)
         return taken
 
-    def plan(self, now: int) -> Sending:
+    def plan(self, now: int) -> SendTimes:
         """What the row of something says whose message goes out right after the commit."""
-        return Sending(now + self._patience, now)
+        return SendTimes(now + self._patience, now)
 
-    def plan_at(self, tx: Connection, now: int, due_at: int) -> Sending:
+    def plan_at(self, tx: Connection, now: int, due_at: int) -> SendTimes:
         """The same of something due then: its message waits in a worker where there is room, or is left."""
         if due_at <= now:
             return self.plan(now)
         if not self.may_hold(due_at - now):
-            return Sending(due_at - self._horizon if self.holds_etas else due_at, None)
-        return Sending(due_at + GRACE, due_at) if self.eta_budget.take(tx, now) else Sending(due_at, None)
+            return SendTimes(due_at - self._horizon if self.holds_etas else due_at, None)
+        return SendTimes(due_at + GRACE, due_at) if self.eta_budget.take(tx, now) else SendTimes(due_at, None)
 
     def queue_of_step(self, name: str) -> str | None:
         """

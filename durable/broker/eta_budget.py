@@ -12,7 +12,7 @@ import threading
 
 from sqlalchemy import Connection
 
-from ..store import WORK_LISTS, held_until_due, workers
+from ..store import WORK_LISTS, count_held_until_due, workers
 
 #: So many messages may wait in workers until they are due, all processes together.
 MOST_ETAS = 2000
@@ -48,5 +48,5 @@ class EtaBudget:
 
     def room(self, tx: Connection, now: int) -> int:
         """How many more may be sent by all processes."""
-        found = [held_until_due(tx, table, now, now + self.ahead, _BOUND) for table in WORK_LISTS]
+        found = [count_held_until_due(tx, table, now, now + self.ahead, _BOUND) for table in WORK_LISTS]
         return 0 if None in found else max(0, MOST_ETAS - sum(filter(None, found)))

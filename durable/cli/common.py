@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from .. import duration
 from ..app import Durable
 from ..errors import DurableError
-from ..store import unreachable
+from ..store import is_unavailable
 from . import application as loading
 
 
@@ -50,7 +50,7 @@ class Commands(click.Group):
         except DurableError as error:
             raise Refused(str(error)) from error
         except SQLAlchemyError as error:
-            if not unreachable(error):
+            if not is_unavailable(error):
                 raise
             raise Refused(f"The database cannot be used now: {error.args[0]}") from error
 

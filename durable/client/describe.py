@@ -144,7 +144,7 @@ def creation(tx: Connection, run_id: str) -> Event | None:
     created = run_log.creation(tx, run_id, ROOT)
     if created is not None:
         return created
-    return next(iter(event_rows.fetched(tx, run_id, (n.event for n in run_log.drain(tx, run_id, limit=1)))), None)
+    return next(iter(event_rows.load_large_values(tx, run_id, (n.event for n in run_log.read_inbox(tx, run_id, limit=1)))), None)
 
 
 def list_events(engine: Engine, run_id: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from .. import codec, events, failpoints, registry
 from ..engine import Engine
 from ..errors import NotInDoubt, RunNotFound, StepFailed
-from ..store import Doubt, doubts, run_log, runs, settle, waits
+from ..store import InDoubt, doubts, run_log, runs, settle, waits
 
 #: The worker, in the log, of an outcome that an operator gave.
 BY_HAND = "durable runs resolve"
@@ -51,8 +51,8 @@ def resolve(engine: Engine, run_id: str, step_id: str | None, *, result: Any = N
     """
     engine.check_schema()
 
-    def act(tx: Connection) -> tuple[runs.Run, Doubt]:
-        run = runs.hold(tx, run_id)
+    def act(tx: Connection) -> tuple[runs.Run, InDoubt]:
+        run = runs.lock(tx, run_id)
         if run is None:
             raise RunNotFound(run_id)
         found = doubts.of_run(tx, run_id)
@@ -71,7 +71,7 @@ def resolve(engine: Engine, run_id: str, step_id: str | None, *, result: Any = N
     return doubt.op_id
 
 
-def _outcome(engine: Engine, doubt: Doubt, result: Any, fail: str | None) -> events.AttemptEnded:
+def _outcome(engine: Engine, doubt: InDoubt, result: Any, fail: str | None) -> events.AttemptEnded:
     """Return the event of the outcome that the operator gives."""
     at, op_id, attempt, began = engine.store.now(), doubt.op_id, doubt.attempt, doubt.claimed_at
     if fail is not None:

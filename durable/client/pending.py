@@ -57,7 +57,7 @@ def _turn(tx: Connection, run: Run, registered: set[str], now: int) -> list[dict
     return [operation | _readiness(run.name in registered, since, run.not_before or 0, now)]
 
 
-def _step(step: steps.Standing, registered: set[str], now: int) -> dict[str, Any]:
+def _step(step: steps.StepState, registered: set[str], now: int) -> dict[str, Any]:
     operation = {"kind": "step", "operation": step.op_id, "name": step.name, "attempt": step.attempt}
     if step.status == "claimed":
         worker = None if step.host is None else f"{step.host}:{step.pid}"

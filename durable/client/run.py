@@ -70,12 +70,12 @@ class Client:
         """Ask the run to stop, and wake it.  Return False when it has ended."""
 
         def post(tx: Connection) -> RunRow:
-            row = runs.hold(tx, run_id)
+            row = runs.lock(tx, run_id)
             if row is None:
                 raise RunNotFound(run_id)
             if not row.ended:
                 # A turn that ends the run in one statement does not see an inbox item that comes at that moment.
-                runs.outdate(tx, run_id)
+                runs.invalidate_turn(tx, run_id)
                 now = self._engine.store.now()
                 cancel = events.RunCancelRequested(at=now, reason=reason)
                 run_log.post(tx, run_id, cancel, self._engine.dispatch.plan(now))

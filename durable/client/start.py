@@ -18,7 +18,7 @@ from ..engine import Engine
 from ..errors import ConfigurationError, RunConflict, RunNotFound
 from ..registry import Run, Workflow
 from ..sandbox import log_records, refuse_in_workflow
-from ..store import OPTION, Sending, is_large, requests, runs, start_run, unreachable
+from ..store import OPTION, SendTimes, is_large, requests, runs, start_run, is_unavailable
 from ..store import Run as RunRow
 from . import sessions
 from .describe import creation, value_of
@@ -71,10 +71,10 @@ def start(
     engine.dispatch.check_queue_of_turn(row.queue)
     if options.session is not None:
         return _start_in_session(engine, sessions.of(options.session), row, text)
-    engine.store.vault.stow_ahead(row.id, [text])
+    engine.store.vault.store_early(row.id, [text])
     # Only the run's row and its inbox item: one statement on PostgreSQL.
     is_plain = row.not_before is None and not is_large(text) and not codec.request_ids(text)
-    planned: list[Sending] = []
+    planned: list[SendTimes] = []
     try:
         engine.store.write(lambda tx: _create(engine, tx, row, text, planned), once=is_plain)
     except SQLAlchemyError as error:
@@ -148,7 +148,7 @@ def _not_before(options: Options, now: int) -> int | None:
     return None if options.eta is None else duration.due_at(options.eta, now)
 
 
-def _create(engine: Engine, tx: Connection, row: RunRow, args: str, planned: list[Sending]) -> None:
+def _create(engine: Engine, tx: Connection, row: RunRow, args: str, planned: list[SendTimes]) -> None:
     """
     Insert the run and its first inbox item.
 
@@ -159,12 +159,12 @@ def _create(engine: Engine, tx: Connection, row: RunRow, args: str, planned: lis
     sending = engine.dispatch.plan_at(tx, row.created_at, row.not_before or 0)
     if sending.is_deferred:
         # A turn before its time would do nothing: it is sent when it is due.
-        sending = Sending(row.not_before or 0, None)
+        sending = SendTimes(row.not_before or 0, None)
     planned.append(sending)
     start_run.create(tx, row, events.RunCreated(at=row.created_at, name=row.name, args=args), sending)
 
 
-def _send(engine: Engine, row: RunRow, sending: Sending) -> None:
+def _send(engine: Engine, row: RunRow, sending: SendTimes) -> None:
     failpoints.hit("start.committed")
     if sending.is_deferred:
         return
@@ -180,7 +180,7 @@ def _existing_after(engine: Engine, row: RunRow, error: SQLAlchemyError) -> Run[
 
     The id or key was used before, or the commit was applied and only its acknowledgement was lost.
     """
-    if not isinstance(error, IntegrityError) and not unreachable(error):
+    if not isinstance(error, IntegrityError) and not is_unavailable(error):
         return None
     try:
         with engine.store.read() as tx:
@@ -211,7 +211,7 @@ def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str) 
     existing = _existing(tx, row)
     if existing is not None:
         return _same_run(engine, row, existing)
-    planned: list[Sending] = []
+    planned: list[SendTimes] = []
     try:
         # PostgreSQL ends the whole transaction when a statement fails, and the caller's work would be lost with it.
         with tx.begin_nested() if tx.dialect.name == "postgresql" else nullcontext():
@@ -226,7 +226,7 @@ def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str) 
     return Run(row.id, engine)
 
 
-def _send_committed(engine: Engine, row: RunRow, sending: Sending) -> None:
+def _send_committed(engine: Engine, row: RunRow, sending: SendTimes) -> None:
     """Send the first turn, unless the transaction, or a savepoint in it, was rolled back."""
     try:
         with engine.store.read() as tx:

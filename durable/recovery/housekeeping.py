@@ -21,7 +21,7 @@ from .. import registry
 from ..attempts import cancellation, timeout
 from ..engine import Engine, identify
 from ..sandbox import log_records
-from ..store import PayloadTrouble, Worker, contended, reason, unreachable, workers
+from ..store import PayloadStoreError, Worker, is_contention, reason, is_unavailable, workers
 from ..turns import poison
 from . import sentinel
 from .orphans import Orphans
@@ -117,10 +117,10 @@ class Housekeeping:
         try:
             act()
         except Exception as error:
-            if not unreachable(error):
+            if not is_unavailable(error):
                 log.exception("Housekeeping failed; trying again.")
                 return
-            if not contended(error):
+            if not is_contention(error):
                 self._beating_since = None
             log.warning("Housekeeping cannot use the database now (%s); trying again.", reason(error))
 
@@ -180,7 +180,7 @@ class Housekeeping:
             self._prune()
             self._collect_orphans()
         except Exception as error:
-            if not unreachable(error):
+            if not is_unavailable(error):
                 log.exception("Pruning failed; trying again.")
             else:
                 log.warning("Pruning cannot use the database now (%s); trying again.", reason(error))
@@ -196,7 +196,7 @@ class Housekeeping:
         """One batch a round.  A payload store that is away does not keep a process from burying the dead."""
         try:
             self._orphans.collect()
-        except PayloadTrouble as error:
+        except PayloadStoreError as error:
             log.warning("Orphans are looked for later: %s", reason(error))
 
     def _alarm_rings(self) -> bool:

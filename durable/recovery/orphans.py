@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from ..engine import Engine
-from ..store import PayloadStore, SqlPayloads, Stored, payload_references
+from ..store import PayloadStore, SqlPayloads, StoredPayload, payload_references
 
 #: How old a payload is that may be taken for an orphan, and the pause between two rounds, microseconds.
 AGE = 24 * 60 * 60 * 1_000_000
@@ -25,7 +25,7 @@ class Orphans:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._listing: Iterator[tuple[PayloadStore, Stored]] | None = None
+        self._listing: Iterator[tuple[PayloadStore, StoredPayload]] | None = None
         self._next_at = 0
 
     def collect(self) -> int:
@@ -61,7 +61,7 @@ def collect_all(engine: Engine) -> int:
     return gone
 
 
-def _listing(engine: Engine) -> Iterator[tuple[PayloadStore, Stored]]:
+def _listing(engine: Engine) -> Iterator[tuple[PayloadStore, StoredPayload]]:
     """All payloads, with where they are: what the setting says, and in any case the database."""
     configured = engine.store.vault.payloads
     for store in {type(each): each for each in (configured, SqlPayloads())}.values():
@@ -69,7 +69,7 @@ def _listing(engine: Engine) -> Iterator[tuple[PayloadStore, Stored]]:
             yield store, stored
 
 
-def _delete(engine: Engine, batch: list[tuple[PayloadStore, Stored]], before: int) -> int:
+def _delete(engine: Engine, batch: list[tuple[PayloadStore, StoredPayload]], before: int) -> int:
     old = [(store, each) for store, each in batch if each.stored_at < before]
     if not old:
         return 0

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from .. import duration
 from ..engine import Engine
 from ..sandbox import log_records
-from ..store import EndedRun, PayloadTrouble, reason, retention
+from ..store import EndedRun, PayloadStoreError, reason, retention
 from . import orphans
 
 log = log_records.get("durable.prune")
@@ -86,7 +86,7 @@ def _delete_payloads(engine: Engine, gone: Sequence[str]) -> None:
     """Those outside of the database, after the commit; what is left there now are orphans, collected later."""
     try:
         engine.store.vault.payloads.delete_runs(gone)
-    except PayloadTrouble as error:
+    except PayloadStoreError as error:
         log.warning("Payloads of %d deleted runs are left to the sweep: %s", len(gone), reason(error))
 
 

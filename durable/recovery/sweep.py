@@ -41,9 +41,9 @@ def sweep(engine: Engine) -> bool:
     now = engine.now()
     with engine.store.read() as tx:
         known = workers.registered(tx)
-        due_steps = steps.kinds_of_due(tx, now)
-        due_waits = waits.kinds_of_due(tx, now)
-        due_turns = run_log.kinds_of_due(tx, now)
+        due_steps = steps.groups_due(tx, now)
+        due_waits = waits.groups_due(tx, now)
+        due_turns = run_log.groups_due(tx, now)
     lost = Lost(engine, now)
     patience = engine.settings.resend_after
     sent = [
@@ -137,7 +137,7 @@ def reap_dead_workers(engine: Engine, *, beating_since: int) -> None:
     patience = now - engine.settings.dead_after
     with engine.store.read() as tx:
         alive = workers.alive(tx)
-        orphans = steps.held_by_nobody(tx, patience, BATCH)
+        orphans = steps.claimed_by_unknown_process(tx, patience, BATCH)
     silent = [w for w in alive if w.id != engine.process_id and w.beat_at < patience and beating_since <= patience]
     gone = [w for w in alive if is_gone(Identity(w.host, w.boot_id, w.pid, w.pid_started), here)]
     dead = {w.id for w in gone}
@@ -150,7 +150,7 @@ def reap_dead_workers(engine: Engine, *, beating_since: int) -> None:
 def _reap(engine: Engine, worker: Worker, *, spared_since: int | None) -> None:
     """Give up what a process runs; of one that is merely silent, nothing that has called ``heartbeat`` lately."""
     with engine.store.read() as tx:
-        runs_now = steps.held_by(tx, [worker.id], BATCH)
+        runs_now = steps.claimed_by(tx, [worker.id], BATCH)
     held = [a for a in runs_now if spared_since is None or (a.heartbeat_at or 0) < spared_since]
     if held:
         log.warning("Process %s:%d is gone; %d attempts are given up.", worker.host, worker.pid, len(held))
@@ -166,7 +166,7 @@ def release_forgotten(engine: Engine) -> None:
     """Give up this process's claims that it does not run: a commit whose acknowledgement was lost leaves them."""
     before = engine.now() - engine.settings.dead_after
     with engine.store.read() as tx:
-        held = steps.held_by(tx, [engine.process_id], BATCH)
+        held = steps.claimed_by(tx, [engine.process_id], BATCH)
     for attempt in held:
         if attempt.claim not in engine.running and attempt.claimed_at < before:
             outcome.give_up_and_send(engine, attempt)

@@ -36,16 +36,16 @@ Files, in import order::
 from .backlog import BOUND, Waiting
 from .claims import Claim
 from .database import Store
-from .doubts import Doubt, settle
+from .doubts import InDoubt, settle
 from .hooks import Hook
-from .outages import RETRY_DELAYS_SECS, contended, reason, unreachable, until_recorded
-from .outbox import WORK_LISTS, Kind, Sending, held_until_due
-from .payloads import PayloadStore, PayloadTrouble, SqlPayloads, Stored, UrlPayloads
+from .outages import RETRY_DELAYS_SECS, is_contention, reason, is_unavailable, retry_until_available
+from .outbox import WORK_LISTS, Kind, SendTimes, count_held_until_due
+from .payloads import PayloadStore, PayloadStoreError, SqlPayloads, StoredPayload, UrlPayloads
 from .retention import EndedRun
 from .run_log import DriveRow, InboxItem
 from .runs import ENDED, Run
 from .schema import REVISION, VERSION_TABLE, inbox
-from .steps import Held, StepRow
+from .steps import ClaimedAttempt, StepRow
 from .vault import LIMIT, OPTION, REFERENCE, Vault, is_large, key_id_of
 from .waits import WaitRow
 from .workers import Worker

@@ -12,13 +12,13 @@ from functools import cache
 from sqlalchemy import Connection, text
 
 from . import hooks, requests, run_log, runs
-from .outbox import Sending
-from .requests import Arrival
+from .outbox import SendTimes
+from .requests import IncomingRequest
 from .statements import Prepared
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Arrived:
+class RecordingResult:
     """What became of it, and where its run's turns go."""
 
     is_open: bool
@@ -27,7 +27,7 @@ class Arrived:
     priority: int | None = None
 
 
-def record(tx: Connection, arrival: Arrival, sending: Sending) -> Arrived:
+def record(tx: Connection, arrival: IncomingRequest, sending: SendTimes) -> RecordingResult:
     """
     Record a request; not one to a webhook that is closed, or full.  IntegrityError: its key is there since.
 
@@ -39,22 +39,22 @@ def record(tx: Connection, arrival: Arrival, sending: Sending) -> Arrived:
     known = {f"sent_{name}": value for name, value in row.items()} | {"limit": arrival.limit}
     known |= run_log.posted(tx, arrival.run_id, arrival.news, sending)
     found = _at_once(arrival.answer is None, arrival.limit > 0).one(tx, known)
-    return Arrived(is_open=False) if found is None else Arrived(**found._asdict())
+    return RecordingResult(is_open=False) if found is None else RecordingResult(**found._asdict())
 
 
-def _record(tx: Connection, arrival: Arrival, sending: Sending) -> Arrived:
+def _record(tx: Connection, arrival: IncomingRequest, sending: SendTimes) -> RecordingResult:
     if hooks.lock(tx, arrival.run_id, arrival.op_id) is None:
-        return Arrived(is_open=False)
+        return RecordingResult(is_open=False)
     waiting = requests.count_pending(
         tx, arrival.run_id, arrival.op_id, held=arrival.answer is None, limit=arrival.limit
     )
     if 0 < arrival.limit <= waiting:
-        return Arrived(is_open=True)
+        return RecordingResult(is_open=True)
     requests.create(tx, arrival)
     run_log.post(tx, arrival.run_id, arrival.news, sending)
     run = runs.find(tx, arrival.run_id)
     assert run is not None, "a webhook without its run"
-    return Arrived(is_open=True, is_recorded=True, queue=run.queue, priority=run.priority)
+    return RecordingResult(is_open=True, is_recorded=True, queue=run.queue, priority=run.priority)
 
 
 _BYTES = frozenset({"body", "answer_body"})

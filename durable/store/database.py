@@ -28,7 +28,7 @@ from sqlalchemy.engine import URL, ExceptionContext
 from .. import failpoints
 from ..errors import ConfigurationError
 from . import statements
-from .outages import contended
+from .outages import is_contention
 from .statements import READ_ONLY_STATE, Trust
 from .vault import OPTION, Vault
 
@@ -156,7 +156,7 @@ class Store:
                 with self.once() if once else self.begin() as tx:
                     return act(tx)
             except sa_exc.DBAPIError as error:
-                if last or not contended(error):
+                if last or not is_contention(error):
                     raise
         raise AssertionError("the last try returns or raises")
 

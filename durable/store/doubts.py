@@ -10,11 +10,11 @@ from sqlalchemy import Connection, delete, select, update
 from .claims import Claim
 from .runs import Run
 from .schema import runs, steps
-from .steps import Held
+from .steps import ClaimedAttempt
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class InDoubt:
     """A step in doubt; ``why`` is a sentence for whoever has to resolve it."""
 
     run_id: str
@@ -31,7 +31,7 @@ _DOUBTS = select(
 )
 
 
-def enter(tx: Connection, held: Claim | Held, why: str) -> bool:
+def enter(tx: Connection, held: Claim | ClaimedAttempt, why: str) -> bool:
     """Put a claimed attempt in doubt; False when it is not held any more, or its call was given up."""
     changed = tx.execute(
         update(steps)
@@ -47,7 +47,7 @@ def enter(tx: Connection, held: Claim | Held, why: str) -> bool:
     return changed.rowcount == 1
 
 
-def is_in_doubt(tx: Connection, held: Claim | Held) -> bool:
+def is_in_doubt(tx: Connection, held: Claim | ClaimedAttempt) -> bool:
     """Whether this very attempt is."""
     found = select(steps.c.claim).where(
         steps.c.run_id == held.run_id, steps.c.op_id == held.op_id, steps.c.status == "in_doubt"
@@ -55,7 +55,7 @@ def is_in_doubt(tx: Connection, held: Claim | Held) -> bool:
     return tx.execute(found).scalar_one_or_none() == held.claim
 
 
-def leave(tx: Connection, doubt: Doubt) -> bool:
+def leave(tx: Connection, doubt: InDoubt) -> bool:
     """Take a step off the list; False when somebody else has resolved it."""
     gone = tx.execute(
         delete(steps).where(
@@ -68,10 +68,10 @@ def leave(tx: Connection, doubt: Doubt) -> bool:
     return gone.rowcount == 1
 
 
-def of_run(tx: Connection, run_id: str) -> list[Doubt]:
+def of_run(tx: Connection, run_id: str) -> list[InDoubt]:
     """The run's steps in doubt."""
     query = _DOUBTS.where(steps.c.run_id == run_id, steps.c.status == "in_doubt").order_by(steps.c.op_id)
-    return [Doubt(*row) for row in tx.execute(query)]
+    return [InDoubt(*row) for row in tx.execute(query)]
 
 
 def has_any(tx: Connection, run_id: str) -> bool:
@@ -80,15 +80,15 @@ def has_any(tx: Connection, run_id: str) -> bool:
     return tx.execute(found).first() is not None
 
 
-def oldest(tx: Connection, limit: int) -> list[Doubt]:
+def oldest(tx: Connection, limit: int) -> list[InDoubt]:
     """Steps in doubt of all runs, those of the oldest runs first."""
     query = _DOUBTS.join(runs, runs.c.id == steps.c.run_id).where(
         runs.c.status == "blocked", steps.c.status == "in_doubt"
     )
-    return [Doubt(*row) for row in tx.execute(query.order_by(runs.c.created_at).limit(limit))]
+    return [InDoubt(*row) for row in tx.execute(query.order_by(runs.c.created_at).limit(limit))]
 
 
-def block(tx: Connection, run_id: str, doubts: Sequence[Doubt]) -> None:
+def block(tx: Connection, run_id: str, doubts: Sequence[InDoubt]) -> None:
     """Stop the run's turns, those under way too, until its doubts are resolved; without any it goes on."""
     reason = "\n".join(doubt.why for doubt in doubts)
     changes = {"status": "blocked", "blocked": reason} if doubts else {"status": "running", "blocked": None}

@@ -12,9 +12,9 @@ from .. import codec
 from ..events import AttemptEnded, WaitCompleted
 from . import requests, run_log, steps, waits
 from .claims import Claim
-from .outbox import Sending
+from .outbox import SendTimes
 from .statements import Prepared
-from .steps import Held
+from .steps import ClaimedAttempt
 
 _AT_ONCE = Prepared(
     text(
@@ -24,7 +24,7 @@ _AT_ONCE = Prepared(
 )
 
 
-def write(tx: Connection, held: Claim | Held, ended: AttemptEnded, sending: Sending) -> bool:
+def write(tx: Connection, held: Claim | ClaimedAttempt, ended: AttemptEnded, sending: SendTimes) -> bool:
     """Take the attempt off the list and tell its run; False, and nothing is written, when it was given up before."""
     if tx.dialect.name != "postgresql":
         is_current = steps.end(tx, held)
@@ -38,7 +38,7 @@ def write(tx: Connection, held: Claim | Held, ended: AttemptEnded, sending: Send
     return is_current
 
 
-def end_wait(tx: Connection, run_id: str, over: WaitCompleted, now: Any, sending: Sending) -> bool:
+def end_wait(tx: Connection, run_id: str, over: WaitCompleted, now: Any, sending: SendTimes) -> bool:
     """
     Take a wait off the list and tell its run; False, and nothing is written, when it is not there, or not due.
 

@@ -78,10 +78,10 @@ def has_large(found: Iterable[Event]) -> bool:
     return any(event.value_field and vault.is_large(getattr(event, event.value_field)) for event in found)
 
 
-def stow_ahead(kept: Vault, run_id: str, found: Iterable[Event]) -> None:
+def store_early(kept: Vault, run_id: str, found: Iterable[Event]) -> None:
     """Store the large values of events where that need not wait for their transaction."""
     if kept.payloads.is_outside:
-        kept.stow_ahead(run_id, (getattr(event, event.value_field) for event in found if event.value_field))
+        kept.store_early(run_id, (getattr(event, event.value_field) for event in found if event.value_field))
 
 
 def is_same(found: Event, known: Event) -> bool:

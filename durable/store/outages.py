@@ -27,7 +27,7 @@ T = TypeVar("T")
 log = log_records.get("durable.steps")
 
 
-def until_recorded(write: Callable[[], T], tries: float = math.inf) -> T:
+def retry_until_available(write: Callable[[], T], tries: float = math.inf) -> T:
     """
     Do a write, or a read that it depends on, again until the database answers.
 
@@ -41,7 +41,7 @@ def until_recorded(write: Callable[[], T], tries: float = math.inf) -> T:
         try:
             return write()
         except Exception as error:
-            if not unreachable(error) or number >= tries:
+            if not is_unavailable(error) or number >= tries:
                 raise
             pause = RETRY_DELAYS_SECS[min(number, len(RETRY_DELAYS_SECS)) - 1]
             log.warning("The database cannot be used now (%s); trying again in %s s.", reason(error), pause)
@@ -49,7 +49,7 @@ def until_recorded(write: Callable[[], T], tries: float = math.inf) -> T:
     raise AssertionError("itertools.count ends")
 
 
-def unreachable(error: BaseException) -> bool:
+def is_unavailable(error: BaseException) -> bool:
     """
     Whether *error* says that the database cannot be used now, rather than that a statement is wrong.
 
@@ -62,7 +62,7 @@ def unreachable(error: BaseException) -> bool:
     return error.connection_invalidated or getattr(error.orig, "sqlstate", None) in _PASSING_STATES
 
 
-def contended(error: BaseException) -> bool:
+def is_contention(error: BaseException) -> bool:
     """Whether the database has undone this transaction to let another one through: it may be done again at once."""
     if not isinstance(error, sa_exc.DBAPIError) or error.orig is None:
         return False

@@ -37,7 +37,7 @@ Kind = tuple[str | None, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Sending:
+class SendTimes:
     """What a new row says of its message."""
 
     next_send_at: int
@@ -90,7 +90,7 @@ def later(now: int, due: Any = None) -> Any:
     return literal(now, BigInteger) if due is None else case((due > now, due), else_=literal(now, BigInteger))
 
 
-def held_until_due(tx: Connection, table: Table, now: int, until: int, bound: int) -> int | None:
+def count_held_until_due(tx: Connection, table: Table, now: int, until: int, bound: int) -> int | None:
     """
     How many messages of a work list wait in workers until they are due.
 

@@ -34,7 +34,7 @@ _MOMENT = 10 * 60 * 1_000_000
 _MOST_AHEAD = 1000
 
 
-class Stored(NamedTuple):
+class StoredPayload(NamedTuple):
     """A payload of a listing, and when it was stored, in microseconds."""
 
     run_id: str
@@ -42,7 +42,7 @@ class Stored(NamedTuple):
     stored_at: int
 
 
-class PayloadTrouble(OperationalError):
+class PayloadStoreError(OperationalError):
     """A payload store that cannot be used now."""
 
 
@@ -69,10 +69,10 @@ class PayloadStore(Protocol):
     def delete_runs(self, run_ids: Collection[str]) -> None:
         """Delete all of these runs', which are gone; in the database that is ``retention.remove``'s to do."""
 
-    def delete(self, tx: Connection, found: Stored, before: int) -> bool:
+    def delete(self, tx: Connection, found: StoredPayload, before: int) -> bool:
         """Delete one, unless it was stored again since *before*; whether it was deleted."""
 
-    def list(self, reading: Reading) -> Iterator[Stored]:
+    def list(self, reading: Reading) -> Iterator[StoredPayload]:
         """All of them, read bit by bit."""
 
 
@@ -99,20 +99,20 @@ class SqlPayloads:
     def delete_runs(self, run_ids: Collection[str]) -> None:
         """Their rows went with them."""
 
-    def delete(self, tx: Connection, found: Stored, before: int) -> bool:
+    def delete(self, tx: Connection, found: StoredPayload, before: int) -> bool:
         mine = (payloads.c.run_id == found.run_id, payloads.c.digest == found.digest)
         return tx.execute(delete(payloads).where(*mine, payloads.c.stored_at < before)).rowcount > 0
 
-    def list(self, reading: Reading) -> Iterator[Stored]:
-        page = [Stored("", "", 0)]
+    def list(self, reading: Reading) -> Iterator[StoredPayload]:
+        page = [StoredPayload("", "", 0)]
         while page:
             last = page[-1]
             with reading() as tx:
-                page = [Stored(*row) for row in tx.execute(_after(last))]
+                page = [StoredPayload(*row) for row in tx.execute(_after(last))]
             yield from page
 
 
-def _after(last: Stored) -> Select[Any]:
+def _after(last: StoredPayload) -> Select[Any]:
     """The next page of a listing, in words in which every database looks into the index."""
     run_id, digest = payloads.c.run_id, payloads.c.digest
     beyond = (run_id >= last.run_id, or_(run_id > last.run_id, digest > last.digest))
@@ -178,7 +178,7 @@ class UrlPayloads:
                 with contextlib.suppress(FileNotFoundError):
                     files.rm(_folder(root, run_id), recursive=True)
 
-    def delete(self, tx: Connection, found: Stored, before: int) -> bool:
+    def delete(self, tx: Connection, found: StoredPayload, before: int) -> bool:
         with _trouble(f"payload {found.digest} of run {found.run_id}"):
             files, root = self._files()
             path = f"{_folder(root, found.run_id)}/{found.digest}"
@@ -190,7 +190,7 @@ class UrlPayloads:
                 return False
             return True
 
-    def list(self, reading: Reading) -> Iterator[Stored]:
+    def list(self, reading: Reading) -> Iterator[StoredPayload]:
         with _trouble("the list of payloads"):
             files, root = self._files()
             folders = _names(files, root)
@@ -233,11 +233,11 @@ def _names(files: Any, path: str) -> list[str]:
         return []
 
 
-def _stored(files: Any, path: str, run_id: str) -> Iterator[Stored]:
+def _stored(files: Any, path: str, run_id: str) -> Iterator[StoredPayload]:
     """What a run's folder holds; a file may go while it is looked at."""
     for name in _names(files, path):
         with contextlib.suppress(FileNotFoundError):
-            yield Stored(run_id, name, _stored_at(files, f"{path}/{name}"))
+            yield StoredPayload(run_id, name, _stored_at(files, f"{path}/{name}"))
 
 
 def _stored_at(files: Any, path: str) -> int:
@@ -255,4 +255,4 @@ def _trouble(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         said = OSError(f"the payload store, at {what}: {type(error).__name__}: {error}")
-        raise PayloadTrouble(None, None, said) from error
+        raise PayloadStoreError(None, None, said) from error

@@ -32,7 +32,7 @@ from .vault import LIMIT, Body
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Arrival:
+class IncomingRequest:
     """
     What comes in.
 
@@ -66,12 +66,12 @@ class Arrival:
 COLUMNS = tuple(requests.c.keys())
 
 
-def create(tx: Connection, arrival: Arrival) -> None:
+def create(tx: Connection, arrival: IncomingRequest) -> None:
     """Insert the request.  IntegrityError: its key is there since."""
     tx.execute(insert(requests), row_of(tx, arrival))
 
 
-def row_of(tx: Connection, arrival: Arrival) -> dict[str, Any]:
+def row_of(tx: Connection, arrival: IncomingRequest) -> dict[str, Any]:
     """A request that has come in, as it is stored."""
     request = arrival.request
     request_id = str(request.id)
@@ -212,7 +212,7 @@ _ANSWER_AS = Prepared(
 )
 
 
-def answer_as(tx: Connection, held: Claim, request_id: str, response: Response, now: int) -> str | None:
+def commit_answer(tx: Connection, held: Claim, request_id: str, response: Response, now: int) -> str | None:
     """
     The same as an attempt's, in one statement of PostgreSQL: the holder to tell.
 

@@ -12,7 +12,7 @@ from .. import codec
 from ..events import Event, RunCancelRequested
 from . import requests, vault
 from .event_rows import fetched, from_row, outline, to_row
-from .outbox import Kind, Sending, growing, unsent_or_lost
+from .outbox import Kind, SendTimes, growing, unsent_or_lost
 from .schema import events, inbox, runs
 from .statements import Prepared
 from .vault import Vault
@@ -108,7 +108,7 @@ def _event(kept: Vault, run_id: str, row: Any) -> Event:
     return from_row(kept, run_id, row.kind, seq=row.seq, at=row.at, op_id=row.op_id, data=row.data, value=row.value)
 
 
-def post(tx: Connection, run_id: str, news: Event, sending: Sending) -> None:
+def post(tx: Connection, run_id: str, news: Event, sending: SendTimes) -> None:
     """Put an event into the run's inbox; *sending* is the turn's that it needs."""
     row = to_row(tx, run_id, news)
     del row["phase"], row["seq"]
@@ -134,7 +134,7 @@ def posting(source: str, *, not_before: str | None = None) -> str:
     return f"INSERT INTO durable_inbox ({', '.join(_NEWS)}) SELECT {', '.join(values.values())} FROM {source}"
 
 
-def posted(tx: Connection, run_id: str, news: Event, sending: Sending) -> dict[str, Any]:
+def posted(tx: Connection, run_id: str, news: Event, sending: SendTimes) -> dict[str, Any]:
     """The parameters of ``posting``."""
     row = {**to_row(tx, run_id, news), **sending.values(), "run_id": run_id}
     return {f"news_{name}": row[name] for name in _NEWS}
@@ -181,7 +181,7 @@ def oldest_inbox_item(tx: Connection, run_id: str) -> Event | None:
     return None if row is None else outline(row)
 
 
-def kinds_of_due(tx: Connection, now: int) -> list[Kind]:
+def groups_due(tx: Connection, now: int) -> list[Kind]:
     """The queues and the priorities of the runs whose news the sweep should look at now."""
     query = select(runs.c.queue, runs.c.priority).join(inbox, inbox.c.run_id == runs.c.id)
     return [(row.queue, row.priority) for row in tx.execute(query.where(inbox.c.next_send_at <= now).distinct())]

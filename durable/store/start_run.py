@@ -7,7 +7,7 @@ from sqlalchemy import Connection, text
 from .. import codec
 from ..events import RunCreated
 from . import requests, run_log, runs
-from .outbox import Sending
+from .outbox import SendTimes
 from .runs import Run
 from .schema import runs as rows
 from .statements import Prepared
@@ -21,7 +21,7 @@ _AT_ONCE = Prepared(
 )
 
 
-def create(tx: Connection, run: Run, created: RunCreated, sending: Sending) -> None:
+def create(tx: Connection, run: Run, created: RunCreated, sending: SendTimes) -> None:
     """Insert the run, and what tells its first turn.  IntegrityError: the id or the key is taken."""
     if tx.dialect.name != "postgresql":
         runs.create(tx, run)

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 
 from .claims import Claim
-from .outbox import Kind, Sending, growing, later, these, unsent_or_lost
+from .outbox import Kind, SendTimes, growing, later, these, unsent_or_lost
 from .schema import events, runs, steps, workers
 
 
@@ -29,7 +29,7 @@ class StepRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ClaimedAttempt:
     """A claimed attempt, and the process that claimed it (host None: its row is gone)."""
 
     run_id: str
@@ -47,7 +47,7 @@ class Held:
     heartbeat_at: int | None = None
 
 
-def create(tx: Connection, rows: Sequence[dict[str, Any]], sending: Sending) -> None:
+def create(tx: Connection, rows: Sequence[dict[str, Any]], sending: SendTimes) -> None:
     """Insert first attempts, each ``{run_id, op_id, name, not_before, queue}``."""
     if rows:
         common = {"attempt": 1, "status": "pending", "cancelled": False, **sending.values()}
@@ -62,7 +62,7 @@ def create_claimed(tx: Connection, held: Claim, worker_id: str) -> None:
     tx.execute(insert(steps), row | {"not_before": 0, "cancelled": False, "sends": 0})
 
 
-def end(tx: Connection, held: Claim | Held) -> bool:
+def end(tx: Connection, held: Claim | ClaimedAttempt) -> bool:
     """Take the attempt off the list; False when it was given up before: its outcome counts for nothing."""
     gone = tx.execute(
         delete(steps).where(steps.c.run_id == held.run_id, steps.c.op_id == held.op_id, steps.c.claim == held.claim)
@@ -70,7 +70,7 @@ def end(tx: Connection, held: Claim | Held) -> bool:
     return gone.rowcount == 1
 
 
-def interruptions(tx: Connection, held: Claim | Held) -> int:
+def interruptions(tx: Connection, held: Claim | ClaimedAttempt) -> int:
     """How often the attempt was interrupted by the end of a process, and handed back."""
     mine = (steps.c.run_id == held.run_id, steps.c.op_id == held.op_id, steps.c.claim == held.claim)
     return tx.execute(select(steps.c.interruptions).where(*mine)).scalar_one_or_none() or 0
@@ -78,11 +78,11 @@ def interruptions(tx: Connection, held: Claim | Held) -> int:
 
 def again(
     tx: Connection,
-    held: Claim | Held,
+    held: Claim | ClaimedAttempt,
     *,
     counted: bool,
     not_before: int,
-    sending: Sending,
+    sending: SendTimes,
     interruptions: int | None = None,
 ) -> bool:
     """
@@ -156,7 +156,7 @@ _ROW = select(
 ).join(runs, runs.c.id == steps.c.run_id)
 
 
-def kinds_of_due(tx: Connection, now: int) -> list[Kind]:
+def groups_due(tx: Connection, now: int) -> list[Kind]:
     """The queues and the names of the attempts that the sweep should look at now."""
     query = select(steps.c.queue, steps.c.name).where(steps.c.next_send_at <= now).distinct()
     return [(row.queue, row.name) for row in tx.execute(query)]
@@ -224,7 +224,7 @@ _HELD = select(
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StepState:
     """How it stands with a step: who runs it since when, or since when it waits to be run."""
 
     op_id: str
@@ -238,7 +238,7 @@ class Standing:
     pid: int | None
 
 
-def of_run(tx: Connection, run_id: str, limit: int) -> list[Standing]:
+def of_run(tx: Connection, run_id: str, limit: int) -> list[StepState]:
     """The run's steps that have no outcome yet, in the order of their calls."""
     query = (
         select(
@@ -258,30 +258,30 @@ def of_run(tx: Connection, run_id: str, limit: int) -> list[Standing]:
         .order_by(events.c.seq)
         .limit(limit)
     )
-    return [Standing(*row) for row in tx.execute(query)]
+    return [StepState(*row) for row in tx.execute(query)]
 
 
-def held(tx: Connection, run_id: str, op_id: str) -> Held | None:
+def held(tx: Connection, run_id: str, op_id: str) -> ClaimedAttempt | None:
     """Who runs this step now, if anybody does."""
     row = tx.execute(
         _HELD.where(steps.c.run_id == run_id, steps.c.op_id == op_id, steps.c.status == "claimed")
     ).one_or_none()
-    return None if row is None else Held(*row)
+    return None if row is None else ClaimedAttempt(*row)
 
 
-def held_in(tx: Connection, run_id: str, limit: int) -> list[Held]:
+def held_in(tx: Connection, run_id: str, limit: int) -> list[ClaimedAttempt]:
     """Who runs what of a run now."""
     query = _HELD.where(steps.c.run_id == run_id, steps.c.status == "claimed").limit(limit)
-    return [Held(*row) for row in tx.execute(query)]
+    return [ClaimedAttempt(*row) for row in tx.execute(query)]
 
 
-def held_by(tx: Connection, worker_ids: Collection[str], limit: int) -> list[Held]:
+def held_by(tx: Connection, worker_ids: Collection[str], limit: int) -> list[ClaimedAttempt]:
     """What these processes run."""
     query = _HELD.where(steps.c.worker_id.in_(worker_ids), steps.c.status == "claimed").limit(limit)
-    return [Held(*row) for row in tx.execute(query)]
+    return [ClaimedAttempt(*row) for row in tx.execute(query)]
 
 
-def held_by_nobody(tx: Connection, before: int, limit: int) -> list[Held]:
+def held_by_nobody(tx: Connection, before: int, limit: int) -> list[ClaimedAttempt]:
     """What processes without a row have run since *before*: they were buried, or went without a word."""
     query = _HELD.where(
         steps.c.status == "claimed",
@@ -291,10 +291,10 @@ def held_by_nobody(tx: Connection, before: int, limit: int) -> list[Held]:
         (steps.c.heartbeat_at < before) | steps.c.heartbeat_at.is_(None),
         workers.c.id.is_(None),
     )
-    return [Held(*row) for row in tx.execute(query.limit(limit))]
+    return [ClaimedAttempt(*row) for row in tx.execute(query.limit(limit))]
 
 
-def held_past(tx: Connection, moment: int, limit: int) -> list[Held]:
+def held_past(tx: Connection, moment: int, limit: int) -> list[ClaimedAttempt]:
     """Attempts that had to be over before *moment*, and are not."""
     query = _HELD.where(steps.c.deadline_at < moment, steps.c.status == "claimed")
-    return [Held(*row) for row in tx.execute(query.order_by(steps.c.deadline_at).limit(limit))]
+    return [ClaimedAttempt(*row) for row in tx.execute(query.order_by(steps.c.deadline_at).limit(limit))]

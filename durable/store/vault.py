@@ -203,7 +203,7 @@ class Vault:
 
     # Payloads
 
-    def stow_ahead(self, run_id: str, values: Iterable[str | bytes | None]) -> None:
+    def store_early(self, run_id: str, values: Iterable[str | bytes | None]) -> None:
         """Store the large ones among values of a run outside now, where no transaction is kept open meanwhile."""
         if not self.payloads.is_outside:
             return

@@ -73,7 +73,7 @@ def withdraw(tx: Connection, run_id: str, op_ids: Collection[str] | None = None)
         tx.execute(delete(waits).where(*mine))
 
 
-def kinds_of_due(tx: Connection, now: int) -> list[Kind]:
+def groups_due(tx: Connection, now: int) -> list[Kind]:
     """The queues and the priorities of the runs whose waits the sweep should look at now."""
     query = select(runs.c.queue, runs.c.priority).join(waits, waits.c.run_id == runs.c.id)
     return [(row.queue, row.priority) for row in tx.execute(query.where(waits.c.next_send_at <= now).distinct())]

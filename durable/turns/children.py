@@ -87,7 +87,7 @@ def cancel(engine: Engine, tx: Connection, decision: Decision, now: int) -> list
 def record_cancelled(tx: Connection, decision: Decision, new: NewEvents) -> None:
     """Record that a cancelled run gives up the children which it has called and not awaited."""
     open_calls = [str(child.parent_op_id) for child in runs.open_children(tx, decision.run.id)]
-    ended = run_log.ended(tx, decision.run.id, open_calls)
+    ended = run_log.ended_operations(tx, decision.run.id, open_calls)
     going_on = [op_id for op_id in open_calls if op_id not in ended]
     never_started = [c.op_id for c in decision.commands if isinstance(c, commands.CreateChild)]
     for op_id in decision.unended((*going_on, *never_started)):

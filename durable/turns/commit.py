@@ -24,15 +24,15 @@ from ..store import (
     StepRow,
     WaitRow,
     attributes,
-    contended,
+    is_contention,
     event_rows,
     hooks,
     run_log,
     runs,
     steps,
     turns,
-    unreachable,
-    until_recorded,
+    is_unavailable,
+    retry_until_available,
     vault,
     waits,
 )
@@ -59,9 +59,9 @@ def commit(engine: Engine, decision: Decision, begins: Claim | None = None) -> C
             with engine.store.begin() as tx:
                 _write(engine, tx, decision, begins, result)
     except DBAPIError as error:
-        if isinstance(error, IntegrityError) or contended(error):
+        if isinstance(error, IntegrityError) or is_contention(error):
             raise Overtaken(str(error.orig)) from error
-        if not (unreachable(error) and _is_claimed(engine, begins)):
+        if not (is_unavailable(error) and _is_claimed(engine, begins)):
             raise
         # The transaction was committed, and only the acknowledgement was lost.
     if decision.outcome is not None:
@@ -74,13 +74,13 @@ def _store_large_values(engine: Engine, decision: Decision) -> None:
     values, run = engine.store.vault, decision.run
     if not values.payloads.is_outside:
         return
-    event_rows.stow_ahead(values, run.id, decision.events)
+    event_rows.store_early(values, run.id, decision.events)
     for run_id in (run.id, run.parent_run_id):
         if run_id is not None and decision.outcome is not None:
-            values.stow_ahead(run_id, [decision.outcome.value])
+            values.store_early(run_id, [decision.outcome.value])
     for command in decision.commands:
         if isinstance(command, commands.CreateChild):
-            values.stow_ahead(command.run_id, [command.args])
+            values.store_early(command.run_id, [command.args])
 
 
 def _is_claimed(engine: Engine, begins: Claim | None) -> bool:
@@ -90,10 +90,10 @@ def _is_claimed(engine: Engine, begins: Claim | None) -> bool:
 
     def check() -> bool:
         with engine.store.read() as tx:
-            held = steps.held(tx, begins.run_id, begins.op_id)
+            held = steps.claimed(tx, begins.run_id, begins.op_id)
         return held is not None and held.claim == begins.claim
 
-    return until_recorded(check)
+    return retry_until_available(check)
 
 
 # A plain turn: one statement on PostgreSQL
@@ -171,7 +171,7 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
     log = [*decision.events, *new.events]
     run_log.append(tx, run.id, log)
     attributes.write(tx, run.id, [e.attributes for e in log if isinstance(e, events.AttributesSet)])
-    run_log.drained(tx, run.id, drained)
+    run_log.delete_inbox_items(tx, run.id, drained)
 
     _create(engine, tx, decision, begins, result, now)
     result.to_wake += children.cancel(engine, tx, decision, now)

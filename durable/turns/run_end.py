@@ -40,7 +40,7 @@ def end(
     # Nothing comes in after this.  What came in since the turn read the inbox goes into the log all the same.
     hooks.close(tx, run.id, now)
     seen = set(decision.drained)
-    late = [item for item in run_log.drain(tx, run.id, limit=None) if item.id not in seen]
+    late = [item for item in run_log.read_inbox(tx, run.id, limit=None) if item.id not in seen]
     if any(isinstance(item.event, events.RunCancelRequested) for item in late):
         raise Overtaken("a cancel came first")
     taken_in = [item for item in late if isinstance(item.event, events.HookReceived | events.AttributesSet)]
@@ -56,7 +56,7 @@ def end(
         children.record_cancelled(tx, decision, new)
     last = new.add(end_event(decision, max(now, new.at)))
     result.to_wake += children.report_end(engine, tx, run, last)
-    runs.ended(tx, run.id, seq=new.seq, at=new.at)
+    runs.record_end(tx, run.id, seq=new.seq, at=new.at)
 
     unanswered = requests.unanswered(tx, run.id)
     if decision.is_cancelled:

@@ -70,10 +70,10 @@ def read(tx: Connection, run_id: str, now: int, checkout: Checkout | None = None
     if run.not_before is not None and now < run.not_before and not run.seq and view.cancel is None:
         return None
     if not view.replays:
-        return replace(view, ended=run_log.ended(tx, run_id, {item.event.op_id for item in inbox}))
+        return replace(view, ended=run_log.ended_operations(tx, run_id, {item.event.op_id for item in inbox}))
     try:
-        past = event_rows.fetched(tx, run.id, _unfed(tx, run, checkout or Checkout(None)), arguments=False)
-        whole = event_rows.fetched(tx, run.id, (item.event for item in inbox), arguments=False)
+        past = event_rows.load_large_values(tx, run.id, _unfed(tx, run, checkout or Checkout(None)), arguments=False)
+        whole = event_rows.load_large_values(tx, run.id, (item.event for item in inbox), arguments=False)
     except PayloadMissing as fault:
         return replace(view, fault=fault)
     loaded = requests.load(tx, _request_ids([*past, *whole]), whole=False)

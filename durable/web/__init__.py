@@ -45,7 +45,7 @@ from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.routing import BaseConverter
 
-from ..store import unreachable
+from ..store import is_unavailable
 from . import body, masking, problems, servers, wsgi_request
 from .bearer import bearer
 from .control_operations import OPERATIONS
@@ -166,7 +166,7 @@ def _check(receiver: Receiver, state: BlueprintSetupState) -> None:
     try:
         receiver.check_schema()
     except Exception as error:
-        if not unreachable(error):
+        if not is_unavailable(error):
             raise
         log.warning(
             "The database is unreachable, so its schema is checked at the first webhook: %s",

@@ -7,7 +7,7 @@ import traceback
 
 from ..errors import ConfigurationError, DecryptionError, SchemaOutOfDate
 from ..http import Response
-from ..store import unreachable
+from ..store import is_unavailable
 from . import problems
 from .masking import mask
 
@@ -16,7 +16,7 @@ log = logging.getLogger("durable.web")
 
 def answer(error: Exception, secret: str = "") -> Response:
     """The answer to a request that met *error*; *secret* is a part of its address that no log may show."""
-    if unreachable(error):
+    if is_unavailable(error):
         cause = getattr(error, "orig", None) or error
         log.warning(
             "A request was refused, the database is unreachable: %s: %s",

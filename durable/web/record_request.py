@@ -123,10 +123,10 @@ def _is_same(rule: dict[str, Any], body: bytes, other: bytes) -> bool:
 
 def _record(
     engine: Engine, webhook: WebhookRow, request: Request, holder: str | None, key: str | None
-) -> arrivals.Arrived:
+) -> arrivals.RecordingResult:
     """Commit a request that comes in.  Errors: those of ``accept_request``; IntegrityError: its key is there since."""
-    engine.store.vault.stow_ahead(webhook.run_id, [request.data])
-    arrival = requests.Arrival(
+    engine.store.vault.store_early(webhook.run_id, [request.data])
+    arrival = requests.IncomingRequest(
         run_id=webhook.run_id,
         op_id=webhook.op_id,
         request=request,
@@ -137,7 +137,7 @@ def _record(
         at=engine.store.now(),
     )
 
-    def act(tx: Connection) -> arrivals.Arrived:
+    def act(tx: Connection) -> arrivals.RecordingResult:
         arrived = arrivals.record(tx, arrival, engine.dispatch.plan(arrival.at))
         if not arrived.is_open:
             raise HookClosed(webhook.token)
@@ -164,6 +164,6 @@ def answers(engine: Engine, request_ids: Collection[str]) -> dict[str, Response]
 def find_answer(engine: Engine, token: str, request_id: str) -> Response | None:
     """The answer to one request, None while there is none; KeyError when this webhook has no such request."""
     with engine.store.read() as tx:
-        if not requests.belongs(tx, request_id, hooks.token_hash(token)):
+        if not requests.is_for_token(tx, request_id, hooks.token_hash(token)):
             raise KeyError(request_id)
         return requests.answers(tx, [request_id]).get(request_id)

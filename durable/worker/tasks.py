@@ -25,7 +25,7 @@ from ..errors import ConfigurationError
 from ..recovery import housekeeping
 from ..registry import AdoptedStep, Defined, Step
 from ..sandbox import log_records
-from ..store import reason, unreachable
+from ..store import reason, is_unavailable
 from ..turns import Continuation, conclude, drive, take_in, wake
 from . import adopted_tasks, versions
 from .child_watch import ChildWatch
@@ -146,7 +146,7 @@ def _left_to_the_sweep(run_id: str) -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        if not unreachable(error):
+        if not is_unavailable(error):
             raise
         log.warning("The database cannot be used now (%s): run %s is driven later.", reason(error), run_id)
 

@@ -21,7 +21,7 @@ from trouble import read_only, refused, unacknowledged
 from chaos.servers import MariaDB, PostgreSQL, Server
 from durable import Durable, Request, Run, RunCancelled, create_webhook, current, resume_hook, step, workflow
 from durable.events import HookReceived
-from durable.store import unreachable
+from durable.store import is_unavailable
 from durable.turns.drive import drive
 from durable.web import record_request
 
@@ -152,12 +152,12 @@ def test_a_database_that_is_read_only_for_a_while_loses_nothing(engine):
         for act in (lambda: shouts.start("quiet"), lambda: deliver(engine, run), lambda: run.cancel()):
             with pytest.raises(sa.exc.DBAPIError, match=r"(?i)read.?only") as refusal:
                 act()
-            assert unreachable(refusal.value)
+            assert is_unavailable(refusal.value)
 
     deliver(engine, run)
     with read_only(engine), pytest.raises(sa.exc.DBAPIError) as refusal:
         drive(engine, run.id)
-    assert unreachable(refusal.value)
+    assert is_unavailable(refusal.value)
     settle(engine, run)
     assert is_whole(run)
 
@@ -207,7 +207,7 @@ def test_a_connection_limit_that_is_reached_is_told_and_passes(few):
     said = r"too many connections|has exceeded the 'max_user_connections' resource"
     with others.connect(), others.connect(), pytest.raises(sa.exc.OperationalError, match=said) as full:
         few.start(shouts, "quiet")
-    assert unreachable(full.value)
+    assert is_unavailable(full.value)
 
     run = few.start(shouts, "quiet")
     settle(few, run)
@@ -267,7 +267,7 @@ def test_a_full_disk_is_told_and_passes_on_sqlite(small_disk):
 
     with pytest.raises(sa.exc.OperationalError, match=r"full|disk I/O error") as full:
         start_many(engine)
-    assert unreachable(full.value)
+    assert is_unavailable(full.value)
     with pytest.raises(sa.exc.OperationalError):
         deliver(engine, run)
 
@@ -295,7 +295,7 @@ def test_a_full_disk_is_told_and_passes_on_postgresql(small_disk, open_folder):
 
         with pytest.raises(sa.exc.OperationalError, match="No space left on device") as full:
             start_many(engine)
-        assert unreachable(full.value)
+        assert is_unavailable(full.value)
 
         filler.unlink()
         deliver(engine, run)
@@ -325,14 +325,14 @@ def test_a_full_disk_and_a_read_only_server_are_told_and_pass_on_mariadb(small_d
 
             with pytest.raises(sa.exc.OperationalError, match=r"is full|No space left") as full:
                 start_many(engine)
-            assert unreachable(full.value)
+            assert is_unavailable(full.value)
 
             filler.unlink()
             deliver(engine, run)
             admin.exec_driver_sql("SET GLOBAL read_only = 1")
             with pytest.raises(sa.exc.DBAPIError, match="--read-only option") as refusal:
                 drive(engine, run.id)
-            assert unreachable(refusal.value)
+            assert is_unavailable(refusal.value)
 
             admin.exec_driver_sql("SET GLOBAL read_only = 0")
             settle(engine, run)

@@ -6,7 +6,7 @@ from driving import kinds, settle
 
 from durable import create_hook, events, workflow
 from durable.store import run_log
-from durable.store.outbox import Sending
+from durable.store.outbox import SendTimes
 
 
 @workflow(name="many.first_one")
@@ -22,7 +22,7 @@ def test_c53_every_payload_accepted_before_the_end_is_in_the_log(engine):
     with engine.store.begin() as tx:
         for number in range(sent):
             news = events.HookReceived(at=engine.store.now(), op_id="r#1", payload=str(number))
-            run_log.post(tx, run.id, news, Sending(0, None))
+            run_log.post(tx, run.id, news, SendTimes(0, None))
 
     settle(engine, run)
 

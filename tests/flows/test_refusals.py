@@ -29,7 +29,7 @@ from durable import (
     workflow,
 )
 from durable.store import run_log
-from durable.store.outbox import Sending
+from durable.store.outbox import SendTimes
 from durable.store.schema import runs
 from durable.turns.drive import drive
 
@@ -213,7 +213,7 @@ def test_c106_a_log_that_does_not_match_blocks_and_never_fails(engine):
     run = engine.start(echoes, 1)
     before = kinds(run)
     with engine.store.begin() as tx:
-        run_log.post(tx, run.id, events.WaitCompleted(at=1, op_id="r#9"), Sending(0, None))
+        run_log.post(tx, run.id, events.WaitCompleted(at=1, op_id="r#9"), SendTimes(0, None))
     drive(engine, run.id)
 
     assert run.status == "blocked"

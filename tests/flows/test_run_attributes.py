@@ -37,7 +37,7 @@ from durable.attributes import COUNT_LIMIT, merged
 from durable.client import describe
 from durable.store import run_log
 from durable.store import steps as step_rows
-from durable.store.outbox import Sending
+from durable.store.outbox import SendTimes
 from durable.store.schema import attributes, inbox
 from durable.turns.drive import drive
 
@@ -266,7 +266,7 @@ def test_what_was_committed_before_the_end_is_not_lost(engine):
             posted.append(statement)
             with engine.store.begin() as tx:
                 news = events.AttributesSet(at=engine.now(), op_id="r#1", attributes={"by": "step"})
-                run_log.post(tx, run.id, news, Sending(0, None))
+                run_log.post(tx, run.id, news, SendTimes(0, None))
 
     sa.event.listen(engine.store.engine, "after_cursor_execute", post)
     drive(engine, run.id)

@@ -33,7 +33,7 @@ from durable.client import describe
 from durable.registry.decorators import workflows
 from durable.replay.commands import CreateHook
 from durable.store import claims, hooks, run_log, runs
-from durable.store.outbox import Sending
+from durable.store.outbox import SendTimes
 from durable.store.schema import events as event_rows
 from durable.store.schema import hooks as hook_rows
 from durable.store.schema import runs as run_rows
@@ -242,7 +242,7 @@ def test_c87_a_finished_step_keeps_its_outcome(engine, late):
     settle(engine, run)
     before = kinds(run)
     with engine.store.begin() as tx:
-        run_log.post(tx, run.id, late, Sending(0, None))
+        run_log.post(tx, run.id, late, SendTimes(0, None))
         now = engine.store.now()
         assert claims.claim(tx, run.id, "r#1", 1, by="late", worker_id="w", message_id=None, now=now) is None
     settle(engine, run)
@@ -287,7 +287,7 @@ def test_c87_an_outcome_before_its_step_blocks_the_run(engine, token):
     settle(engine, run)
     before = kinds(run)
     with engine.store.begin() as tx:
-        run_log.post(tx, run.id, events.HookReceived(at=1, op_id="r#9", payload="1"), Sending(0, None))
+        run_log.post(tx, run.id, events.HookReceived(at=1, op_id="r#9", payload="1"), SendTimes(0, None))
     drive(engine, run.id)
 
     assert run.status == "blocked"
@@ -325,7 +325,7 @@ def test_c88_a_finished_run_takes_nothing_but_the_result_of_a_step_that_ran(engi
             events.WaitCompleted(at=1, op_id="r#2"),
             events.ChildCompleted(at=1, op_id="r#9", result="1"),
         ):
-            run_log.post(tx, run.id, news, Sending(0, None))
+            run_log.post(tx, run.id, news, SendTimes(0, None))
     drive(engine, run.id)
     assert kinds(run) == before
     assert run.result(timeout=1) == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...engine import Engine
-from ...store import Doubt, Waiting, Worker, backlog, doubts, key_id_of, workers
+from ...store import InDoubt, Waiting, Worker, backlog, doubts, key_id_of, workers
 from .finding import SHOWN
 
 
@@ -31,7 +31,7 @@ class Situation:
     news: list[Waiting]
     run_queues: set[str | None]
     blocked: tuple[int, list[str]]
-    doubts: list[Doubt]
+    doubts: list[InDoubt]
     keys: dict[str, str]
 
 
