@@ -27,10 +27,10 @@ def test_a_result_and_an_exception_come_back():
         raise ValueError("here")
 
     who.set("the caller")
-    said, thread = event_loop.Running(tells()).result()
+    said, thread = event_loop.RunningCoroutine(tells()).result()
     assert (said, thread == threading.get_ident()) == ("the caller", False)
     with pytest.raises(ValueError, match="here"):
-        event_loop.Running(raises()).result()
+        event_loop.RunningCoroutine(raises()).result()
 
 
 def test_an_exit_ends_the_coroutine_and_not_the_loop():
@@ -43,9 +43,9 @@ def test_an_exit_ends_the_coroutine_and_not_the_loop():
         return 1
 
     with pytest.raises(SystemExit) as left:
-        event_loop.Running(leaves()).result()
+        event_loop.RunningCoroutine(leaves()).result()
     assert left.value.code == 3
-    assert event_loop.Running(one()).result() == 1
+    assert event_loop.RunningCoroutine(one()).result() == 1
 
 
 def test_what_is_cancelled_may_clean_up_first():
@@ -61,7 +61,7 @@ def test_what_is_cancelled_may_clean_up_first():
             told.append("tidied up")
 
     begun = threading.Event()
-    running = event_loop.Running(tidies(begun))
+    running = event_loop.RunningCoroutine(tidies(begun))
     assert begun.wait(10)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -81,8 +81,8 @@ def test_what_is_cancelled_at_once_never_begins():
     async def begins() -> None:
         told.append("begun")
 
-    first = event_loop.Running(occupies())
-    running = event_loop.Running(begins())
+    first = event_loop.RunningCoroutine(occupies())
+    running = event_loop.RunningCoroutine(begins())
     running.cancel()
     occupied.set()
     with pytest.raises(asyncio.CancelledError):
@@ -98,7 +98,7 @@ def test_cancelling_what_has_ended_changes_nothing():
     async def one() -> int:
         return 1
 
-    running = event_loop.Running(one())
+    running = event_loop.RunningCoroutine(one())
     assert running.result() == 1
     running.cancel()
     assert running.result() == 1
@@ -124,7 +124,7 @@ def test_what_interrupts_the_wait_ends_the_coroutine():
     before = signal.signal(signal.SIGALRM, limit)
     try:
         with pytest.raises(SoftLimit):
-            event_loop.Running(goes_on()).result()
+            event_loop.RunningCoroutine(goes_on()).result()
     finally:
         signal.signal(signal.SIGALRM, before)
 
@@ -147,8 +147,8 @@ def test_an_exit_in_a_task_reaches_the_coroutine_that_awaits_it_and_ends_no_loop
         return "went on"
 
     with pytest.raises(exit_type):
-        event_loop.Running(awaits_it()).result()
-    assert event_loop.Running(bare()).result() == "went on"
+        event_loop.RunningCoroutine(awaits_it()).result()
+    assert event_loop.RunningCoroutine(bare()).result() == "went on"
 
 
 def test_each_coroutine_has_the_celery_task_of_its_caller():
@@ -184,7 +184,7 @@ def test_each_coroutine_has_the_celery_task_of_its_caller():
 
     @app.task(name="carrier")
     def carrier() -> list[tuple[str, str]]:
-        return event_loop.Running(looks()).result()
+        return event_loop.RunningCoroutine(looks()).result()
 
     with ThreadPoolExecutor(2) as threads:
         results = list(threads.map(lambda name: carrier.apply(task_id=name).get(), ["one", "two"]))
@@ -200,4 +200,4 @@ def test_each_coroutine_has_the_celery_task_of_its_caller():
     async def afterwards() -> list[Any]:
         return [current_task._get_current_object(), *await asyncio.gather(*left)]
 
-    assert event_loop.Running(afterwards()).result() == [None, None, None]
+    assert event_loop.RunningCoroutine(afterwards()).result() == [None, None, None]

@@ -311,14 +311,14 @@ def test_c102_attempts_that_kill_their_process_end(engine, worker):
     """A step that always takes its process with it fails with the reason when its attempts are spent."""
     run = start(one_step)
     drive(engine, run.id)
-    for attempt in (1, 2, 3, 4):
+    for number in (1, 2, 3, 4):
         with engine.store.begin() as tx:
             assert claims.claim(
                 tx,
                 run.id,
                 "r#1",
-                attempt,
-                by=f"c{attempt}",
+                number,
+                by=f"c{number}",
                 worker_id="gone",
                 message_id=None,
                 now=engine.now(),

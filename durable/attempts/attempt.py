@@ -1,11 +1,9 @@
 """
-One attempt of one step: claim, run the author's function, record.
+Runs one attempt of a step: claim it, call the author's function, record the outcome, send what follows.
 
-A claim takes the attempt in SQL before the body runs; every later write is
-guarded by it, so that an attempt which was given up meanwhile (its process
-was taken for dead) can record nothing.  The Celery task that carries an
-attempt returns normally whatever the author's function did: an exception
-would cut the chain's link, which drives the run.
+The claim is committed before the function runs, and every later write needs it.  So an attempt that was given up
+meanwhile, since its process seemed dead, can record nothing.  The Celery task of the step returns normally even when
+the function raises: an exception would keep Celery from sending the chain's link, which drives the run.
 """
 
 from __future__ import annotations
@@ -32,20 +30,27 @@ log = log_records.get("durable.steps")
 
 
 class Body:
-    """What an attempt runs, and what becomes of it when that raises."""
+    """What an attempt runs, and how its failure is recorded and logged."""
 
     def __init__(self, step: Step[..., Any]) -> None:
         self.step = step
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
-        """The author's function."""
+        """Call the author's function."""
         return self.step.body(*args, **kwargs)
 
     def failure(self, running: RunningAttempt, error: BaseException) -> events.AttemptEnded:
-        """Another attempt by the step's own policy, or the end."""
-        return _failure(self.step, running, error)
+        """Return the event of a failure: by the step's retry policy another attempt follows, or not."""
+        held, end, policy = running.held, running.ending(), self.step.policy
+        is_final = issubclass(type(error), (FatalError, PayloadMissing, SerializationError))
+        with suppress(Exception):  # a check that fails costs the step no attempt
+            running.cancellation.check()
+        if running.cancellation.given_up or is_final or not policy.may_retry(held.attempt):
+            return end.failed(error)
+        due_at = _next_attempt_at(policy, held.attempt, error, end.at)
+        return end.retrying(error, due_at)
 
-    def tell(self, running: RunningAttempt, ended: events.AttemptEnded) -> None:
+    def log_failure(self, running: RunningAttempt, ended: events.AttemptEnded) -> None:
         """Log how the attempt failed, once that is recorded."""
         held, error = running.held, running.error
         if error is None:
@@ -53,13 +58,13 @@ class Body:
         if isinstance(ended, events.StepRetrying):
             retried = "Step %s of run %s, attempt %d: %r; will be tried again."
             log.warning(retried, held.name, held.run_id, held.attempt, error)
-        elif running.watch.given_up:
+        elif running.cancellation.given_up:
             log.info("Step %s of run %s ended after its call was given up: %r", held.name, held.run_id, error)
         else:
             log.error("Step %s of run %s failed: %r", held.name, held.run_id, error, exc_info=error)
 
 
-#: Records an outcome in the turn that it asks for; False where it cannot.
+#: Records an outcome in the turn that it asks for.  Returns False when it cannot.
 Conclude = Callable[[Claim, events.AttemptEnded], bool]
 
 
@@ -71,7 +76,7 @@ def attempt(
     body: Body | None = None,
     conclude: Conclude | None = None,
 ) -> bool:
-    """Run one attempt, if it is there to be run; whether it was."""
+    """Run the attempt that a message carries.  Return False when there is nothing to run."""
     engine.check_schema()
     try:
         held = claim(engine, step, address, message_id)
@@ -88,45 +93,119 @@ def run_claimed(engine: Engine, held: Claim, body: Body, conclude: Conclude | No
     """Run an attempt that this process has claimed."""
     engine.running.add(held.claim)
     try:
-        _attempt(engine, held, body, conclude)
+        running = describe(engine, body.step, held)
+        failpoints.hit("step.claimed")
+        token = current.running_step.set(running)
+        try:
+            ended = _call(engine, body, running)
+        except BaseException as error:
+            # The process is being stopped, or lacks a key: another process takes the attempt, which does not count.
+            running.roll_back()
+            delay = engine.settings.resend_after if isinstance(error, DecryptionError) else 0
+            retry_until_available(lambda: release(engine, held, has_begun=running.has_begun, delay=delay))
+            raise
+        finally:
+            current.running_step.reset(token)
+        failpoints.hit("step.finished")
+
+        # In place: one transaction for the outcome and the turn that takes it in.
+        if conclude is not None and running.transaction is None and conclude(held, ended):
+            body.log_failure(running, ended)
+            return
+
+        next_attempt = _record(engine, body, running, ended)
+        failpoints.hit("step.recorded")
+        if next_attempt is not None and not engine.dispatch.step(next_attempt) and engine.on_due is not None:
+            engine.on_due(next_attempt.not_before)
     finally:
         engine.running.discard(held.claim)
 
 
-def _attempt(engine: Engine, held: Claim, body: Body, conclude: Conclude | None) -> None:
-    running = describe(engine, body.step, held)
-    failpoints.hit("step.claimed")
-    token = current.running_step.set(running)
+def _call(engine: Engine, body: Body, running: RunningAttempt) -> events.AttemptEnded:
+    """Call the author's function.  Return its outcome as the event that ends the attempt."""
+    step = body.step
     try:
-        ended = _call(engine, body, running)
+        args, kwargs = _arguments(engine, step, running.held)
+        running.has_begun = True
+
+        def invoke() -> Any:
+            result = body.run(*args, **kwargs)
+            return _run_async(engine, running, result) if asyncio.iscoroutine(result) else result
+
+        result = running.within_limit(invoke)
+        fitting = codec.fit(result, step.return_annotation, f"result of {step.name}")
+        text = codec.encode(fitting, "result")
+        running.flush()
     except BaseException as error:
-        # The process is being stopped, or lacks a key: hand the attempt back, uncounted.
-        running.roll_back()
-        delay = engine.settings.resend_after if isinstance(error, DecryptionError) else 0
-        retry_until_available(lambda: release(engine, held, has_begun=running.has_begun, delay=delay))
-        raise
+        # Not a failure of the step: its process ends, or lacks the key to a value.
+        if ends_process(error) or isinstance(error, DecryptionError):
+            raise
+        return _failed(body, running, error)
+    return running.ending().completed(text)
+
+
+def _arguments(engine: Engine, step: Step[..., Any], held: Claim) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the step's arguments, with large values and webhook requests that the claim did not bring along."""
+
+    def load() -> tuple[str, Mapping[str, Request]]:
+        with engine.store.read() as tx:
+            text = engine.store.vault.fetch(tx, held.run_id, held.args) or ""
+            return text, requests.load(tx, codec.request_ids(text))
+
+    needs_more = held.args.startswith(REFERENCE) or codec.request_ids(held.args) - held.requests.keys()
+    text, loaded = retry_until_available(load) if needs_more else (held.args, held.requests)
+    bound = codec.decode_call(text, loaded, step.signature)
+    definitions.fit_arguments(step, bound)
+    return bound.args, bound.kwargs
+
+
+def _run_async(engine: Engine, attempt: RunningAttempt, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Wait for a coroutine's result.  Housekeeping and the deadline can interrupt it meanwhile."""
+    running = event_loop.RunningCoroutine(coroutine)
+    engine.interrupts[attempt.held.claim] = running.cancel
+    if attempt.limit is not None:
+        attempt.limit.interrupt, attempt.limit.abandon = running.cancel, running.abandon
+    try:
+        return running.result()
     finally:
-        current.running_step.reset(token)
-    failpoints.hit("step.finished")
-    if conclude is not None and running.transaction is None and conclude(held, ended):
-        body.tell(running, ended)
-        return
-    row = _record(engine, body, running, ended)
-    failpoints.hit("step.recorded")
-    if row is not None and not engine.dispatch.step(row) and engine.on_due is not None:
-        engine.on_due(row.not_before)
+        engine.interrupts.pop(attempt.held.claim, None)
+
+
+def _failed(body: Body, running: RunningAttempt, error: BaseException) -> events.AttemptEnded:
+    """Return the event of a failure, even when the error itself raises while it is examined."""
+    running.error = error
+    try:
+        return body.failure(running, error)
+    except BaseException as trouble:
+        if ends_process(trouble):
+            raise
+        return running.ending().failed(error)
+
+
+def _next_attempt_at(policy: RetryPolicy, failed: int, error: BaseException, now: int) -> int:
+    """Return when the attempt after number *failed* may start: ``retry_after`` of the error, or the step's backoff."""
+    if issubclass(type(error), RetryableError):
+        # It is the author's class: to read its attribute, or to add a note to it, may raise anything.
+        try:
+            if error.retry_after is not None:  # type: ignore[attr-defined]
+                return duration.due_at(error.retry_after, now)  # type: ignore[attr-defined]
+        except Exception as invalid:
+            with suppress(Exception):
+                error.add_note(f"Its retry_after was ignored, and the step's own backoff used: {invalid}")
+    return now + int(policy.delay_before(failed + 1, random()) * 1_000_000)
 
 
 def _record(engine: Engine, body: Body, running: RunningAttempt, ended: events.AttemptEnded) -> StepRow | None:
-    """Record the outcome, then log it; with what the step's session wrote, if it had one and returned."""
+    """Record the outcome, then log it.  A transactional step that returned commits what it wrote with its outcome."""
     held, own = running.held, running.transaction
     if own is not None and own.tx is not None and isinstance(ended, events.StepCompleted):
+        completed = ended
         try:
-            if not own.commit(lambda tx: write(engine, tx, held, ended).is_current):
+            if not own.commit(lambda tx: write(engine, tx, held, completed).is_current):
                 log.warning("Attempt %d of %s was given up: nothing of it is written.", held.attempt, held.name)
             return None
         except BaseException as error:
-            # The database's error, or one of the application's listeners on its session.
+            # Of the database, or of one of the application's listeners on its session.
             if ends_process(error):
                 raise
             own.close()
@@ -137,89 +216,6 @@ def _record(engine: Engine, body: Body, running: RunningAttempt, ended: events.A
             own.close()
     else:
         running.roll_back()
-    row = retry_until_available(lambda: record(engine, held, ended))
-    body.tell(running, ended)
-    return row
-
-
-def _call(engine: Engine, body: Body, running: RunningAttempt) -> events.AttemptEnded:
-    """Run the author's function; its outcome as the event that ends the attempt."""
-    held, step = running.held, body.step
-    try:
-        args, kwargs = _arguments(engine, step, held)
-        running.has_begun = True
-        result = running.within_limit(lambda: _result(engine, body, running, args, kwargs))
-        fitting = codec.fit(result, step.return_annotation, f"result of {step.name}")
-        text = codec.encode(fitting, "result")
-        running.flush()
-    except BaseException as error:
-        # Not the step's own: its process ends, or has not the key to a value.
-        if ends_process(error) or isinstance(error, DecryptionError):
-            raise
-        return _failed(body, running, error)
-    return events.StepCompleted(result=text, **running.ending())
-
-
-def _failed(body: Body, running: RunningAttempt, error: BaseException) -> events.AttemptEnded:
-    """What an attempt that raised comes to, whatever its error does when it is asked about itself."""
-    running.error = error
-    try:
-        return body.failure(running, error)
-    except BaseException as trouble:
-        if ends_process(trouble):
-            raise
-        return events.StepFailedEvent(error=codec.encode_error(error), **running.ending())
-
-
-def _result(engine: Engine, body: Body, running: RunningAttempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    result = body.run(*args, **kwargs)
-    return _run_async(engine, running, result) if asyncio.iscoroutine(result) else result
-
-
-def _run_async(engine: Engine, attempt: RunningAttempt, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Wait for a coroutine's result; it can be interrupted meanwhile."""
-    running = event_loop.Running(coroutine)
-    engine.interrupts[attempt.held.claim] = running.cancel
-    if attempt.limit is not None:
-        attempt.limit.interrupt, attempt.limit.abandon = running.cancel, running.abandon
-    try:
-        return running.result()
-    finally:
-        engine.interrupts.pop(attempt.held.claim, None)
-
-
-def _arguments(engine: Engine, step: Step[..., Any], held: Claim) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    def load() -> tuple[str, Mapping[str, Request]]:
-        with engine.store.read() as tx:
-            text = engine.store.vault.fetch(tx, held.run_id, held.args) or ""
-            return text, requests.load(tx, codec.request_ids(text))
-
-    needs_more = held.args.startswith(REFERENCE) or codec.request_ids(held.args) - held.requests.keys()
-    text, known = retry_until_available(load) if needs_more else (held.args, held.requests)
-    bound = codec.decode_call(text, known, step.signature)
-    definitions.fit_arguments(step, bound)
-    return bound.args, bound.kwargs
-
-
-def _failure(step: Step[..., Any], running: RunningAttempt, error: BaseException) -> events.AttemptEnded:
-    held, kind = running.held, type(error)
-    known = running.ending()
-    is_final = issubclass(kind, (FatalError, PayloadMissing, SerializationError))
-    with suppress(Exception):  # a look that fails costs the step no attempt
-        running.watch.look()
-    if running.watch.given_up or is_final or not step.policy.may_retry(held.attempt):
-        return events.StepFailedEvent(error=codec.encode_error(error), **known)
-    due_at = _next_attempt_at(step.policy, held.attempt, error, known["at"])
-    return events.StepRetrying(error=codec.encode_error(error), due_at=due_at, **known)
-
-
-def _next_attempt_at(policy: RetryPolicy, failed: int, error: BaseException, now: int) -> int:
-    if issubclass(type(error), RetryableError):
-        # It is the author's class: to read its attribute, or add a note to it, may raise anything.
-        try:
-            if error.retry_after is not None:  # type: ignore[attr-defined]
-                return duration.due_at(error.retry_after, now)  # type: ignore[attr-defined]
-        except Exception as senseless:
-            with suppress(Exception):
-                error.add_note(f"Its retry_after was left aside for the step's own backoff: {senseless}")
-    return now + int(policy.delay_before(failed + 1, random()) * 1_000_000)
+    next_attempt = retry_until_available(lambda: record(engine, held, ended))
+    body.log_failure(running, ended)
+    return next_attempt

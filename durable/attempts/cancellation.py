@@ -1,10 +1,9 @@
 """
-How an attempt that runs learns that its call was given up.
+How a running attempt learns that its call was given up.
 
-The turn that gives a call up marks the step's row.  An attempt sees the mark
-when it asks for it (``get_step_metadata().cancelled``).  One that can be
-interrupted, the coroutine of an ``async def`` step, is interrupted by the
-housekeeping of its process, which looks for marks at each of its rounds.
+The turn that gives a call up marks the step's row.  A step sees the mark when it asks for it
+(``get_step_metadata().cancelled``).  The coroutine of an ``async def`` step is cancelled by its process's
+housekeeping, which reads the marks in each of its rounds.
 """
 
 from __future__ import annotations
@@ -14,29 +13,33 @@ import time
 from ..engine import Engine
 from ..store import Claim, claims, is_unavailable, steps
 
-#: An attempt that asks in a loop costs the database one query in this time.
-LOOK_EVERY_SECS = 0.5
+#: A step that asks in a loop costs the database one query in this time.
+CHECK_EVERY_SECS = 0.5
 
 
-class Watch:
-    """Whether anybody still wants the outcome of a running attempt.  Once it is given up, it stays so."""
+class CancellationCheck:
+    """
+    Tells whether a running attempt's call was given up.
+
+    Attributes:
+        given_up: What the last check found.  Once it is true it stays true.
+    """
 
     def __init__(self, engine: Engine, held: Claim) -> None:
         self._engine = engine
         self._held = held
-        #: What the last look said.
         self.given_up = False
-        self._looked_at = float("-inf")
+        self._checked_at = float("-inf")
 
     def is_given_up(self) -> bool:
-        """What the last look said, if that was a moment ago; else what a new one says."""
-        if not self.given_up and time.monotonic() - self._looked_at >= LOOK_EVERY_SECS:
-            self.look()
+        """Return what the last check found, if it is recent; else check again."""
+        if not self.given_up and time.monotonic() - self._checked_at >= CHECK_EVERY_SECS:
+            self.check()
         return self.given_up
 
-    def look(self) -> bool:
-        """Ask the database.  While it is away, nothing is known to be given up."""
-        self._looked_at = time.monotonic()
+    def check(self) -> bool:
+        """Ask the database.  While that is unreachable, the answer stays what it was."""
+        self._checked_at = time.monotonic()
         try:
             with self._engine.store.read() as tx:
                 self.given_up = self.given_up or not claims.is_wanted(tx, self._held)
@@ -47,12 +50,12 @@ class Watch:
 
 
 def interrupt(engine: Engine) -> None:
-    """Interrupt what runs here for calls that were given up; each once, so that it may clean up in peace."""
+    """Cancel the coroutines of this process whose calls were given up; each once, so that its cleanup can finish."""
     if not engine.interrupts:
         return
     with engine.store.read() as tx:
         given_up = steps.cancelled_claims(tx, engine.process_id)
     for claim in given_up:
-        act = engine.interrupts.pop(claim, None)
-        if act is not None:
-            act()
+        cancel = engine.interrupts.pop(claim, None)
+        if cancel is not None:
+            cancel()

@@ -1,8 +1,8 @@
 """
-Taking an attempt: which one a message carries, and whether it is still there to be run.
+Claims the attempt that a message carries.
 
-A claim is committed before the body runs.  A second delivery finds nothing to claim; where the process
-that runs the attempt is gone from this host, it gives the attempt up at once.
+The claim is committed before the step's function runs.  A second delivery of the message finds nothing to claim.  If
+the process that runs the attempt is gone from this host, the second delivery gives the attempt up at once.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ..engine import Engine, ProcessIdentity, identify, is_gone
 from ..errors import DecryptionError
 from ..registry import Step
 from ..store import RETRY_DELAYS_SECS, Claim, ClaimedAttempt, claims, retry_until_available, steps
-from .outcome import give_up, release
+from .outcome import give_up_and_send, release
 
-#: A run goes on in place with one step at a time: where more run than this, they have messages of their own.
+#: A worker goes on in place with one step of a run at a time.  Where more run than this, each has its own message.
 _MOST = 10
 
 
@@ -32,7 +32,7 @@ class Address:
 
     @classmethod
     def of(cls, request: Any) -> Address | None:
-        """That of the message behind a Celery request, None when it carries no attempt."""
+        """Return the address in the message behind a Celery request; None when it carries no attempt."""
         match header_of(request):
             case {"run": str(run), "op": str(op), "attempt": int(number)}:
                 return cls(run, op, number)
@@ -41,10 +41,10 @@ class Address:
 
 def claim(engine: Engine, step: Step[..., Any], address: Address, message_id: str | None) -> Claim | None:
     """
-    Take the attempt; None when it is not there to be run.
+    Claim the attempt.  Return None when there is nothing to run.
 
     Raises:
-        DecryptionError: It is left to a process that has the key.
+        DecryptionError: This process lacks a key.  Another process takes the attempt.
     """
     by = secrets.token_hex(16)
 
@@ -63,18 +63,15 @@ def claim(engine: Engine, step: Step[..., Any], address: Address, message_id: st
 
     # More than once: a claim whose commit was not acknowledged must not cost the attempt.
     held = retry_until_available(take, tries=len(RETRY_DELAYS_SECS))
-    if held is not None:
-        return _opened(engine, held)
-    with engine.store.read() as tx:
-        not_before = claims.not_before(tx, address.run, address.op, address.attempt)
-    if engine.wait_if_near(not_before) and (held := take()) is not None:
-        return _opened(engine, held)
-    take_over(engine, address)
-    return None
-
-
-def _opened(engine: Engine, held: Claim) -> Claim:
-    """What was claimed, readable; DecryptionError: this process lacks the key, and has handed the attempt back."""
+    if held is None:
+        with engine.store.read() as tx:
+            not_before = claims.not_before(tx, address.run, address.op, address.attempt)
+        # A worker's clock may deliver a retry some milliseconds before it is due by the database's clock.
+        if engine.wait_if_near(not_before):
+            held = take()
+    if held is None:
+        take_over(engine, address)
+        return None
     try:
         return claims.decrypted(engine.store.vault, held)
     except DecryptionError:
@@ -84,35 +81,28 @@ def _opened(engine: Engine, held: Claim) -> Claim:
 
 def take_over(engine: Engine, address: Address) -> None:
     """
-    A message that came again: if the process that had it is gone from this host, give up now what it ran.
+    Give up what the process ran that had this message before, if that process is gone from this host.
 
-    That is the message's own attempt, or one that the process had gone on to.
+    That is the message's own attempt, or one that the process had gone on to in place.
     """
     with engine.store.read() as tx:
         own = steps.claimed(tx, address.run, address.op)
     if own is None:
         take_over_run(engine, address.run)
     elif own.attempt == address.attempt:
-        _give_up_vanished(engine, own)
+        _give_up_if_gone(engine, own)
 
 
 def take_over_run(engine: Engine, run_id: str) -> None:
-    """The same of whatever a run's last message, which came again, had led its worker to."""
+    """Give up the run's attempts whose processes are gone from this host: a turn's message was delivered again."""
     with engine.store.read() as tx:
-        held = steps.claimed_in_run(tx, run_id, _MOST)
-    for each in held:
-        _give_up_vanished(engine, each)
+        found = steps.claimed_in_run(tx, run_id, _MOST)
+    for held in found:
+        _give_up_if_gone(engine, held)
 
 
-def _give_up_vanished(engine: Engine, held: ClaimedAttempt) -> None:
-    if not _has_vanished(held, identify()):
-        return
-    row = give_up(engine, held)
-    if row is not None:
-        engine.dispatch.step(row)
-
-
-def _has_vanished(held: ClaimedAttempt, here: ProcessIdentity) -> bool:
+def _give_up_if_gone(engine: Engine, held: ClaimedAttempt) -> None:
     if held.host is None or held.boot_id is None or held.pid is None or held.pid_started is None:
-        return False
-    return is_gone(ProcessIdentity(held.host, held.boot_id, held.pid, held.pid_started), here)
+        return
+    if is_gone(ProcessIdentity(held.host, held.boot_id, held.pid, held.pid_started), identify()):
+        give_up_and_send(engine, held)

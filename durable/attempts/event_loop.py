@@ -1,9 +1,8 @@
 """
-Where ``async def`` steps run: one event loop per process, in a thread of its own.
+The event loop of ``async def`` steps: one per process, in a thread of its own.
 
-It is made when the first one runs, after any fork, and lives on, so that
-clients which belong to a loop (HTTP sessions, connection pools) may be kept
-from step to step.
+It starts with the first such step, after any fork, and runs as long as the process.  So a client that belongs to a loop
+(an HTTP session, a connection pool) can be kept from step to step.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ _loops: dict[int, asyncio.AbstractEventLoop] = {}
 _lock = threading.Lock()
 
 
-class Running:
-    """A coroutine that runs in this process's loop, in the context of whoever made this."""
+class RunningCoroutine:
+    """A coroutine in this process's event loop.  It runs in the context variables of the caller that starts it."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._outcome: Future[Any] = Future()
@@ -34,39 +33,39 @@ class Running:
         self._loop.call_soon_threadsafe(self._launch, coroutine, contextvars.copy_context())
 
     def result(self) -> Any:
-        """Wait for its end: what it returned, or raised."""
+        """Wait for the coroutine to end.  Return what it returned, or raise what it raised."""
         try:
             return self._outcome.result()
         except BaseException:
-            # If that was no end but an interruption (a soft time limit), nobody waits for it any more.
+            # The wait may have been interrupted, by a soft time limit: nobody waits for the coroutine any more.
             self.cancel()
             raise
 
     def cancel(self) -> None:
-        """Raise CancelledError in it, from any thread; what has ended stays as it is."""
+        """Raise CancelledError in the coroutine, unless it has ended.  May be called in any thread."""
         self._loop.call_soon_threadsafe(self._cancel)
 
     def abandon(self) -> None:
-        """Wait for it no longer: ``result`` raises CancelledError, though the loop may hang in it."""
+        """Stop waiting: ``result`` raises CancelledError, even while the loop hangs in the coroutine."""
         with suppress(InvalidStateError):
             self._outcome.set_exception(asyncio.CancelledError())
 
     def _launch(self, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context) -> None:
         self._task = self._loop.create_task(self._contain(coroutine), context=context)
-        self._task.add_done_callback(lambda done: self._over(done, coroutine))
+        self._task.add_done_callback(lambda done: self._close_unstarted(done, coroutine))
 
     async def _contain(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        with self._current.entered(), suppress(InvalidStateError):  # it was abandoned
+        with self._current.entered(), suppress(InvalidStateError):  # after `abandon`
             try:
                 result = await coroutine
             except BaseException as error:
-                # An exit too, and raised here no more: asyncio would end the loop with it.
+                # SystemExit too: raised again here, it would end the event loop.
                 self._outcome.set_exception(error)
             else:
                 self._outcome.set_result(result)
 
-    def _over(self, done: asyncio.Task[Any], coroutine: Coroutine[Any, Any, Any]) -> None:
-        if done.cancelled():  # before it began
+    def _close_unstarted(self, done: asyncio.Task[Any], coroutine: Coroutine[Any, Any, Any]) -> None:
+        if done.cancelled():  # before it started
             coroutine.close()
             self.abandon()
 
@@ -86,10 +85,10 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     """
-    Run the loop for good.
+    Run the loop as long as the process.
 
-    A task of a step's that exits has got its SystemExit or KeyboardInterrupt when asyncio raises it here: the step
-    hears of it where it awaits the task, and the other steps go on.
+    asyncio raises a task's SystemExit or KeyboardInterrupt here too.  The step gets it where it awaits that task, so it
+    is ignored here, and the other steps go on.
     """
     while True:
         try:

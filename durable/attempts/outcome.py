@@ -1,20 +1,19 @@
 """
-What becomes of an attempt: its outcome in the run's inbox, the next attempt, or both given up.
+What becomes of an attempt: its outcome goes into the run's inbox, the next attempt follows, or it is given up.
 
-Everything is guarded by the attempt's claim: one that was given up meanwhile can
-record nothing, and what was written once finds nothing to do the second time.
+Every write needs the attempt's claim.  An attempt that was given up meanwhile can record nothing, and an outcome that
+is recorded already is not recorded again.
 """
 
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from .. import codec, events, registry
+from .. import events, failpoints, registry
 from ..engine import Engine, identify
 from ..errors import StepFailed
 from ..registry import RetryPolicy, definitions
@@ -22,6 +21,7 @@ from ..sandbox import log_records
 from ..store import (
     Claim,
     ClaimedAttempt,
+    DriveRow,
     SendTimes,
     StepRow,
     claims,
@@ -33,16 +33,31 @@ from ..store import (
     runs,
     steps,
 )
-from . import doubt
+from .attempt_end import AttemptEnd, without_retry
+from .in_doubt import put_in_doubt
 
 log = log_records.get("durable.steps")
 
-#: So often the end of a process may interrupt one attempt; the last of them counts.
+#: How often the end of a process may interrupt one attempt.  The last interruption counts as a failure.
 MOST_INTERRUPTIONS = 5
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """
+    What came of recording an outcome.
+
+    Attributes:
+        is_current: Whether the attempt still had its claim; otherwise nothing was written.
+        next_attempt: The attempt that follows, if there is one.
+    """
+
+    is_current: bool
+    next_attempt: StepRow | None = None
+
+
 def record(engine: Engine, held: Claim | ClaimedAttempt, ended: events.AttemptEnded) -> StepRow | None:
-    """Put the outcome into the run's inbox; the next attempt if there is one, None when nothing is to be sent."""
+    """Put an outcome into the run's inbox.  Return the next attempt, if there is one to be sent."""
     event_rows.store_early(engine.store.vault, held.run_id, [ended])
     if isinstance(ended, events.StepRetrying) or held.semantics == definitions.AT_MOST_ONCE:
         with engine.store.begin() as tx:
@@ -57,113 +72,110 @@ def record(engine: Engine, held: Claim | ClaimedAttempt, ended: events.AttemptEn
             held.op_id,
             held.run_id,
         )
-    return recorded.again
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """What came of writing an outcome: nothing if the attempt is not current; the next attempt if there is one."""
-
-    is_current: bool
-    again: StepRow | None = None
+    return recorded.next_attempt
 
 
 def write(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: events.AttemptEnded) -> Recorded:
-    """An attempt's outcome, in a transaction of the caller's."""
-    # What may be in doubt has its run blocked: the order of locks is run, step.
+    """Record an attempt's outcome in a transaction of the caller's."""
+    # A step that may be in doubt has its run blocked: lock the run first, then the step.
     run = runs.lock(tx, held.run_id) if held.semantics == definitions.AT_MOST_ONCE else None
-    recorded = _written(engine, tx, held, ended)
+    recorded = _write(engine, tx, held, ended)
     in_doubt.unblock_if_resolved(tx, run)
     return recorded
 
 
-def _written(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: events.AttemptEnded) -> Recorded:
+def _write(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: events.AttemptEnded) -> Recorded:
     if isinstance(ended, events.StepRetrying):
-        row = _again(engine, tx, held, ended)
-        if row is not None:
-            return Recorded(True, row)
-        ended = _untried(ended)
+        sending = engine.dispatch.plan_at(tx, engine.store.now(), ended.due_at)
+        if steps.make_pending(tx, held, counted=True, not_before=ended.due_at, sending=sending):
+            run_log.post(tx, held.run_id, ended, engine.dispatch.plan(engine.store.now()))
+            run = runs.find(tx, held.run_id)
+            next_attempt = StepRow(
+                held.run_id,
+                held.op_id,
+                held.name,
+                held.attempt + 1,
+                ended.due_at,
+                None if run is None else run.queue,
+                None if run is None else run.priority,
+                is_deferred=sending.is_deferred,
+            )
+            return Recorded(True, next_attempt)
+        # The attempt or its call was given up meanwhile.
+        ended = without_retry(ended)
     return Recorded(end_operation.write(tx, held, ended, engine.dispatch.plan(engine.store.now())))
-
-
-def _again(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: events.StepRetrying) -> StepRow | None:
-    """The next attempt; None when there is to be none, since this one or its call was given up."""
-    sending = engine.dispatch.plan_at(tx, engine.store.now(), ended.due_at)
-    if not steps.make_pending(tx, held, counted=True, not_before=ended.due_at, sending=sending):
-        return None
-    _post(engine, tx, held, ended)
-    queue, priority = route(tx, held.run_id)
-    following = held.attempt + 1
-    return StepRow(
-        held.run_id, held.op_id, held.name, following, ended.due_at, queue, priority, is_deferred=sending.is_deferred
-    )
-
-
-def _post(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: events.AttemptEnded) -> None:
-    run_log.post(tx, held.run_id, ended, engine.dispatch.plan(engine.store.now()))
-
-
-def _untried(ended: events.StepRetrying) -> events.StepFailedEvent:
-    """A failure that no other attempt follows, since its call was given up meanwhile."""
-    known = {f.name: getattr(ended, f.name) for f in fields(ended) if f.name != "due_at"}
-    return events.StepFailedEvent(**known)
-
-
-def route(tx: Connection, run_id: str) -> tuple[str | None, int | None]:
-    """The queue and the priority of a run's turns."""
-    run = runs.find(tx, run_id)
-    return (None, None) if run is None else (run.queue, run.priority)
 
 
 def release(engine: Engine, held: Claim, *, has_begun: bool, delay: int = 0) -> None:
     """
-    The process cannot go on: another one takes the attempt, after *delay*, and it does not count.
+    Leave an attempt to another process, after *delay*: this process cannot go on with it.
 
-    An attempt that is interrupted again and again is lost at last: its own code may be what ends its process.
+    The attempt does not count, unless it was interrupted many times: its own code may be what ends the process.  An
+    at-most-once attempt that has begun is put in doubt.
     """
     if has_begun and held.semantics == definitions.AT_MOST_ONCE:
-        here = identify().place
-        if not doubt.enter(engine, held, f"its process was stopped in the middle of it ({here})"):
-            record(engine, held, events.StepFailedEvent(**_lost(engine, held, here, _dead(held))))
+        place = identify().place
+        if not put_in_doubt(engine, held, f"its process was stopped in the middle of it ({place})"):
+            record(engine, held, AttemptEnd.of(held, at=engine.now(), worker=place).failed(_worker_lost(held)))
         return
     with engine.store.begin() as tx:
         interruptions = steps.interruptions(tx, held) + has_begun
         if interruptions < MOST_INTERRUPTIONS:
             due_at = engine.store.now() + delay
             sending = SendTimes(due_at, None)
-            # One whose call was given up is not run again.
+            # A step whose call was given up does not run again.
             if not steps.make_pending(
                 tx, held, counted=False, not_before=due_at, sending=sending, interruptions=interruptions
             ):
                 steps.end(tx, held)
             return
-    give_up(engine, held_here(engine, held), _interrupted(held))
+    error = StepFailed(
+        "WorkerLost",
+        f"attempt {held.attempt} of {held.name} was interrupted {MOST_INTERRUPTIONS} times by the end of its process."
+        "  Either its code ends the process (it raises WorkerShutdown, say), or its workers are stopped before it"
+        " can finish",
+        attempts=held.attempt,
+    )
+    give_up_and_send(engine, held_by_this_process(engine, held), error)
+
+
+def give_up_and_send(engine: Engine, held: ClaimedAttempt, error: StepFailed | None = None) -> None:
+    """Give an attempt up, and send the next one, or a turn that takes in the failure.  See ``give_up``."""
+    next_attempt = give_up(engine, held, error)
+    failpoints.hit("sweep.given_up")
+    if next_attempt is None:
+        engine.wake(held.run_id)
+    else:
+        engine.dispatch.step(next_attempt)
 
 
 def give_up(engine: Engine, held: ClaimedAttempt, error: StepFailed | None = None) -> StepRow | None:
     """
-    Nothing more is expected of an attempt: the next one, or failure when they are spent.
+    Give an attempt up: record its failure.  Return the next attempt, if there is one to be sent.
 
-    One that is to run at most once is in doubt instead.
+    An at-most-once attempt is put in doubt instead.
 
     Args:
-        error: What it fails with; its process is gone when there is none.
+        error: What the attempt fails with.  By default, that its process is gone.
     """
-    lost = error or _dead(held)
+    failure = error or _worker_lost(held)
     where = f"{held.host}:{held.pid}" if held.host else "a process that is gone"
-    if held.semantics == definitions.AT_MOST_ONCE and doubt.enter(engine, held, f"{lost.message} (on {where})"):
+    at_most_once = held.semantics == definitions.AT_MOST_ONCE
+    if at_most_once and put_in_doubt(engine, held, f"{failure.message} (on {where})"):
         return None
-    known = _lost(engine, held, where, lost)
-    if held.semantics != definitions.AT_MOST_ONCE and _policy(held.name).may_retry(held.attempt):
-        return record(engine, held, events.StepRetrying(due_at=known["at"], **known))
-    return record(engine, held, events.StepFailedEvent(**known))
+    end = AttemptEnd.of(held, at=engine.now(), worker=where)
+    step = registry.steps.get(held.name)
+    policy = RetryPolicy() if step is None else step.policy
+    if not at_most_once and policy.may_retry(held.attempt):
+        return record(engine, held, end.retrying(failure, due_at=end.at))
+    return record(engine, held, end.failed(failure))
 
 
 def fail_unsendable(engine: Engine, row: StepRow, error: Exception) -> None:
     """
-    No message can ever be made for an attempt: its step fails with the reason, and its run hears of it.
+    Fail a step for which no message can be made: a wrong option, say.
 
-    Never raises: what cannot be recorded now is tried again when the sweep sends the attempt.
+    Never raises.  When the failure cannot be recorded now, the sweep sends the attempt again, and this follows again.
     """
     try:
         with engine.store.begin() as tx:
@@ -171,29 +183,29 @@ def fail_unsendable(engine: Engine, row: StepRow, error: Exception) -> None:
             held = claims.claim(
                 tx, row.run_id, row.op_id, row.attempt, by=by, worker_id=engine.process_id, message_id=None, now=now
             )
-            if held is None:  # It is not due yet, or somebody else has it.
+            if held is None:  # It is not due yet, or another process has it.
                 return
-            told = StepFailed(
+            failure = StepFailed(
                 type(error).__name__,
                 f"no message can be sent for {row.name}: {error}.  Correct its options or the Celery app's settings.",
                 attempts=row.attempt,
             )
-            write(engine, tx, held, events.StepFailedEvent(**_lost(engine, held, identify().place, told)))
+            write(engine, tx, held, AttemptEnd.of(held, at=engine.now(), worker=identify().place).failed(failure))
     except SQLAlchemyError as trouble:
         log.warning("The failure of %s in run %s is recorded later (%s).", row.op_id, row.run_id, reason(trouble))
         return
-    engine.dispatch.drive(row.run_id, row.queue, row.priority)
+    engine.wake(DriveRow(row.run_id, row.queue, row.priority))
 
 
 def is_held(engine: Engine, held: Claim) -> bool:
-    """Whether the attempt is still this one's; waits for whoever is about to take it."""
+    """Return whether the attempt still has its claim.  Waits for a transaction that is about to take it."""
     with engine.store.begin() as tx:
         return claims.is_held(tx, held)
 
 
-def held_here(engine: Engine, held: Claim) -> ClaimedAttempt:
-    """A claim of this process, as others see it."""
-    here = identify()
+def held_by_this_process(engine: Engine, held: Claim) -> ClaimedAttempt:
+    """Return a claim of this process as other processes read it."""
+    identity = identify()
     return ClaimedAttempt(
         held.run_id,
         held.op_id,
@@ -202,43 +214,17 @@ def held_here(engine: Engine, held: Claim) -> ClaimedAttempt:
         held.claim,
         held.claimed_at,
         engine.process_id,
-        here.host,
-        here.boot_id,
-        here.pid,
-        here.pid_started,
+        identity.host,
+        identity.boot_id,
+        identity.pid,
+        identity.pid_started,
         held.semantics,
     )
 
 
-def _interrupted(held: Claim) -> StepFailed:
-    return StepFailed(
-        "WorkerLost",
-        f"attempt {held.attempt} of {held.name} was interrupted {MOST_INTERRUPTIONS} times by the end of its process."
-        "  Either its code ends the process (it raises WorkerShutdown, say), or its workers are stopped before it"
-        " can finish",
-        attempts=held.attempt,
-    )
-
-
-def _dead(held: Claim | ClaimedAttempt) -> StepFailed:
+def _worker_lost(held: Claim | ClaimedAttempt) -> StepFailed:
     return StepFailed(
         "WorkerLost",
         f"the process that ran attempt {held.attempt} of {held.name} died, or could not reach the database",
         attempts=held.attempt,
     )
-
-
-def _lost(engine: Engine, held: Claim | ClaimedAttempt, where: str, error: StepFailed) -> dict[str, Any]:
-    return {
-        "at": engine.now(),
-        "op_id": held.op_id,
-        "attempt": held.attempt,
-        "started_at": held.claimed_at,
-        "worker": where,
-        "error": codec.encode_error(error),
-    }
-
-
-def _policy(name: str) -> RetryPolicy:
-    known = registry.steps.get(name)
-    return RetryPolicy() if known is None else known.policy

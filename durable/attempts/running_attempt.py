@@ -1,4 +1,4 @@
-"""The attempt that runs in this context: what the author's function sees of it, and may do in its name."""
+"""The running attempt as the step's function sees it: metadata, heartbeat, session, answers, attributes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ..errors import AttemptLost, PayloadMissing, SerializationError
 from ..http import Response
 from ..registry import Step
 from ..sandbox import log_records
-from ..store import REFERENCE, Claim, claims, is_unavailable, reason, requests, run_log
+from ..store import REFERENCE, Claim, claims, is_unavailable, reason, requests, run_log, runs
 from ..store import attributes as stored_attributes
-from .cancellation import Watch
-from .outcome import route
+from .attempt_end import AttemptEnd
+from .cancellation import CancellationCheck
 from .timeout import limit, timed_out
 from .transaction import StepTransaction
 
@@ -35,7 +35,7 @@ log = log_records.get("durable.steps")
 
 
 def _shielded(method: Callable[P, T]) -> Callable[P, T]:
-    """A method that the author's function calls, and that the deadline does not interrupt."""
+    """Let the deadline not interrupt a method that the step's function calls."""
 
     @functools.wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -48,55 +48,65 @@ def _shielded(method: Callable[P, T]) -> Callable[P, T]:
 
 @dataclass(kw_only=True)
 class RunningAttempt:
-    """The attempt that runs in this context: what ``get_step_metadata`` and ``respond_with`` see."""
+    """
+    The attempt that runs in this context: ``get_step_metadata``, ``respond_with`` and others call it.
+
+    Attributes:
+        responded: Ids of the webhook requests that the attempt has answered.
+        error: What the attempt failed with.
+        has_begun: Whether the step's function was called.
+    """
 
     engine: Engine
     held: Claim
-    watch: Watch
+    cancellation: CancellationCheck
     metadata: StepMetadata
     workflow_metadata: WorkflowMetadata
     limit: Limit | None
     timeout: int | None
     transaction: StepTransaction | None
     responded: list[str] = field(default_factory=list)
-    #: What the attempt failed with.
     error: BaseException | None = None
-    #: Whether the author's function was called.
     has_begun: bool = False
+
+    # What the step's function calls
 
     @_shielded
     def respond(self, request_id: str, response: Response) -> bool:
-        """Answer a webhook request: first one wins, and only while this attempt is the current one."""
-        holder = self._answer_at_once(request_id, response)
+        """Answer a webhook request.  Return False if it has an answer, or this attempt is not the current one."""
+        store = self.engine.store
+        holder = requests.commit_answer(store, self.held, request_id, response) if self._open is None else None
         if holder is None:
             with self._writing() as tx:
                 if not self._is_current(tx):
                     return False
-                holder = requests.answer(tx, request_id, response, self.engine.store.now())
+                holder = requests.answer(tx, request_id, response, store.now())
         if holder is None:
             return False
         self.responded.append(request_id)
 
-        def tell() -> None:
+        def notify() -> None:
             failpoints.hit("response.recorded")
             self.engine.notify(holder, request_id)
 
-        self._after_commit(tell)
+        self._after_commit(notify)
         return True
-
-    def _answer_at_once(self, request_id: str, response: Response) -> str | None:
-        """The holder to tell; None, and nothing is written, where one statement cannot do it."""
-        if self._open is not None:
-            return None
-        return requests.commit_answer(self.engine.store, self.held, request_id, response)
 
     @_shielded
     def heartbeat(self, details: object) -> None:
-        """Keep *details*, and let the attempt go on for its step's timeout from now; AttemptLost."""
+        """
+        Store *details*, and start the step's timeout anew.
+
+        Raises:
+            AttemptLost: The attempt was given up.
+        """
         text = codec.encode(details, "details")
         extended = self.timeout if self.limit is not None and not self.limit.notified else None
+        # SQLite has one writer at a time, which is the step's open transaction.  Elsewhere a transaction of its own
+        # shows the heartbeat to others at once.
+        own = self._open if self.engine.store.dialect == "sqlite" else None
         try:
-            with self._beating() as tx:
+            with self.engine.store.begin() if own is None else nullcontext(own) as tx:
                 is_current = claims.heartbeat(tx, self.held, text, self.engine.store.sql_now, extended)
         except SQLAlchemyError as error:
             if not is_unavailable(error):
@@ -112,7 +122,7 @@ class RunningAttempt:
 
     @_shielded
     def session(self) -> Session:
-        """The session whose writes are committed with the step's result."""
+        """Return the session whose writes are committed with the step's result."""
         if self.transaction is None:
             raise RuntimeError(
                 f'step_session() was called in {self.held.name}, whose semantics is not "transactional":'
@@ -120,86 +130,76 @@ class RunningAttempt:
             )
         return self.transaction.session()
 
-    def ending(self) -> dict[str, Any]:
-        """What every event that ends the attempt says."""
-        return {
-            "at": self.engine.now(),
-            "op_id": self.held.op_id,
-            "attempt": self.held.attempt,
-            "started_at": self.held.claimed_at,
-            "worker": identify().place,
-            "responded": tuple(self.responded),
-        }
-
     @_shielded
     def set_attributes(self, change: attributes.Changes) -> None:
-        """Post a change of the run's attributes, while this attempt is the current one, and have it written now."""
+        """Change the run's attributes, if this attempt is the current one, and wake the run to record that."""
         held = self.held
         with self._writing() as tx:
             attributes.check(stored_attributes.read_ahead(tx, held.run_id), change)
             if not change or not self._is_current(tx):
                 return
             now = self.engine.store.now()
-            news = events.AttributesSet(at=now, op_id=held.op_id, attributes=dict(change))
-            run_log.post(tx, held.run_id, news, self.engine.dispatch.plan(now))
-            queue, priority = route(tx, held.run_id)
+            changed = events.AttributesSet(at=now, op_id=held.op_id, attributes=dict(change))
+            run_log.post(tx, held.run_id, changed, self.engine.dispatch.plan(now))
+            run = runs.find(tx, held.run_id)
 
-        def tell() -> None:
+        def wake() -> None:
             failpoints.hit("attributes.recorded")
-            self.engine.dispatch.drive(held.run_id, queue, priority)
+            if run is not None:
+                self.engine.wake(run)
 
-        self._after_commit(tell)
+        self._after_commit(wake)
 
-    def within_limit(self, body: Callable[[], T]) -> T:
+    # What the attempt itself calls
+
+    def within_limit(self, call: Callable[[], T]) -> T:
         """
-        Call what runs the author's function; StepTimeout when it ends because its time is up.
+        Call what runs the step's function.
 
-        A function that catches what it is told by, and returns in time, has returned.
+        A function that catches the interruption and returns in time has returned.
+
+        Raises:
+            StepTimeout: The function ended because its time was up.
         """
         if self.limit is None:
-            return body()
+            return call()
         try:
-            return self.limit.run(body)
+            return self.limit.run(call)
         except (SoftTimeLimitExceeded, asyncio.CancelledError) as error:
             if not self.limit.notified:
                 raise
             raise timed_out(self.held, self.timeout) from error
 
+    def ending(self) -> AttemptEnd:
+        """Return the end of this attempt, as of now, for the event of its outcome."""
+        return AttemptEnd.of(self.held, at=self.engine.now(), worker=identify().place, responded=tuple(self.responded))
+
     def flush(self) -> None:
-        """Have the database look at all that the step's session wrote."""
+        """Send all that the step's session wrote to the database."""
         if self.transaction is not None:
             self.transaction.flush()
 
     def roll_back(self) -> None:
-        """Nothing that the step's session wrote stays."""
+        """Roll back what the step's session wrote."""
         if self.transaction is not None:
             self.transaction.close()
 
     @property
     def _open(self) -> Connection | None:
-        """The connection of the transaction that the attempt shares with its outcome, if that has begun."""
+        """The connection of the step's transaction, if that has begun."""
         return None if self.transaction is None else self.transaction.tx
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        """A transaction: that of the step's session where it is open, so that neither waits for the other."""
+        """Give a transaction to write in: the step's where it has begun, so that neither waits for the other."""
         if self._open is not None:
             yield self._open
             return
         with self.engine.store.begin() as tx:
             yield tx
 
-    @contextmanager
-    def _beating(self) -> Iterator[Connection]:
-        """One that is seen at once; only on SQLite, where a second writer has to wait, that of the session."""
-        if self._open is not None and self.engine.store.dialect == "sqlite":
-            yield self._open
-            return
-        with self.engine.store.begin() as tx:
-            yield tx
-
     def _is_current(self, tx: Connection) -> bool:
-        # What goes into the session's transaction is committed only with the outcome, under the claim.
+        # The step's transaction is committed only with the outcome, which checks the claim.
         return tx is self._open or claims.is_held(tx, self.held)
 
     def _after_commit(self, act: Callable[[], object]) -> None:
@@ -210,17 +210,17 @@ class RunningAttempt:
 
 
 def describe(engine: Engine, step: Step[..., Any], held: Claim) -> RunningAttempt:
-    """The attempt of a claim."""
-    watch, deadline = Watch(engine, held), limit(engine, step, held)
+    """Return the running attempt of a claim."""
+    check, deadline = CancellationCheck(engine, held), limit(engine, step, held)
 
-    def asks() -> bool:
+    def is_given_up() -> bool:
         with nullcontext() if deadline is None else deadline.shielded():
-            return watch.is_given_up()
+            return check.is_given_up()
 
     return RunningAttempt(
         engine=engine,
         held=held,
-        watch=watch,
+        cancellation=check,
         limit=deadline,
         timeout=step.timeout,
         transaction=StepTransaction(engine) if held.semantics == "transactional" else None,
@@ -231,8 +231,8 @@ def describe(engine: Engine, step: Step[..., Any], held: Claim) -> RunningAttemp
             attempt=held.attempt,
             started_at=duration.to_datetime(held.started_at),
             idempotency_key=f"{held.run_id}:{held.op_id}",
-            heartbeat=_details(engine, held),
-            is_cancelled=asks,
+            heartbeat=_last_heartbeat(engine, held),
+            is_cancelled=is_given_up,
         ),
         workflow_metadata=WorkflowMetadata(
             run_id=held.run_id,
@@ -243,8 +243,8 @@ def describe(engine: Engine, step: Step[..., Any], held: Claim) -> RunningAttemp
     )
 
 
-def _details(engine: Engine, held: Claim) -> Any:
-    """What the last heartbeat said; None where this process cannot read it, which costs the step no attempt."""
+def _last_heartbeat(engine: Engine, held: Claim) -> Any:
+    """Return the details of the last heartbeat; None when this process cannot read them, so that the step runs."""
     if held.heartbeat is None:
         return None
     try:

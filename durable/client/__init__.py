@@ -1,17 +1,17 @@
 """
-Runs from outside: start them, watch them, steer them, and resume their hooks.
+Runs from outside: start them, watch them, cancel or retry them, and resume their hooks.
 
-The Python functions, the command line and the control routes all end here.
+The Python functions, the command line and the control routes all call this room.
 
 Files, in import order::
 
     hooks.py     payloads for hooks, and answers to webhook requests
-    operate.py   wake a run, retry it, resolve a step in doubt
+    operate.py   end a run's sleeps, retry it, resolve a step in doubt
     pending.py   what a run waits for now
     describe.py  runs and hooks as plain JSON
-    run.py       ``Client``: what the handle of a run asks for
+    run.py       ``Client``: what the methods of ``Run`` do
     sessions.py  the caller's SQLAlchemy session, for a start in its transaction
-    start.py     starts a run, or another one like it
+    start.py     starts a run, or repeats one
 """
 
 from .hooks import HookInfo

@@ -1,4 +1,4 @@
-"""Runs and hooks as the command line, and whoever looks from outside, see them: dicts of plain JSON."""
+"""Runs and hooks as dicts of plain JSON, for the command line and the control routes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from ..store import Run as RunRow
 from ..store import RunStatus, attributes, event_rows, hooks, requests, run_log, runs
 from .pending import waiting_for
 
-#: How far runs are counted, and how many are read at once.
+#: ``count`` counts no further.
 COUNTED = 10_000
+#: How many runs ``each`` reads at once.
 PAGE = 100
 
 
@@ -32,9 +33,11 @@ def list_runs(
     limit: int = 50,
 ) -> list[dict[str, Any]]:
     """
-    The newest runs, as ``durable runs list`` shows them.
+    Return the newest runs, as ``durable runs list`` shows them.
 
-    Of several *attributes* each has to match; *since* leaves out what was started longer ago.
+    Args:
+        attributes: Only runs that have all of these.
+        since: Only runs that were started within this time.
     """
     engine.check_schema()
     earliest = 0 if since is None else engine.now() - duration.to_micros(since)
@@ -53,10 +56,10 @@ def page_of_runs(
     after: str | None,
 ) -> tuple[list[dict[str, Any]], str | None]:
     """
-    One page of the same list, and where the next one begins: its *after*; None when there is none.
+    Return one page of the same list, and the *after* of the next page; None when this is the last.
 
     Raises:
-        ValueError: *after* is not what a page before gave.
+        ValueError: *after* does not come from an earlier page.
     """
     engine.check_schema()
     place = None if after is None else _place(after)
@@ -75,7 +78,7 @@ def _place(text: str) -> tuple[int, str]:
 
 
 def count(engine: Engine, *, statuses: Sequence[str], name: str | None) -> int:
-    """How many runs are of these statuses, and of this workflow; counts no further than ``COUNTED``."""
+    """Return how many runs have these statuses and this workflow; at most ``COUNTED``."""
     engine.check_schema()
     with engine.store.read() as tx:
         return runs.count(tx, statuses=statuses, name=name, limit=COUNTED)
@@ -83,10 +86,10 @@ def count(engine: Engine, *, statuses: Sequence[str], name: str | None) -> int:
 
 def each(engine: Engine, *, statuses: Sequence[str], name: str | None) -> Iterator[str]:
     """
-    The ids of the runs that have one of these statuses now, read in pages.
+    Yield the ids of the runs that have one of these statuses now.
 
-    Each is met, also while they change: the statuses are gone through in the order given, so let a
-    status come before those that it turns into.
+    Runs may change meanwhile.  The statuses are read in the order given: name a status before those that may follow it,
+    and no run is missed.
     """
     engine.check_schema()
     upto = engine.now()
@@ -102,18 +105,18 @@ def each(engine: Engine, *, statuses: Sequence[str], name: str | None) -> Iterat
 
 
 def describe(engine: Engine, run_id: str) -> dict[str, Any]:
-    """One run, as ``durable runs show --json`` prints it; RunNotFound."""
+    """Return one run, as ``durable runs show --json`` prints it.  Raise RunNotFound for an unknown id."""
     engine.check_schema()
     with engine.store.read() as tx:
         row = runs.find(tx, run_id)
         if row is None:
             raise RunNotFound(run_id)
-        args, arguments = _told(tx, lambda: creation(tx, run_id))
-        ended, result = _told(tx, lambda: run_log.outcome(tx, run_id, ROOT) if row.ended else None)
+        args, arguments = _shown(tx, lambda: creation(tx, run_id))
+        ended, result = _shown(tx, lambda: run_log.outcome(tx, run_id, ROOT) if row.ended else None)
         labels = attributes.read(tx, run_id)
         pending = waiting_for(engine, tx, row)
-        kept = engine.store.vault
-        blocked = kept.fetch(tx, run_id, kept.unseal(run_id, "blocked", row.blocked))
+        vault = engine.store.vault
+        blocked = vault.fetch(tx, run_id, vault.unseal(run_id, "blocked", row.blocked))
     error = value_of(ended) if isinstance(ended, events.RunFailedEvent | events.RunCancelledEvent) else None
     has_failed = row.status in (RunStatus.FAILED, RunStatus.CANCELLED)
     return _summary(row) | {
@@ -126,8 +129,8 @@ def describe(engine: Engine, run_id: str) -> dict[str, Any]:
     }
 
 
-def _told(tx: Connection, read: Callable[[], Event | None]) -> tuple[Event | None, Any]:
-    """An event and its value for people; in their place None, and why the value cannot be shown."""
+def _shown(tx: Connection, read: Callable[[], Event | None]) -> tuple[Event | None, Any]:
+    """Return an event and its value as plain JSON; or None, and why the value cannot be shown."""
     try:
         event = read()
         text = value_of(event)
@@ -137,30 +140,29 @@ def _told(tx: Connection, read: Callable[[], Event | None]) -> tuple[Event | Non
 
 
 def creation(tx: Connection, run_id: str) -> Event | None:
-    """The event that created the run, from its log, or from its inbox before its first turn."""
-    known = run_log.creation(tx, run_id, ROOT)
-    if known is not None:
-        return known
+    """Return the event that created the run: from its log, or from its inbox before its first turn."""
+    created = run_log.creation(tx, run_id, ROOT)
+    if created is not None:
+        return created
     return next(
         iter(event_rows.load_large_values(tx, run_id, (n.event for n in run_log.read_inbox(tx, run_id, limit=1)))), None
     )
 
 
 def list_events(engine: Engine, run_id: str) -> list[dict[str, Any]]:
-    """The run's log: ``seq at kind operation name``; the name is that of a step, hook, child or workflow."""
+    """Return the run's log: ``seq at kind operation name``, the name of a step, hook, child or workflow."""
     with engine.store.read() as tx:
         found = run_log.page(tx, run_id, after=0, before=2**62, limit=None, newest_first=False, values=False)
-    return [_event(event) for event in found]
-
-
-def _event(event: Event) -> dict[str, Any]:
-    return {
-        "seq": event.seq,
-        "at": duration.iso(event.at),
-        "kind": str(event.kind),
-        "operation": event.op_id,
-        "name": getattr(event, "name", None),
-    }
+    return [
+        {
+            "seq": event.seq,
+            "at": duration.iso(event.at),
+            "kind": event.kind,
+            "operation": event.op_id,
+            "name": getattr(event, "name", None),
+        }
+        for event in found
+    ]
 
 
 def _summary(row: RunRow) -> dict[str, Any]:
@@ -176,7 +178,7 @@ def _summary(row: RunRow) -> dict[str, Any]:
 
 
 def list_hooks(engine: Engine, *, run_id: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
-    """Open hooks: ``token run_id is_webhook url metadata created_at``."""
+    """Return open hooks: ``token run_id is_webhook url metadata created_at``."""
     engine.check_schema()
     with engine.store.read() as tx:
         found = hooks.open_hooks(tx, run_id=run_id, limit=limit)
@@ -196,12 +198,12 @@ def _hook(tx: Connection, hook: hooks.Hook) -> dict[str, Any]:
 
 def _metadata(tx: Connection, hook: hooks.Hook) -> Any:
     try:
-        told = hooks.metadata_of(tx, hook)
-        return None if told is None else codec.plain(told, requests.load(tx, codec.request_ids(told)))
+        metadata = hooks.metadata_of(tx, hook)
+        return None if metadata is None else codec.plain(metadata, requests.load(tx, codec.request_ids(metadata)))
     except PayloadMissing as missing:
         return str(missing)
 
 
 def value_of(event: Event | None) -> str | None:
-    """The encoded value that an event carries, if it carries one."""
+    """Return the encoded value that an event carries, if it carries one."""
     return None if event is None or event.value_field is None else getattr(event, event.value_field)

@@ -1,4 +1,4 @@
-"""TODO"""
+"""What an operator does to a run: end its sleeps, retry it when it is blocked, resolve a step in doubt."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from ..engine import Engine
 from ..errors import NotInDoubt, RunNotFound, StepFailed
 from ..store import InDoubt, in_doubt, run_log, runs, waits
 
-#: What the log has for the worker of an outcome that an operator gave.
+#: The worker, in the log, of an outcome that an operator gave.
 BY_HAND = "durable runs resolve"
 
 
 def wake_up(engine: Engine, run_id: str) -> int:
-    """End a run's pending sleeps now, but no timeouts; how many there were."""
+    """End a run's pending sleeps now, and return how many there were.  Timeouts stay."""
     with engine.store.begin() as tx:
         run = runs.find(tx, run_id)
         now = engine.store.now()
         sleeps = [op_id for op_id in waits.pending(tx, run_id) if _is_sleep(tx, run_id, op_id)]
         ended = [op_id for op_id in sleeps if waits.end_early(tx, run_id, op_id)]
         for op_id in ended:
-            over = events.WaitCompleted(at=now, op_id=op_id, early=True)
-            run_log.post(tx, run_id, over, engine.dispatch.plan(now))
+            completed = events.WaitCompleted(at=now, op_id=op_id, early=True)
+            run_log.post(tx, run_id, completed, engine.dispatch.plan(now))
     if run is not None and ended:
         failpoints.hit("wake_up.recorded")
-        engine.dispatch.drive(run_id, run.queue, run.priority)
+        engine.wake(run)
     return len(ended)
 
 
 def _is_sleep(tx: Connection, run_id: str, op_id: str) -> bool:
-    """Whether a wait is a ``sleep``, rather than the timeout of something else."""
+    """Return whether a wait is a ``sleep``, and not the timeout of another operation."""
     created = run_log.creation(tx, run_id, op_id)
     return isinstance(created, events.WaitCreated) and created.digest.startswith("sleep:")
 
 
 def resolve(engine: Engine, run_id: str, step_id: str | None, *, result: Any = None, fail: str | None = None) -> str:
     """
-    Say what became of a step in doubt: its result, or with *fail* that it failed.
+    Record the outcome of a step in doubt: its result, or with *fail* that it failed.
 
     Returns:
         The step's id.
 
     Raises:
         RunNotFound: There is no run of this id.
-        NotInDoubt: Nothing is in doubt, or several steps are and none is named.
+        NotInDoubt: No step is in doubt, or several are and *step_id* names none of them.
         SerializationError: The result does not fit the step's return annotation.
     """
     engine.check_schema()
@@ -55,7 +55,11 @@ def resolve(engine: Engine, run_id: str, step_id: str | None, *, result: Any = N
         run = runs.lock(tx, run_id)
         if run is None:
             raise RunNotFound(run_id)
-        doubt = _chosen(run_id, in_doubt.of_run(tx, run_id), step_id)
+        found = in_doubt.of_run(tx, run_id)
+        wanted = [doubt for doubt in found if step_id in (None, doubt.op_id)]
+        if len(wanted) != 1:
+            raise NotInDoubt(run_id, [f"{doubt.op_id} ({doubt.name})" for doubt in found], step_id)
+        doubt = wanted[0]
         outcome = _outcome(engine, doubt, result, fail)
         in_doubt.leave(tx, doubt)
         run_log.post(tx, run_id, outcome, engine.dispatch.plan(engine.store.now()))
@@ -63,35 +67,26 @@ def resolve(engine: Engine, run_id: str, step_id: str | None, *, result: Any = N
         return run, doubt
 
     run, doubt = engine.store.write(act)
-    engine.dispatch.drive(run_id, run.queue, run.priority)
+    engine.wake(run)
     return doubt.op_id
 
 
-def _chosen(run_id: str, found: list[InDoubt], step_id: str | None) -> InDoubt:
-    wanted = [doubt for doubt in found if step_id in (None, doubt.op_id)]
-    if len(wanted) != 1:
-        raise NotInDoubt(run_id, [f"{doubt.op_id} ({doubt.name})" for doubt in found], step_id)
-    return wanted[0]
-
-
 def _outcome(engine: Engine, doubt: InDoubt, result: Any, fail: str | None) -> events.AttemptEnded:
-    known: dict[str, Any] = {
-        "at": engine.store.now(),
-        "op_id": doubt.op_id,
-        "attempt": doubt.attempt,
-        "started_at": doubt.claimed_at,
-        "worker": BY_HAND,
-    }
+    """Return the event of the outcome that the operator gives."""
+    at, op_id, attempt, began = engine.store.now(), doubt.op_id, doubt.attempt, doubt.claimed_at
     if fail is not None:
-        failed = StepFailed("ResolvedAsFailed", fail, attempts=doubt.attempt)
-        return events.StepFailedEvent(error=codec.encode_error(failed), **known)
+        error = codec.encode_error(StepFailed("ResolvedAsFailed", fail, attempts=attempt))
+        return events.StepFailedEvent(
+            at=at, op_id=op_id, attempt=attempt, started_at=began, worker=BY_HAND, error=error
+        )
     step = registry.steps.get(doubt.name)
     fitting = result if step is None else codec.fit(result, step.return_annotation, f"result of {step.name}")
-    return events.StepCompleted(result=codec.encode(fitting, "result"), **known)
+    text = codec.encode(fitting, "result")
+    return events.StepCompleted(at=at, op_id=op_id, attempt=attempt, started_at=began, worker=BY_HAND, result=text)
 
 
 def retry(engine: Engine, run_id: str) -> bool:
-    """Let a blocked run be tried again by this code; False when it is not blocked."""
+    """Try a blocked run again with this code.  Return False when it is not blocked."""
     engine.check_schema()
     with engine.store.begin() as tx:
         row = runs.find(tx, run_id)
@@ -99,12 +94,12 @@ def retry(engine: Engine, run_id: str) -> bool:
             raise RunNotFound(run_id)
         unblocked = runs.unblock(tx, run_id)
     if unblocked:
-        engine.dispatch.drive(run_id, row.queue, row.priority)
+        engine.wake(row)
     return unblocked
 
 
 def is_in_doubt(engine: Engine, run_id: str) -> bool:
-    """Whether the run is blocked by a step in doubt."""
+    """Return whether a step in doubt blocks the run."""
     engine.check_schema()
     with engine.store.read() as tx:
         return in_doubt.has_any(tx, run_id)

@@ -1,12 +1,12 @@
 """
-What an open run waits for now: the operations that have no outcome yet, and a turn if there is news.
+What an open run waits for now: the operations that have no outcome yet, and a turn if its inbox has an item.
 
 Each is a dict of plain JSON with ``kind`` and ``operation`` (the run itself is ``r``):
 
 ========  ==========================================================================
 step      ``name attempt state``: ``running`` (``worker since``), ``pending`` (``since``),
           ``delayed`` (``until``: a retry's delay), ``unknown`` (``since``), or ``in_doubt``
-          (``since``: the start of the attempt of which nobody knows what became)
+          (``since``: the start of the attempt whose outcome is unknown)
 turn      ``name state``: ``pending`` or ``unknown`` (``since``), ``delayed`` (``until``)
 sleep     ``until``
 hook      ``token``
@@ -27,21 +27,21 @@ from .. import duration
 from ..context import recorded_url
 from ..engine import Engine
 from ..events import ROOT
-from ..store import Run, RunStatus, StepStatus, hooks, run_log, runs, steps, waits, workers
+from ..store import Run, RunStatus, hooks, run_log, runs, steps, waits, workers
 
-#: The most that is told of one run.
+#: How many operations of one run are listed at most.
 LIMIT = 100
 
 
 def waiting_for(engine: Engine, tx: Connection, run: Run) -> list[dict[str, Any]]:
-    """What *run* waits for, at most ``LIMIT``; nothing when it has ended."""
+    """Return what *run* waits for, at most ``LIMIT`` operations; nothing when it has ended."""
     if run.ended:
         return []
     now = engine.now()
-    known = workers.registered(tx, now - engine.settings.dead_after)
+    registered = workers.registered(tx, now - engine.settings.dead_after)
     found = [
-        *_turn(tx, run, known, now),
-        *(_step(step, known, now) for step in steps.of_run(tx, run.id, LIMIT)),
+        *_turn(tx, run, registered, now),
+        *(_step(step, registered, now) for step in steps.of_run(tx, run.id, LIMIT)),
         *(_sleep(op_id, due_at) for op_id, due_at in waits.of_run(tx, run.id, LIMIT)),
         *(_hook(hook) for hook in hooks.open_hooks(tx, run_id=run.id, limit=LIMIT)),
         *(_child(child) for child in runs.open_children(tx, run.id, LIMIT)),
@@ -49,27 +49,27 @@ def waiting_for(engine: Engine, tx: Connection, run: Run) -> list[dict[str, Any]
     return found[:LIMIT]
 
 
-def _turn(tx: Connection, run: Run, known: set[str], now: int) -> list[dict[str, Any]]:
+def _turn(tx: Connection, run: Run, registered: set[str], now: int) -> list[dict[str, Any]]:
     since = run_log.first_inbox_item(tx, run.id)
     if since is None or run.status == RunStatus.BLOCKED:
         return []
-    what = {"kind": "turn", "operation": ROOT, "name": run.name}
-    return [what | _readiness(run.name in known, since, run.not_before or 0, now)]
+    operation = {"kind": "turn", "operation": ROOT, "name": run.name}
+    return [operation | _readiness(run.name in registered, since, run.not_before or 0, now)]
 
 
-def _step(step: steps.StepState, known: set[str], now: int) -> dict[str, Any]:
-    what = {"kind": "step", "operation": step.op_id, "name": step.name, "attempt": step.attempt}
-    if step.status == StepStatus.CLAIMED:
+def _step(step: steps.StepState, registered: set[str], now: int) -> dict[str, Any]:
+    operation = {"kind": "step", "operation": step.op_id, "name": step.name, "attempt": step.attempt}
+    if step.status == "claimed":
         worker = None if step.host is None else f"{step.host}:{step.pid}"
-        return what | {"state": "running", "worker": worker, "since": duration.iso(step.claimed_at)}
-    if step.status == StepStatus.IN_DOUBT:
-        return what | {"state": "in_doubt", "since": duration.iso(step.claimed_at)}
-    return what | _readiness(step.name in known, step.called_at, step.not_before, now)
+        return operation | {"state": "running", "worker": worker, "since": duration.iso(step.claimed_at)}
+    if step.status == "in_doubt":
+        return operation | {"state": "in_doubt", "since": duration.iso(step.claimed_at)}
+    return operation | _readiness(step.name in registered, step.called_at, step.not_before, now)
 
 
-def _readiness(is_known: bool, since: int, not_before: int, now: int) -> dict[str, Any]:
-    """How it stands with something that is to be done *since* then, and *not_before*."""
-    if not is_known:
+def _readiness(is_registered: bool, since: int, not_before: int, now: int) -> dict[str, Any]:
+    """Return the state of a turn or an attempt that has waited *since* then and may start at *not_before*."""
+    if not is_registered:
         return {"state": "unknown", "since": duration.iso(since)}
     if not_before > now:
         return {"state": "delayed", "until": duration.iso(not_before)}

@@ -1,4 +1,4 @@
-"""What the handle of a run asks for: it is read, awaited, cancelled and woken by its id."""
+"""What ``Run`` does: read a run by its id, wait for its result, cancel it, end its sleeps."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from .describe import list_hooks, value_of
 
 
 class Client:
-    """The engine's ``registry.RunClient``: every call is one or two short transactions."""
+    """The engine's ``registry.RunClient``.  Every call takes one or two short transactions."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def find(self, run_id: str) -> RunRow | None:
-        """The run's row; None when there is no such run."""
+        """Return the run's row; None when there is no such run."""
         with self._engine.store.read() as tx:
             return runs.find(tx, run_id)
 
     def attributes(self, run_id: str) -> dict[str, str]:
-        """What the run has set with ``set_attributes``."""
+        """Return what the run has set with ``set_attributes``."""
         self._row(run_id)
         with self._engine.store.read() as tx:
             return attributes.read(tx, run_id)
 
     def result(self, run_id: str, timeout: Any) -> Any:
-        """Wait for the end; see ``Run.result``."""
+        """Wait for the run to end, and return its result; see ``Run.result``."""
         row = self._row(run_id)
         if not row.ended:
             row = self._wait_for_end(run_id, timeout)
         with self._engine.store.read() as tx:
             ended = run_log.outcome(tx, run_id, ROOT)
-            known = requests.load(tx, codec.request_ids(value_of(ended) or ""))
+            loaded = requests.load(tx, codec.request_ids(value_of(ended) or ""))
         match ended:
             case events.RunCompleted(result=text):
-                return codec.decode(text, known)
+                return codec.decode(text, loaded)
             case events.RunFailedEvent(error=text):
                 summary = codec.error_summary(text)
                 failed = RunFailed(run_id, summary.error_type, summary.message, summary.traceback)
-                raise failed from codec.decode_error(text, known)
+                raise failed from codec.decode_error(text, loaded)
             case events.RunCancelledEvent(reason=reason, error=text):
-                raise RunCancelled(run_id, reason) from (codec.decode_error(text, known) if text else None)
+                raise RunCancelled(run_id, reason) from (codec.decode_error(text, loaded) if text else None)
         raise AssertionError(f"run {run_id} is {row.status} and its log has no end")
 
     def _wait_for_end(self, run_id: str, timeout: Any) -> RunRow:
@@ -60,44 +60,47 @@ class Client:
             while not (row := self._row(run_id)).ended:
                 left = until - time.monotonic()
                 if left <= 0:
-                    raise TimeoutError(f"Run {run_id!r} is {row.status} after {timeout}: it goes on; ask again later.")
+                    raise TimeoutError(
+                        f"Run {run_id!r} is still {row.status} after {timeout}.  It goes on: ask again later."
+                    )
                 end.wait(left)
         return row
 
     def cancel(self, run_id: str, reason: str | None) -> bool:
-        """Record that the run is to stop, and wake it; False when it has ended."""
-        row = self._engine.store.write(lambda tx: self._post_cancel(tx, run_id, reason))
+        """Ask the run to stop, and wake it.  Return False when it has ended."""
+
+        def post(tx: Connection) -> RunRow:
+            row = runs.lock(tx, run_id)
+            if row is None:
+                raise RunNotFound(run_id)
+            if not row.ended:
+                # A turn that ends the run in one statement does not see an inbox item that comes at that moment.
+                runs.invalidate_turn(tx, run_id)
+                now = self._engine.store.now()
+                cancel = events.RunCancelRequested(at=now, reason=reason)
+                run_log.post(tx, run_id, cancel, self._engine.dispatch.plan(now))
+            return row
+
+        row = self._engine.store.write(post)
         if row.ended:
             return False
         failpoints.hit("cancel.recorded")
-        self._engine.dispatch.drive(run_id, row.queue, row.priority)
+        self._engine.wake(row)
         return True
 
-    def _post_cancel(self, tx: Connection, run_id: str, reason: str | None) -> RunRow:
-        row = runs.lock(tx, run_id)
-        if row is None:
-            raise RunNotFound(run_id)
-        if not row.ended:
-            # A turn that ends the run in one statement does not see an inbox item that comes at that moment.
-            runs.invalidate_turn(tx, run_id)
-            now = self._engine.store.now()
-            cancel = events.RunCancelRequested(at=now, reason=reason)
-            run_log.post(tx, run_id, cancel, self._engine.dispatch.plan(now))
-        return row
-
     def resolve(self, run_id: str, step: str | None, *, result: object, fail: str | None) -> str:
-        """Say what became of a step in doubt; see ``Run.resolve``."""
+        """Resolve a step in doubt; see ``Run.resolve``."""
         return operate.resolve(self._engine, run_id, step, result=result, fail=fail)
 
     def wake_up(self, run_id: str) -> int:
-        """End the run's pending sleeps; how many there were."""
+        """End the run's pending sleeps, and return how many there were."""
         self._row(run_id)
         return operate.wake_up(self._engine, run_id)
 
     def events(
         self, run_id: str, *, after: int, before: int, limit: int | None, newest_first: bool, payloads: bool
     ) -> list[Event]:
-        """The run's log, page by page; see ``Run.events``."""
+        """Return a page of the run's log; see ``Run.events``."""
         self._row(run_id)
         with self._engine.store.read() as tx:
             return run_log.page(
@@ -105,7 +108,7 @@ class Client:
             )
 
     def hooks(self, run_id: str) -> list[dict[str, Any]]:
-        """The run's open hooks in the order of their creation."""
+        """Return the run's open hooks in the order of their creation."""
         self._row(run_id)
         return list_hooks(self._engine, run_id=run_id, limit=1000)
 

@@ -1,5 +1,5 @@
 """
-The caller's SQLAlchemy session, as far as a start has to know it: where it writes, and when its transaction is over.
+The caller's SQLAlchemy session, for ``start(session=…)``: which database it writes to, and when its transaction ends.
 """
 
 from __future__ import annotations
@@ -14,26 +14,28 @@ from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from ..errors import ConfigurationError
 
-#: Where a session keeps what is to be done when its transaction is over.
+#: Key in ``session.info`` of the calls to make when the session's transaction ends.
 _WAITING = "durable_waiting"
 _PORTS = {"postgresql": 5432, "mysql": 3306}
 _LOCAL = (None, "localhost", "127.0.0.1", "::1")
 
 
 def of(given: Any) -> Session:
-    """The session itself, of what frameworks pass around: Flask-SQLAlchemy's ``db.session`` is a scoped one."""
+    """Return the session behind what the caller passes: Flask-SQLAlchemy's ``db.session`` is a scoped session."""
     session = given() if isinstance(given, scoped_session) else given
     if not isinstance(session, Session):
-        raise TypeError(f"session={given!r} is no SQLAlchemy Session: pass the one whose transaction starts the run.")
+        raise TypeError(
+            f"session={given!r} is not a SQLAlchemy Session: pass the one whose transaction starts the run."
+        )
     return session
 
 
 def connection(session: Session, ours: URL) -> Connection:
     """
-    The connection of the session's transaction, which is begun if need be.
+    Return the connection of the session's transaction, and begin that if it has not begun.
 
     Raises:
-        ConfigurationError: It does not write to the database *ours*.
+        ConfigurationError: The session does not write to the database *ours*.
     """
     try:
         tx = session.connection()
@@ -52,17 +54,17 @@ def connection(session: Session, ours: URL) -> Connection:
 
 
 def _place(url: URL) -> tuple[object, ...]:
-    """What tells two databases apart, whatever driver and user reach them."""
+    """Return what identifies a database, without driver and user."""
     kind = url.get_backend_name().replace("mariadb", "mysql")
     if kind == "sqlite":
         return kind, Path(url.database or "").resolve()
-    # A host in the query is the folder of a Unix socket.
+    # A URL with a Unix socket has its folder in the query, and no host.
     host = "localhost" if url.host in _LOCAL else url.host
     return kind, host, url.port or _PORTS.get(kind), url.database
 
 
 def when_over(session: Session, act: Callable[[], object]) -> None:
-    """Call *act* once the outermost transaction has ended, committed or not."""
+    """Call *act* once the session's outermost transaction has ended, committed or not."""
     if _WAITING not in session.info:
         session.info[_WAITING] = []
         event.listen(session, "after_transaction_end", _ended)

@@ -1,4 +1,4 @@
-"""Starting runs: a row and its first news in one transaction, which may be the caller's."""
+"""Starts runs: the run's row and its first inbox item in one transaction, which may be the caller's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = log_records.get("durable.starting")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """How a run is started, in Celery's words."""
+    """How a run is started; queue, priority, countdown and eta are as in Celery."""
 
     run_id: str | None = None
     idempotency_key: str | None = None
@@ -49,16 +49,16 @@ def start(
     """
     Commit a new run and send its first turn.
 
-    Returns once the run is committed; a broker that is down only delays it.  The run of an id or key
-    that was used before is returned as it is, and nothing new starts.
+    Returns once the run is committed.  When the broker is down, the run starts later.  If the id or key was used
+    before, returns that run, and starts none.
 
     Raises:
         TypeError: Not a workflow, or arguments that do not fit its signature.
-        ValueError: An id or a key that no database keeps as it is.
-        SerializationError: An argument that cannot cross, by its path.
+        ValueError: An id or a key that some database does not store as it is.
+        SerializationError: An argument that has no JSON form; the error has its path.
         RunConflict: The id or key started another workflow, or one with other arguments.
-        ConfigurationError: The session writes to another database than the engine's, or the Celery app has no such
-            queue.
+        ConfigurationError: The session writes to another database than the engine's, or the Celery app does not have
+            the queue.
     """
     refuse_in_workflow("start", "call the workflow and await it, or start it in a step")
     if not isinstance(workflow, Workflow):
@@ -72,16 +72,17 @@ def start(
     if options.session is not None:
         return _start_in_session(engine, sessions.of(options.session), row, text)
     engine.store.vault.store_early(row.id, [text])
-    sending: list[SendTimes] = []
+    planned: list[SendTimes] = []
     try:
-        start_run.commit(engine.store, row, _created(row, text), lambda tx: _plan(engine, tx, row, sending))
+        start_run.commit(engine.store, row, _created(row, text), lambda tx: _plan(engine, tx, row, planned))
     except SQLAlchemyError as error:
-        known = _known_after(engine, row, error)
-        if known is None:
+        existing = _existing_after(engine, row, error)
+        if existing is None:
             raise
-        if isinstance(error, IntegrityError) or known.id != row.id:
-            return known
-    _send(engine, row, sending[-1])
+        if isinstance(error, IntegrityError) or existing.id != row.id:
+            return existing
+        # The commit was applied, and only its acknowledgement was lost.
+    _send(engine, row, planned[-1])
     return Run(row.id, engine)
 
 
@@ -112,7 +113,7 @@ def _new_row(engine: Engine, workflow: Workflow[..., Any], digest: str, options:
 
 
 def new_run_id(now: int) -> str:
-    """One that begins with the time: new rows stand together in the index."""
+    """Return an id that begins with the time, so that new rows are neighbours in the index."""
     return f"{now // 1000:012x}{secrets.token_hex(10)}"
 
 
@@ -125,18 +126,15 @@ def _given_id(given: str | None) -> str | None:
 
 
 def _key(given: str | None) -> str | None:
-    """The given key; one that some database would cut or take for another is refused."""
+    """Return the given key.  Refuse one that some database would cut, or take for another."""
     if given is None:
         return None
-    if not isinstance(given, str) or not 1 <= len(given) <= 255 or any(map(_is_unkept, given)):
+    unstorable = isinstance(given, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in given)
+    if not isinstance(given, str) or not 1 <= len(given) <= 255 or unstorable:
         raise ValueError(f"idempotency_key {given!r} must be a str of 1 to 255 characters, without NUL.")
     if given.endswith(" "):
-        raise ValueError(f"idempotency_key {given!r} ends with a blank, which MySQL does not look at: strip() it.")
+        raise ValueError(f"idempotency_key {given!r} ends with a blank, which MySQL ignores: strip() it.")
     return given
-
-
-def _is_unkept(character: str) -> bool:
-    return character == "\0" or "\ud800" <= character <= "\udfff"
 
 
 def _not_before(options: Options, now: int) -> int | None:
@@ -148,8 +146,12 @@ def _not_before(options: Options, now: int) -> int | None:
     return None if options.eta is None else duration.due_at(options.eta, now)
 
 
+def _created(row: RunRow, args: str) -> events.RunCreated:
+    return events.RunCreated(at=row.created_at, name=row.name, args=args)
+
+
 def _plan(engine: Engine, tx: Connection, row: RunRow, planned: list[SendTimes]) -> SendTimes:
-    """When the first turn's message is sent; also appended to *planned*, since a commit may fail after it succeeded."""
+    """Plan the first turn's message.  *planned* gets the plan too, since a commit may be applied though it raises."""
     sending = engine.dispatch.plan_at(tx, row.created_at, row.not_before or 0)
     if sending.is_deferred:
         # A turn before its time would do nothing: it is sent when it is due.
@@ -158,65 +160,61 @@ def _plan(engine: Engine, tx: Connection, row: RunRow, planned: list[SendTimes])
     return sending
 
 
-def _created(row: RunRow, args: str) -> events.RunCreated:
-    return events.RunCreated(at=row.created_at, name=row.name, args=args)
-
-
 def _send(engine: Engine, row: RunRow, sending: SendTimes) -> None:
     failpoints.hit("start.committed")
     if sending.is_deferred:
         return
-    engine.dispatch.drive(row.id, row.queue, row.priority, not_before=row.not_before or 0)
+    engine.wake(row, not_before=row.not_before or 0)
 
 
-# The run that is there already
+# An id or key that was used before
 
 
-def _known_after(engine: Engine, row: RunRow, error: SQLAlchemyError) -> Run[Any] | None:
+def _existing_after(engine: Engine, row: RunRow, error: SQLAlchemyError) -> Run[Any] | None:
     """
-    The run that is there though its row could not be written, None when the error stands.
+    Return the run that exists although writing its row has failed; None when the error stands.
 
-    The id or key was used before; or the commit was applied, and only its acknowledgement was lost.
+    The id or key was used before, or the commit was applied and only its acknowledgement was lost.
     """
     if not isinstance(error, IntegrityError) and not is_unavailable(error):
         return None
     try:
         with engine.store.read() as tx:
-            known = _known(tx, row)
+            existing = _existing(tx, row)
     except SQLAlchemyError:
         return None
-    return None if known is None else _same(engine, row, known)
+    return None if existing is None else _same_run(engine, row, existing)
 
 
-def _known(tx: Connection, row: RunRow) -> RunRow | None:
-    """The run that the id or the key started."""
+def _existing(tx: Connection, row: RunRow) -> RunRow | None:
+    """Return the row of the run that the id or the key started."""
     by_key = None if row.idempotency_key is None else runs.find_by_key(tx, row.idempotency_key)
     return by_key or runs.find(tx, row.id)
 
 
-def _same(engine: Engine, row: RunRow, known: RunRow) -> Run[Any]:
-    if known.name != row.name or not engine.store.vault.is_digest(known.digest, row.digest, known.id):
-        raise RunConflict(row.idempotency_key or row.id, known.id)
-    return Run(known.id, engine)
+def _same_run(engine: Engine, row: RunRow, existing: RunRow) -> Run[Any]:
+    if existing.name != row.name or not engine.store.vault.is_digest(existing.digest, row.digest, existing.id):
+        raise RunConflict(row.idempotency_key or row.id, existing.id)
+    return Run(existing.id, engine)
 
 
 # In the caller's transaction
 
 
 def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str) -> Run[Any]:
-    """Write the run in the caller's transaction; it is driven once that has committed."""
+    """Write the run in the caller's transaction.  Its first turn is sent once that has committed."""
     tx = sessions.connection(session, engine.store.url).execution_options(**{OPTION: engine.store.vault})
-    known = _known(tx, row)
-    if known is not None:
-        return _same(engine, row, known)
+    existing = _existing(tx, row)
+    if existing is not None:
+        return _same_run(engine, row, existing)
     planned: list[SendTimes] = []
     try:
-        # A refused statement ends a PostgreSQL transaction, the caller's work with it; elsewhere only itself.
+        # PostgreSQL ends the whole transaction when a statement fails, and the caller's work would be lost with it.
         with tx.begin_nested() if tx.dialect.name == "postgresql" else nullcontext():
             start_run.create(tx, row, _created(row, args), _plan(engine, tx, row, planned))
     except IntegrityError as error:
-        # Somebody else committed the id or key meanwhile.
-        found = _known_after(engine, row, error)
+        # Another process committed the id or key meanwhile.
+        found = _existing_after(engine, row, error)
         if found is None:
             raise
         return found
@@ -225,7 +223,7 @@ def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str) 
 
 
 def _send_committed(engine: Engine, row: RunRow, sending: SendTimes) -> None:
-    """Send the first turn if the run is there: the transaction, or a savepoint in it, may have been rolled back."""
+    """Send the first turn, unless the transaction, or a savepoint in it, was rolled back."""
     try:
         with engine.store.read() as tx:
             committed = runs.find(tx, row.id) is not None
@@ -239,28 +237,30 @@ def _send_committed(engine: Engine, row: RunRow, sending: SendTimes) -> None:
 
 def start_like(engine: Engine, run_id: str, options: Options) -> Run[Any]:
     """
-    Start a run of the same workflow with the same arguments; the other run stays as it is.
+    Start a run of the same workflow, with the same arguments, queue and priority.  The other run stays as it is.
 
-    Its queue and priority are the other run's, unless *options* name others.
+    Args:
+        run_id: The run to repeat.
+        options: May name another queue or priority.
 
     Raises:
         RunNotFound: There is no run of this id.
         ConfigurationError: This application does not have the workflow.
-        SerializationError: The workflow no longer takes these arguments, or a class of theirs is gone.
+        SerializationError: The workflow no longer takes these arguments, or one of their classes is gone.
     """
     engine.check_schema()
     with engine.store.read() as tx:
         row = runs.find(tx, run_id)
         text = value_of(creation(tx, run_id)) if row is not None else None
-        known = requests.load(tx, codec.request_ids(text or ""))
+        loaded = requests.load(tx, codec.request_ids(text or ""))
     if row is None or text is None:
         raise RunNotFound(run_id)
     workflow = registry.workflows.get(row.name)
     if workflow is None:
         raise ConfigurationError(
-            f"Run {run_id!r} is of the workflow {row.name!r}, which this application does not have: add its module"
-            " to the Celery app's include or imports, or name the application with --app."
+            f"Run {run_id!r} is a run of the workflow {row.name!r}, which this application does not have: add its"
+            " module to the Celery app's include or imports, or name the application with --app."
         )
-    args, kwargs = codec.decode_arguments(text, known, workflow.signature)
+    args, kwargs = codec.decode_arguments(text, loaded, workflow.signature)
     priority = row.priority if options.priority is None else options.priority
     return start(engine, workflow, args, kwargs, replace(options, queue=options.queue or row.queue, priority=priority))

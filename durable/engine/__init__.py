@@ -17,7 +17,7 @@ Files, in import order::
 """
 
 from .deadlines import Limit, grace
-from .engine import Engine, send_drive, send_drives, transport_defaults
+from .engine import Engine, transport_defaults
 from .fan_in import BATCH_DELAY_SECS, MANY
 from .process import ProcessIdentity, identify, is_gone
 from .replay_cache import Checkout, Kept, unclosable
@@ -35,8 +35,6 @@ __all__ = [
     "grace",
     "identify",
     "is_gone",
-    "send_drive",
-    "send_drives",
     "transport_defaults",
     "unclosable",
 ]

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..broker import Broker, Dispatcher, Notifier, Progress, Publisher, check_se
 from ..errors import DurableError, SchemaOutOfDate, TurnTooLong
 from ..replay import Replay
 from ..sandbox import log_records
-from ..store import REVISION, StepRow, Store, UrlPayloads, Vault, reason, run_log, runs
+from ..store import REVISION, DriveRow, Run, StepRow, Store, UrlPayloads, Vault, reason, run_log, runs
 from .completions import Completions
 from .deadlines import Deadlines
 from .fan_in import FanIn
@@ -214,7 +214,7 @@ class Engine:
             log.warning("The inbox of run %s cannot be read (%s): the sweep sends its turn.", run_id, reason(error))
             return
         if run is not None:
-            self.dispatch.drive(run.id, run.queue, run.priority)
+            self.wake(run)
 
     def _impossible(self, row: StepRow, error: Exception) -> None:
         if self.on_impossible is not None:
@@ -269,6 +269,27 @@ class Engine:
         if not self.celery.conf.task_always_eager:
             check_settings(self.celery)
 
+    def wake(self, *runs: str | Run | DriveRow, not_before: int = 0) -> None:
+        """
+        Send a turn to each of these runs, because there is something new for it.
+
+        The sweep sends later what cannot be sent now.
+
+        Args:
+            runs: Their rows; or ids, and then their queues are read from the database first.
+            not_before: A time for which ``dispatch.plan_at`` has found room; for rows of runs only.
+        """
+        ids = [run for run in runs if isinstance(run, str)]
+        for first in range(0, len(ids), run_log.TURN_LIMIT):
+            with self.store.read() as tx:
+                rows = run_log.drives(tx, ids[first : first + run_log.TURN_LIMIT])
+            self.dispatch.drives(rows)
+        for run in runs:
+            if isinstance(run, Run):
+                self.dispatch.drive(run.id, run.queue, run.priority, not_before=not_before)
+            elif isinstance(run, DriveRow):
+                self.dispatch.drive(run.run_id, run.queue, run.priority)
+
     def notify(self, holder: str, message: str) -> None:
         """Notify a process that something it waits for is in the database now; an empty *holder* means no process."""
         if holder:
@@ -316,16 +337,3 @@ def transport_defaults(url: str) -> dict[str, Any]:
     if scheme in ("amqp", "amqps", "pyamqp"):
         return {"confirm_publish": True}
     return {}
-
-
-def send_drive(engine: Engine, run_id: str) -> None:
-    """Send a turn to the queue of the run."""
-    send_drives(engine, [run_id])
-
-
-def send_drives(engine: Engine, run_ids: Sequence[str]) -> None:
-    """Send turns of several runs, each to its run's queue."""
-    for first in range(0, len(run_ids), run_log.TURN_LIMIT):
-        with engine.store.read() as tx:
-            rows = run_log.drives(tx, run_ids[first : first + run_log.TURN_LIMIT])
-        engine.dispatch.drives(rows)

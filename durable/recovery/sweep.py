@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from .. import failpoints
 from ..attempts import outcome
 from ..broker import GRACE
-from ..engine import Engine, ProcessIdentity, identify, is_gone, send_drive
+from ..engine import Engine, ProcessIdentity, identify, is_gone
 from ..sandbox import log_records
 from ..store import MessageGroup, StepRow, WaitRow, Worker, run_log, steps, waits, workers
 from .lost_messages import LostMessages
@@ -147,7 +147,7 @@ def reap_dead_workers(engine: Engine, *, beating_since: int) -> None:
         elif worker.id != engine.process_id and worker.beat_at < dead_before and beating_since <= dead_before:
             _reap(engine, worker, spared_since=dead_before)
     for held in orphans:
-        _give_up(engine, held)
+        outcome.give_up_and_send(engine, held)
 
 
 def _reap(engine: Engine, worker: Worker, *, spared_since: int | None) -> None:
@@ -163,20 +163,11 @@ def _reap(engine: Engine, worker: Worker, *, spared_since: int | None) -> None:
     if held:
         log.warning("Process %s:%d is gone; %d attempts are given up.", worker.host, worker.pid, len(held))
     for attempt in held:
-        _give_up(engine, attempt)
+        outcome.give_up_and_send(engine, attempt)
     if len(held) < len(running):
         return
     with engine.store.begin() as tx:
         workers.remove(tx, worker.id)
-
-
-def _give_up(engine: Engine, held: steps.ClaimedAttempt) -> None:
-    row = outcome.give_up(engine, held)
-    failpoints.hit("sweep.given_up")
-    if row is not None:
-        engine.dispatch.step(row)
-        return
-    send_drive(engine, held.run_id)
 
 
 def release_forgotten(engine: Engine) -> None:
@@ -186,4 +177,4 @@ def release_forgotten(engine: Engine) -> None:
         held = steps.claimed_by(tx, [engine.process_id], BATCH)
     for attempt in held:
         if attempt.claim not in engine.running and attempt.claimed_at < before:
-            _give_up(engine, attempt)
+            outcome.give_up_and_send(engine, attempt)

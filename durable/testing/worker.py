@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-import sqlalchemy as sa
-
 from .. import registry
 from ..attempts import Address, Body, Conclude, attempt, run_claimed
 from ..broker import DRIVE, WAKE
 from ..engine import Engine
-from ..store import schema
 from ..turns import Continuation, conclude, drive, wake
 from .memory_broker import MemoryBroker, Message
 
@@ -56,8 +53,4 @@ def _conclude(engine: Engine, continuation: Continuation | None) -> Conclude | N
 
 def _send_drive(engine: Engine, run_id: str) -> None:
     """Send the second task of the chain, which drives the run."""
-    with engine.store.read() as tx:
-        found = sa.select(schema.runs.c.queue, schema.runs.c.priority).where(schema.runs.c.id == run_id)
-        row = tx.execute(found).one_or_none()
-    if row is not None:
-        engine.dispatch.drive(run_id, row.queue, row.priority)
+    engine.wake(run_id)

@@ -1,20 +1,20 @@
 """
-One turn of a run: read the run and its inbox, replay, write what was decided, send messages.
+One turn of a run: read the run and its inbox, replay the workflow, write what was decided, send messages.
 
 ``drive`` is the way in.  Two turns of one run at once are harmless: the commit of the second fails its fence.
 
 Files, in import order::
 
-    decision.py      what a turn decides, and what its commit has to send
-    children.py      child runs: begun, cancelled, and their end reported to the parent
+    decision.py      what a turn decides, and what its commit leaves to send
+    children.py      child runs: create them, cancel them, report their end to the parent
     run_end.py       a run's last turn: hooks close, and open requests are answered
     commit.py        writes a decision in one transaction
     continuation.py  goes on with a run in place, instead of sending a message
     view.py          what a turn reads
-    decide.py        replays the view, and decides
+    decide.py        replays the workflow, and decides what the turn writes
     poison.py        counts turns that end their process, and blocks the run after three
-    drive.py         drives a run until nothing is new
-    wake.py          records that a wait is over
+    drive.py         takes turns of a run until its inbox is empty
+    wake.py          ends waits that are due
 """
 
 from .continuation import Continuation

@@ -1,10 +1,9 @@
 """
-Child runs, as their parents' turns write them: begun, cancelled, and their end told.
+Child runs, as the turns of their parents and their own last turn write them.
 
-A child is a run like any other, with an inbox and turns of its own.  What is
-between the two is news: a cancel from the parent, the end from the child.
-Each function works in the transaction of a turn; what it returns are the ids
-of the runs that have news now, to be driven after the commit.
+A child is a run like any other, with an inbox and turns of its own.  Parent and child talk through their inboxes: the
+parent posts a cancel, the child posts its end.  Each function works in the transaction of a turn.  Those that return
+ids return the runs that have to be woken after the commit.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from .. import events, registry
 from ..engine import Engine
 from ..replay import child_run_id, commands
 from ..store import Run, RunStatus, run_log, runs, start_run
-from .decision import Decision
+from .decision import Decision, NewEvents
 
 
-def create(engine: Engine, tx: Connection, parent: Run, command: commands.CreateChild, now: int) -> list[str]:
-    """The run that a call asks for, on the queue of its workflow."""
+def create(engine: Engine, tx: Connection, parent: Run, command: commands.CreateChild, now: int) -> str:
+    """Create the run that a call asks for, on the queue of its workflow, and return its id."""
     workflow = registry.workflows.get(command.name)
     child = Run(
         id=command.run_id,
@@ -45,54 +44,51 @@ def create(engine: Engine, tx: Connection, parent: Run, command: commands.Create
     )
     created = events.RunCreated(at=now, name=command.name, args=command.args)
     start_run.create(tx, child, created, engine.dispatch.plan(now))
-    return [child.id]
+    return child.id
 
 
-def tell_parent(engine: Engine, tx: Connection, run: Run, ended: events.Event) -> list[str]:
-    """The end of a run is news for the one that called it, if one did."""
+def report_end(engine: Engine, tx: Connection, run: Run, ended: events.Event) -> list[str]:
+    """Post the end of a run to the inbox of its parent, if it has one."""
     if run.parent_run_id is None or run.parent_op_id is None:
         return []
     at, op_id = ended.at, run.parent_op_id
-    news: events.Event
+    report: events.Event
     match ended:
         case events.RunCompleted(result=result):
-            news = events.ChildCompleted(at=at, op_id=op_id, result=result)
+            report = events.ChildCompleted(at=at, op_id=op_id, result=result)
         case events.RunFailedEvent(error=error):
-            news = events.ChildFailed(at=at, op_id=op_id, error=error)
+            report = events.ChildFailed(at=at, op_id=op_id, error=error)
         case events.RunCancelledEvent(reason=reason):
-            news = events.ChildCancelled(at=at, op_id=op_id, reason=reason)
+            report = events.ChildCancelled(at=at, op_id=op_id, reason=reason)
         case _:
             raise AssertionError(f"{ended.kind} does not end a run")
-    run_log.post(tx, run.parent_run_id, news, engine.dispatch.plan(at))
+    run_log.post(tx, run.parent_run_id, report, engine.dispatch.plan(at))
     return [run.parent_run_id]
 
 
 def cancel(engine: Engine, tx: Connection, decision: Decision, now: int) -> list[str]:
-    """A child that nobody awaits any more is cancelled: with its call, or with the run that called it."""
+    """Cancel the children that nobody awaits any more: all when the run is cancelled, else those it gave up."""
+    run = decision.run
     if decision.is_cancelled:
-        gone = [child.id for child in runs.open_children(tx, decision.run.id)]
+        to_cancel = [child.id for child in runs.open_children(tx, run.id)]
         reason = "the run that called it was cancelled"
     else:
-        gone = _withdrawn(decision)
+        # A child that this very turn both calls and gives up is never created.
+        given_up = [c.op_id for c in decision.commands if isinstance(c, commands.Withdraw) and c.kind == "child"]
+        never_created = {c.op_id for c in decision.commands if isinstance(c, commands.CreateChild)}
+        to_cancel = [child_run_id(run.id, op_id) for op_id in given_up if op_id not in never_created]
         reason = "the run that called it gave the call up"
-    for child_id in gone:
-        news = events.RunCancelRequested(at=now, reason=reason)
-        run_log.post(tx, child_id, news, engine.dispatch.plan(now))
-    return gone
+    for child_id in to_cancel:
+        request = events.RunCancelRequested(at=now, reason=reason)
+        run_log.post(tx, child_id, request, engine.dispatch.plan(now))
+    return to_cancel
 
 
-def _withdrawn(decision: Decision) -> list[str]:
-    """Ids of the runs whose call was given up; one that this very turn has called never began."""
-    withdrawn = [c.op_id for c in decision.commands if isinstance(c, commands.Withdraw) and c.kind == "child"]
-    never_began = {c.op_id for c in decision.commands if isinstance(c, commands.CreateChild)}
-    return [child_run_id(decision.run.id, op_id) for op_id in withdrawn if op_id not in never_began]
-
-
-def drop(tx: Connection, decision: Decision) -> None:
-    """What the workflow called and did not await when it was cancelled is given up with it."""
-    known = [str(child.parent_op_id) for child in runs.open_children(tx, decision.run.id)]
-    ended = run_log.ended_operations(tx, decision.run.id, known)
-    going_on = [op_id for op_id in known if op_id not in ended]
+def record_cancelled(tx: Connection, decision: Decision, new: NewEvents) -> None:
+    """Record that a cancelled run gives up the children which it has called and not awaited."""
+    open_calls = [str(child.parent_op_id) for child in runs.open_children(tx, decision.run.id)]
+    ended = run_log.ended_operations(tx, decision.run.id, open_calls)
+    going_on = [op_id for op_id in open_calls if op_id not in ended]
     never_started = [c.op_id for c in decision.commands if isinstance(c, commands.CreateChild)]
     for op_id in decision.unended((*going_on, *never_started)):
-        decision.add(events.ChildCancelled(at=decision.placing.at, op_id=op_id))
+        new.add(events.ChildCancelled(at=new.at, op_id=op_id))

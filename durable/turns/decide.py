@@ -1,251 +1,218 @@
 """
-One turn's thinking: what is in the store, replayed, comes to what has to be written.
+Decides what a turn writes: replays the workflow with what the turn has read, and collects what it asks for.
 
-Nothing is written here, and no transaction is open while the workflow's code
-runs.  ``commit.py`` writes a decision in one transaction, under a fence; when
-that fails, the decision and its replay are thrown away, else the replay is kept
-for the next turn (``replays.py``), which then reads what is new and no more.
+Nothing is written here, and no transaction is open while the workflow's code runs.  ``commit.py`` writes the decision
+in one transaction, under a fence.  When that fails, the decision and its replay are thrown away.  Otherwise the process
+keeps the replay for the next turn (``engine/replay_cache.py``), which then reads only what is new.
 
-The order of a turn's events in the log: first what was in the inbox, in the
-order in which it came; then hooks, whose fate the workflow may ask for
-(``get_conflict``), each fed back at once; then what else the workflow asked
-for, in its order; last the end of the run.
+The events of a turn have this order in the log:
+
+1. what was in the inbox, oldest first;
+2. new hooks: the workflow may ask for their result (``get_conflict``), so each is fed back at once;
+3. what else the workflow asked for, in its order;
+4. the end of the run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any
 
 from .. import codec, events, registry
 from ..engine import Checkout, Engine, TurnWatch, unclosable
-from ..errors import LogTooLong, TurnTooLong
+from ..errors import DurableError, LogTooLong, TurnTooLong
 from ..events import Event
 from ..replay import Command, Outcome, Replay, RunInfo, commands
 from ..store import InboxItem, hooks
-from .decision import Decision, Placing
+from .decision import Decision, NewEvents
 from .view import View
 
 
 def decide(
     engine: Engine, view: View, workflow: registry.Workflow[..., object] | None, checkout: Checkout | None = None
 ) -> Decision | None:
-    """What to write; None when this process does not know the workflow and must leave it to one that does."""
+    """
+    Decide what the turn writes.
+
+    Return None when this process does not know the workflow: a worker that does has to take the turn.
+    """
     if view.run.ended:
-        return _after_the_end(view)
+        # A step that ran on may still record its outcome.  All else comes too late.
+        late = _unended(view.inbox, view.ended)
+        return _inbox_only(view, [event for event in late if isinstance(event, events.AttemptEnded)])
     if view.cancels_at_once:
-        return _cancel_at_once(engine, view)
+        # The run has not started, or is blocked: no code of it could clean up.
+        decision = _inbox_only(view, _unended(view.inbox, view.ended))
+        reason = view.cancel.reason if view.cancel else None
+        at = max(decision.at, engine.now())
+        return replace(decision, outcome=Outcome(status="cancelled"), reason=reason, at=at)
     if view.fault is not None:
-        return replace(_start(view), fault=view.fault)
+        return Decision.block(view.run, view.fault)
     if workflow is None:
         return None
-    decision = _replayed(engine, view, workflow, checkout or Checkout(None))
-    too_long = _outgrown(decision, engine.settings.max_events)
-    return decision if too_long is None else _cut_off(view, decision, too_long)
+    return _replay(engine, view, workflow, checkout or Checkout(None))
 
 
-def _outgrown(decision: Decision, limit: int) -> LogTooLong | None:
-    """Why the log may not have what the turn would write; a workflow that ends needs room for its end only."""
-    if isinstance(decision.fault, LogTooLong):
-        return decision.fault
-    if decision.outcome is None and decision.fault is None and 0 < limit < decision.placing.seq:
-        return LogTooLong(decision.run.id, decision.placing.seq, limit)
-    return None
+def _inbox_only(view: View, came_in: Sequence[Event]) -> Decision:
+    """Return a decision that records inbox items, and nothing of what the workflow makes of them."""
+    new = NewEvents(view.run.seq, view.run.last_at)
+    for event in came_in:
+        new.add(event)
+    drained = _drained(view)
+    return Decision(run=view.run, seq=new.seq, at=new.at, events=tuple(new.events), drained=drained, ends=view.ends)
 
 
-def _start(view: View) -> Decision:
-    drained = [n.id for n in view.news]
-    return Decision(run=view.run, placing=Placing(view.run), drained=drained, requests=view.requests)
+def _drained(view: View) -> list[int]:
+    """Return the ids of the inbox rows that the turn deletes."""
+    return [] if view.ends is not None else [item.id for item in view.inbox]
 
 
-def _inbox_only(view: View) -> Decision:
-    """What came in, and nothing of what the workflow makes of it."""
-    decision = _start(view)
-    for event in _unended(view.news, view.ended):
-        decision.add(event)
-    return decision
-
-
-def _cut_off(view: View, wanted: Decision, error: LogTooLong) -> Decision:
-    """A log that grows without end would make each turn longer than the last: the run fails instead."""
-    decision = _start(view)
-    for event in wanted.news:
-        decision.add(replace(event, seq=0))
-    decision.outcome = Outcome(status="failed", value=codec.encode_error(error))
-    decision.taken = wanted.taken
-    decision.placing.at = wanted.placing.at
-    return decision
-
-
-def _after_the_end(view: View) -> Decision:
-    """A step that ran on may still record its outcome; all else comes too late."""
-    decision = _start(view)
-    for event in _unended(view.news, view.ended):
-        if isinstance(event, events.AttemptEnded):
-            decision.add(event)
-    return decision
-
-
-def _cancel_at_once(engine: Engine, view: View) -> Decision:
-    """A run that has not begun, or is blocked, has no code that could clean up."""
-    decision = _inbox_only(view)
-    decision.outcome = Outcome(status="cancelled")
-    decision.reason = view.cancel.reason if view.cancel else None
-    decision.placing.at = max(decision.placing.at, engine.now())
-    return decision
-
-
-def _unended(news: Sequence[InboxItem], ended: Collection[str]) -> list[Event]:
-    """The news without outcomes of operations that have one: they lost a race, or were told twice."""
+def _unended(inbox: Sequence[InboxItem], ended: Collection[str]) -> list[Event]:
+    """Return the inbox's events without second outcomes: of operations that lost a race, or were reported twice."""
     kept: list[Event] = []
-    now_ended: set[str] = set()
-    for event in (item.event for item in news):
+    ends_now: set[str] = set()
+    for event in (item.event for item in inbox):
         if event.phase == "ended":
-            if event.op_id in ended or event.op_id in now_ended:
+            if event.op_id in ended or event.op_id in ends_now:
                 continue
-            now_ended.add(event.op_id)
+            ends_now.add(event.op_id)
         kept.append(event)
     return kept
 
 
-def _replayed(engine: Engine, view: View, workflow: registry.Workflow[..., object], checkout: Checkout) -> Decision:
-    decision = _start(view)
+def _replay(engine: Engine, view: View, workflow: registry.Workflow[..., object], checkout: Checkout) -> Decision:
+    """Replay the part of the log that the replay lacks, feed it the inbox, and collect what the workflow asks for."""
+    run, requests = view.run, view.requests
+    new = NewEvents(run.seq, run.last_at)
     if checkout.replay is None:
-        checkout.replay = _begun(engine, view, workflow)
+        checkout.replay = _new_replay(engine, view, workflow)
     replay = checkout.replay
+    came_in: list[Event] = []
+    asked: list[Command] = []
+    fault: DurableError | None = None
     may_be_kept = False
     try:
         try:
-            _think(engine, view, decision, replay)
+            watch = engine.watchdog.watch(run.id)
+            if view.past:
+                watch.run(replay.feed, view.past, requests, replaying=True)
+            came_in = _unended(view.inbox, replay.ended)
+            for event in came_in:
+                new.add(event)
+                if isinstance(event, events.RunCreated):
+                    new.add(events.RunStarted(at=replay.info.started_at, public_url=replay.info.public_url))
+            watch.run(replay.feed, new.events, requests)
+            new.at = max(new.at, engine.now())
+            asked = _take_commands(engine, run.id, replay, watch, new)
             may_be_kept = engine.replays.keeps and replay.fault is None and replay.outcome is None
         finally:
             if not may_be_kept:
-                engine.watchdog.watch(view.run.id).run(replay.park)
+                engine.watchdog.watch(run.id).run(replay.park)
     except TurnTooLong as error:
-        decision.fault = error
-    decision.fault = decision.fault or unclosable(replay)
-    return decision
+        fault = error
+    fault = fault or replay.fault or unclosable(replay)
+    # A workflow that ends needs room in the log for its end only.
+    limit = engine.settings.max_events
+    if fault is None and replay.outcome is None and 0 < limit < new.seq:
+        fault = LogTooLong(run.id, new.seq, limit)
+    if isinstance(fault, LogTooLong):
+        # A log that grows without end makes each turn longer than the last: the run fails.
+        decision = _inbox_only(view, came_in)
+        failed = Outcome(status="failed", value=codec.encode_error(fault))
+        return replace(decision, outcome=failed, taken=replay.taken, at=new.at)
+    if fault is not None:
+        return Decision.block(run, fault)
+    return Decision(
+        run=run,
+        seq=new.seq,
+        at=new.at,
+        events=tuple(new.events),
+        drained=_drained(view),
+        commands=tuple(asked),
+        outcome=replay.outcome,
+        reason=replay.cancel.reason if replay.cancel else None,
+        has_only_steps=replay.outcome is not None and replay.has_only_steps,
+        taken=replay.taken,
+        refused=_refused(asked, new.events, replay),
+        requests=requests,
+        ends=view.ends,
+    )
 
 
-def _begun(engine: Engine, view: View, workflow: registry.Workflow[..., object]) -> Replay:
-    """A replay that was fed nothing."""
-    created = view.past[0] if view.past else view.news[0].event
+def _new_replay(engine: Engine, view: View, workflow: registry.Workflow[..., object]) -> Replay:
+    """Return a replay that has been fed nothing."""
+    created = view.past[0] if view.past else view.inbox[0].event
     assert isinstance(created, events.RunCreated), f"the log of {view.run.id} begins with {created.kind}"
-    started = _started(engine, view, created)
+    started = next((e for e in view.past if isinstance(e, events.RunStarted)), None)
+    if started is None:
+        at = max(engine.now(), view.run.last_at, created.at)
+        started = events.RunStarted(at=at, public_url=engine.settings.public_url)
     info = RunInfo(run_id=view.run.id, name=view.run.name, started_at=started.at, public_url=started.public_url)
     return Replay(workflow, info, created.args, view.requests, max_operations=engine.settings.max_events)
 
 
-def _started(engine: Engine, view: View, created: events.RunCreated) -> events.RunStarted:
-    """The run's start: as recorded, else now."""
-    recorded = next((e for e in view.past if isinstance(e, events.RunStarted)), None)
-    at = max(engine.now(), view.run.last_at, created.at)
-    return recorded or events.RunStarted(at=at, public_url=engine.settings.public_url)
-
-
-def _think(engine: Engine, view: View, decision: Decision, replay: Replay) -> None:
-    """Replay what of the log it lacks, tell the workflow what is new, and take what it asks for."""
-    watch = engine.watchdog.watch(view.run.id)
-    if view.past:
-        watch.run(replay.feed, view.past, view.requests, replaying=True)
-    for event in _unended(view.news, replay.ended):
-        decision.add(event)
-        if isinstance(event, events.RunCreated):
-            decision.add(events.RunStarted(at=replay.info.started_at, public_url=replay.info.public_url))
-    decision.news = [event for event in decision.events if not isinstance(event, events.RunStarted)]
-    watch.run(replay.feed, decision.events, view.requests)
-    decision.placing.at = max(decision.placing.at, engine.now())
-    _settle(decision, replay, watch, _owners(engine))
-    _conclude(decision, replay)
-
-
-def _owners(engine: Engine) -> Callable[[str], tuple[str, str] | None]:
-    def look(token: str) -> tuple[str, str] | None:
-        with engine.store.read() as tx:
-            return hooks.owner(tx, token)
-
-    return look
-
-
-def _settle(
-    decision: Decision, replay: Replay, watch: TurnWatch, owner: Callable[[str], tuple[str, str] | None]
-) -> None:
-    """Take what the workflow asks for, telling it of its hooks, until it asks for no more hooks."""
+def _take_commands(engine: Engine, run_id: str, replay: Replay, watch: TurnWatch, new: NewEvents) -> list[Command]:
+    """Take the workflow's commands and add their events.  Feed each new hook back, until it asks for no more hooks."""
+    asked: list[Command] = []
     closed: set[str] = set()
-    held: dict[str, str] = {}
+    opened: dict[str, str] = {}
     while True:
-        asked = replay.take()
-        decision.commands += asked
-        settled = []
-        for command in asked:
+        taken = replay.take()
+        asked += taken
+        created = []
+        for command in taken:
             if isinstance(command, commands.CloseHook):
                 closed.add(command.op_id)
             elif isinstance(command, commands.CreateHook):
-                settled.append(decision.add(_settled(decision, command, held, closed, owner)))
-        if not settled:
-            return
-        watch.run(replay.feed, settled)
+                owner = None if command.drawn else _owner(engine, run_id, command.token, opened, closed)
+                if owner is None:
+                    opened[command.token] = command.op_id
+                created.append(new.add(_hook_event(command, owner, new.at)))
+        if not created:
+            break
+        watch.run(replay.feed, created)
+    for command in asked:
+        if not isinstance(command, commands.CreateHook):
+            new.add(_event(command, new.at))
+    return asked
 
 
-def _settled(
-    decision: Decision,
-    command: commands.CreateHook,
-    held: dict[str, str],
-    closed: set[str],
-    owner: Callable[[str], tuple[str, str] | None],
-) -> Event:
-    known: dict[str, Any] = {
-        "at": decision.placing.at,
-        "op_id": command.op_id,
-        "name": command.name,
-        "digest": command.digest,
-    }
-    other = None if command.drawn else _holder(decision.run.id, command.token, held, closed, owner)
-    if other is not None:
-        return events.HookConflicted(token=command.token, owner=other, **known)
-    held[command.token] = command.op_id
-    return events.HookCreated(token=command.token, **known)
+def _owner(engine: Engine, run_id: str, token: str, opened: dict[str, str], closed: set[str]) -> str | None:
+    """
+    Return the id of the run that holds a token, if one does.
 
-
-def _holder(
-    run_id: str,
-    token: str,
-    held: dict[str, str],
-    closed: set[str],
-    owner: Callable[[str], tuple[str, str] | None],
-) -> str | None:
-    """The run that holds a token, with what this very turn opens and closes taken into account."""
-    if token in held and held[token] not in closed:
+    Args:
+        opened: Hooks that this turn opens, by token.
+        closed: Ids of the hooks that this turn closes.
+    """
+    if token in opened and opened[token] not in closed:
         return run_id
-    found = owner(token)
+    with engine.store.read() as tx:
+        found = hooks.owner(tx, token)
     if found is None or (found[0] == run_id and found[1] in closed):
         return None
     return found[0]
 
 
-def _conclude(decision: Decision, replay: Replay) -> None:
-    decision.fault = replay.fault
-    decision.outcome = replay.outcome
-    decision.taken = replay.taken
-    decision.has_only_steps = replay.outcome is not None and replay.has_only_steps
-    for command in decision.commands:
-        if not isinstance(command, commands.CreateHook):
-            decision.add(_event(command, decision.placing.at))
-    decision.reason = replay.cancel.reason if replay.cancel else None
-    for op_id in _no_longer_listening(decision, replay):
-        decision.refused += replay.queued(op_id)
+def _hook_event(command: commands.CreateHook, owner: str | None, at: int) -> Event:
+    """Return the event of a new hook, or of one whose token another hook holds."""
+    op_id, name, digest, token = command.op_id, command.name, command.digest, command.token
+    if owner is not None:
+        return events.HookConflicted(at=at, op_id=op_id, name=name, digest=digest, token=token, owner=owner)
+    return events.HookCreated(at=at, op_id=op_id, name=name, digest=digest, token=token)
 
 
-def _no_longer_listening(decision: Decision, replay: Replay) -> list[str]:
-    """Hooks that are closed, and for which something may have come."""
-    touched = {c.op_id for c in decision.commands if isinstance(c, commands.CloseHook)}
-    touched |= {e.op_id for e in decision.events if isinstance(e, events.HookReceived)}
-    return sorted(touched - replay.open_hooks) if touched else []
+def _refused(asked: Sequence[Command], new: Sequence[Event], replay: Replay) -> list[str]:
+    """Return the ids of requests that came to hooks which are closed."""
+    touched = {c.op_id for c in asked if isinstance(c, commands.CloseHook)}
+    touched |= {e.op_id for e in new if isinstance(e, events.HookReceived)}
+    if not touched:
+        return []
+    return [request_id for op_id in sorted(touched - replay.open_hooks) for request_id in replay.queued(op_id)]
 
 
 def _event(command: Command, at: int) -> Event:
-    """The event that records a command."""
+    """Return the event that records a command."""
     match command:
         case commands.CreateStep(op_id=op_id, name=name, digest=digest, args=args):
             return events.StepCreated(at=at, op_id=op_id, name=name, digest=digest, args=args)
@@ -266,4 +233,4 @@ def _event(command: Command, at: int) -> Event:
         case commands.SetAttributes(op_id=op_id, attributes=attributes):
             return events.AttributesSet(at=at, op_id=op_id, attributes=attributes)
         case commands.CreateHook():
-            raise AssertionError("hooks are settled before other commands")
+            raise AssertionError("a hook's event is added when it is fed back")

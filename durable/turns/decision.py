@@ -1,4 +1,4 @@
-"""What comes of a turn's writing: what has to be sent, or that it was overtaken."""
+"""What a turn decides, and what its commit leaves to send."""
 
 from __future__ import annotations
 
@@ -13,69 +13,72 @@ from ..store import Claim, Run, StepRow, WaitRow
 
 
 class Overtaken(Exception):
-    """Raised when another turn, or a payload, was faster: nothing is written, think again."""
+    """Raised when another turn or a new inbox item came first: nothing is written, and the turn starts again."""
 
 
-@dataclass(kw_only=True)
-class CommitResult:
-    """What to send once the transaction has committed."""
+class NewEvents:
+    """Events to add to a log.  Each gets the next ``seq``, and a time that is not before that of the event before."""
 
-    steps: list[StepRow] = field(default_factory=list)
-    waits: list[WaitRow] = field(default_factory=list)
-    #: Other runs that have news now: children and parents.
-    drives: list[str] = field(default_factory=list)
-    #: Whom to tell of answers: (process, request id).
-    hints: list[tuple[str, str]] = field(default_factory=list)
-    #: The run, if it has ended.
-    ended: str | None = None
-
-
-class Placing:
-    """Gives events their place in the log: dense ``seq``, and a time that never goes back."""
-
-    def __init__(self, run: Run) -> None:
-        self.seq = run.seq
-        self.at = run.last_at
-
-    def place(self, event: Event) -> Event:
-        self.seq += 1
-        self.at = max(self.at, event.at)
-        return replace(event, seq=self.seq, at=self.at)
-
-
-@dataclass(kw_only=True)
-class Decision:
-    """What a turn writes."""
-
-    run: Run
-    placing: Placing
-    drained: Sequence[int] = ()
-    events: list[Event] = field(default_factory=list)
-    commands: list[Command] = field(default_factory=list)
-    outcome: Outcome | None = None
-    reason: str | None = None
-    #: The attempt whose outcome is the turn's news, and which ends with it.
-    ends: Claim | None = None
-    #: The attempt that this process runs next, of a step that the turn asks for.
-    continues: Claim | None = None
-    #: Whether the run has had steps and nothing else: nobody comes to its door, and no child knows it.
-    has_only_steps: bool = False
-    #: Why the run is blocked.
-    fault: DurableError | None = None
-    #: What of the events came in, and the webhook requests that the turn has loaded for them.
-    news: Sequence[Event] = ()
-    requests: Mapping[str, Request] = field(default_factory=dict)
-    #: Requests that the workflow took, and those that came to a hook it has closed.
-    taken: Collection[str] = ()
-    refused: list[str] = field(default_factory=list)
-    #: The run's row once all this is committed, after it was asked for (``commit.advanced``).
-    after: Run | None = None
+    def __init__(self, seq: int, at: int) -> None:
+        """
+        Args:
+            seq: The ``seq`` of the log's last event.
+            at: The time of the log's last event.
+        """
+        self.seq = seq
+        self.at = at
+        self.events: list[Event] = []
 
     def add(self, event: Event) -> Event:
-        self.after = None
-        placed = self.placing.place(event)
+        """Add *event*, and return it as it goes into the log."""
+        self.seq += 1
+        self.at = max(self.at, event.at)
+        placed = replace(event, seq=self.seq, at=self.at)
         self.events.append(placed)
         return placed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """
+    What a turn writes.  ``decide`` makes it, and nothing changes it.
+
+    Attributes:
+        run: The run's row, as the turn read it.
+        seq: The ``seq`` of the log's last event, with the events of this turn.
+        at: The time of that event, or a later one.
+        events: What the log gets, in order.
+        drained: Ids of the inbox items that *events* contain.
+        commands: What the workflow asks for.
+        outcome: How the run ends with this turn; None: it goes on.
+        reason: Why the run was cancelled.
+        fault: Why the run is blocked.  Then nothing else is written.
+        has_only_steps: Whether the run ends and has had steps and nothing else: no hook and no child.
+        taken: Ids of the webhook requests that the workflow has taken.
+        refused: Ids of the webhook requests that came to a hook which the workflow has closed.
+        requests: The webhook requests that the turn has loaded, by id.
+        ends: The attempt whose outcome is among *events* and was not in the inbox; the turn's commit ends it.
+    """
+
+    run: Run
+    seq: int
+    at: int
+    events: Sequence[Event] = ()
+    drained: Sequence[int] = ()
+    commands: Sequence[Command] = ()
+    outcome: Outcome | None = None
+    reason: str | None = None
+    fault: DurableError | None = None
+    has_only_steps: bool = False
+    taken: Collection[str] = ()
+    refused: Sequence[str] = ()
+    requests: Mapping[str, Request] = field(default_factory=dict)
+    ends: Claim | None = None
+
+    @classmethod
+    def block(cls, run: Run, fault: DurableError) -> Decision:
+        """Block the run, and write nothing else."""
+        return cls(run=run, seq=run.seq, at=run.last_at, fault=fault)
 
     @property
     def is_cancelled(self) -> bool:
@@ -83,6 +86,23 @@ class Decision:
         return self.outcome is not None and self.outcome.status == "cancelled"
 
     def unended(self, op_ids: Iterable[str]) -> list[str]:
-        """Those operations that this turn does not end already: the workflow may have given them up itself."""
+        """Return those of the operations that *events* don't end: the workflow may have given some up itself."""
         ended = {event.op_id for event in self.events if event.phase == "ended"}
         return [op_id for op_id in op_ids if op_id not in ended]
+
+
+@dataclass(kw_only=True)
+class CommitResult:
+    """What a commit leaves to do once its transaction has committed."""
+
+    #: Steps and waits whose messages have to be sent.
+    steps: list[StepRow] = field(default_factory=list)
+    waits: list[WaitRow] = field(default_factory=list)
+    #: Ids of other runs, children or the parent, whose inbox has a new item.
+    to_wake: list[str] = field(default_factory=list)
+    #: Answered webhook requests, each with the process that holds the sender's connection: (process, request id).
+    answered: list[tuple[str, str]] = field(default_factory=list)
+    #: The run's id, if it has ended.
+    ended: str | None = None
+    #: The run's row after the commit, of a run that goes on.
+    run: Run | None = None

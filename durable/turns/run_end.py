@@ -1,7 +1,4 @@
-"""
-A run's end, as its last turn writes it: all doors are closed, what came through them meanwhile is taken in, and who
-still waits is answered.
-"""
+"""The last turn of a run: hooks close, late inbox items go into the log, and open webhook requests are answered."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from ..http import Response, problem
 from ..replay import commands
 from ..store import hooks, requests, run_log, runs, steps, waits
 from . import children
-from .decision import CommitResult, Decision, Overtaken
+from .decision import CommitResult, Decision, NewEvents, Overtaken
 
 _REFUSED = problem(410, "webhook-closed", "Gone", "The workflow stopped listening before it took this request.")
 _NOT_SENT = problem(
@@ -27,46 +24,53 @@ _NOT_SENT = problem(
 _CANCELLED = problem(503, "run-cancelled", "Run cancelled", "The run was cancelled before it answered this request.")
 
 
-def end(engine: Engine, tx: Connection, decision: Decision, after: CommitResult, now: int) -> None:
-    """Close all doors, take in what came through them meanwhile, and answer who still waits."""
-    assert decision.outcome is not None
+def end(
+    engine: Engine, tx: Connection, decision: Decision, new: NewEvents, result: CommitResult, now: int
+) -> list[int]:
+    """
+    End the run in the transaction of its last turn.
+
+    Args:
+        new: Gets the events that the decision does not have, since they depend on rows which this transaction locks.
+
+    Returns:
+        The ids of the inbox items that went into *new*.
+    """
     run = decision.run
+    # Nothing comes in after this.  What came in since the turn read the inbox goes into the log all the same.
     hooks.close(tx, run.id, now)
-    _take_in_latecomers(tx, decision)
-    waits.withdraw(tx, run.id)
-    if decision.is_cancelled:
-        _drop_pending_steps(tx, decision)
-        children.drop(tx, decision)
-    last = decision.add(ended(decision, now))
-    after.drives += children.tell_parent(engine, tx, run, last)
-    runs.record_end(tx, run.id, seq=decision.placing.seq, at=decision.placing.at)
-    _answer_all(tx, decision, after, now)
-
-
-def _take_in_latecomers(tx: Connection, decision: Decision) -> None:
-    """What was accepted since the inbox was read is in the log all the same; a cancel makes it think again."""
-    drained = set(decision.drained)
-    # All of it, however much: after the end nobody would take it in.
-    late = [item for item in run_log.read_inbox(tx, decision.run.id, limit=None) if item.id not in drained]
+    seen = set(decision.drained)
+    late = [item for item in run_log.read_inbox(tx, run.id, limit=None) if item.id not in seen]
     if any(isinstance(item.event, events.RunCancelRequested) for item in late):
         raise Overtaken("a cancel came first")
-    taken = [item for item in late if isinstance(item.event, events.HookReceived | events.AttributesSet)]
-    for item in taken:
-        decision.add(item.event)
-    decision.drained = [*decision.drained, *(item.id for item in taken)]
+    taken_in = [item for item in late if isinstance(item.event, events.HookReceived | events.AttributesSet)]
+    for item in taken_in:
+        new.add(item.event)
+
+    waits.withdraw(tx, run.id)
+    if decision.is_cancelled:
+        pending = steps.withdraw(tx, run.id)
+        never_sent = [c.op_id for c in decision.commands if isinstance(c, commands.CreateStep)]
+        for op_id in decision.unended((*pending, *never_sent)):
+            new.add(events.StepCancelled(at=new.at, op_id=op_id))
+        children.record_cancelled(tx, decision, new)
+    last = new.add(end_event(decision, max(now, new.at)))
+    result.to_wake += children.report_end(engine, tx, run, last)
+    runs.record_end(tx, run.id, seq=new.seq, at=new.at)
+
+    unanswered = requests.unanswered(tx, run.id)
+    if decision.is_cancelled:
+        _answer(tx, unanswered, _CANCELLED, now, result)
+    else:
+        _answer(tx, (r for r in unanswered if r in decision.taken), _NOT_SENT, now, result)
+        refuse(tx, (r for r in unanswered if r not in decision.taken), now, result)
+    return [item.id for item in taken_in]
 
 
-def _drop_pending_steps(tx: Connection, decision: Decision) -> None:
-    pending = steps.withdraw(tx, decision.run.id)
-    never_sent = [c.op_id for c in decision.commands if isinstance(c, commands.CreateStep)]
-    for op_id in decision.unended((*pending, *never_sent)):
-        decision.add(events.StepCancelled(at=decision.placing.at, op_id=op_id))
-
-
-def ended(decision: Decision, now: int) -> events.Event:
-    """The log's last event but for what runs on."""
+def end_event(decision: Decision, at: int) -> events.Event:
+    """Return the event that ends the run."""
     assert decision.outcome is not None
-    at, value = max(now, decision.placing.at), decision.outcome.value
+    value = decision.outcome.value
     match decision.outcome.status:
         case "completed":
             return events.RunCompleted(at=at, result=value or "null")
@@ -76,23 +80,13 @@ def ended(decision: Decision, now: int) -> events.Event:
             return events.RunCancelledEvent(at=at, error=value, reason=decision.reason)
 
 
-def refuse(tx: Connection, ids: Iterable[str], now: int, after: CommitResult) -> None:
+def refuse(tx: Connection, ids: Iterable[str], now: int, result: CommitResult) -> None:
     """Answer requests that came to a hook which the workflow has closed."""
-    _answer(tx, ids, _REFUSED, now, after)
+    _answer(tx, ids, _REFUSED, now, result)
 
 
-def _answer_all(tx: Connection, decision: Decision, after: CommitResult, now: int) -> None:
-    assert decision.outcome is not None
-    waiting = requests.unanswered(tx, decision.run.id)
-    if decision.is_cancelled:
-        _answer(tx, waiting, _CANCELLED, now, after)
-        return
-    _answer(tx, (r for r in waiting if r in decision.taken), _NOT_SENT, now, after)
-    refuse(tx, (r for r in waiting if r not in decision.taken), now, after)
-
-
-def _answer(tx: Connection, ids: Iterable[str], response: Response, now: int, after: CommitResult) -> None:
+def _answer(tx: Connection, ids: Iterable[str], response: Response, now: int, result: CommitResult) -> None:
     for request_id in ids:
         holder = requests.answer(tx, request_id, response, now)
         if holder:
-            after.hints.append((holder, request_id))
+            result.answered.append((holder, request_id))

@@ -1,4 +1,4 @@
-"""TODO"""
+"""What a turn reads: the run's row, its inbox, and the part of its log that the kept replay does not know."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..engine import Checkout
 from ..errors import PayloadMissing
 from ..events import Event
 from ..http import Request
-from ..store import InboxItem, Run, RunStatus, event_rows, in_doubt, requests, run_log, turns
+from ..store import Claim, InboxItem, Run, RunStatus, event_rows, in_doubt, requests, run_log, turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,28 +21,32 @@ class View:
     What a turn reads.
 
     Attributes:
-        past: The events of the log that the replay was not fed yet.
-        ended: Operations among the news whose end the log has already, where no code runs.
-        requests: The webhook requests that news and past refer to, without bodies larger than what a turn loads.
-        fault: Why the run is blocked: what the workflow needs is not there.
+        run: The run's row.
+        inbox: The items of the run's inbox, oldest first.
+        past: The events of the log that the replay has not been fed yet.
+        ended: Operations of the inbox items that have ended in the log already.  Only for a turn that replays nothing.
+        requests: The webhook requests that inbox and past refer to, without large bodies.
+        fault: Why the run is blocked: a value that the workflow needs is missing.
+        ends: The attempt whose outcome is the only inbox item, and which this turn ends.  The item has no row.
     """
 
     run: Run
-    news: Sequence[InboxItem]
+    inbox: Sequence[InboxItem]
     past: Sequence[Event] = ()
     ended: Collection[str] = ()
     requests: Mapping[str, Request] = field(default_factory=dict)
     fault: PayloadMissing | None = None
+    ends: Claim | None = None
 
     @property
     def cancel(self) -> events.RunCancelRequested | None:
-        """A cancel that is news."""
-        return next((n.event for n in self.news if isinstance(n.event, events.RunCancelRequested)), None)
+        """The cancel request in the inbox, if there is one."""
+        return next((item.event for item in self.inbox if isinstance(item.event, events.RunCancelRequested)), None)
 
     @property
-    def resent(self) -> bool:
+    def was_resent(self) -> bool:
         """Whether the sweep has sent this turn before."""
-        return any(item.sends for item in self.news)
+        return any(item.sends for item in self.inbox)
 
     @property
     def replays(self) -> bool:
@@ -51,34 +55,36 @@ class View:
 
     @property
     def cancels_at_once(self) -> bool:
-        """Whether the run is cancelled without its code: it has not begun, or is blocked."""
-        return self.cancel is not None and self.run.status in (RunStatus.PENDING, RunStatus.BLOCKED)
+        """Whether the run is cancelled without its code: it has not started, or is blocked."""
+        return self.cancel is not None and self.run.status in ("pending", "blocked")
 
 
 def read(tx: Connection, run_id: str, now: int, checkout: Checkout | None = None) -> View | None:
-    """What the turn needs; None when there is nothing to do, which costs one query."""
-    run, news = turns.read(tx, run_id)
-    if run is None or not news:
+    """Read what the turn needs.  Return None when there is nothing to do, which takes one query."""
+    run, inbox = turns.read(tx, run_id)
+    if run is None or not inbox:
         return None
-    view = View(run, news)
+    view = View(run, inbox)
     if run.status == RunStatus.BLOCKED and view.cancel is None and in_doubt.has_any(tx, run_id):
         return None
     if run.not_before is not None and now < run.not_before and not run.seq and view.cancel is None:
         return None
     if not view.replays:
-        return replace(view, ended=run_log.ended_operations(tx, run_id, {n.event.op_id for n in news}))
+        return replace(view, ended=run_log.ended_operations(tx, run_id, {item.event.op_id for item in inbox}))
     try:
         past = event_rows.load_large_values(tx, run.id, _unfed(tx, run, checkout or Checkout(None)), arguments=False)
-        whole = event_rows.load_large_values(tx, run.id, (n.event for n in news), arguments=False)
+        whole = event_rows.load_large_values(tx, run.id, (item.event for item in inbox), arguments=False)
     except PayloadMissing as fault:
         return replace(view, fault=fault)
-    known = requests.load(tx, _references([*past, *whole]), whole=False)
-    told = [n if n.event is event else replace(n, event=event) for n, event in zip(news, whole, strict=True)]
-    return replace(view, news=told, past=past, requests=known)
+    loaded = requests.load(tx, _request_ids([*past, *whole]), whole=False)
+    inbox = [
+        item if item.event is event else replace(item, event=event) for item, event in zip(inbox, whole, strict=True)
+    ]
+    return replace(view, inbox=inbox, past=past, requests=loaded)
 
 
 def _unfed(tx: Connection, run: Run, checkout: Checkout) -> list[Event]:
-    """What of the log the kept replay lacks; all of it, when that replay is not of this log."""
+    """Read the events that the kept replay lacks; all of the log, if that replay is not of this log."""
     kept = checkout.kept
     if kept is not None and (kept.run.turn, kept.run.seq, kept.run.last_at) == (run.turn, run.seq, run.last_at):
         return []
@@ -90,12 +96,13 @@ def _unfed(tx: Connection, run: Run, checkout: Checkout) -> list[Event]:
     return run_log.read(tx, run.id, upto=run.seq) if run.seq else []
 
 
-def _references(known: Sequence[Event]) -> set[str]:
-    found: set[str] = set()
-    for event in known:
+def _request_ids(found: Sequence[Event]) -> set[str]:
+    """Return the ids of the webhook requests that events refer to."""
+    ids: set[str] = set()
+    for event in found:
         if isinstance(event, events.HookReceived) and event.request_id:
-            found.add(event.request_id)
+            ids.add(event.request_id)
         value = getattr(event, event.value_field) if event.value_field else None
         if value is not None:
-            found |= codec.request_ids(value)
-    return found
+            ids |= codec.request_ids(value)
+    return ids

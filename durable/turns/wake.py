@@ -1,4 +1,4 @@
-"""Waits into the log: a sleep that is over, by its time or by ``wake_up``."""
+"""Ends waits: a wait is over when its time has come, and the run's inbox says so."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ..store import end_operation, waits
 
 def fire(engine: Engine, run_id: str, op_id: str) -> bool:
     """
-    Record that a wait is over, if by the database's clock it is.
+    End a wait if it is due by the database's clock.  Return whether the run has something new.
 
-    A message may ring early, late or twice: the row decides.  True when the run has news.
+    The wait's message may come early, late or twice: its row decides.
     """
     engine.check_schema()
     if _end(engine, run_id, op_id):
@@ -23,8 +23,8 @@ def fire(engine: Engine, run_id: str, op_id: str) -> bool:
 
 def _end(engine: Engine, run_id: str, op_id: str) -> bool:
     now = engine.store.now()
-    over = events.WaitCompleted(at=now, op_id=op_id)
-    if not end_operation.commit_wait(engine.store, run_id, over, engine.dispatch.plan(now)):
+    completed = events.WaitCompleted(at=now, op_id=op_id)
+    if not end_operation.commit_wait(engine.store, run_id, completed, engine.dispatch.plan(now)):
         return False
     failpoints.hit("wait.recorded")
     return True

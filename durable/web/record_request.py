@@ -16,8 +16,8 @@ from ..context import WebhookConfig, recorded_url
 from ..engine import Engine
 from ..errors import HookClosed
 from ..http import Request, Response
+from ..store import DriveRow, hooks, requests
 from ..store import accept_request as incoming
-from ..store import hooks, requests
 from ..verify import keys, presets
 
 
@@ -97,7 +97,7 @@ def accept_request(engine: Engine, webhook: WebhookRow, request: Request, *, hol
     failpoints.hit("request.recorded")
     if earlier is not None:
         return Accepted(request_id=earlier, is_duplicate=True)
-    engine.dispatch.drive(webhook.run_id, arrived.queue, arrived.priority)
+    engine.wake(DriveRow(webhook.run_id, arrived.queue, arrived.priority))
     return Accepted(request_id=request.id, is_duplicate=False)
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from .. import codec, current, duration, events, registry
 from ..attempts import Address, Body, RunningAttempt, attempt
 from ..broker import celery_internals
-from ..engine import Engine, send_drive
+from ..engine import Engine
 from ..errors import ConfigurationError, StepFailed
 from ..recovery import housekeeping
 from ..registry import AdoptedStep, Step
@@ -105,7 +105,7 @@ class AdoptedRun:
 
     def _drive(self, run_id: str) -> None:
         try:
-            send_drive(self.engine, run_id)
+            self.engine.wake(run_id)
         except SQLAlchemyError as error:
             log.warning("No turn of run %s was sent (%s); the sweep sends it later.", run_id, type(error).__name__)
 
@@ -142,22 +142,21 @@ class TaskBody(Body):
     def failure(self, running: RunningAttempt, error: BaseException) -> events.AttemptEnded:
         """The outcome that the exception means by Celery's rules: a retry, or a failure."""
         self.error = error
-        ending = running.ending()
+        end = running.ending()
         match error:
             case Retry() if error.sig is not None and (error.sig.args or error.sig.kwargs):
                 reason = "retries with other arguments, and those of a step are in its run's log"
             case Retry():
                 error.sig = None  # what an eager task.apply() would run at once
-                cause = codec.encode_error(error if error.exc is None else error.exc)
-                return events.StepRetrying(error=cause, due_at=_due_at(error.when, ending["at"]), **ending)
+                return end.retrying(error if error.exc is None else error.exc, _due_at(error.when, end.at))
             case Ignore() | Reject():
                 reason = "ends without a result, and a step needs one"
             case _:
-                return events.StepFailedEvent(error=codec.encode_error(error), **ending)
+                return end.failed(error)
         failed = StepFailed(type(error).__name__, f"{self.step.name} {reason} ({error})", attempts=running.held.attempt)
-        return events.StepFailedEvent(error=codec.encode_error(failed), **ending)
+        return end.failed(failed)
 
-    def tell(self, running: RunningAttempt, ended: events.AttemptEnded) -> None:
+    def log_failure(self, running: RunningAttempt, ended: events.AttemptEnded) -> None:
         """Log nothing: Celery logs the failure of a task itself."""
 
 

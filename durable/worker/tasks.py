@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..attempts import Address, Body, attempt, run_claimed, take_over_run
 from ..broker import DRIVE, HEADER, QUEUE, WAKE, celery_internals, header_of
-from ..engine import Engine, send_drive
+from ..engine import Engine
 from ..recovery import housekeeping
 from ..registry import AdoptedStep, Defined, Step
 from ..sandbox import log_records
@@ -172,4 +172,4 @@ def _drive_after(engine: Engine, run_id: str, continuation: Continuation) -> Non
         take_in(engine, run_id, continuation=continuation)
     except Exception:
         log.exception("A turn of run %s failed in place; its message is sent.", run_id)
-        send_drive(engine, run_id)
+        engine.wake(run_id)

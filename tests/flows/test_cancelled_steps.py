@@ -231,13 +231,13 @@ def test_a_database_that_is_away_cancels_nothing(engine):
     run = begin(engine, "gated", "run", "returns")
     with attempting(engine, run, "gated"):
         (row,) = rows(engine, run)
-        watch = cancellation.Watch(engine, row)
+        check = cancellation.CancellationCheck(engine, row)
         with away(engine):
-            assert watch.look() is False
+            assert check.check() is False
         give_up_call(engine, run, "run")
-        assert watch.look() is True
+        assert check.check() is True
         with away(engine):
-            assert watch.look() is True
+            assert check.check() is True
 
 
 @contextmanager

@@ -195,7 +195,7 @@ def test_a_senseless_retry_after_is_left_aside_and_told(engine, senseless):
 
     assert run.result()[0] == 2
     (retrying,) = [event for event in run.events() if event.kind == "step_retrying"]
-    assert "retry_after was left aside" in retrying.error
+    assert "retry_after was ignored" in retrying.error
 
 
 @all_databases()

@@ -100,7 +100,7 @@ def test_a_body_that_kills_its_process_is_blocked_after_three_tries(engine):
     assert ends == [7, 7, 7, 0, 0]
     assert run.status == "blocked"
     told = reason(engine, run)
-    assert "3 times in a row (killed, in a process that is not known; killed, in " in told
+    assert "3 times in a row (killed, in an unknown process; killed, in " in told
     assert f"{identify().host}:" in told
     assert "durable runs retry" in told
 

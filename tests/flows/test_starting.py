@@ -167,7 +167,7 @@ def test_a_run_is_not_begun_before_its_time(engine, option):
         ({"idempotency_key": "\ud800"}, ValueError, "idempotency_key"),
         ({"idempotency_key": "blank "}, ValueError, "ends with a blank"),
         ({"idempotency_key": "x" * 256}, ValueError, "1 to 255"),
-        ({"session": "a name"}, TypeError, "no SQLAlchemy Session"),
+        ({"session": "a name"}, TypeError, "not a SQLAlchemy Session"),
     ],
     ids=str,
 )
