@@ -7,7 +7,6 @@ Files, in import order::
 
     cancellation.py     how a running attempt learns that its call was given up
     in_doubt.py         puts an at-most-once attempt in doubt when its process is gone
-    celery_context.py   ``celery.current_task`` in ``async def`` steps
     event_loop.py       the event loop of ``async def`` steps
     attempt_end.py      the event that ends an attempt
     outcome.py          records an outcome, releases an attempt, or gives it up

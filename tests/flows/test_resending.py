@@ -16,7 +16,7 @@ from durable.engine.fan_in import FanIn
 from durable.recovery import sweep
 from durable.recovery.housekeeping import Housekeeping
 from durable.store import schema
-from durable.turns.drive import drive, gathers
+from durable.turns.drive import drive, joins_batch
 
 LATER = 6_000_000
 
@@ -107,7 +107,7 @@ def test_outcomes_that_wait_for_each_other_are_swept_when_their_process_dies(eng
     waited = []
     for number in range(1, 13):
         attempt(engine, registry.steps[noop.name], Address(run.id, f"r#{number}", 1), None)
-        waited.append(gathers(engine, run.id))
+        waited.append(joins_batch(engine, run.id))
     fan_in.close()
     assert waited == [False] + [True] * 11
 
