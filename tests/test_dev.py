@@ -46,8 +46,8 @@ def application(engine, tmp_path, monkeypatch):
         ({"create_app": lambda: None}, "shop:create_app()"),
         ({"app": lambda environ, start_response: []}, "shop:app"),
         ({"create_app": lambda: None, "app": lambda: None}, "shop:create_app()"),
-        ({"app": Celery("another")}, "durable.dev:bare_app('shop:engine')"),
-        ({}, "durable.dev:bare_app('shop:engine')"),
+        ({"app": Celery("another")}, "durable.cli.dev:bare_app('shop:engine')"),
+        ({}, "durable.cli.dev:bare_app('shop:engine')"),
     ],
 )
 def test_the_web_app_is_the_modules_own_or_a_bare_one(application, names, target):
@@ -70,7 +70,7 @@ def test_a_webapp_elsewhere_is_not_ours(application, tmp_path):
     shop = application()
     shop.module.__file__ = str(tmp_path / "elsewhere" / "shop.py")
 
-    assert dev.web_target(shop, "shop") == "durable.dev:bare_app('shop')"
+    assert dev.web_target(shop, "shop") == "durable.cli.dev:bare_app('shop')"
 
 
 def test_the_worker_serves_the_queues_that_are_asked_for(engine, monkeypatch):

@@ -219,7 +219,7 @@ def web_target(application: Application, spec: str) -> str:
             return f"{module.__name__}:create_app()"
         if callable(getattr(module, "app", None)) and not isinstance(module.app, Celery):
             return f"{module.__name__}:app"
-    return f"durable.dev:bare_app({spec!r})"
+    return f"durable.cli.dev:bare_app({spec!r})"
 
 
 def _webapp_beside(module: Any) -> Any | None:
