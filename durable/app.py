@@ -27,7 +27,7 @@ class Durable(Engine):
 
     Args:
         celery_app: Its workers run the turns and the steps.
-        settings: See docs/settings.md; each may come from ``DURABLE_<NAME>`` instead.
+        settings: See docs/reference/settings.md; each may come from ``DURABLE_<NAME>`` instead.
 
     Raises:
         ConfigurationError: For an unknown setting, or a malformed value.

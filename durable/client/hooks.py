@@ -45,7 +45,7 @@ def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None) -
 
     Args:
         token: The hook's token.
-        payload: Anything that may cross (docs/values.md).
+        payload: Anything that may cross (docs/reference/values.md).
         wait: How long to wait for a hook that is about to be created, as ``sleep`` takes it.
 
     Raises:

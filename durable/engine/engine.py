@@ -40,7 +40,7 @@ CELERY_DEFAULTS: dict[str, Any] = {
     "worker_cancel_long_running_tasks_on_connection_loss": False,
 }
 
-#: The same for the options of Redis's transport (docs/operating.md says why).
+#: The same for the options of Redis's transport (docs/how-to/operating.md says why).
 REDIS_OPTIONS: dict[str, Any] = {
     "visibility_timeout": 21600,
     "unacked_restore_interval": 10,

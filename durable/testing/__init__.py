@@ -1,7 +1,7 @@
 """
 For the tests of applications: workflows in memory, a clock that jumps, and crashes wherever one can happen.
 
-docs/testing.md shows them; ``durable.testing.plugin`` has the fixtures for pytest.
+docs/how-to/testing.md shows them; ``durable.testing.plugin`` has the fixtures for pytest.
 
 Files, in import order::
 

@@ -1,10 +1,11 @@
 """
 ``crash_everywhere``: one workflow, run once per boundary with a crash there, and once per message gone astray.
 
-A boundary is one hit of one failpoint (docs/testing.md has the list).  A crash ends the process there: nothing of what
-it had in memory is left, it hands nothing back, and the message it was at is gone.  Another process takes its place,
-finds by beats and sweeps what was left, and goes on.  A message goes astray by being lost, repeated, or late.  After
-each of these the run has to come to what it comes to without, and its log has to keep what the documentation promises.
+A boundary is one hit of one failpoint (docs/how-to/testing.md has the list).  A crash ends the process there: nothing
+of what it had in memory is left, it hands nothing back, and the message it was at is gone.  Another process takes its
+place, finds by beats and sweeps what was left, and goes on.  A message goes astray by being lost, repeated, or late.
+After each of these the run has to come to what it comes to without, and its log has to keep what the documentation
+promises.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What has to hold of a run that has ended, whatever happened to it meanwhile (docs/reliability.md)."""
+"""What has to hold of a run that has ended, whatever happened to it meanwhile (docs/explanation/reliability.md)."""
 
 from __future__ import annotations
 

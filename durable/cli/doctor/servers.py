@@ -38,7 +38,7 @@ def broker(engine: Engine) -> Finding:
 
 
 def transport(engine: Engine) -> Finding:
-    """The transport options are those of docs/operating.md; only a visibility timeout that is too short is a fault."""
+    """Compare the transport options with docs/how-to/operating.md; only a too short visibility timeout is a fault."""
     options = dict(engine.celery.conf.broker_transport_options or {})
     horizon = engine.settings.eta_horizon
     visible = options.get("visibility_timeout")
