@@ -158,9 +158,9 @@ def test_arguments_that_do_not_fit_are_refused(durable, engine):
         (("start", "shop:order", "tea"), "is not JSON"),
         (("start", "shop:order", '"tea"'), "must be a JSON list"),
         (("start", "shop:nothing"), "Module 'shop' has no 'nothing'"),
-        (("start", "order"), "write MODULE:NAME"),
-        (("start",), "Name the workflow to start, or a run"),
-        (("start", "shop:order", "--like", "a"), "Name the workflow to start, or a run"),
+        (("start", "order"), "Write MODULE:NAME"),
+        (("start",), "Name a workflow, or a run with --like ID"),
+        (("start", "shop:order", "--like", "a"), "Name a workflow, or a run with --like ID"),
         (("start", "shop:order", '["tea"]', "--countdown", "soon"), "malformed"),
         (("start", "shop:order", "[" * 100_000), "is not JSON"),
         (("runs", "list", "--status", "asleep"), "'asleep' is not one of"),
@@ -169,21 +169,21 @@ def test_arguments_that_do_not_fit_are_refused(durable, engine):
         (("runs", "cancel"), "Name the runs to cancel by ID, or choose them"),
         (("runs", "cancel", "a", "--status", "running"), "Name the runs to cancel by ID, or choose them"),
         (("runs", "cancel", "--status", "failed"), "'failed' is not one of"),
-        (("runs", "retry"), "Name the runs to try again by ID, or write --all"),
-        (("runs", "retry", "--name", "shop.order"), "write --all"),
-        (("runs", "resolve", "a"), "Write either --result JSON or --fail MESSAGE"),
-        (("runs", "resolve", "a", "--result", "1", "--fail", "x"), "Write either --result"),
+        (("runs", "retry"), "Name the runs to retry by ID, or use --all"),
+        (("runs", "retry", "--name", "shop.order"), "use --all"),
+        (("runs", "resolve", "a"), "Give either --result JSON or --fail MESSAGE"),
+        (("runs", "resolve", "a", "--result", "1", "--fail", "x"), "Give either --result"),
         (("runs", "resolve", "a", "--result", "{"), "is not JSON"),
         (("start", "nowhere:order"), "There is no module 'nowhere'"),
         (("runs", "show"), "Missing argument 'ID'"),
         (("--app", "nowhere", "runs", "list"), "There is no module 'nowhere'"),
         (("--app", "empty:engine", "runs", "list"), "has no 'engine'"),
-        (("--app", "shop:order", "runs", "list"), "shop:order is no durable engine"),
-        (("--app", "./shop", "runs", "list"), "is not a module's name"),
+        (("--app", "shop:order", "runs", "list"), "shop:order is not a durable engine"),
+        (("--app", "./shop", "runs", "list"), "is not the name of a module"),
         (("hooks", "resume", "token", "{"), "is not JSON"),
-        (("runs", "list", "--attribute", "customer"), "write --attribute customer=acme"),
-        (("runs", "list", "--attribute", "=acme"), "is no NAME=VALUE"),
-        (("runs", "list", "--attribute", "a=1", "--attribute", "a=2"), "no run has both '1' and '2'"),
+        (("runs", "list", "--attribute", "customer"), "--attribute customer=acme"),
+        (("runs", "list", "--attribute", "=acme"), "is not NAME=VALUE"),
+        (("runs", "list", "--attribute", "a=1", "--attribute", "a=2"), "a run cannot have both '1' and '2'"),
     ],
 )
 def test_wrong_usage_ends_with_2(durable, engine, args, message):
@@ -317,7 +317,7 @@ def test_runs_are_cancelled_by_what_they_are_once_that_is_confirmed(durable, eng
 
 def test_all_blocked_runs_of_a_workflow_are_tried_again(durable, engine, monkeypatch):
     """After a deploy one command is enough; it goes through them in pages, and leaves other workflows alone."""
-    monkeypatch.setattr("durable.inspecting.PAGE", 2)
+    monkeypatch.setattr("durable.client.describe.PAGE", 2)
     ids = [start(durable, "shop:order", "tea") for _ in range(5)]
     other = start(durable, "shop:delivery")
     with engine.store.begin() as tx:
