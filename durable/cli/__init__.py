@@ -64,7 +64,7 @@ def main(ctx: click.Context, app: str) -> None:
 )
 @click.pass_obj
 def dev_command(context: Context, host: str, port: int | None, web: str | None, concurrency: int) -> None:
-    """Run an embedded broker, a worker and the web app in one terminal; stop them with Ctrl-C."""
+    """Run a broker, a worker and the web app in one terminal.  Stop them with Ctrl-C."""
     try:
         application = context.application
     except ApplicationNotFound as error:
@@ -84,7 +84,7 @@ def migrate(context: Context) -> None:
 @as_json_option
 @click.pass_obj
 def doctor_command(context: Context, as_json: bool) -> None:
-    """Check the database, broker, settings and workers, and say what to change."""
+    """Check database, broker, settings and workers.  Says what to change."""
     findings = doctor.examine(context.engine)
     ok = all(finding.ok for finding in findings)
     found = versions.versions()
