@@ -21,8 +21,10 @@ fix: $(READY)
 	$(BIN)/ruff format .
 
 docs: $(READY)
-	$(BIN)/python docs/make_reference.py
+	$(BIN)/python docs/tools/make_architecture.py
 	$(BIN)/python tests/conformance.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The site is in site/.  To see it while you write: $(BIN)/mkdocs serve"
 
 # The core's tests and the recorded logs on each of these that is installed: make pythons PYTHONS=3.13 QUICK=1
 PYTHONS ?= 3.11 3.12 3.13
@@ -63,10 +65,11 @@ recovery: $(READY)
 	$(BIN)/python -m bench.recovery
 
 clean:
-	rm -rf $(VENV) .venv-pythons build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-pythons build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache site
 
 $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check 'pip>=25.1'  # older ones know no --group
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]' --group docs
 	@touch $@

@@ -1,1 +1,1 @@
-"""Benchmarks: ``make bench``.  docs/performance.md says what they measure."""
+"""Benchmarks: ``make bench``.  docs/explanation/performance.md says what they measure."""

@@ -7,7 +7,7 @@ that a step appends to a file, and begins with the fault, or with the database
 being back.
 
 Prints one line of JSON per broker.  Exit code 1: a median is over its target
-(docs/reliability.md).
+(docs/explanation/reliability.md).
 """
 
 from __future__ import annotations

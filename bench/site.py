@@ -26,8 +26,8 @@ from .rows import Rows
 CHILDREN = 2
 #: How long anything may take until it counts as hanging.
 PATIENCE_SECS = 900.0
-#: As docs/operating.md has it for a process of hundreds of threads: glibc keeps for each of its arenas, and for each
-#: thread, what they have once used.
+#: As docs/how-to/operating.md has it for a process of hundreds of threads: glibc keeps for each of its arenas, and for
+#: each thread, what they have once used.
 MANY_THREADS = {"GLIBC_TUNABLES": "glibc.malloc.arena_max=2:glibc.malloc.tcache_count=0"}
 _UP_SECS = 60.0
 _QUIET = ("--without-gossip", "--without-mingle", "--loglevel", "WARNING")
@@ -41,7 +41,7 @@ class Setup:
     broker: str = "redis"
     #: The setting of that name.
     continuation: str = "100ms"
-    #: Celery's ``worker_prefetch_multiplier``, as docs/operating.md recommends it.
+    #: Celery's ``worker_prefetch_multiplier``, as docs/how-to/operating.md recommends it.
     prefetch: int = 1
 
     @property

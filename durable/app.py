@@ -26,7 +26,7 @@ class Durable(Engine):
 
     Args:
         celery_app: The app whose workers run the workflows and the steps.
-        settings: See docs/settings.md.  Each may also be set by an environment variable ``DURABLE_<NAME>``.
+        settings: See docs/reference/settings.md.  Each may also be set by an environment variable ``DURABLE_<NAME>``.
 
     Raises:
         ConfigurationError: A setting is unknown, or its value is malformed.

@@ -1,12 +1,11 @@
 """
-A vendor that verifies documents, as the example's other side: it takes a document now and calls back later.
+A vendor that verifies documents: it accepts a document now, and calls back later.
 
 ::
 
-    python examples/vendor.py [PORT]      # prints its URL; the worker finds it by VENDOR_URL
+    python examples/vendor.py [PORT]      # prints its URL; give it to the worker as VENDOR_URL
 
-A document whose id begins with "silent" is never called back by itself, only
-by POST /documents/<id>/callback.
+For a document whose id begins with "silent", the vendor calls back only after POST /documents/<id>/callback.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from werkzeug.serving import make_server
 DELAY_SECS = 1.0
 
 app = flask.Flask(__name__)
-#: Where to call back, and what the call was answered, by document.
+#: For each document, where to call back, and the answer to that call.
 documents: dict[str, dict[str, Any]] = {}
 
 
 @app.post("/documents")
 def submit() -> tuple[dict[str, Any], int]:
-    """Take a document, and call back after a while."""
+    """Accept a document, and call back after a second."""
     body = flask.request.get_json()
     document_id = body["document_id"]
     documents[document_id] = {"callback_url": body["callback_url"], "answer": None}
@@ -41,18 +40,18 @@ def submit() -> tuple[dict[str, Any], int]:
 
 @app.get("/documents/<document_id>")
 def show(document_id: str) -> dict[str, Any]:
-    """Where the vendor calls back for a document, and what it was answered."""
+    """The callback URL of a document, and the answer to the callback."""
     return documents[document_id]
 
 
 @app.post("/documents/<document_id>/callback")
 def call_back_now(document_id: str) -> dict[str, Any]:
-    """Call back at once, however late that is."""
+    """Call back now."""
     return call_back(document_id)
 
 
 def call_back(document_id: str) -> dict[str, Any]:
-    """POST the verdict to the document's callback URL; what that answered."""
+    """POST the verdict to the document's callback URL, and record the answer."""
     document = documents[document_id]
     body = json.dumps({"document_id": document_id, "verdict": "genuine"}).encode()
     request = urllib.request.Request(document["callback_url"], body, {"Content-Type": "application/json"})

@@ -44,7 +44,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--held", type=int, default=500, help="connections held all the time")
     parser.add_argument("--hold-secs", type=float, default=30.0, help="for how long each is held")
     parser.add_argument("--rate", type=float, default=200.0, help="requests a second beside them")
-    parser.add_argument("--default-malloc", action="store_true", help="without what docs/operating.md has for glibc")
+    parser.add_argument(
+        "--default-malloc", action="store_true", help="without what docs/how-to/operating.md has for glibc"
+    )
     options = parser.parse_args(arguments)
     with opened(Setup(), application="load.application") as site:
         site.environment |= {SECRET: secrets.token_hex(16)}

@@ -3,7 +3,7 @@ What durable promises, statement by statement, and the tests that prove it.
 
 A test says by its name which statements it proves: ``test_c44_…``,
 ``test_c67_c53_…``.  ``python tests/conformance.py`` writes the table of
-docs/conformance.md from these names.
+docs/reference/conformance.md from these names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TESTS = Path(__file__).parent
-PAGE = TESTS.parent / "docs" / "conformance.md"
+PAGE = TESTS.parent / "docs" / "reference" / "conformance.md"
 
 #: Statements that durable makes and no test proves yet.
 MISSING = {101}
@@ -309,7 +309,7 @@ def in_scope() -> set[int]:
 
 
 def page() -> str:
-    """docs/conformance.md as it should be."""
+    """docs/reference/conformance.md as it should be."""
     proofs = tests()
     sections = [HEAD]
     for title, group in GROUPS.items():

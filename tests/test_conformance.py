@@ -1,4 +1,4 @@
-"""docs/conformance.md is what the names of the tests make of it."""
+"""docs/reference/conformance.md is what the names of the tests make of it."""
 
 from __future__ import annotations
 

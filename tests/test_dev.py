@@ -88,7 +88,7 @@ def test_the_next_free_port_is_taken():
     """A port in use is no obstacle, unless it was asked for."""
     with dev.listen("127.0.0.1", None) as first, dev.listen("127.0.0.1", None) as second:
         ports = [sock.getsockname()[1] for sock in (first, second)]
-        with pytest.raises(click.ClickException, match="Choose another with --port"):
+        with pytest.raises(click.ClickException, match="Choose another port with --port"):
             dev.listen("127.0.0.1", ports[0])
 
     assert isinstance(first, socket.socket)

@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import re
 import sys
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import click
 import pytest
 
 import durable
-from durable import cli, events, registry, verify
+from durable import cli, events, registry, testing, verify
 from durable.cli import dev, doctor
 from durable.context import webhooks
 from durable.engine.settings import NAMES, Settings
@@ -29,8 +30,8 @@ def script(path):
     return module
 
 
-make_reference = script(ROOT / "docs" / "make_reference.py")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+make_architecture = script(ROOT / "docs" / "tools" / "make_architecture.py")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXT = "\n".join(page.read_text() for page in PAGES)
 
 _DURATIONS = (
@@ -71,16 +72,16 @@ def code(text, language):
 
 
 def test_every_setting_has_a_row_with_its_variable():
-    """docs/settings.md lists each setting, and no other, with the name of its environment variable."""
-    found = {row[0].strip("`"): row[1].strip("`") for row in rows("settings.md")}
+    """docs/reference/settings.md lists each setting, and no other, with the name of its environment variable."""
+    found = {row[0].strip("`"): row[1].strip("`") for row in rows("reference/settings.md")}
 
     assert {name: f"DURABLE_{name.upper()}" for name in NAMES} == found
 
 
 @pytest.mark.parametrize("name", [*_DURATIONS, "sweep_interval", "resend_after"])
 def test_durations_have_their_default_in_the_docs(name):
-    """The default in docs/settings.md is the one in the code."""
-    shown = {row[0].strip("`"): row[2] for row in rows("settings.md")}[name]
+    """The default in docs/reference/settings.md is the one in the code."""
+    shown = {row[0].strip("`"): row[2] for row in rows("reference/settings.md")}[name]
     number, unit = shown.split()
     written = timedelta(**{{"s": "seconds", "ms": "milliseconds"}[unit]: int(number)})
 
@@ -90,7 +91,7 @@ def test_durations_have_their_default_in_the_docs(name):
 @pytest.mark.parametrize("name", ["max_body", "max_pending", "pool_size", "database_url"])
 def test_other_defaults_are_in_the_docs(name):
     """So are those of sizes, counts and URLs."""
-    shown = {row[0].strip("`"): row[2] for row in rows("settings.md")}[name]
+    shown = {row[0].strip("`"): row[2] for row in rows("reference/settings.md")}[name]
 
     assert str(getattr(Settings(), name)) == shown.strip("`").split(" ")[0]
 
@@ -103,8 +104,8 @@ def test_every_public_name_is_in_the_docs(name):
 
 @pytest.mark.parametrize("kind", sorted(events.KINDS))
 def test_every_kind_of_event_is_in_the_docs(kind):
-    """What a log may hold is in the table of docs/concepts.md."""
-    assert f"`{kind}`" in (ROOT / "docs" / "concepts.md").read_text()
+    """What a log may hold is in the table of docs/explanation/concepts.md."""
+    assert f"`{kind}`" in (ROOT / "docs" / "explanation" / "concepts.md").read_text()
 
 
 def commands(group, path="durable"):
@@ -121,8 +122,8 @@ def long_options(command):
 
 
 def test_every_command_is_on_its_page_with_its_options():
-    """docs/command-line.md has each command and each of its options, and none that is not there."""
-    page = (ROOT / "docs" / "command-line.md").read_text()
+    """docs/reference/command-line.md has each command and each of its options, and none that is not there."""
+    page = (ROOT / "docs" / "reference" / "command-line.md").read_text()
     head, *sections = re.split(r"^## `", page, flags=re.MULTILINE)
     told = {}
     for section in sections:
@@ -134,8 +135,8 @@ def test_every_command_is_on_its_page_with_its_options():
 
 
 def test_every_check_of_the_doctor_is_in_the_docs():
-    """docs/operating.md explains each finding by its name."""
-    with_names = {cell.strip("`") for row in rows("operating.md") for cell in row[:1]}
+    """docs/how-to/operating.md explains each finding by its name."""
+    with_names = {cell.strip("`") for row in rows("how-to/operating.md") for cell in row[:1]}
     engine = durable.Durable(celery.Celery("docs", broker="memory://"), database_url="postgresql://127.0.0.1:1/none")
     try:
         assert {finding.name for finding in doctor.examine(engine)} <= with_names
@@ -145,10 +146,11 @@ def test_every_check_of_the_doctor_is_in_the_docs():
 
 
 def test_the_program_of_the_readme_is_the_one_that_dev_shows():
-    """There is one smallest program."""
+    """There is one smallest program, and the home page of the site shows it too."""
     program = code((ROOT / "README.md").read_text(), "python")[0]
 
     assert program in dev.FIRST_STEPS
+    assert program in code((ROOT / "docs" / "index.md").read_text(), "python")
 
 
 def test_the_program_of_the_readme_can_be_imported(tmp_path, monkeypatch, forgotten):
@@ -182,8 +184,8 @@ def test_examples_are_python(page):
 
 
 def test_the_recipes_of_senders_are_what_a_webhook_takes():
-    """Each example of docs/webhooks.md is run; there is one for each preset, with the key that the table tells."""
-    _, _, text = (ROOT / "docs" / "webhooks.md").read_text().partition("## Who sends")
+    """Each example of docs/how-to/webhooks.md is run: one for each preset, with the key that the table tells."""
+    _, _, text = (ROOT / "docs" / "how-to" / "webhooks.md").read_text().partition("## Who sends")
     recorded = []
 
     def create_webhook(respond_with=None, *, timeout=None, on_timeout=None, max_body=None, **options):
@@ -208,7 +210,8 @@ def test_the_recipes_of_senders_are_what_a_webhook_takes():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     """A relative link leads to a file of the repository, and its fragment to a heading."""
-    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
+    prose = re.sub(r"`[^`\n]*`", "", page.read_text())
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", prose):
         path, _, fragment = target.partition("#")
         linked = (page.parent / path).resolve() if path else page
         assert linked.exists(), target
@@ -224,26 +227,56 @@ def _anchors(page):
 
 def test_files_that_the_docs_name_are_there():
     """The two lives name only files and folders that durable/ has."""
-    for page in ("life-of-a-run.md", "life-of-a-webhook.md"):
+    for page in ("explanation/life-of-a-run.md", "explanation/life-of-a-webhook.md"):
         text = (ROOT / "docs" / page).read_text()
         named = re.findall(r"\*\*`([\w/]+(?:\.py|/))`", text)
         assert named
         assert [name for name in named if not (ROOT / "durable" / name).exists()] == [], page
 
 
-def test_the_reference_is_what_the_docstrings_say():
-    """docs/reference.md is up to date; `make docs` writes it."""
-    assert make_reference.PAGE.read_text() == make_reference.page()
+def documented():
+    """The objects that the pages of the reference show, each by its path."""
+    pages = (ROOT / "docs" / "reference" / "api").glob("*.md")
+    return [path for page in pages for path in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)]
 
 
-@pytest.mark.parametrize("name", sorted(durable.__all__))
-def test_every_public_name_is_in_the_reference(name):
-    """With its signature, or what it means."""
-    assert f"\n### {name}\n" in make_reference.PAGE.read_text()
+@pytest.mark.parametrize("module", [durable, verify, testing], ids=lambda module: module.__name__)
+def test_every_public_name_is_in_the_reference(module):
+    """The reference shows every name that users import, except types that stand only in annotations."""
+    only_annotations = {"Dedupe", "DedupeKey", "Preset", "Unavailable"}
+    shown = {path.rpartition(".")[2] for path in documented()}
+
+    assert set(module.__all__) - only_annotations <= shown
+
+
+def test_the_reference_shows_each_object_once():
+    """A second page with the same object would make links to it ambiguous."""
+    assert [path for path, count in Counter(documented()).items() if count > 1] == []
+
+
+def test_every_page_is_in_the_navigation():
+    """Each page of docs/ has one place in the site."""
+    in_the_navigation = re.findall(r"^ +- (?:[\w-]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+
+    assert sorted(in_the_navigation) == sorted(str(page.relative_to(ROOT / "docs")) for page in PAGES[1:])
+
+
+def test_the_architecture_is_what_the_code_imports():
+    """docs/explanation/architecture.md is up to date; `make docs` writes it."""
+    assert make_architecture.PAGE.read_text() == make_architecture.page()
+
+
+def test_pages_that_the_code_names_are_there():
+    """A docstring, a comment or a message that names a page names its path."""
+    folders = ("durable", "bench", "chaos", "load", "examples", "worker", "webapp")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    named = {name for path in files for name in re.findall(r"\bdocs/[\w/-]+\.md", path.read_text())}
+
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
 def test_the_example_of_testing_is_the_file_that_is_tested():
-    """docs/testing.md shows examples/test_orders.py word for word."""
+    """docs/how-to/testing.md shows examples/test_orders.py word for word."""
     shown = (ROOT / "examples" / "test_orders.py").read_text().partition("if __name__")[0].rstrip()
 
-    assert f"```python\n{shown}\n```" in (ROOT / "docs" / "testing.md").read_text()
+    assert f"```python\n{shown}\n```" in (ROOT / "docs" / "how-to" / "testing.md").read_text()

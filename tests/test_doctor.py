@@ -99,7 +99,7 @@ def test_a_database_that_is_down_is_found_and_nothing_else_is_guessed(engine):
     assert "DURABLE_DATABASE_URL" in found["database"].fix
     assert found["broker"].ok
     assert {found[name].detail for name in ("workers", "queues", "names", "blocked")} == {
-        "Not looked at: the database comes first."
+        "Not checked: this needs the database."
     }
 
 

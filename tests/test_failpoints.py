@@ -32,8 +32,8 @@ def test_the_code_hits_what_is_listed():
 
 
 def test_the_documents_list_the_same():
-    """docs/testing.md has every point and action, in the list's own words."""
-    page = (ROOT / "docs" / "testing.md").read_text()
+    """docs/how-to/testing.md has every point and action, in the list's own words."""
+    page = (ROOT / "docs" / "how-to" / "testing.md").read_text()
 
     assert [line for line in page.splitlines() if (line.startswith("| `") and " → " in line) or "handed" in line] == [
         f"| `{name}` | {sides} |" for name, sides in POINTS.items()

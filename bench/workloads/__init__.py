@@ -1,4 +1,4 @@
-"""The workloads, a file each; docs/performance.md lists them."""
+"""The workloads, a file each; docs/explanation/performance.md lists them."""
 
 from __future__ import annotations
 

@@ -4,11 +4,11 @@ The command line: ``durable --app MODULE[:NAME] COMMAND``.
 Files, in import order::
 
     application.py  finds the application that ``--app`` names
-    common.py       what all commands share: errors, options, parameter types
+    common.py       what all commands share: errors, options, argument types
     dev.py          ``durable dev``
     doctor/         ``durable doctor``
-    printing.py     JSON for programs, tables for people
-    bulk.py         acts on many runs
+    printing.py     prints results: JSON for programs, tables for people
+    bulk.py         acts on several runs
     hooks.py        ``durable hooks``
     runs.py         ``durable runs``
     start.py        ``durable start``
@@ -24,10 +24,10 @@ from datetime import timedelta
 import click
 
 from ..recovery import prune
-from ..worker import versions as health
-from . import application as loading
+from ..worker import versions
 from . import dev, doctor
-from .common import Commands, Context, a_duration, as_json_option
+from .application import ApplicationNotFound
+from .common import Commands, Context, as_json_option, parse_duration
 from .hooks import hooks
 from .printing import print_json, report
 from .runs import runs
@@ -43,7 +43,7 @@ from .start import start
     envvar="DURABLE_APP",
     show_default=True,
     show_envvar=True,
-    help="The module that makes the engine, as `celery -A` has it.",
+    help="The module that makes the engine, as for `celery -A`.",
 )
 @click.version_option(package_name="durable-celery", prog_name="durable")
 @click.pass_context
@@ -54,20 +54,20 @@ def main(ctx: click.Context, app: str) -> None:
 
 
 @main.command("dev")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address that the web app listens on.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The web app's address.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), help="The web app's port  [default: the next free one from 8000]"
 )
-@click.option("--web", metavar="MODULE:NAME", help="The Flask app, or the function that makes it.")
+@click.option("--web", metavar="MODULE:NAME", help="The Flask app, or a function that makes it.")
 @click.option(
     "--concurrency", "-c", type=click.IntRange(1), default=4, show_default=True, help="The worker's processes."
 )
 @click.pass_obj
 def dev_command(context: Context, host: str, port: int | None, web: str | None, concurrency: int) -> None:
-    """Embedded broker, worker and web app in one terminal; Ctrl-C stops all."""
+    """Run a broker, a worker and the web app in one terminal.  Stop them with Ctrl-C."""
     try:
         application = context.application
-    except loading.NoApplication as error:
+    except ApplicationNotFound as error:
         raise click.UsageError(f"{error}\n\n{dev.FIRST_STEPS}") from error
     sys.exit(dev.run(application, context.spec, host=host, port=port, web=web, concurrency=concurrency))
 
@@ -75,7 +75,7 @@ def dev_command(context: Context, host: str, port: int | None, web: str | None, 
 @main.command()
 @click.pass_obj
 def migrate(context: Context) -> None:
-    """Bring the database to the schema that this code needs."""
+    """Migrate the database to the schema that this code needs."""
     context.engine.migrate()
     click.echo(f"{context.engine.store.url.render_as_string()} has the schema that this code needs.", err=True)
 
@@ -84,14 +84,14 @@ def migrate(context: Context) -> None:
 @as_json_option
 @click.pass_obj
 def doctor_command(context: Context, as_json: bool) -> None:
-    """Check database, schema, broker, settings and workers, and say what to change."""
+    """Check database, broker, settings and workers.  Says what to change."""
     findings = doctor.examine(context.engine)
     ok = all(finding.ok for finding in findings)
-    versions = health.versions()
+    found = versions.versions()
     if as_json:
-        print_json({"ok": ok, "versions": versions, "checks": [asdict(finding) for finding in findings]})
+        print_json({"ok": ok, "versions": found, "checks": [asdict(finding) for finding in findings]})
     else:
-        click.echo(", ".join(f"{name} {version}" for name, version in versions.items()))
+        click.echo(", ".join(f"{name} {version}" for name, version in found.items()))
         for finding in findings:
             click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name:<11} {finding.detail}")
             if finding.fix:
@@ -101,12 +101,16 @@ def doctor_command(context: Context, as_json: bool) -> None:
 
 @main.command("prune")
 @click.option(
-    "--older-than", type=a_duration, metavar="DURATION", required=True, help='Runs that ended longer ago, e.g. "30d".'
+    "--older-than",
+    type=parse_duration,
+    metavar="DURATION",
+    required=True,
+    help='Only runs that ended longer ago than this, e.g. "30d".',
 )
 @as_json_option
 @click.pass_obj
 def prune_command(context: Context, older_than: timedelta, as_json: bool) -> None:
-    """Delete runs that ended long ago, with all that is theirs."""
+    """Delete runs that ended long ago, with all their data."""
     pruned = prune.prune(context.engine, older_than)
     report({"pruned": pruned}, f"{pruned} runs are deleted.", as_json)
 

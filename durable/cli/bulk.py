@@ -1,4 +1,4 @@
-"""Acting on several runs: those named on the command line, or those chosen by what they are."""
+"""Act on several runs: on those that the command line names, or on all that match a filter."""
 
 from __future__ import annotations
 
@@ -10,59 +10,58 @@ import click
 
 from ..client import describe
 from ..errors import DurableError
-from .common import Refused
+from .common import CommandRefused
 from .printing import print_json, report
 
 
 @dataclass(frozen=True)
-class Deed:
-    """What is done to runs: its key in JSON, and what a sentence says of them."""
+class Action:
+    """What a command does to runs: the key that its JSON has for it, and how a sentence about a run ends."""
 
     key: str
-    says: str
+    sentence_end: str
 
 
 def confirm(verb: str, count: int, yes: bool) -> None:
-    """Ask, on stderr, before many runs are touched; without a terminal the answer is no, exit code 1."""
+    """Ask on stderr before a command acts on many runs.  Without a terminal the answer is no, and the exit code 1."""
     if count and not yes:
         shown = f"{count} runs or more" if count >= describe.COUNTED else f"{count} runs"
         click.confirm(f"{verb} {shown}?", abort=True, err=True)
 
 
-def act_on_chosen(ids: Iterable[str], act: Callable[[str], None], deed: Deed, as_json: bool) -> None:
-    """Act on each of *ids*; one that has changed meanwhile is left as it is."""
+def act_on_matching(ids: Iterable[str], act: Callable[[str], None], action: Action, as_json: bool) -> None:
+    """Act on each of *ids*.  Skip a run that has changed since it matched the filter."""
     count = 0
     for run_id in ids:
         try:
             act(run_id)
-        except Refused:
+        except CommandRefused:
             continue
         count += 1
-    report({deed.key: count}, f"{count} runs are {deed.says}.", as_json)
+    report({action.key: count}, f"{count} runs are {action.sentence_end}.", as_json)
 
 
-def act_on_named(ids: tuple[str, ...], act: Callable[[str], None], deed: Deed, as_json: bool) -> None:
-    """Act on each of *ids*, also after one that is refused; the exit code is then 1."""
+def act_on_named(ids: tuple[str, ...], act: Callable[[str], None], action: Action, as_json: bool) -> None:
+    """Act on each of *ids*.  If one is refused, continue with the others; the exit code is then 1."""
     if len(ids) == 1:
         act(ids[0])
-        report({"id": ids[0], deed.key: True}, f"Run {ids[0]} is {deed.says}.", as_json)
+        report({"id": ids[0], action.key: True}, f"Run {ids[0]} is {action.sentence_end}.", as_json)
         return
-    refused = {run_id: refusal for run_id in ids if (refusal := _refusal(act, run_id)) is not None}
+    errors: dict[str, str] = {}
+    for run_id in ids:
+        try:
+            act(run_id)
+        except CommandRefused as error:
+            errors[run_id] = error.message
+        except DurableError as error:
+            errors[run_id] = str(error)
     if as_json:
-        print_json([{"id": i, deed.key: i not in refused, "error": refused.get(i)} for i in ids])
+        print_json([{"id": i, action.key: i not in errors, "error": errors.get(i)} for i in ids])
     else:
         for run_id in ids:
-            done = run_id not in refused
-            click.echo(f"Run {run_id} is {deed.says}." if done else f"Error: {refused[run_id]}", err=not done)
-    if refused:
+            if run_id in errors:
+                click.echo(f"Error: {errors[run_id]}", err=True)
+            else:
+                click.echo(f"Run {run_id} is {action.sentence_end}.")
+    if errors:
         sys.exit(1)
-
-
-def _refusal(act: Callable[[str], None], run_id: str) -> str | None:
-    try:
-        act(run_id)
-    except Refused as error:
-        return error.message
-    except DurableError as error:
-        return str(error)
-    return None

@@ -1,4 +1,4 @@
-"""What all commands share: the application, errors as messages, and the kinds of what may be typed."""
+"""What all commands share: the application, errors as messages, and the types of their arguments."""
 
 from __future__ import annotations
 
@@ -15,68 +15,71 @@ from .. import duration
 from ..app import Durable
 from ..errors import DurableError
 from ..store import RunStatus, is_unavailable
-from . import application as loading
+from .application import Application, ApplicationNotFound, load
 
 
-class Refused(click.ClickException):
-    """Raised when what was asked for is not done.  Exit code 1."""
+class CommandRefused(click.ClickException):
+    """Raised when a command does not do what you asked for.  The exit code is 1."""
 
 
 class Context:
-    """What every command is given: the application, loaded when first used."""
+    """Passed to every command: the application, which is loaded at its first use."""
 
     def __init__(self, spec: str) -> None:
         self.spec = spec
 
     @cached_property
-    def application(self) -> loading.Application:
-        return loading.load(self.spec)
+    def application(self) -> Application:
+        """The application that ``--app`` names."""
+        return load(self.spec)
 
     @property
     def engine(self) -> Durable:
+        """The engine of that application."""
         engine = self.application.engine
         assert isinstance(engine, Durable)
         return engine
 
 
 class Commands(click.Group):
-    """A group whose commands' errors become messages and exit codes."""
+    """A group of commands that turns their errors into messages and exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; click prints the errors raised here."""
         try:
             return super().invoke(ctx)
-        except loading.NoApplication as error:
+        except ApplicationNotFound as error:
             raise click.UsageError(str(error)) from error
         except DurableError as error:
-            raise Refused(str(error)) from error
+            raise CommandRefused(str(error)) from error
         except SQLAlchemyError as error:
             if not is_unavailable(error):
                 raise
-            raise Refused(f"The database cannot be used now: {error.args[0]}") from error
+            raise CommandRefused(f"The database cannot be used now: {error.args[0]}") from error
 
 
-def an_id(value: str) -> str:
-    """A run's id.  What cannot be one never gets to the database."""
+def parse_run_id(value: str) -> str:
+    """The id of a run.  Text that cannot be one is refused before it reaches the database."""
     if not 1 <= len(value) <= 64 or not all("!" <= c <= "~" for c in value):
         raise click.BadParameter(
-            f"{_short(value)} is no run's id: that is 1 to 64 printable ASCII characters without blanks."
+            f"{_shortened(value)} is not the id of a run, which has 1 to 64 printable ASCII characters and no blanks."
         )
     return value
 
 
-def a_text(value: str, longest: int = 255) -> str:
-    """Text that every database can hold: no NUL, no half of a surrogate pair."""
+def parse_text(value: str, longest: int = 255) -> str:
+    """Text that every database can store: without NUL and without lone surrogates."""
     if not 1 <= len(value) <= longest or "\0" in value or not _is_unicode(value):
-        raise click.BadParameter(f"{_short(value)} is not 1 to {longest} characters of text without NUL.")
+        raise click.BadParameter(f"{_shortened(value)} is not 1 to {longest} characters of text without NUL.")
     return value
 
 
-def a_message(value: str) -> str:
-    """Text of more than a name's length."""
-    return a_text(value, 10_000)
+def parse_message(value: str) -> str:
+    """Text that may be longer than a name."""
+    return parse_text(value, 10_000)
 
 
-def a_duration(value: str) -> timedelta:
+def parse_duration(value: str) -> timedelta:
     """A duration, e.g. ``1h30m``; a bare number is seconds."""
     try:
         return timedelta(microseconds=duration.to_micros(value))
@@ -86,27 +89,27 @@ def a_duration(value: str) -> timedelta:
 
 STATUSES = tuple(status.value for status in RunStatus)
 
-run_id_argument = click.argument("run_id", metavar="ID", type=an_id)
+run_id_argument = click.argument("run_id", metavar="ID", type=parse_run_id)
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on stdout.")
-name_option = click.option("--name", type=a_text, metavar="TEXT", help="The workflow's name.")
+name_option = click.option("--name", type=parse_text, metavar="TEXT", help="The workflow's name.")
 
 
 def limit_option(help: str) -> Callable[[Any], Any]:
-    """``--limit``, at most 10,000: what is printed is held in memory."""
+    """``--limit``, at most 10,000, because a command holds everything that it prints in memory."""
     return click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help=help)
 
 
 def parse_json(text: str) -> Any:
-    """What JSON on the command line says; UsageError."""
+    """The value of JSON on the command line.  Raises UsageError when it is malformed."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise click.UsageError(
-            f"{_short(text)} is not JSON ({error}): a string needs its quotes, '\"like this\"'."
+            f"{_shortened(text)} is not JSON ({error}).  A string needs quotes: '\"like this\"'."
         ) from error
 
 
-def _short(text: str) -> str:
+def _shortened(text: str) -> str:
     return repr(text if len(text) <= 80 else f"{text[:80]}…")
 
 

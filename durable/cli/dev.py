@@ -1,9 +1,8 @@
 """
-``durable dev``: broker, worker and web app of one application, in one terminal.
+``durable dev``: the broker, the worker and the web app of one application, in one terminal.
 
-Each child runs on a leash (see ``supervisor.py``), in a session of its own: Ctrl-C
-reaches this process only, which then stops them together.  When one ends,
-the others are stopped and its exit code is ours.
+Each child process is supervised (``broker/supervise.py``) and has a session of its own.  So Ctrl-C reaches only this
+process, which then stops all children.  When one child ends, this process stops the others and exits with its code.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ from ..broker import embedded
 from ..engine import Engine
 from ..store import workers
 from ..web import create_blueprint
-from . import application as loading
+from . import application as applications
 from .application import Application
 
-#: What is shown when there is no application yet.
+#: Shown when there is no application yet.
 FIRST_STEPS = """\
 The smallest program.  Save it as app.py, then: durable --app app dev
 
@@ -57,9 +56,9 @@ async def hello(name: str) -> str:
 And in another terminal: durable --app app start app:hello '["world"]'
 """
 
-#: What a child may take to finish when it is stopped.
+#: How long a child may take to end after it is told to stop.
 GRACE_SECS = 10.0
-#: Requests served at once; a held webhook takes one of them.
+#: How many requests the web app serves at once; a held webhook request counts as one.
 THREADS = 64
 
 _READY_SECS = 60.0
@@ -67,31 +66,31 @@ _FIRST_PORT = 8000
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A child has ended by itself."""
+class ChildExited:
+    """A child process ended without being asked to."""
 
     name: str
     code: int
 
 
 @dataclass(frozen=True)
-class Stop:
-    """Somebody pressed Ctrl-C, or sent SIGTERM."""
+class StopRequested:
+    """This process received SIGINT (Ctrl-C) or SIGTERM."""
 
     signum: int
 
 
 class Supervisor:
-    """The children, and what happens to them."""
+    """Starts and stops the child processes, and puts what happens to them into ``events``."""
 
     def __init__(self, environment: dict[str, str]) -> None:
-        self.news: SimpleQueue[Ended | Stop] = SimpleQueue()
+        self.events: SimpleQueue[ChildExited | StopRequested] = SimpleQueue()
         self._environment = environment
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._watchers: list[threading.Thread] = []
 
     def spawn(self, name: str, command: list[str], pass_fds: tuple[int, ...] = ()) -> None:
-        """Start a child; its output appears line by line behind its name."""
+        """Start a child.  Its output is printed line by line, each after the child's name."""
         child = embedded.supervised(
             command,
             grace_secs=GRACE_SECS,
@@ -105,7 +104,7 @@ class Supervisor:
         self._watchers.append(watcher)
 
     def stop(self) -> None:
-        """Stop all children at once, and wait for their end; a second Ctrl-C kills them."""
+        """Tell all children to stop, and wait until they have ended.  A second Ctrl-C kills them."""
         for child in self._children.values():
             assert child.stdin is not None
             child.stdin.close()
@@ -123,8 +122,8 @@ class Supervisor:
     def _watch(self, name: str, child: subprocess.Popen[bytes]) -> None:
         assert child.stdout is not None
         for line in child.stdout:
-            say(line.decode(errors="replace").rstrip("\n"), name)
-        self.news.put(Ended(name, child.wait()))
+            print_line(line.decode(errors="replace").rstrip("\n"), name)
+        self.events.put(ChildExited(name, child.wait()))
 
 
 def run(application: Application, spec: str, *, host: str, port: int | None, web: str | None, concurrency: int) -> int:
@@ -135,57 +134,59 @@ def run(application: Application, spec: str, *, host: str, port: int | None, web
         The exit code: 0 after Ctrl-C or SIGTERM, else the child's.
     """
     engine = application.engine
+    # This process listens before the first child starts, so no other process can take the port.
     listener = listen(host, port)
     address = f"http://{host}:{listener.getsockname()[1]}"
-    supervisor = Supervisor(_environment(engine, address))
+    environment = {
+        **os.environ,
+        # A public_url that is set already, for example that of a tunnel, stays.
+        "DURABLE_PUBLIC_URL": engine.settings.public_url or address,
+        "PYTHONUNBUFFERED": "1",
+    }
+    supervisor = Supervisor(environment)
     for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, lambda signum, _: supervisor.news.put(Stop(signum)))
-    with listener, _broker(engine):
+        signal.signal(signum, lambda signum, _: supervisor.events.put(StopRequested(signum)))
+    uses_embedded_broker = engine.broker_url() == embedded.url()
+    broker = embedded.start() if uses_embedded_broker else embedded.Server(engine.broker_url())
+    with listener, broker:
         engine.migrate()
-        began = engine.now()
+        started_at = engine.now()
         supervisor.spawn("worker", _worker_command(application, concurrency))
         supervisor.spawn("web", _web_command(web or web_target(application, spec), listener), (listener.fileno(),))
-        watcher = threading.Thread(target=_announce, args=(engine, address, began), daemon=True)
+        watcher = threading.Thread(target=_announce, args=(engine, address, started_at), daemon=True)
         watcher.start()
         try:
-            return _exit_code(supervisor.news.get())
+            event = supervisor.events.get()
+            if isinstance(event, StopRequested):
+                print_line("stopping.")
+                return 0
+            print_line(f"The {event.name} has ended with code {event.code}; stopping the rest.")
+            return event.code
         finally:
             supervisor.stop()
 
 
 def bare_app(spec: str) -> flask.Flask:
-    """The web app of an application that has none: only the blueprint."""
-    engine = loading.load(spec).engine
+    """A web app with only the blueprint, for an application that has no web app."""
+    engine = applications.load(spec).engine
     app = flask.Flask("durable")
     app.register_blueprint(create_blueprint(engine))
     return app
 
 
-def say(line: str, name: str = "durable") -> None:
-    """Print a line behind the name of who says it."""
+def print_line(line: str, name: str = "durable") -> None:
+    """Print a line after the name of the process that it comes from."""
     click.echo(f"{name:<7} | {line}")
 
 
-def _environment(engine: Engine, address: str) -> dict[str, str]:
-    """The children's environment; a public_url that is set already (a tunnel's, say) stays."""
-    public_url = engine.settings.public_url or address
-    return {**os.environ, "DURABLE_PUBLIC_URL": public_url, "PYTHONUNBUFFERED": "1"}
-
-
-def _broker(engine: Engine) -> embedded.Server:
-    if engine.broker_url() == embedded.url():
-        return embedded.start()
-    return embedded.Server(engine.broker_url())
-
-
 def listen(host: str, port: int | None) -> socket.socket:
-    """A listening socket: on *port*, else on the next free one from 8000."""
+    """A listening socket on *port*, or on the first free port from 8000 if *port* is None."""
     for candidate in range(port or _FIRST_PORT, (port or _FIRST_PORT + 1000) + 1):
         try:
             return socket.create_server((host, candidate))
         except OSError as error:
             failure = error
-    raise click.ClickException(f"No port to listen on at {host}: {failure}.  Choose another with --port.")
+    raise click.ClickException(f"Cannot listen on {host}: {failure}.  Choose another port with --port.")
 
 
 def _worker_command(application: Application, concurrency: int) -> list[str]:
@@ -197,22 +198,21 @@ def _worker_command(application: Application, concurrency: int) -> list[str]:
 
 
 def queues_of(celery: Celery) -> list[str]:
-    """All queues that workflows and steps ask for, and the app's own; none when that is its default only."""
-    defined: list[registry.Workflow[..., Any] | registry.Step[..., Any]] = []
-    defined += registry.workflows.values()
-    defined += registry.steps.values()
-    asked = {item.options["queue"] for item in defined if item.options.get("queue")}
-    return sorted({*asked, *celery.amqp.queues}) if asked else []
+    """The queues of all workflows and steps and of the app, or none if they all use the app's default queue."""
+    definitions: list[registry.Workflow[..., Any] | registry.Step[..., Any]] = []
+    definitions += registry.workflows.values()
+    definitions += registry.steps.values()
+    named = {item.options["queue"] for item in definitions if item.options.get("queue")}
+    return sorted({*named, *celery.amqp.queues}) if named else []
 
 
 def _web_command(target: str, listener: socket.socket) -> list[str]:
-    # The socket is ours since before the first child began: nobody else can take the port.
     gunicorn = [sys.executable, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}"]
     return [*gunicorn, "--worker-class", "gthread", "--threads", str(THREADS), "--log-level", "warning", target]
 
 
 def web_target(application: Application, spec: str) -> str:
-    """What gunicorn serves: the module's Flask app, else that of a ``webapp`` beside it, else a bare one."""
+    """What gunicorn serves: the module's Flask app, else that of a package ``webapp`` beside it, else a bare one."""
     beside = _webapp_beside(application.module)
     for module in [application.module, *([beside] if beside else [])]:
         if callable(getattr(module, "create_app", None)):
@@ -228,23 +228,23 @@ def _webapp_beside(module: Any) -> Any | None:
     if found is None or found.origin is None or module.__file__ is None:
         return None
     root = Path(module.__file__).resolve().parents[module.__name__.count(".")]
-    return loading.import_module("webapp") if Path(found.origin).resolve().is_relative_to(root) else None
+    return applications.import_module("webapp") if Path(found.origin).resolve().is_relative_to(root) else None
 
 
-def _announce(engine: Engine, address: str, began: int) -> None:
-    """Say where everything is, once the web app answers and the worker beats."""
+def _announce(engine: Engine, address: str, started_at: int) -> None:
+    """Print all addresses once the web app answers and the worker has sent a heartbeat."""
     deadline = time.monotonic() + _READY_SECS
-    while not (_answers(address) and _beats(engine, began)):
+    while not (_answers(address) and _has_heartbeat(engine, started_at)):
         if time.monotonic() > deadline:
-            say(f"Web app and worker are not both up after {_READY_SECS:g} s: see above.")
+            print_line(f"Web app and worker are not both ready after {_READY_SECS:g} s.  See the messages above.")
             return
         time.sleep(0.1)
     is_embedded = engine.broker_url() == embedded.url()
-    say(f"web       {address}")
-    say(f"webhooks  {engine.settings.public_url or address}/.well-known/workflow/v1/webhook/…")
-    say(f"database  {engine.store.url.render_as_string()}")
-    say(f"broker    {'embedded, in .durable/broker' if is_embedded else 'as configured'}")
-    say("ready; Ctrl-C stops everything.")
+    print_line(f"web       {address}")
+    print_line(f"webhooks  {engine.settings.public_url or address}/.well-known/workflow/v1/webhook/…")
+    print_line(f"database  {engine.store.url.render_as_string()}")
+    print_line(f"broker    {'embedded, in .durable/broker' if is_embedded else 'as configured'}")
+    print_line("ready; Ctrl-C stops everything.")
 
 
 def _answers(address: str) -> bool:
@@ -259,14 +259,6 @@ def _answers(address: str) -> bool:
     return True
 
 
-def _beats(engine: Engine, began: int) -> bool:
+def _has_heartbeat(engine: Engine, started_at: int) -> bool:
     with engine.store.read() as tx:
-        return any(worker.beat_at >= began for worker in workers.alive(tx))
-
-
-def _exit_code(news: Ended | Stop) -> int:
-    if isinstance(news, Stop):
-        say("stopping.")
-        return 0
-    say(f"The {news.name} has ended with code {news.code}; stopping the rest.")
-    return news.code
+        return any(worker.beat_at >= started_at for worker in workers.alive(tx))

@@ -1,4 +1,4 @@
-"""What is printed: JSON for programs, tables for people."""
+"""Print results: JSON for programs, tables for people."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..web import mask
 
 
 def print_json(value: object) -> None:
-    """*value* as JSON on one line; it is ASCII, so that any terminal and pipe takes it."""
+    """Print *value* as JSON on one line, in ASCII, so that every terminal and pipe accepts it."""
     click.echo(json.dumps(value, default=str))
 
 
 def report(value: object, message: str, as_json: bool) -> None:
-    """What has been done: as JSON, or as a sentence."""
+    """Print the result of a command: *value* as JSON, or *message*."""
     if as_json:
         print_json(value)
     else:
@@ -25,7 +25,7 @@ def report(value: object, message: str, as_json: bool) -> None:
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
-    """A JSON list, or a table of *columns*."""
+    """Print *rows* as a JSON list, or as a table of *columns*."""
     if as_json:
         print_json(rows)
     else:
@@ -33,7 +33,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...], as_j
 
 
 def print_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    """Columns as wide as their widest cell."""
+    """Print a table whose columns are as wide as their widest cell."""
     lines = [header, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     for line in lines:
@@ -41,7 +41,7 @@ def print_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Non
 
 
 def print_run(described: Mapping[str, Any]) -> None:
-    """A run's fields one below the other; then what it waits for, and its log, as tables."""
+    """Print the fields of a run, one on each line, then tables of what it waits for and of its log."""
     apart = ("waiting_for", "events")
     for name, value in described.items():
         if value is not None and name not in apart:
@@ -57,7 +57,11 @@ def print_run(described: Mapping[str, Any]) -> None:
 
 
 def _waiting(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """A row of the table: a token in a URL is a password, and a table is what people paste elsewhere."""
+    """
+    One row of the table "waiting for".
+
+    It masks the token in a webhook's URL: the token works like a password, and people paste such tables elsewhere.
+    """
     match entry["kind"]:
         case "step":
             what, how = f"{entry['name']}, attempt {entry['attempt']}", _readiness(entry)
@@ -77,12 +81,12 @@ def _waiting(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
 def _readiness(entry: Mapping[str, Any]) -> str:
     match entry["state"]:
         case "running":
-            return f"runs on {entry['worker'] or 'a process that is gone'} since {entry['since']}"
+            return f"running on {entry['worker'] or 'a process that has ended'} since {entry['since']}"
         case "in_doubt":
-            return f"in doubt: `durable runs resolve`; its attempt began {entry['since']}"
+            return f"in doubt since {entry['since']}: use `durable runs resolve`"
         case "delayed":
             return f"not before {entry['until']}"
         case "unknown":
-            return f"no live worker has registered it; waits since {entry['since']}"
+            return f"waiting since {entry['since']}: no live worker has registered it"
         case _:
             return f"pending since {entry['since']}"

@@ -1,4 +1,4 @@
-"""``durable start``: a new run, of a workflow or like another run."""
+"""``durable start``: start a run of a workflow, or a run like an existing one."""
 
 from __future__ import annotations
 
@@ -9,25 +9,31 @@ import click
 
 from .. import registry
 from ..client import Options
-from ..client import start as again
-from ..client import start as starting
-from ..engine import Engine
-from ..registry import Run
+from ..client import start as client_start
 from . import application
-from .common import Context, Refused, a_duration, a_text, an_id, as_json_option, parse_json
+from .common import CommandRefused, Context, as_json_option, parse_duration, parse_json, parse_run_id, parse_text
 from .printing import print_json
 
 
 @click.command()
 @click.argument("workflow", metavar="[WORKFLOW]", required=False)
 @click.argument("arguments", metavar="[JSON]", required=False)
-@click.option("--like", metavar="ID", type=an_id, help="Start what this run is of, with its arguments.")
-@click.option("--run-id", metavar="ID", type=an_id, help="The new run's id; an existing run of this id is returned.")
 @click.option(
-    "--idempotency-key", type=a_text, metavar="TEXT", help="An existing run that was started with this key is returned."
+    "--like", metavar="ID", type=parse_run_id, help="Start the workflow of this run, with the same arguments."
 )
-@click.option("--queue", type=a_text, metavar="TEXT", help="The queue of its turns.")
-@click.option("--countdown", type=a_duration, metavar="DURATION", help='Start after this long, e.g. "1h30m".')
+@click.option(
+    "--run-id",
+    metavar="ID",
+    type=parse_run_id,
+    help="The new run's id.  If a run already has this id, print that run.",
+)
+@click.option(
+    "--idempotency-key", type=parse_text, metavar="TEXT", help="If a run was started with this key, print that run."
+)
+@click.option("--queue", type=parse_text, metavar="TEXT", help="The queue for the turns of the run.")
+@click.option(
+    "--countdown", type=parse_duration, metavar="DURATION", help='How long to wait before the run starts, e.g. "1h30m".'
+)
 @as_json_option
 @click.pass_obj
 def start(
@@ -44,38 +50,34 @@ def start(
     """
     Start a run.
 
-    WORKFLOW is its name, or MODULE:WORKFLOW.  JSON is the list of its arguments, or an object by parameter name.
+    WORKFLOW is the name of a workflow, or MODULE:WORKFLOW.  JSON is the list of its arguments, or an object with one
+    key for each parameter.
     """
     options = Options(run_id=run_id, idempotency_key=idempotency_key, queue=queue, countdown=countdown)
     if (workflow is None) == (like is None):
-        raise click.UsageError("Name the workflow to start, or a run to start again with --like ID.")
+        raise click.UsageError("Name a workflow, or a run with --like ID.")
     try:
         if like is not None:
-            run = again.start_like(context.engine, like, options)
+            run = client_start.start_like(context.engine, like, options)
         else:
-            run = _start(context.engine, str(workflow), arguments or "[]", options)
+            name = str(workflow)
+            definition = registry.workflows[name] if name in registry.workflows else application.find_object(name)
+            args, kwargs = _parse_arguments(arguments or "[]")
+            run = client_start.start(context.engine, definition, args, kwargs, options)
     except (TypeError, ValueError) as error:
-        raise Refused(f"{workflow or like} was not started: {error}") from error
+        raise CommandRefused(f"{workflow or like} was not started: {error}") from error
     if as_json:
         print_json({"id": run.id, "name": run.name, "status": run.status})
     else:
         click.echo(run.id)
 
 
-def _start(engine: Engine, workflow: str, arguments: str, options: Options) -> Run[Any]:
-    args, kwargs = _arguments(arguments)
-    return starting.start(engine, _find(workflow), args, kwargs, options)
-
-
-def _find(spec: str) -> Any:
-    """The workflow of this name, or what MODULE:WORKFLOW is."""
-    return registry.workflows[spec] if spec in registry.workflows else application.find(spec)
-
-
-def _arguments(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _parse_arguments(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     value = parse_json(text)
     if isinstance(value, list):
         return tuple(value), {}
     if isinstance(value, dict):
         return (), value
-    raise click.UsageError(f"The arguments {text!r} must be a JSON list, or an object by parameter name.")
+    raise click.UsageError(
+        f"The arguments {text!r} must be a JSON list, or a JSON object with one key for each parameter."
+    )

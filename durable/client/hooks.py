@@ -44,7 +44,7 @@ def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None) -
 
     Args:
         token: The hook's token.
-        payload: Any value that has a JSON form (docs/values.md).
+        payload: Any value that has a JSON form (docs/reference/values.md).
         wait: How long to wait for a hook that is about to be created, as ``sleep`` takes it.
 
     Raises:

@@ -42,7 +42,7 @@ CELERY_DEFAULTS: dict[str, Any] = {
 }
 
 #: Options of the Redis transport that the engine sets where the application leaves them unset.  See
-#: docs/operating.md for the reasons.
+#: docs/how-to/operating.md for the reasons.
 REDIS_OPTIONS: dict[str, Any] = {
     "visibility_timeout": 21600,
     "unacked_restore_interval": 10,

@@ -4,7 +4,7 @@ What a workflow body may not do, and how it is stopped from doing it.
 A workflow body runs again at each turn, so it must not read a clock, a file or a socket.  The guards refuse such calls
 while a body runs; lint finds the calls in its source that no guard can see.  This room does not know runs or logs.
 
-Applications use two of its names: ``forbid`` and ``unrestricted`` (docs/workflows.md, "Guards").
+Applications use two of its names: ``forbid`` and ``unrestricted`` (docs/how-to/workflows.md, "Guards").
 
 Files, in import order::
 

@@ -1,7 +1,7 @@
 """
 For the tests of applications: run workflows in memory, move the clock, and crash at every boundary.
 
-docs/testing.md shows how to use it; ``durable.testing.plugin`` has the fixtures for pytest.
+docs/how-to/testing.md shows how to use it; ``durable.testing.plugin`` has the fixtures for pytest.
 
 Files, in import order::
 

@@ -1,10 +1,11 @@
 """
 ``crash_everywhere``: runs one workflow again and again, each time with one crash or one message fault.
 
-A boundary is one hit of one failpoint (docs/testing.md lists them).  A crash ends the process there: everything in its
-memory is gone, it runs no cleanup, and the message that it was processing is gone.  Another process starts, finds the
-unfinished work by beats and sweeps, and continues.  A message fault loses, repeats or delays one message.  After each
-fault the run must end as it does without one, and its log must keep what the documentation promises.
+A boundary is one hit of one failpoint (docs/how-to/testing.md lists them).  A crash ends the process there: everything
+in its memory is gone, it runs no cleanup, and the message that it was processing is gone.  Another process starts,
+finds the unfinished work by heartbeats and sweeps, and continues.  A message fault loses, repeats or delays one
+message.  After each fault the run must end as it does without one, and its log must keep what the documentation
+promises.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What must hold for a run that has ended, whatever faults there were (docs/reliability.md)."""
+"""What must hold for a run that has ended, whatever faults there were (docs/explanation/reliability.md)."""
 
 from __future__ import annotations
 

@@ -751,8 +751,8 @@ def test_a_simple_task_works_in_eager_mode(idle):
 
 
 def test_the_example_of_the_docs_runs(idle):
-    """docs/celery-users.md: its tasks as they are, and the workflow that takes the place of the canvas."""
-    page = (Path(__file__).parents[2] / "docs" / "celery-users.md").read_text()
+    """docs/how-to/celery-users.md: its tasks as they are, and the workflow that takes the place of the canvas."""
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "celery-users.md").read_text()
     tasks_py, canvas, after = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     keys = []
     names: dict[str, Any] = {

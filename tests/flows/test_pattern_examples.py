@@ -1,4 +1,4 @@
-"""The programs of docs/patterns.md: each does what the page says of it."""
+"""The programs of docs/how-to/patterns.md: each does what the page says of it."""
 
 from __future__ import annotations
 
@@ -39,8 +39,10 @@ def steps_of(run: Run[Any]) -> list[str]:
 
 
 def test_the_page_shows_the_programs_as_they_are() -> None:
-    """docs/patterns.md holds each file of examples/patterns, word for word, and no other program."""
-    shown = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "patterns.md").read_text(), re.DOTALL | re.MULTILINE)
+    """docs/how-to/patterns.md holds each file of examples/patterns, word for word, and no other program."""
+    shown = re.findall(
+        r"^```python\n(.*?)^```$", (ROOT / "docs" / "how-to" / "patterns.md").read_text(), re.DOTALL | re.MULTILINE
+    )
 
     assert sorted(shown) == sorted(path.read_text() for path in PATTERNS.glob("*.py"))
 

@@ -1,4 +1,4 @@
-"""docs/tutorial.md, followed word for word: its files are written, its commands run, its output compared."""
+"""Follow docs/tutorial.md word for word: write its files, run its commands, compare the output."""
 
 from __future__ import annotations
 

@@ -1,24 +1,25 @@
 """
-What ``durable doctor`` looks at: whether this application can work here, and what to change if not.
+``durable doctor``: checks whether this application can work here, and says what to change if not.
 
-===========  =======================================================================
-finding      what a look comes to
-servers      database and schema, broker and its transport options, Celery's settings, ``public_url``
-situation    what the store says of workers and of what waits, read once
-workers      who is alive, answers through the broker, on which queues, by what clock
-waiting      names that no live worker knows, blocked runs, steps in doubt, keys
-===========  =======================================================================
+Files, in import order::
+
+    finding.py    the result of one check, and how a check that fails becomes a result
+    servers.py    checks the database, the broker, Celery's settings and ``public_url``
+    situation.py  reads from the store, once, what the other checks need
+    waiting.py    checks for work that cannot continue: unknown names, blocked runs, steps in doubt, missing keys
+    workers.py    checks which workers live, answer, take from which queues, and have which clocks
 """
 
 from __future__ import annotations
 
 from ...engine import Engine
 from . import servers, situation, waiting, workers
-from .finding import Finding, look
+from .finding import Finding, check
 
 __all__ = ["Finding", "examine"]
 
-_BY_THE_STORE = {
+#: The checks that need the database.
+_CHECKS_OF_SITUATION = {
     "workers": workers.alive,
     "answers": workers.answers,
     "queues": workers.queues,
@@ -32,21 +33,21 @@ _BY_THE_STORE = {
 
 def examine(engine: Engine) -> list[Finding]:
     """
-    Look at everything; a look that cannot be taken is a finding that is not ok.
+    Make all checks.  A check that raises an error becomes a finding that is not ok.
 
-    Reads a bounded part of the work lists and asks the workers through the broker: about a second,
-    however many runs there are.
+    This reads a bounded part of the work lists and asks the workers through the broker.  It takes about a second, even
+    with many runs.
     """
-    database = look("database", servers.database, engine)
+    database = check("database", servers.database, engine)
     findings = [
         database,
-        look("broker", servers.broker, engine),
-        look("transport", servers.transport, engine),
-        look("messages", servers.messages, engine),
-        look("public_url", servers.public_url, engine),
+        check("broker", servers.broker, engine),
+        check("transport", servers.transport, engine),
+        check("messages", servers.messages, engine),
+        check("public_url", servers.public_url, engine),
     ]
     if not database.ok:
-        unseen = "Not looked at: the database comes first."
-        return findings + [Finding(name=name, ok=False, detail=unseen) for name in _BY_THE_STORE]
-    seen = situation.read(engine)
-    return findings + [look(name, check, seen) for name, check in _BY_THE_STORE.items()]
+        skipped = "Not checked: this needs the database."
+        return findings + [Finding(name=name, ok=False, detail=skipped) for name in _CHECKS_OF_SITUATION]
+    found = situation.read(engine)
+    return findings + [check(name, function, found) for name, function in _CHECKS_OF_SITUATION.items()]

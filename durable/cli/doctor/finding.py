@@ -1,4 +1,4 @@
-"""One thing looked at, and how a look that fails becomes a finding."""
+"""The result of one check, and how a check that fails becomes a result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: How many names, processes or ids a finding shows.
+#: The largest number of names, processes or ids that a finding shows.
 SHOWN = 10
 
 _FIXES = {
@@ -22,7 +22,7 @@ _FIXES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing looked at.  ``fix`` says what to change; with ``ok`` it is advice."""
+    """The result of one check.  ``fix`` says what to change; if ``ok`` is true, it is only advice."""
 
     name: str
     ok: bool
@@ -30,10 +30,10 @@ class Finding:
     fix: str = ""
 
 
-def look(name: str, check: Callable[[T], Finding], at: T) -> Finding:
-    """What *check* finds.  Whatever it raises is what there is to know, so it is a finding too."""
+def check(name: str, function: Callable[[T], Finding], argument: T) -> Finding:
+    """Run one check.  An error that it raises becomes a finding that is not ok."""
     try:
-        return check(at)
+        return function(argument)
     except Exception as error:
         text = str(error).splitlines()
         detail = f"{type(error).__name__}: {text[0] if text else ''}"
@@ -41,6 +41,6 @@ def look(name: str, check: Callable[[T], Finding], at: T) -> Finding:
 
 
 def listed(texts: Sequence[str], separator: str = ", ") -> str:
-    """The first of *texts*, and how many more there are."""
+    """The first of *texts*, and the number of the others."""
     more = [f"{len(texts) - SHOWN} more"] if len(texts) > SHOWN else []
     return separator.join([*texts[:SHOWN], *more])

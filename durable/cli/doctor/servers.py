@@ -1,8 +1,6 @@
-"""The database and its schema, the broker and how we talk to it, and the web app's address."""
+"""Check the database and its schema, the broker and its options, Celery's settings, and ``public_url``."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from ... import migrations
 from ...broker import check_worker_settings, embedded
@@ -13,7 +11,7 @@ from .finding import Finding
 
 
 def database(engine: Engine) -> Finding:
-    """The database answers, holds every text and has the schema of this code; the embedded default gets it here."""
+    """The database answers, stores every text and has this code's schema.  An embedded database is migrated first."""
     if engine.is_embedded():
         engine.check_schema()
     url = engine.store.url.render_as_string()
@@ -21,7 +19,7 @@ def database(engine: Engine) -> Finding:
         encoding = migrations.unfit_encoding(tx)
         found = migrations.revision(tx)
     if encoding is not None:
-        detail = f"{url} has the encoding {encoding}, which does not hold every text."
+        detail = f"{url} has the encoding {encoding}, which cannot store every text."
         return Finding(name="database", ok=False, detail=detail, fix=migrations.ENCODING_FIX)
     detail = f"{url}, schema {found or '(none yet)'}"
     ok = found == REVISION
@@ -29,7 +27,7 @@ def database(engine: Engine) -> Finding:
 
 
 def broker(engine: Engine) -> Finding:
-    """The broker takes a connection within 2 s."""
+    """The broker accepts a connection within 2 s."""
     with engine.celery.connection_for_write() as connection:
         connection.ensure_connection(max_retries=0, timeout=2.0)
         where = connection.as_uri()
@@ -38,7 +36,7 @@ def broker(engine: Engine) -> Finding:
 
 
 def transport(engine: Engine) -> Finding:
-    """The transport options are those of docs/operating.md; only a visibility timeout that is too short is a fault."""
+    """Compare the transport options with docs/how-to/operating.md; only a too short visibility timeout is a fault."""
     options = dict(engine.celery.conf.broker_transport_options or {})
     horizon = engine.settings.eta_horizon
     visible = options.get("visibility_timeout")
@@ -46,11 +44,14 @@ def transport(engine: Engine) -> Finding:
         return Finding(
             name="transport",
             ok=False,
-            detail=f"visibility_timeout {visible} s is below eta_horizon {horizon / 1_000_000:g} s: a message that"
-            " waits for its time in a worker is delivered again and again.",
+            detail=f"visibility_timeout {visible} s is below eta_horizon {horizon / 1_000_000:g} s: the broker"
+            " delivers a message again while it waits in a worker until it is due.",
             fix="Raise visibility_timeout in broker_transport_options, or lower DURABLE_ETA_HORIZON.",
         )
-    others = _otherwise(options, transport_defaults(engine.broker_url()))
+    recommended = transport_defaults(engine.broker_url())
+    # Every visibility timeout above the horizon is fine.
+    names = sorted(recommended.keys() - {"visibility_timeout"})
+    others = {name: (options.get(name), recommended[name]) for name in names if options.get(name) != recommended[name]}
     detail = ", ".join(f"{name} is {value!r}" for name, (value, _) in others.items()) or "as recommended"
     advice = ", ".join(f"{name} = {wanted!r}" for name, (_, wanted) in others.items())
     fix = f"Recommended in broker_transport_options: {advice}." if others else ""
@@ -58,24 +59,19 @@ def transport(engine: Engine) -> Finding:
 
 
 def messages(engine: Engine) -> Finding:
-    """Our messages can be sent, and workers with this configuration take them."""
+    """Celery's settings let this process send durable's messages, and let workers accept them."""
     try:
         check_worker_settings(engine.celery)
     except ConfigurationError as error:
-        happened, _, fix = str(error).partition(".  ")
-        return Finding(name="messages", ok=False, detail=f"{happened}.", fix=fix)
-    return Finding(name="messages", ok=True, detail="Celery's settings let durable's messages through")
-
-
-def _otherwise(options: dict[str, Any], wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What the application sets to another value than we would: the value, and ours."""
-    # Any visibility timeout will do that is above the horizon.
-    names = wanted.keys() - {"visibility_timeout"}
-    return {name: (options.get(name), wanted[name]) for name in sorted(names) if options.get(name) != wanted[name]}
+        problem, _, fix = str(error).partition(".  ")
+        return Finding(name="messages", ok=False, detail=f"{problem}.", fix=fix)
+    return Finding(name="messages", ok=True, detail="Celery's settings accept durable's messages")
 
 
 def public_url(engine: Engine) -> Finding:
-    """Only webhooks need it, and `durable dev` gives it to its own processes: advice."""
+    """``public_url`` is set.  If not, this is advice: only webhooks need it, and ``durable dev`` sets it."""
     url = engine.settings.public_url
-    fix = "" if url else "Set DURABLE_PUBLIC_URL where workflows create webhooks; without it that raises an error."
+    fix = (
+        "" if url else "Set DURABLE_PUBLIC_URL if workflows create webhooks.  Without it, creating one raises an error."
+    )
     return Finding(name="public_url", ok=True, detail=url or "not set", fix=fix)

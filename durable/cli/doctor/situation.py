@@ -1,4 +1,4 @@
-"""What the store says of workers and of what waits, read once for all checks."""
+"""Read from the store, once for all checks, which workers live and what waits."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from .finding import SHOWN
 @dataclass(frozen=True, kw_only=True)
 class Situation:
     """
-    Processes alive, and bounded looks at the work lists.
+    The live processes, and a bounded part of the work lists.
 
     Attributes:
-        registered: The workflows and steps that a live process knows.
-        steps: Attempts that nobody has claimed.
-        news: Runs with news for a turn.
-        run_queues: The queues of open runs; None is the application's default one.
-        blocked: How many runs are blocked by their code, and the oldest ones' ids.
-        doubts: The oldest steps in doubt, one more than are shown.
-        keys: The keys that what waits is encrypted with, each with a run that needs it.
+        registered: The workflows and steps that a live process has registered.
+        steps: Attempts that no process has claimed.
+        turns: Runs with inbox items, which need a turn.
+        run_queues: The queues of open runs.  None is the application's default queue.
+        blocked: How many runs are blocked by their code, and the ids of the oldest.
+        doubts: The oldest steps in doubt, one more than a finding shows.
+        keys: The ids of the keys that waiting values are encrypted with, each with a run that needs it.
     """
 
     engine: Engine
     alive: list[Worker]
     registered: set[str]
     steps: list[WaitingRun]
-    news: list[WaitingRun]
+    turns: list[WaitingRun]
     run_queues: set[str | None]
     blocked: tuple[int, list[str]]
     doubts: list[InDoubt]
@@ -36,7 +36,7 @@ class Situation:
 
 
 def read(engine: Engine) -> Situation:
-    """The situation now."""
+    """Read the situation."""
     since = engine.now() - engine.settings.dead_after
     with engine.store.read() as tx:
         return Situation(
@@ -44,7 +44,7 @@ def read(engine: Engine) -> Situation:
             alive=workers.alive(tx, since),
             registered=workers.registered(tx, since),
             steps=backlog.pending_steps(tx),
-            news=backlog.runs_with_inbox_items(tx),
+            turns=backlog.runs_with_inbox_items(tx),
             run_queues=backlog.queues_of_runs(tx),
             blocked=backlog.blocked(tx, SHOWN),
             doubts=in_doubt.oldest(tx, SHOWN + 1),

@@ -1,86 +1,81 @@
-"""What cannot go on: names that no live worker knows, keys that are not here, and blocked runs."""
+"""Check for work that cannot continue: unknown names, missing keys, blocked runs, steps in doubt."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 
 from ...store import BOUND, WaitingRun
 from .finding import SHOWN, Finding, listed
 from .situation import Situation
 
 
-def names(seen: Situation) -> Finding:
-    """Nothing waits for a step or a workflow that no live worker has registered."""
-    unknown = _by_name(waiting for waiting in (*seen.steps, *seen.news) if waiting.name not in seen.registered)
+def names(situation: Situation) -> Finding:
+    """No work waits for a step or a workflow that no live worker has registered."""
+    unknown: dict[str, list[WaitingRun]] = defaultdict(list)
+    for waiting in (*situation.steps, *situation.turns):
+        if waiting.name not in situation.registered:
+            unknown[waiting.name].append(waiting)
     if not unknown:
-        return Finding(name="names", ok=True, detail="nothing waits for an unknown step or workflow")
-    told = [_told(name, waiting) for name, waiting in sorted(unknown.items())]
+        return Finding(name="names", ok=True, detail="no work waits for an unknown step or workflow")
+    described = []
+    for name, entries in sorted(unknown.items()):
+        oldest = min(entries, key=lambda entry: entry.created_at)
+        described.append(f"{name} ({_count(len(entries))} waiting, oldest run {oldest.run_id})")
     return Finding(
         name="names",
         ok=False,
-        detail=f"No live worker knows {listed(told, '; ')}.",
-        fix="Start a worker with the code that defines it, and its module among the Celery app's include or imports."
-        "  What waits goes on then.",
+        detail=f"No live worker has registered {listed(described, '; ')}.",
+        fix="Start a worker with the code that defines it, and add its module to the Celery app's include or imports."
+        "  The waiting work then continues.",
     )
 
 
-def _by_name(found: Iterable[WaitingRun]) -> dict[str, list[WaitingRun]]:
-    groups: dict[str, list[WaitingRun]] = defaultdict(list)
-    for waiting in found:
-        groups[waiting.name].append(waiting)
-    return groups
-
-
-def _told(name: str, waiting: list[WaitingRun]) -> str:
-    oldest = min(waiting, key=lambda one: one.created_at)
-    return f"{name} ({_count(len(waiting))} waiting, oldest run {oldest.run_id})"
-
-
-def blocked(seen: Situation) -> Finding:
+def blocked(situation: Situation) -> Finding:
     """No run is blocked by its code."""
-    count, oldest = seen.blocked
+    count, oldest = situation.blocked
     if not count:
         return Finding(name="blocked", ok=True, detail="no run is blocked by its code")
     more = ", …" if count > SHOWN else ""
     return Finding(
         name="blocked",
         ok=False,
-        detail=f"{_count(count)} blocked: their code no longer matches their log: {', '.join(oldest)}{more}",
-        fix="`durable runs show ID` says why.  Deploy code that matches, then `durable runs retry --all`.",
+        detail=f"{_count(count)} blocked, because their code does not match their log: {', '.join(oldest)}{more}",
+        fix="`durable runs show ID` says why.  Deploy code that matches, then run `durable runs retry --all`.",
     )
 
 
-def keys(seen: Situation) -> Finding:
-    """What waits can be decrypted with the keys that this application has."""
-    cipher = seen.engine.store.vault.cipher
-    known = () if cipher is None else cipher.key_ids
+def keys(situation: Situation) -> Finding:
+    """This application has the keys to decrypt the values of all waiting work."""
+    cipher = situation.engine.store.vault.cipher
+    available = () if cipher is None else cipher.key_ids
     missing = [
-        f"{key_id} (run {run_id})" for key_id, run_id in sorted(seen.keys.items()) if key_id and key_id not in known
+        f"{key_id} (run {run_id})"
+        for key_id, run_id in sorted(situation.keys.items())
+        if key_id and key_id not in available
     ]
     if not missing:
-        has = f"keys: {listed(list(known))}" if known else "values are stored as they are: no cipher is set"
-        return Finding(name="keys", ok=True, detail=has)
+        detail = f"keys: {listed(list(available))}" if available else "no cipher is set: values are not encrypted"
+        return Finding(name="keys", ok=True, detail=detail)
     return Finding(
         name="keys",
         ok=False,
-        detail=f"What waits is encrypted with keys that this application does not have: {listed(missing)}.",
-        fix="Add them to the setting cipher (DURABLE_CIPHER), after the key that writes.  What waits goes on then.",
+        detail=f"WaitingRun values are encrypted with keys that this application does not have: {listed(missing)}.",
+        fix="Add them to the setting cipher (DURABLE_CIPHER), after its first key.  The waiting work then continues.",
     )
 
 
-def doubts(seen: Situation) -> Finding:
+def doubts(situation: Situation) -> Finding:
     """No step is in doubt."""
-    if not seen.doubts:
+    if not situation.doubts:
         return Finding(name="doubts", ok=True, detail="no step is in doubt")
-    shown = [f"{doubt.name} of run {doubt.run_id} ({doubt.op_id})" for doubt in seen.doubts[:SHOWN]]
-    more = ", …" if len(seen.doubts) > SHOWN else ""
+    shown = [f"{doubt.name} of run {doubt.run_id} ({doubt.op_id})" for doubt in situation.doubts[:SHOWN]]
+    more = ", …" if len(situation.doubts) > SHOWN else ""
     return Finding(
         name="doubts",
         ok=False,
-        detail=f"Nobody knows what became of {', '.join(shown)}{more}: their runs are blocked.",
-        fix="`durable runs show ID` says what happened.  Find out whether the step did its work, then"
-        " `durable runs resolve ID --result JSON`, or `--fail MESSAGE`.",
+        detail=f"In doubt, so that their runs are blocked: {', '.join(shown)}{more}.",
+        fix="`durable runs show ID` says what happened.  Find out whether the step did its work, then run"
+        " `durable runs resolve ID --result JSON` or `durable runs resolve ID --fail MESSAGE`.",
     )
 
 

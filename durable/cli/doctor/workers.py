@@ -1,84 +1,83 @@
-"""Workers: who is alive, who answers through the broker, on which queues they are, and what their clocks say."""
+"""Check which workers live, answer through the broker, take from which queues, and have which clocks."""
 
 from __future__ import annotations
 
 import json
 
-from ...worker import versions as health
+from ...worker import versions
 from .finding import Finding, listed
 from .situation import Situation
 
-#: Microseconds by which clocks may differ before it is worth a word.
-SKEW = 1_000_000
+#: The largest difference between clocks, in microseconds, that the check accepts.
+MAX_SKEW = 1_000_000
 
-#: Seconds that workers have to answer: most do at once, a busy host may take a while.
-_PATIENCE_SECS = (0.5, 3.0)
+#: How long workers have to answer.  Most answer at once; on a busy host the second, longer timeout helps.
+_ANSWER_TIMEOUTS_SECS = (0.5, 3.0)
 
 
-def alive(seen: Situation) -> Finding:
-    """Some process has beaten within ``dead_after``."""
-    processes = [f"{worker.host}:{worker.pid}" for worker in seen.alive]
-    fix = "" if processes else "Start one, `celery -A … worker`; on a new database run `durable migrate` first."
+def alive(situation: Situation) -> Finding:
+    """At least one worker process has sent a heartbeat within ``dead_after``."""
+    processes = [f"{worker.host}:{worker.pid}" for worker in situation.alive]
+    fix = "" if processes else "Start one with `celery -A … worker`.  On a new database, run `durable migrate` first."
     return Finding(name="workers", ok=bool(processes), detail=listed(processes) or "none alive", fix=fix)
 
 
-def answers(seen: Situation) -> Finding:
-    """Workers that are alive answer through the broker, with their versions."""
-    if not seen.alive:
+def answers(situation: Situation) -> Finding:
+    """The live workers answer through the broker, and say their versions."""
+    if not situation.alive:
         return Finding(name="answers", ok=True, detail="no worker to ask")
-    app = seen.engine.celery
+    app = situation.engine.celery
     if not app.conf.worker_enable_remote_control:
         return Finding(name="answers", ok=True, detail="not asked: worker_enable_remote_control is off")
-    found = next(filter(None, (health.of_workers(app, timeout_secs=secs) for secs in _PATIENCE_SECS)), {})
+    found = next(filter(None, (versions.of_workers(app, timeout_secs=secs) for secs in _ANSWER_TIMEOUTS_SECS)), {})
     if not found:
         return Finding(
             name="answers",
             ok=False,
-            detail="Workers beat in the database, but none answers through this broker.",
-            fix="Give workers and this process the same broker_url.  (A worker of the solo pool answers only"
+            detail="Workers send heartbeats to the database, but none answers through this broker.",
+            fix="Give the workers and this process the same broker_url.  (A worker with the solo pool answers only"
             " between two steps.)",
         )
-    shown = listed([f"{node} ({described(versions)})" for node, versions in sorted(found.items())])
-    others = {versions["durable"] for versions in found.values()} - {health.versions()["durable"]}
-    fix = f"This process has durable {health.versions()['durable']}: finish the deploy." if others else ""
+    shown = listed([f"{node} ({described(theirs)})" for node, theirs in sorted(found.items())])
+    own = versions.versions()["durable"]
+    others = {theirs["durable"] for theirs in found.values()} - {own}
+    fix = f"This process has durable {own}: finish the deploy." if others else ""
     return Finding(name="answers", ok=True, detail=shown, fix=fix)
 
 
-def described(versions: dict[str, str]) -> str:
-    """Versions on one line."""
-    return f"durable {versions['durable']}, Python {versions['python']}, Celery {versions['celery']}"
+def described(of: dict[str, str]) -> str:
+    """The most important versions, on one line."""
+    return f"durable {of['durable']}, Python {of['python']}, Celery {of['celery']}"
 
 
-def queues(seen: Situation) -> Finding:
-    """Each queue that turns or steps are sent to now has a live worker."""
-    dispatch = seen.engine.dispatch
-    wanted = {dispatch.queue_of_turn(queue) for queue in seen.run_queues}
-    wanted |= {dispatch.queue_of_step(name) for name in {step.name for step in seen.steps}}
+def queues(situation: Situation) -> Finding:
+    """A live worker takes from each queue that turns or steps are sent to now."""
+    dispatch = situation.engine.dispatch
+    wanted = {dispatch.queue_of_turn(queue) for queue in situation.run_queues}
+    wanted |= {dispatch.queue_of_step(name) for name in {step.name for step in situation.steps}}
     in_use = sorted(wanted - {None}, key=str)
-    served = {queue for worker in seen.alive for queue in json.loads(worker.queues or "[]")}
-    idle = [str(queue) for queue in in_use if queue not in served]
-    if not idle:
+    served = {queue for worker in situation.alive for queue in json.loads(worker.queues or "[]")}
+    unserved = [str(queue) for queue in in_use if queue not in served]
+    if not unserved:
         return Finding(name="queues", ok=True, detail=listed([str(queue) for queue in in_use]) or "none in use")
     return Finding(
         name="queues",
-        # A worker of an older version does not say what it takes from: then this is advice.
-        ok=any(worker.queues is None for worker in seen.alive),
-        detail=f"No live worker takes from {listed(idle)}.",
-        fix=f"Start a worker with `-Q {','.join(idle)}`, or add that to one that runs.",
+        # A worker of an older version does not record its queues.  Then this is only advice.
+        ok=any(worker.queues is None for worker in situation.alive),
+        detail=f"No live worker takes from {listed(unserved)}.",
+        fix=f"Start a worker with `-Q {','.join(unserved)}`, or add these queues to a running worker.",
     )
 
 
-def clocks(seen: Situation) -> Finding:
-    """The clocks of workers, and of this process, are close to the database's: only alarm clocks depend on it."""
-    ahead = {f"{worker.host}:{worker.pid}": worker.clock_ahead for worker in seen.alive}
-    ahead["this process"] = seen.engine.clock_ahead()
-    skewed = {where: skew for where, skew in ahead.items() if skew is not None and abs(skew) > SKEW}
+def clocks(situation: Situation) -> Finding:
+    """The clocks of the workers and of this process are close to the database's; else sleeps may end late."""
+    ahead = {f"{worker.host}:{worker.pid}": worker.clock_ahead for worker in situation.alive}
+    ahead["this process"] = situation.engine.clock_ahead()
+    skewed = {process: skew for process, skew in ahead.items() if skew is not None and abs(skew) > MAX_SKEW}
     if not skewed:
         return Finding(name="clocks", ok=True, detail="within 1 s of the database's")
-    told = [f"{where} is {abs(skew) / 1e6:.1f} s {_side(skew)}" for where, skew in skewed.items()]
-    fix = "Let NTP set these clocks.  Nothing is lost, and no sleep ends early, but sleeps may end late."
-    return Finding(name="clocks", ok=True, detail=f"By the database's clock, {listed(told)}.", fix=fix)
-
-
-def _side(skew: int) -> str:
-    return "ahead" if skew > 0 else "behind"
+    described_skews = [
+        f"{process} is {abs(skew) / 1e6:.1f} s {'ahead' if skew > 0 else 'behind'}" for process, skew in skewed.items()
+    ]
+    fix = "Use NTP to set these clocks.  Sleeps may end late; they never end early, and nothing is lost."
+    return Finding(name="clocks", ok=True, detail=f"By the database's clock, {listed(described_skews)}.", fix=fix)
