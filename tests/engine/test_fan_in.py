@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from durable.engine.fan_in import MANY, BATCH_DELAY_SECS, FanIn
+from durable.engine.fan_in import BATCH_DELAY_SECS, MANY, FanIn
 
 
 class Clock:

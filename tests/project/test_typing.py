@@ -13,7 +13,7 @@ import pytest
 
 HERE = Path(__file__).parent
 TYPING = HERE / "typing"
-ROOT = HERE.parent
+ROOT = HERE.parents[1]
 
 
 def mypy(path: Path) -> set[int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 LEAVES = "import tempfile\n\ndef test_leaves():\n    tempfile.mkdtemp(prefix='left-')\n"
 LEAVES_BY_A_KILLED_CHILD = """
@@ -28,12 +28,12 @@ def run_pytest(folder: Path, test: str) -> tuple[subprocess.CompletedProcess[str
     project, outer = folder / "project", folder / "outer"
     project.mkdir()
     outer.mkdir()
-    shutil.copy(HERE / "conftest.py", project)
+    shutil.copy(TESTS / "conftest.py", project)
     (project / "test_it.py").write_text(test)
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"],
         cwd=project,
-        env={**os.environ, "TMPDIR": str(outer), "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])},
+        env={**os.environ, "TMPDIR": str(outer), "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])},
         capture_output=True,
         text=True,
         timeout=60,
