@@ -1,4 +1,4 @@
-# One command each: make test check fix docs pythons demo dev bench bench-short chaos fuzz load recovery clean
+# One command each: make test check fix docs pythons oldest demo dev bench bench-short chaos fuzz load recovery clean
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test check fix docs pythons demo dev bench bench-short chaos fuzz load recovery clean
+.PHONY: test check fix docs pythons oldest demo dev bench bench-short chaos fuzz load recovery clean
 
 test: $(READY)
 	$(BIN)/python tests/side_by_side.py
@@ -28,6 +28,10 @@ docs: $(READY)
 PYTHONS ?= 3.11 3.12 3.13
 pythons:
 	@QUICK=$(QUICK) bash .ci/pythons $(PYTHONS)
+
+# The same with the oldest versions of all dependencies that pyproject.toml allows.
+oldest:
+	@PYTHON=$(PYTHON) bash .ci/oldest
 
 demo: $(READY)
 	@$(BIN)/python examples/demo.py
