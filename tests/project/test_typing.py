@@ -38,6 +38,9 @@ def marked(path: Path) -> set[int]:
     return {n for n, line in enumerate(path.read_text().splitlines(), 1) if line.endswith("# wrong")}
 
 
+# Two type checkers over all of the package take seconds.
+pytestmark = pytest.mark.slow
+
 CHECKERS = pytest.mark.parametrize("checker", [mypy, pyright])
 
 
