@@ -1,4 +1,4 @@
-# One command each: make test check fix docs pythons demo dev bench bench-short chaos fuzz load recovery clean
+# One command each: make test check fix docs pythons oldest demo dev bench bench-short chaos fuzz load recovery clean
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test check fix docs pythons demo dev bench bench-short chaos fuzz load recovery clean
+.PHONY: test check fix docs pythons oldest demo dev bench bench-short chaos fuzz load recovery clean
 
 test: $(READY)
 	$(BIN)/python tests/side_by_side.py
@@ -30,6 +30,10 @@ docs: $(READY)
 PYTHONS ?= 3.11 3.12 3.13
 pythons:
 	@QUICK=$(QUICK) bash .ci/pythons $(PYTHONS)
+
+# The same with the oldest versions of all dependencies that pyproject.toml allows.
+oldest:
+	@PYTHON=$(PYTHON) bash .ci/oldest
 
 demo: $(READY)
 	@$(BIN)/python examples/demo.py
@@ -71,5 +75,5 @@ $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check 'pip>=25.1'  # older ones know no --group
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]' --group docs
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[postgres,mysql,verify,crypto,fsspec,dev]' --group dev
 	@touch $@

@@ -19,9 +19,48 @@ from durable import Durable, current, registry
 _temporary = pytest.StashKey[TemporaryFolder]()
 
 
+#: Parameters of a test that needs a server which may not be there.
+SERVERS = {"postgresql", "mariadb", "redis", "rabbitmq"}
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """The run has a temporary folder of its own; ``--basetemp`` says where pytest's ``tmp_path`` is kept."""
     config.stash[_temporary] = TemporaryFolder()
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Long bytes give no id: some differ in each process (gzip writes the time), and no two of xdist's may."""
+    return argname if isinstance(val, bytes) and len(val) > 20 else None
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """``pytest`` without a path and without ``-m`` runs the quick tests: none of these folders has one."""
+    return True if _wants_quick(config) and collection_path.name in ("flows", "live") else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep live tests out of each other's way; leave out what is not quick where only that is wanted."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            if item.get_closest_marker("live"):
+                # With ``--dist loadgroup``, one process runs them, one after the other.
+                item.add_marker(pytest.mark.xdist_group("live"))
+    if _wants_quick(config):
+        slow = [item for item in items if not _is_quick(item)]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if _is_quick(item)]
+
+
+def _wants_quick(config: pytest.Config) -> bool:
+    return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.markexpr
+
+
+def _is_quick(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    needs_server = callspec is not None and any(
+        isinstance(value, str) and value in SERVERS for value in callspec.params.values()
+    )
+    return not (needs_server or item.get_closest_marker("live") or item.get_closest_marker("slow"))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -33,10 +72,20 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
         item.config.stash[_temporary].note(item.nodeid)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """The run fails when something stays in the temporary folder."""
-    if session.exitstatus == pytest.ExitCode.OK and session.config.stash[_temporary].left():
+    """The run fails when something stays in the temporary folder; a worker of xdist reports what stays in its own."""
+    left = session.config.stash[_temporary].left()
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left"] = left
+    elif session.exitstatus == pytest.ExitCode.OK and left:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what a worker of xdist reports as left."""
+    node.config.stash[_temporary].add(getattr(node, "workeroutput", {}).get("left", {}))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

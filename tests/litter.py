@@ -23,15 +23,20 @@ class TemporaryFolder:
         self.path.chmod(0o755)
         self._use(str(self.path))
         self._made_by: dict[str, str] = {}
+        self._elsewhere: dict[str, str] = {}
 
     def note(self, test: str) -> None:
         """Take what is new for what *test*, or a fixture that it was the first to use, has made."""
         for name in self._names():
             self._made_by.setdefault(name, test)
 
+    def add(self, left: dict[str, str]) -> None:
+        """Count what another process found in its own folder as left here."""
+        self._elsewhere |= left
+
     def left(self) -> dict[str, str]:
         """What is there now: each name, and the test during which it came."""
-        return {name: self._made_by.get(name, "no test") for name in self._names()}
+        return {name: self._made_by.get(name, "no test") for name in self._names()} | self._elsewhere
 
     def remove(self) -> None:
         """Remove the folder, and use the one from before again."""

@@ -12,7 +12,7 @@ import pytest
 from durable import ConfigurationError, Durable, failpoints
 from durable.failpoints import ACTIONS, POINTS, Failed, armed, copies, hit, watched
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CALLS = {"hit", "copies", "_publish"}
 
 

@@ -19,7 +19,7 @@ from durable.cli import dev, doctor
 from durable.context import webhooks
 from durable.engine.settings import NAMES, Settings
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def script(path):

@@ -16,6 +16,9 @@ from servers import new_broker
 
 from durable.broker import notifier as notify
 
+# A real Redis.
+pytestmark = pytest.mark.slow
+
 PREFIX = "staging-"
 
 

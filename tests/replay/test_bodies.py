@@ -102,7 +102,7 @@ def test_histories_of_written_bodies_replay_alike_under_every_hash_seed(tmp_path
 
 
 def _replayed_elsewhere(folder: Path, hash_seed: str) -> str:
-    script = Path(__file__).with_name("replay_bodies.py")
+    script = Path(__file__).parents[1] / "replay_bodies.py"
     done = subprocess.run(
         [sys.executable, str(script), str(folder)],
         env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)},

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 LEAVES = "import tempfile\n\ndef test_leaves():\n    tempfile.mkdtemp(prefix='left-')\n"
 LEAVES_BY_A_KILLED_CHILD = """
@@ -23,20 +23,20 @@ def test_leaves():
 TIDY = "def test_tidy(tmp_path):\n    (tmp_path / 'a').touch()\n"
 
 
-def run_pytest(folder: Path, test: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+def run_pytest(folder: Path, test: str, *options: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     """Run one test file with our conftest; how it ended, and what is in the outer temporary folder then."""
     project, outer = folder / "project", folder / "outer"
     project.mkdir()
     outer.mkdir()
-    shutil.copy(HERE / "conftest.py", project)
+    shutil.copy(TESTS / "conftest.py", project)
     (project / "test_it.py").write_text(test)
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, "test_it.py"],
         cwd=project,
-        env={**os.environ, "TMPDIR": str(outer), "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])},
+        env={**os.environ, "TMPDIR": str(outer), "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     return ended, [path.name for path in outer.iterdir()]
 
@@ -50,6 +50,15 @@ def test_a_run_that_leaves_something_fails_and_names_the_test(tmp_path, test):
     assert "left-" in ended.stdout
     assert "since test_it.py::test_leaves" in ended.stdout
     assert "1 passed" in ended.stdout
+
+
+@pytest.mark.parametrize(("test", "code"), [(LEAVES, 1), (TIDY, 0)], ids=["leaves", "tidy"])
+def test_processes_of_xdist_report_what_stays_in_their_folders(tmp_path, test, code):
+    """With ``-n``, the run fails for what a test in another process left."""
+    ended, stayed = run_pytest(tmp_path, test, "-n", "1")
+
+    assert (ended.returncode, stayed) == (code, []), ended.stdout
+    assert ("since test_it.py::test_leaves" in ended.stdout) == bool(code)
 
 
 def test_a_tidy_run_passes_and_leaves_nothing(tmp_path):

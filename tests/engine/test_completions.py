@@ -16,6 +16,9 @@ from durable.broker import notifier as notify
 from durable.engine import completions
 from durable.engine.completions import Completions
 
+# A real Redis.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:

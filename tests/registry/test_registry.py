@@ -185,7 +185,7 @@ async def _async_generator():
 
 @pytest.mark.parametrize("what", [3, int, _generator, _async_generator, ship, staticmethod(module_level)])
 def test_only_functions_can_be_steps(what):
-    """Classes, generators and workflows are refused.  (Celery tasks: test_adopted.py.)"""
+    """Classes, generators and workflows are refused.  (Celery tasks: test_celery_tasks.py.)"""
     with pytest.raises(ConfigurationError):
         step(what)
 

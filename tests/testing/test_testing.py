@@ -380,7 +380,7 @@ def test_a_failure_is_raised_as_a_run_raises_it():
 
 def test_the_example_passes():
     """examples/test_orders.py, run as an application runs its own tests: nothing of ours is configured there."""
-    example = Path(__file__).parents[1] / "examples" / "test_orders.py"
+    example = Path(__file__).parents[2] / "examples" / "test_orders.py"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(example.parent), str(example)],
         capture_output=True,

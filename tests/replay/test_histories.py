@@ -62,6 +62,7 @@ def test_turn_by_turn_is_the_same_as_all_at_once(history):
     assert state(history.cold()) == state(kept)
 
 
+@pytest.mark.slow
 def test_histories_are_the_same_under_every_hash_seed():
     """Sets of tasks, of strings in arguments: nothing depends on PYTHONHASHSEED."""
     for seed in ("1", "4711"):

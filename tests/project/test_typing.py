@@ -13,7 +13,7 @@ import pytest
 
 HERE = Path(__file__).parent
 TYPING = HERE / "typing"
-ROOT = HERE.parent
+ROOT = HERE.parents[1]
 
 
 def mypy(path: Path) -> set[int]:
@@ -37,6 +37,9 @@ def marked(path: Path) -> set[int]:
     """Lines that say they are wrong."""
     return {n for n, line in enumerate(path.read_text().splitlines(), 1) if line.endswith("# wrong")}
 
+
+# Two type checkers over all of the package take seconds.
+pytestmark = pytest.mark.slow
 
 CHECKERS = pytest.mark.parametrize("checker", [mypy, pyright])
 

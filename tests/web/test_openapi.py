@@ -172,6 +172,7 @@ REACHED = {
 }
 
 
+@pytest.mark.slow
 def test_the_document_is_true(schema: Any) -> None:
     """Examples, edge cases, random and wrong requests, and sequences of them: every check of schemathesis passes."""
     answered, wrong = failures_of(from_schema(schema).execute())
