@@ -1,8 +1,8 @@
 """
 Everything in durable that rests on how Celery and kombu work inside, and not on their documented interfaces.
 
-Each part names what it relies on.  tests/broker/test_celery_internals.py has one test for each part, so that a version of
-Celery that changes one of them fails a test that says which.
+Each part names what it relies on.  tests/broker/test_celery_internals.py has one test for each part, so that a version
+of Celery that changes one of them fails a test that says which.
 """
 
 from __future__ import annotations
