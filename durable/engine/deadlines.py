@@ -26,6 +26,7 @@ Where threads are greenlets (gevent, eventlet), only coroutines are interrupted.
 from __future__ import annotations
 
 import _thread
+import ctypes
 import signal
 import sys
 import threading
@@ -77,6 +78,9 @@ class Limit:
         self._thread = 0
         self._is_in_body = False
         self._shields = 0
+        #: The thread while it runs the author's code, otherwise 0.  It sets 0 itself before it does anything else, and
+        #: ``raise_in_thread`` reads this as it raises: a check made before that may be out of date by then.
+        self._target = ctypes.c_ulong(0)
         self._raised = False
         self.notified = False
         self.interrupt: Callable[[], object] | None = None
@@ -89,9 +93,13 @@ class Limit:
             self._thread = _thread.get_ident()
             self._deadlines.arm(self)
             self._is_in_body = True
+            self._target.value = self._thread
             return function(*args, **kwargs)
         finally:
+            # These call nothing, so nothing arrives before them.  What is on its way arrives before `disarm` has the
+            # lock.
             self._is_in_body = False
+            self._target.value = 0
             try:
                 self._deadlines.disarm(self)
             except SoftTimeLimitExceeded:
@@ -107,10 +115,13 @@ class Limit:
     def shielded(self) -> Iterator[None]:
         """Do not interrupt the code in this block: it runs within the body, and is not the author's."""
         self._shields += 1
+        self._target.value = 0
         try:
             yield
         finally:
             self._shields -= 1
+            if self._is_in_body and not self._shields:
+                self._target.value = self._thread
 
     def check(self, now: float) -> float | None:
         """Interrupt the step, or start ``expire``, if it is time; when to check again, None for never."""
@@ -130,16 +141,15 @@ class Limit:
             if self.interrupt is not None:
                 self.notified = True
                 self.interrupt()
-        elif self._is_in_body and not self._shields and _has_threads():
+        elif self._target.value and _has_threads():
             if self._thread == threading.main_thread().ident:
                 _signals.send(self)
-            elif _may_be_interrupted(self._thread):
+            elif _may_be_interrupted(self._thread) and raise_in_thread(self._target, SoftTimeLimitExceeded):
                 self.notified = self._raised = True
-                raise_in_thread(self._thread, SoftTimeLimitExceeded)
 
     def arrive(self) -> None:
         """In the thread of the body, when the signal arrives: raise the exception."""
-        if self._is_in_body and not self._shields and not self.notified:
+        if self._target.value and not self.notified:
             self.notified = True
             raise SoftTimeLimitExceeded
 

@@ -15,9 +15,21 @@ set_async_exc: Any = ctypes.PYFUNCTYPE(None, ctypes.c_ulong, ctypes.py_object)(
 )
 
 
-def raise_in_thread(thread: int, error: type[BaseException] | None) -> None:
-    """Raise *error* in a thread when it runs Python code next; None cancels an error that has not arrived."""
-    set_async_exc(thread, ctypes.py_object() if error is None else error)
+_set_async_exc: Any = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
+    ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
+)
+
+
+def raise_in_thread(thread: int | ctypes.c_ulong, error: type[BaseException] | None) -> bool:
+    """
+    Raise *error* in a thread when it runs Python code next; None cancels an error that has not arrived.
+
+    A ``c_ulong`` is read as the call begins, when no other thread runs: a thread that sets it to 0 gets nothing.
+
+    Returns:
+        Whether there is such a thread.
+    """
+    return bool(_set_async_exc(thread, ctypes.py_object() if error is None else error))
 
 
 class Stopped(BaseException):

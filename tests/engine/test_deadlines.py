@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -116,3 +117,24 @@ def test_a_signal_of_somebody_else_goes_to_its_handler_in_a_body_too(deadlines):
 
 def _raise(_number: int, _frame: object) -> None:
     raise ZeroDivisionError
+
+
+def test_a_body_that_ends_while_its_deadline_passes_leaves_the_lock_free(deadlines, monkeypatch):
+    """The thread leaves its body after the check that it may be hit: no exception meets it as it takes the lock."""
+    leave, outcomes = threading.Event(), []
+    limit = limited(deadlines, 1_000)
+
+    def leaves_now(ident: int) -> bool:
+        leave.set()
+        until = time.monotonic() + 30
+        while sys._current_frames()[ident].f_code.co_name != "__enter__":
+            assert time.monotonic() < until
+        return True
+
+    monkeypatch.setattr("durable.engine.deadlines._may_be_interrupted", leaves_now)
+    body = threading.Thread(target=lambda: outcomes.append(limit.run(leave.wait)), daemon=True)
+    body.start()
+    body.join(30)
+
+    assert outcomes == [True]
+    assert not limit.notified
