@@ -14,23 +14,20 @@ from pathlib import Path
 #: Word, as a regular expression, and what to write instead.
 WORDS = {
     r"whoever": "the caller, the sender, a process that",
-    r"whom": "the process, the caller",
-    r"somebody|nobody": "a caller, no process, no one by role",
+    r"somebody": "a caller, another process",
     r"aftermath": "commit result",
-    r"journeys?|travell?ing": "in-place continuation, carrier",
-    r"allowances?": "ETA budget",
+    r"journeys?": "in-place continuation",
     r"\w*bury|buried": "reap",
     r"leash(?:ed)?": "supervise",
     r"shims?": "asyncio patches",
-    r"loans?|lent": "checkout",
-    r"(?:is|are|was|were|be) told (?:of|by|to)": "is reported, learns",
-    r"hand(?:s|ed|ing)? back": "release",
+    r"lent": "checked out",
+    r"hand(?:s|ed|ing)? (?:it |them |one )?back": "release, return",
     r"patience": "a timeout or a delay, with its unit",
     r"senseless": "invalid",
-    r"comes? to (?:its|a|the) door": "arrives at the hook",
+    r"(?:its|a|the) door": "the hook, the webhook",
     r"alarm clocks?": "ETA message",
-    r"stands? (?:in|at|on|for)": "is in, is written in, means",
-    r"beforehand|hither|thereof|whereof|lest": "plain English",
+    r"waits? for company": "waits for other outcomes",
+    r"hither|thereof|whereof|lest": "plain English",
 }
 
 #: File, and words that it may use, with the reason.
