@@ -15,6 +15,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/words.py
 
 fix: $(READY)
 	$(BIN)/ruff check --fix .

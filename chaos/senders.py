@@ -131,7 +131,7 @@ class Senders:
             self._pause(f"the answer at {location[-30:]}")
 
     def upload(self, story: Story) -> None:
-        """Say that the file is there, until somebody takes it in."""
+        """Send the upload's notification until the application accepts it."""
         while True:
             answer = self._send("POST", f"/upload/{story.name}", f"blob:{story.name}")
             if answer is not None and answer[0] == 200:

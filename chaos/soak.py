@@ -158,5 +158,5 @@ def _durations(engine: Any) -> dict[str, float]:
 
 
 def say(text: str) -> None:
-    """Tell whoever watches."""
+    """Write a line to standard error."""
     print(text, file=sys.stderr, flush=True)

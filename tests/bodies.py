@@ -62,11 +62,12 @@ class Body:
     One run of a program.
 
     Attributes:
-        told: What the author could see, in the order in which he saw it.
-        took: Payloads by the hook's op id; each with the path of the task that took it.
-        racing, raced: How many races go on with a hook, by its op id; the hooks that ever were in one.
-        wanted: How many steps, children and waits somebody may still want.
-        odd: Errors that no author should ever see.
+        told: What the workflow's code has received, in order.
+        took: Payloads by the hook's op id, each with the path of the task that received it.
+        racing: The number of unfinished races with a hook, by its op id.
+        raced: The op ids of all hooks that have been in a race.
+        wanted: The number of steps, children and waits whose outcome the program may still await.
+        odd: Errors that a workflow's code must never receive.
     """
 
     def __init__(self) -> None:

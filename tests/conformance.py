@@ -133,7 +133,7 @@ GROUPS: dict[str, list[Statement]] = {
         ),
         S(45, "Payloads that come before the workflow awaits them are queued in order, also beside a long sleep."),
         S(46, "A token is free when its run ends or its hook is closed; one run may open and close it in a loop."),
-        S(47, "Whoever takes a held token is told at its await who holds it; the owner notices nothing."),
+        S(47, "Awaiting a hook whose token is held raises an error that names the owner; the owner is not affected."),
         S(
             48,
             "`get_conflict()` is None for the owner, its id for others; a step before, after or beside it is not lost.",
@@ -229,7 +229,7 @@ GROUPS: dict[str, list[Statement]] = {
     ],
     "The log and the store": [
         S(84, "`seq` is dense from 1; logs are read in pages from both ends, without overlap."),
-        S(85, "What is unknown is an error; a token has one owner, whoever wants it at the same time."),
+        S(85, "An unknown id is an error; a token has one owner, also when several runs ask for it at once."),
         S(86, "A run, step, wait or hook that is created twice at once is created once."),
         S(87, "No outcome comes before its operation or after its end; a retried step's next start counts one more."),
         S(
@@ -250,7 +250,7 @@ GROUPS: dict[str, list[Statement]] = {
         ),
         S(94, "Failed attempts are read over; time follows the log; no suspension can be caught by an author."),
         S(95, "Every prefix of a log leads to the decisions of then."),
-        S(96, "Whoever waits is served by the order of the log."),
+        S(96, "Awaiters resume in the order of the log."),
         S(97, "A turn that finds nothing new writes nothing."),
     ],
     "Storms and restarts": [

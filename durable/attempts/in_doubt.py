@@ -1,9 +1,9 @@
 """
 Attempts in doubt: an at-most-once step may have done its work or not, so it is not repeated.
 
-The step's row and its run are marked in one transaction.  The run is blocked: it has no turns until somebody resolves
-the step (``Run.resolve``), or the attempt's own process records an outcome after all.  The first of them wins, since
-both need the attempt's claim.  Locks are taken in the order run, step.
+The step's row and its run are marked in one transaction.  The run is blocked: it has no turns until you resolve the
+step (``Run.resolve``), or the attempt's own process records an outcome after all.  The first of them wins, since both
+need the attempt's claim.  Locks are taken in the order run, step.
 """
 
 from __future__ import annotations

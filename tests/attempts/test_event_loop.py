@@ -1,4 +1,4 @@
-"""The loop in which the coroutines of steps run: outcomes, cancelling, and what interrupts whoever waits."""
+"""The loop in which the coroutines of steps run: outcomes, cancelling, and interrupts of the thread that waits."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_result_and_an_exception_come_back():
 
 
 def test_an_exit_ends_the_coroutine_and_not_the_loop():
-    """`sys.exit()` reaches whoever waits, and the next coroutine runs as if nothing had been."""
+    """`sys.exit()` raises `SystemExit` in the thread that waits, and the next coroutine runs as usual."""
 
     async def leaves() -> None:
         raise SystemExit(3)
@@ -49,7 +49,7 @@ def test_an_exit_ends_the_coroutine_and_not_the_loop():
 
 
 def test_what_is_cancelled_may_clean_up_first():
-    """Whoever waits hears of it when the cleanup is over."""
+    """`result()` raises `CancelledError` after the cleanup has ended."""
     told: list[str] = []
 
     async def tidies(begun: threading.Event) -> None:

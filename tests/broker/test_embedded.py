@@ -1,4 +1,4 @@
-"""The embedded broker: one server per folder, found by the folder alone, gone with whoever started it."""
+"""The embedded broker: one server per folder, found by the folder alone.  It ends with the process that started it."""
 
 import os
 import signal
@@ -189,8 +189,8 @@ def test_a_server_that_does_not_start_shows_its_log(tmp_path):
     assert not embedded.socket_path(tmp_path).exists()
 
 
-def test_a_leash_passes_the_exit_code_on():
-    """The leash ends with the command's code, 128 and the number when a signal ended it."""
+def test_the_supervisor_passes_the_exit_code_on():
+    """The supervisor exits with the command's code, or with 128 plus the number of the signal that ended it."""
     codes = []
     for script in ("raise SystemExit(7)", "import os; os.kill(os.getpid(), 9)"):
         supervisor = embedded.supervised([sys.executable, "-c", script], grace_secs=5)

@@ -110,9 +110,9 @@ def test_only_a_queue_that_does_not_exist_counts_as_empty_without_an_answer(brok
     """A broker that refuses to say how long a queue is has not said that it is empty."""
     app, sender = publisher(broker)
     with closing(sender), app.connection_for_write() as connection, connection.channel() as channel:
-        channel.queue_declare("of-somebody-else", exclusive=True, auto_delete=False)
+        channel.queue_declare("of-another-connection", exclusive=True, auto_delete=False)
 
-        assert sender.length("of-somebody-else") is None
+        assert sender.length("of-another-connection") is None
         assert sender.length("not-there") == 0
         assert sender.keep("there")
         assert sender.length("there") == 1

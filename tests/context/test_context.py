@@ -222,8 +222,8 @@ def test_c39_a_past_moment_returns_at_once(past):
 
 
 @pytest.mark.parametrize("value", [float("nan"), -1, "soon", datetime(2030, 1, 1), True])
-def test_senseless_sleeps_raise_at_the_call(value):
-    """NaN, negative, malformed, naive."""
+def test_invalid_sleeps_raise_at_the_call(value):
+    """A duration that is NaN, negative, malformed or a bool, and a moment without a time zone."""
 
     async def flow():
         with pytest.raises(ValueError, match=r"."):
@@ -998,8 +998,8 @@ def test_what_a_webhook_may_be_told():
         ({"respond_with": Response(b"x", 204)}, ValueError),
     ],
 )
-def test_c59_senseless_webhook_options_raise_at_the_call(options, error):
-    """Not at the first request."""
+def test_c59_invalid_webhook_options_raise_at_the_call(options, error):
+    """`create_webhook` raises; no request is needed."""
 
     async def flow():
         with pytest.raises(error):
@@ -1071,7 +1071,7 @@ def test_a_failed_child_raises_run_failed_with_the_cause():
 
 
 def test_a_cancelled_child_raises_run_cancelled():
-    """Somebody else cancelled it."""
+    """A caller outside the parent cancels the child; the parent's await raises."""
 
     async def flow():
         try:

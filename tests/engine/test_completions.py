@@ -1,4 +1,4 @@
-"""Whoever waits for a run to end is told, over a real Redis, and looks by itself where hints are lost."""
+"""Waiters learn of a run's end by a hint over a real Redis, and look again by themselves if hints are lost."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def told(end: completions.Completion, within_secs: float = 10.0) -> bool:
 
 
 def test_all_who_wait_for_a_run_are_told_of_its_end(process):
-    """Threads of several processes, each once; whoever waits for another run is not."""
+    """Each waiting thread of several processes gets one hint; a thread that waits for another run gets none."""
     one, other, worker = process("one"), process("other"), process("worker")
     wanted = [one.expected("a"), one.expected("a"), other.expected("a")]
     with ExitStack() as waiting:
@@ -93,7 +93,7 @@ def test_who_waits_no_longer_is_not_kept(process):
 
 
 def test_a_wait_returns_at_once_when_told(process):
-    """And the thread that waits is woken by the hint, not by its own patience."""
+    """The hint wakes the waiting thread long before its timeout of 60 s."""
     waiting, worker = process("one"), process("worker")
     with waiting.expected("a") as end, ThreadPoolExecutor() as threads:
         deadline = time.monotonic() + 10

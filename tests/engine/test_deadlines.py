@@ -85,8 +85,8 @@ def test_shielded_code_is_not_hit_and_what_follows_is(deadlines, somewhere):
     assert limit.notified
 
 
-def test_whoever_leaves_an_expired_body_waits_until_that_is_dealt_with(deadlines, somewhere):
-    """The process may be about to be killed: nothing new is begun."""
+def test_a_thread_that_leaves_an_expired_body_waits_for_the_expiry_handler(deadlines, somewhere):
+    """The handler may be about to kill the process, so the thread must not begin anything new."""
     expired, dealt_with = threading.Event(), threading.Event()
 
     def expire() -> None:
@@ -105,8 +105,8 @@ def test_whoever_leaves_an_expired_body_waits_until_that_is_dealt_with(deadlines
     assert dealt_with.is_set()
 
 
-def test_a_signal_of_somebody_else_goes_to_its_handler_in_a_body_too(deadlines):
-    """Celery's soft limit, in a step that has a timeout of its own."""
+def test_another_signal_reaches_its_handler_in_a_body_too(deadlines):
+    """Celery's soft time limit works in a step that has its own timeout."""
     before = signal.signal(signal.SIGUSR1, _raise)
     try:
         with pytest.raises(ZeroDivisionError):

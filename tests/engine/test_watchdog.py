@@ -398,7 +398,7 @@ def test_a_body_that_polls_in_another_thread_is_stopped(patient):
 
 
 def test_what_cannot_be_interrupted_is_given_up_once(patient, monkeypatch):
-    """A lock that is waited for in another thread: whoever owns the watchdog is told, and may end the process."""
+    """A turn waits for a lock: the watchdog calls `give_up` once, which may end the process."""
     watchdog, given_up = patient
     monkeypatch.setattr("durable.engine.watchdog.HOPELESS_SECS", 0.1)
     gate, told = threading.Event(), threading.Event()
@@ -427,7 +427,7 @@ def test_time_in_which_the_process_was_paused_does_not_count():
 
         watchdog = Watchdog(10, 1.0)
         def turn():
-            # Somebody else wakes us up, long after the limit.
+            # Another process continues this one, long after the limit.
             subprocess.Popen(["sh", "-c", f"sleep 2; kill -CONT {os.getpid()}"])
             os.kill(os.getpid(), signal.SIGSTOP)
             time.sleep(0.1)
@@ -441,7 +441,7 @@ def test_time_in_which_the_process_was_paused_does_not_count():
 
 
 def test_a_handler_of_the_signal_that_was_there_before_is_called(patient):
-    """Whoever uses SIGURG hears of it as ever; a signal that comes outside of a turn stops nothing."""
+    """Another handler of SIGURG is still called; a signal that arrives outside a turn stops nothing."""
     said = run_python(
         """
         import os, signal
@@ -457,8 +457,8 @@ def test_a_handler_of_the_signal_that_was_there_before_is_called(patient):
     assert said == "heard"
 
 
-def test_nothing_is_collected_where_a_shot_could_arrive(watchdog):
-    """It would arrive in a callback of somebody else's, and be lost there."""
+def test_the_garbage_collector_does_not_run_during_a_turn(watchdog):
+    """The watchdog's exception could be raised in a collector's callback, and be lost there."""
     collected: list[str] = []
 
     def note(phase: str, _info: object) -> None:
@@ -478,7 +478,7 @@ def test_nothing_is_collected_where_a_shot_could_arrive(watchdog):
 
 
 def feed_unwatched(body: Callable[..., Any], collected: list[str]) -> None:
-    """A turn within a watch; the collector has not run before it is over."""
+    """Take a turn within a watch, and check that the collector has not run before its end."""
     replay = Replay(Workflow(body, name="test_watchdog.flow"), RunInfo(run_id="run-1", name="x", started_at=0), "{}")
     try:
         replay.feed([RunStarted(at=1, seq=1)])

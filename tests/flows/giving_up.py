@@ -20,7 +20,7 @@ from durable.store.schema import steps
 from durable.turns.drive import drive
 
 #: How long a step waits here for what a test does, at most.
-PATIENCE_SECS = 10
+TIMEOUT_SECS = 10
 
 
 @dataclass
@@ -51,7 +51,7 @@ def gated(how: str) -> str:
     mine = here()
     mine.did.append(f"gated {get_step_metadata().attempt}")
     mine.begun.set()
-    assert mine.gate.wait(PATIENCE_SECS)
+    assert mine.gate.wait(TIMEOUT_SECS)
     if how == "raises":
         raise ConnectionError("too late")
     if how == "stopped":
@@ -65,7 +65,7 @@ def polls() -> str:
     metadata = get_step_metadata()
     here().begun.set()
     pause = threading.Event()
-    for _ in range(PATIENCE_SECS * 100):
+    for _ in range(TIMEOUT_SECS * 100):
         if metadata.cancelled:
             here().did.append("saw it")
             return "stopped early"
@@ -79,11 +79,11 @@ async def tidies() -> str:
     mine = here()
     mine.begun.set()
     try:
-        await asyncio.sleep(PATIENCE_SECS)
+        await asyncio.sleep(TIMEOUT_SECS)
     except asyncio.CancelledError:
         mine.did.append("cancelled")
         mine.tidying.set()
-        await asyncio.get_running_loop().run_in_executor(None, mine.gate.wait, PATIENCE_SECS)
+        await asyncio.get_running_loop().run_in_executor(None, mine.gate.wait, TIMEOUT_SECS)
         mine.did.append("tidied up")
         raise
     return "slept"
@@ -123,11 +123,11 @@ def attempting(engine: Any, run: Run[Any], name: str) -> Iterator[Future[None]]:
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(attempt, engine, *found(engine, run, name), None)
         try:
-            assert seen(run.id).begun.wait(PATIENCE_SECS)
+            assert seen(run.id).begun.wait(TIMEOUT_SECS)
             yield running
         finally:
             seen(run.id).gate.set()
-        running.result(PATIENCE_SECS)
+        running.result(TIMEOUT_SECS)
 
 
 def found(engine: Any, run: Run[Any], name: str) -> tuple[registry.Step[..., Any], Address]:

@@ -72,7 +72,7 @@ class Site:
     @contextmanager
     def working(self) -> Iterator[Site]:
         queues = [self.queue, self.slow]
-        # With somebody to hear this, Celery leaves this process's logging alone.
+        # Celery does not configure this process's logging if this signal has a receiver.
         signals.setup_logging.connect(_no_logging)
         try:
             with start_worker(self.celery, pool="solo", perform_ping_check=False, queues=queues) as self.worker:

@@ -253,7 +253,7 @@ def test_cancelling_a_run_reaches_its_child(engine):
 
 @workflow
 async def job(token: str, limit: float) -> str:
-    """A long step, until it ends, its time is over, or somebody resumes the hook."""
+    """Run a long step until it ends, the time limit passes, or a caller resumes the hook."""
     stop = create_hook(token=token)
     try:
         async with asyncio.timeout(limit):
@@ -299,7 +299,7 @@ def test_c83_a_job_is_cancelled_by_its_time_limit(engine):
 
 
 def test_c83_a_job_is_found_again_by_its_token(engine):
-    """Whoever knows the token stops it, without the run's id; a second time there is nothing to stop."""
+    """A caller that knows the token stops the run without its id; a second call raises `HookNotFound`."""
     with working(engine) as (run, token):
         assert resume_hook(token, "stopped by token").id == run.id
         settle(engine, run)

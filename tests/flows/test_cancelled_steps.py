@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from driving import all_databases, kinds, settle
-from giving_up import PATIENCE_SECS, STEPS, attempting, begin, does, found, gated, give_up_call, note, rows, seen
+from giving_up import STEPS, TIMEOUT_SECS, attempting, begin, does, found, gated, give_up_call, note, rows, seen
 
 from durable import create_hook, get_step_metadata, race, resume_hook, sleep, step, workflow
 from durable.attempts import cancellation
@@ -53,7 +53,7 @@ def test_an_async_step_is_cancelled_and_may_clean_up(engine, how, caplog):
         assert seen(run.id).did == []
         give_up_call(engine, run, how)
         cancellation.interrupt(engine)
-        assert seen(run.id).tidying.wait(PATIENCE_SECS)
+        assert seen(run.id).tidying.wait(TIMEOUT_SECS)
         cancellation.interrupt(engine)
     settle(engine, run)
 
@@ -132,8 +132,8 @@ def test_an_attempt_that_dies_after_its_call_was_given_up_is_not_tried_again(eng
     assert run.status == "cancelled"
 
 
-def test_a_worker_that_stops_does_not_hand_back_what_was_given_up(engine):
-    """SIGTERM in a step whose call was given up: no other worker begins it."""
+def test_a_worker_that_stops_does_not_release_a_cancelled_step(engine):
+    """After SIGTERM in a step whose call was cancelled, no other worker begins the step."""
     run = begin(engine, "gated", "run", "stopped")
     with pytest.raises(SystemExit), attempting(engine, run, "gated"):
         give_up_call(engine, run, "run")

@@ -200,8 +200,8 @@ async def awaits_cleanup() -> str:
     return "completed"
 
 
-def test_a_child_that_somebody_cancels_raises_run_cancelled(engine):
-    """In the parent, which may go on; the child has cleaned up first."""
+def test_a_child_that_a_caller_cancels_raises_run_cancelled(engine):
+    """The child cleans up, then the parent's await raises, and the parent may go on."""
     run = engine.start(awaits_cleanup)
     settle_family(engine, run)
     child = child_of(engine, run)

@@ -83,7 +83,7 @@ async def takes_one(token: str) -> Any:
     return await create_hook(token=token)
 
 
-def test_c50_whoever_is_told_that_a_payload_was_taken_finds_it_in_the_log(engine):
+def test_c50_an_accepted_payload_is_in_the_log(engine):
     """Senders race the run's end: an accepted payload is in the log, a refused one is not."""
     for _ in range(5):
         token = secrets.token_hex(8)

@@ -117,14 +117,14 @@ class Time:
 
 
 def begun(engine, run, clock=None):
-    """The journey of the message of a run's first turn, that turn taken."""
+    """Take a run's first turn; returns its in-place continuation."""
     continuation = Continuation(engine, "celery", clock or Time())
     drive(engine, run.id, continuation=continuation)
     return continuation
 
 
 def walk(engine, continuation, most=1000):
-    """Run what was claimed here, one after the other; how many there were."""
+    """Run the claimed attempts one after the other; returns their number."""
     for number in range(most):
         held = continuation.begin()
         if held is None:
@@ -312,13 +312,13 @@ _WAITING = {
 }
 
 
-def until_somebody_waits(engine):
-    """Return once the database holds somebody up."""
+def until_a_transaction_waits(engine):
+    """Return when a transaction waits for a lock of the database."""
     deadline, pause = time.monotonic() + 10, threading.Event()
     with engine.store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as tx:
         while not tx.execute(sa.text(_WAITING[engine.store.dialect])).scalar_one():
-            assert time.monotonic() < deadline, "nobody waits"
-            # MariaDB shows what it has shown to whoever looks again within 0.1 s.
+            assert time.monotonic() < deadline, "no transaction waits"
+            # MariaDB refreshes this table only if nothing has read it for 0.1 s.
             pause.wait(0.15)
 
 
@@ -331,7 +331,7 @@ def test_a_cancel_that_comes_while_the_end_is_written_is_not_passed_by(engine):
         with engine.store.begin() as tx:
             run._post_cancel(engine, tx, None)
             ending = threads.submit(walk, engine, continuation)
-            until_somebody_waits(engine)
+            until_a_transaction_waits(engine)
         ending.result(timeout=20)
     settle(engine, run)
 
@@ -456,8 +456,8 @@ def test_the_run_may_fail_on_the_way(engine):
     assert kinds(run)[-2:] == ["step_failed", "run_failed"]
 
 
-def test_a_sleep_ends_the_journey(engine):
-    """Nothing is left to run here; the alarm clock is set as ever."""
+def test_a_sleep_ends_the_in_place_continuation(engine):
+    """The process has nothing left to run, and publishes an ETA message as usual."""
 
     @workflow(name="continuation.rests")
     async def rests() -> int:

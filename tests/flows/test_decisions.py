@@ -112,8 +112,8 @@ def test_an_unknown_run_is_not_woken(engine, sent):
 
 
 @pytest.mark.parametrize(("flow", "task"), [(one_step, "next attempt"), (one_attempt, "turn")])
-def test_whoever_gives_an_attempt_up_sends_what_follows(engine, sent, flow, task):
-    """The next attempt, or a turn that takes the failure in."""
+def test_giving_an_attempt_up_sends_the_next_message(engine, sent, flow, task):
+    """The message is the next attempt, or a turn that reads the failure."""
     run = engine.start(flow)
     drive(engine, run.id)
     body = counts if flow is one_step else counts_once

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from driving import all_databases, kinds, settle
-from giving_up import PATIENCE_SECS, attempting, here, rows, seen
+from giving_up import TIMEOUT_SECS, attempting, here, rows, seen
 
 from durable import AttemptLost, Request, create_webhook, get_step_metadata, heartbeat, set_attributes, step, workflow
 from durable.attempts import outcome
@@ -24,13 +24,13 @@ pytestmark = all_databases()
 
 @step(retry_backoff=0)
 def held_up(request: Request, how: str) -> str:
-    """Once the test has taken the attempt away, do one thing; the next attempt answers, and ends."""
+    """Do one thing after the test has taken the attempt's claim; the next attempt answers and returns."""
     mine = here()
     if get_step_metadata().attempt > 1:
         request.respond_with("of the second")
         return "of the second"
     mine.begun.set()
-    assert mine.gate.wait(PATIENCE_SECS)
+    assert mine.gate.wait(TIMEOUT_SECS)
     match how:
         case "respond":
             mine.did.append(request.respond_with("of the first"))
@@ -41,7 +41,7 @@ def held_up(request: Request, how: str) -> str:
                 heartbeat("of the first")
         case "raise":
             raise ConnectionError("of the first")
-        case "hand back":
+        case "release":
             raise SystemExit(-(256 - signal.SIGTERM))  # as billiard ends a child
     return "of the first"
 
@@ -51,15 +51,15 @@ async def asks(how: str) -> str:
     return await held_up(await create_webhook(respond_with="manual"), how)
 
 
-@pytest.mark.parametrize("how", ["respond", "set_attributes", "heartbeat", "return", "raise", "hand back"])
+@pytest.mark.parametrize("how", ["respond", "set_attributes", "heartbeat", "return", "raise", "release"])
 def test_an_attempt_that_was_given_up_writes_nothing(engine, how):
-    """Paused, taken for dead, and going on: the second attempt's row, answer and result are the only ones."""
+    """A process that was paused and taken for dead goes on: only the second attempt's row, answer and result count."""
     run = engine.start(asks, how)
     settle(engine, run)
     webhook = record_request.find_webhook(engine, run.hooks()[0]["token"])
     record_request.accept_request(engine, webhook, Request(id=secrets.token_hex(9), data=b""), holder=None)
     drive(engine, run.id)
-    with pytest.raises(SystemExit) if how == "hand back" else nullcontext(), attempting(engine, run, "held_up"):
+    with pytest.raises(SystemExit) if how == "release" else nullcontext(), attempting(engine, run, "held_up"):
         take_away(engine, run)
 
     (row,) = rows(engine, run)
@@ -75,7 +75,7 @@ def test_an_attempt_that_was_given_up_writes_nothing(engine, how):
 
 
 def take_away(engine: Any, run: Any) -> None:
-    """Whoever looks takes the attempt's process for dead."""
+    """Give up the attempt, as the sweep does when its process seems dead."""
     with engine.store.read() as tx:
         op_id = tx.execute(sa.select(steps.c.op_id).where(steps.c.run_id == run.id)).scalar_one()
         held = step_rows.claimed(tx, run.id, op_id)

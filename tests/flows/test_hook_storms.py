@@ -103,7 +103,7 @@ async def opens_anew(token: str, rounds: int) -> list[Any]:
 
 
 def test_c98_c54_a_token_that_goes_from_hook_to_hook_is_never_unknown(engine, token):
-    """The next hook is opened in the turn that closes the last: whoever sends meanwhile finds one of them."""
+    """One turn closes a hook and opens the next, so a sender always finds one of them."""
     run = engine.start(opens_anew, token, ROUNDS)
     answers: list[bool] = []
 

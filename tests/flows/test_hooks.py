@@ -1,4 +1,4 @@
-"""Hooks from both sides: what a run holds open, and what whoever sends to it is told."""
+"""Hooks from both sides: what a run holds open, and what a sender is told."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def conversation(token: str) -> list[Any]:
 
 @all_databases()
 def test_c44_a_conversation_by_token(engine, token):
-    """Three payloads in order, the last ends the run; whoever sends is told which run it was."""
+    """Three payloads arrive in order, and the last ends the run; each sender learns the run's id."""
     run = engine.start(conversation, token)
     settle(engine, run)
 
@@ -104,7 +104,7 @@ async def tells_of_a_request(token: str) -> Any:
 
 
 def test_c55_metadata_may_be_a_request(engine, token):
-    """Whoever looks at the hook gets the recorded request."""
+    """The hook's metadata contains the recorded request."""
     run = engine.start(tells_of_a_request, token)
     settle(engine, run)
     webhook = record_request.find_webhook(engine, run.hooks()[0]["token"])

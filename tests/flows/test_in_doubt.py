@@ -32,7 +32,7 @@ from durable.turns.view import read
 
 pytestmark = all_databases()
 
-PATIENCE_SECS = 10
+TIMEOUT_SECS = 10
 
 
 @dataclass
@@ -46,7 +46,7 @@ def gated(how: str = "returns") -> Receipt:
     mine = here()
     mine.did.append("paid")
     mine.begun.set()
-    assert mine.gate.wait(PATIENCE_SECS)
+    assert mine.gate.wait(TIMEOUT_SECS)
     if how == "stopped":
         raise SystemExit(-(256 - signal.SIGTERM))  # as billiard ends a child
     return Receipt(1)
@@ -96,7 +96,7 @@ async def does(which: str) -> Any:
 
 
 def lose(engine: Any, run: Run[Any]) -> None:
-    """Whoever looks finds the attempt's process gone."""
+    """Give up the attempt, as the sweep does when its process is gone."""
     (row,) = rows(engine, run)
     with engine.store.read() as tx:
         held = step_rows.claimed(tx, run.id, row.op_id)
@@ -223,7 +223,7 @@ def test_the_operator_who_was_first_wins(engine, caplog):
 
 
 def test_an_attempt_that_is_stopped_in_its_body_is_in_doubt(engine):
-    """A worker's cold shutdown hands back what may be repeated, and this may not."""
+    """A worker's cold shutdown releases only attempts that may be repeated, and this one may not."""
     run = engine.start(pays, "stopped")
     drive(engine, run.id)
     with pytest.raises(SystemExit), attempting(engine, run, "gated"):
@@ -240,8 +240,8 @@ def gated_too_long() -> str:
     mine.did.append("paid")
     mine.begun.set()
     with suppress(SoftTimeLimitExceeded):
-        time.sleep(PATIENCE_SECS)
-    assert mine.gate.wait(PATIENCE_SECS)
+        time.sleep(TIMEOUT_SECS)
+    assert mine.gate.wait(TIMEOUT_SECS)
     return "paid"
 
 
@@ -256,7 +256,7 @@ def test_an_attempt_that_does_not_end_in_time_is_in_doubt(engine):
     drive(engine, run.id)
 
     def wait_for_the_doubt() -> None:
-        deadline = time.monotonic() + PATIENCE_SECS
+        deadline = time.monotonic() + TIMEOUT_SECS
         while run.status != "blocked":
             assert time.monotonic() < deadline
             threading.Event().wait(0.01)
@@ -265,7 +265,7 @@ def test_an_attempt_that_does_not_end_in_time_is_in_doubt(engine):
     with ThreadPoolExecutor(1) as threads:
         waited = threads.submit(wait_for_the_doubt)
         attempt(engine, *found(engine, run, "gated_too_long"), None)
-        waited.result(PATIENCE_SECS)
+        waited.result(TIMEOUT_SECS)
     settle(engine, run)
 
     assert seen(run.id).did == ["paid"]

@@ -356,7 +356,7 @@ def change(engine: Durable, run_id: str, what: str) -> None:
 @pytest.mark.parametrize("what", ["lost", "changed"])
 @pytest.mark.parametrize("is_encrypted", [False, True])
 def test_a_result_that_is_gone_raises(make, what, is_encrypted):
-    """Whoever asks is told which payload, whose, and what to compare; nobody waits."""
+    """`result()` raises at once; the error names the payload, its run, and what to compare."""
     engine = make(cipher=aes_gcm({"k": os.urandom(32)}) if is_encrypted else None)
     run = engine.start(passes_on, LARGE)
     settle(engine, run)
@@ -562,7 +562,7 @@ def test_files_stay_below_the_url(make, tmp_path, run_id):
 
 
 def test_a_store_that_cannot_be_reached_is_trouble_like_the_databases(make, tmp_path):
-    """It is said as such, so that whoever waits for the database waits for it."""
+    """It raises the database's error, so that code that retries after a database error retries here too."""
     Path(tmp_path, "file").write_text("no folder")
     engine = make(payload_url=f"file://{tmp_path}/file/below")
 

@@ -95,7 +95,7 @@ async def asks(token: str) -> Any:
 
 
 def test_c47_a_token_has_one_owner(engine, token):
-    """Whoever comes second learns who holds it; once it is free, it is anybody's."""
+    """A second run learns the owner's id; any run may take the token once it is free."""
     owner = engine.start(asks, token)
     settle(engine, owner)
     second = engine.start(asks, token)

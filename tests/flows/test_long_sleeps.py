@@ -82,8 +82,8 @@ def later(engine: Durable, secs: float) -> None:
     engine.store._clock = (offset + int(secs * 1_000_000), measured)
 
 
-def alarm_clocks(engine: Durable, run: Run[Any]) -> int:
-    """How many of them are in the broker for this run; they are taken out."""
+def eta_messages(engine: Durable, run: Run[Any]) -> int:
+    """Empty the queue; returns the number of this run's ETA messages."""
     count = 0
     with engine.celery.connection_for_read() as connection:
         queue = connection.SimpleQueue("celery")
@@ -102,18 +102,18 @@ def pending(engine: Durable, run: Run[Any]) -> int:
 
 
 def test_ten_years_are_a_row_and_no_message_until_they_are_nearly_over(engine):
-    """Year after year the sweep finds nothing to send; within the horizon it sets one alarm clock, and one only."""
+    """The sweep sends nothing for years; within the horizon it publishes exactly one ETA message."""
     run = sleeps.start(3650 * DAY)
     drive(engine, run.id)
     for _ in range(10):
         sweep.sweep(engine)
-        assert (alarm_clocks(engine, run), pending(engine, run)) == (0, 1)
+        assert (eta_messages(engine, run), pending(engine, run)) == (0, 1)
         later(engine, 364.9 * DAY)
 
     later(engine, 1 * DAY - 60)
     sweep.sweep(engine)
     sweep.sweep(engine)
-    assert alarm_clocks(engine, run) == 1
+    assert eta_messages(engine, run) == 1
 
 
 def test_an_alarm_that_rings_early_wakes_nobody(engine):
@@ -141,15 +141,15 @@ def test_short_sleeps_are_exact_to_the_moment(engine, secs):
     assert pending(engine, run) == 0
 
 
-def test_one_turn_with_many_sleeps_sets_only_as_many_alarm_clocks_as_workers_can_hold(engine, quiet, monkeypatch):
-    """Of 50 sleeps within the horizon 20 get a message; the others are rows that are looked at when they are due."""
+def test_one_turn_with_many_sleeps_publishes_no_more_eta_messages_than_the_limit(engine, quiet, monkeypatch):
+    """Of 50 sleeps within the horizon, 20 get a message; the sweep sends the others when they are due."""
     monkeypatch.setattr(eta_budget, "MOST_ETAS", 20)
     run = many.start(50)
     drive(engine, run.id)
-    assert alarm_clocks(engine, run) == 20
+    assert eta_messages(engine, run) == 20
 
     sweep.sweep(engine)
-    assert alarm_clocks(engine, run) == 0
+    assert eta_messages(engine, run) == 0
     with engine.store.read() as tx:
         left = sa.select(sa.func.count()).where(waits.c.run_id == run.id, waits.c.sent_at.is_(None))
         assert tx.execute(left.where(waits.c.next_send_at == waits.c.due_at)).scalar_one() == 30
@@ -188,12 +188,12 @@ def test_processes_share_what_room_there_is(engine, worker, monkeypatch):
 
     run = many.start(50)
     drive(engine, run.id)
-    assert alarm_clocks(engine, run) == 10
+    assert eta_messages(engine, run) == 10
 
     later(engine, 3)
     again = many.start(50)
     drive(engine, again.id)
-    assert alarm_clocks(engine, again) == 5
+    assert eta_messages(engine, again) == 5
     other._unregister()
 
 

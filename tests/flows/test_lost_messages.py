@@ -21,7 +21,7 @@ from durable.store import schema
 from durable.turns.drive import drive
 
 SERVERS = ("redis", "rabbitmq")
-#: All that any sweep has patience for.
+#: Seconds that exceed every delay after which a sweep acts.
 VERY_LATE = 3600
 
 
@@ -170,8 +170,8 @@ def overtake(engine, priority, queue="celery"):
 
 @pytest.mark.live
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)
-def test_a_steps_priority_and_that_of_an_alarm_clock_count_too(site):
-    """A step goes by its own priority, the end of a sleep by that of its run."""
+def test_the_priorities_of_steps_and_eta_messages_count_too(site):
+    """A step has its own priority, and the end of a sleep has its run's."""
     run = start(urgent_nap)
     drive(site, run.id)
     site.celery.control.purge()
@@ -268,7 +268,7 @@ def test_a_broker_that_has_lost_its_memory_is_sent_everything_again(site):
 @pytest.mark.live
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)
 def test_a_broker_that_keeps_no_sentinel_is_not_sent_everything_again_and_again(site, monkeypatch):
-    """Whoever may not make the sentinel's queue loses that warning, and nothing else."""
+    """Without the sentinel's queue, durable loses the early warning of lost messages, and nothing else."""
     broker_sentinel.check(site)
     start(one)
     forget(site)
@@ -287,7 +287,7 @@ def test_a_broker_that_keeps_no_sentinel_is_not_sent_everything_again_and_again(
     ("broker", "database"), [("redis", kind) for kind in DATABASES], indirect=["broker", "database"]
 )
 def test_a_long_list_of_lost_messages_is_gone_through_in_pieces(site, monkeypatch):
-    """No transaction is long; whoever dies in between is followed by one that goes on, and each is sent once more."""
+    """Each transaction is short; if a process dies in between, the next one goes on; each message is sent once more."""
     monkeypatch.setattr(broker_sentinel, "BATCH", 7)
     with site.store.begin() as tx:
         for table in (schema.steps, schema.waits, schema.inbox, schema.leases, schema.broker_sentinel):
@@ -358,8 +358,8 @@ def test_a_database_that_has_known_no_sentinel_sends_nothing_again(site):
     assert length(site) == 1
 
 
-def alarm_clocks(engine, runs):
-    """How many alarm clocks of these runs wait in the queue, which is emptied."""
+def eta_messages(engine, runs):
+    """Empty the queue; returns the number of these runs' ETA messages."""
     found = 0
     with engine.celery.connection_for_read() as connection, closing(connection.SimpleQueue("celery")) as queue:
         while len(queue):
@@ -370,8 +370,8 @@ def alarm_clocks(engine, runs):
 
 
 @pytest.mark.parametrize("database", DATABASES, indirect=True)
-def test_no_more_alarm_clocks_are_set_than_workers_can_hold(engine, monkeypatch):
-    """What is over the limit is published when it is due, and no sooner."""
+def test_no_more_eta_messages_are_published_than_the_limit(engine, monkeypatch):
+    """Messages over the limit are published when they are due, and not before."""
     monkeypatch.setattr(eta_budget, "MOST_ETAS", 3)
     keeper = Housekeeping(engine)
     keeper._beat()
@@ -382,11 +382,11 @@ def test_no_more_alarm_clocks_are_set_than_workers_can_hold(engine, monkeypatch)
     for run in runs:
         drive(engine, run.id)
     sweep.sweep(engine)
-    assert alarm_clocks(engine, runs) == 0
+    assert eta_messages(engine, runs) == 0
 
     later(engine, 60.5)
     sweep.sweep(engine)
-    assert alarm_clocks(engine, runs) == 4
+    assert eta_messages(engine, runs) == 4
     keeper._unregister()
 
 

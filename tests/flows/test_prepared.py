@@ -50,7 +50,7 @@ def test_it_is_part_of_the_transaction_that_it_is_said_in(engine):
 @pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize("heard", [False, True])
 def test_its_errors_are_sqlalchemys_and_tell_no_values(engine, heard):
-    """Also where somebody listens and it goes SQLAlchemy's way; the connection stays good."""
+    """This also holds if a listener makes SQLAlchemy execute the statement; the connection stays usable."""
     if heard:
         sa.event.listen(engine.store.engine, "before_cursor_execute", lambda *_: None)
     with engine.store.single_statement() as tx:

@@ -68,7 +68,7 @@ def other(database: str) -> Iterator[Any]:
 
 @all_databases()
 def test_a_broker_that_is_down_delays_a_start_and_loses_nothing(engine, other):
-    """The run is committed; whoever drives it later finds it whole."""
+    """The run is committed, and a later turn completes it."""
     offline = other("redis://127.0.0.1:1/0")
 
     run = offline.start(echoes, "kept")

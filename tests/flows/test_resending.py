@@ -51,7 +51,7 @@ def due_again(engine, table, runs):
 
 @pytest.mark.parametrize("database", DATABASES, indirect=True)
 def test_what_is_sent_again_is_looked_at_again_only_later(engine, worker, monkeypatch):
-    """A lost drive, step and alarm clock are each sent once by the sweep, and not again at its next round."""
+    """The sweep sends a lost turn, step and ETA message once each, and not again in its next round."""
     begun, waiting = start(steps_and_sleeps), start(steps_and_sleeps)
     drive(engine, begun.id)
     engine.celery.control.purge()

@@ -143,8 +143,8 @@ def test_a_key_that_is_taken_gives_the_run_that_is_there(engine, session, publis
 
 
 @pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
-def test_a_key_that_somebody_takes_meanwhile_gives_their_run(engine, session, theirs, published):
-    """The start waits for the other transaction's end; the caller's own rows are kept."""
+def test_a_key_that_another_transaction_takes_meanwhile_gives_its_run(engine, session, theirs, published):
+    """The start waits until the other transaction ends, and the caller's own rows are kept."""
     key = secrets.token_hex(8)
     mine, kept = order.with_options(session=session, idempotency_key=key), secrets.token_hex(8)
     order.with_options(session=session, run_id=kept).start(0)

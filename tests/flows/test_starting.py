@@ -171,8 +171,8 @@ def test_a_run_is_not_begun_before_its_time(engine, option):
     ],
     ids=str,
 )
-def test_senseless_options_are_refused_and_start_nothing(engine, options, error, message):
-    """At the call, by all three spellings."""
+def test_invalid_options_are_refused_and_start_nothing(engine, options, error, message):
+    """All three ways to start a run raise at the call."""
     for begin in (
         lambda: doubles.with_options(**options).start(1),
         lambda: doubles.with_options(**options).delay(1),
@@ -299,7 +299,7 @@ def test_c70_a_start_that_was_not_committed_raises_and_starts_nothing(engine, ke
 
     monkeypatch.setattr(dialect, "do_commit", lose)
     monkeypatch.setattr(dialect, "do_execute", lose_what_is_committed_at_once)
-    # Where somebody listens, each statement goes by way of the dialect.
+    # With a listener registered, SQLAlchemy's dialect executes each statement.
     sa.event.listen(engine.store.engine, "before_cursor_execute", lambda *_: None)
     with pytest.raises(sa.exc.OperationalError):
         doubles.with_options(idempotency_key=key).start(4)

@@ -179,7 +179,7 @@ def test_an_attempt_that_was_given_up_writes_nothing(engine):
     running.start()
     assert seen(run.id).begun.wait(10)
     if engine.store.dialect == "sqlite":
-        # Its one writer is the step's own transaction: whoever gives it up comes after, and finds it ended.
+        # SQLite's one writer is the step's own transaction, so the attempt has ended before it can be given up.
         seen(run.id).gate.set()
         running.join(10)
     else:

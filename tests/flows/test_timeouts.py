@@ -26,12 +26,12 @@ from durable.turns.drive import drive
 
 pytestmark = all_databases()
 
-PATIENCE_SECS = 10
+TIMEOUT_SECS = 10
 
 
 def dawdle() -> None:
     """Work for long, in small pieces."""
-    for _ in range(PATIENCE_SECS * 100):
+    for _ in range(TIMEOUT_SECS * 100):
         time.sleep(0.01)
 
 
@@ -50,10 +50,10 @@ def gated(how: str) -> str:
     if how == "goes on":
         with suppress(SoftTimeLimitExceeded):
             dawdle()
-        assert mine.gate.wait(PATIENCE_SECS)
+        assert mine.gate.wait(TIMEOUT_SECS)
         return "too late"
     if how == "sleeps in C":
-        time.sleep(PATIENCE_SECS)
+        time.sleep(TIMEOUT_SECS)
     dawdle()
     return "too late"
 
@@ -63,11 +63,11 @@ async def sleeps(how: str) -> str:
     mine = here()
     mine.begun.set()
     try:
-        await asyncio.sleep(PATIENCE_SECS)
+        await asyncio.sleep(TIMEOUT_SECS)
     except asyncio.CancelledError:
         mine.did.append("tidied up")
         if how == "hangs":
-            mine.gate.wait(PATIENCE_SECS)
+            mine.gate.wait(TIMEOUT_SECS)
         raise
     return "too late"
 
@@ -97,7 +97,7 @@ def test_a_step_is_interrupted_at_its_deadline_and_tried_again(engine, anywhere)
     anywhere(lambda: settle(engine, run))
 
     assert run.result() == "in time"
-    assert time.monotonic() - began < PATIENCE_SECS / 2
+    assert time.monotonic() - began < TIMEOUT_SECS / 2
     assert seen(run.id).did == ["attempt 1", "attempt 2"]
     (retried,) = [event for event in run.events() if event.kind == "step_retrying"]
     assert "StepTimeout" in retried.error
@@ -121,7 +121,7 @@ def test_a_blocking_call_is_interrupted_in_the_main_thread(engine):
     settle(engine, run)
 
     assert "StepTimeout" in run.result()
-    assert time.monotonic() - began < PATIENCE_SECS / 2
+    assert time.monotonic() - began < TIMEOUT_SECS / 2
 
 
 def test_a_step_that_catches_it_and_returns_has_returned(engine, anywhere):
@@ -148,7 +148,7 @@ def test_a_step_that_does_not_end_is_given_up_and_its_late_result_refused(engine
     the_step, address = found(engine, run, "gated")
 
     def open_the_gate_once_it_is_given_up() -> None:
-        deadline = time.monotonic() + PATIENCE_SECS
+        deadline = time.monotonic() + TIMEOUT_SECS
         while [(row.attempt, row.status) for row in rows(engine, run)] != [(2, "pending")]:
             assert time.monotonic() < deadline
             threading.Event().wait(0.01)
@@ -157,7 +157,7 @@ def test_a_step_that_does_not_end_is_given_up_and_its_late_result_refused(engine
     with ThreadPoolExecutor(1) as threads:
         opened = threads.submit(open_the_gate_once_it_is_given_up)
         anywhere(lambda: attempt(engine, the_step, address, None))
-        opened.result(PATIENCE_SECS)
+        opened.result(TIMEOUT_SECS)
 
     assert kinds(run)[-1] == "step_created"
     drive(engine, run.id)
@@ -166,12 +166,12 @@ def test_a_step_that_does_not_end_is_given_up_and_its_late_result_refused(engine
 
 
 def test_a_coroutine_that_hangs_holds_its_thread_no_longer(engine):
-    """Its attempt is given up after the grace, and whoever waited for it goes on."""
+    """The attempt is given up after the grace, and the waiting thread goes on."""
     run = engine.start(awaits, "sleeps", "hangs")
     drive(engine, run.id)
     began = time.monotonic()
     attempt(engine, *found(engine, run, "sleeps"), None)
-    assert time.monotonic() - began < PATIENCE_SECS / 2
+    assert time.monotonic() - began < TIMEOUT_SECS / 2
     seen(run.id).gate.set()
     settle(engine, run)
 
@@ -246,7 +246,7 @@ def gated_beats() -> str:
     """Beat after the test has taken the attempt away."""
     mine = here()
     mine.begun.set()
-    assert mine.gate.wait(PATIENCE_SECS)
+    assert mine.gate.wait(TIMEOUT_SECS)
     if get_step_metadata().attempt == 1:
         with pytest.raises(AttemptLost, match="was given up") as caught:
             heartbeat("mine")

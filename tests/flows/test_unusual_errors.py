@@ -77,7 +77,7 @@ def holds_itself() -> Exception:
     return error
 
 
-def with_senseless_notes() -> Exception:
+def with_invalid_notes() -> Exception:
     error = ValueError("notes")
     error.__notes__ = 5  # type: ignore[assignment]
     return error
@@ -99,7 +99,7 @@ EVIL: dict[str, Callable[[], BaseException]] = {
     "HidesItsNotes": lambda: HidesItsNotes("x"),
     "LeavesWhenAsked": lambda: LeavesWhenAsked("x"),
     "NotReduced": lambda: NotReduced("x"),
-    "senseless notes": with_senseless_notes,
+    "invalid notes": with_invalid_notes,
 }
 ERRORS = NO_EXCEPTIONS | EVIL
 
@@ -229,7 +229,7 @@ async def ends(how: str, retries: bool) -> Any:
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql", "mariadb"], indirect=True)
 def test_an_attempt_that_is_always_interrupted_is_lost_at_last(engine):
-    """It is handed back uncounted, but not for ever: then it fails as lost, and says why."""
+    """The first interruptions are not counted; at the limit the attempt fails as lost, and the error says why."""
     run = engine.start(ends, "WorkerShutdown", False)
     drive(engine, run.id)
     for _ in range(MOST_INTERRUPTIONS):
@@ -243,8 +243,8 @@ def test_an_attempt_that_is_always_interrupted_is_lost_at_last(engine):
 
 
 @pytest.mark.parametrize("how", ENDS)
-def test_the_ends_of_a_process_are_handed_back_and_then_count(engine, how):
-    """Each of the closed list is passed on; the attempt that is lost is followed by the next one."""
+def test_an_attempt_is_released_when_its_process_ends_and_then_counts(engine, how):
+    """Each kind of exit is passed on; the next attempt follows the one that is lost."""
     run = engine.start(ends, how, True)
     drive(engine, run.id)
     for _ in range(MOST_INTERRUPTIONS):
@@ -255,8 +255,8 @@ def test_the_ends_of_a_process_are_handed_back_and_then_count(engine, how):
     assert calls[run.id] == MOST_INTERRUPTIONS + 1
 
 
-def test_an_attempt_that_had_not_begun_is_handed_back_as_often_as_it_takes(engine):
-    """Only interruptions of the function count: what was claimed and not begun has cost nothing."""
+def test_an_attempt_that_had_not_begun_is_released_without_limit(engine):
+    """Only interruptions of the function count; a claim whose function has not begun does not."""
     run = engine.start(ends, "WorkerShutdown", False)
     drive(engine, run.id)
     for _ in range(MOST_INTERRUPTIONS + 2):

@@ -79,7 +79,7 @@ seen: dict[tuple[str, str], Any] = {}
 
 
 @step
-def hands_back(key: str, values: list[Any]) -> list[Any]:
+def returns_values(key: str, values: list[Any]) -> list[Any]:
     seen["step", key] = values
     return values
 
@@ -87,7 +87,7 @@ def hands_back(key: str, values: list[Any]) -> list[Any]:
 @workflow
 async def every_hop(key: str, values: list[Any]) -> list[Any]:
     seen["workflow", key] = values
-    returned = await hands_back(key, values)
+    returned = await returns_values(key, values)
     seen["step result", key] = returned
     hook = create_hook(token=key, metadata=returned)
     seen["payload", key] = payload = await hook
@@ -151,7 +151,7 @@ async def tells_of_a_request() -> Any:
 
 @all_databases()
 def test_a_recorded_request_may_stand_in_metadata(engine, token):
-    """Whoever looks at the hook reads the whole request."""
+    """The hook's metadata contains the whole request."""
     run = engine.start(tells_of_a_request)
     settle(engine, run)
     row = record_request.find_webhook(engine, run.hooks()[0]["token"])

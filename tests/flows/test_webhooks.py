@@ -252,7 +252,7 @@ async def calls(url: str) -> int:
 @workflow
 async def calls_what_it_is_sent(token: str) -> int:
     told = await create_hook(token=token)
-    return await call(told["url"], "from whoever was sent the URL")
+    return await call(told["url"], "from the receiver of the URL")
 
 
 @workflow
@@ -279,7 +279,7 @@ def test_c64_c56_a_url_may_be_given_away_at_once(engine, client):
 
     assert other.result(timeout=1) == 202
     assert run.result(timeout=1) == [
-        ["from the child", "from the first step", "from whoever was sent the URL"],
+        ["from the child", "from the first step", "from the receiver of the URL"],
         202,
     ]
 
@@ -533,7 +533,7 @@ async def two_of_one() -> list[str]:
 
 @all_databases()
 def test_c68_an_acknowledged_request_has_its_whole_body_stored(engine, client):
-    """When the sender has its 202, every byte is in the database, whoever drives the run."""
+    """When the sender gets 202, every byte is in the database, before any worker takes a turn."""
     run = engine.start(listens, "returns")
     settle(engine, run)
     body = secrets.token_bytes(1024 * 1024)

@@ -143,7 +143,7 @@ def unacknowledged(engine: Durable, number: int = 1) -> Iterator[list[str]]:
 
     dialect.do_commit, dialect.do_execute = commit_and_lose, execute_and_lose  # type: ignore[method-assign]
     try:
-        # Where somebody listens, each statement goes by way of the dialect.
+        # With a listener registered, SQLAlchemy's dialect executes each statement.
         with _listening(engine, lambda *_: None):
             yield lost
     finally:
@@ -153,9 +153,9 @@ def unacknowledged(engine: Durable, number: int = 1) -> Iterator[list[str]]:
 @contextmanager
 def read_only(engine: Durable) -> Iterator[None]:
     """
-    Every session that begins reads only, as where a provider sets this for a full disk, or SQLite's file is protected.
+    Make each new session read-only, as a provider does when the disk is full, or as with a protected SQLite file.
 
-    Sessions that have begun so keep it: whoever goes on with them after that is refused for ever.
+    Sessions stay read-only after this context ends: later writes in them fail.
     """
     said = {
         "postgresql": "SET default_transaction_read_only = on",

@@ -295,7 +295,7 @@ def test_repr_shows_no_secret():
 
 
 def test_a_body_that_is_no_bytes_is_refused():
-    """Text has no bytes until somebody encodes it."""
+    """Text is not bytes until the caller encodes it."""
     with pytest.raises(TypeError, match="encode it first"):
         Request(data="text")
 

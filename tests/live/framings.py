@@ -1,8 +1,8 @@
 """
 Requests whose framing is wrong or ambiguous, byte by byte.
 
-Each ends in what looks like a second request, put where a server that reads the first one otherwise than whoever
-stands before it would find it.
+Each ends in text that looks like a second request.  A server finds it if it reads the end of the first request
+differently from the proxy in front of it.
 """
 
 from __future__ import annotations

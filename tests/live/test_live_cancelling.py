@@ -55,7 +55,7 @@ def test_c83_a_running_step_learns_that_its_run_was_cancelled(site, kind, tmp_pa
 
 @pytest.mark.parametrize("kind", ["async", "def"])
 def test_c83_a_running_step_that_lost_a_race_stops(site, kind, tmp_path):
-    """Somebody resumes the hook: the run completes at once, and the step stops within a few seconds."""
+    """A caller resumes the hook: the run completes at once, and the step stops within a few seconds."""
     stop = secrets.token_hex(8)
     run = site.engine.start(long_job, kind, str(tmp_path), stop)
     eventually((tmp_path / "begun").exists)

@@ -165,5 +165,5 @@ def test_nobody_outlives_a_killed_dev(running):
 
 
 def _is_leader(pid: int) -> bool:
-    """Whether it leads its process group but not its session: the command itself, neither leash nor child."""
+    """Return whether a process leads its group but not its session: a command, not its supervisor or its child."""
     return os.getpgid(pid) == pid and os.getsid(pid) != pid

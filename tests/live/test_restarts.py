@@ -116,7 +116,7 @@ def test_c66_the_ledger_is_the_same_whatever_was_stopped_at_each_stage(site, num
         site.start_worker()
         assert (second.result(20).status, second.result().data) == (200, b"answer to two")
 
-        # The web process, while it holds the connection: the answer is kept for whoever asks.
+        # The web process, while it holds the connection: the answer is kept for later requests.
         (tmp_path / "begun").unlink()
         (tmp_path / "open").unlink()
         third = threads.submit(_fetch_or_lose, f"{url}?gated=1&last=1", b"three")
@@ -237,16 +237,16 @@ def test_c66_a_run_that_answers_late_is_asked_again(site):
     go = secrets.token_hex(8)
     run = site.engine.start(answers_late, go)
 
-    held = fetch("POST", url_of(run), b"patience")
+    held = fetch("POST", url_of(run), b"late")
     where = held.headers["Location"]
     assert (held.status, held.json()["status"]) == (202, "pending")
     assert where == f"{url_of(run)}/requests/{held.json()['request_id']}"
     assert fetch("GET", where).status == 202
 
     resume_hook(go, None, wait="5s")
-    assert run.result(timeout="10s") == "patience"
+    assert run.result(timeout="10s") == "late"
     answer = fetch("GET", where)
-    assert (answer.status, answer.data) == (200, b"answer to patience")
+    assert (answer.status, answer.data) == (200, b"answer to late")
     assert answer.headers["Content-Type"] == "text/plain"
     assert answer.headers["Durable-Recorded"] == "true"
 

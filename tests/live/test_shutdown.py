@@ -71,7 +71,7 @@ def worker_of(site: Deployment, pid: int) -> Process:
 
 
 def test_what_a_soft_shutdown_interrupts_runs_elsewhere_uncounted(two, tmp_path):
-    """Handed back when the time is over, it begins on the other worker within 3 s, as the same attempt."""
+    """The worker releases the attempt when its time is over; the other worker begins the same attempt within 3 s."""
     run = two.engine.start(works, str(tmp_path), 60)
     attempt, pid = begun(tmp_path)
     worker = worker_of(two, pid)

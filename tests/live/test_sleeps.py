@@ -22,8 +22,8 @@ from durable.events import WaitCompleted, WaitCreated
 pytestmark = pytest.mark.live
 
 SECOND = 1_000_000
-#: What a sleep may be late by, where its alarm clock fails: a second until the sweep looks, its interval, and what a
-#: busy machine adds.
+#: How many seconds a sleep may be late if its ETA message is lost: one until the sweep looks for it, the sweep's
+#: interval, and what a busy machine adds.
 LATE = 5
 
 
@@ -66,7 +66,7 @@ def wrong_clock(hours: int) -> dict[str, str]:
 
 @pytest.mark.parametrize("site", ["redis", "rabbitmq"], indirect=True)
 def test_workers_whose_clocks_are_off_by_an_hour_are_at_most_late(site):
-    """Whoever sends an alarm and whoever holds it, sleeps end in time, none early; and nobody is taken for dead."""
+    """Whichever worker sends or holds an ETA message, each sleep ends in time, and no worker is taken for dead."""
     site.start_worker("right", ready=False)
     site.start_worker("ahead", ready=False, environment=wrong_clock(1))
     site.start_worker("behind", ready=False, environment=wrong_clock(-1))

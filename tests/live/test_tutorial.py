@@ -43,7 +43,7 @@ def commands(console: str) -> Iterator[Command]:
 
 
 class Reader:
-    """Somebody with a shell in an empty folder, and ``durable dev`` in another terminal."""
+    """A reader of the tutorial, with a shell in an empty folder and ``durable dev`` in another terminal."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

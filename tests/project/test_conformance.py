@@ -1,4 +1,4 @@
-"""docs/reference/conformance.md is what the names of the tests make of it."""
+"""docs/reference/conformance.md matches the statements and the names of the tests."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import conformance
 
 
 def test_the_page_is_up_to_date():
-    """Whoever adds or renames a numbered test runs ``python tests/conformance.py``."""
+    """Run ``python tests/conformance.py`` when you add or rename a numbered test."""
     assert conformance.PAGE.read_text() == conformance.page()
 
 
 def test_every_statement_in_scope_has_a_test():
-    """Or stands among the missing ones; none stands there that has one."""
+    """``MISSING`` lists exactly the statements without a test."""
     assert conformance.in_scope() - set(conformance.tests()) == conformance.MISSING
 
 
 def test_every_number_that_a_test_cites_is_a_statement():
-    """And one that durable makes."""
+    """Tests cite only statements that are in scope."""
     assert set(conformance.tests()) - conformance.in_scope() == set()
 
 

@@ -186,7 +186,7 @@ def test_a_long_sleep_is_a_row_until_it_is_due_soon(engine, worker):
 
 
 def test_a_wait_never_ends_before_its_time(engine):
-    """A message that rings early changes nothing, whoever sent it."""
+    """A message that arrives early changes nothing, whichever process sent it."""
     run = start(long_sleep)
     drive(engine, run.id)
 
@@ -388,7 +388,7 @@ def test_an_alarm_that_has_rung_is_put_away_also_where_the_sweep_is(engine, work
 
 def test_an_alarm_elsewhere_does_not_send_the_backlog_again(engine, worker, monkeypatch):
     """A process that does not sweep sends what has just become due, and leaves the rest to the one that does."""
-    # So no alarm clock is set, as on amqp: it is published when it is due.
+    # So no ETA message is published ahead, as on amqp: the message is published when the wait is due.
     monkeypatch.setattr(eta_budget, "MOST_ETAS", 0)
     old, new = start(nap), start(nap)
     drive(engine, old.id)

@@ -163,8 +163,8 @@ def test_step_options_are_kept_apart_by_who_reads_them():
     "options",
     [{"max_retries": -1}, {"max_retries": "3"}, {"retry_backoff": -1}, {"timeout": "soon"}, {"timeout": 0}],
 )
-def test_senseless_step_options_are_refused_at_the_decorator(options):
-    """The module that holds the mistake fails to import."""
+def test_invalid_step_options_are_refused_at_the_decorator(options):
+    """The import of a module with an invalid option fails."""
     with pytest.raises(ConfigurationError):
         step(**options)(module_level)
 

@@ -56,11 +56,11 @@ def _quiet():
 
 def test_c95_whatever_is_written_and_however_news_come_all_replays_agree():
     """
-    A kept replay and a fresh one after each turn; each turn again from the log before it; and turn by turn.
+    After each turn, a kept replay and a fresh one make the same decisions, and so does each turn repeated from its log.
 
-    ``World`` checks after each turn that none diverged or raised what it should not, that payloads are
-    taken or queued in the order in which they were sent, none lost or doubled, and that what is open in
-    the log is what somebody still wants: timers and steps that were given up are withdrawn.
+    ``World`` checks after each turn that no replay diverged or raised an unexpected error, that payloads are
+    received or queued in the order in which they were sent, none lost or doubled, and that exactly those
+    operations are open in the log that the program still awaits: cancelled timers and steps are withdrawn.
     """
     loops: weakref.WeakSet[DurableLoop] = weakref.WeakSet()
 

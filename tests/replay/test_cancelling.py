@@ -328,7 +328,7 @@ def test_cleanup_of_several_tasks_runs_side_by_side():
 
 
 def test_c53_a_cancelled_race_leaves_the_payload_to_the_cleanup():
-    """What comes to the hook after the cancel is for whoever awaits it next."""
+    """The next await of the hook gets the payload that arrives after the cancel."""
 
     async def flow():
         hook = create_hook(token="t")

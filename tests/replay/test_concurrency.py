@@ -40,7 +40,7 @@ def awaited(sim: Simulator) -> list[str]:
 
 
 def test_a_full_queue_holds_its_producer():
-    """put() waits until somebody took something; what comes out has the order of what went in."""
+    """put() waits until a consumer takes an item, and items come out in the order in which they went in."""
 
     async def flow():
         queue = asyncio.Queue(1)

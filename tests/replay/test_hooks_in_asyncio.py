@@ -1,4 +1,4 @@
-"""Hooks among asyncio's own constructs: whoever waits, times out, races or hands a hook on, no payload is lost."""
+"""Hooks in asyncio's own constructs: no payload is lost when tasks wait, time out, race or pass a hook on."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_two_loops_over_one_hook_share_its_payloads():
 
 
 def test_a_hook_closed_by_another_task_ends_the_wait():
-    """Whoever awaits it gets HookClosed, and nobody hangs."""
+    """The task that awaits the hook gets HookClosed."""
 
     async def waits(hook):
         try:

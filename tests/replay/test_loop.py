@@ -666,8 +666,8 @@ def test_a_replay_inside_a_running_loop_leaves_it_as_it_was():
     assert asyncio.run(outer()) == "outer"
 
 
-def test_elsewhere_the_shimmed_functions_are_asyncios_own():
-    """On another loop wait_for and as_completed do what they always did."""
+def test_on_another_loop_the_patched_functions_are_asyncios_own():
+    """On another loop, wait_for and as_completed behave as in asyncio."""
 
     async def plain():
         with pytest.raises(TimeoutError):

@@ -393,8 +393,8 @@ def test_random_generators_are_pickled():
     assert again.random() == made.random()
 
 
-def test_a_patched_clock_is_left_to_whoever_patched_it(monkeypatch):
-    """As freezegun and gevent do: their function counts from then on, and guarding again changes nothing."""
+def test_a_clock_that_is_already_patched_stays_patched(monkeypatch):
+    """A patch such as freezegun's or gevent's stays in effect, and a second `install` does not change that."""
     stock = time.time
     monkeypatch.setattr(time, "time", lambda: 7.0)
     guards.install()
