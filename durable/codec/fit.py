@@ -107,6 +107,8 @@ def _adapter_of(annotation: Any) -> TypeAdapter[Any] | None:
 
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
     """Pydantic's adapter, None if it does not support the annotation.  Only through an alias it is configurable."""
+    if inspect.isroutine(annotation):  # pydantic 2.10 would call it
+        return None
     try:
         alias = _make_alias("Fitted", _with_new_dicts(annotation))
         adapter: TypeAdapter[Any] = TypeAdapter(alias, config=_CONFIG)
