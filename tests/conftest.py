@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery, _state
+from celery import Celery
 from litter import TemporaryFolder
+from registries import own_definitions
 from servers import new_broker, new_database, take_less_care
 
-from durable import Durable, current, registry
+from durable import Durable, current
 
 _temporary = pytest.StashKey[TemporaryFolder]()
 
@@ -103,15 +104,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def own_registry() -> Iterator[None]:
-    """What a test defines is forgotten after it: steps, workflows, and tasks that Celery gives to later apps."""
-    tables: list[Any] = [registry.steps, registry.workflows, registry.unnamed, _state._on_app_finalizers]
-    before = [table.copy() for table in tables]
-    registry.unnamed.clear()
-    yield
-    for table, contents in zip(tables, before, strict=True):
-        table.clear()
-        extend = table.extend if isinstance(table, list) else table.update
-        extend(contents)
+    """What a test defines is forgotten after it."""
+    with own_definitions():
+        yield
 
 
 @pytest.fixture(scope="session")

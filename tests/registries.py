@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from celery import _state
 
 from durable import registry
 
 
-def forget_definitions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give the registry copies of its collections, in the room and in the file that fills them, until the test ends."""
-    for name in ("steps", "workflows", "unnamed"):
-        copy = getattr(registry, name).copy()
-        for module in (registry, registry.decorators):
-            monkeypatch.setattr(module, name, copy)
+@contextmanager
+def own_definitions() -> Iterator[None]:
+    """Forget at the end what was defined meanwhile: steps, workflows, and tasks that Celery gives to later apps."""
+    tables: list[Any] = [registry.steps, registry.workflows, registry.unnamed, _state._on_app_finalizers]
+    before = [table.copy() for table in tables]
+    registry.unnamed.clear()
+    yield
+    for table, contents in zip(tables, before, strict=True):
+        table.clear()
+        extend = table.extend if isinstance(table, list) else table.update
+        extend(contents)

@@ -68,20 +68,7 @@ class Client:
 
     def cancel(self, run_id: str, reason: str | None) -> bool:
         """Ask the run to stop, and wake it.  Return False when it has ended."""
-
-        def post(tx: Connection) -> RunRow:
-            row = runs.lock(tx, run_id)
-            if row is None:
-                raise RunNotFound(run_id)
-            if not row.ended:
-                # A turn that ends the run in one statement does not see an inbox item that comes at that moment.
-                runs.invalidate_turn(tx, run_id)
-                now = self._engine.store.now()
-                cancel = events.RunCancelRequested(at=now, reason=reason)
-                run_log.post(tx, run_id, cancel, self._engine.dispatch.plan(now))
-            return row
-
-        row = self._engine.store.write(post)
+        row = self._engine.store.write(lambda tx: post_cancel(self._engine, tx, run_id, reason))
         if row.ended:
             return False
         failpoints.hit("cancel.recorded")
@@ -117,3 +104,16 @@ class Client:
         if row is None:
             raise RunNotFound(run_id)
         return row
+
+
+def post_cancel(engine: Engine, tx: Connection, run_id: str, reason: str | None) -> RunRow:
+    """Put a cancel into the run's inbox, unless the run has ended.  Return the run's row, which is locked."""
+    row = runs.lock(tx, run_id)
+    if row is None:
+        raise RunNotFound(run_id)
+    if not row.ended:
+        # A turn that ends the run in one statement does not see an inbox item that comes at that moment.
+        runs.invalidate_turn(tx, run_id)
+        now = engine.store.now()
+        run_log.post(tx, run_id, events.RunCancelRequested(at=now, reason=reason), engine.dispatch.plan(now))
+    return row

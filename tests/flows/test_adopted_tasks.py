@@ -110,7 +110,7 @@ def _site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture
-def site(_site: Site, forgotten: None) -> Site:
+def site(_site: Site, own_registry: None) -> Site:
     """An app whose worker runs already: Celery makes each task where it is defined."""
     return _site
 
@@ -230,7 +230,7 @@ def test_a_bound_task_knows_its_request(site):
     assert [rest for _, *rest in seen] == [[r, r + 1, "adopted.bound", 7] for r in range(3)]
 
 
-def test_a_shared_task_is_adopted_before_there_is_an_app(database, forgotten):
+def test_a_shared_task_is_adopted_before_there_is_an_app(database, own_registry):
     """`step(shared_task)` looks at no app; the task is that of whatever app is made later."""
 
     @shared_task(name="adopted.shared")
@@ -694,7 +694,7 @@ def test_a_step_whose_message_cannot_be_made_fails_with_the_reason(site, monkeyp
     assert reason in str(failed)
 
 
-def test_the_format_of_the_whole_app_is_its_own_tasks(database, forgotten):
+def test_the_format_of_the_whole_app_is_its_own_tasks(database, own_registry):
     """With task_serializer, task_compression and task_annotations of the app's, turns, alarms and steps still cross."""
     with Site(database).open() as other:
         other.celery.conf.update(

@@ -19,6 +19,7 @@ from trouble import cut_off, refused, unacknowledged
 from durable import RunFailed, create_hook, get_workflow_metadata, registry, resume_hook, sleep, step, workflow
 from durable.attempts.attempt import Body, attempt, run_claimed
 from durable.attempts.claim import Address
+from durable.client.run import post_cancel
 from durable.duration import to_datetime
 from durable.engine.process import identify
 from durable.store.schema import inbox, runs, steps, workers
@@ -329,7 +330,7 @@ def test_a_cancel_that_comes_while_the_end_is_written_is_not_passed_by(engine):
     continuation = begun(engine, run)
     with ThreadPoolExecutor() as threads:
         with engine.store.begin() as tx:
-            run._post_cancel(engine, tx, None)
+            post_cancel(engine, tx, run.id, None)
             ending = threads.submit(walk, engine, continuation)
             until_a_transaction_waits(engine)
         ending.result(timeout=20)

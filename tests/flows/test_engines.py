@@ -309,5 +309,5 @@ def test_a_closed_engine_is_not_current(make):
     assert current.current_engine() is first
 
     first.close()
-    with pytest.raises(ConfigurationError, match="No durable engine"):
+    with pytest.raises(ConfigurationError, match="no durable engine"):
         current.current_engine()

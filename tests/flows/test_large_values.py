@@ -635,7 +635,7 @@ def test_a_payload_store_that_is_away_keeps_nobody_from_housekeeping(make, tmp_p
     keeper.tick()
 
     assert keeper._beating_since is not None
-    assert "Orphaned payloads are collected later: OSError: the payload store" in caplog.text
+    assert "Orphaned payloads are collected later: OSError: payload store" in caplog.text
     with engine.store.begin() as tx:
         tx.execute(sa.update(runs).values(completed_at=1))
     assert prune_batch(engine, engine.now()).runs == 1

@@ -150,7 +150,7 @@ def test_c34_an_instance_of_a_class_that_is_no_data_is_refused_by_path(engine):
 
 def test_c8_a_method_is_called_without_its_instance():
     """There are no bound steps: what a step in a class needs of the instance is passed as an argument."""
-    with pytest.raises(TypeError, match=r"has no instance.*Pass every argument: Counter\.add\("):
+    with pytest.raises(TypeError, match=r"does not pass the instance.*Pass every argument: Counter\.add\("):
         Counter(3).add(4)
     assert Counter.add(Counter(3), 4) == Counter(7)
 

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from celery import _state
 from processes import Deployment, deployed, eventually
-from registries import forget_definitions
+from registries import own_definitions
 from servers import new_broker, new_database
 
 from durable import Run, RunFailed, StepFailed
@@ -21,9 +20,7 @@ pytestmark = pytest.mark.live
 @pytest.fixture(scope="module")
 def flows() -> Iterator[Any]:
     """The workflows, forgotten afterwards: shared tasks would become tasks of every app of this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        forget_definitions(patch)
-        patch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
+    with own_definitions():
         yield importlib.import_module("adopted_flows")
 
 

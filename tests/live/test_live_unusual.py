@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from celery import _state
 from processes import Deployment, deployed
-from registries import forget_definitions
+from registries import own_definitions
 from servers import new_broker, new_database
 
 from durable import RunFailed, codec
@@ -22,9 +21,7 @@ ERRORS = ["Odd", "BaseExceptionGroup", "Timeout", "SystemExit", "KeyboardInterru
 @pytest.fixture(scope="module")
 def flows() -> Iterator[Any]:
     """The workflows, forgotten afterwards: a shared task would become one of every app of this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        forget_definitions(patch)
-        patch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
+    with own_definitions():
         yield importlib.import_module("unusual_flows")
 
 
