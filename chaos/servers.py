@@ -171,6 +171,8 @@ class MariaDB(Server):
             "mariadb-install-db",
             "--no-defaults",
             f"--datadir={data}",
+            # TMPDIR may be a folder of this process's user, in which the server's own user can make no files.
+            f"--tmpdir={self.folder}",
             "--auth-root-authentication-method=normal",
         ]
         if self._launch([*install, "--skip-test-db", *self._SMALL], self._user).wait(60):
@@ -181,7 +183,12 @@ class MariaDB(Server):
         return f"mysql://root@127.0.0.1:{self.port}/test"
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        where = (f"--datadir={self._data}", f"--socket={self.folder}/socket", f"--pid-file={self.folder}/pid")
+        where = (
+            f"--datadir={self._data}",
+            f"--tmpdir={self.folder}",
+            f"--socket={self.folder}/socket",
+            f"--pid-file={self.folder}/pid",
+        )
         address = (f"--port={self.port}", "--bind-address=127.0.0.1")
         program = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
         return self._launch([program, "--no-defaults", *where, *address, *self._SMALL], self._user)

@@ -42,7 +42,7 @@ POINTS: Mapping[str, str] = {
     "wake_up.recorded": "the early end of sleeps is recorded → the run is driven",
     "cancel.recorded": "a cancel is recorded → the run is driven",
     "sweep.sent": "the sweep has sent a batch → it records that",
-    "sweep.given_up": "a dead process's attempt is given up → the next attempt or the run's turn is sent",
+    "sweep.given_up": "an attempt is given up → the next attempt or the run's turn is sent",
     "publish.sent": "the broker has a message → what follows",
     "publish.drive": "a turn's message is handed to the broker",
     "publish.step": "an attempt's message is handed to the broker",
