@@ -20,6 +20,12 @@ from durable.worker import adopted_tasks
 pytestmark = pytest.mark.usefixtures("own_registry")
 
 
+@pytest.fixture(autouse=True)
+def no_engines(monkeypatch):
+    """Engines that other tests have left in this process do not look at what is defined here."""
+    monkeypatch.setattr(registry.decorators, "_subscribers", [])
+
+
 @pytest.fixture
 def app():
     made = Celery("adopting", broker="memory://")
