@@ -64,7 +64,7 @@ class Durable(Engine):
         return Run(run_id, self)
 
     def resume_hook(self, token: str, payload: object, wait: Any = None) -> Run[Any]:
-        """Deliver a payload to the hook with this *token*; see ``durable.hooks.resume_hook``."""
+        """Deliver a payload to the hook with this *token*; see ``durable.client.hooks.resume_hook``."""
         return Run(hooks.resume_hook(self, token, payload, wait), self)
 
     def get_hook(self, token: str) -> HookInfo:
