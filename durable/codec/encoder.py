@@ -90,9 +90,9 @@ class Encoder:
 
     def write(self, value: Any) -> Any:
         """*value* as plain JSON."""
-        cls = type(value)
+        cls: type = type(value)
         if cls is str:
-            return value if value.isascii() or not _PAIR.search(value) else _split(value)
+            return value if value.isascii() or not _PAIR.search(value) else {TAG: "str", "v": _PAIR.split(value)}
         if cls is int:
             return value if -_BIG < value < _BIG else {TAG: "int", "v": hex(value)}
         if value is None or cls is bool:
@@ -100,10 +100,21 @@ class Encoder:
         if cls is float:
             return value if isfinite(value) else {TAG: "float", "v": repr(value)}
         if cls is dict:
-            return self._dict(value)
+            for key in value:
+                if type(key) is not str or key == TAG or not (key.isascii() or not _PAIR.search(key)):
+                    return self._pairs(value)
+            return self.fields(value, value.items())
         if cls is list:
             return self.items(value, value)
-        return self._tagged(value, cls)
+        kind = kinds.kind_of(cls)
+        if kind is None:
+            raise Unencodable(why_not(value))
+        try:
+            return {TAG: kind.tag, **(kind.digest if self.for_digest else kind.write)(self, value)}
+        except (Unencodable, RecursionError):
+            raise
+        except Exception as error:  # an author's class may raise anything while its content is read
+            raise Unencodable(why_failed(value, error)) from error
 
     def items(self, owner: object, items: Iterable[Any]) -> list[Any]:
         """The *items* of *owner*, as a list."""
@@ -132,20 +143,6 @@ class Encoder:
         self.stack.pop()
         return done
 
-    def pairs(self, owner: dict[Any, Any]) -> list[list[Any]]:
-        """The items of a dict whose keys cannot be the keys of a JSON object."""
-        self._enter(owner)
-        done: list[list[Any]] = []
-        key: Any = None
-        try:
-            for key, item in owner.items():
-                done.append([self.write(key), self.write(item)])
-        except Unencodable as refused:
-            refused.under(part_of(key))
-            raise
-        self.stack.pop()
-        return sorted(done, key=canonical_text) if self.for_digest else done
-
     def attempt(self, value: object) -> Any:
         """*value* as plain JSON; None if it cannot be encoded (and for None itself)."""
         depth = len(self.stack)
@@ -155,53 +152,33 @@ class Encoder:
             del self.stack[depth:]
             return None
 
-    def _dict(self, value: dict[Any, Any]) -> Fields:
-        for key in value:
-            if type(key) is not str or key == TAG or not (key.isascii() or not _PAIR.search(key)):
-                return self._tagged_pairs(value)
-        return self.fields(value, value.items())
-
-    def _tagged_pairs(self, value: dict[Any, Any]) -> Fields:
+    def _pairs(self, owner: dict[Any, Any]) -> Fields:
+        """A dict whose keys cannot be the keys of a JSON object, as a list of pairs."""
+        self._enter(owner)
+        done: list[list[Any]] = []
+        key: Any = None
         try:
-            for key in value:
+            for key, item in owner.items():
                 hash(key)  # it may have changed since it was added, and the decoder needs its hash
-        except TypeError as error:
-            raise Unencodable(why_failed(value, error)) from error
-        return {TAG: "dict", "v": self.pairs(value)}
-
-    def _tagged(self, value: object, cls: type) -> Fields:
-        kind = kinds.kind_of(cls)
-        if kind is None:
-            raise Unencodable(why_not(value))
-        write = kind.digest if self.for_digest and kind.digest is not None else kind.write
-        try:
-            return {TAG: kind.tag, **write(self, value)}
-        except (Unencodable, RecursionError):
+                done.append([self.write(key), self.write(item)])
+        except Unencodable as refused:
+            refused.under(part_of(key))
             raise
-        except Exception as error:  # an author's class may raise anything while its content is read
-            raise Unencodable(why_failed(value, error)) from error
+        except TypeError as error:
+            raise Unencodable(why_failed(owner, error)) from error
+        self.stack.pop()
+        return {TAG: "dict", "v": sorted(done, key=canonical_text) if self.for_digest else done}
 
     def _enter(self, owner: object) -> None:
-        stack, mark = self.stack, id(owner)
-        stack.append(mark)
-        if len(stack) > MAX_DEPTH:
-            cycle_depth = _cycle_depth(stack)
-            if cycle_depth is None:
-                raise Unencodable(_TOO_DEEP, 8)
-            raise Unencodable(
-                "it contains itself, which JSON cannot express.  Pass an id, or break the cycle.", cycle_depth
-            )
-
-
-def _cycle_depth(stack: list[int]) -> int | None:
-    """The depth at which a container is that is also further out; None without a cycle."""
-    seen: set[int] = set()
-    for depth, mark in enumerate(stack):
-        if mark in seen:
-            return depth
-        seen.add(mark)
-    return None
-
-
-def _split(text: str) -> Fields:
-    return {TAG: "str", "v": _PAIR.split(text)}
+        """Add a container to the stack; Unencodable if it is nested too deeply, or contains itself."""
+        self.stack.append(id(owner))
+        if len(self.stack) <= MAX_DEPTH:
+            return
+        outer: set[int] = set()
+        for depth, mark in enumerate(self.stack):
+            if mark in outer:
+                raise Unencodable(
+                    "it contains itself, which JSON cannot express.  Pass an id, or break the cycle.", depth
+                )
+            outer.add(mark)
+        raise Unencodable(_TOO_DEEP, 8)

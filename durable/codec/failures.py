@@ -29,7 +29,6 @@ from .refusals import Unencodable, shown
 
 #: The attribute of a rebuilt exception that has the text of its traceback in the process that raised it.
 _REMOTE = "__durable_traceback__"
-_NOT_ATTRIBUTES = (_REMOTE, "__notes__")
 
 #: The most causes and contexts of a chain that are kept.
 _MAX_CHAIN = 20
@@ -79,29 +78,57 @@ def error_summary(text: str) -> ErrorSummary:
     return ErrorSummary(fields["type"], fields["message"], fields.get("traceback", ""))
 
 
+class ExceptionKind(Kind):
+    """Exceptions with their chain, notes and attributes."""
+
+    tag = "exception"
+
+    def matches(self, cls: type) -> bool:
+        return issubclass(cls, BaseException)
+
+    def write(self, writer: Writer, value: BaseException) -> Fields:
+        is_outermost = not writer.errors_open
+        if is_outermost:
+            writer.errors_written = 0
+        _refuse_cycles(writer, value)
+        writer.errors_open += 1
+        try:
+            fields = _written(writer, value, set())
+        finally:
+            writer.errors_open -= 1
+        if is_outermost:
+            # It shows the exceptions within this one too.
+            fields["traceback"] = _trace(value)
+        return fields
+
+    def digest(self, writer: Writer, value: BaseException) -> Fields:
+        _refuse_cycles(writer, value)
+        return {"type": type(value).__qualname__, "args": _arguments(writer, value, _state(value)[0])}
+
+    def read(self, context: Context, fields: Fields) -> BaseException:
+        error = _rebuilt(fields)
+        error.__dict__[_REMOTE] = fields.get("traceback", "")
+        try:
+            hasattr(error, "__notes__")
+            takes_notes = not isinstance(type(error).__setattr__, FunctionType)
+        except BaseException as failure:
+            if ends_process(failure):
+                raise
+            takes_notes = False
+        # ``add_note`` reads and sets the attribute, and an author's class may forbid either.
+        if "notes" in fields or not takes_notes:
+            error.__dict__["__notes__"] = [*fields.get("notes", ())]
+        # Not by assignment, which the author's class may forbid, as a frozen dataclass does.
+        object.__setattr__(error, "__cause__", fields.get("cause"))
+        object.__setattr__(error, "__context__", fields.get("context", fields.get("cause")))
+        object.__setattr__(error, "__suppress_context__", fields.get("suppress", False))
+        return error
+
+    def plain(self, fields: Fields) -> Fields:
+        return {"type": fields["type"], "message": fields["message"]}
+
+
 # Writing
-
-
-def _write(writer: Writer, error: BaseException) -> Fields:
-    if writer.errors_open:
-        return _write_inner(writer, error)
-    writer.errors_written = 0
-    return {**_write_inner(writer, error), "traceback": _trace(error)}
-
-
-def _write_inner(writer: Writer, error: BaseException) -> Fields:
-    """An exception without its traceback, which the traceback of the one that contains it shows."""
-    _refuse_cycles(writer, error)
-    writer.errors_open += 1
-    try:
-        return _written(writer, error, set())
-    finally:
-        writer.errors_open -= 1
-
-
-def _digest(writer: Writer, error: BaseException) -> Fields:
-    _refuse_cycles(writer, error)
-    return {"type": type(error).__qualname__, "args": _arguments(writer, error)}
 
 
 def _refuse_cycles(writer: Writer, error: BaseException) -> None:
@@ -113,25 +140,31 @@ def _written(writer: Writer, error: BaseException, seen: set[int]) -> Fields:
     """One exception with its causes and contexts.  *seen* has the ids of those written: a chain may be a cycle."""
     writer.errors_written += 1
     seen.add(id(error))
-    fields = {**_outline(error), "args": _arguments(writer, error)}
-    if attributes := _attributes(writer, error):
-        fields["attrs"] = attributes
-    if notes := _notes(error):
-        fields["notes"] = [_cut(note) for note in notes]
+    args, attributes = _state(error)
+    fields = {**_outline(error), "args": _arguments(writer, error, args)}
+
+    writer.stack.append(id(error))
+    written = {}
+    for name, item in attributes.items():
+        if name in (_REMOTE, "__notes__"):
+            continue
+        plain = _attempt(writer, item)
+        if plain is not None or item is None:
+            written[name] = plain
+    writer.stack.pop()
+    if written:
+        fields["attrs"] = written
+
+    notes = _attribute(error, "__notes__", ())
+    if isinstance(notes, list | tuple) and (texts := [_cut(note) for note in notes if isinstance(note, str)]):
+        fields["notes"] = texts
     if _base_attribute(error, "__suppress_context__"):
         fields["suppress"] = True
-    for key, link in (
-        ("cause", _base_attribute(error, "__cause__")),
-        ("context", _base_attribute(error, "__context__")),
-    ):
+    for key in ("cause", "context"):
+        link = _base_attribute(error, f"__{key}__")
         if link is not None and id(link) not in seen and len(seen) < _MAX_CHAIN:
             fields[key] = {TAG: "exception", **_written(writer, link, seen)}
     return fields
-
-
-def _notes(error: BaseException) -> list[str]:
-    notes = _attribute(error, "__notes__", ())
-    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list | tuple) else []
 
 
 def _outline(error: BaseException) -> Fields:
@@ -139,30 +172,16 @@ def _outline(error: BaseException) -> Fields:
     return {"c": f"{module}:{name}", "type": name, "message": _cut(_message(error))}
 
 
-def _arguments(writer: Writer, error: BaseException) -> list[Any]:
+def _arguments(writer: Writer, error: BaseException, args: tuple[Any, ...]) -> list[Any]:
+    """The arguments of *error*; instead of one that cannot be encoded, its repr."""
     writer.stack.append(id(error))
-    written = [_written_argument(writer, argument) for argument in _state(error)[0]]
-    writer.stack.pop()
-    return written
-
-
-def _written_argument(writer: Writer, argument: object) -> Any:
-    if argument is None:
-        return None
-    plain = _attempt(writer, argument)
-    if plain is not None:
-        return plain
-    # A repr may contain an address, which differs on each replay.
-    return type(argument).__qualname__ if writer.for_digest else _ascii_safe(shown(argument))
-
-
-def _attributes(writer: Writer, error: BaseException) -> Fields:
-    writer.stack.append(id(error))
-    written = {}
-    for name, item in _state(error)[1].items():
-        plain = None if name in _NOT_ATTRIBUTES else _attempt(writer, item)
-        if plain is not None or (item is None and name not in _NOT_ATTRIBUTES):
-            written[name] = plain
+    written = []
+    for argument in args:
+        plain = _attempt(writer, argument)
+        if plain is None and argument is not None:
+            # A repr may contain an address, which differs on each replay.
+            plain = type(argument).__qualname__ if writer.for_digest else _ascii_safe(shown(argument))
+        written.append(plain)
     writer.stack.pop()
     return written
 
@@ -223,20 +242,16 @@ def _trace(error: BaseException) -> str:
     except BaseException as failure:
         if ends_process(failure):
             raise
+        # Without calling methods of the error.
+        calls = traceback.format_tb(_base_attribute(error, "__traceback__"))
         outline = _outline(error)
-        local = _frames(error) + f"{outline['type']}: {outline['message']}\n"
+        local = f"Traceback (most recent call last):\n{''.join(calls)}{outline['type']}: {outline['message']}\n"
         local += f"(its notes, causes and details could not be shown: {type(failure).__name__})\n"
     if remote and _base_attribute(error, "__traceback__") is None:
         return str(remote)
     if remote:
         local = f"{remote}\nThat was raised in another process, and reached this one:\n\n{local}"
     return _cut(_ascii_safe(local))
-
-
-def _frames(error: BaseException) -> str:
-    """The traceback's lines of code, without calling methods of the error."""
-    calls = traceback.format_tb(_base_attribute(error, "__traceback__"))
-    return "".join(["Traceback (most recent call last):\n", *calls])
 
 
 def _ascii_safe(text: str) -> str:
@@ -254,32 +269,19 @@ def _cut(text: str) -> str:
 # Reading
 
 
-def _read(_context: Context, fields: Fields) -> BaseException:
-    error = _rebuilt(fields)
-    error.__dict__[_REMOTE] = fields.get("traceback", "")
-    if "notes" in fields or not _takes_notes(error):
-        error.__dict__["__notes__"] = [*fields.get("notes", ())]
-    # Not by assignment, which the author's class may forbid, as a frozen dataclass does.
-    object.__setattr__(error, "__cause__", fields.get("cause"))
-    object.__setattr__(error, "__context__", fields.get("context", fields.get("cause")))
-    object.__setattr__(error, "__suppress_context__", fields.get("suppress", False))
-    return error
-
-
-def _takes_notes(error: BaseException) -> bool:
-    """Whether ``add_note`` works: it reads and sets ``__notes__``, and an author's class may forbid either."""
-    try:
-        hasattr(error, "__notes__")
-    except BaseException as failure:
-        if ends_process(failure):
-            raise
-        return False
-    return not isinstance(type(error).__setattr__, FunctionType)
-
-
 def _rebuilt(fields: Fields) -> BaseException:
+    """The exception without its chain and notes; a ``StepFailed`` if its class is missing or does not work."""
     try:
-        error = _revived(find_class(fields["c"], Exception), fields["args"], fields.get("attrs", {}))
+        cls: Any = find_class(fields["c"], Exception)
+        args = fields["args"]
+        error = cls.__new__(cls, *args)
+        # The ``__init__`` of the nearest class written in C sets the state that is not in ``__dict__``.
+        inits = (vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base))
+        next(init for init in inits if not isinstance(init, FunctionType))(error, *args)
+        for name, item in fields.get("attrs", {}).items():
+            object.__setattr__(error, name, item)
+            getattr(error, name)
+        assert isinstance(error, Exception)
         _ = str(error), repr(error)  # either may need an attribute that was left out
     except BaseException as failure:
         if ends_process(failure):
@@ -288,28 +290,8 @@ def _rebuilt(fields: Fields) -> BaseException:
     return error
 
 
-def _revived(cls: Any, args: list[Any], attributes: Fields) -> Exception:
-    error = cls.__new__(cls, *args)
-    _c_init(cls)(error, *args)
-    for name, item in attributes.items():
-        object.__setattr__(error, name, item)
-        getattr(error, name)
-    assert isinstance(error, Exception)
-    return error
-
-
-def _c_init(cls: type) -> Any:
-    """The ``__init__`` of the nearest class written in C.  It sets the state that is not in ``__dict__``."""
-    inits = (vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base))
-    return next(init for init in inits if not isinstance(init, FunctionType))
-
-
 def _stand_in(fields: Fields) -> StepFailed:
     return StepFailed(fields["type"], fields["message"], fields.get("traceback", ""))
 
 
-def _plain(fields: Fields) -> Fields:
-    return {"type": fields["type"], "message": fields["message"]}
-
-
-kinds.add_family(Kind("exception", _write, _read, _digest, _plain), lambda cls: issubclass(cls, BaseException))
+kinds.add(ExceptionKind())

@@ -49,7 +49,15 @@ def fit(value: Any, annotation: Any, what: str) -> Any:
     try:
         fitted = adapter.validate_python(value)
     except ValidationError as error:
-        raise _misfit(error, what, holds_secret(annotation)) from error
+        first, *others = error.errors(include_url=False, include_context=False)
+        path = "".join(map(part_of, first["loc"]))
+        more = f"  (And {len(others)} more.)" if others else ""
+        given = first["input"]
+        described = f"a value of type {type(given).__name__}" if holds_secret(annotation) else shown(given)
+        raise SerializationError(
+            what + path,
+            f"{described} does not fit the annotation: {first['msg']}.{more}  Change the value or the annotation.",
+        ) from error
     # Pydantic validates the items of an Iterable when they are read.  The value itself is kept instead.
     return value if type(fitted).__name__ == "ValidatorIterator" else _kept(value, fitted)
 
@@ -147,14 +155,3 @@ def _key(annotation: Any, name: str, hint: Any) -> Any:
 
 
 _cached_adapter = lru_cache(maxsize=1024)(_adapter)
-
-
-def _misfit(error: ValidationError, what: str, is_secret: bool) -> SerializationError:
-    first, *others = error.errors(include_url=False, include_context=False)
-    path = "".join(part_of(part) for part in first["loc"])
-    more = f"  (And {len(others)} more.)" if others else ""
-    given = f"a value of type {type(first['input']).__name__}" if is_secret else shown(first["input"])
-    return SerializationError(
-        what + path,
-        f"{given} does not fit the annotation: {first['msg']}.{more}  Change the value or the annotation.",
-    )

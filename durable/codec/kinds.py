@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from types import MemberDescriptorType
 from typing import Any, Protocol, get_args, get_origin
@@ -44,64 +43,77 @@ class Writer(Protocol):
     def attempt(self, value: object) -> Any: ...
 
 
-def _value_field(fields: Fields) -> Any:
-    return fields.get("v")
-
-
-@dataclass(frozen=True, slots=True)
 class Kind:
     """
-    How values of one kind are written and read.
+    How values of one kind are written and read.  Each kind is a subclass.
 
     Attributes:
-        write: Returns the fields of the tagged object, as plain JSON.
-        read: Returns the value, from decoded fields.
-        digest: As ``write``, for comparing calls: leaves out what a harmless deploy may change.
-        plain: Returns the value as plain JSON for people, from fields that are plain JSON.
+        tag: The name of the kind in the text.
     """
 
     tag: str
-    write: Callable[[Writer, Any], Fields]
-    read: Callable[[Context, Fields], Any]
-    digest: Callable[[Writer, Any], Fields] | None = None
-    plain: Callable[[Fields], Any] = _value_field
+
+    def matches(self, cls: type) -> bool:
+        """Whether instances of *cls*, a class that was not added with a kind, are of this kind."""
+        return False
+
+    def write(self, writer: Writer, value: Any) -> Fields:
+        """The fields of the tagged object, as plain JSON.  A kind that ``Encoder.write`` writes itself has none."""
+        raise NotImplementedError(self.tag)
+
+    def digest(self, writer: Writer, value: Any) -> Fields:
+        """As ``write``, for comparing calls: leaves out what a harmless deploy may change."""
+        return self.write(writer, value)
+
+    def read(self, context: Context, fields: Fields) -> Any:
+        """The value, from decoded fields."""
+        raise NotImplementedError(self.tag)
+
+    def plain(self, fields: Fields) -> Any:
+        """The value as plain JSON for people, from fields that are plain JSON."""
+        return fields.get("v")
+
+
+class ConvertedKind(Kind):
+    """Values that one function converts to something that can be encoded, and another function converts back."""
+
+    def __init__(self, tag: str, to_plain: Callable[[Any], Any], from_plain: Callable[[Any], Any]) -> None:
+        self.tag = tag
+        self.to_plain = to_plain
+        self.from_plain = from_plain
+
+    def write(self, writer: Writer, value: Any) -> Fields:
+        return {"v": writer.write(self.to_plain(value))}
+
+    def read(self, context: Context, fields: Fields) -> Any:
+        return self.from_plain(fields["v"])
 
 
 _by_tag: dict[str, Kind] = {}
 _by_class: dict[type, Kind] = {}
-_families: list[tuple[Callable[[type], bool], Kind]] = []
 
 
 def add(kind: Kind, *classes: type) -> None:
-    """Write instances of exactly these classes as *kind*."""
+    """
+    Write instances of exactly these *classes* as *kind*.
+
+    Instances of other classes are of the kind that ``matches`` them and was added first.
+    """
     _by_tag[kind.tag] = kind
     for cls in classes:
         _by_class[cls] = kind
     kind_of.cache_clear()
 
 
-def add_family(kind: Kind, matches: Callable[[type], bool]) -> None:
-    """Write instances of each class for which *matches* is true as *kind*; an earlier family takes precedence."""
-    _by_tag[kind.tag] = kind
-    _families.append((matches, kind))
-    kind_of.cache_clear()
-
-
 def register(tag: str, cls: type, to_plain: Callable[[Any], Any], from_plain: Callable[[Any], Any]) -> None:
     """Write *cls* as *tag*: ``to_plain`` returns anything that can be encoded, ``from_plain`` gets it back."""
-
-    def write(writer: Writer, value: Any) -> Fields:
-        return {"v": writer.write(to_plain(value))}
-
-    add(Kind(tag, write, lambda _context, fields: from_plain(fields["v"])), cls)
+    add(ConvertedKind(tag, to_plain, from_plain), cls)
 
 
 @lru_cache(maxsize=4096)
 def kind_of(cls: type) -> Kind | None:
     """The kind of instances of *cls*; None if they cannot be encoded."""
-    if cls in _by_class:
-        return _by_class[cls]
-    return next((kind for matches, kind in _families if matches(cls)), None)
+    return _by_class.get(cls) or next((kind for kind in _by_tag.values() if kind.matches(cls)), None)
 
 
 def kind_by_tag(tag: object) -> Kind:
@@ -132,33 +144,27 @@ def class_path(cls: type) -> str:
     return _RECORDED_AS.get(path, path)
 
 
-def path_to(cls: type) -> str | None:
+def path_to(cls: Any) -> str | None:
     """
     The path by which ``find_class`` finds *cls*; None if there is none.
 
-    The path of a parametrized pydantic model that no module names is ``module:Box[builtins:int]``.
+    The path of a parametrized pydantic model that no module names is ``module:Box[builtins:int]``.  A parameter may be
+    an alias of a class, ``list[int]``.
     """
-    path = class_path(cls)
-    if _leads_to(path, cls):
-        return path
-    generic: Any = getattr(cls, "__pydantic_generic_metadata__", None)
-    if not generic or generic["origin"] is None:
+    if not isinstance(cls, type):
+        generic, parameters = get_origin(cls), get_args(cls)
+    elif _leads_to(class_path(cls), cls):
+        return class_path(cls)
+    else:
+        metadata: Any = getattr(cls, "__pydantic_generic_metadata__", None) or {"origin": None, "args": ()}
+        generic, parameters = metadata["origin"], metadata["args"]
+    if not isinstance(generic, type):
         return None
-    written = _path_with(generic["origin"], generic["args"])
-    return written if written is not None and _leads_to(written, cls) else None
-
-
-def _path_with(generic: type, parameters: tuple[Any, ...]) -> str | None:
-    paths = [path_to(generic), *map(_parameter_path, parameters)]
-    return None if None in paths else f"{paths[0]}[{','.join(map(str, paths[1:]))}]"
-
-
-def _parameter_path(parameter: Any) -> str | None:
-    """The path of a class, with or without parameters (``list[int]``); None for any other parameter."""
-    origin = get_origin(parameter)
-    if isinstance(origin, type):
-        return _path_with(origin, get_args(parameter))
-    return path_to(parameter) if isinstance(parameter, type) else None
+    paths = [path_to(each) for each in (generic, *parameters)]
+    if None in paths:
+        return None
+    path = f"{paths[0]}[{','.join(map(str, paths[1:]))}]"
+    return path if not isinstance(cls, type) or _leads_to(path, cls) else None
 
 
 def _leads_to(path: str, cls: type) -> bool:

@@ -54,9 +54,24 @@ def shown(value: object) -> str:
         return f"<{type(value).__name__} without a repr>"
 
 
-def why_not(value: object) -> str:
-    """Why *value* has no kind."""
-    return f"{_article(type(value))} cannot be serialized.  {_advice(value)}"
+def why_not(value: Any) -> str:
+    """Why *value* has no kind, and what to pass instead."""
+    base = next((base for base in _BUILTINS if isinstance(value, base)), None)
+    if inspect.isawaitable(value):
+        advice = "It has not been awaited: write `await` before it."
+    elif isinstance(value, type) or inspect.ismodule(value) or callable(value):
+        advice = "Pass its name or other data, and look it up in the step."
+    elif isinstance(value, Iterator) and not hasattr(value, "fileno"):
+        advice = "Pass list(...) of it."
+    elif base is bytearray or isinstance(value, memoryview):
+        advice = "Pass bytes(...) of it."
+    elif base is not None:
+        advice = f"Its type would be lost; pass {base.__name__}(...) of it."
+    else:
+        advice = (
+            "Pass plain data, a dataclass or a model.  For a file or connection pass what the step needs to open it."
+        )
+    return f"{_article(type(value))} cannot be serialized.  {advice}"
 
 
 def why_no_class(cls: type) -> str:
@@ -75,21 +90,6 @@ def why_failed(value: object, error: Exception) -> str:
         f"{_article(type(value))} cannot be written: {type(error).__name__}: {error}.  "
         "It may be incomplete, or was changed after it was created."
     )
-
-
-def _advice(value: Any) -> str:
-    if inspect.isawaitable(value):
-        return "It has not been awaited: write `await` before it."
-    if isinstance(value, type) or inspect.ismodule(value) or callable(value):
-        return "Pass its name or other data, and look it up in the step."
-    if isinstance(value, Iterator) and not hasattr(value, "fileno"):
-        return "Pass list(...) of it."
-    base = next((base for base in _BUILTINS if isinstance(value, base)), None)
-    if base is bytearray or isinstance(value, memoryview):
-        return "Pass bytes(...) of it."
-    if base is not None:
-        return f"Its type would be lost; pass {base.__name__}(...) of it."
-    return "Pass plain data, a dataclass or a model.  For a file or connection pass what the step needs to open it."
 
 
 def _article(cls: type) -> str:
