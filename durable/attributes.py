@@ -37,37 +37,30 @@ def check(before: Mapping[str, str], change: Changes) -> None:
         ValueError: If one is empty, too long or cannot be stored, or if the run would have too many attributes.
     """
     for name, value in change.items():
-        _check_name(name)
-        if value is not None:
-            _check_value(name, value)
+        if not isinstance(name, str):
+            raise TypeError(f"The name of the attribute {name!r} must be a str.")
+        # Some databases pad text, so that "a" and "a " are the same name.
+        if not 1 <= len(name) <= NAME_LIMIT or name != name.strip() or not _is_storable(name):
+            raise ValueError(
+                f"The name of the attribute {name!r} must have 1 to {NAME_LIMIT} characters, no NUL,"
+                " and no spaces at its ends."
+            )
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise TypeError(f"The attribute {name!r} must be a str or None, not {value!r}; write str(...).")
+        if not _is_storable(value):
+            raise ValueError(f"The attribute {name!r} must be text without NUL and lone surrogates, not {value!r}.")
+        if (size := len(value.encode())) > VALUE_LIMIT:
+            raise ValueError(
+                f"The attribute {name!r} has {size} bytes; the limit is {VALUE_LIMIT}."
+                "  Attributes are for finding runs: keep the value itself elsewhere."
+            )
     after = merged(before, change)
     if len(after) > max(COUNT_LIMIT, len(before)):
         raise ValueError(
             f"With {sorted(change)!r} the run would have {len(after)} attributes; the limit is {COUNT_LIMIT}."
             "  Remove some first (name=None).  Put data that you do not search by into results."
-        )
-
-
-def _check_name(name: object) -> None:
-    if not isinstance(name, str):
-        raise TypeError(f"The name of the attribute {name!r} must be a str.")
-    # Some databases pad text, so that "a" and "a " are the same name.
-    if not 1 <= len(name) <= NAME_LIMIT or name != name.strip() or not _is_storable(name):
-        raise ValueError(
-            f"The name of the attribute {name!r} must have 1 to {NAME_LIMIT} characters, no NUL,"
-            " and no spaces at its ends."
-        )
-
-
-def _check_value(name: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"The attribute {name!r} must be a str or None, not {value!r}; write str(...).")
-    if not _is_storable(value):
-        raise ValueError(f"The attribute {name!r} must be text without NUL and lone surrogates, not {value!r}.")
-    if (size := len(value.encode())) > VALUE_LIMIT:
-        raise ValueError(
-            f"The attribute {name!r} has {size} bytes; the limit is {VALUE_LIMIT}."
-            "  Attributes are for finding runs: keep the value itself elsewhere."
         )
 
 

@@ -151,7 +151,16 @@ def from_setting(value: object) -> Cipher:
 
 
 def _read(keys: Keys) -> dict[str, bytes]:
-    by_id = _all_from_environment(keys) if isinstance(keys, str) else dict(keys)
+    """The keys as bytes, by id."""
+    by_id: dict[str, str | bytes] = {}
+    if isinstance(keys, str):
+        for pair in _variable(keys).split(","):
+            key_id, colon, key = pair.strip().partition(":")
+            if not colon:
+                raise ConfigurationError(f"cipher: the variable in {keys!r} must have id:key, separated by commas.")
+            by_id[key_id] = key
+    else:
+        by_id.update(keys)
     _check_ids(tuple(by_id))
     return {key_id: _key(key_id, key) for key_id, key in by_id.items()}
 
@@ -164,17 +173,6 @@ def _check_ids(ids: Sequence[str]) -> None:
             if bad
             else "cipher: it has no key.  The first key encrypts, all keys decrypt."
         )
-
-
-def _all_from_environment(reference: str) -> dict[str, str]:
-    """The keys in an environment variable, ``id:key,id:key``."""
-    found = {}
-    for pair in _variable(reference).split(","):
-        key_id, colon, key = pair.strip().partition(":")
-        if not colon:
-            raise ConfigurationError(f"cipher: the variable in {reference!r} must have id:key, separated by commas.")
-        found[key_id] = key
-    return found
 
 
 def _variable(reference: str) -> str:

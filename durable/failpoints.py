@@ -137,31 +137,28 @@ def arm_from_environment() -> None:
 
 def parse(text: str) -> dict[str, Failpoint]:
     """Parse ``point=action[:argument][@nth]``, separated by commas; ConfigurationError for anything else."""
-    found = [_parse_one(entry.strip()) for entry in text.split(",") if entry.strip()]
-    return {point.name: point for point in found}
-
-
-def _parse_one(entry: str) -> Failpoint:
-    name, _, rest = entry.partition("=")
-    rest, _, nth = rest.partition("@")
-    action, _, argument = rest.partition(":")
-    if name not in POINTS:
-        raise ConfigurationError(f"{VARIABLE}: there is no failpoint {name!r}.  There are: {', '.join(POINTS)}.")
-    if action not in ACTIONS:
-        raise ConfigurationError(
-            f"{VARIABLE}: {entry!r}: there is no action {action!r}.  Actions are: {', '.join(ACTIONS)}."
-        )
-    if action in _COPIES and not _is_message(name):
-        messages = ", ".join(filter(_is_message, POINTS))
-        raise ConfigurationError(f"{VARIABLE}: {entry!r}: only a message can be lost or repeated: {messages}.")
-    if nth and not (nth.isdecimal() and int(nth) > 0):
-        raise ConfigurationError(f"{VARIABLE}: {entry!r}: after @ write the number of the hit, from 1 on, not {nth!r}.")
-    if (action == "pause") != bool(argument):
-        raise ConfigurationError(
-            f"{VARIABLE}: {entry!r}: pause, and no other action, has an argument: pause:0.5 (seconds) or"
-            " pause:/path/of/a/file that ends the pause."
-        )
-    return Failpoint(name, action, argument, int(nth) if nth else None)
+    found = {}
+    for entry in filter(None, map(str.strip, text.split(","))):
+        name, _, rest = entry.partition("=")
+        rest, _, nth = rest.partition("@")
+        action, _, argument = rest.partition(":")
+        wrong = f"{VARIABLE}: {entry!r}:"
+        if name not in POINTS:
+            raise ConfigurationError(f"{VARIABLE}: there is no failpoint {name!r}.  There are: {', '.join(POINTS)}.")
+        if action not in ACTIONS:
+            raise ConfigurationError(f"{wrong} there is no action {action!r}.  Actions are: {', '.join(ACTIONS)}.")
+        if action in _COPIES and not _is_message(name):
+            messages = ", ".join(filter(_is_message, POINTS))
+            raise ConfigurationError(f"{wrong} only a message can be lost or repeated: {messages}.")
+        if nth and not (nth.isdecimal() and int(nth) > 0):
+            raise ConfigurationError(f"{wrong} after @ write the number of the hit, from 1 on, not {nth!r}.")
+        if (action == "pause") != bool(argument):
+            raise ConfigurationError(
+                f"{wrong} pause, and no other action, has an argument: pause:0.5 (seconds) or"
+                " pause:/path/of/a/file that ends the pause."
+            )
+        found[name] = Failpoint(name, action, argument, int(nth) if nth else None)
+    return found
 
 
 def _is_message(name: str) -> bool:

@@ -45,7 +45,7 @@ ALLOWED = {
 }
 
 #: Class names that are still used twice.  ``Hook`` and ``Run`` are rows of the store and objects for authors.
-SHARED = {"Hook", "Run", "Body", "Finding", "Refused", "Watch"}
+SHARED = {"Hook", "Run", "Body", "Finding"}
 
 FILES = sorted(path for path in DURABLE.rglob("*.py") if "versions" not in path.parts)
 

@@ -6,6 +6,7 @@ import codecs
 import io
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -136,11 +137,13 @@ class Request:
 
     def text(self) -> str:
         """The body, decoded from its declared charset or UTF-8; U+FFFD replaces what cannot be decoded."""
-        charset = _charset(self._parsed().mimetype_params.get("charset", ""))
-        try:
-            return self.data.decode(charset, "replace")
-        except (LookupError, ValueError):  # a codec from bytes to bytes, such as base64
-            return self.data.decode("utf-8", "replace")
+        declared = self._parsed().mimetype_params.get("charset", "")
+        # An unknown codec, or one from bytes to bytes, such as base64.
+        with suppress(LookupError, ValueError):
+            codec = codecs.lookup(declared).name
+            if codec not in _NO_CHARSETS:
+                return self.data.decode(codec, "replace")
+        return self.data.decode("utf-8", "replace")
 
     def decoded_data(self, max_size: int = 10 * 1024 * 1024) -> bytes:
         """
@@ -176,7 +179,12 @@ class Request:
                 return default
             name = coding.coding_of(self.headers.getlist("Content-Encoding"))
             if name is not None:
-                raise BadRequestBody(self._compressed(name)) from error
+                fix = "Call json.loads(request.decoded_data())"
+                if not coding.is_known(name):
+                    fix = "Decompress request.data with a library for this coding, and limit the size of the result"
+                raise BadRequestBody(
+                    f"The body ({len(self.data)} bytes) is compressed: its Content-Encoding is {name[:100]!r}.  {fix}."
+                ) from error
             why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise BadRequestBody(
                 f"The body ({len(self.data)} bytes, {self.content_type or 'without a content type'}) is not JSON:"
@@ -252,12 +260,6 @@ class Request:
             }
         )
 
-    def _compressed(self, name: str) -> str:
-        fix = "Call json.loads(request.decoded_data())"
-        if not coding.is_known(name):
-            fix = "Decompress request.data with a library for this coding, and limit the size of the result"
-        return f"The body ({len(self.data)} bytes) is compressed: its Content-Encoding is {name[:100]!r}.  {fix}."
-
     def _form(self) -> tuple[Any, Any]:
         parsed = self._parsed(self.data)
         if parsed.mimetype == "application/x-www-form-urlencoded":
@@ -288,15 +290,6 @@ class _Parsed(wrappers.Request):
 
     def _get_file_stream(self, *_args: Any, **_kwargs: Any) -> io.BytesIO:
         return io.BytesIO()
-
-
-def _charset(declared: str) -> str:
-    """The codec of a declared charset; UTF-8 if it is unknown or not allowed."""
-    try:
-        name = codecs.lookup(declared).name
-    except (LookupError, ValueError):
-        return "utf-8"
-    return "utf-8" if name in _NO_CHARSETS else name
 
 
 def _target(url: str) -> tuple[str, str]:

@@ -130,7 +130,21 @@ class Response:
             TypeError: For anything else.
             ValueError: If the status is not a number, or the body exceeds the limit.
         """
-        body, status, headers = _split_return_value(value)
+        body: object = value
+        status: Any = None
+        headers: Any = None
+        if isinstance(value, tuple):
+            if len(value) == 3:
+                body, status, headers = value
+            elif len(value) == 2 and isinstance(value[1], (Headers, dict, tuple, list)):
+                body, headers = value
+            elif len(value) == 2:
+                body, status = value
+            else:
+                raise TypeError(
+                    f"A tuple of {len(value)} is not a response: use (body, status, headers), (body, status) or"
+                    " (body, headers)."
+                )
         answer = _from_body(body)
         if status is not None:
             answer = replace(answer, status=_code(status))
@@ -191,21 +205,6 @@ def problem(
     private = [("Cache-Control", "no-store"), ("Referrer-Policy", "no-referrer")]
     text = json.dumps(document, separators=(",", ":"))
     return Response(text, status, [*private, *headers], "application/problem+json")
-
-
-def _split_return_value(value: object) -> tuple[object, Any, Any]:
-    """Body, status and headers of a view's return value, by Flask's rules (``Flask.make_response``)."""
-    if not isinstance(value, tuple):
-        return value, None, None
-    if len(value) == 3:
-        return value
-    if len(value) == 2 and isinstance(value[1], (Headers, dict, tuple, list)):
-        return value[0], None, value[1]
-    if len(value) == 2:
-        return value[0], value[1], None
-    raise TypeError(
-        f"A tuple of {len(value)} is not a response: use (body, status, headers), (body, status) or (body, headers)."
-    )
 
 
 def _from_body(body: object) -> Response:

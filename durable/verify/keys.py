@@ -37,6 +37,7 @@ WELL_KNOWN = (
 )
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_INDEX = re.compile("0|[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True)
@@ -182,15 +183,10 @@ def json_key(pointer: str) -> KeyOf:
     def read(request: Request) -> str | None:
         value = request.json(default=None)
         for step in steps:
-            value = _member(value, step)
+            if isinstance(value, list) and _INDEX.fullmatch(step) and int(step) < len(value):
+                value = value[int(step)]
+            else:
+                value = value.get(step) if isinstance(value, dict) else None
         return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
 
     return read
-
-
-def _member(value: Any, step: str) -> Any:
-    if isinstance(value, dict):
-        return value.get(step)
-    if isinstance(value, list) and re.fullmatch("0|[1-9][0-9]{0,8}", step, re.ASCII) and int(step) < len(value):
-        return value[int(step)]
-    return None

@@ -35,12 +35,25 @@ def _check(delivery: Delivery) -> bool:
     text = _signed_text(message)
     if message.get("TopicArn") not in delivery.options["topics"]:
         raise Rejected("the message belongs to another topic")
-    require_near(delivery, _timestamp(message["Timestamp"]))
+    try:
+        stamp = datetime.fromisoformat(message["Timestamp"])
+    except ValueError:
+        raise Rejected("the timestamp is malformed") from None
+    if stamp.tzinfo is None:
+        raise Rejected("the timestamp has no time zone")
+    require_near(delivery, stamp.timestamp())
     url = message.get("SigningCertURL")
     if not isinstance(url, str) or not _CERTIFICATE.fullmatch(url):
         raise Rejected("the certificate's URL is not of SNS")
     signature = from_base64(str(message.get("Signature", "")).encode("utf-8", "replace"))
-    return _is_signed(delivery.fetch(url), signature, text, str(message.get("SignatureVersion")))
+    algorithm = {"1": "SHA1", "2": "SHA256"}.get(str(message.get("SignatureVersion")))
+    if algorithm is None:
+        raise Rejected("the signature has an unknown version")
+    key = import_cryptography("x509").load_pem_x509_certificate(delivery.fetch(url)).public_key()
+    padding = import_cryptography("hazmat.primitives.asymmetric.padding").PKCS1v15()
+    # It raises InvalidSignature; the caller turns every exception into a refusal.
+    key.verify(signature, text, padding, getattr(import_cryptography("hazmat.primitives.hashes"), algorithm)())
+    return True
 
 
 def _signed_text(message: dict[str, Any]) -> bytes:
@@ -54,28 +67,6 @@ def _signed_text(message: dict[str, Any]) -> bytes:
     if any("\n" in message[name] for name in present if name != "Message"):
         raise Rejected("a field of the message has a line break")
     return "".join(f"{name}\n{message[name]}\n" for name in present).encode("utf-8", "surrogatepass")
-
-
-def _timestamp(stamp: str) -> float:
-    try:
-        parsed = datetime.fromisoformat(stamp)
-    except ValueError:
-        raise Rejected("the timestamp is malformed") from None
-    if parsed.tzinfo is None:
-        raise Rejected("the timestamp has no time zone")
-    return parsed.timestamp()
-
-
-def _is_signed(certificate: bytes, signature: bytes, text: bytes, version: str) -> bool:
-    hashes = import_cryptography("hazmat.primitives.hashes")
-    padding = import_cryptography("hazmat.primitives.asymmetric.padding")
-    versions = {"1": hashes.SHA1, "2": hashes.SHA256}
-    if version not in versions:
-        raise Rejected("the signature has an unknown version")
-    key = import_cryptography("x509").load_pem_x509_certificate(certificate).public_key()
-    # It raises InvalidSignature; the caller turns every exception into a refusal.
-    key.verify(signature, text, padding.PKCS1v15(), versions[version]())
-    return True
 
 
 def _key(request: Request) -> str | None:
