@@ -15,10 +15,10 @@ has at most one, in the field that ``value_field`` names.  The store keeps it in
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 #: The operation id of the run itself.
 ROOT = "r"
@@ -73,18 +73,33 @@ class Event:
     op_id: str = ROOT
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+#: Every kind of event by its name in the log.
+KINDS: dict[str, type[Event]] = {}
+_E = TypeVar("_E", bound=Event)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def _event(kind: EventKind, phase: Phase | None = None, value: str | None = None) -> Callable[[type[_E]], type[_E]]:
+    """Make a class the dataclass of one kind of event, whose encoded value is in the field *value*."""
+
+    def decorate(cls: type[_E]) -> type[_E]:
+        cls.kind, cls.phase, cls.value_field = kind, phase, value
+        made = dataclass(frozen=True, kw_only=True, slots=True)(cls)
+        KINDS[kind.value] = made
+        return made
+
+    return decorate
+
+
+@_event(EventKind.RUN_CREATED, Phase.CREATED, value="args")
 class RunCreated(Event):
     """The run was started.  ``args`` is the encoded object of arguments by parameter name."""
 
-    kind: ClassVar[EventKind] = EventKind.RUN_CREATED
-    phase: ClassVar[Phase | None] = Phase.CREATED
-    value_field: ClassVar[str | None] = "args"
     name: str
     args: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.RUN_STARTED)
 class RunStarted(Event):
     """
     The first turn of the run began; the run's clock starts at ``at``.
@@ -92,56 +107,42 @@ class RunStarted(Event):
     ``public_url`` is recorded so that a webhook's URL is the same on every replay, even after the setting changes.
     """
 
-    kind: ClassVar[EventKind] = EventKind.RUN_STARTED
     public_url: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.RUN_COMPLETED, Phase.ENDED, value="result")
 class RunCompleted(Event):
     """The workflow returned."""
 
-    kind: ClassVar[EventKind] = EventKind.RUN_COMPLETED
-    phase: ClassVar[Phase | None] = Phase.ENDED
-    value_field: ClassVar[str | None] = "result"
     result: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.RUN_FAILED, Phase.ENDED, value="error")
 class RunFailedEvent(Event):
     """The workflow raised."""
 
-    kind: ClassVar[EventKind] = EventKind.RUN_FAILED
-    phase: ClassVar[Phase | None] = Phase.ENDED
-    value_field: ClassVar[str | None] = "error"
     error: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.RUN_CANCEL_REQUESTED)
 class RunCancelRequested(Event):
     """``cancel`` was called: the workflow's next await raises CancelledError."""
 
-    kind: ClassVar[EventKind] = EventKind.RUN_CANCEL_REQUESTED
     reason: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.RUN_CANCELLED, Phase.ENDED, value="error")
 class RunCancelledEvent(Event):
     """The run ended after a cancel.  ``error`` is what the workflow raised instead of CancelledError, if anything."""
 
-    kind: ClassVar[EventKind] = EventKind.RUN_CANCELLED
-    phase: ClassVar[Phase | None] = Phase.ENDED
-    value_field: ClassVar[str | None] = "error"
     error: str | None = None
     reason: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.STEP_CREATED, Phase.CREATED, value="args")
 class StepCreated(Event):
     """The workflow called a step."""
 
-    kind: ClassVar[EventKind] = EventKind.STEP_CREATED
-    phase: ClassVar[Phase | None] = Phase.CREATED
-    value_field: ClassVar[str | None] = "args"
     name: str
     digest: str
     args: str
@@ -162,180 +163,129 @@ class AttemptEnded(Event):
     responded: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.STEP_RETRYING, value="error")
 class StepRetrying(AttemptEnded):
     """An attempt failed; the next may start at ``due_at``."""
 
-    kind: ClassVar[EventKind] = EventKind.STEP_RETRYING
-    value_field: ClassVar[str | None] = "error"
     error: str
     due_at: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.STEP_COMPLETED, Phase.ENDED, value="result")
 class StepCompleted(AttemptEnded):
     """An attempt returned."""
 
-    kind: ClassVar[EventKind] = EventKind.STEP_COMPLETED
-    phase: ClassVar[Phase | None] = Phase.ENDED
-    value_field: ClassVar[str | None] = "result"
     result: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.STEP_FAILED, Phase.ENDED, value="error")
 class StepFailedEvent(AttemptEnded):
     """The step failed: its last attempt failed, or one that is not retried."""
 
-    kind: ClassVar[EventKind] = EventKind.STEP_FAILED
-    phase: ClassVar[Phase | None] = Phase.ENDED
-    value_field: ClassVar[str | None] = "error"
     error: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.STEP_CANCELLED, Phase.ENDED)
 class StepCancelled(Event):
     """The workflow no longer waits for the step: the call lost a race, or its task was cancelled."""
 
-    kind: ClassVar[EventKind] = EventKind.STEP_CANCELLED
-    phase: ClassVar[Phase | None] = Phase.ENDED
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.WAIT_CREATED, Phase.CREATED)
 class WaitCreated(Event):
     """The workflow sleeps until ``due_at``."""
 
-    kind: ClassVar[EventKind] = EventKind.WAIT_CREATED
-    phase: ClassVar[Phase | None] = Phase.CREATED
     digest: str
     due_at: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.WAIT_COMPLETED, Phase.ENDED)
 class WaitCompleted(Event):
     """A sleep is over because its time came, or early by ``wake_up``."""
 
-    kind: ClassVar[EventKind] = EventKind.WAIT_COMPLETED
-    phase: ClassVar[Phase | None] = Phase.ENDED
     early: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.WAIT_CANCELLED, Phase.ENDED)
 class WaitCancelled(Event):
     """The workflow no longer waits for the sleep."""
 
-    kind: ClassVar[EventKind] = EventKind.WAIT_CANCELLED
-    phase: ClassVar[Phase | None] = Phase.ENDED
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.HOOK_CREATED, Phase.CREATED)
 class HookCreated(Event):
     """The run holds the hook's token: the one that the workflow asked for, or a random one."""
 
-    kind: ClassVar[EventKind] = EventKind.HOOK_CREATED
-    phase: ClassVar[Phase | None] = Phase.CREATED
     name: str
     digest: str
     token: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.HOOK_CONFLICTED, Phase.CREATED)
 class HookConflicted(Event):
     """Another hook, of the run ``owner``, holds the token."""
 
-    kind: ClassVar[EventKind] = EventKind.HOOK_CONFLICTED
-    phase: ClassVar[Phase | None] = Phase.CREATED
     name: str
     digest: str
     token: str
     owner: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.HOOK_RECEIVED, value="payload")
 class HookReceived(Event):
     """The hook received a payload (``payload``) or a webhook request (``request_id``)."""
 
-    kind: ClassVar[EventKind] = EventKind.HOOK_RECEIVED
-    value_field: ClassVar[str | None] = "payload"
     payload: str | None = None
     request_id: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.HOOK_CLOSED, Phase.ENDED)
 class HookClosedEvent(Event):
     """The workflow stopped listening."""
 
-    kind: ClassVar[EventKind] = EventKind.HOOK_CLOSED
-    phase: ClassVar[Phase | None] = Phase.ENDED
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.CHILD_CREATED, Phase.CREATED, value="args")
 class ChildCreated(Event):
     """The workflow called another workflow, which runs as ``run_id``."""
 
-    kind: ClassVar[EventKind] = EventKind.CHILD_CREATED
-    phase: ClassVar[Phase | None] = Phase.CREATED
-    value_field: ClassVar[str | None] = "args"
     name: str
     digest: str
     args: str
     run_id: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.CHILD_COMPLETED, Phase.ENDED, value="result")
 class ChildCompleted(Event):
     """The child run returned."""
 
-    kind: ClassVar[EventKind] = EventKind.CHILD_COMPLETED
-    phase: ClassVar[Phase | None] = Phase.ENDED
-    value_field: ClassVar[str | None] = "result"
     result: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.CHILD_FAILED, Phase.ENDED, value="error")
 class ChildFailed(Event):
     """The child run failed."""
 
-    kind: ClassVar[EventKind] = EventKind.CHILD_FAILED
-    phase: ClassVar[Phase | None] = Phase.ENDED
-    value_field: ClassVar[str | None] = "error"
     error: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.CHILD_CANCELLED, Phase.ENDED)
 class ChildCancelled(Event):
     """The child run was cancelled: by a caller, or because the workflow no longer waits for it."""
 
-    kind: ClassVar[EventKind] = EventKind.CHILD_CANCELLED
-    phase: ClassVar[Phase | None] = Phase.ENDED
     reason: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.MARKER_RECORDED, Phase.CREATED)
 class MarkerRecorded(Event):
     """The workflow called ``patched(name)`` and takes the new way."""
 
-    kind: ClassVar[EventKind] = EventKind.MARKER_RECORDED
-    phase: ClassVar[Phase | None] = Phase.CREATED
     name: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@_event(EventKind.ATTRIBUTES_SET)
 class AttributesSet(Event):
     """The run's attributes changed; None removes one."""
 
-    kind: ClassVar[EventKind] = EventKind.ATTRIBUTES_SET
     attributes: Mapping[str, str | None] = field(default_factory=dict)
 
-
-def _concrete(base: type[Event]) -> list[type[Event]]:
-    found = []
-    for cls in base.__subclasses__():
-        found += [cls] if hasattr(cls, "kind") else _concrete(cls)
-    return found
-
-
-#: Every kind of event by its name in the log.
-KINDS: dict[str, type[Event]] = {cls.kind.value: cls for cls in _concrete(Event)}
 
 _COLUMNS = ("at", "seq", "op_id")
 
