@@ -29,7 +29,7 @@ def _key(request: Request) -> str | None:
 
 
 def _greeting(delivery: Delivery) -> Response | None:
-    """Say whether this origin may send.  A callback that the request names is not called: anybody may name one."""
+    """Answer whether this origin may send.  The request's callback URL is not called, because anyone can set one."""
     if delivery.method != "OPTIONS" or "WebHook-Request-Origin" not in delivery.headers:
         return None
     origins, requested = delivery.options["origins"], delivery.headers["WebHook-Request-Origin"]

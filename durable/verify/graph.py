@@ -31,7 +31,7 @@ def _is_ours(delivery: Delivery, notification: object) -> bool:
 
 
 def _greeting(delivery: Delivery) -> Response | None:
-    """Repeat the token, decoded; HTML-escaped, since anybody may send one."""
+    """Return the token, decoded and HTML-escaped, because anyone can send one."""
     token = delivery.request.args.get("validationToken")
     return None if token is None or delivery.method != "POST" else echo(escape(token, quote=False))
 

@@ -161,7 +161,7 @@ def _one(read: KeyOf | None, request: Request) -> list[str] | None:
     try:
         key = None if read is None else read(request)
     except Exception:
-        # Hostile input, or a bug in the function: to lose the request would be worse than to take it twice.
+        # Hostile input, or a bug in the function.  Losing the request is worse than accepting it twice.
         return None
     return [key] if isinstance(key, str) and key else None
 

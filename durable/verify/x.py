@@ -2,7 +2,7 @@
 X (Twitter).  https://docs.x.com/x-api/webhooks/introduction
 
 X's challenge asks for the HMAC of a text, with the key that signs deliveries.
-Anybody can send a challenge, so they could have a forged body signed.  So only
+Anyone can send a challenge, and could get a forged body signed.  Therefore only
 a text that cannot be a JSON object is answered.
 """
 
