@@ -100,14 +100,12 @@ class Dispatcher:
 
     def _step(self, row: StepRow) -> Outgoing:
         drive = self._turn(DRIVE, row.run_id, row.queue, row.priority)
-        if self._is_adopted(row):
+        is_adopted = isinstance(registry.steps.get(row.name), registry.AdoptedStep)
+        if is_adopted and row.name in self._celery.tasks:
             what: Any = _AdoptedChain(self._celery, row, drive, self._header_of(row))
         else:
             what = _Chain(self._attempt(row), drive)
         return replace(self._due(what, row.not_before), impossible=partial(self._impossible, row))
-
-    def _is_adopted(self, row: StepRow) -> bool:
-        return isinstance(registry.steps.get(row.name), registry.AdoptedStep) and row.name in self._celery.tasks
 
     def _attempt(self, row: StepRow) -> Any:
         step = self._celery.signature(row.name, immutable=True)

@@ -98,10 +98,16 @@ class AdoptedRun:
             return body.result
         # Celery sends the next message of a chain after a success only.
         self._drive(address.run)
-        raise _for_celery(body.error) or Ignore(
-            f"Attempt {address.attempt} of {address.op} in run {address.run} was not run: it has ended, another"
-            " process runs it, or it is not due."
-        )
+        if body.error is None:
+            raise Ignore(
+                f"Attempt {address.attempt} of {address.op} in run {address.run} was not run: it has ended, another"
+                " process runs it, or it is not due."
+            )
+        if isinstance(body.error, Exception):
+            raise body.error
+        # Celery would end the worker, or its child, for an exception that is no Exception.
+        failed = StepFailed(type(body.error).__name__, codec.error_summary(codec.encode_error(body.error)).message)
+        raise failed.with_traceback(body.error.__traceback__)
 
     def _drive(self, run_id: str) -> None:
         try:
@@ -164,14 +170,6 @@ def _is_running(address: Address) -> bool:
     """Whether this attempt runs in this context already, so that a call of the task is a plain call."""
     running: Any = current.running_step.get()
     return running is not None and Address(running.held.run_id, running.held.op_id, running.held.attempt) == address
-
-
-def _for_celery(error: BaseException | None) -> Exception | None:
-    """The exception to raise to Celery: one that is no Exception would end the worker, or its child."""
-    if error is None or isinstance(error, Exception):
-        return error
-    failed = StepFailed(type(error).__name__, codec.error_summary(codec.encode_error(error)).message)
-    return failed.with_traceback(error.__traceback__)
 
 
 def _due_at(when: float | datetime | None, now: int) -> int:

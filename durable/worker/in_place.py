@@ -23,7 +23,7 @@ from ..store import Claim, reason
 from ..turns import Continuation
 
 #: The key of a Celery request that holds its ``Continuation``.
-_CONTINUATION = "durable_journey"
+_CONTINUATION = "durable_continuation"
 
 log = log_records.get("durable.tasks")
 
@@ -49,8 +49,11 @@ def _run_message(
     engine: Engine, tracer: celery_internals.Tracer, uuid: str, args: Any, kwargs: Any, request: Any = None
 ) -> Any:
     """Run the task of a message, and then each attempt that was claimed here."""
-    queue = _queue_of(request or {})
-    if not engine.settings.continuation or not queue:
+    request = request or {}
+    header = request.get(HEADER) or (request.get("headers") or {}).get(HEADER)
+    # The queue as the sender wrote it: the routing key may be another word.
+    queue = header.get(QUEUE) if isinstance(header, Mapping) else None
+    if not engine.settings.continuation or not queue or not isinstance(queue, str):
         return tracer(uuid, args, kwargs, request)
     continuation = Continuation(engine, queue)
     try:
@@ -63,13 +66,6 @@ def _run_message(
         if continuation.next is not None:
             _release(engine, continuation)
     return result
-
-
-def _queue_of(request: Mapping[str, Any]) -> str | None:
-    """The queue that the message came from, as its sender wrote it: the routing key may be another word."""
-    header = request.get(HEADER) or (request.get("headers") or {}).get(HEADER) or {}
-    queue = header.get(QUEUE) if isinstance(header, Mapping) else None
-    return queue if isinstance(queue, str) else None
 
 
 def _run_attempt(engine: Engine, held: Claim, continuation: Continuation, message: Mapping[str, Any]) -> None:

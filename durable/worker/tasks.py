@@ -21,7 +21,7 @@ from ..recovery import housekeeping
 from ..registry import AdoptedStep, Defined, Step
 from ..sandbox import log_records
 from ..store import is_unavailable, reason
-from ..turns import Continuation, conclude, drive, take_in, wake
+from ..turns import conclude, drive, take_in, wake
 from . import adopted_tasks
 from .in_place import base_task, continuation_of, engine_of
 
@@ -71,12 +71,10 @@ def register_step(engine: Engine, defined: Defined) -> None:
     """Register the task of a step, if *defined* is one, with the engine's app."""
     if isinstance(defined, AdoptedStep):
         adopted_tasks.install(engine, defined)
+        return
     # A worker's check at its start reports a name that is taken.
-    elif isinstance(defined, Step) and not is_taken(engine, defined.name):
-        _register_step(engine, defined)
-
-
-def _register_step(engine: Engine, defined: Step[..., Any]) -> None:
+    if not isinstance(defined, Step) or is_taken(engine, defined.name):
+        return
     # Celery 6 wants no queue and no priority on a task: the dispatcher puts them on the message.
     options = {name: value for name, value in defined.options.items() if name not in ("queue", "priority")}
 
@@ -89,7 +87,11 @@ def _register_step(engine: Engine, defined: Step[..., Any]) -> None:
             # The attempt was claimed here and no message carries it.
             run_claimed(engine, held, Body(defined), concluded)
             if not continuation.has_turned:
-                _drive_after(engine, held.run_id, continuation)
+                try:
+                    take_in(engine, held.run_id, continuation=continuation)
+                except Exception:
+                    log.exception("A turn of run %s failed in place; its message is sent.", held.run_id)
+                    engine.wake(held.run_id)
             return
         address = Address.of(request)
         if address is None:
@@ -164,12 +166,3 @@ def _drive_in_place(engine: Engine, request: Any, run_id: str, *, has_ended: boo
         log.exception("A turn of run %s failed in place; its message is sent.", run_id)
     else:
         celery_internals.drop_chain(request)
-
-
-def _drive_after(engine: Engine, run_id: str, continuation: Continuation) -> None:
-    """Drive the run after an attempt that had no message, and so no chain."""
-    try:
-        take_in(engine, run_id, continuation=continuation)
-    except Exception:
-        log.exception("A turn of run %s failed in place; its message is sent.", run_id)
-        engine.wake(run_id)
