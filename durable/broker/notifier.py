@@ -1,13 +1,13 @@
 """
 Notifications between processes: "look at this id in SQL now".
 
-A notification carries an id and nothing else.  It makes a process that waits check SQL at once, instead of at its next
-poll.  So it may be lost, repeated or late, and sending one never raises and takes a second at most.
+A notification carries only an id.  A waiting process that receives it checks SQL at once, instead of at its next poll.
+So a notification may be lost, repeated or late.  Sending one never raises, and takes at most a second.
 
-With Redis or Valkey each process that waits has an inbox, which is a list: senders push to it, and one thread pops.
-A list survives a reconnect, and pub/sub does not.  Where the sender does not know which processes wait, they have
-entered themselves into a set (``subscribe``).  With any other broker there are no notifications, and processes that
-wait poll faster (``healthy`` is false).
+With Redis or Valkey, each process that waits has an inbox, which is a list: senders push to it, and one thread pops.
+A list survives a reconnect, and pub/sub does not.  If the sender does not know which processes wait, they add
+themselves to a set first (``subscribe``).  With any other broker there are no notifications, and waiting processes poll
+faster (``healthy`` is false).
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ Receive = Callable[[str], None]
 
 
 class Notifier(Protocol):
-    """What the rest of the library needs of notifications."""
+    """The interface of notifications for the rest of the library."""
 
     @property
     def healthy(self) -> bool:
         """Whether a notification sent to this process now would arrive at once, so that it may poll slowly."""
 
     def notify(self, holder: str, message: str) -> None:
-        """Send *message* to the process *holder*.  Never raises, and takes a second at most."""
+        """Send *message* to the process *holder*.  Never raises, and takes at most a second."""
 
     def subscribe(self, subject: str, holder: str) -> None:
         """Have ``notify_subscribers(subject)`` notify *holder*, for ``SUBSCRIPTION_SECS``.  Never raises."""

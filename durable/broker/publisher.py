@@ -1,9 +1,9 @@
 """
-The publisher: hands messages to the broker, and gives up at the first error.
+The publisher: sends messages to the broker, and gives up at the first error.
 
-Celery's own pool tries to connect for ``broker_connection_timeout``, also with ``retry=False``.  The sender of a
-webhook cannot wait for that, and need not: the sweep sends what is not sent now.  So durable publishes over connections
-of its own, which do not retry.
+Celery's own pool tries to connect for ``broker_connection_timeout``, even with ``retry=False``.  The sender of a
+webhook cannot wait that long.  So durable publishes over connections of its own, which do not retry.  The sweep sends
+later what is not sent now.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Outgoing:
 
 
 class Broker(Protocol):
-    """What the rest of the library needs of a broker."""
+    """The interface of a broker for the rest of the library."""
 
     def send(self, messages: Sequence[Outgoing]) -> bool:
         """
@@ -79,7 +79,7 @@ class Broker(Protocol):
         """
 
     def length(self, queue: str) -> int | None:
-        """How many messages wait in a queue; 0 for a queue that does not exist, None when the broker cannot tell."""
+        """How many messages wait in a queue; 0 for a queue that does not exist, None when that is not known."""
 
     def keep(self, queue: str) -> bool:
         """Put a message into a queue that no worker reads.  Returns whether that succeeded."""
@@ -104,7 +104,7 @@ class Publisher:
         """A child process opens connections of its own."""
         self._lock = threading.Lock()
         if self._pool is not None:
-            # Kept, since py-amqp shuts a connection down when it is collected, and the parent still uses it.
+            # py-amqp shuts a connection down when it is garbage-collected, and the parent still uses this one.
             self._inherited.append(self._pool)
             self._pool = None
 
@@ -192,7 +192,7 @@ class Publisher:
     @cached_property
     def _trouble(self) -> tuple[Any, ...]:
         """The errors that Celery raises when the broker does not work."""
-        # This connection is never opened.  It only says which errors its transport raises.
+        # This connection is never opened.  It only has the list of the errors that its transport raises.
         unopened = self._celery.connection_for_write()
         raised = (*unopened.connection_errors, *unopened.channel_errors)
         return (OperationalError, BatchPublishError, LimitExceeded, OSError, *raised)
@@ -237,7 +237,7 @@ class _Eager(threading.local):
     """
     Runs the tasks of Celery's eager mode one after the other, so that a run of many steps does not nest calls.
 
-    A task that a step's own function sends runs before the function goes on, since it may wait for the outcome.
+    A task that a step's function sends runs before the function continues, because it may wait for the outcome.
     """
 
     waiting: deque[Callable[[], object]] | None = None

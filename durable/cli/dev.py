@@ -56,7 +56,7 @@ async def hello(name: str) -> str:
 And in another terminal: durable --app app start app:hello '["world"]'
 """
 
-#: How long a child may take to end after it is told to stop.
+#: How long a child may take to stop.
 GRACE_SECS = 10.0
 #: How many requests the web app serves at once; a held webhook request counts as one.
 THREADS = 64

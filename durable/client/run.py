@@ -45,7 +45,7 @@ class Client:
                     left = until - time.monotonic()
                     if left <= 0:
                         raise TimeoutError(
-                            f"Run {run_id!r} is still {row.status} after {timeout}.  It goes on: ask again later."
+                            f"Run {run_id!r} is still {row.status} after {timeout}.  It continues: ask again later."
                         )
                     end.wait(left)
         with self._engine.store.read() as tx:

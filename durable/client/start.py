@@ -210,7 +210,7 @@ def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str) 
             with engine.store.read() as tx:
                 is_committed = runs.find(tx, row.id) is not None
         except SQLAlchemyError as error:
-            # Raising here would tell the caller that its commit failed.
+            # An exception here would look to the caller as if its commit had failed.
             log.warning("Run %s is left to the sweep: the database does not answer (%s).", row.id, type(error).__name__)
             return
         if is_committed:

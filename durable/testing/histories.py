@@ -55,7 +55,7 @@ def replay(history: History | Path | str, workflow: Workflow[..., Any] | None = 
         workflow: The workflow to run, by default the one that the history names.
 
     Returns:
-        How the run ends with this code; None when it goes on.
+        How the run ends with this code; None when it continues.
 
     Raises:
         NonDeterminismError: The code does not match the history.  The message names the line.

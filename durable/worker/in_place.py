@@ -29,7 +29,7 @@ log = log_records.get("durable.tasks")
 
 
 def continuation_of(request: Any) -> Continuation | None:
-    """The continuation of a Celery request; None where the worker does not go on after its message."""
+    """The continuation of a Celery request; None where the worker stops after its message."""
     return getattr(request, _CONTINUATION, None)
 
 
@@ -39,7 +39,7 @@ def engine_of(task: Any) -> Engine | None:
 
 
 def base_task(engine: Engine) -> type[Task]:
-    """The base class of our tasks: after one has run, the worker goes on with its run."""
+    """The base class of our tasks: after one has run, the worker continues with its run."""
     base = celery_internals.traced_task(engine.celery, partial(_run_message, engine))
     base.durable_engine = engine
     return base

@@ -1,7 +1,7 @@
 """
 Registration: which engine the tasks of a Celery app run for, and when the tasks are made.
 
-Of several engines of one app, the last one that was made and not closed is served.
+If an app has several engines, its tasks run for the one that was made last and is not closed.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def _start_housekeeping(engine: Engine) -> None:
     try:
         housekeeping.ensure(engine)
     except SQLAlchemyError as error:
-        log.warning("The database is not there yet (%s); housekeeping begins with the first task.", error)
+        log.warning("The database cannot be used yet (%s); housekeeping begins with the first task.", error)
 
 
 def _check(engine: Engine) -> None:
@@ -102,7 +102,7 @@ def _check(engine: Engine) -> None:
         print(f"durable: {error}", file=sys.stderr)
         raise SystemExit(1) from error
     except SQLAlchemyError as error:
-        log.warning("The database is not there yet (%s); the worker starts without it.", type(error).__name__)
+        log.warning("The database cannot be used yet (%s); the worker starts without it.", type(error).__name__)
     finally:
         # The worker forks its children next, and no connection may be shared with them.
         engine.store.close()

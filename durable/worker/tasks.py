@@ -1,8 +1,8 @@
 """
 The Celery tasks that a worker runs: ``durable.drive``, ``durable.wake``, and one task for each step.
 
-Each takes a message, and then drives the run itself where the next message would have come to the same queue.
-The message of a step carries the attempt's address in a header and no arguments.
+Each handles a message.  If the next message of its chain would come to the same queue, it also drives the run in place.
+The message of a step has the attempt's address in a header, and no arguments.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def register_step(engine: Engine, defined: Defined) -> None:
         continuation = continuation_of(request)
         concluded = None if continuation is None else partial(conclude, engine, continuation)
         if continuation is not None and (held := continuation.begin()) is not None:
-            # The attempt was claimed here and no message carries it.
+            # The attempt was claimed here, so it has no message.
             run_claimed(engine, held, Body(defined), concluded)
             if not continuation.has_turned:
                 try:
@@ -131,7 +131,7 @@ def _is_redelivered(request: Any) -> bool:
 
 @contextmanager
 def _left_to_the_sweep(run_id: str) -> Iterator[None]:
-    """Ignore that the database cannot be used now: what the message was about is in it, and the sweep sends it."""
+    """Ignore that the database cannot be used now: it has a record of the work, and the sweep sends it again."""
     try:
         yield
     except SQLAlchemyError as error:
@@ -144,11 +144,11 @@ def _drive_in_place(engine: Engine, request: Any, run_id: str, *, has_ended: boo
     """
     Drive the run here instead of sending the next message of the chain, which saves a trip through the broker.
 
-    Only where that message would have come to the same queue: the workers of another queue may be the only ones
-    that know the workflow.  When the turn fails, the message is sent.
+    This happens only if that message would have come to the same queue: the workers of another queue may be the only
+    ones that have the workflow.  If the turn fails, the message is sent.
 
     Args:
-        has_ended: An attempt has ended, and its outcome may wait for others.
+        has_ended: An attempt has ended, and its outcome may wait for other outcomes.
     """
     continuation = continuation_of(request)
     if continuation is not None and continuation.has_turned:
