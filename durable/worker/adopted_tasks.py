@@ -1,10 +1,10 @@
 """
 Adopted tasks: an application's own Celery tasks that are steps.
 
-This file wraps the task's ``run`` and ``retry``.  When the message carries no attempt of a step, both do what they did,
-so other callers of the task notice nothing.  When it carries one, the arguments come from the log, and the outcome is
-recorded before Celery gets it: the task's result backend, signals and handlers work as before.  The exception is a
-retry: Celery does not send it.  It is recorded as the next attempt, and durable sends it.
+This file wraps the task's ``run`` and ``retry``.  For a message without an attempt of a step, both work as before, so
+nothing changes for other callers of the task.  For a message with one, the arguments come from the log, and the outcome
+is recorded before Celery gets it: the task's result backend, signals and handlers work as before.  Only a retry is
+different: Celery does not send it.  durable records it as the next attempt, and sends it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = log_records.get("durable.carrying")
 
 
 def install(engine: Engine, step: AdoptedStep[..., Any]) -> None:
-    """Wrap the task of the engine's app, so that it carries the step's attempts.  The app is finalized by now."""
+    """Wrap the task of the engine's app, so that it runs the step's attempts.  The app is finalized by now."""
     task = engine.celery.tasks.get(step.name)
     if task is None:
         log.error(
@@ -48,7 +48,7 @@ def install(engine: Engine, step: AdoptedStep[..., Any]) -> None:
 
 
 def remove(engine: Engine) -> None:
-    """Unwrap the tasks that carry attempts for this engine."""
+    """Unwrap the tasks that run attempts for this engine."""
     for task in engine.celery.tasks.values():
         if isinstance(task.run, AdoptedRun) and task.run.engine is engine:
             task.run.remove()
@@ -98,10 +98,16 @@ class AdoptedRun:
             return body.result
         # Celery sends the next message of a chain after a success only.
         self._drive(address.run)
-        raise _for_celery(body.error) or Ignore(
-            f"Attempt {address.attempt} of {address.op} in run {address.run} was not run: it has ended, another"
-            " process runs it, or it is not due."
-        )
+        if body.error is None:
+            raise Ignore(
+                f"Attempt {address.attempt} of {address.op} in run {address.run} was not run: it has ended, another"
+                " process runs it, or it is not due."
+            )
+        if isinstance(body.error, Exception):
+            raise body.error
+        # Celery would end the worker, or its child, for an exception that is no Exception.
+        failed = StepFailed(type(body.error).__name__, codec.error_summary(codec.encode_error(body.error)).message)
+        raise failed.with_traceback(body.error.__traceback__)
 
     def _drive(self, run_id: str) -> None:
         try:
@@ -164,14 +170,6 @@ def _is_running(address: Address) -> bool:
     """Whether this attempt runs in this context already, so that a call of the task is a plain call."""
     running: Any = current.running_step.get()
     return running is not None and Address(running.held.run_id, running.held.op_id, running.held.attempt) == address
-
-
-def _for_celery(error: BaseException | None) -> Exception | None:
-    """The exception to raise to Celery: one that is no Exception would end the worker, or its child."""
-    if error is None or isinstance(error, Exception):
-        return error
-    failed = StepFailed(type(error).__name__, codec.error_summary(codec.encode_error(error)).message)
-    return failed.with_traceback(error.__traceback__)
 
 
 def _due_at(when: float | datetime | None, now: int) -> int:
