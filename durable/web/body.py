@@ -20,7 +20,6 @@ import flask
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.wsgi import get_content_length
 
-from ..http import Response
 from . import problems, servers
 from .problems import RequestRefused
 from .wsgi_request import ROOT
@@ -114,7 +113,12 @@ class Body(io.RawIOBase):
         if self.declared is not None and self.declared > limit:
             raise RequestRefused(problems.too_large(limit))
         if self.input_state is servers.InputState.READ:
-            raise RequestRefused(_taken_by_middleware())
+            log.error(
+                "A request was answered 503 and not recorded: WSGI middleware around the Flask application read its"
+                " body from wsgi.input, and it cannot be read again.  %s",
+                _FIX,
+            )
+            raise RequestRefused(problems.already_read())
         try:
             while self._position <= limit and (piece := self._next(min(_PIECE, limit + 1 - self._position))):
                 self._kept.append(piece)
@@ -125,9 +129,24 @@ class Body(io.RawIOBase):
         if self._position > limit:
             raise RequestRefused(problems.too_large(limit))
         if self.declared is not None and self._position < self.declared:
-            raise RequestRefused(self._ended_early(self.declared))
+            if self.input_state is servers.InputState.UNKNOWN:
+                log.warning(
+                    "A request was answered 400: its body ended after %d of %d bytes.  Its sender disconnected; or, if"
+                    " this happens to every request, WSGI middleware around the Flask application reads wsgi.input."
+                    "  %s",
+                    self._position,
+                    self.declared,
+                    _FIX,
+                )
+            raise RequestRefused(problems.bad_body(f"The body ended after {self._position} of {self.declared} bytes."))
         if self._size < self._position:
-            raise RequestRefused(_taken_by_application(self._position))
+            log.error(
+                "A request was answered 503 and not recorded: the application read its body of %d bytes before the"
+                " blueprint, which keeps at most %d bytes.  Let before_request skip the endpoints durable.*.",
+                self._position,
+                KEPT,
+            )
+            raise RequestRefused(problems.already_read())
         body = b"".join(self._kept)
         self._kept.clear()
         return body
@@ -164,17 +183,6 @@ class Body(io.RawIOBase):
         self._position += len(piece)
         self._is_at_end = not piece
         return piece
-
-    def _ended_early(self, declared: int) -> Response:
-        if self.input_state is servers.InputState.UNKNOWN:
-            log.warning(
-                "A request was answered 400: its body ended after %d of %d bytes.  Its sender disconnected; or, if this"
-                " happens to every request, WSGI middleware around the Flask application reads wsgi.input.  %s",
-                self._position,
-                declared,
-                _FIX,
-            )
-        return problems.bad_body(f"The body ended after {self._position} of {declared} bytes.")
 
 
 _CUT = "The body ended early, or is framed wrongly."
@@ -227,22 +235,3 @@ def cut_in_application(_error: ClientDisconnected) -> flask.Response:
     """The answer when a ``before_request`` of the application read a body that is not complete."""
     discard(flask.request)
     return problems.to_flask(problems.bad_body(_CUT))
-
-
-def _taken_by_middleware() -> Response:
-    log.error(
-        "A request was answered 503 and not recorded: WSGI middleware around the Flask application read its body from"
-        " wsgi.input, and it cannot be read again.  %s",
-        _FIX,
-    )
-    return problems.already_read()
-
-
-def _taken_by_application(size: int) -> Response:
-    log.error(
-        "A request was answered 503 and not recorded: the application read its body of %d bytes before the blueprint,"
-        " which keeps at most %d bytes.  Let before_request skip the endpoints durable.*.",
-        size,
-        KEPT,
-    )
-    return problems.already_read()

@@ -59,13 +59,11 @@ def is_framed(environ: Mapping[str, Any]) -> bool:
     lengths; waitress does not read the chunks of an HTTP/1.0 request.
     """
     length = environ.get("CONTENT_LENGTH")
-    if "HTTP_TRANSFER_ENCODING" in environ and not _is_chunked(environ, length):
-        return False
+    coding = environ.get("HTTP_TRANSFER_ENCODING")
+    if coding is not None:
+        if coding.lower() != "chunked" or environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
+            return False
+        # A gateway that joined the chunks may keep this header and add the length, but then it delivers no chunks.
+        if length and environ.get("wsgi.input_terminated"):
+            return False
     return _LENGTH.fullmatch(length or "0") is not None
-
-
-def _is_chunked(environ: Mapping[str, Any], length: str | None) -> bool:
-    if environ["HTTP_TRANSFER_ENCODING"].lower() != "chunked" or environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
-        return False
-    # A gateway that joined the chunks may keep this header and add the length.
-    return not (length and environ.get("wsgi.input_terminated"))
