@@ -17,7 +17,6 @@ are recorded, so the runs go on, and the senders can poll the answers.
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import threading
 import time
@@ -25,6 +24,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 from weakref import WeakSet
 
+from .. import forks
 from ..broker import Notifier
 from ..engine import Engine
 from ..http import Response
@@ -42,7 +42,9 @@ STEADY_SECS = 0.25
 #: How long the thread stays when nothing waits: starting one per request would cost more than its answer.
 IDLE_SECS = 5.0
 
+#: The hubs of this process.  In a child, the parent's hubs have neither their threads nor their connections.
 _hubs: WeakSet[Hub] = WeakSet()
+forks.call_in_child(_hubs.clear)
 
 
 class Waiter:
@@ -101,7 +103,6 @@ class Hub:
         holder: str,
         is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.pid = os.getpid()
         self.holder = holder
         self._answers = answers
         self._notifier = notifier
@@ -149,7 +150,12 @@ class Hub:
             starts_thread, self._polling = not self._polling, True
         self._notifier.listen(self.holder, self.notify)
         if starts_thread:
-            self._start_thread()
+            try:
+                threading.Thread(target=self._run, name="durable-hold", daemon=True).start()
+            except RuntimeError as error:
+                # Out of threads.  This waiter gets its timeout answer; the next waiter tries to start one again.
+                self._polling = False
+                log.warning("No thread could be started that reads the answers to held requests: %s", error)
         return waiter
 
     def close(self, waiter: Waiter) -> None:
@@ -196,59 +202,42 @@ class Hub:
         with self._lock:
             return tuple(waiter for same_request in self._waiters.values() for waiter in same_request)
 
-    def _start_thread(self) -> None:
-        try:
-            threading.Thread(target=self._run, name="durable-hold", daemon=True).start()
-        except RuntimeError as error:
-            # Out of threads.  This waiter gets its timeout answer; the next waiter tries to start one again.
-            self._polling = False
-            log.warning("No thread could be started that reads the answers to held requests: %s", error)
-
     def _run(self) -> None:
         """The thread: read answers and check clients, until nothing has waited for IDLE_SECS."""
-        while self._stays_alive():
+        while True:
+            now = time.monotonic()
+            with self._lock:
+                if self._waiters:
+                    self._end_at = now + IDLE_SECS
+                if now >= self._end_at or self._draining:
+                    self._polling = False
+                    return
             try:
-                if self._draining or self._is_stopping():
+                if self._is_stopping():
                     self.drain()
-                now = time.monotonic()
-                self._release_answered(self._requests_to_read(now))
+                self._release_answered(now)
                 if now >= self._check_clients_at:
                     self._check_clients_at = now + SLOW_SECS
-                    self._release_disconnected()
+                    for waiter in self._all_waiters():
+                        if waiter.is_gone():
+                            waiter.release(None)
             except Exception:
                 # A bug in one check must not keep all the others waiting.
                 log.exception("Held requests could not be checked")
-            self._wake.wait(max(0.0, self._next_at() - time.monotonic()))
+            with self._lock:
+                next_at = min(self._read_at, self._check_clients_at) if self._waiters else self._end_at
+            self._wake.wait(max(0.0, next_at - time.monotonic()))
             self._wake.clear()
 
-    def _stays_alive(self) -> bool:
-        with self._lock:
-            now = time.monotonic()
-            if self._waiters:
-                self._end_at = now + IDLE_SECS
-            self._polling = now < self._end_at and not self._draining
-            return self._polling
-
-    def _next_at(self) -> float:
-        with self._lock:
-            return min(self._read_at, self._check_clients_at) if self._waiters else self._end_at
-
-    def _requests_to_read(self, now: float) -> Collection[str]:
-        """All requests when their read is due, else those that a notification named."""
+    def _release_answered(self, now: float) -> None:
+        """Read the answers to all requests when that is due, else to those that a notification named."""
         with self._lock:
             notified, self._notified = self._notified, set()
             is_due = now >= self._read_at
             next_at = now + self._read_interval(now)
             # The next read may come earlier than planned: a waiter is new, or notifications have stopped.
             self._read_at = next_at if is_due else min(self._read_at, next_at)
-            return tuple(self._waiters) if is_due else notified
-
-    def _read_interval(self, now: float) -> float:
-        if self._notifier.healthy and not self._attached:
-            return SLOW_SECS
-        return FAST_SECS if now < self._fast_until else STEADY_SECS
-
-    def _release_answered(self, request_ids: Collection[str]) -> None:
+            request_ids = tuple(self._waiters) if is_due else tuple(notified)
         if not request_ids:
             return
         try:
@@ -266,10 +255,10 @@ class Hub:
             for waiter in waiters:
                 waiter.release(answer)
 
-    def _release_disconnected(self) -> None:
-        for waiter in self._all_waiters():
-            if waiter.is_gone():
-                waiter.release(None)
+    def _read_interval(self, now: float) -> float:
+        if self._notifier.healthy and not self._attached:
+            return SLOW_SECS
+        return FAST_SECS if now < self._fast_until else STEADY_SECS
 
 
 def drain(engine: Engine | None = None) -> None:
@@ -279,5 +268,5 @@ def drain(engine: Engine | None = None) -> None:
     Call it in your server's shutdown hook.  Without *engine* it drains the hubs of all engines.
     """
     for hub in tuple(_hubs):
-        if hub.pid == os.getpid() and (engine is None or hub.holder == engine.process_id):
+        if engine is None or hub.holder == engine.process_id:
             hub.drain()

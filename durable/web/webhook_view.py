@@ -1,7 +1,7 @@
 """
 One request to a webhook's URL: check it, record it, answer it.
 
-``Receiver._receive`` tells the whole story.  The order of its steps is part of the interface:
+``Receiver._receive`` does it from top to bottom.  The order of its steps is part of the interface:
 
 1. The address and the state of the webhook come before the method: a closed webhook answers 410 to every request.
 2. The body is read before anything looks into it.
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -61,10 +60,10 @@ class Receiver:
         self.engine = engine
         self._make_hub = make_hub or _make_hub
         self._new_id = new_id or _new_id
-        #: By pid: a hub made before a fork belongs to the parent process.
-        self._hubs: dict[int, Holder] = {}
+        #: By the name of the process.  A child has another name than its parent, and so a hub of its own.
+        self._hubs: dict[str, Holder] = {}
         self._schema_is_good = False
-        self._warned_in_pid: int | None = None
+        self._has_warned = False
         self._failed_lookups = limits.FailedLookups()
         self._fetch = Fetcher()
 
@@ -107,25 +106,36 @@ class Receiver:
         request, handshake_answer = self._read_and_verify(webhook)
         if handshake_answer is not None:
             return problems.to_flask(handshake_answer)
-
         if webhook.config.mode != "manual":
             accepted = self._record(webhook, request, holder=None)
             if accepted.is_duplicate:
                 return self._repeat_answer(webhook, accepted.request_id)
             return problems.to_flask(webhook.config.response or problems.ACCEPTED)
 
-        # The waiter is opened before the request is committed: a worker may answer before this thread goes on.
-        hub = self._hub_of_this_process()
+        process_id = self.engine.process_id
+        if process_id not in self._hubs:
+            # Made at the first request and not at the import, because gevent may patch threads after the import.
+            self._hubs.setdefault(process_id, self._make_hub(self.engine))
+        hub = self._hubs[process_id]
         preference = prefer.parse(flask.request.headers.get("Prefer"))
-        waiter = self._open_waiter(hub, request, preference)
+        # The waiter is opened before the request is committed: a worker may answer before this thread continues.
+        waiter = None if preference.wait_secs == 0 else self._open_waiter(hub, request)
         try:
-            accepted = self._record(webhook, request, holder=None if waiter is None else self.engine.process_id)
+            accepted = self._record(webhook, request, holder=None if waiter is None else process_id)
             del request  # A held connection keeps no body in memory.
             if accepted.is_duplicate or waiter is None:
                 answer = self._find_answer(accepted.request_id)
                 if answer is not None:
                     return problems.to_flask(answer, _REPLAYED if accepted.is_duplicate else ())
-            answer = None if waiter is None else self._hold(hub, waiter, webhook, accepted, preference)
+            if waiter is None:
+                return problems.to_flask(self._pending(webhook, accepted.request_id, preference))
+            if accepted.is_duplicate:
+                hub.attach(waiter, accepted.request_id)
+            hub.recorded(waiter)
+            _release_session()
+            timeout = self.engine.settings.hold_timeout if webhook.config.timeout is None else webhook.config.timeout
+            wanted_secs = math.inf if preference.wait_secs is None else preference.wait_secs
+            answer = waiter.wait(min(timeout / 1_000_000, wanted_secs))
         finally:
             if waiter is not None:
                 hub.close(waiter)
@@ -213,35 +223,21 @@ class Receiver:
             log.error("A request to a webhook of run %s was answered 503: %s", webhook.run_id, error)
             raise RequestRefused(problems.unavailable()) from None
 
-    def _open_waiter(self, hub: Holder, request: Request, preference: Preference) -> Waiter | None:
-        """A waiter for the answer; None when the sender does not want to wait, or nothing can hold the connection."""
-        if preference.wait_secs == 0:
-            return None
+    def _open_waiter(self, hub: Holder, request: Request) -> Waiter | None:
+        """A waiter for the answer; None if this process cannot hold the connection."""
         assert request.id is not None
         environ = flask.request.environ
         limit = servers.held_limit(environ, self.engine.settings.max_held) if servers.can_hold(environ) else 0
         if limit > 0:
             return hub.open(request.id, limit, servers.client_watch(environ))
-        if self._warned_in_pid != os.getpid():
-            self._warned_in_pid = os.getpid()
+        if not self._has_warned:
+            self._has_warned = True
             log.warning(
                 "This process cannot hold connections: it serves one request at a time, or max_held is 0.  Requests to"
                 " manual webhooks get 202 at once, and their senders have to poll.  Run gunicorn with"
                 " --worker-class gthread --threads 32."
             )
         return None
-
-    def _hold(
-        self, hub: Holder, waiter: Waiter, webhook: WebhookRow, accepted: Accepted, preference: Preference
-    ) -> Response | None:
-        """Wait for the answer to a recorded request; None when there is none in time."""
-        if accepted.is_duplicate:
-            hub.attach(waiter, accepted.request_id)
-        hub.recorded(waiter)
-        _release_session()
-        timeout = self.engine.settings.hold_timeout if webhook.config.timeout is None else webhook.config.timeout
-        wanted_secs = math.inf if preference.wait_secs is None else preference.wait_secs
-        return waiter.wait(min(timeout / 1_000_000, wanted_secs))
 
     def _pending(self, webhook: WebhookRow, request_id: str, preference: Preference) -> Response:
         """The answer while there is none: the author's ``on_timeout``, unless the sender asked for 202."""
@@ -270,10 +266,6 @@ class Receiver:
         """The URL to poll for the answer."""
         base = wsgi_request.base_of(self.engine.settings.public_url, flask.request)
         return f"{base}{wsgi_request.PATH}{token}/requests/{request_id}"
-
-    def _hub_of_this_process(self) -> Holder:
-        hub = self._hubs.get(os.getpid())
-        return hub or self._hubs.setdefault(os.getpid(), self._make_hub(self.engine))
 
 
 def _make_hub(engine: Engine) -> Hub:
