@@ -17,6 +17,7 @@ from contextlib import closing
 from http.client import HTTPException, HTTPSConnection
 from urllib.parse import urlsplit
 
+from .. import forks
 from ..verify import Unavailable
 
 TIMEOUT_SECS = 4.0
@@ -31,6 +32,11 @@ class Fetcher:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._begin_in_process()
+        forks.call_in_child(self._begin_in_process)
+
+    def _begin_in_process(self) -> None:
+        """No file is being fetched in this process, even if a thread of its parent fetches one."""
         self._places = threading.BoundedSemaphore(AT_ONCE)
 
     def __call__(self, url: str) -> bytes:
