@@ -1,14 +1,14 @@
 """
-The Flask blueprint: receives webhooks, holds their connections until a step answers, and serves control routes.
+The Flask blueprint: it receives webhooks, holds their connections until a step answers, and serves control routes.
 
 ::
 
     app.register_blueprint(create_blueprint(engine))
 
-It may use everything below it.  Each rule matches every method and every path
-below its prefix, also slashes and newlines.  So Flask never answers here with
-an HTML page or a redirect, no request needs a CSRF token, and none uses the
-application's session.
+It may use all rooms below it.  Each rule matches every method, and every path
+below its prefix, also with slashes and newlines.  So Flask never answers here
+with an HTML page or a redirect.  No request needs a CSRF token, and none uses
+the application's session.
 
 Files, in import order::
 
@@ -82,12 +82,12 @@ def create_blueprint(
     Args:
         url_prefix: Flask's ``url_prefix``; ``public_url`` then has to end with it.
         control: A function of the ``flask.Request`` that says whether its caller may start, list, show and
-            cancel runs and resume hooks: True; False for a caller who may not (403); None for an unknown
-            caller (401).  It may call ``flask.abort``.  ``bearer("env:NAME")`` makes one.  Without it there
-            are no control routes.
+            cancel runs and resume hooks.  It returns True; False for a caller who may not (403); None for
+            an unknown caller (401).  It may call ``flask.abort``.  ``bearer("env:NAME")`` makes one.  Without
+            it there are no control routes.
 
     Raises:
-        SchemaOutOfDate: The blueprint is registered and the database has another schema.
+        SchemaOutOfDate: You register the blueprint, and the database has another schema.
     """
     return blueprint(Receiver(engine), url_prefix, control)
 

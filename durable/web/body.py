@@ -41,7 +41,7 @@ _BODY = "durable.body"
 
 class KeepBodies:
     """
-    WSGI middleware: the blueprint can still read the bytes of a body that the application has read.
+    WSGI middleware that keeps bodies, so that the blueprint can read what the application has already read.
 
     Args:
         prefix: The path of the blueprint.  Requests to other paths are not changed.
@@ -77,7 +77,7 @@ class Body(io.RawIOBase):
 
     @classmethod
     def of(cls, environ: Environ) -> Body:
-        """The one body of this request."""
+        """Return the body of this request, always the same object."""
         if _BODY not in environ:
             environ[_BODY] = cls(environ)
         body: Body = environ[_BODY]
@@ -87,7 +87,7 @@ class Body(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """The application reads: keep the bytes, and raise Werkzeug's error for a body that is not complete."""
+        """Read for the application and keep the bytes; raise Werkzeug's error for a body that is not complete."""
         try:
             piece = self._next(len(buffer))
         except Exception as error:
@@ -168,7 +168,7 @@ class Body(io.RawIOBase):
             return
 
     def _next(self, size: int) -> bytes:
-        """Up to *size* more bytes; b"" at the end.  After an error, every further read raises it again."""
+        """Return up to *size* more bytes, b"" at the end.  After an error, every further read raises it again."""
         if self._error is not None:
             raise self._error
         if self.declared is not None:
@@ -193,7 +193,7 @@ _FIX = (
 
 
 def read(request: flask.Request, limit: int) -> bytes:
-    """The body as it was sent, of at most *limit* bytes; *request* keeps no copy.  Raises RequestRefused."""
+    """Return the body as it was sent, of at most *limit* bytes, and keep no copy; raise RequestRefused if it cannot."""
     return Body.of(request.environ).take(limit)
 
 
@@ -216,7 +216,7 @@ def raise_limits(request: flask.Request, limit: int) -> None:
 
 
 def refused_by_application(_error: RequestEntityTooLarge) -> flask.Response:
-    """The answer when a ``before_request`` of the application raised 413; the log names the application's limits."""
+    """Answer a request for which a ``before_request`` of the application raised 413, and log its limits."""
     request = flask.request
     log.warning(
         "The application answered 413 to a request below %s, before the blueprint's view.  Its MAX_CONTENT_LENGTH is"
@@ -232,6 +232,6 @@ def refused_by_application(_error: RequestEntityTooLarge) -> flask.Response:
 
 
 def cut_in_application(_error: ClientDisconnected) -> flask.Response:
-    """The answer when a ``before_request`` of the application read a body that is not complete."""
+    """Answer a request for which a ``before_request`` of the application read a body that is not complete."""
     discard(flask.request)
     return problems.to_flask(problems.bad_body(_CUT))

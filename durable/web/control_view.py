@@ -1,5 +1,5 @@
 """
-One control request: is the caller allowed, what does the request hold, and the answer.
+One control request: check the caller, read the request, do the operation, answer.
 
 A caller that is not allowed is refused before anything else of the request is read.
 """
@@ -38,7 +38,7 @@ class Controller:
         self._authorize = authorize
 
     def view(self, rest: str) -> flask.Response:
-        """Flask's view of every path below ``runs`` and ``hooks``."""
+        """Answer every path below ``runs`` and ``hooks``; this is Flask's view."""
         try:
             response: flask.Response = self._receive(rest)
         except RequestRefused as refused:
@@ -49,7 +49,7 @@ class Controller:
         return response
 
     def _receive(self, path: str) -> flask.Response:
-        """One request, from its credentials to its answer."""
+        """Handle one request, from its credentials to its answer."""
         self._require_permission()
         incoming, settings = flask.request, self._engine.settings
         operation, path_parameters = _find(incoming.method, path)
@@ -110,7 +110,7 @@ class Controller:
 
 
 def _find(method: str, path: str) -> tuple[Operation, dict[str, str]]:
-    """The operation of this method and path, and the parameters in the path."""
+    """Return the operation of this method and path, and the parameters in the path."""
     found = {}
     for operation in OPERATIONS:
         pattern = re.escape(operation.path).replace(r"\{run_id\}", f"(?P<run_id>{schemas.RUN_ID.strip('^$')})")

@@ -1,5 +1,5 @@
 """
-Gunicorn: finds the worker, and releases held connections when it is stopped.
+Gunicorn: find the worker, and release held connections when it is stopped.
 
 Add this to ``gunicorn.conf.py``, so that SIGTERM releases held connections at once::
 
@@ -25,7 +25,7 @@ forks.call_in_child(_found.clear)
 
 
 def post_worker_init(worker: Any) -> None:
-    """Gunicorn's server hook of this name: SIGTERM first gives all held connections their timeout answer."""
+    """Let SIGTERM first give all held connections their timeout answer; this is a server hook of gunicorn."""
     _found[:] = [worker]
     stop = signal.getsignal(signal.SIGTERM)
 
@@ -41,7 +41,7 @@ def post_worker_init(worker: Any) -> None:
 
 
 def current_worker() -> Any | None:
-    """The gunicorn worker that runs the calling thread; None under another server."""
+    """Return the gunicorn worker that runs the calling thread; None under another server."""
     base = sys.modules.get("gunicorn.workers.base")
     frame: FrameType | None = sys._getframe()
     # Gunicorn has no interface to its worker and settings, so look for the worker's methods in the call stack.
@@ -54,12 +54,12 @@ def current_worker() -> Any | None:
 
 
 def is_stopping() -> bool:
-    """Whether gunicorn is stopping this process, by SIGTERM or because ``max_requests`` is reached."""
+    """Return whether gunicorn is stopping this process, by SIGTERM or because ``max_requests`` is reached."""
     return bool(_found) and not _found[0].alive
 
 
 def threads(worker: Any) -> int:
-    """How many requests the worker can serve at once."""
+    """Return how many requests the worker can serve at once."""
     if hasattr(worker, "tpool"):
         return int(worker.cfg.threads)
     if hasattr(worker, "worker_connections"):

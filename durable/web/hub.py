@@ -11,7 +11,7 @@ connection, no broker connection and no body.
 
 The thread also notices clients that have disconnected, and a process that is
 being stopped.  It releases those waiters without an answer.  Their requests
-are recorded, so the runs go on, and the senders can poll the answers.
+are recorded, so the runs continue, and the senders can poll the answers.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ Answers = Callable[[Collection[str]], Mapping[str, Response]]
 
 #: How often SQL is read while notifications arrive, and how often the clients are checked.
 SLOW_SECS = 1.0
-#: How often SQL is read while they do not: for the first FAST_FOR_SECS of a waiter, and after that.
+#: How often SQL is read while none arrive: for the first FAST_FOR_SECS of a waiter, and after that.
 FAST_SECS = 0.05
 FAST_FOR_SECS = 2.0
 STEADY_SECS = 0.25
-#: How long the thread stays when nothing waits: starting one per request would cost more than its answer.
+#: How long the thread stays when nothing waits: to start one for each request would cost more than its answer.
 IDLE_SECS = 5.0
 
 #: The hubs of this process.  In a child, the parent's hubs have neither their threads nor their connections.
@@ -58,14 +58,14 @@ class Waiter:
         self._released: queue.SimpleQueue[Response | None] = queue.SimpleQueue()
 
     def wait(self, timeout_secs: float) -> Response | None:
-        """The answer; None if there is none in time, the client disconnected, or the process is being stopped."""
+        """Return the answer; None if none came in time, the client disconnected, or the process is being stopped."""
         try:
             return self._released.get(timeout=timeout_secs)
         except queue.Empty:
             return None
 
     def release(self, answer: Response | None) -> None:
-        """End the wait."""
+        """End the wait, with an answer or without one."""
         self._released.put(answer)
 
 
@@ -73,13 +73,13 @@ class Holder(Protocol):
     """What the blueprint needs to hold connections; ``Hub`` implements it, and ``durable.testing`` does."""
 
     def open(self, request_id: str, limit: int, is_gone: Callable[[], bool]) -> Waiter | None:
-        """A waiter for the answer; None if *limit* connections are held already or the process is being stopped."""
+        """Return a waiter; None if *limit* connections are held already, or the process is being stopped."""
 
     def attach(self, waiter: Waiter, request_id: str) -> None:
         """Let the waiter wait for the answer to an earlier request, which another process may hold."""
 
     def recorded(self, waiter: Waiter) -> None:
-        """Say that the request is committed: from now on there may be an answer."""
+        """Note that the request is committed: from now on there may be an answer."""
 
     def close(self, waiter: Waiter) -> None:
         """Forget the waiter; another connection may be held in its place."""
@@ -134,7 +134,7 @@ class Hub:
         return sum(map(len, self._waiters.values()))
 
     def open(self, request_id: str, limit: int, is_gone: Callable[[], bool]) -> Waiter | None:
-        """A waiter for the answer; None if *limit* connections are held already or the process is being stopped."""
+        """Return a waiter; None if *limit* connections are held already, or the process is being stopped."""
         waiter = Waiter(request_id, is_gone)
         with self._lock:
             if self._draining or len(self) >= limit:
@@ -203,7 +203,7 @@ class Hub:
             return tuple(waiter for same_request in self._waiters.values() for waiter in same_request)
 
     def _run(self) -> None:
-        """The thread: read answers and check clients, until nothing has waited for IDLE_SECS."""
+        """Read answers and check clients on a thread, until nothing has waited for IDLE_SECS."""
         while True:
             now = time.monotonic()
             with self._lock:
@@ -230,7 +230,7 @@ class Hub:
             self._wake.clear()
 
     def _release_answered(self, now: float) -> None:
-        """Read the answers to all requests when that is due, else to those that a notification named."""
+        """Read the answers to all requests if that is due, else to those that a notification named."""
         with self._lock:
             notified, self._notified = self._notified, set()
             is_due = now >= self._read_at

@@ -17,7 +17,7 @@ ADDRESSES = 10_000
 
 
 def has_large_headers(headers: Iterable[tuple[str, str]]) -> bool:
-    """Whether a request has more headers, or larger ones, than it may."""
+    """Return whether a request has too many headers, or too large ones."""
     sizes = [len(name) + len(value) for name, value in headers]
     return len(sizes) > MAX_HEADERS or sum(sizes) > MAX_HEADERS_SIZE
 
@@ -39,7 +39,7 @@ class FailedLookups:
         return len(self._failed)
 
     def count(self, address: str | None) -> int | None:
-        """Count a failed look-up; the seconds to wait before the next one if there were too many, else None."""
+        """Count a failed look-up; return the seconds to wait before the next one if there were too many, else None."""
         try:
             parsed = ipaddress.ip_address(address or "")
         except ValueError:

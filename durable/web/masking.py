@@ -38,7 +38,7 @@ _HEADER_ATOM = re.compile(r"\{(.+)\}[io]")
 
 
 def mask(text: str) -> str:
-    """*text* with ``...`` in place of each token in a webhook's path and each credential in its query."""
+    """Return *text* with ``...`` for each token in a webhook's path and each credential in its query."""
     if "webhook" not in text:
         return text
     return _QUERY.sub(r"\1...", _TOKEN.sub(r"\1...", text))

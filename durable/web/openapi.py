@@ -73,7 +73,7 @@ _BODY_PROBLEMS = {
 
 def document(base: str, root: str, *, security: Mapping[str, Any] | None, controls: bool) -> dict[str, Any]:
     """
-    Make the document.
+    Return the document.
 
     Args:
         base: The URL before *root*.
@@ -110,7 +110,7 @@ _OK = {"200": {"description": "This document.", "content": {"application/json": 
 
 
 def _webhook() -> dict[str, Any]:
-    """Every method that a webhook may accept; each webhook accepts some of them."""
+    """Describe every method that a webhook may accept; each webhook accepts some of them."""
     body = {"content": {"*/*": {}}, "description": "Anything, up to the webhook's limit."}
     methods: dict[str, Any] = {}
     for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
@@ -158,7 +158,7 @@ def _accepted(description: str) -> dict[str, Any]:
 
 
 def _anything(description: str) -> dict[str, Any]:
-    """A problem of the blueprint, or the same status from the workflow."""
+    """Describe a problem of the blueprint, which a workflow may also answer with."""
     return {
         "description": f"{description}  Or the workflow's answer.",
         "content": {"application/problem+json": {}, "*/*": {}},
@@ -223,7 +223,7 @@ class Describer:
         self._control = control
 
     def view(self) -> flask.Response:
-        """Flask's view."""
+        """Answer with the document; this is Flask's view."""
         try:
             answer = self._answer(flask.request.method)
         except Exception as error:

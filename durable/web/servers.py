@@ -1,8 +1,8 @@
 """
-What the WSGI server of a request can do: hold connections (and how many), notice that a client left, close one.
+What the WSGI server of a request can do: hold connections, notice that a client disconnected, close a connection.
 
-PEP 3333 has no interface for this, so this module knows how each server shows
-it.  For an unknown server it gives the safe answer.
+PEP 3333 has no interface for this, so this module reads attributes of each
+server's own objects.  For an unknown server it returns the safe value.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class InputState(enum.Enum):
     """Whether bytes of a request's body were read before the blueprint saw the request."""
 
     UNREAD = "unread"
-    #: Some were, and they cannot be read again.
+    #: Some were read, and they cannot be read again.
     READ = "read"
-    #: The server does not show it.
+    #: The server does not show whether any were read.
     UNKNOWN = "unknown"
 
 
 def can_hold(environ: Environ) -> bool:
-    """Whether the server serves other requests while one waits.  Gunicorn's sync worker, for example, does not."""
+    """Return whether the server serves other requests while one waits.  Gunicorn's sync worker does not."""
     if environ.get("wsgi.multithread"):
         return True
     # gevent's own server does not set wsgi.multithread, but its threads are greenlets, which can wait.
@@ -51,7 +51,7 @@ def can_hold(environ: Environ) -> bool:
 
 
 def held_limit(environ: Environ, setting: int | None) -> int:
-    """How many connections this process may hold: its threads less a reserve, and at most *setting*."""
+    """Return how many connections this process may hold: its threads less a reserve, and at most *setting*."""
     worker = gunicorn.current_worker()
     waitress = getattr(getattr(_waitress_channel(environ), "server", None), "adj", None)
     threads = gunicorn.threads(worker) if worker is not None else getattr(waitress, "threads", None)
@@ -63,7 +63,7 @@ def held_limit(environ: Environ, setting: int | None) -> int:
 
 
 def client_watch(environ: Environ) -> Callable[[], bool]:
-    """A function that says whether the client has disconnected; always False if the server does not show it."""
+    """Return a function that checks whether the client has disconnected.  It returns False if the server hides that."""
     disconnected = environ.get("waitress.client_disconnected")
     if callable(disconnected):
         return lambda: bool(disconnected())
@@ -95,7 +95,7 @@ def end_connection(environ: Environ) -> list[tuple[str, str]]:
 
 
 def rewind_input(environ: Environ) -> InputState:
-    """Seek to the beginning of ``wsgi.input`` if possible: waitress keeps the body in a file."""
+    """Seek to the beginning of ``wsgi.input`` if possible; waitress, for example, keeps the body in a file."""
     stream = environ["wsgi.input"]
     match type(stream).__module__, type(stream).__name__:
         case "gunicorn.http.body", "Body":
@@ -131,7 +131,7 @@ def _waitress_channel(environ: Environ) -> Any:
 
 def _is_at_end(sock: socket.socket) -> bool:
     """
-    Whether the client has closed its side of the connection.
+    Return whether the client has closed its side of the connection.
 
     It peeks, so no byte is lost.  It uses the socket below gevent's and ssl's wrappers: gevent's would
     block, and ssl's does not allow a peek.  (A TLS client that sends close_notify before it closes is

@@ -47,7 +47,7 @@ class Receiver:
 
     Args:
         make_hub: Makes the hub that holds this process's connections.
-        new_id: Makes the id of a request.  Anybody who knows the id can poll the answer.
+        new_id: Makes the id of a request.  A client that knows the id can poll the answer.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Receiver:
         self.engine = engine
         self._make_hub = make_hub or _make_hub
         self._new_id = new_id or _new_id
-        #: By the name of the process.  A child has another name than its parent, and so a hub of its own.
+        #: By the engine's process id.  A child process has another id than its parent, and so a hub of its own.
         self._hubs: dict[str, Holder] = {}
         self._schema_is_good = False
         self._has_warned = False
@@ -68,7 +68,7 @@ class Receiver:
         self._fetch = Fetcher()
 
     def view(self, token: str) -> flask.Response:
-        """Flask's view.  Every error becomes an answer, and no token reaches a log."""
+        """Answer one request; this is Flask's view.  Every error becomes an answer, and no token reaches a log."""
         try:
             return self._receive(token)
         except RequestRefused as refused:
@@ -90,7 +90,7 @@ class Receiver:
             self._schema_is_good = True
 
     def _receive(self, path: str) -> flask.Response:
-        """One request, from its address to its answer.  *path* is the part of its path after ``…/webhook/``."""
+        """Handle one request, from its address to its answer.  *path* is what follows ``…/webhook/`` in the URL."""
         target = wsgi_request.parse_target(path)
         if target is None:
             raise RequestRefused(problems.unknown())
@@ -142,7 +142,7 @@ class Receiver:
         return problems.to_flask(answer or self._pending(webhook, accepted.request_id, preference))
 
     def _poll(self, token: str, request_id: str) -> flask.Response:
-        """The answer to one earlier request, if there is one by now."""
+        """Answer a poll: with the answer to one earlier request, if there is one by now."""
         try:
             answer = record_request.find_answer(self.engine, token, request_id)
         except KeyError:
@@ -155,9 +155,9 @@ class Receiver:
 
     def _repeat_on_closed(self, webhook: WebhookRow) -> flask.Response:
         """
-        Answer a copy of a request that the webhook took before it closed; its sender may have lost the answer.
+        Answer a copy of a request that came before the webhook closed; its sender may have lost the answer.
 
-        Any other request gets 410, whatever is wrong with it.
+        Any other request gets 410, also if it is wrong in another way.
         """
         if webhook.config.dedupe is None:
             raise RequestRefused(problems.closed())
@@ -172,7 +172,7 @@ class Receiver:
             raise RequestRefused(answer) from None
 
     def _repeat_answer(self, webhook: WebhookRow, request_id: str) -> flask.Response:
-        """The answer of an earlier request, for a copy of it."""
+        """Answer a copy of an earlier request like that request."""
         answer = self._find_answer(request_id)
         if answer is None:
             return problems.to_flask(self._pending(webhook, request_id, Preference()))
@@ -210,7 +210,7 @@ class Receiver:
         return request, verification.verify(webhook, request, self._fetch)
 
     def _record(self, webhook: WebhookRow, request: Request, *, holder: str | None) -> Accepted:
-        """Record the request, or find the earlier one that it repeats; a failure becomes a refusal."""
+        """Record the request, or find the earlier one that it repeats; raise RequestRefused if it can do neither."""
         try:
             return record_request.accept_request(self.engine, webhook, request, holder=holder)
         except HookClosed:
@@ -224,7 +224,7 @@ class Receiver:
             raise RequestRefused(problems.unavailable()) from None
 
     def _open_waiter(self, hub: Holder, request: Request) -> Waiter | None:
-        """A waiter for the answer; None if this process cannot hold the connection."""
+        """Return a waiter for the answer; None if this process cannot hold the connection."""
         assert request.id is not None
         environ = flask.request.environ
         limit = servers.held_limit(environ, self.engine.settings.max_held) if servers.can_hold(environ) else 0
@@ -240,14 +240,14 @@ class Receiver:
         return None
 
     def _pending(self, webhook: WebhookRow, request_id: str, preference: Preference) -> Response:
-        """The answer while there is none: the author's ``on_timeout``, unless the sender asked for 202."""
+        """Return the answer while there is none: the webhook's ``on_timeout``, unless the sender asked for 202."""
         if webhook.config.on_timeout is not None and not preference.respond_async:
             return webhook.config.on_timeout
         location = self._location(webhook.token, request_id)
         return problems.pending(request_id, location, preferred=preference.respond_async)
 
     def _find_answer(self, request_id: str) -> Response | None:
-        """The recorded answer, if it can be read now."""
+        """Return the recorded answer, if there is one and it can be read now."""
         try:
             return record_request.answers(self.engine, [request_id]).get(request_id)
         except Exception as error:
@@ -256,14 +256,14 @@ class Receiver:
             return None
 
     def _unknown(self) -> RequestRefused:
-        """404; 429 for an address that asked for too many unknown webhooks."""
+        """Return the refusal for an unknown webhook: 404, or 429 for an address that asked for too many of them."""
         retry_after_secs = self._failed_lookups.count(flask.request.remote_addr)
         if retry_after_secs is None:
             return RequestRefused(problems.unknown())
         return RequestRefused(problems.too_many_lookups(retry_after_secs))
 
     def _location(self, token: str, request_id: str) -> str:
-        """The URL to poll for the answer."""
+        """Return the URL to poll for the answer."""
         base = wsgi_request.base_of(self.engine.settings.public_url, flask.request)
         return f"{base}{wsgi_request.PATH}{token}/requests/{request_id}"
 
@@ -273,12 +273,12 @@ def _make_hub(engine: Engine) -> Hub:
 
 
 def _new_id() -> str:
-    """144 random bits, since the id is all that a poll needs."""
+    """Return 144 random bits as text: a poll needs no more than this id."""
     return secrets.token_urlsafe(18)
 
 
 def _release_session() -> None:
-    """Release the database connection that a ``before_request`` of the application may hold by Flask-SQLAlchemy."""
+    """Release the database connection that a ``before_request`` may have taken through Flask-SQLAlchemy."""
     session = getattr(flask.current_app.extensions.get("sqlalchemy"), "session", None)
     if session is None or not session.registry.has() or session.new or session.dirty or session.deleted:
         return

@@ -1,4 +1,4 @@
-"""Reads a WSGI request as its sender wrote it: the webhook it names, its URL, and whether its framing is clear."""
+"""Read a WSGI request as its sender wrote it: the webhook it names, its URL, and whether its framing is clear."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def parse_target(rest: str) -> Target | None:
 
 def exact_url(environ: Mapping[str, Any]) -> str:
     """
-    The URL as it was sent.  Unlike ``request.url`` it keeps ``%2F``, ``%7e`` and ``//``.
+    Return the URL as it was sent.  Unlike ``request.url`` it keeps ``%2F``, ``%7e`` and ``//``.
 
     Some servers (granian, hypercorn, gevent's pywsgi) give only the decoded path; it is encoded again.
     """
@@ -46,13 +46,13 @@ def exact_url(environ: Mapping[str, Any]) -> str:
 
 
 def base_of(public_url: str | None, request: flask.Request) -> str:
-    """The URL before ``ROOT``: ``public_url``, else a relative one.  The Host header is never used."""
+    """Return the URL before ``ROOT``: ``public_url``, else a relative one.  The Host header is never used."""
     return public_url if public_url is not None else request.root_path.rstrip("/") + request.path.partition(ROOT)[0]
 
 
 def is_framed(environ: Mapping[str, Any]) -> bool:
     """
-    Whether the headers say in exactly one way where the body ends.
+    Return whether the headers say in exactly one way where the body ends.
 
     Most servers refuse an ambiguous request themselves.  A server that accepts it may read it differently than the
     proxy before it: gevent's pywsgi ignores any transfer coding but ``chunked``, and accepts ``+3`` and ``0_3`` as
