@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from ..engine import Engine
 from ..http import Response
-from . import body, errors, openapi, problems, schemas, wsgi_request
+from . import body, errors, problems, schemas, wsgi_request
 from .control_operations import OPERATIONS, Operation
 from .control_view import Authorize
 
@@ -224,20 +224,16 @@ class Describer:
 
     def view(self) -> flask.Response:
         """Answer with the document; this is Flask's view."""
+        method = flask.request.method
         try:
-            answer = self._answer(flask.request.method)
+            if method != "GET":
+                answer = problems.wrong_method(method, ["GET"])
+            else:
+                base = wsgi_request.base_of(self._engine.settings.public_url, flask.request)
+                scheme = getattr(self._control, "security_scheme", None)
+                controls = self._control is not None
+                answer = Response.json(document(base, wsgi_request.ROOT, security=scheme, controls=controls))
         except Exception as error:
             answer = errors.answer(error)
         body.discard(flask.request)
         return problems.to_flask(answer)
-
-    def _answer(self, method: str) -> Response:
-        if method != "GET":
-            return problems.wrong_method(method, ["GET"])
-        document = openapi.document(
-            wsgi_request.base_of(self._engine.settings.public_url, flask.request),
-            wsgi_request.ROOT,
-            security=getattr(self._control, "security_scheme", None),
-            controls=self._control is not None,
-        )
-        return Response.json(document)

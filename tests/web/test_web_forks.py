@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 HELD = """
 import os, signal, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
