@@ -24,8 +24,8 @@ from .client import is_up
 from .rows import Rows
 
 CHILDREN = 2
-#: How long anything may take until it counts as hanging.
-PATIENCE_SECS = 900.0
+#: How long a workload waits for a result before it fails.
+TIMEOUT_SECS = 900.0
 #: As docs/how-to/operating.md has it for a process of hundreds of threads: glibc keeps for each of its arenas, and for
 #: each thread, what they have once used.
 MANY_THREADS = {"GLIBC_TUNABLES": "glibc.malloc.arena_max=2:glibc.malloc.tcache_count=0"}
@@ -72,9 +72,9 @@ class Site:
 
     def told(self, inbox: str) -> float:
         """The time that a plain task pushes to that list."""
-        answer: Any = self.side.blpop([inbox], timeout=PATIENCE_SECS)
+        answer: Any = self.side.blpop([inbox], timeout=TIMEOUT_SECS)
         if answer is None:
-            raise RuntimeError(f"no plain task has told anything to {inbox} within {PATIENCE_SECS:g} s")
+            raise RuntimeError(f"no plain task has pushed a time to {inbox} within {TIMEOUT_SECS:g} s")
         return float(answer[1])
 
     def plain_secs(self, **options: Any) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from durable.store.schema import requests
 
 from .client import post
 from .figures import ms
-from .site import PATIENCE_SECS, Setup, Site, opened, until
+from .site import TIMEOUT_SECS, Setup, Site, opened, until
 from .workflows import one_request
 
 #: What the log tells of, in order.
@@ -63,7 +63,7 @@ def _moments(site: Site) -> dict[str, float]:
     began = time.time()
     _, body = post(url, b"{}")
     arrived = time.time()
-    run.result(timeout=PATIENCE_SECS)
+    run.result(timeout=TIMEOUT_SECS)
     with site.engine.store.read() as tx:
         told = run_log.read(tx, run.id)
         recorded = tx.execute(sa.select(requests.c.answered_at).where(requests.c.run_id == run.id)).scalar_one()

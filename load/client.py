@@ -21,15 +21,15 @@ GONE = Answer(0, {}, b"")
 class Line:
     """A connection to 127.0.0.1 that is opened when it is needed."""
 
-    def __init__(self, port: int, patience_secs: float = 70.0) -> None:
+    def __init__(self, port: int, timeout_secs: float = 70.0) -> None:
         self._port = port
-        self._patience = patience_secs
+        self._timeout_secs = timeout_secs
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, raw: bytes) -> Answer:
         """Send these bytes; the answer to them."""
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout_secs):
                 return await self._ask(raw)
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
             self.close()

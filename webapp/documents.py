@@ -1,4 +1,4 @@
-"""Documents: each is sent to the verifying vendor by a run of its own."""
+"""Documents: each starts a run, which sends it to the vendor that verifies it."""
 
 from typing import Any
 
@@ -11,6 +11,6 @@ bp = flask.Blueprint("documents", __name__)
 
 @bp.post("/api/documents")
 def submit_document() -> tuple[dict[str, Any], int]:
-    """Start a verification; /api/runs/<id> tells what came of it."""
+    """Start a verification; /api/runs/<id> shows its result."""
     run = async_verification.start(flask.request.get_json()["document_id"])
     return {"run_id": run.id}, 202

@@ -1,4 +1,4 @@
-"""Looking at a run: what state it is in, where it waits, what came of it."""
+"""One run: its status, its open webhooks, and its result or error."""
 
 from typing import Any
 

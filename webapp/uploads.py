@@ -1,4 +1,4 @@
-"""Uploads: an import begins before its file is there, and goes on when the upload is complete."""
+"""Uploads: an import starts before its file is uploaded, and continues when the upload is complete."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def begin_import() -> tuple[dict[str, Any], int]:
 
 @bp.post("/api/upload-complete")
 def upload_complete() -> dict[str, Any]:
-    """The blob store calls this; 404 while no import of this id waits."""
+    """The blob store calls this; 404 if no import with this id waits."""
     body = flask.request.get_json()
     blob_ready.resume(f"upload:{body['import_id']}", BlobReady(body["blob_token"]))
     return {"ok": True}

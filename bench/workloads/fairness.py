@@ -16,7 +16,7 @@ from statistics import median
 
 from ..bench import Bench
 from ..figures import Sizes, Target, Workload, ms, p95
-from ..site import PATIENCE_SECS, Site, until
+from ..site import TIMEOUT_SECS, Site, until
 from ..workflows import sequence
 from .first_step import first_step_secs
 
@@ -60,7 +60,7 @@ def _others_ms(site: Site, count: int, pace_secs: float) -> list[float]:
         began.append(time.time())
         runs.append(site.engine.start(sequence, 1))
         time.sleep(max(0.0, began[-1] + pace_secs - time.time()))
-    stamps = [run.result(timeout=PATIENCE_SECS)[0] for run in runs]
+    stamps = [run.result(timeout=TIMEOUT_SECS)[0] for run in runs]
     return [ms(at - before) for before, at in zip(began, stamps, strict=True)]
 
 

@@ -12,7 +12,7 @@ from celery import chord
 from .. import procfs
 from ..bench import Bench
 from ..figures import Sizes, Target, Workload, ratio
-from ..site import PATIENCE_SECS, Site
+from ..site import TIMEOUT_SECS, Site
 from ..workflows import fan_out
 
 
@@ -47,7 +47,7 @@ class Figures:
 
 def _run_secs(site: Site, width: int) -> float:
     began = time.perf_counter()
-    found = site.engine.start(fan_out, width).result(timeout=PATIENCE_SECS)
+    found = site.engine.start(fan_out, width).result(timeout=TIMEOUT_SECS)
     took = time.perf_counter() - began
     if found != width:
         raise RuntimeError(f"the run gathered {found} results of {width}")
@@ -57,7 +57,7 @@ def _run_secs(site: Site, width: int) -> float:
 def _chord_secs(site: Site, width: int) -> float:
     parts = [site.task("part").s(number) for number in range(width)]
     began = time.perf_counter()
-    found = chord(parts, app=site.celery)(site.task("whole").s()).get(timeout=PATIENCE_SECS)
+    found = chord(parts, app=site.celery)(site.task("whole").s()).get(timeout=TIMEOUT_SECS)
     took = time.perf_counter() - began
     if found != width:
         raise RuntimeError(f"the chord gathered {found} results of {width}")

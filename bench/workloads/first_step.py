@@ -11,7 +11,7 @@ from statistics import median
 
 from ..bench import Bench
 from ..figures import Sizes, Target, Workload, ms
-from ..site import PATIENCE_SECS, Site
+from ..site import TIMEOUT_SECS, Site
 from ..workflows import sequence
 
 _IDLE_SECS = (0.02, 0.27)
@@ -49,7 +49,7 @@ def first_step_secs(site: Site) -> float:
     """Seconds from the call of ``start`` to the first line of the step; the run has ended when this returns."""
     began = time.time()
     run = site.engine.start(sequence, 1)
-    return float(run.result(timeout=PATIENCE_SECS)[0] - began)
+    return float(run.result(timeout=TIMEOUT_SECS)[0] - began)
 
 
 def _pairs(site: Site, count: int, pause: Callable[[], None]) -> tuple[float, float]:

@@ -27,7 +27,7 @@ from .. import procfs, servers
 from ..bench import Bench
 from ..client import get
 from ..figures import Sizes, Target, Workload, ms, p95
-from ..site import MANY_THREADS, PATIENCE_SECS, Site, until
+from ..site import MANY_THREADS, TIMEOUT_SECS, Site, until
 from ..workflows import held_requests
 
 #: Requests per run.
@@ -86,7 +86,7 @@ class Senders:
     def late_ms(self, count: int) -> list[float]:
         """Of each answer: from the time in it, which its step took before it responded, until it is here."""
         late: list[float] = []
-        deadline = time.monotonic() + PATIENCE_SECS
+        deadline = time.monotonic() + TIMEOUT_SECS
         while len(late) < count:
             ready = self._selector.select(timeout=1.0)
             arrived = time.time()
@@ -149,7 +149,7 @@ def _round(site: Site, web: Web, count: int) -> Figures:
             site.engine.resume_hook(token, None)
         late = senders.late_ms(count)
     for run in runs:
-        run.result(timeout=PATIENCE_SECS)
+        run.result(timeout=TIMEOUT_SECS)
     return Figures(kib_each=each, other_route_p95_ms=p95(others), answer_p95_ms=p95(late), idle_cpu_percent=idle)
 
 

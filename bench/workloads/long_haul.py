@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from .. import procfs
 from ..bench import Bench
 from ..figures import Sizes, Target, Workload
-from ..site import CHILDREN, PATIENCE_SECS, Site
+from ..site import CHILDREN, TIMEOUT_SECS, Site
 from ..workflows import sequence
 
 _AT_ONCE = 50
@@ -59,7 +59,7 @@ def _round(site: Site, count: int) -> Figures:
     connections = 0
     under_way = deque(site.engine.start(sequence, 1) for _ in range(min(_AT_ONCE, count)))
     for number in range(1, count + 1):
-        under_way.popleft().result(timeout=PATIENCE_SECS)
+        under_way.popleft().result(timeout=TIMEOUT_SECS)
         if number + len(under_way) < count:
             under_way.append(site.engine.start(sequence, 1))
         if number * _LOOKS % count < _LOOKS:

@@ -12,7 +12,7 @@ from celery import chain
 
 from ..bench import Bench
 from ..figures import Sizes, Target, Workload
-from ..site import PATIENCE_SECS, Site
+from ..site import TIMEOUT_SECS, Site
 from ..workflows import sequence
 
 STEPS = 5
@@ -42,7 +42,7 @@ def steps_per_sec(site: Site, runs: int) -> float:
     """The steps a second of that many runs."""
     began = time.time()
     started = [site.engine.start(sequence, STEPS) for _ in range(runs)]
-    ended = max(run.result(timeout=PATIENCE_SECS)[-1] for run in started)
+    ended = max(run.result(timeout=TIMEOUT_SECS)[-1] for run in started)
     return runs * STEPS / (ended - began)
 
 

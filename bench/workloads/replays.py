@@ -21,7 +21,7 @@ from durable.store import run_log
 from .. import synthetic
 from ..bench import Bench
 from ..figures import Sizes, Target, Workload, ms
-from ..site import PATIENCE_SECS, Site
+from ..site import TIMEOUT_SECS, Site
 from ..workflows import sequence
 
 
@@ -75,7 +75,7 @@ def _warm_secs(site: Site, steps: int, more: int) -> tuple[float, float]:
     run_id = synthetic.put_away(site.engine, sequence, arguments, written)
     began = time.time()
     site.engine.dispatch.send_turn(run_id, None, None)
-    stamps = site.engine.get_run(run_id).result(timeout=PATIENCE_SECS)[1:]
+    stamps = site.engine.get_run(run_id).result(timeout=TIMEOUT_SECS)[1:]
     return stamps[0] - began, median(after - before for before, after in pairwise(stamps))
 
 

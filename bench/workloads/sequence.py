@@ -18,7 +18,7 @@ from celery import chain
 
 from ..bench import Bench
 from ..figures import Sizes, Target, Workload, ms
-from ..site import PATIENCE_SECS, Site
+from ..site import TIMEOUT_SECS, Site
 from ..workflows import sequence
 
 
@@ -71,7 +71,7 @@ class Figures:
 
 def step_secs(site: Site, length: int) -> float:
     """What a step of a run of that length takes."""
-    first, last = site.engine.start(sequence, length).result(timeout=PATIENCE_SECS)
+    first, last = site.engine.start(sequence, length).result(timeout=TIMEOUT_SECS)
     return (last - first) / (length - 1)
 
 

@@ -18,7 +18,7 @@ from statistics import median
 
 from ..bench import Bench
 from ..figures import Sizes, Target, Workload, ms, p95
-from ..site import PATIENCE_SECS, Site
+from ..site import TIMEOUT_SECS, Site
 from ..workflows import sleeper
 
 _SLEEP_SECS = 1.0
@@ -51,7 +51,7 @@ class Figures:
 
 def _round(site: Site, count: int) -> Figures:
     runs = [site.engine.start(sleeper, _SLEEP_SECS) for _ in range(count)]
-    stamps = [run.result(timeout=PATIENCE_SECS) for run in runs]
+    stamps = [run.result(timeout=TIMEOUT_SECS) for run in runs]
     late = [ms(after - before - _SLEEP_SECS) for before, after in stamps]
     alarms = [_alarm_late_ms(site, run.id) for run in runs]
     plain = _plain_late_ms(site, count)

@@ -19,7 +19,7 @@ from statistics import median
 from ..bench import Bench
 from ..client import post
 from ..figures import Sizes, Target, Workload, ms, p95, ratio
-from ..site import PATIENCE_SECS, Site, until
+from ..site import TIMEOUT_SECS, Site, until
 from ..workflows import one_request
 
 #: The pauses of the idle requests.
@@ -90,7 +90,7 @@ def answer_secs(site: Site, pause: Callable[[], None] = no_pause) -> float:
     took = time.perf_counter() - began
     if status != 200 or "at" not in json.loads(body):
         raise RuntimeError(f"{url} answered {status} {body!r}")
-    run.result(timeout=PATIENCE_SECS)
+    run.result(timeout=TIMEOUT_SECS)
     return took
 
 

@@ -1,14 +1,14 @@
 """
-The Flask blueprint: receives webhooks, holds their connections until a step answers, and serves control routes.
+The Flask blueprint: it receives webhooks, holds their connections until a step answers, and serves control routes.
 
 ::
 
     app.register_blueprint(create_blueprint(engine))
 
-It may use everything below it.  Each rule matches every method and every path
-below its prefix, also slashes and newlines.  So Flask never answers here with
-an HTML page or a redirect, no request needs a CSRF token, and none uses the
-application's session.
+It may use all rooms below it.  Each rule matches every method, and every path
+below its prefix, also with slashes and newlines.  So Flask never answers here
+with an HTML page or a redirect.  No request needs a CSRF token, and none uses
+the application's session.
 
 Files, in import order::
 
@@ -37,7 +37,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import flask
@@ -83,12 +82,12 @@ def create_blueprint(
     Args:
         url_prefix: Flask's ``url_prefix``; ``public_url`` then has to end with it.
         control: A function of the ``flask.Request`` that says whether its caller may start, list, show and
-            cancel runs and resume hooks: True; False for a caller who may not (403); None for an unknown
-            caller (401).  It may call ``flask.abort``.  ``bearer("env:NAME")`` makes one.  Without it there
-            are no control routes.
+            cancel runs and resume hooks.  It returns True; False for a caller who may not (403); None for
+            an unknown caller (401).  It may call ``flask.abort``.  ``bearer("env:NAME")`` makes one.  Without
+            it there are no control routes.
 
     Raises:
-        SchemaOutOfDate: The blueprint is registered and the database has another schema.
+        SchemaOutOfDate: You register the blueprint, and the database has another schema.
     """
     return blueprint(Receiver(engine), url_prefix, control)
 
@@ -97,31 +96,53 @@ def blueprint(receiver: Receiver, url_prefix: str | None = None, control: Author
     """Make the blueprint of a receiver; ``durable.testing`` passes one of its own."""
     engine = receiver.engine
     bp = flask.Blueprint("durable", __name__, url_prefix=url_prefix)
-    bp.record(partial(_add_rule, "webhook", PATH + "<durable_rest:token>", receiver.view))
-    bp.record(partial(_add_rule, "openapi", ROOT + NAME, Describer(engine, control).view))
-    if control is not None:
-        bp.record(partial(_add_rule, "control", ROOT + "<durable_control:rest>", Controller(engine, control).view))
-    bp.record(_keep_bodies)
-    bp.record(partial(_check, receiver))
-    bp.url_value_preprocessor(_exempt_from_csrf)
-    bp.url_value_preprocessor(partial(_raise_limits, engine))
+
+    def register(state: BlueprintSetupState) -> None:
+        app: Any = state.app
+        masking.install([*masking.LOGGERS, app.name])
+        app.url_map.converters |= {"durable_rest": _AnyPath, "durable_control": _ControlPath}
+        _add_rule(state, "webhook", PATH + "<durable_rest:token>", receiver.view)
+        _add_rule(state, "openapi", ROOT + NAME, Describer(engine, control).view)
+        if control is not None:
+            _add_rule(state, "control", ROOT + "<durable_control:rest>", Controller(engine, control).view)
+        app.wsgi_app = body.KeepBodies(app.wsgi_app, (state.url_prefix or "").rstrip("/") + ROOT)
+        engine.check_messages()
+        try:
+            receiver.check_schema()
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
+            log.warning(
+                "The database is unreachable: %s.  Its schema is checked at the first request to a webhook instead.",
+                type(error).__name__,
+            )
+
+    bp.record(register)
+
+    # Flask calls this before any before_request, also before those of the application and of Flask-WTF.
+    @bp.url_value_preprocessor
+    def prepare(endpoint: str | None, values: dict[str, Any] | None) -> None:
+        body.raise_limits(flask.request, engine.settings.max_body)
+        exempt_from_csrf = getattr(flask.current_app.extensions.get("csrf"), "exempt", None)
+        registered = flask.current_app.blueprints.get(flask.request.blueprint or "")
+        if exempt_from_csrf is not None and registered is not None:
+            exempt_from_csrf(registered)
+
+    @bp.before_request
+    def refuse_ambiguous() -> flask.Response | None:
+        # A proxy may take the rest of its body for another request.
+        if wsgi_request.is_framed(flask.request.environ):
+            return None
+        return problems.to_flask(problems.bad_body("The headers do not say in exactly one way where the body ends."))
+
+    @bp.after_request
+    def end_connection(response: flask.Response) -> flask.Response:
+        response.headers.extend(servers.end_connection(flask.request.environ))
+        return response
+
     bp.register_error_handler(413, body.refused_by_application)
     bp.register_error_handler(ClientDisconnected, body.cut_in_application)
-    bp.before_request(_refuse_ambiguous)
-    bp.after_request(_end_connection)
     return bp
-
-
-def _refuse_ambiguous() -> flask.Response | None:
-    """Refuse a request whose end is ambiguous: a proxy may take the rest of its body for another request."""
-    if wsgi_request.is_framed(flask.request.environ):
-        return None
-    return problems.to_flask(problems.bad_body("The headers do not say in exactly one way where the body ends."))
-
-
-def _end_connection(response: flask.Response) -> flask.Response:
-    response.headers.extend(servers.end_connection(flask.request.environ))
-    return response
 
 
 class _AnyPath(BaseConverter):
@@ -137,12 +158,10 @@ class _ControlPath(_AnyPath):
     regex = rf"(?:{'|'.join(sorted({each.path.partition('/')[0] for each in OPERATIONS}))})(?:/[\s\S]*)?"
 
 
-def _add_rule(name: str, path: str, view: Callable[..., Any], state: BlueprintSetupState) -> None:
+def _add_rule(state: BlueprintSetupState, name: str, path: str, view: Callable[..., Any]) -> None:
+    """Add a rule for all methods, which ``add_url_rule`` cannot do."""
     app = state.app
-    masking.install([*masking.LOGGERS, app.name])
-    app.url_map.converters |= {"durable_rest": _AnyPath, "durable_control": _ControlPath}
     endpoint = ".".join(filter(None, [state.name_prefix, state.name, name]))
-    # add_url_rule cannot make a rule for all methods.
     rule = app.url_rule_class(
         (state.url_prefix or "").rstrip("/") + path,
         endpoint=endpoint,
@@ -151,33 +170,3 @@ def _add_rule(name: str, path: str, view: Callable[..., Any], state: BlueprintSe
     )
     app.url_map.add(rule)
     app.view_functions[endpoint] = view
-
-
-def _keep_bodies(state: BlueprintSetupState) -> None:
-    app: Any = state.app
-    app.wsgi_app = body.KeepBodies(app.wsgi_app, (state.url_prefix or "").rstrip("/") + ROOT)
-
-
-def _raise_limits(engine: Engine, _endpoint: str | None, _values: dict[str, Any] | None) -> None:
-    body.raise_limits(flask.request, engine.settings.max_body)
-
-
-def _check(receiver: Receiver, state: BlueprintSetupState) -> None:
-    receiver.engine.check_messages()
-    try:
-        receiver.check_schema()
-    except Exception as error:
-        if not is_unavailable(error):
-            raise
-        log.warning(
-            "The database is unreachable: %s.  Its schema is checked at the first request to a webhook instead.",
-            type(error).__name__,
-        )
-
-
-def _exempt_from_csrf(endpoint: str | None, values: dict[str, Any] | None) -> None:
-    """Exempt the blueprint from Flask-WTF's CSRF check, which is a ``before_request`` and so runs after this."""
-    exempt = getattr(flask.current_app.extensions.get("csrf"), "exempt", None)
-    blueprint = flask.current_app.blueprints.get(flask.request.blueprint or "")
-    if exempt is not None and blueprint is not None:
-        exempt(blueprint)

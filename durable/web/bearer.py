@@ -21,8 +21,8 @@ class Bearer:
         self._names = names
 
     def __call__(self, request: flask.Request) -> bool | None:
-        """True for one of the secrets, None for anything else."""
-        # First: a missing variable is a mistake in our set-up, and answers 503 to every caller.
+        """Return True for one of the secrets, None for anything else."""
+        # Before anything else, so that a variable that is not set answers 503 to every caller.
         secrets = resolve(self._names)
         given = request.authorization
         if given is None or given.type != "bearer" or not given.token:
@@ -35,13 +35,13 @@ class Bearer:
 
 def bearer(secret: str | Sequence[str]) -> Bearer:
     """
-    For ``create_blueprint(control=…)``: allows a caller that sends ``Authorization: Bearer <secret>``.
+    Allow control requests that send ``Authorization: Bearer <secret>``: ``create_blueprint(control=bearer(…))``.
 
     Args:
         secret: The name of an environment variable of the web process, ``"env:NAME"``; or a list of
             names while you change the secret.  If a variable is not set, every caller gets 503.
 
     Raises:
-        ValueError: The argument is no such name.  The message does not repeat it: it may be the secret.
+        ValueError: The argument is not such a name.  The message does not repeat it, since it may be the secret.
     """
     return Bearer(presets.references(secret))

@@ -20,7 +20,6 @@ import flask
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.wsgi import get_content_length
 
-from ..http import Response
 from . import problems, servers
 from .problems import RequestRefused
 from .wsgi_request import ROOT
@@ -42,7 +41,7 @@ _BODY = "durable.body"
 
 class KeepBodies:
     """
-    WSGI middleware: the blueprint can still read the bytes of a body that the application has read.
+    WSGI middleware that keeps bodies, so that the blueprint can read what the application has already read.
 
     Args:
         prefix: The path of the blueprint.  Requests to other paths are not changed.
@@ -78,7 +77,7 @@ class Body(io.RawIOBase):
 
     @classmethod
     def of(cls, environ: Environ) -> Body:
-        """The one body of this request."""
+        """Return the body of this request, always the same object."""
         if _BODY not in environ:
             environ[_BODY] = cls(environ)
         body: Body = environ[_BODY]
@@ -88,7 +87,7 @@ class Body(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """The application reads: keep the bytes, and raise Werkzeug's error for a body that is not complete."""
+        """Read for the application and keep the bytes; raise Werkzeug's error for a body that is not complete."""
         try:
             piece = self._next(len(buffer))
         except Exception as error:
@@ -114,7 +113,12 @@ class Body(io.RawIOBase):
         if self.declared is not None and self.declared > limit:
             raise RequestRefused(problems.too_large(limit))
         if self.input_state is servers.InputState.READ:
-            raise RequestRefused(_taken_by_middleware())
+            log.error(
+                "A request was answered 503 and not recorded: WSGI middleware around the Flask application read its"
+                " body from wsgi.input, and it cannot be read again.  %s",
+                _FIX,
+            )
+            raise RequestRefused(problems.already_read())
         try:
             while self._position <= limit and (piece := self._next(min(_PIECE, limit + 1 - self._position))):
                 self._kept.append(piece)
@@ -125,9 +129,24 @@ class Body(io.RawIOBase):
         if self._position > limit:
             raise RequestRefused(problems.too_large(limit))
         if self.declared is not None and self._position < self.declared:
-            raise RequestRefused(self._ended_early(self.declared))
+            if self.input_state is servers.InputState.UNKNOWN:
+                log.warning(
+                    "A request was answered 400: its body ended after %d of %d bytes.  Its sender disconnected; or, if"
+                    " this happens to every request, WSGI middleware around the Flask application reads wsgi.input."
+                    "  %s",
+                    self._position,
+                    self.declared,
+                    _FIX,
+                )
+            raise RequestRefused(problems.bad_body(f"The body ended after {self._position} of {self.declared} bytes."))
         if self._size < self._position:
-            raise RequestRefused(_taken_by_application(self._position))
+            log.error(
+                "A request was answered 503 and not recorded: the application read its body of %d bytes before the"
+                " blueprint, which keeps at most %d bytes.  Let before_request skip the endpoints durable.*.",
+                self._position,
+                KEPT,
+            )
+            raise RequestRefused(problems.already_read())
         body = b"".join(self._kept)
         self._kept.clear()
         return body
@@ -149,7 +168,7 @@ class Body(io.RawIOBase):
             return
 
     def _next(self, size: int) -> bytes:
-        """Up to *size* more bytes; b"" at the end.  After an error, every further read raises it again."""
+        """Return up to *size* more bytes, b"" at the end.  After an error, every further read raises it again."""
         if self._error is not None:
             raise self._error
         if self.declared is not None:
@@ -165,17 +184,6 @@ class Body(io.RawIOBase):
         self._is_at_end = not piece
         return piece
 
-    def _ended_early(self, declared: int) -> Response:
-        if self.input_state is servers.InputState.UNKNOWN:
-            log.warning(
-                "A request was answered 400: its body ended after %d of %d bytes.  Its sender disconnected; or, if this"
-                " happens to every request, WSGI middleware around the Flask application reads wsgi.input.  %s",
-                self._position,
-                declared,
-                _FIX,
-            )
-        return problems.bad_body(f"The body ended after {self._position} of {declared} bytes.")
-
 
 _CUT = "The body ended early, or is framed wrongly."
 _FIX = (
@@ -185,7 +193,7 @@ _FIX = (
 
 
 def read(request: flask.Request, limit: int) -> bytes:
-    """The body as it was sent, of at most *limit* bytes; *request* keeps no copy.  Raises RequestRefused."""
+    """Return the body as it was sent, of at most *limit* bytes, and keep no copy; raise RequestRefused if it cannot."""
     return Body.of(request.environ).take(limit)
 
 
@@ -208,7 +216,7 @@ def raise_limits(request: flask.Request, limit: int) -> None:
 
 
 def refused_by_application(_error: RequestEntityTooLarge) -> flask.Response:
-    """The answer when a ``before_request`` of the application raised 413; the log names the application's limits."""
+    """Answer a request for which a ``before_request`` of the application raised 413, and log its limits."""
     request = flask.request
     log.warning(
         "The application answered 413 to a request below %s, before the blueprint's view.  Its MAX_CONTENT_LENGTH is"
@@ -224,25 +232,6 @@ def refused_by_application(_error: RequestEntityTooLarge) -> flask.Response:
 
 
 def cut_in_application(_error: ClientDisconnected) -> flask.Response:
-    """The answer when a ``before_request`` of the application read a body that is not complete."""
+    """Answer a request for which a ``before_request`` of the application read a body that is not complete."""
     discard(flask.request)
     return problems.to_flask(problems.bad_body(_CUT))
-
-
-def _taken_by_middleware() -> Response:
-    log.error(
-        "A request was answered 503 and not recorded: WSGI middleware around the Flask application read its body from"
-        " wsgi.input, and it cannot be read again.  %s",
-        _FIX,
-    )
-    return problems.already_read()
-
-
-def _taken_by_application(size: int) -> Response:
-    log.error(
-        "A request was answered 503 and not recorded: the application read its body of %d bytes before the blueprint,"
-        " which keeps at most %d bytes.  Let before_request skip the endpoints durable.*.",
-        size,
-        KEPT,
-    )
-    return problems.already_read()

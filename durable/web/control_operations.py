@@ -40,7 +40,7 @@ class Call(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """The answer: plain JSON."""
+    """An answer, as plain JSON."""
 
     status: int
     document: Mapping[str, Any]

@@ -1,5 +1,5 @@
 """
-One control request: is the caller allowed, what does the request hold, and the answer.
+One control request: check the caller, read the request, do the operation, answer.
 
 A caller that is not allowed is refused before anything else of the request is read.
 """
@@ -18,7 +18,7 @@ from werkzeug.exceptions import HTTPException
 
 from ..engine import Engine
 from . import body, errors, problems, schemas, wsgi_request
-from .control_operations import OPERATIONS, Call, Operation, Reply
+from .control_operations import OPERATIONS, Call, Operation
 from .problems import RequestRefused
 
 log = logging.getLogger("durable.web")
@@ -38,7 +38,7 @@ class Controller:
         self._authorize = authorize
 
     def view(self, rest: str) -> flask.Response:
-        """Flask's view of every path below ``runs`` and ``hooks``."""
+        """Answer every path below ``runs`` and ``hooks``; this is Flask's view."""
         try:
             response: flask.Response = self._receive(rest)
         except RequestRefused as refused:
@@ -49,19 +49,48 @@ class Controller:
         return response
 
     def _receive(self, path: str) -> flask.Response:
-        """One request, from its credentials to its answer."""
+        """Handle one request, from its credentials to its answer."""
         self._require_permission()
-        operation, path_parameters = _find(flask.request.method, path)
-        settings = self._engine.settings
-        call = Call(
-            engine=self._engine,
-            runs_url=wsgi_request.base_of(settings.public_url, flask.request) + wsgi_request.ROOT + "runs",
-            path=path_parameters,
-            key=_idempotency_key() if operation.takes_key else None,
-            query=None if operation.query is None else _read_query(operation.query),
-            body=None if operation.body is None else _read_body(operation.body, settings.max_body),
+        incoming, settings = flask.request, self._engine.settings
+        operation, path_parameters = _find(incoming.method, path)
+
+        key = incoming.headers.get("Idempotency-Key") if operation.takes_key else None
+        if key is not None:
+            quoted = _QUOTED.fullmatch(key)
+            key = quoted[1] if quoted else key
+            if not re.fullmatch(schemas.KEY.strip("^$"), key):
+                raise RequestRefused(problems.bad_idempotency_key())
+
+        query = None
+        if operation.query is not None:
+            fields = operation.query.model_fields
+            lists = {name for name, declared in fields.items() if declared.default == []}
+            # A parameter that is given twice and is no list stays a list, which the model refuses.
+            arguments = {
+                name: values if name in lists or len(values) > 1 else values[0]
+                for name, values in incoming.args.to_dict(flat=False).items()
+            }
+            query = _validated(operation.query, arguments)
+
+        document = None
+        if operation.body is not None:
+            if incoming.mimetype != "application/json":
+                raise RequestRefused(problems.wrong_media_type())
+            raw = body.read(incoming, settings.max_body)
+            try:
+                parsed = json.loads(raw.decode(), parse_constant=_refuse_constant)
+            except (ValueError, RecursionError) as error:
+                detail = f"The body is not JSON in UTF-8: {type(error).__name__}."
+                raise RequestRefused(problems.bad_body(detail)) from None
+            document = _validated(operation.body, parsed)
+
+        runs_url = wsgi_request.base_of(settings.public_url, incoming) + wsgi_request.ROOT + "runs"
+        reply = operation.act(Call(self._engine, runs_url, path_parameters, key, document, query))
+        return problems.Exact(
+            json.dumps(reply.document, separators=(",", ":"), default=str),
+            reply.status,
+            [("Content-Type", "application/json"), ("Cache-Control", "no-store"), *reply.headers],
         )
-        return _response(operation.act(call))
 
     def _require_permission(self) -> None:
         try:
@@ -81,7 +110,7 @@ class Controller:
 
 
 def _find(method: str, path: str) -> tuple[Operation, dict[str, str]]:
-    """The operation of this method and path, and the parameters in the path."""
+    """Return the operation of this method and path, and the parameters in the path."""
     found = {}
     for operation in OPERATIONS:
         pattern = re.escape(operation.path).replace(r"\{run_id\}", f"(?P<run_id>{schemas.RUN_ID.strip('^$')})")
@@ -93,38 +122,6 @@ def _find(method: str, path: str) -> tuple[Operation, dict[str, str]]:
     if method not in found:
         raise RequestRefused(problems.wrong_method(method, list(found)))
     return found[method]
-
-
-def _idempotency_key() -> str | None:
-    header = flask.request.headers.get("Idempotency-Key")
-    if header is None:
-        return None
-    quoted = _QUOTED.fullmatch(header)
-    key = quoted[1] if quoted else header
-    if not re.fullmatch(schemas.KEY.strip("^$"), key):
-        raise RequestRefused(problems.bad_idempotency_key())
-    return key
-
-
-def _read_query(model: type[BaseModel]) -> BaseModel:
-    lists = {name for name, declared in model.model_fields.items() if declared.default == []}
-    arguments = flask.request.args.to_dict(flat=False)
-    # A parameter that is given twice and is no list stays a list, which the model refuses.
-    return _validated(
-        model,
-        {name: values if name in lists or len(values) > 1 else values[0] for name, values in arguments.items()},
-    )
-
-
-def _read_body(model: type[BaseModel], limit: int) -> BaseModel:
-    if flask.request.mimetype != "application/json":
-        raise RequestRefused(problems.wrong_media_type())
-    raw = body.read(flask.request, limit)
-    try:
-        document = json.loads(raw.decode(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise RequestRefused(problems.bad_body(f"The body is not JSON in UTF-8: {type(error).__name__}.")) from None
-    return _validated(model, document)
 
 
 def _validated(model: type[BaseModel], document: object) -> BaseModel:
@@ -139,12 +136,3 @@ def _validated(model: type[BaseModel], document: object) -> BaseModel:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
-
-
-def _response(reply: Reply) -> flask.Response:
-    text = json.dumps(reply.document, separators=(",", ":"), default=str)
-    return problems.Exact(
-        text,
-        reply.status,
-        [("Content-Type", "application/json"), ("Cache-Control", "no-store"), *reply.headers],
-    )

@@ -17,6 +17,7 @@ from contextlib import closing
 from http.client import HTTPException, HTTPSConnection
 from urllib.parse import urlsplit
 
+from .. import forks
 from ..verify import Unavailable
 
 TIMEOUT_SECS = 4.0
@@ -27,18 +28,23 @@ AT_ONCE = 2
 
 
 class Fetcher:
-    """Fetches files, and keeps certificates."""
+    """Fetches files and keeps certificates."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._begin_in_process()
+        forks.call_in_child(self._begin_in_process)
+
+    def _begin_in_process(self) -> None:
+        """Make all places free: the threads that fetch files in the parent process are not in its child."""
         self._places = threading.BoundedSemaphore(AT_ONCE)
 
     def __call__(self, url: str) -> bytes:
         """
-        The body of the answer to a GET.
+        Return the body of the answer to a GET.
 
         Raises:
-            Unavailable: It cannot be fetched now.
+            Unavailable: The file cannot be fetched now.
         """
         body = self._kept.get(url)
         if body is not None:
@@ -57,7 +63,7 @@ class Fetcher:
 
 
 def get(url: str) -> bytes:
-    """The body of a 200 answer to one GET; raises Unavailable for anything else."""
+    """Send one GET and return the body of its 200 answer; raise Unavailable for any other answer."""
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname or parts.port not in (None, 443):
         raise Unavailable("the URL is not https")
@@ -74,7 +80,7 @@ def get(url: str) -> bytes:
 
 
 def public_address(host: str) -> str:
-    """A public address of the host; raises Unavailable if any of its addresses is not public."""
+    """Return a public address of the host; raise Unavailable if any of its addresses is not public."""
     addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)]
     if not addresses or not all(ipaddress.ip_address(address.partition("%")[0]).is_global for address in addresses):
         raise Unavailable(f"{host} has an address that is not on the internet")
@@ -82,7 +88,7 @@ def public_address(host: str) -> str:
 
 
 class _Connection(HTTPSConnection):
-    """Connects to the address that was checked: the name could resolve to another one a moment later."""
+    """Connects to the address that was checked, since the name may resolve to another one a moment later."""
 
     def __init__(self, host: str) -> None:
         super().__init__(host, timeout=TIMEOUT_SECS)

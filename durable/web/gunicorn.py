@@ -1,5 +1,5 @@
 """
-Gunicorn: finds the worker, and releases held connections when it is stopped.
+Gunicorn: find the worker, and release held connections when it is stopped.
 
 Add this to ``gunicorn.conf.py``, so that SIGTERM releases held connections at once::
 
@@ -11,21 +11,22 @@ Without it they are released within a second.
 from __future__ import annotations
 
 import _thread
-import os
 import signal
 import sys
 from types import FrameType
 from typing import Any
 
+from .. import forks
 from .hub import drain
 
-#: By pid: a worker found before a fork belongs to the parent process.
-_workers: dict[int, Any] = {}
+#: The worker of this process, once it is found.  A child process that the worker forks is not a worker.
+_found: list[Any] = []
+forks.call_in_child(_found.clear)
 
 
 def post_worker_init(worker: Any) -> None:
-    """Gunicorn's server hook of this name: SIGTERM first gives all held connections their timeout answer."""
-    _workers[os.getpid()] = worker
+    """Let SIGTERM first give all held connections their timeout answer; this is a server hook of gunicorn."""
+    _found[:] = [worker]
     stop = signal.getsignal(signal.SIGTERM)
 
     def drain_and_stop(signum: int, frame: FrameType | None) -> None:
@@ -40,36 +41,27 @@ def post_worker_init(worker: Any) -> None:
 
 
 def current_worker() -> Any | None:
-    """The gunicorn worker that runs the calling thread, None under another server."""
-    pid = os.getpid()
-    if pid not in _workers:
-        found = _among_callers(sys._getframe())
-        if found is not None:
-            _workers[pid] = found
-    return _workers.get(pid)
+    """Return the gunicorn worker that runs the calling thread; None under another server."""
+    base = sys.modules.get("gunicorn.workers.base")
+    frame: FrameType | None = sys._getframe()
+    # Gunicorn has no interface to its worker and settings, so look for the worker's methods in the call stack.
+    while base is not None and frame is not None and not _found:
+        candidate = frame.f_locals.get("self")
+        if isinstance(candidate, base.Worker):
+            _found[:] = [candidate]
+        frame = frame.f_back
+    return _found[0] if _found else None
 
 
 def is_stopping() -> bool:
-    """Whether gunicorn is stopping this process, by SIGTERM or because ``max_requests`` is reached."""
-    worker = _workers.get(os.getpid())
-    return worker is not None and not worker.alive
+    """Return whether gunicorn is stopping this process, by SIGTERM or because ``max_requests`` is reached."""
+    return bool(_found) and not _found[0].alive
 
 
 def threads(worker: Any) -> int:
-    """How many requests the worker can serve at once."""
+    """Return how many requests the worker can serve at once."""
     if hasattr(worker, "tpool"):
         return int(worker.cfg.threads)
     if hasattr(worker, "worker_connections"):
         return int(worker.worker_connections)
     return 1
-
-
-def _among_callers(frame: FrameType | None) -> Any | None:
-    """The worker in the call stack: Gunicorn has no other interface to its worker and settings."""
-    base = sys.modules.get("gunicorn.workers.base")
-    while base is not None and frame is not None:
-        candidate = frame.f_locals.get("self")
-        if isinstance(candidate, base.Worker):
-            return candidate
-        frame = frame.f_back
-    return None

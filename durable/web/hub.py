@@ -11,13 +11,12 @@ connection, no broker connection and no body.
 
 The thread also notices clients that have disconnected, and a process that is
 being stopped.  It releases those waiters without an answer.  Their requests
-are recorded, so the runs go on, and the senders can poll the answers.
+are recorded, so the runs continue, and the senders can poll the answers.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import threading
 import time
@@ -25,6 +24,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 from weakref import WeakSet
 
+from .. import forks
 from ..broker import Notifier
 from ..engine import Engine
 from ..http import Response
@@ -35,14 +35,16 @@ Answers = Callable[[Collection[str]], Mapping[str, Response]]
 
 #: How often SQL is read while notifications arrive, and how often the clients are checked.
 SLOW_SECS = 1.0
-#: How often SQL is read while they do not: for the first FAST_FOR_SECS of a waiter, and after that.
+#: How often SQL is read while none arrive: for the first FAST_FOR_SECS of a waiter, and after that.
 FAST_SECS = 0.05
 FAST_FOR_SECS = 2.0
 STEADY_SECS = 0.25
-#: How long the thread stays when nothing waits: starting one per request would cost more than its answer.
+#: How long the thread stays when nothing waits: to start one for each request would cost more than its answer.
 IDLE_SECS = 5.0
 
+#: The hubs of this process.  In a child, the parent's hubs have neither their threads nor their connections.
 _hubs: WeakSet[Hub] = WeakSet()
+forks.call_in_child(_hubs.clear)
 
 
 class Waiter:
@@ -56,14 +58,14 @@ class Waiter:
         self._released: queue.SimpleQueue[Response | None] = queue.SimpleQueue()
 
     def wait(self, timeout_secs: float) -> Response | None:
-        """The answer; None if there is none in time, the client disconnected, or the process is being stopped."""
+        """Return the answer; None if none came in time, the client disconnected, or the process is being stopped."""
         try:
             return self._released.get(timeout=timeout_secs)
         except queue.Empty:
             return None
 
     def release(self, answer: Response | None) -> None:
-        """End the wait."""
+        """End the wait, with an answer or without one."""
         self._released.put(answer)
 
 
@@ -71,13 +73,13 @@ class Holder(Protocol):
     """What the blueprint needs to hold connections; ``Hub`` implements it, and ``durable.testing`` does."""
 
     def open(self, request_id: str, limit: int, is_gone: Callable[[], bool]) -> Waiter | None:
-        """A waiter for the answer; None if *limit* connections are held already or the process is being stopped."""
+        """Return a waiter; None if *limit* connections are held already, or the process is being stopped."""
 
     def attach(self, waiter: Waiter, request_id: str) -> None:
         """Let the waiter wait for the answer to an earlier request, which another process may hold."""
 
     def recorded(self, waiter: Waiter) -> None:
-        """Say that the request is committed: from now on there may be an answer."""
+        """Note that the request is committed: from now on there may be an answer."""
 
     def close(self, waiter: Waiter) -> None:
         """Forget the waiter; another connection may be held in its place."""
@@ -101,7 +103,6 @@ class Hub:
         holder: str,
         is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.pid = os.getpid()
         self.holder = holder
         self._answers = answers
         self._notifier = notifier
@@ -133,7 +134,7 @@ class Hub:
         return sum(map(len, self._waiters.values()))
 
     def open(self, request_id: str, limit: int, is_gone: Callable[[], bool]) -> Waiter | None:
-        """A waiter for the answer; None if *limit* connections are held already or the process is being stopped."""
+        """Return a waiter; None if *limit* connections are held already, or the process is being stopped."""
         waiter = Waiter(request_id, is_gone)
         with self._lock:
             if self._draining or len(self) >= limit:
@@ -149,7 +150,12 @@ class Hub:
             starts_thread, self._polling = not self._polling, True
         self._notifier.listen(self.holder, self.notify)
         if starts_thread:
-            self._start_thread()
+            try:
+                threading.Thread(target=self._run, name="durable-hold", daemon=True).start()
+            except RuntimeError as error:
+                # Out of threads.  This waiter gets its timeout answer; the next waiter tries to start one again.
+                self._polling = False
+                log.warning("No thread could be started that reads the answers to held requests: %s", error)
         return waiter
 
     def close(self, waiter: Waiter) -> None:
@@ -196,59 +202,42 @@ class Hub:
         with self._lock:
             return tuple(waiter for same_request in self._waiters.values() for waiter in same_request)
 
-    def _start_thread(self) -> None:
-        try:
-            threading.Thread(target=self._run, name="durable-hold", daemon=True).start()
-        except RuntimeError as error:
-            # Out of threads.  This waiter gets its timeout answer; the next waiter tries to start one again.
-            self._polling = False
-            log.warning("No thread could be started that reads the answers to held requests: %s", error)
-
     def _run(self) -> None:
-        """The thread: read answers and check clients, until nothing has waited for IDLE_SECS."""
-        while self._stays_alive():
+        """Read answers and check clients on a thread, until nothing has waited for IDLE_SECS."""
+        while True:
+            now = time.monotonic()
+            with self._lock:
+                if self._waiters:
+                    self._end_at = now + IDLE_SECS
+                if now >= self._end_at or self._draining:
+                    self._polling = False
+                    return
             try:
-                if self._draining or self._is_stopping():
+                if self._is_stopping():
                     self.drain()
-                now = time.monotonic()
-                self._release_answered(self._requests_to_read(now))
+                self._release_answered(now)
                 if now >= self._check_clients_at:
                     self._check_clients_at = now + SLOW_SECS
-                    self._release_disconnected()
+                    for waiter in self._all_waiters():
+                        if waiter.is_gone():
+                            waiter.release(None)
             except Exception:
                 # A bug in one check must not keep all the others waiting.
                 log.exception("Held requests could not be checked")
-            self._wake.wait(max(0.0, self._next_at() - time.monotonic()))
+            with self._lock:
+                next_at = min(self._read_at, self._check_clients_at) if self._waiters else self._end_at
+            self._wake.wait(max(0.0, next_at - time.monotonic()))
             self._wake.clear()
 
-    def _stays_alive(self) -> bool:
-        with self._lock:
-            now = time.monotonic()
-            if self._waiters:
-                self._end_at = now + IDLE_SECS
-            self._polling = now < self._end_at and not self._draining
-            return self._polling
-
-    def _next_at(self) -> float:
-        with self._lock:
-            return min(self._read_at, self._check_clients_at) if self._waiters else self._end_at
-
-    def _requests_to_read(self, now: float) -> Collection[str]:
-        """All requests when their read is due, else those that a notification named."""
+    def _release_answered(self, now: float) -> None:
+        """Read the answers to all requests if that is due, else to those that a notification named."""
         with self._lock:
             notified, self._notified = self._notified, set()
             is_due = now >= self._read_at
             next_at = now + self._read_interval(now)
             # The next read may come earlier than planned: a waiter is new, or notifications have stopped.
             self._read_at = next_at if is_due else min(self._read_at, next_at)
-            return tuple(self._waiters) if is_due else notified
-
-    def _read_interval(self, now: float) -> float:
-        if self._notifier.healthy and not self._attached:
-            return SLOW_SECS
-        return FAST_SECS if now < self._fast_until else STEADY_SECS
-
-    def _release_answered(self, request_ids: Collection[str]) -> None:
+            request_ids = tuple(self._waiters) if is_due else tuple(notified)
         if not request_ids:
             return
         try:
@@ -266,10 +255,10 @@ class Hub:
             for waiter in waiters:
                 waiter.release(answer)
 
-    def _release_disconnected(self) -> None:
-        for waiter in self._all_waiters():
-            if waiter.is_gone():
-                waiter.release(None)
+    def _read_interval(self, now: float) -> float:
+        if self._notifier.healthy and not self._attached:
+            return SLOW_SECS
+        return FAST_SECS if now < self._fast_until else STEADY_SECS
 
 
 def drain(engine: Engine | None = None) -> None:
@@ -279,5 +268,5 @@ def drain(engine: Engine | None = None) -> None:
     Call it in your server's shutdown hook.  Without *engine* it drains the hubs of all engines.
     """
     for hub in tuple(_hubs):
-        if hub.pid == os.getpid() and (engine is None or hub.holder == engine.process_id):
+        if engine is None or hub.holder == engine.process_id:
             hub.drain()

@@ -17,7 +17,7 @@ ADDRESSES = 10_000
 
 
 def has_large_headers(headers: Iterable[tuple[str, str]]) -> bool:
-    """Whether a request has more headers, or larger ones, than it may."""
+    """Return whether a request has too many headers, or too large ones."""
     sizes = [len(name) + len(value) for name, value in headers]
     return len(sizes) > MAX_HEADERS or sum(sizes) > MAX_HEADERS_SIZE
 
@@ -39,8 +39,16 @@ class FailedLookups:
         return len(self._failed)
 
     def count(self, address: str | None) -> int | None:
-        """Count a failed look-up; the seconds to wait before the next one if there were too many, else None."""
-        network, now = _network(address), self._clock()
+        """Count a failed look-up; return the seconds to wait before the next one if there were too many, else None."""
+        try:
+            parsed = ipaddress.ip_address(address or "")
+        except ValueError:
+            # All senders whose address is unknown are counted as one.
+            network = "unknown"
+        else:
+            # One sender may use all addresses of an IPv6 /64.
+            network = str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else str(parsed)
+        now = self._clock()
         began, failures = self._failed.pop(network, (now, 0))
         if now - began >= WINDOW_SECS:
             began, failures = now, 0
@@ -48,12 +56,3 @@ class FailedLookups:
         while len(self._failed) > ADDRESSES:
             self._failed.popitem(last=False)
         return max(1, round(began + WINDOW_SECS - now)) if failures >= FAILURES else None
-
-
-def _network(address: str | None) -> str:
-    """What is counted as one sender: an IPv4 address, an IPv6 /64, or all senders whose address is unknown."""
-    try:
-        parsed = ipaddress.ip_address(address or "")
-    except ValueError:
-        return "unknown"
-    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else str(parsed)

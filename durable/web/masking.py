@@ -38,7 +38,7 @@ _HEADER_ATOM = re.compile(r"\{(.+)\}[io]")
 
 
 def mask(text: str) -> str:
-    """*text* with ``...`` in place of each token in a webhook's path and each credential in its query."""
+    """Return *text* with ``...`` for each token in a webhook's path and each credential in its query."""
     if "webhook" not in text:
         return text
     return _QUERY.sub(r"\1...", _TOKEN.sub(r"\1...", text))
@@ -51,7 +51,11 @@ class MaskTokens(logging.Filter):
         record.msg = _masked(record.msg)
         if isinstance(record.args, dict):
             # gunicorn's atoms: a dict subclass that finds missing names, so it must stay the same object.
-            record.args.update({key: _masked_atom(key, value) for key, value in record.args.items()})
+            for key, value in record.args.items():
+                header = _HEADER_ATOM.fullmatch(key) if isinstance(key, str) else None
+                # gunicorn writes "-" for a header that was not sent.
+                is_hidden = header is not None and is_secret(header[1]) and value != "-"
+                record.args[key] = "..." if is_hidden else _masked(value)
         elif record.args:
             record.args = tuple(_masked(value) for value in record.args)
         return True
@@ -64,12 +68,6 @@ def install(names: Iterable[str]) -> None:
     """Mask tokens in the records of these loggers.  Calling it twice changes nothing."""
     for name in names:
         logging.getLogger(name).addFilter(_filter)
-
-
-def _masked_atom(key: Any, value: Any) -> Any:
-    header = _HEADER_ATOM.fullmatch(key) if isinstance(key, str) else None
-    # gunicorn writes "-" for a header that was not sent.
-    return "..." if header and is_secret(header[1]) and value != "-" else _masked(value)
 
 
 def _masked(value: Any) -> Any:

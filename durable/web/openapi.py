@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from ..engine import Engine
 from ..http import Response
-from . import body, errors, openapi, problems, schemas, wsgi_request
+from . import body, errors, problems, schemas, wsgi_request
 from .control_operations import OPERATIONS, Operation
 from .control_view import Authorize
 
@@ -73,7 +73,7 @@ _BODY_PROBLEMS = {
 
 def document(base: str, root: str, *, security: Mapping[str, Any] | None, controls: bool) -> dict[str, Any]:
     """
-    Make the document.
+    Return the document.
 
     Args:
         base: The URL before *root*.
@@ -86,7 +86,15 @@ def document(base: str, root: str, *, security: Mapping[str, Any] | None, contro
     for operation in OPERATIONS if controls else ():
         at = paths.setdefault(root + operation.path, {})
         at[operation.method.lower()] = _control(operation, secured=security is not None)
-    components: dict[str, Any] = {"schemas": _schemas(controls)}
+
+    models: list[type[BaseModel]] = [schemas.Problem, schemas.Pending]
+    for operation in OPERATIONS if controls else ():
+        models += [shape for _, shape in operation.answers.values()]
+        models += [operation.body] if operation.body is not None else []
+    _, schema = models_json_schema(
+        [(shape, "validation") for shape in dict.fromkeys(models)], ref_template="#/components/schemas/{model}"
+    )
+    components: dict[str, Any] = {"schemas": schema["$defs"]}
     if controls and security is not None:
         components["securitySchemes"] = {"control": dict(security)}
     return {
@@ -102,7 +110,7 @@ _OK = {"200": {"description": "This document.", "content": {"application/json": 
 
 
 def _webhook() -> dict[str, Any]:
-    """Every method that a webhook may accept; each webhook accepts some of them."""
+    """Describe every method that a webhook may accept; each webhook accepts some of them."""
     body = {"content": {"*/*": {}}, "description": "Anything, up to the webhook's limit."}
     methods: dict[str, Any] = {}
     for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
@@ -150,7 +158,7 @@ def _accepted(description: str) -> dict[str, Any]:
 
 
 def _anything(description: str) -> dict[str, Any]:
-    """A problem of the blueprint, or the same status from the workflow."""
+    """Describe a problem of the blueprint, which a workflow may also answer with."""
     return {
         "description": f"{description}  Or the workflow's answer.",
         "content": {"application/problem+json": {}, "*/*": {}},
@@ -164,10 +172,15 @@ def _control(operation: Operation, *, secured: bool) -> dict[str, Any]:
     if operation.body is not None:
         problems |= _BODY_PROBLEMS
         described["requestBody"] = {"required": True, "content": {"application/json": _schema(operation.body)}}
-    described["responses"] = {
-        **{str(status): _answer(operation, status, *answer) for status, answer in operation.answers.items()},
-        **{str(status): _problem(status, description) for status, description in sorted(problems.items())},
-    }
+    responses = {str(status): _answer(operation, *answer) for status, answer in operation.answers.items()}
+    for status, description in sorted(problems.items()):
+        answer: dict[str, Any] = {"description": description, "content": {"application/problem+json": _PROBLEM}}
+        if status == http.HTTPStatus.UNAUTHORIZED:
+            answer["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}, "required": True}}
+        if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
+            answer["headers"] = {"Retry-After": _SECS}
+        responses[str(status)] = answer
+    described["responses"] = responses
     if secured:
         described["security"] = [{"control": []}]
     return described
@@ -178,23 +191,17 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
     if operation.takes_key:
         parameters.append(_KEY)
     if operation.query is not None:
-        schema = operation.query.model_json_schema()
-        # A query cannot hold null: a parameter that is not given is left out.
-        parameters += [
-            {"name": name, "in": "query", "schema": _not_null(each)} for name, each in schema["properties"].items()
-        ]
+        for name, schema in operation.query.model_json_schema()["properties"].items():
+            plain = {key: value for key, value in schema.items() if key not in ("title", "default", "anyOf")}
+            # A query cannot hold null: a parameter that is not given is left out.
+            for option in schema.get("anyOf", ()):
+                if option != {"type": "null"}:
+                    plain |= option
+            parameters.append({"name": name, "in": "query", "schema": plain})
     return parameters
 
 
-def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
-    bare = {name: value for name, value in schema.items() if name not in ("title", "default")}
-    for option in bare.pop("anyOf", ()):
-        if option != {"type": "null"}:
-            bare |= option
-    return bare
-
-
-def _answer(operation: Operation, status: int, description: str, shape: type[BaseModel]) -> dict[str, Any]:
+def _answer(operation: Operation, description: str, shape: type[BaseModel]) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": description, "content": {"application/json": _schema(shape)}}
     if operation.name == "startRun":
         answer["headers"] = {"Location": _LOCATION}
@@ -204,28 +211,8 @@ def _answer(operation: Operation, status: int, description: str, shape: type[Bas
     return answer
 
 
-def _problem(status: int, description: str) -> dict[str, Any]:
-    answer: dict[str, Any] = {"description": description, "content": {"application/problem+json": _PROBLEM}}
-    if status == http.HTTPStatus.UNAUTHORIZED:
-        answer["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}, "required": True}}
-    if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
-        answer["headers"] = {"Retry-After": _SECS}
-    return answer
-
-
 def _schema(shape: type[BaseModel]) -> dict[str, Any]:
     return {"schema": {"$ref": f"#/components/schemas/{shape.__name__}"}}
-
-
-def _schemas(controls: bool) -> dict[str, Any]:
-    models: list[type[BaseModel]] = [schemas.Problem, schemas.Pending]
-    for operation in OPERATIONS if controls else ():
-        models += [shape for _, shape in operation.answers.values()]
-        models += [operation.body] if operation.body is not None else []
-    _, schema = models_json_schema(
-        [(shape, "validation") for shape in dict.fromkeys(models)], ref_template="#/components/schemas/{model}"
-    )
-    return dict(schema["$defs"])
 
 
 class Describer:
@@ -236,21 +223,17 @@ class Describer:
         self._control = control
 
     def view(self) -> flask.Response:
-        """Flask's view."""
+        """Answer with the document; this is Flask's view."""
+        method = flask.request.method
         try:
-            answer = self._answer(flask.request.method)
+            if method != "GET":
+                answer = problems.wrong_method(method, ["GET"])
+            else:
+                base = wsgi_request.base_of(self._engine.settings.public_url, flask.request)
+                scheme = getattr(self._control, "security_scheme", None)
+                controls = self._control is not None
+                answer = Response.json(document(base, wsgi_request.ROOT, security=scheme, controls=controls))
         except Exception as error:
             answer = errors.answer(error)
         body.discard(flask.request)
         return problems.to_flask(answer)
-
-    def _answer(self, method: str) -> Response:
-        if method != "GET":
-            return problems.wrong_method(method, ["GET"])
-        document = openapi.document(
-            wsgi_request.base_of(self._engine.settings.public_url, flask.request),
-            wsgi_request.ROOT,
-            security=getattr(self._control, "security_scheme", None),
-            controls=self._control is not None,
-        )
-        return Response.json(document)

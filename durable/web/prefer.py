@@ -9,14 +9,14 @@ _PREFERENCE = re.compile(r"\s*(respond-async|wait\s*=\s*\"?([0-9]{1,9})\"?)\s*(?
 
 
 class Preference(NamedTuple):
-    """Whether the sender prefers a 202 to a long wait; how many seconds it waits, None: as long as the webhook does."""
+    """Whether the sender prefers a 202 to a long wait; how many seconds it waits, None for the webhook's timeout."""
 
     respond_async: bool = False
     wait_secs: float | None = None
 
 
 def parse(header: str | None) -> Preference:
-    """The preferences in the header.  Unknown and malformed parts are ignored."""
+    """Parse the header.  Unknown and malformed parts are ignored."""
     respond_async, wait_secs = False, None
     for part in (header or "").split(","):
         found = _PREFERENCE.fullmatch(part)

@@ -13,14 +13,14 @@ from ..http import Response, problem
 #: ``Retry-After`` of a 503, in seconds.
 RETRY_AFTER_SECS = 2
 
-#: ``Retry-After`` of a 429, in seconds: the workflow has to work off its requests first.
+#: ``Retry-After`` of a 429, in seconds: the workflow needs time for the requests that wait.
 PENDING_RETRY_AFTER_SECS = 10
 
 ACCEPTED = Response(b"", 202)
 
 
 class RequestRefused(Exception):
-    """Raised to end a request before anything of it is recorded; ``answer`` is what its sender gets."""
+    """Raised to end a request before anything of it is recorded; its sender gets ``answer``."""
 
     def __init__(self, answer: Response) -> None:
         super().__init__(answer)
@@ -42,7 +42,7 @@ def too_many_lookups(secs: int) -> Response:
 
 
 def not_verified() -> Response:
-    """Always the same words; the log says what is wrong."""
+    """Return always the same text, which gives no hint to an attacker; the log has the reason."""
     return problem(401, "not-verified", "Unauthorized", "The request does not have the signature that it needs.")
 
 
@@ -60,7 +60,7 @@ def too_many_pending() -> Response:
         429,
         "too-many-pending",
         "Too many requests",
-        "Too many requests to this webhook wait already.  Nothing was recorded.  Send the request again later.",
+        "Too many requests to this webhook are waiting.  Nothing was recorded.  Send the request again later.",
         headers=[("Retry-After", str(PENDING_RETRY_AFTER_SECS))],
     )
 
@@ -107,7 +107,7 @@ def too_large(limit: int) -> Response:
 
 
 def too_large_for_application(limit: int | None) -> Response:
-    """The body is over a limit of the application, and not over the blueprint's."""
+    """Refuse a body that is over a limit of the application, and not over the blueprint's."""
     limit_text = "" if limit is None else f", {limit} bytes for a body"
     return problem(
         413,
@@ -118,7 +118,7 @@ def too_large_for_application(limit: int | None) -> Response:
 
 
 def already_read() -> Response:
-    """Code of the receiving application read the body first; a fix of the application helps, so it is a 503."""
+    """Return 503 for a body that the application read first: the request succeeds once the application is fixed."""
     return problem(
         503,
         "body-already-read",
@@ -143,7 +143,7 @@ def internal() -> Response:
 
 
 def pending(request_id: str, location: str, *, preferred: bool = False) -> Response:
-    """202 Accepted (RFC 9110), with the URL to poll for the answer."""
+    """Return 202 Accepted (RFC 9110) with the URL to poll for the answer."""
     answer = Response.json({"request_id": request_id, "status": "pending"}, 202)
     headers = [*answer.headers, ("Location", location), ("Cache-Control", "no-store")]
     if preferred:
@@ -155,7 +155,7 @@ def pending(request_id: str, location: str, *, preferred: bool = False) -> Respo
 
 
 def unauthorized() -> Response:
-    """A 401 says how to authenticate (RFC 9110 §15.5.2)."""
+    """Return 401 with the way to authenticate (RFC 9110 §15.5.2)."""
     return problem(
         401,
         "unauthorized",
@@ -170,7 +170,7 @@ def forbidden() -> Response:
 
 
 def from_abort(error: HTTPException) -> Response:
-    """The status that the application raised with ``flask.abort``, as a problem with the headers of that status."""
+    """Return the status that the application raised with ``flask.abort`` as a problem, with that status's headers."""
     status = error.get_response().status_code
     if status == 401 and "WWW-Authenticate" not in error.get_response().headers:
         return unauthorized()
@@ -237,7 +237,7 @@ def wrong_media_type() -> Response:
 
 
 class Exact(flask.Response):
-    """A Flask response that changes nothing; Flask's own adds a charset and rewrites Location."""
+    """A Flask response that is sent unchanged; Flask's own class adds a charset and rewrites Location."""
 
     default_mimetype = None
 
@@ -249,5 +249,5 @@ class Exact(flask.Response):
 
 
 def to_flask(answer: Response, extra: Iterable[tuple[str, str]] = ()) -> Exact:
-    """*answer* as a Flask response, with *extra* headers."""
+    """Return *answer* as a Flask response, with *extra* headers."""
     return Exact(answer.body, answer.status, [*answer.headers, *extra])

@@ -1,5 +1,5 @@
 """
-Finds the webhook of a token, records a request to it, and finds the answer of a request.
+Find the webhook of a token, record a request to it, and find the answer to a request.
 
 ``accept_request`` is the one place where a request enters a run.
 """
@@ -23,7 +23,7 @@ from ..verify import keys, presets
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WebhookRow:
-    """A webhook, as it is stored when a request comes in."""
+    """A webhook, as it is stored when a request arrives."""
 
     run_id: str
     op_id: str
@@ -47,11 +47,11 @@ class KeyReused(Exception):
 
 
 class TooManyPending(Exception):
-    """Raised when ``max_pending`` requests of a webhook wait already; the request is not recorded."""
+    """Raised when ``max_pending`` requests to a webhook are waiting; the request is not recorded."""
 
 
 def find_webhook(engine: Engine, token: str) -> WebhookRow | None:
-    """The webhook of this token, open or closed; None for an unknown token, or one of a hook that is no webhook."""
+    """Return the webhook of this token, open or closed; None for an unknown token, or for a hook that is no webhook."""
     with engine.store.read() as tx:
         hook = hooks.find(tx, token)
     if hook is None or hook.config is None:
@@ -102,7 +102,7 @@ def accept_request(engine: Engine, webhook: WebhookRow, request: Request, *, hol
 
 
 def _earlier(engine: Engine, webhook: WebhookRow, request: Request, key: str | None) -> str | None:
-    """The id of the earlier request with this dedupe key."""
+    """Return the id of the earlier request with this dedupe key, if any; raise KeyReused if it had another body."""
     if key is None:
         return None
     with engine.store.read() as tx:
@@ -150,13 +150,13 @@ def _record(
 
 
 def answers(engine: Engine, request_ids: Collection[str]) -> dict[str, Response]:
-    """The answers there are to these requests, by request id."""
+    """Return the answers that these requests have by now, by request id."""
     with engine.store.read() as tx:
         return requests.answers(tx, request_ids)
 
 
 def find_answer(engine: Engine, token: str, request_id: str) -> Response | None:
-    """The answer to one request, or None; KeyError if the webhook of this token has no such request."""
+    """Return the answer to one request, or None; raise KeyError if the webhook of this token has no such request."""
     with engine.store.read() as tx:
         if not requests.is_for_token(tx, request_id, hooks.token_hash(token)):
             raise KeyError(request_id)

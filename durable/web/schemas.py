@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 #: A run's id in a path.  An id with a slash cannot be used there, because paths are split at slashes.
 RUN_ID = r"^[!-.0-~]{1,64}$"
@@ -46,12 +46,6 @@ class Resume(_Strict):
     payload: Annotated[Any, Field(description="Checked against the hook's type, if this process has imported it.")]
 
 
-def _require_digits(text: object) -> object:
-    if isinstance(text, str) and not (text.isascii() and text.isdigit()):
-        raise ValueError("it must be written in digits")
-    return text
-
-
 class Query(BaseModel):
     """Which runs to list; each condition has to match."""
 
@@ -66,11 +60,19 @@ class Query(BaseModel):
         list[Annotated[str, StringConstraints(max_length=513, pattern=r"^[^\x00=]+=[^\x00]*$")]],
         Field(max_length=64, description="`NAME=VALUE`, any number of times: only runs with these attributes."),
     ] = []
-    limit: Annotated[int, Field(ge=1, le=1000, description="The most to list."), BeforeValidator(_require_digits)] = 50
+    limit: Annotated[int, Field(ge=1, le=1000, description="The most to list.")] = 50
     after: Annotated[
         Annotated[str, StringConstraints(max_length=83, pattern=r"^[0-9]{1,18}\.[!-~]{1,64}$")] | None,
         Field(description="The `next` of the page before."),
     ] = None
+
+    @field_validator("limit", mode="before")
+    @classmethod
+    def limit_is_digits(cls, text: object) -> object:
+        """Refuse what pydantic also takes for an integer, such as ``1_0`` and ``5.0``."""
+        if isinstance(text, str) and not (text.isascii() and text.isdigit()):
+            raise ValueError("it must be written in digits")
+        return text
 
 
 class Started(BaseModel):

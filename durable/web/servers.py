@@ -1,8 +1,8 @@
 """
-What the WSGI server of a request can do: hold connections (and how many), notice that a client left, close one.
+What the WSGI server of a request can do: hold connections, notice that a client disconnected, close a connection.
 
-PEP 3333 has no interface for this, so this module knows how each server shows
-it.  For an unknown server it gives the safe answer.
+PEP 3333 has no interface for this, so this module reads attributes of each
+server's own objects.  For an unknown server it returns the safe value.
 """
 
 from __future__ import annotations
@@ -31,20 +31,30 @@ class InputState(enum.Enum):
     """Whether bytes of a request's body were read before the blueprint saw the request."""
 
     UNREAD = "unread"
-    #: Some were, and they cannot be read again.
+    #: Some were read, and they cannot be read again.
     READ = "read"
-    #: The server does not show it.
+    #: The server does not show whether any were read.
     UNKNOWN = "unknown"
 
 
 def can_hold(environ: Environ) -> bool:
-    """Whether the server serves other requests while one waits.  Gunicorn's sync worker, for example, does not."""
-    return bool(environ.get("wsgi.multithread")) or _is_gevent() or _is_test_client(environ)
+    """Return whether the server serves other requests while one waits.  Gunicorn's sync worker does not."""
+    if environ.get("wsgi.multithread"):
+        return True
+    # gevent's own server does not set wsgi.multithread, but its threads are greenlets, which can wait.
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched("threading"):
+        return True
+    # Under Flask's test client the caller's thread waits, as a sender does.
+    body = environ.get("wsgi.input")
+    return "SERVER_SOFTWARE" not in environ and isinstance(getattr(body, "raw", body), io.BytesIO)
 
 
 def held_limit(environ: Environ, setting: int | None) -> int:
-    """How many connections this process may hold: its threads less a reserve, and at most *setting*."""
-    threads = _threads(environ)
+    """Return how many connections this process may hold: its threads less a reserve, and at most *setting*."""
+    worker = gunicorn.current_worker()
+    waitress = getattr(getattr(_waitress_channel(environ), "server", None), "adj", None)
+    threads = gunicorn.threads(worker) if worker is not None else getattr(waitress, "threads", None)
     limits = [] if setting is None else [setting]
     if threads is not None:
         # Some threads are kept for requests that do not wait: 1 of up to 31, 4 of 64 and more.
@@ -53,7 +63,7 @@ def held_limit(environ: Environ, setting: int | None) -> int:
 
 
 def client_watch(environ: Environ) -> Callable[[], bool]:
-    """A function that says whether the client has disconnected; always False if the server does not show it."""
+    """Return a function that checks whether the client has disconnected.  It returns False if the server hides that."""
     disconnected = environ.get("waitress.client_disconnected")
     if callable(disconnected):
         return lambda: bool(disconnected())
@@ -85,11 +95,15 @@ def end_connection(environ: Environ) -> list[tuple[str, str]]:
 
 
 def rewind_input(environ: Environ) -> InputState:
-    """Seek to the beginning of ``wsgi.input`` if possible: waitress keeps the body in a file."""
+    """Seek to the beginning of ``wsgi.input`` if possible; waitress, for example, keeps the body in a file."""
     stream = environ["wsgi.input"]
     match type(stream).__module__, type(stream).__name__:
         case "gunicorn.http.body", "Body":
-            is_read = bool(stream.buf.tell()) or _has_started(stream.reader, environ.get("CONTENT_LENGTH") or "0")
+            reader, is_read = stream.reader, bool(stream.buf.tell())
+            if hasattr(reader, "parser"):  # A chunked body.
+                is_read |= reader.parser is None or inspect.getgeneratorstate(reader.parser) != inspect.GEN_CREATED
+            elif hasattr(reader, "length"):
+                is_read |= str(reader.length) != (environ.get("CONTENT_LENGTH") or "0")
             return InputState.READ if is_read else InputState.UNREAD
         case "gevent.pywsgi", "Input":
             return InputState.READ if stream.position or stream.chunk_length != -1 else InputState.UNREAD
@@ -111,40 +125,13 @@ def rewind_input(environ: Environ) -> InputState:
     return InputState.UNREAD if str(size - position) == declared else InputState.UNKNOWN
 
 
-def _has_started(reader: Any, declared: str) -> bool:
-    """Whether gunicorn's reader has read some of the body."""
-    if hasattr(reader, "parser"):
-        return reader.parser is None or inspect.getgeneratorstate(reader.parser) != inspect.GEN_CREATED
-    return hasattr(reader, "length") and str(reader.length) != declared
-
-
-def _threads(environ: Environ) -> int | None:
-    worker = gunicorn.current_worker()
-    if worker is not None:
-        return gunicorn.threads(worker)
-    adjustments = getattr(getattr(_waitress_channel(environ), "server", None), "adj", None)
-    return getattr(adjustments, "threads", None)
-
-
 def _waitress_channel(environ: Environ) -> Any:
     return getattr(environ.get("waitress.client_disconnected"), "__self__", None)
 
 
-def _is_gevent() -> bool:
-    """Whether threads are greenlets, which can hold connections; gevent's own server does not set wsgi.multithread."""
-    monkey = sys.modules.get("gevent.monkey")
-    return monkey is not None and bool(monkey.is_module_patched("threading"))
-
-
-def _is_test_client(environ: Environ) -> bool:
-    """Whether Flask's test client sent the request: the caller's thread then waits, as a sender does."""
-    body = environ.get("wsgi.input")
-    return "SERVER_SOFTWARE" not in environ and isinstance(getattr(body, "raw", body), io.BytesIO)
-
-
 def _is_at_end(sock: socket.socket) -> bool:
     """
-    Whether the client has closed its side of the connection.
+    Return whether the client has closed its side of the connection.
 
     It peeks, so no byte is lost.  It uses the socket below gevent's and ssl's wrappers: gevent's would
     block, and ssl's does not allow a peek.  (A TLS client that sends close_notify before it closes is

@@ -1,11 +1,11 @@
 """
-Answers handshakes and verifies signatures, before anything of a request is recorded.
+Answer handshakes and verify signatures, before anything of a request is recorded.
 
 This runs in the web process; it needs no worker.  The secrets are read from
 the environment for each request, and only the verifier sees them.
 
-A mistake in our own set-up (a variable that is not set, a verifier that this
-process has not imported) is logged and answered 503.  Accepting the request
+A wrong set-up of this process (a variable that is not set, a verifier that is
+not imported) is logged and answered 503.  Accepting the request
 would be unsafe, and after a 4xx the sender would not send it again.
 """
 
@@ -29,7 +29,7 @@ Fetch = Callable[[str], bytes]
 
 
 def takes_handshakes_by(webhook: WebhookRow, method: str) -> bool:
-    """Whether the webhook's preset answers handshakes of this method, even if the method does not deliver."""
+    """Return whether the webhook's preset answers handshakes of this method, even if the method does not deliver."""
     verification = webhook.config.verification
     if verification is None:
         return False
@@ -38,7 +38,7 @@ def takes_handshakes_by(webhook: WebhookRow, method: str) -> bool:
 
 
 def answer_unsigned_handshake(webhook: WebhookRow, request: Request, fetch: Fetch) -> Response | None:
-    """The answer to a handshake that its sender does not sign; None for any other request."""
+    """Return the answer to a handshake that its sender does not sign; None for any other request."""
     verification = webhook.config.verification
     if verification is None:
         return None
@@ -57,7 +57,7 @@ def verify(webhook: WebhookRow, request: Request, fetch: Fetch) -> Response | No
         The answer to a signed handshake; None for a request to be recorded.
 
     Raises:
-        RequestRefused: The webhook's sender did not send it, or that cannot be decided now.
+        RequestRefused: The signature is missing or wrong, or it cannot be checked now.
     """
     verification = webhook.config.verification
     if verification is None:
@@ -105,7 +105,7 @@ def _delivery(webhook: WebhookRow, verification: Verification, request: Request,
 
 def resolve(references: tuple[str, ...], environ: Mapping[str, str] = os.environ) -> tuple[bytes, ...]:
     """
-    The secrets that these references name.
+    Return the secrets that these references name.
 
     Raises:
         ConfigurationError: A variable is not set, or empty.

@@ -1,7 +1,7 @@
 """
 One request to a webhook's URL: check it, record it, answer it.
 
-``Receiver._receive`` tells the whole story.  The order of its steps is part of the interface:
+``Receiver._receive`` does it from top to bottom.  The order of its steps is part of the interface:
 
 1. The address and the state of the webhook come before the method: a closed webhook answers 410 to every request.
 2. The body is read before anything looks into it.
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -48,7 +47,7 @@ class Receiver:
 
     Args:
         make_hub: Makes the hub that holds this process's connections.
-        new_id: Makes the id of a request.  Anybody who knows the id can poll the answer.
+        new_id: Makes the id of a request.  A client that knows the id can poll the answer.
     """
 
     def __init__(
@@ -61,15 +60,15 @@ class Receiver:
         self.engine = engine
         self._make_hub = make_hub or _make_hub
         self._new_id = new_id or _new_id
-        #: By pid: a hub made before a fork belongs to the parent process.
-        self._hubs: dict[int, Holder] = {}
+        #: By the engine's process id.  A child process has another id than its parent, and so a hub of its own.
+        self._hubs: dict[str, Holder] = {}
         self._schema_is_good = False
-        self._warned_in_pid: int | None = None
+        self._has_warned = False
         self._failed_lookups = limits.FailedLookups()
         self._fetch = Fetcher()
 
     def view(self, token: str) -> flask.Response:
-        """Flask's view.  Every error becomes an answer, and no token reaches a log."""
+        """Answer one request; this is Flask's view.  Every error becomes an answer, and no token reaches a log."""
         try:
             return self._receive(token)
         except RequestRefused as refused:
@@ -91,7 +90,7 @@ class Receiver:
             self._schema_is_good = True
 
     def _receive(self, path: str) -> flask.Response:
-        """One request, from its address to its answer.  *path* is the part of its path after ``…/webhook/``."""
+        """Handle one request, from its address to its answer.  *path* is what follows ``…/webhook/`` in the URL."""
         target = wsgi_request.parse_target(path)
         if target is None:
             raise RequestRefused(problems.unknown())
@@ -107,32 +106,43 @@ class Receiver:
         request, handshake_answer = self._read_and_verify(webhook)
         if handshake_answer is not None:
             return problems.to_flask(handshake_answer)
-
         if webhook.config.mode != "manual":
             accepted = self._record(webhook, request, holder=None)
             if accepted.is_duplicate:
                 return self._repeat_answer(webhook, accepted.request_id)
             return problems.to_flask(webhook.config.response or problems.ACCEPTED)
 
-        # The waiter is opened before the request is committed: a worker may answer before this thread goes on.
-        hub = self._hub_of_this_process()
+        process_id = self.engine.process_id
+        if process_id not in self._hubs:
+            # Made at the first request and not at the import, because gevent may patch threads after the import.
+            self._hubs.setdefault(process_id, self._make_hub(self.engine))
+        hub = self._hubs[process_id]
         preference = prefer.parse(flask.request.headers.get("Prefer"))
-        waiter = self._open_waiter(hub, request, preference)
+        # The waiter is opened before the request is committed: a worker may answer before this thread continues.
+        waiter = None if preference.wait_secs == 0 else self._open_waiter(hub, request)
         try:
-            accepted = self._record(webhook, request, holder=None if waiter is None else self.engine.process_id)
+            accepted = self._record(webhook, request, holder=None if waiter is None else process_id)
             del request  # A held connection keeps no body in memory.
             if accepted.is_duplicate or waiter is None:
                 answer = self._find_answer(accepted.request_id)
                 if answer is not None:
                     return problems.to_flask(answer, _REPLAYED if accepted.is_duplicate else ())
-            answer = None if waiter is None else self._hold(hub, waiter, webhook, accepted, preference)
+            if waiter is None:
+                return problems.to_flask(self._pending(webhook, accepted.request_id, preference))
+            if accepted.is_duplicate:
+                hub.attach(waiter, accepted.request_id)
+            hub.recorded(waiter)
+            _release_session()
+            timeout = self.engine.settings.hold_timeout if webhook.config.timeout is None else webhook.config.timeout
+            wanted_secs = math.inf if preference.wait_secs is None else preference.wait_secs
+            answer = waiter.wait(min(timeout / 1_000_000, wanted_secs))
         finally:
             if waiter is not None:
                 hub.close(waiter)
         return problems.to_flask(answer or self._pending(webhook, accepted.request_id, preference))
 
     def _poll(self, token: str, request_id: str) -> flask.Response:
-        """The answer to one earlier request, if there is one by now."""
+        """Answer a poll: with the answer to one earlier request, if there is one by now."""
         try:
             answer = record_request.find_answer(self.engine, token, request_id)
         except KeyError:
@@ -145,9 +155,9 @@ class Receiver:
 
     def _repeat_on_closed(self, webhook: WebhookRow) -> flask.Response:
         """
-        Answer a copy of a request that the webhook took before it closed; its sender may have lost the answer.
+        Answer a copy of a request that came before the webhook closed; its sender may have lost the answer.
 
-        Any other request gets 410, whatever is wrong with it.
+        Any other request gets 410, also if it is wrong in another way.
         """
         if webhook.config.dedupe is None:
             raise RequestRefused(problems.closed())
@@ -162,7 +172,7 @@ class Receiver:
             raise RequestRefused(answer) from None
 
     def _repeat_answer(self, webhook: WebhookRow, request_id: str) -> flask.Response:
-        """The answer of an earlier request, for a copy of it."""
+        """Answer a copy of an earlier request like that request."""
         answer = self._find_answer(request_id)
         if answer is None:
             return problems.to_flask(self._pending(webhook, request_id, Preference()))
@@ -200,7 +210,7 @@ class Receiver:
         return request, verification.verify(webhook, request, self._fetch)
 
     def _record(self, webhook: WebhookRow, request: Request, *, holder: str | None) -> Accepted:
-        """Record the request, or find the earlier one that it repeats; a failure becomes a refusal."""
+        """Record the request, or find the earlier one that it repeats; raise RequestRefused if it can do neither."""
         try:
             return record_request.accept_request(self.engine, webhook, request, holder=holder)
         except HookClosed:
@@ -213,17 +223,15 @@ class Receiver:
             log.error("A request to a webhook of run %s was answered 503: %s", webhook.run_id, error)
             raise RequestRefused(problems.unavailable()) from None
 
-    def _open_waiter(self, hub: Holder, request: Request, preference: Preference) -> Waiter | None:
-        """A waiter for the answer; None when the sender does not want to wait, or nothing can hold the connection."""
-        if preference.wait_secs == 0:
-            return None
+    def _open_waiter(self, hub: Holder, request: Request) -> Waiter | None:
+        """Return a waiter for the answer; None if this process cannot hold the connection."""
         assert request.id is not None
         environ = flask.request.environ
         limit = servers.held_limit(environ, self.engine.settings.max_held) if servers.can_hold(environ) else 0
         if limit > 0:
             return hub.open(request.id, limit, servers.client_watch(environ))
-        if self._warned_in_pid != os.getpid():
-            self._warned_in_pid = os.getpid()
+        if not self._has_warned:
+            self._has_warned = True
             log.warning(
                 "This process cannot hold connections: it serves one request at a time, or max_held is 0.  Requests to"
                 " manual webhooks get 202 at once, and their senders have to poll.  Run gunicorn with"
@@ -231,27 +239,15 @@ class Receiver:
             )
         return None
 
-    def _hold(
-        self, hub: Holder, waiter: Waiter, webhook: WebhookRow, accepted: Accepted, preference: Preference
-    ) -> Response | None:
-        """Wait for the answer to a recorded request; None when there is none in time."""
-        if accepted.is_duplicate:
-            hub.attach(waiter, accepted.request_id)
-        hub.recorded(waiter)
-        _release_session()
-        timeout = self.engine.settings.hold_timeout if webhook.config.timeout is None else webhook.config.timeout
-        wanted_secs = math.inf if preference.wait_secs is None else preference.wait_secs
-        return waiter.wait(min(timeout / 1_000_000, wanted_secs))
-
     def _pending(self, webhook: WebhookRow, request_id: str, preference: Preference) -> Response:
-        """The answer while there is none: the author's ``on_timeout``, unless the sender asked for 202."""
+        """Return the answer while there is none: the webhook's ``on_timeout``, unless the sender asked for 202."""
         if webhook.config.on_timeout is not None and not preference.respond_async:
             return webhook.config.on_timeout
         location = self._location(webhook.token, request_id)
         return problems.pending(request_id, location, preferred=preference.respond_async)
 
     def _find_answer(self, request_id: str) -> Response | None:
-        """The recorded answer, if it can be read now."""
+        """Return the recorded answer, if there is one and it can be read now."""
         try:
             return record_request.answers(self.engine, [request_id]).get(request_id)
         except Exception as error:
@@ -260,20 +256,16 @@ class Receiver:
             return None
 
     def _unknown(self) -> RequestRefused:
-        """404; 429 for an address that asked for too many unknown webhooks."""
+        """Return the refusal for an unknown webhook: 404, or 429 for an address that asked for too many of them."""
         retry_after_secs = self._failed_lookups.count(flask.request.remote_addr)
         if retry_after_secs is None:
             return RequestRefused(problems.unknown())
         return RequestRefused(problems.too_many_lookups(retry_after_secs))
 
     def _location(self, token: str, request_id: str) -> str:
-        """The URL to poll for the answer."""
+        """Return the URL to poll for the answer."""
         base = wsgi_request.base_of(self.engine.settings.public_url, flask.request)
         return f"{base}{wsgi_request.PATH}{token}/requests/{request_id}"
-
-    def _hub_of_this_process(self) -> Holder:
-        hub = self._hubs.get(os.getpid())
-        return hub or self._hubs.setdefault(os.getpid(), self._make_hub(self.engine))
 
 
 def _make_hub(engine: Engine) -> Hub:
@@ -281,12 +273,12 @@ def _make_hub(engine: Engine) -> Hub:
 
 
 def _new_id() -> str:
-    """144 random bits, since the id is all that a poll needs."""
+    """Return 144 random bits as text: a poll needs no more than this id."""
     return secrets.token_urlsafe(18)
 
 
 def _release_session() -> None:
-    """Release the database connection that a ``before_request`` of the application may hold by Flask-SQLAlchemy."""
+    """Release the database connection that a ``before_request`` may have taken through Flask-SQLAlchemy."""
     session = getattr(flask.current_app.extensions.get("sqlalchemy"), "session", None)
     if session is None or not session.registry.has() or session.new or session.dirty or session.deleted:
         return

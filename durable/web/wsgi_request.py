@@ -1,4 +1,4 @@
-"""Reads a WSGI request as its sender wrote it: the webhook it names, its URL, and whether its framing is clear."""
+"""Read a WSGI request as its sender wrote it: the webhook it names, its URL, and whether its framing is clear."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def parse_target(rest: str) -> Target | None:
 
 def exact_url(environ: Mapping[str, Any]) -> str:
     """
-    The URL as it was sent.  Unlike ``request.url`` it keeps ``%2F``, ``%7e`` and ``//``.
+    Return the URL as it was sent.  Unlike ``request.url`` it keeps ``%2F``, ``%7e`` and ``//``.
 
     Some servers (granian, hypercorn, gevent's pywsgi) give only the decoded path; it is encoded again.
     """
@@ -46,26 +46,24 @@ def exact_url(environ: Mapping[str, Any]) -> str:
 
 
 def base_of(public_url: str | None, request: flask.Request) -> str:
-    """The URL before ``ROOT``: ``public_url``, else a relative one.  The Host header is never used."""
+    """Return the URL before ``ROOT``: ``public_url``, else a relative one.  The Host header is never used."""
     return public_url if public_url is not None else request.root_path.rstrip("/") + request.path.partition(ROOT)[0]
 
 
 def is_framed(environ: Mapping[str, Any]) -> bool:
     """
-    Whether the headers say in exactly one way where the body ends.
+    Return whether the headers say in exactly one way where the body ends.
 
     Most servers refuse an ambiguous request themselves.  A server that accepts it may read it differently than the
     proxy before it: gevent's pywsgi ignores any transfer coding but ``chunked``, and accepts ``+3`` and ``0_3`` as
     lengths; waitress does not read the chunks of an HTTP/1.0 request.
     """
     length = environ.get("CONTENT_LENGTH")
-    if "HTTP_TRANSFER_ENCODING" in environ and not _is_chunked(environ, length):
-        return False
+    coding = environ.get("HTTP_TRANSFER_ENCODING")
+    if coding is not None:
+        if coding.lower() != "chunked" or environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
+            return False
+        # A gateway that joined the chunks may keep this header and add the length, but then it delivers no chunks.
+        if length and environ.get("wsgi.input_terminated"):
+            return False
     return _LENGTH.fullmatch(length or "0") is not None
-
-
-def _is_chunked(environ: Mapping[str, Any], length: str | None) -> bool:
-    if environ["HTTP_TRANSFER_ENCODING"].lower() != "chunked" or environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
-        return False
-    # A gateway that joined the chunks may keep this header and add the length.
-    return not (length and environ.get("wsgi.input_terminated"))

@@ -50,7 +50,7 @@ app.register_blueprint(create_blueprint(engine))
 def health():
     return {
         "pid": os.getpid(),
-        "held": sum(len(hub) for hub in holding._hubs if hub.pid == os.getpid()),
+        "held": sum(len(hub) for hub in holding._hubs),
         "threads": [thread.name for thread in threading.enumerate()],
         "connections": engine.store.engine.pool.checkedout(),
     }

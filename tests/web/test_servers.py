@@ -37,7 +37,7 @@ def connection() -> Iterator[Pair]:
 def worker(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The parts of a gunicorn gthread worker that durable reads."""
     made = SimpleNamespace(alive=True, tpool=object(), cfg=SimpleNamespace(threads=4))
-    monkeypatch.setitem(gunicorn._workers, os.getpid(), made)
+    monkeypatch.setattr(gunicorn, "_found", [made])
     return made
 
 
@@ -133,7 +133,7 @@ def test_an_unwatchable_client_is_there():
     assert not servers.client_watch({})()
 
 
-def test_the_worker_is_found_among_the_callers():
+def test_the_worker_is_found_among_the_callers(monkeypatch):
     """Without our hook, the first hold finds the gunicorn worker that calls it."""
     base = pytest.importorskip("gunicorn.workers.base")
 
@@ -142,12 +142,14 @@ def test_the_worker_is_found_among_the_callers():
             pass
 
         def handle(self) -> Any:
-            return gunicorn._among_callers(gunicorn.sys._getframe())
+            return gunicorn.current_worker()
 
+    monkeypatch.setattr(gunicorn, "_found", [])
     made = Worker()
 
+    assert gunicorn.current_worker() is None
     assert made.handle() is made
-    assert gunicorn._among_callers(gunicorn.sys._getframe()) is None
+    assert gunicorn.current_worker() is made
 
 
 def test_sigterm_drains_at_once(worker, monkeypatch):
