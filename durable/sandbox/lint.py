@@ -98,23 +98,6 @@ def _findings(
     function: FunctionType, forbidden: Mapping[Any, tuple[str, str]], seen: set[CodeType] | None
 ) -> list[Finding]:
     """The calls of *forbidden* in *function*; with *seen*, also in the functions of its module that it calls."""
-    found = []
-    for called, line in _calls(function):
-        if isinstance(called, _FUNCTIONS) and called in forbidden:
-            found.append(Finding(f"{function.__code__.co_filename}:{line}", *forbidden[called]))
-        elif (
-            seen is not None
-            and isinstance(called, FunctionType)
-            and called.__globals__ is function.__globals__
-            and called.__code__ not in seen
-        ):
-            seen.add(called.__code__)
-            found += _findings(called, forbidden, seen)
-    return found
-
-
-def _calls(function: FunctionType) -> list[tuple[Any, int]]:
-    """The objects that a function, and the functions nested in it, call by name; each with its line."""
     node = _parsed(function)
     if node is None:
         return []
@@ -126,9 +109,22 @@ def _calls(function: FunctionType) -> list[tuple[Any, int]]:
     free = dict.fromkeys(function.__code__.co_freevars, _UNKNOWN)
     names = ChainMap[str, Any]({**free, **closure}, function.__globals__, vars(builtins))
     try:
-        return list(_Scope(node, names).calls())
+        calls = list(_Scope(node, names).calls())
     except RecursionError:  # generated code, nested very deeply
         return []
+    found = []
+    for called, line in calls:
+        if isinstance(called, _FUNCTIONS) and called in forbidden:
+            found.append(Finding(f"{function.__code__.co_filename}:{line}", *forbidden[called]))
+        elif (
+            seen is not None
+            and isinstance(called, FunctionType)
+            and called.__globals__ is function.__globals__
+            and called.__code__ not in seen
+        ):
+            seen.add(called.__code__)
+            found += _findings(called, forbidden, seen)
+    return found
 
 
 def _parsed(function: FunctionType) -> _Function | None:
@@ -144,7 +140,17 @@ def _parsed(function: FunctionType) -> _Function | None:
     if tree is None:
         return None
     ast.increment_lineno(tree, code.co_firstlineno - 1 - header.count("\n"))
-    found = [node for node in ast.walk(tree) if isinstance(node, _Function) and _is_of(node, code)]
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Lambda):
+            name, first = "<lambda>", node.lineno
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            # The line of a function's code is that of its first decorator.
+            name, first = node.name, min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        else:
+            continue
+        if (name, first) == (code.co_name, code.co_firstlineno):
+            found.append(node)
     return found[0] if len(found) == 1 else None
 
 
@@ -159,14 +165,6 @@ def _tree(source: str) -> ast.Module | None:
             # Seen on Python 3.11.7, "AST constructor recursion depth mismatch": the next try works (CPython gh-106905).
             continue
     return None
-
-
-def _is_of(node: _Function, code: CodeType) -> bool:
-    """Whether *code* was compiled from *node*: it begins at the first decorator."""
-    if isinstance(node, ast.Lambda):
-        return code.co_name == "<lambda>" and node.lineno == code.co_firstlineno
-    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-    return node.name == code.co_name and first == code.co_firstlineno
 
 
 class _Scope:
