@@ -28,7 +28,8 @@ class Signature(inspect.Signature):
                 by_name = {**kwargs, **given}
                 # In the order of the parameters.
                 given = {name: by_name[name] for name in self._names if name in by_name}
-            # With fewer, an argument is given twice, or is unknown.
-            if len(given) == len(args) + len(kwargs) and self._required <= given.keys():
+            # With fewer than all, an argument is given twice, or is unknown.
+            is_whole = not kwargs or len(given) == len(args) + len(kwargs)
+            if is_whole and self._required <= given.keys():
                 return inspect.BoundArguments(self, given)
         return super().bind(*args, **kwargs)

@@ -18,6 +18,7 @@ Files, in import order::
     hooks.py            hooks: queues that the log fills and the workflow awaits
     race.py             ``race``: the first outcome in the log wins
     run_context.py      a workflow's calls as operations of its run
+    execution.py        the workflow as it executes: what one event of the log does to it
     replay.py           ``Replay``: feeds a log to a workflow, and collects commands and the outcome
 """
 

@@ -23,6 +23,8 @@ from .commands import Command, Withdraw
 #: Commands that create an operation, and the events that record it.
 Create = commands.CreateStep | commands.CreateWait | commands.CreateHook | commands.CreateChild
 Created = events.StepCreated | events.WaitCreated | events.HookCreated | events.HookConflicted | events.ChildCreated
+#: The members of ``Created``, which ``isinstance`` checks faster than a union.
+CREATED = (events.StepCreated, events.WaitCreated, events.HookCreated, events.HookConflicted, events.ChildCreated)
 
 _KINDS: dict[type, str] = {
     commands.CreateStep: "step",

@@ -167,7 +167,13 @@ def _take_commands(engine: Engine, run_id: str, replay: Replay, watch: TurnWatch
                 owner = None if command.drawn else _owner(engine, run_id, command.token, opened, closed)
                 if owner is None:
                     opened[command.token] = command.op_id
-                created.append(new.add(_hook_event(command, owner, new.at)))
+                op_id, name, digest, token = command.op_id, command.name, command.digest, command.token
+                event: Event = events.HookCreated(at=new.at, op_id=op_id, name=name, digest=digest, token=token)
+                if owner is not None:
+                    event = events.HookConflicted(
+                        at=new.at, op_id=op_id, name=name, digest=digest, token=token, owner=owner
+                    )
+                created.append(new.add(event))
         if not created:
             break
         watch.run(replay.feed, created)
@@ -192,14 +198,6 @@ def _owner(engine: Engine, run_id: str, token: str, opened: dict[str, str], clos
     if found is None or (found[0] == run_id and found[1] in closed):
         return None
     return found[0]
-
-
-def _hook_event(command: commands.CreateHook, owner: str | None, at: int) -> Event:
-    """Return the event of a new hook, or of one whose token another hook holds."""
-    op_id, name, digest, token = command.op_id, command.name, command.digest, command.token
-    if owner is not None:
-        return events.HookConflicted(at=at, op_id=op_id, name=name, digest=digest, token=token, owner=owner)
-    return events.HookCreated(at=at, op_id=op_id, name=name, digest=digest, token=token)
 
 
 def _refused(asked: Sequence[Command], new: Sequence[Event], replay: Replay) -> list[str]:
