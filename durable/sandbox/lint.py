@@ -136,7 +136,16 @@ def _parsed(function: FunctionType) -> _Function | None:
         return None
     # The "if" lets an indented function keep its indentation.
     header = "if True:\n" if lines[0][:1].isspace() else ""
-    tree = _tree(header + "".join(inspect.getblock(lines)))
+    source, tree = header + "".join(inspect.getblock(lines)), None
+    for _ in range(3):
+        try:
+            tree = ast.parse(source)
+            break
+        except (SyntaxError, RecursionError):  # for example a lambda in the middle of a statement
+            return None
+        except SystemError:
+            # Seen on Python 3.11.7, "AST constructor recursion depth mismatch": the next try works (CPython gh-106905).
+            continue
     if tree is None:
         return None
     ast.increment_lineno(tree, code.co_firstlineno - 1 - header.count("\n"))
@@ -152,19 +161,6 @@ def _parsed(function: FunctionType) -> _Function | None:
         if (name, first) == (code.co_name, code.co_firstlineno):
             found.append(node)
     return found[0] if len(found) == 1 else None
-
-
-def _tree(source: str) -> ast.Module | None:
-    """The syntax tree of *source*; None if it has none by itself, as a lambda in the middle of a statement."""
-    for _ in range(3):
-        try:
-            return ast.parse(source)
-        except (SyntaxError, RecursionError):
-            return None
-        except SystemError:
-            # Seen on Python 3.11.7, "AST constructor recursion depth mismatch": the next try works (CPython gh-106905).
-            continue
-    return None
 
 
 class _Scope:
