@@ -59,10 +59,6 @@ class AdoptedStep(Step[P, R]):
         """Read the attributes that depend on the task, at the first use of one."""
         if name not in _FOUND_LATER:
             raise AttributeError(f"A step has no {name!r}.")
-        self._read_task()
-        return self.__dict__[name]
-
-    def _read_task(self) -> None:
         task, kind = self.task, self.task.__class__
         # Take `run` from the class: on the instance Celery sets a wrapper with its retries, and we set an attempt.
         plain = inspect.getattr_static(kind, "run").__get__(task, kind)
@@ -78,6 +74,7 @@ class AdoptedStep(Step[P, R]):
                 "  Make the function itself a @step."
             )
         self._register(self)
+        return self.__dict__[name]
 
     def __get__(self, instance: object, owner: type | None = None) -> Self:
         """Itself.  A bound Celery task gets its ``self`` from Celery, not from the instance of a class."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from .. import duration
@@ -212,45 +213,53 @@ def step(
     if semantics not in SEMANTICS:
         raise ConfigurationError(f"@step: semantics={semantics!r} is not one of {', '.join(map(repr, SEMANTICS))}.")
     retries = _RETRIES[semantics] if max_retries is _BY_SEMANTICS else max_retries
-    policy = RetryPolicy(retries, retry_backoff, retry_backoff_max, retry_jitter)
-    limit = _timeout(timeout)
-    options = _given(
-        queue=queue,
-        priority=priority,
-        rate_limit=rate_limit,
-        time_limit=time_limit,
-        soft_time_limit=soft_time_limit,
+    define = partial(
+        _define_step,
+        name=name,
+        policy=RetryPolicy(retries, retry_backoff, retry_backoff_max, retry_jitter),
+        timeout=_timeout(timeout),
+        semantics=semantics,
+        options=_given(
+            queue=queue,
+            priority=priority,
+            rate_limit=rate_limit,
+            time_limit=time_limit,
+            soft_time_limit=soft_time_limit,
+        ),
+        adopts=function is not None,
     )
+    return define if function is None else define(function)
 
-    plain = policy == RetryPolicy() and semantics == SEMANTICS[0]
-    takes_options = function is None or name or limit or options or not plain
 
-    def define(function: Any) -> Step[..., Any]:
-        if is_celery_task(function):
-            return _adopt(function, refuse=bool(takes_options))
+def _define_step(
+    function: Any,
+    *,
+    name: str | None,
+    policy: RetryPolicy,
+    timeout: int | None,
+    semantics: str,
+    options: dict[str, Any],
+    adopts: bool,
+) -> Step[..., Any]:
+    """Make a function or a Celery task a step.  *adopts* is False after ``step(...)``: that takes no Celery task."""
+    defined: Step[..., Any]
+    if is_celery_task(function):
+        is_plain = policy == RetryPolicy() and semantics == SEMANTICS[0]
+        if not adopts or name or timeout or options or not is_plain:
+            raise ConfigurationError(
+                f"{function.name} is a Celery task with its own options.  Set them on the task, and write step(task)."
+            )
+        defined = AdoptedStep(function, register)
+        unnamed.append(defined)
+    else:
         kind: Any = AsyncStep if inspect.iscoroutinefunction(function) else Step
         if semantics == "transactional" and kind is AsyncStep:
             raise ConfigurationError(
                 f"{function.__qualname__} is an `async def`, so it cannot be transactional: its session belongs to one"
                 " thread, and would block the event loop that all async steps share.  Make it a `def`."
             )
-        defined: Step[..., Any] = kind(
-            function, name=name, policy=policy, timeout=limit, semantics=semantics, options=options
-        )
+        defined = kind(function, name=name, policy=policy, timeout=timeout, semantics=semantics, options=options)
         register(defined)
-        _announce(defined)
-        return defined
-
-    return define if function is None else define(function)
-
-
-def _adopt(task: Any, *, refuse: bool) -> AdoptedStep[..., Any]:
-    if refuse:
-        raise ConfigurationError(
-            f"{task.name} is a Celery task with its own options.  Set them on the task, and write step(task)."
-        )
-    defined: AdoptedStep[..., Any] = AdoptedStep(task, register)
-    unnamed.append(defined)
     _announce(defined)
     return defined
 

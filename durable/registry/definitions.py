@@ -65,10 +65,14 @@ class Definition(Generic[P, R]):
         if isinstance(written, type) or written is Any:
             return written
         if name not in self._resolved:
+            # A string, or a type that contains one (``list["Order"]``).
+            holder = SimpleNamespace(__annotations__={name: written})
             try:
-                self._resolved[name] = self._resolve(name, written)
+                closed_over = dict(inspect.getclosurevars(self.function).nonlocals)
+                found = typing.get_type_hints(holder, self.function.__globals__, closed_over, include_extras=True)
             except Exception:  # it is the author's code, and what it names may exist later
                 return Any
+            self._resolved[name] = found[name]
         return self._resolved[name]
 
     @functools.cached_property
@@ -76,26 +80,22 @@ class Definition(Generic[P, R]):
         """The annotations that have been resolved, by name.  Each call of a step needs them."""
         return {}
 
-    def _resolve(self, name: str, written: Any) -> Any:
-        """An annotation that is a string, or contains one (``list["Order"]``), as an object."""
-        holder = SimpleNamespace(__annotations__={name: written})
-        closed_over = inspect.getclosurevars(self.function).nonlocals
-        found = typing.get_type_hints(holder, self.function.__globals__, dict(closed_over), include_extras=True)
-        return found[name]
-
     def __get__(self, instance: object, owner: type | None = None) -> Self:
         """Itself.  Raises TypeError for a method that is looked up on an instance, since a call would not pass it."""
+        if instance is None:
+            return self
         owner = owner or type(instance)
-        if instance is not None and self._is_method_of(owner):
-            raise TypeError(_method_error(self, owner.__name__))
-        return self
-
-    def _is_method_of(self, owner: type) -> bool:
-        """Whether a plain function in this place would get the instance as its first argument."""
-        if next(iter(self.signature.parameters), "") in ("self", "cls"):
-            return True
+        # A method takes self or cls, or was written in the body of the class or of a base class.
+        takes_instance = next(iter(self.signature.parameters), "") in ("self", "cls")
         written_in = self.function.__qualname__.rpartition(".")[0]
-        return any(each.__qualname__ == written_in for each in owner.__mro__)
+        if takes_instance or any(each.__qualname__ == written_in for each in owner.__mro__):
+            noun = self.noun
+            raise TypeError(
+                f"{noun.capitalize()} {self.name} was looked up on an instance of {owner.__name__}, and a call of a"
+                f" {noun} does not pass the instance.  Pass every argument: {owner.__name__}.{self.__name__}(...)."
+                f"  Or put @staticmethod above @{noun}, or move the function out of the class."
+            )
+        return self
 
     def __repr__(self) -> str:
         return f"<{self.noun} {self.name}>"
@@ -292,15 +292,6 @@ def as_function(function: Any, noun: str) -> FunctionType:
     return function
 
 
-def _method_error(defined: Definition[..., Any], owner: str) -> str:
-    method, noun = defined.__name__, defined.noun
-    return (
-        f"{noun.capitalize()} {defined.name} was looked up on an instance of {owner}, and a call of a {noun} does not"
-        f" pass the instance.  Pass every argument: {owner}.{method}(...).  Or put @staticmethod above"
-        f" @{noun}, or move the function out of the class."
-    )
-
-
 def _refuse_start(workflow: Workflow[..., Any]) -> None:
     name = workflow.__name__
     guards.refuse_in_workflow(f"{name}.start", f"await {name}(...) to run it as a child, or start it in a step")
@@ -325,16 +316,10 @@ def _module_name(function: FunctionType) -> str:
 def fit_arguments(called: Definition[..., Any], bound: inspect.BoundArguments) -> None:
     """Convert each argument to its parameter's annotated type.  Raises SerializationError."""
     for name, value in bound.arguments.items():
-        bound.arguments[name] = codec.fit(value, _annotation(called, name), f"args.{name}")
-
-
-def _annotation(called: Definition[..., Any], name: str) -> Any:
-    annotation: Any = called.annotation(name)
-    if annotation is Any:
-        return Any
-    match called.signature.parameters[name].kind:
-        case inspect.Parameter.VAR_POSITIONAL:
-            return tuple.__class_getitem__((annotation, ...))
-        case inspect.Parameter.VAR_KEYWORD:
-            return dict.__class_getitem__((str, annotation))
-    return annotation
+        annotation: Any = called.annotation(name)
+        kind = called.signature.parameters[name].kind
+        if annotation is not Any and kind is inspect.Parameter.VAR_POSITIONAL:
+            annotation = tuple.__class_getitem__((annotation, ...))
+        elif annotation is not Any and kind is inspect.Parameter.VAR_KEYWORD:
+            annotation = dict.__class_getitem__((str, annotation))
+        bound.arguments[name] = codec.fit(value, annotation, f"args.{name}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator
 from functools import lru_cache
 from types import CodeType
 from typing import Any
@@ -21,29 +20,24 @@ def of_module(name: str) -> str:
     digest = hashlib.sha256()
     members = vars(sys.modules[name]) if name in sys.modules else {}
     for key in sorted(members):
-        for code in _codes(members[key], name):
-            digest.update(f"{key}\n{_text(code)}\n".encode())
+        member = members[key]
+        if getattr(member, "__module__", None) != name:
+            continue
+        function = getattr(member, "function", member)  # the function of a step or a workflow
+        found = [function]
+        if isinstance(member, type) and not hasattr(function, "__code__"):
+            methods = [vars(member)[each] for each in sorted(vars(member))]
+            found = [getattr(each, "__func__", each) for each in methods]  # of a static or class method
+        for each in found:
+            code = getattr(each, "__code__", None)
+            if isinstance(code, CodeType):
+                digest.update(f"{key}\n{_text(code)}\n".encode())
     return digest.hexdigest()[:16]
 
 
 def of_function(function: Any) -> str:
     """The hash of one function, as 16 hex digits."""
     return hashlib.sha256(_text(function.__code__).encode()).hexdigest()[:16]
-
-
-def _codes(member: Any, module: str) -> Iterator[CodeType]:
-    if getattr(member, "__module__", None) != module:
-        return
-    function = getattr(member, "function", member)  # the function of a step or a workflow
-    code = getattr(function, "__code__", None)
-    if isinstance(code, CodeType):
-        yield code
-    elif isinstance(member, type):
-        for key in sorted(vars(member)):
-            value = vars(member)[key]
-            code = getattr(getattr(value, "__func__", value), "__code__", None)
-            if isinstance(code, CodeType):
-                yield code
 
 
 # Cached, since each start of a run needs it, and a large module takes longer to hash than the rest of the start.

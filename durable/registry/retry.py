@@ -37,8 +37,9 @@ class RetryPolicy:
     jitter: bool = True
 
     def __post_init__(self) -> None:
-        if self.max_retries is not None and not _is_count(self.max_retries):
-            raise _bad("max_retries", self.max_retries, "a whole number, 0 or more, or None to never give up")
+        retries: object = self.max_retries
+        if retries is not None and (not isinstance(retries, int) or isinstance(retries, bool) or retries < 0):
+            raise _bad("max_retries", retries, "a whole number, 0 or more, or None to never give up")
         if self.backoff is not True and not _is_seconds(self.backoff):
             raise _bad("retry_backoff", self.backoff, "seconds, 0 or more; 0 retries at once")
         if not _is_seconds(self.backoff_max):
@@ -60,10 +61,6 @@ class RetryPolicy:
         doublings = min(attempt - 2, 1_000)  # 2.0 ** 1024 raises OverflowError; a product becomes inf
         delay = min(self.backoff_max, self.backoff * 2.0**doublings)
         return float(delay * draw if self.jitter else delay)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _is_seconds(value: object) -> bool:

@@ -13,10 +13,12 @@ Files, in import order::
     futures.py          the loop's futures, tasks and timers
     operations.py       which operations a workflow asked for, which its log records, and how a difference reads
     parking.py          close a suspended coroutine without running its ``except Exception`` blocks
+    bare_loop.py        asyncio's event loop without I/O: methods that raise, or return a constant
     loop.py             the deterministic event loop
     hooks.py            hooks: queues that the log fills and the workflow awaits
     race.py             ``race``: the first outcome in the log wins
     run_context.py      a workflow's calls as operations of its run
+    execution.py        the workflow as it executes: what one event of the log does to it
     replay.py           ``Replay``: feeds a log to a workflow, and collects commands and the outcome
 """
 

@@ -119,21 +119,20 @@ async def _group_exit(group: asyncio.TaskGroup, *error: Any) -> Any:
     if loop is None or task is None:
         return await _stock_group_exit(group, *error)
     had_cancelled = group._parent_cancel_requested  # type: ignore[attr-defined]
+
+    def cancel_again() -> None:
+        if task.cancelling():  # the timeout that had cancelled the task may have ended meanwhile
+            task.uncancel()
+            task.cancel()
+
     try:
         return await _stock_group_exit(group, *error)
     except BaseExceptionGroup:
         if group._parent_cancel_requested and not had_cancelled:  # type: ignore[attr-defined]
             task.uncancel()
         if task.cancelling():
-            loop.call_soon(_cancel_again, task)
+            loop.call_soon(cancel_again)
         raise
-
-
-def _cancel_again(task: asyncio.Task[Any]) -> None:
-    """Cancel the task again, unless the timeout that had cancelled it has ended meanwhile."""
-    if task.cancelling():
-        task.uncancel()
-        task.cancel()
 
 
 def _hash_of_gather(future: Any) -> int:
@@ -147,26 +146,6 @@ def _hash_of_gather(future: Any) -> int:
     return int(ordinal)
 
 
-# The code of the four functions below replaces the code of asyncio's functions.  So it runs with the globals of
-# asyncio's modules, where install() puts the _durable_… functions.
-
-
-async def _wait_for_code(fut, timeout):  # type: ignore[no-untyped-def]
-    return await _durable_wait_for(fut, timeout)  # type: ignore[name-defined]  # noqa: F821
-
-
-def _as_completed_code(fs, *, timeout=None):  # type: ignore[no-untyped-def]
-    return _durable_as_completed(fs, timeout)  # type: ignore[name-defined]  # noqa: F821
-
-
-async def _condition_wait_code(self):  # type: ignore[no-untyped-def]
-    return await _durable_condition_wait(self)  # type: ignore[name-defined]  # noqa: F821
-
-
-async def _group_exit_code(self, et, exc, tb):  # type: ignore[no-untyped-def]
-    return await _durable_group_exit(self, et, exc, tb)  # type: ignore[name-defined]  # noqa: F821
-
-
 _installed: list[bool] = []
 
 
@@ -175,13 +154,29 @@ def install() -> None:
     if _installed:
         return
     _installed.append(True)
+    tasks._GatheringFuture.__hash__ = _hash_of_gather  # type: ignore[attr-defined]
+
+    # Of the four functions below only the code is used, in asyncio's function of that name.  There it runs with
+    # the globals of asyncio's module, to which the _durable_… functions are added.
+
+    async def wait_for(fut, timeout):  # type: ignore[no-untyped-def]
+        return await _durable_wait_for(fut, timeout)  # type: ignore[name-defined]  # noqa: F821
+
+    def as_completed(fs, *, timeout=None):  # type: ignore[no-untyped-def]
+        return _durable_as_completed(fs, timeout)  # type: ignore[name-defined]  # noqa: F821
+
+    async def condition_wait(self):  # type: ignore[no-untyped-def]
+        return await _durable_condition_wait(self)  # type: ignore[name-defined]  # noqa: F821
+
+    async def group_exit(self, et, exc, tb):  # type: ignore[no-untyped-def]
+        return await _durable_group_exit(self, et, exc, tb)  # type: ignore[name-defined]  # noqa: F821
+
     vars(tasks).update(_durable_wait_for=_wait_for, _durable_as_completed=_as_completed)
+    tasks.as_completed.__code__ = as_completed.__code__
     if sys.version_info < (3, 12):
-        tasks.wait_for.__code__ = _wait_for_code.__code__
-    tasks.as_completed.__code__ = _as_completed_code.__code__
+        tasks.wait_for.__code__ = wait_for.__code__
+    vars(locks).update(_durable_condition_wait=_condition_wait)
+    locks.Condition.wait.__code__ = condition_wait.__code__
     if sys.version_info < (3, 13):
         vars(taskgroups).update(_durable_group_exit=_group_exit)
-        taskgroups.TaskGroup.__aexit__.__code__ = _group_exit_code.__code__
-    vars(locks).update(_durable_condition_wait=_condition_wait)
-    locks.Condition.wait.__code__ = _condition_wait_code.__code__
-    tasks._GatheringFuture.__hash__ = _hash_of_gather  # type: ignore[attr-defined]
+        taskgroups.TaskGroup.__aexit__.__code__ = group_exit.__code__

@@ -159,14 +159,14 @@ class Hook(Generic[T]):
 
     # Waiting
 
-    async def _next(self) -> T:
-        return self._read(await self.take())
-
-    async def _next_or_stop(self) -> T:
+    async def _next(self, *, iterates: bool = False) -> T:
+        """The next payload.  A closed hook ends ``async for``, and raises HookClosed elsewhere."""
         try:
             received = await self.take()
         except HookClosed:
-            raise StopAsyncIteration from None
+            if iterates:
+                raise StopAsyncIteration from None
+            raise
         return self._read(received)
 
     async def _wait(self) -> None:
@@ -218,7 +218,8 @@ class _HookIterator(Generic[T]):
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, T]:
-        return self._hook._next_or_stop()
+        # No ``async def``: the traceback of its error would refer to this object, and delay __del__.
+        return self._hook._next(iterates=True)
 
     def __del__(self) -> None:
         if not self._loop.closing and asyncio._get_running_loop() is self._loop:

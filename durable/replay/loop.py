@@ -6,20 +6,11 @@ applies one event (it resolves one future, or makes one timer ready), the loop
 runs until nothing is ready, then ``replay`` applies the next event.
 
 Rule 2: no I/O, no clock, no ambient context.  ``time()`` is the time of the
-last event.  Methods of asyncio's loop that are not implemented here raise.
+last event.  Methods of asyncio's loop that do I/O raise (``bare_loop.py``).
 
 Rule 3: a suspended workflow sees nothing.  A task that waits stays suspended
 until its event comes.  To park the workflow, the loop closes its coroutines,
 the newest first, and durable calls raise ``Parked`` meanwhile.
-
-Theory of operation
-===================
-Every call of a step, sleep, hook or child is an operation.  Its op id is the
-path of the calling task and a number: ``r#3`` is the third operation of the
-main task ``r``, ``r.2#1`` the first of the second task that ``r`` made.  So op
-ids do not depend on the order in which parallel tasks run.  When a workflow
-issues an operation, the loop compares it with the log's record of that op id;
-without a record the operation becomes a command.
 """
 
 from __future__ import annotations
@@ -32,70 +23,16 @@ import itertools
 import sys
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from typing import Any, NoReturn
+from typing import Any
 
-from ..errors import NonDeterministicCall
 from ..events import ROOT
-from ..sandbox import calling_line, ends_process, log_records, waiting_line
+from ..sandbox import ends_process, log_records, waiting_line
 from . import asyncio_patches
+from .bare_loop import BareLoop
 from .commands import Command, CreateWait
 from .futures import OpFuture, OrdinalFuture, OrdinalTask, Parked, Timer
 from .operations import Create, Created, Operations, OperationSpec
 from .parking import close, close_awaited, close_generator
-
-#: Methods of ``asyncio.AbstractEventLoop``.
-REFUSED_METHODS = [
-    "add_reader",
-    "add_writer",
-    "add_signal_handler",
-    "call_soon_threadsafe",
-    "close",
-    "connect_accepted_socket",
-    "connect_read_pipe",
-    "connect_write_pipe",
-    "create_connection",
-    "create_datagram_endpoint",
-    "create_server",
-    "create_unix_connection",
-    "create_unix_server",
-    "getaddrinfo",
-    "getnameinfo",
-    "remove_reader",
-    "remove_signal_handler",
-    "remove_writer",
-    "run_forever",
-    "run_in_executor",
-    "run_until_complete",
-    "sendfile",
-    "set_debug",
-    "set_default_executor",
-    "set_task_factory",
-    "shutdown_asyncgens",
-    "shutdown_default_executor",
-    "sock_accept",
-    "sock_connect",
-    "sock_recv",
-    "sock_recv_into",
-    "sock_recvfrom",
-    "sock_recvfrom_into",
-    "sock_sendall",
-    "sock_sendfile",
-    "sock_sendto",
-    "start_tls",
-    "stop",
-    "subprocess_exec",
-    "subprocess_shell",
-]
-
-
-def refusal(name: str) -> Callable[..., NoReturn]:
-    """A method that raises NonDeterministicCall."""
-
-    def refuse(self: object, *args: Any, **kwargs: Any) -> NoReturn:
-        raise NonDeterministicCall(f"loop.{name}", where=calling_line())
-
-    return refuse
-
 
 log = log_records.get("durable")
 
@@ -106,7 +43,7 @@ MICROS_PER_SECOND = 1_000_000
 MAX_REFUSALS = 8
 
 
-class DurableLoop(asyncio.AbstractEventLoop):
+class DurableLoop(BareLoop):
     """
     Runs one workflow.
 
@@ -259,19 +196,27 @@ class DurableLoop(asyncio.AbstractEventLoop):
 
     def run(self, function: Callable[..., object], *args: Any) -> None:
         """Call *function* in the loop, then run callbacks until none is ready.  Check the fault afterwards."""
-        self._inside(self._run_ready, function, *args)
-
-    def _run_ready(self, function: Callable[..., object], *args: Any) -> None:
-        function(*args)
-        while self._ready and self.operations.fault is None:
-            if self.main is not None and self.main.done():
-                # As in run_until_complete, callbacks that are ready when the main task ends still run, once.
-                for _ in range(len(self._ready)):
-                    if self.operations.fault is None:
-                        self._run_one()
-                self._ready.clear()
-                break
-            self._run_one()
+        outer, hooks, collecting = asyncio._get_running_loop(), sys.get_asyncgen_hooks(), gc.isenabled()
+        # The garbage collector would run finalizers at moments that no replay can repeat.
+        gc.disable()
+        asyncio._set_running_loop(self)
+        sys.set_asyncgen_hooks(firstiter=self._gens.setdefault, finalizer=self._generator_dropped)
+        try:
+            function(*args)
+            while self._ready and self.operations.fault is None:
+                if self.main is not None and self.main.done():
+                    # As in run_until_complete, callbacks that are ready when the main task ends still run, once.
+                    for _ in range(len(self._ready)):
+                        if self.operations.fault is None:
+                            self._run_one()
+                    self._ready.clear()
+                    break
+                self._run_one()
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+            asyncio._set_running_loop(outer)
+            if collecting:
+                gc.enable()
 
     def _run_one(self) -> None:
         handle = self._ready.popleft()
@@ -286,24 +231,6 @@ class DurableLoop(asyncio.AbstractEventLoop):
             if not isinstance(getattr(handle._callback, "__self__", None), asyncio.Task):  # type: ignore[attr-defined]
                 self.call_exception_handler({"message": f"Exception in callback {handle!r}", "exception": error})
 
-    def _inside(self, function: Callable[..., object], *args: Any) -> None:
-        """Call *function* with this loop as the thread's running loop."""
-        outer, hooks, collecting = asyncio._get_running_loop(), sys.get_asyncgen_hooks(), gc.isenabled()
-        # The garbage collector would run finalizers at moments that no replay can repeat.
-        gc.disable()
-        asyncio._set_running_loop(self)
-        sys.set_asyncgen_hooks(self._generator_begins, self._generator_dropped)
-        try:
-            function(*args)
-        finally:
-            sys.set_asyncgen_hooks(*hooks)
-            asyncio._set_running_loop(outer)
-            if collecting:
-                gc.enable()
-
-    def _generator_begins(self, gen: AsyncGenerator[Any, Any]) -> None:
-        self._gens[gen] = None
-
     def _generator_dropped(self, gen: AsyncGenerator[Any, Any]) -> None:
         # The workflow left the generator by `break`.  Close it in a task, since its `finally` may await steps.
         if not self.closing and asyncio._get_running_loop() is self:
@@ -316,47 +243,29 @@ class DurableLoop(asyncio.AbstractEventLoop):
         if self.closing:
             return
         self.closing = True
-        self._inside(self._close_all)
-        for held in (self._ready, self._tasks, self.pending, self.operations.recorded):
-            held.clear()
 
-    def _close_all(self) -> None:
-        for gen in reversed(list(self._gens)):
-            self._refused = 0
-            if not close_awaited(gen):
-                self.unclosable = f"an asynchronous generator at {waiting_line(gen)}"
-        for task in reversed(list(self._tasks.values())):
-            self._refused = 0
-            if not close(task):
-                self.unclosable = f"task {task.path} at {waiting_line(task.get_coro())}"
-        for gen in list(self._gens):
-            close_generator(gen)
+        def close_all() -> None:
+            # After a fault, callbacks are left.  No new ones are added while the loop closes.
+            self._ready.clear()
+            for gen in reversed(list(self._gens)):
+                self._refused = 0
+                if not close_awaited(gen):
+                    self.unclosable = f"an asynchronous generator at {waiting_line(gen)}"
+            for task in reversed(list(self._tasks.values())):
+                self._refused = 0
+                if not close(task):
+                    self.unclosable = f"task {task.path} at {waiting_line(task.get_coro())}"
+            for gen in list(self._gens):
+                close_generator(gen)
+
+        self.run(close_all)
+        for held in (self._tasks, self.pending, self.operations.recorded):
+            held.clear()
 
     # The methods of asyncio's loop
 
     def time(self) -> float:
         return (self.now - self.started_at) / MICROS_PER_SECOND
-
-    def get_debug(self) -> bool:
-        return False
-
-    def is_running(self) -> bool:
-        return True
-
-    def is_closed(self) -> bool:
-        return False
-
-    def get_task_factory(self) -> None:
-        return None
-
-    def get_exception_handler(self) -> None:
-        return None
-
-    def set_exception_handler(self, handler: object) -> None:
-        return None
-
-    def default_exception_handler(self, context: dict[str, Any]) -> None:
-        self.call_exception_handler(context)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if not self.replaying:
@@ -406,20 +315,12 @@ class DurableLoop(asyncio.AbstractEventLoop):
         return handle
 
     def call_later(  # type: ignore[override]
-        self,
-        delay: float,
-        callback: Callable[..., object],
-        *args: Any,
-        context: contextvars.Context | None = None,
+        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
     def call_at(  # type: ignore[override]
-        self,
-        when: float,
-        callback: Callable[..., object],
-        *args: Any,
-        context: contextvars.Context | None = None,
+        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         due_at = self.started_at + _micros(when)
         if due_at <= self.now:
@@ -445,7 +346,3 @@ def _micros(seconds: float) -> int:
         raise ValueError(
             f"A delay of {seconds!r} seconds has no end.  To wait until cancelled, await asyncio.Event().wait()."
         ) from None
-
-
-for _name in REFUSED_METHODS:
-    setattr(DurableLoop, _name, refusal(_name))

@@ -68,28 +68,28 @@ def race(loop: DurableLoop, awaitables: Sequence[Awaitable[Any]]) -> asyncio.Fut
     """Start all of *awaitables*, and return the first outcome once the others are cancelled and have ended."""
     entrants = [_Entrant(each) for each in awaitables]
     settled = [(at, n) for n, each in enumerate(entrants) if (at := each.settled_at(loop)) is not None]
-    if settled:
-        task = loop.create_task(_race_settled(loop, entrants[min(settled)[1]], entrants))
-    else:
+    winner = entrants[min(settled)[1]] if settled else None
+    if winner is None:
         for each in entrants:
             each.start(loop)
-        task = loop.create_task(_race_started(loop, entrants))
+    task = loop.create_task(_run_race(loop, winner, entrants))
     # A task that is cancelled before its first step runs no `finally`, so the entrants are cancelled here.
     task.add_done_callback(lambda _: _cancel(entrants))
     return task
 
 
-async def _race_settled(loop: DurableLoop, winner: _Entrant, entrants: list[_Entrant]) -> Any:
-    """A race that had an outcome when it began."""
-    if winner.settled_at(loop) is not None:
-        return await _win(winner, entrants)
-    for each in entrants:  # another task has taken the payload meanwhile
-        each.start(loop)
-    return await _race_started(loop, entrants)
+async def _run_race(loop: DurableLoop, winner: _Entrant | None, entrants: list[_Entrant]) -> Any:
+    """
+    The outcome of the first entrant that finishes.
 
-
-async def _race_started(loop: DurableLoop, entrants: list[_Entrant]) -> Any:
-    """Wait for the first entrant that finishes."""
+    Args:
+        winner: The entrant that had an outcome before the race began.  None: all entrants have started.
+    """
+    if winner is not None:
+        if winner.settled_at(loop) is not None:
+            return await _win(winner, entrants)
+        for each in entrants:  # another task has taken the payload meanwhile
+            each.start(loop)
     first: asyncio.Future[_Entrant] = loop.create_future()
 
     def finish(entrant: _Entrant) -> None:

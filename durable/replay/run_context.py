@@ -32,6 +32,9 @@ from .operations import OperationSpec
 #: The longest name of a patch, in characters; it is part of an op id.
 MAX_PATCH_NAME = 200
 
+#: The longest token of a hook, in characters.
+MAX_TOKEN = 255
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
@@ -118,8 +121,15 @@ class RunContext:
         payload_type: Any = Any,
     ) -> Hook[Any]:
         """Open a hook under *token*, or under a random token."""
-        if token is not None:
-            _check_token(token)
+        # Cc: control characters; Cs: halves of surrogate pairs, which databases refuse.
+        if token is not None and (
+            not isinstance(token, str)
+            or not 1 <= len(token) <= MAX_TOKEN
+            or any(category(character) in ("Cc", "Cs") for character in token)
+        ):
+            raise ValueError(
+                f"token {token!r} must be a str of 1 to {MAX_TOKEN} characters without control characters."
+            )
         encoded_metadata = None if metadata is None else codec.encode(metadata, "metadata")
         digest = hashlib.sha256(json.dumps([name, token]).encode()).hexdigest()[:32]
 
@@ -143,7 +153,9 @@ class RunContext:
 
     def patched(self, name: str) -> bool:
         """Whether the run takes the new way.  It is decided once for each name and run, and recorded."""
-        _check_patch(name)
+        is_text = isinstance(name, str) and name.isascii() and name.isprintable()
+        if not is_text or not 1 <= len(name) <= MAX_PATCH_NAME:
+            raise ValueError(f"patched({name!r}): a name has 1 to {MAX_PATCH_NAME} printable ASCII characters.")
         key = f"patch:{name}"
         if key in self.loop.operations.markers:
             return True
@@ -206,16 +218,3 @@ def _bound_call(
     """The arguments by name, and their digest."""
     bound = codec.bind(called.signature, args, kwargs)
     return bound, codec.digest(bound, called.signature)
-
-
-def _check_token(token: object) -> None:
-    # Cc: control characters; Cs: halves of surrogate pairs, which databases refuse.
-    is_text = isinstance(token, str) and not any(category(character) in ("Cc", "Cs") for character in token)
-    if not isinstance(token, str) or not is_text or not 1 <= len(token) <= 255:
-        raise ValueError(f"token {token!r} must be a str of 1 to 255 characters without control characters.")
-
-
-def _check_patch(name: object) -> None:
-    is_plain = isinstance(name, str) and name.isascii() and name.isprintable()
-    if not isinstance(name, str) or not is_plain or not 1 <= len(name) <= MAX_PATCH_NAME:
-        raise ValueError(f"patched({name!r}): a name has 1 to {MAX_PATCH_NAME} printable ASCII characters.")

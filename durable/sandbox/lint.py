@@ -98,8 +98,22 @@ def _findings(
     function: FunctionType, forbidden: Mapping[Any, tuple[str, str]], seen: set[CodeType] | None
 ) -> list[Finding]:
     """The calls of *forbidden* in *function*; with *seen*, also in the functions of its module that it calls."""
+    node = _parsed(function)
+    if node is None:
+        return []
+    try:
+        closure = dict(inspect.getclosurevars(function).nonlocals)
+    except ValueError:  # a cell that is filled later
+        closure = {}
+    # A free variable whose cell is empty is no global either.
+    free = dict.fromkeys(function.__code__.co_freevars, _UNKNOWN)
+    names = ChainMap[str, Any]({**free, **closure}, function.__globals__, vars(builtins))
+    try:
+        calls = list(_Scope(node, names).calls())
+    except RecursionError:  # generated code, nested very deeply
+        return []
     found = []
-    for called, line in _calls(function):
+    for called, line in calls:
         if isinstance(called, _FUNCTIONS) and called in forbidden:
             found.append(Finding(f"{function.__code__.co_filename}:{line}", *forbidden[called]))
         elif (
@@ -113,24 +127,6 @@ def _findings(
     return found
 
 
-def _calls(function: FunctionType) -> list[tuple[Any, int]]:
-    """The objects that a function, and the functions nested in it, call by name; each with its line."""
-    node = _parsed(function)
-    if node is None:
-        return []
-    try:
-        closure = dict(inspect.getclosurevars(function).nonlocals)
-    except ValueError:  # a cell that is filled later
-        closure = {}
-    # A free variable whose cell is empty is no global either.
-    free = dict.fromkeys(function.__code__.co_freevars, _UNKNOWN)
-    names = ChainMap[str, Any]({**free, **closure}, function.__globals__, vars(builtins))
-    try:
-        return list(_Scope(node, names).calls())
-    except RecursionError:  # generated code, nested very deeply
-        return []
-
-
 def _parsed(function: FunctionType) -> _Function | None:
     """The syntax tree of a function, with the line numbers of its file; None if there is no source for it."""
     code = function.__code__
@@ -140,33 +136,31 @@ def _parsed(function: FunctionType) -> _Function | None:
         return None
     # The "if" lets an indented function keep its indentation.
     header = "if True:\n" if lines[0][:1].isspace() else ""
-    tree = _tree(header + "".join(inspect.getblock(lines)))
-    if tree is None:
-        return None
-    ast.increment_lineno(tree, code.co_firstlineno - 1 - header.count("\n"))
-    found = [node for node in ast.walk(tree) if isinstance(node, _Function) and _is_of(node, code)]
-    return found[0] if len(found) == 1 else None
-
-
-def _tree(source: str) -> ast.Module | None:
-    """The syntax tree of *source*; None if it has none by itself, as a lambda in the middle of a statement."""
+    source, tree = header + "".join(inspect.getblock(lines)), None
     for _ in range(3):
         try:
-            return ast.parse(source)
-        except (SyntaxError, RecursionError):
+            tree = ast.parse(source)
+            break
+        except (SyntaxError, RecursionError):  # for example a lambda in the middle of a statement
             return None
         except SystemError:
             # Seen on Python 3.11.7, "AST constructor recursion depth mismatch": the next try works (CPython gh-106905).
             continue
-    return None
-
-
-def _is_of(node: _Function, code: CodeType) -> bool:
-    """Whether *code* was compiled from *node*: it begins at the first decorator."""
-    if isinstance(node, ast.Lambda):
-        return code.co_name == "<lambda>" and node.lineno == code.co_firstlineno
-    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-    return node.name == code.co_name and first == code.co_firstlineno
+    if tree is None:
+        return None
+    ast.increment_lineno(tree, code.co_firstlineno - 1 - header.count("\n"))
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Lambda):
+            name, first = "<lambda>", node.lineno
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            # The line of a function's code is that of its first decorator.
+            name, first = node.name, min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        else:
+            continue
+        if (name, first) == (code.co_name, code.co_firstlineno):
+            found.append(node)
+    return found[0] if len(found) == 1 else None
 
 
 class _Scope:

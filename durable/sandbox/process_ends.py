@@ -25,20 +25,13 @@ def ends_process(error: BaseException) -> bool:
     if issubclass(kind, Exception):
         return False
     if kind is SystemExit:
-        return _is_exit_by_signal(error.code)  # type: ignore[attr-defined]
+        # billiard's signal handler exits a prefork child with -(256 - signal number).
+        code: object = error.code  # type: ignore[attr-defined]
+        return isinstance(code, int) and -256 < code <= -192
     if issubclass(kind, KeyboardInterrupt):
-        return _may_be_ctrl_c()
+        # Ctrl-C: Python's own handler raises it, in the main thread.  Celery's workers handle SIGINT themselves.
+        is_main = threading.current_thread() is threading.main_thread()
+        return is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     imported = ((sys.modules.get(module), names) for module, names in _CLASSES.items())
     classes = (getattr(module, name) for module, names in imported if module is not None for name in names)
     return issubclass(kind, (ProcessEnd, *classes))
-
-
-def _is_exit_by_signal(code: object) -> bool:
-    """billiard's signal handler exits a prefork child with -(256 - signal number)."""
-    return isinstance(code, int) and -256 < code <= -192
-
-
-def _may_be_ctrl_c() -> bool:
-    """Python's own handler raises it, in the main thread.  Celery's workers handle SIGINT themselves, or ignore it."""
-    is_main = threading.current_thread() is threading.main_thread()
-    return is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -35,8 +35,14 @@ def calling_line(frame: FrameType | None = None) -> str | None:
 
 def waiting_line(coro: Any) -> str | None:
     """The author's line at which the suspended coroutine *coro* waits."""
-    lines = [line_of(frame) for frame in _awaiting(coro) if not _is_ours(frame)]
-    return lines[-1] if lines else None
+    line, awaited = None, coro
+    # Follow what each coroutine awaits, from the outermost to the innermost.
+    while awaited is not None:
+        frame = next((f for n in ("cr", "gi", "ag") if (f := getattr(awaited, f"{n}_frame", None))), None)
+        if frame is not None and not _is_ours(frame):
+            line = line_of(frame)
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+    return line
 
 
 def line_of(frame: FrameType) -> str:
@@ -50,15 +56,6 @@ def workflow_frames(frame: FrameType) -> Iterator[FrameType]:
     while caller is not None and caller.f_globals.get("__name__") != BOTTOM:
         yield caller
         caller = caller.f_back
-
-
-def _awaiting(awaited: Any) -> Iterator[FrameType]:
-    """The frames of a coroutine and of what it awaits, outermost first."""
-    while awaited is not None:
-        frame = next((f for n in ("cr", "gi", "ag") if (f := getattr(awaited, f"{n}_frame", None))), None)
-        if frame is not None:
-            yield frame
-        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
 
 
 def _package(frame: FrameType) -> str:

@@ -105,22 +105,18 @@ def _is_plain(decision: Decision, begins: Claim | None) -> bool:
     begun = [] if begins is None else [begins.op_id]
     if decision.fault is not None or decision.refused or [each.op_id for each in decision.commands] != begun:
         return False
-    if len(decision.events) > turns.MOST or len(decision.drained) > turns.MOST or not _changes_only_the_log(decision):
+    if len(decision.events) > turns.MOST or len(decision.drained) > turns.MOST:
         return False
-    return bool(decision.events) if decision.outcome is None else _ends_alone(decision)
-
-
-def _changes_only_the_log(decision: Decision) -> bool:
-    """Return whether no event has rows in other tables, as large values have, and the run was not blocked."""
-    has_rows = any(isinstance(event, events.AttributesSet) for event in decision.events)
-    return not has_rows and not event_rows.has_large(decision.events) and decision.run.status in ("pending", "running")
-
-
-def _ends_alone(decision: Decision) -> bool:
-    """Return whether the run ends, and no parent, child, hook or request has to learn of it."""
-    if decision.outcome is None or vault.is_large(decision.outcome.value) or decision.is_cancelled:
+    # Attributes and large values have rows in other tables.
+    if any(isinstance(event, events.AttributesSet) for event in decision.events):
         return False
-    return decision.has_only_steps and decision.run.parent_run_id is None
+    if event_rows.has_large(decision.events) or decision.run.status not in ("pending", "running"):
+        return False
+    if decision.outcome is None:
+        return bool(decision.events)
+    # A parent, a child, a hook or a request may need to learn of the end.
+    ends_alone = decision.has_only_steps and not decision.is_cancelled and decision.run.parent_run_id is None
+    return ends_alone and not vault.is_large(decision.outcome.value)
 
 
 def _write_plain(engine: Engine, decision: Decision, begins: Claim | None, result: CommitResult) -> None:
@@ -163,7 +159,15 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
     given_up = [c for c in decision.commands if isinstance(c, commands.Withdraw)]
     steps.withdraw(tx, run.id, [c.op_id for c in given_up if c.kind == "step"])
     waits.withdraw(tx, run.id, [c.op_id for c in given_up if c.kind == "wait"])
-    _write_hooks(tx, decision, now)
+
+    # Close hooks, then create hooks: a token may go from one hook to the next within a turn.
+    closed = {c.op_id for c in decision.commands if isinstance(c, commands.CloseHook)}
+    hooks.close(tx, run.id, now, closed)
+    conflicted = {e.op_id for e in decision.events if isinstance(e, events.HookConflicted)}
+    created = [c for c in decision.commands if isinstance(c, commands.CreateHook) and c.op_id not in conflicted]
+    for place, command in enumerate(created):
+        # A microsecond apart, so that they are listed in the order of their creation.
+        hooks.create(tx, run.id, command, now + place, closed=command.op_id in closed)
 
     new, drained = NewEvents(decision.seq, decision.at), list(decision.drained)
     if decision.outcome is not None and not run.ended:
@@ -186,17 +190,6 @@ def _block(engine: Engine, tx: Connection, decision: Decision) -> None:
     reason = vault.of(tx).seal(tx, decision.run.id, "blocked", str(decision.fault))
     if not runs.advance(tx, decision.run, status="blocked", blocked=reason, blocked_version=version):
         raise Overtaken("another turn came first")
-
-
-def _write_hooks(tx: Connection, decision: Decision, now: int) -> None:
-    """Close hooks, then create hooks: a token may go from one hook to the next within a turn."""
-    closed = {c.op_id for c in decision.commands if isinstance(c, commands.CloseHook)}
-    hooks.close(tx, decision.run.id, now, closed)
-    conflicted = {e.op_id for e in decision.events if isinstance(e, events.HookConflicted)}
-    created = [c for c in decision.commands if isinstance(c, commands.CreateHook) and c.op_id not in conflicted]
-    for place, command in enumerate(created):
-        # A microsecond apart, so that they are listed in the order of their creation.
-        hooks.create(tx, decision.run.id, command, now + place, closed=command.op_id in closed)
 
 
 def _create(

@@ -12,12 +12,11 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any
 
 from .. import codec, registry
 from ..engine import Engine
 from ..http import Request
-from ..registry import SEMANTICS, AdoptedStep, Step
+from ..registry import SEMANTICS, AdoptedStep
 from ..replay import commands
 from ..store import Claim
 from .commit import started_at
@@ -69,20 +68,12 @@ class Continuation:
         wanted = [each for each in decision.commands if isinstance(each, commands.CreateStep)]
         if len(wanted) != 1 or wanted[0].op_id in given_up:
             return None
-        name = wanted[0].name
-        if name not in self._runs_here:
-            self._runs_here[name] = self._may_run(name)
-        return self._claim(decision, wanted[0]) if self._runs_here[name] else None
+        command = wanted[0]
+        if command.name not in self._runs_here:
+            self._runs_here[command.name] = self._may_run(command.name)
+        if not self._runs_here[command.name]:
+            return None
 
-    def _may_run(self, name: str) -> bool:
-        step, task = registry.steps.get(name), self._engine.celery.tasks.get(name)
-        if step is None or task is None or isinstance(step, AdoptedStep):
-            return False
-        if step.semantics != SEMANTICS[0] or step.timeout is not None or _is_limited(step, task):
-            return False
-        return self._engine.dispatch.find_queue_of_step(name) == self.queue
-
-    def _claim(self, decision: Decision, command: commands.CreateStep) -> Claim:
         run, now = decision.run, self._engine.now()
         # Requests among the arguments that the turn has loaded with their bodies.
         found = {each: decision.requests.get(each) for each in codec.request_ids(command.args)}
@@ -105,8 +96,15 @@ class Continuation:
             requests=loaded,
         )
 
-
-def _is_limited(step: Step[..., Any], task: Any) -> bool:
-    """Return whether Celery limits a step's task, or lets it overtake others.  Then it needs a message of its own."""
-    limits = (task.time_limit, task.soft_time_limit, task.rate_limit, task.priority, step.options.get("priority"))
-    return any(each is not None for each in limits) or any(task.app.conf.get(name) for name in _LIMITS)
+    def _may_run(self, name: str) -> bool:
+        """Return whether a step may run here, without a message of its own."""
+        step, task = registry.steps.get(name), self._engine.celery.tasks.get(name)
+        if step is None or task is None or isinstance(step, AdoptedStep):
+            return False
+        if step.semantics != SEMANTICS[0] or step.timeout is not None:
+            return False
+        # Celery applies its limits and priorities to messages.
+        limits = (task.time_limit, task.soft_time_limit, task.rate_limit, task.priority, step.options.get("priority"))
+        if any(each is not None for each in limits) or any(task.app.conf.get(each) for each in _LIMITS):
+            return False
+        return self._engine.dispatch.find_queue_of_step(name) == self.queue

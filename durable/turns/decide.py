@@ -84,9 +84,7 @@ def _replay(engine: Engine, view: View, workflow: registry.Workflow[..., object]
     """Replay the part of the log that the replay lacks, feed it the inbox, and collect what the workflow asks for."""
     run, requests = view.run, view.requests
     new = NewEvents(run.seq, run.last_at)
-    if checkout.replay is None:
-        checkout.replay = _new_replay(engine, view, workflow)
-    replay = checkout.replay
+    replay = checkout.replay = checkout.replay or _new_replay(engine, view, workflow)
     came_in: list[Event] = []
     asked: list[Command] = []
     fault: DurableError | None = None
@@ -165,9 +163,19 @@ def _take_commands(engine: Engine, run_id: str, replay: Replay, watch: TurnWatch
                 closed.add(command.op_id)
             elif isinstance(command, commands.CreateHook):
                 owner = None if command.drawn else _owner(engine, run_id, command.token, opened, closed)
+                event = _event(command, new.at)
                 if owner is None:
                     opened[command.token] = command.op_id
-                created.append(new.add(_hook_event(command, owner, new.at)))
+                else:
+                    event = events.HookConflicted(
+                        at=new.at,
+                        op_id=command.op_id,
+                        name=command.name,
+                        digest=command.digest,
+                        token=command.token,
+                        owner=owner,
+                    )
+                created.append(new.add(event))
         if not created:
             break
         watch.run(replay.feed, created)
@@ -192,14 +200,6 @@ def _owner(engine: Engine, run_id: str, token: str, opened: dict[str, str], clos
     if found is None or (found[0] == run_id and found[1] in closed):
         return None
     return found[0]
-
-
-def _hook_event(command: commands.CreateHook, owner: str | None, at: int) -> Event:
-    """Return the event of a new hook, or of one whose token another hook holds."""
-    op_id, name, digest, token = command.op_id, command.name, command.digest, command.token
-    if owner is not None:
-        return events.HookConflicted(at=at, op_id=op_id, name=name, digest=digest, token=token, owner=owner)
-    return events.HookCreated(at=at, op_id=op_id, name=name, digest=digest, token=token)
 
 
 def _refused(asked: Sequence[Command], new: Sequence[Event], replay: Replay) -> list[str]:
@@ -232,5 +232,5 @@ def _event(command: Command, at: int) -> Event:
             return events.MarkerRecorded(at=at, op_id=op_id, name=name)
         case commands.SetAttributes(op_id=op_id, attributes=attributes):
             return events.AttributesSet(at=at, op_id=op_id, attributes=attributes)
-        case commands.CreateHook():
-            raise AssertionError("a hook's event is added when it is fed back")
+        case commands.CreateHook(op_id=op_id, name=name, digest=digest, token=token):
+            return events.HookCreated(at=at, op_id=op_id, name=name, digest=digest, token=token)

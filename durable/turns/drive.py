@@ -64,7 +64,13 @@ def turn(engine: Engine, run_id: str, *, continuation: Continuation | None = Non
     with engine.replays.checked_out(run_id) as checkout:
         with engine.store.read() as tx:
             view = read(tx, run_id, engine.now(), checkout)
-        if view is None or _waits_for_other_code(engine, view):
+        # A run that this version of the code has blocked waits for another version, or for a cancel.
+        if view is None or (
+            view.run.status == RunStatus.BLOCKED
+            and view.cancel is None
+            and view.run.blocked_version is not None
+            and view.run.blocked_version == current_code_version(engine, view.run)
+        ):
             checkout.give_back()
             return False
 
@@ -133,14 +139,6 @@ def _may_conclude(continuation: Continuation, kept: Kept, held: Claim, ended: ev
     may_repeat = held.attempt == 1 and registry.steps[held.name].policy.may_retry(held.attempt)
     is_alone = kept.replay.waits_only_for(held.op_id) and continuation.leads_to_turn(kept.run.queue)
     return is_end and may_repeat and is_alone
-
-
-def _waits_for_other_code(engine: Engine, view: View) -> bool:
-    """Return whether this version of the code has blocked the run already.  A cancel ends a blocked run at once."""
-    run = view.run
-    if run.status != RunStatus.BLOCKED or view.cancel is not None:
-        return False
-    return run.blocked_version is not None and run.blocked_version == current_code_version(engine, run)
 
 
 def _commit(engine: Engine, decision: Decision, continuation: Continuation | None) -> CommitResult:
@@ -217,16 +215,14 @@ def joins_batch(engine: Engine, run_id: str) -> bool:
     out = engine.replays.out(run_id)
     if engine.fan_in.defer(run_id, out):
         return True
-    if out < MANY or not _another_process_takes_it(engine, run_id):
+    if out < MANY:
         return False
-    engine.fan_in.postpone(run_id)
-    return True
-
-
-def _another_process_takes_it(engine: Engine, run_id: str) -> bool:
-    """Return whether another process is about to take a turn of the run: the oldest, recent inbox item is its own."""
+    # Another process is about to take a turn of the run if the oldest inbox item is its own, and recent.
     with engine.store.read() as tx:
         oldest = run_log.oldest_inbox_item(tx, run_id)
     if not isinstance(oldest, events.AttemptEnded) or oldest.worker == identify().place:
         return False
-    return engine.now() - oldest.at < 2 * BATCH_DELAY_SECS * 1_000_000
+    if engine.now() - oldest.at >= 2 * BATCH_DELAY_SECS * 1_000_000:
+        return False
+    engine.fan_in.postpone(run_id)
+    return True

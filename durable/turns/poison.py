@@ -72,7 +72,17 @@ def decide_counted(
     if workflow is None or not view.replays:
         return decide(engine, view, workflow, checkout)
     if redelivered or view.was_resent or view.run.turn_tried is not None:
-        view = _record_try(engine, view, redelivered)
+        # Count the tries that ended badly, and record this one in the run's row.
+        if engine.watchdog.is_long_at(view.run.id):
+            raise Deferred(f"another thread of this process is in a turn of run {view.run.id}")
+        tries = _tries_of_this_code(engine, view.run)
+        if not tries and redelivered:
+            # The first try is not recorded: only the broker knows that there was one.
+            bad = [Try(at=view.run.last_at, version=current_code_version(engine, view.run), ended="killed")]
+        else:
+            bad = [each for each in (_with_end(engine, one, redelivered) for one in tries) if each.ended][:MOST]
+        going_on = [] if len(bad) == MOST else [_this_try(engine, view.run)]
+        view = replace(view, run=_write(engine, view.run, bad, going_on))
         if view.run.turn_tries == MOST:
             return _block(view.run)
     decision = decide(engine, view, workflow, checkout)
@@ -103,45 +113,26 @@ def block_stuck(engine: Engine) -> None:
         del engine.stuck[run_id]
 
 
-def _record_try(engine: Engine, view: View, redelivered: bool) -> View:
-    """Count the tries that ended badly, and record this one in the run's row."""
-    if engine.watchdog.is_long_at(view.run.id):
-        raise Deferred(f"another thread of this process is in a turn of run {view.run.id}")
-    tries = _tries_of_this_code(engine, view.run)
-    if not tries and redelivered:
-        # The first try is not recorded: only the broker knows that there was one.
-        bad = [Try(at=view.run.last_at, version=current_code_version(engine, view.run), ended="killed")]
-    else:
-        bad = [each for each in (_with_end(engine, one, redelivered) for one in tries) if each.ended][:MOST]
-    going_on = [] if len(bad) == MOST else [_this_try(engine, view.run)]
-    return replace(view, run=_write(engine, view.run, bad, going_on))
-
-
 def _with_end(engine: Engine, one: Try, redelivered: bool) -> Try:
-    """Return a recorded try with its end, if its process has died."""
-    if one.ended or one.process is None or not _has_died(engine, one, redelivered):
+    """
+    Return a recorded try with its end, if its process has died.
+
+    The operating system knows the processes of its own host.  A process of another host has died if the broker has
+    delivered the message again.  A process without a recent heartbeat has died too, on either host.
+    """
+    if one.ended or one.process is None:
+        return one
+    own = identify()
+    is_on_this_host = (one.process.host, one.process.boot_id) == (own.host, own.boot_id)
+    has_died = is_gone(one.process, own) if is_on_this_host else redelivered
+    if not has_died and one.worker != engine.process_id:
+        with engine.store.read() as tx:
+            living = {worker.id for worker in workers.alive(tx, since=engine.now() - engine.settings.dead_after)}
+        has_died = one.worker not in living
+    if not has_died:
         return one
     limit = engine.settings.turn_timeout
     return replace(one, ended="killed or hung" if 0 < limit <= engine.now() - one.at else "killed")
-
-
-def _has_died(engine: Engine, one: Try, redelivered: bool) -> bool:
-    """
-    Return whether the process of a recorded try has died.
-
-    On its own host the operating system says so.  On another host it is the broker, which delivered the message again;
-    or the process has no heartbeat any more.
-    """
-    assert one.process is not None
-    own = identify()
-    is_on_this_host = (one.process.host, one.process.boot_id) == (own.host, own.boot_id)
-    if is_gone(one.process, own) if is_on_this_host else redelivered:
-        return True
-    if one.worker == engine.process_id:
-        return False
-    with engine.store.read() as tx:
-        living = {worker.id for worker in workers.alive(tx, since=engine.now() - engine.settings.dead_after)}
-    return one.worker not in living
 
 
 def _this_try(engine: Engine, run: Run) -> Try:

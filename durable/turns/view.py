@@ -76,7 +76,14 @@ def read(tx: Connection, run_id: str, now: int, checkout: Checkout | None = None
         whole = event_rows.load_large_values(tx, run.id, (item.event for item in inbox), arguments=False)
     except PayloadMissing as fault:
         return replace(view, fault=fault)
-    loaded = requests.load(tx, _request_ids([*past, *whole]), whole=False)
+    request_ids: set[str] = set()
+    for event in (*past, *whole):
+        if isinstance(event, events.HookReceived) and event.request_id:
+            request_ids.add(event.request_id)
+        value = getattr(event, event.value_field) if event.value_field else None
+        if value is not None:
+            request_ids |= codec.request_ids(value)
+    loaded = requests.load(tx, request_ids, whole=False)
     inbox = [
         item if item.event is event else replace(item, event=event) for item, event in zip(inbox, whole, strict=True)
     ]
@@ -94,15 +101,3 @@ def _unfed(tx: Connection, run: Run, checkout: Checkout) -> list[Event]:
             return found[1:]
     checkout.drop()
     return run_log.read(tx, run.id, upto=run.seq) if run.seq else []
-
-
-def _request_ids(found: Sequence[Event]) -> set[str]:
-    """Return the ids of the webhook requests that events refer to."""
-    ids: set[str] = set()
-    for event in found:
-        if isinstance(event, events.HookReceived) and event.request_id:
-            ids.add(event.request_id)
-        value = getattr(event, event.value_field) if event.value_field else None
-        if value is not None:
-            ids |= codec.request_ids(value)
-    return ids
