@@ -24,7 +24,7 @@ from celery import Celery
 
 from durable import Durable, registry
 from durable.attempts.attempt import Body, run_claimed
-from durable.broker.dispatcher import TOGETHER
+from durable.broker.dispatcher import BATCH_SIZE
 from durable.store.run_log import DriveRow
 from durable.turns.continuation import Continuation
 from durable.turns.drive import conclude, drive
@@ -91,12 +91,12 @@ def _show_messages(engine: Durable) -> None:
     rows = [DriveRow(f"nobody-{number}", None, None) for number in range(1000)]
     moments = [time.process_time()]
     for row in rows:
-        engine.dispatch.drives([row])
+        engine.dispatch.send_turns([row])
     moments.append(time.process_time())
-    engine.dispatch.drives(rows)
+    engine.dispatch.send_turns(rows)
     moments.append(time.process_time())
     alone, together = (after - before for before, after in itertools.pairwise(moments))
-    print(f"a message: {alone:.2f} ms of CPU time by itself, {together:.2f} ms among {TOGETHER}")
+    print(f"a message: {alone:.2f} ms of CPU time by itself, {together:.2f} ms among {BATCH_SIZE}")
 
 
 def _show_statements(engine: Durable, steps: int) -> None:

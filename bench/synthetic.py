@@ -50,7 +50,7 @@ def put_away(engine: Durable, workflow: Workflow[..., Any], arguments: dict[str,
     """
     Store a run with this log, whose last event is still in its inbox; its id.
 
-    Nothing is sent: ``engine.dispatch.drive`` brings it on.
+    Nothing is sent: ``engine.dispatch.send_turn`` brings it on.
     """
     run = engine.start_with(workflow, (), arguments, {"countdown": "30d"})
     now = engine.now()

@@ -74,7 +74,7 @@ def _warm_secs(site: Site, steps: int, more: int) -> tuple[float, float]:
     written = synthetic.steps_done(sequence, arguments, steps)
     run_id = synthetic.put_away(site.engine, sequence, arguments, written)
     began = time.time()
-    site.engine.dispatch.drive(run_id, None, None)
+    site.engine.dispatch.send_turn(run_id, None, None)
     stamps = site.engine.get_run(run_id).result(timeout=PATIENCE_SECS)[1:]
     return stamps[0] - began, median(after - before for before, after in pairwise(stamps))
 

@@ -128,7 +128,7 @@ def run_claimed(engine: Engine, held: Claim, body: Body, conclude: Conclude | No
 
         ended, next_attempt = _record(engine, body, running, ended)
         failpoints.hit("step.recorded")
-        if next_attempt is not None and not engine.dispatch.step(next_attempt) and engine.on_due is not None:
+        if next_attempt is not None and not engine.dispatch.send_step(next_attempt) and engine.on_due is not None:
             engine.on_due(next_attempt.not_before)
         return Finished(ended, running.error, running.cancellation.given_up)
     finally:

@@ -147,7 +147,7 @@ def give_up_and_send(engine: Engine, held: ClaimedAttempt, error: StepFailed | N
     if next_attempt is None:
         engine.wake(held.run_id)
     else:
-        engine.dispatch.step(next_attempt)
+        engine.dispatch.send_step(next_attempt)
 
 
 def give_up(engine: Engine, held: ClaimedAttempt, error: StepFailed | None = None) -> StepRow | None:

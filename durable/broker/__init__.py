@@ -1,43 +1,43 @@
 """
 The broker: messages to Celery tasks, notifications between processes, and the embedded broker.
 
-A message carries ids and no data.  It may be lost or repeated, since SQL says what has to be sent again.
+A message carries ids and no data.  It may be lost or repeated, because the rows in SQL show what to send again.
 
 Files, in import order::
 
-    celery_internals.py  all that rests on how Celery works inside, and not on its documented interfaces
+    celery_internals.py  all code that depends on Celery's internals, and not on its documented interfaces
     celery_settings.py   checks that the Celery app's settings let our messages through
     embedded.py          the embedded broker: a Valkey server of the current folder
     eta_budget.py        how many messages with an ETA may wait in workers
     notifier.py          notifications: "look at this id in SQL now"
     progress.py          the latest message that a process has taken from each queue
-    publisher.py         hands messages to the broker, and gives up at the first error
-    dispatcher.py        turns, steps and waits as Celery messages; the only place that builds chains
+    publisher.py         sends messages to the broker, and gives up at the first error
+    dispatcher.py        turns, steps and wakes as Celery messages; the only place that builds chains
     supervise.py         a script that ends a command when the process that started it ends
 """
 
 from .celery_settings import check_settings, check_worker_settings
-from .dispatcher import DRIVE, GRACE, TOGETHER, WAKE, Dispatcher
+from .dispatcher import BATCH_SIZE, DRIVE, GRACE, WAKE, Dispatcher
 from .notifier import SUBSCRIPTION_SECS, Notifier, PollingNotifier, make_notifier
-from .progress import HEADER, QUEUE, Line, Progress, furthest, header_of
+from .progress import HEADER, QUEUE, Progress, Route, furthest, header_of
 from .publisher import Broker, Outgoing, Publisher
 
 __all__ = [
+    "BATCH_SIZE",
     "DRIVE",
     "GRACE",
     "HEADER",
     "QUEUE",
     "SUBSCRIPTION_SECS",
-    "TOGETHER",
     "WAKE",
     "Broker",
     "Dispatcher",
-    "Line",
     "Notifier",
     "Outgoing",
     "PollingNotifier",
     "Progress",
     "Publisher",
+    "Route",
     "check_settings",
     "check_worker_settings",
     "furthest",

@@ -1,8 +1,8 @@
 """
-Everything in durable that rests on how Celery and kombu work inside, and not on their documented interfaces.
+All code that depends on the internals of Celery and kombu, and not on their documented interfaces.
 
-Each part names what it relies on.  tests/broker/test_celery_internals.py has one test for each part, so that a version
-of Celery that changes one of them fails a test that says which.
+Each part names what it relies on.  tests/broker/test_celery_internals.py has one test for each part.  When a version of
+Celery changes one of them, its test fails.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ CHILD_CHECK_SECS = 0.2
 
 
 class RunMessage(Protocol):
-    """What runs a message of a traced task, in place of Celery's tracer, which it gets."""
+    """A function that runs a message of a traced task.  It replaces Celery's tracer, and gets it as an argument."""
 
     def __call__(self, tracer: Tracer, uuid: str, args: Any, kwargs: Any, request: Any = None) -> Any:
-        """Run the message; the tracer's result."""
+        """Run the message, and return the tracer's result."""
 
 
 def traced_task(app: Celery, run_message: RunMessage) -> type[Task]:
@@ -124,7 +124,7 @@ def retries_unsent(request: Any) -> Iterator[None]:
 
 
 # The current task.  ``celery.current_task`` and ``task.request`` are the tops of two stacks, and ``__ident_func__`` of
-# a stack says whose it is: by default the thread's.
+# a stack returns its owner: by default the thread.
 
 #: Whose stacks this context uses; None: the thread's, or the greenlet's.
 _stack_owner: ContextVar[object | None] = ContextVar("durable_celery_stacks", default=None)

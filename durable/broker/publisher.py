@@ -1,9 +1,9 @@
 """
-The publisher: hands messages to the broker, and gives up at the first error.
+The publisher: sends messages to the broker, and gives up at the first error.
 
-Celery's own pool tries to connect for ``broker_connection_timeout``, also with ``retry=False``.  The sender of a
-webhook cannot wait for that, and need not: the sweep sends what is not sent now.  So durable publishes over connections
-of its own, which do not retry.
+Celery's own pool tries to connect for ``broker_connection_timeout``, even with ``retry=False``.  The sender of a
+webhook cannot wait that long.  So durable publishes over connections of its own, which do not retry.  The sweep sends
+later what is not sent now.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Outgoing:
 
 
 class Broker(Protocol):
-    """What the rest of the library needs of a broker."""
+    """The interface of a broker for the rest of the library."""
 
     def send(self, messages: Sequence[Outgoing]) -> bool:
         """
@@ -79,10 +79,10 @@ class Broker(Protocol):
         """
 
     def length(self, queue: str) -> int | None:
-        """How many messages wait in a queue; 0 for a queue that does not exist, None when the broker cannot tell."""
+        """How many messages wait in a queue; 0 for a queue that does not exist, None when that is not known."""
 
     def keep(self, queue: str) -> bool:
-        """Put a message into a queue that nobody reads.  Returns whether that succeeded."""
+        """Put a message into a queue that no worker reads.  Returns whether that succeeded."""
 
     def close(self) -> None:
         """Close connections that are not in use."""
@@ -104,7 +104,7 @@ class Publisher:
         """A child process opens connections of its own."""
         self._lock = threading.Lock()
         if self._pool is not None:
-            # Kept, since py-amqp shuts a connection down when it is collected, and the parent still uses it.
+            # py-amqp shuts a connection down when it is garbage-collected, and the parent still uses this one.
             self._inherited.append(self._pool)
             self._pool = None
 
@@ -122,41 +122,61 @@ class Publisher:
                 unmade = self._send(messages)
                 break
             except (KombuError, *self._trouble) as error:
-                # The first failure may be that of a connection which has outlived a restart of the broker.
                 self.close()
-                if last and getattr(error, "code", None) in _REFUSED:
-                    return self._one_by_one(messages, error)
-                if last:
-                    self._pause(error)
+                if not last:
+                    continue  # it may have been a connection from before a restart of the broker
+                if getattr(error, "code", None) not in _REFUSED:
+                    self._paused_until = time.monotonic() + _PAUSE_SECS
+                    log.warning("The broker took no message (%s); the sweep sends it later.", type(error).__name__)
                     return False
+                # The broker refuses one of these messages: send the others.
+                if len(messages) > 1:
+                    return all([self.send([message]) for message in messages])
+                unmade = [(messages[0], error)]
         for message, reason in unmade:
-            _report(message, reason)
-        return True
-
-    def _one_by_one(self, messages: Sequence[Outgoing], error: Exception) -> bool:
-        """The broker answers, and refuses one of these: the others are sent."""
-        if len(messages) > 1:
-            return all([self.send([message]) for message in messages])
-        _report(messages[0], error)
+            is_permanent = isinstance(reason, _PERMANENT)
+            name = getattr(message.what, "task", None) or message.what.name
+            kind = type(reason).__name__
+            log.error("A message of %s cannot be made (%s: %s); the others are sent.", name, kind, reason)
+            if is_permanent and message.impossible is not None:
+                message.impossible(reason)
         return True
 
     def length(self, queue: str) -> int | None:
         """How many messages wait in a queue; 0 for one that does not exist, None where that is not known."""
         if self._celery.conf.task_always_eager:
             return 0
-        return self._ask(lambda producer: _length(producer, queue))
+
+        def count(producer: Any) -> int | None:
+            length = virtual_queue_length(producer.channel, queue)
+            if length is not None:
+                return length
+            # The server closes the channel when the queue does not exist, or belongs to another connection.
+            with producer.connection.channel() as own:
+                try:
+                    return int(own.queue_declare(queue=queue, passive=True).message_count)
+                except producer.connection.channel_errors as error:
+                    return 0 if getattr(error, "code", None) == _NOT_FOUND else None
+
+        return self._ask(count)
 
     def keep(self, queue: str) -> bool:
-        """Put a message into a queue that nobody reads.  Returns whether that succeeded."""
-        return self._ask(lambda producer: _keep(producer, queue)) is True
+        """Put a message into a queue that no worker reads.  Returns whether that succeeded."""
 
-    def _ask(self, what: Callable[[Any], T]) -> T | None:
-        """The answer of the broker, None when there is none."""
+        def put(producer: Any) -> bool:
+            producer.channel.queue_declare(queue=queue, durable=True, auto_delete=False)
+            producer.publish("", exchange="", routing_key=queue, delivery_mode=2, retry=False)
+            return True
+
+        return self._ask(put) is True
+
+    def _ask(self, question: Callable[[Any], T]) -> T | None:
+        """Call *question* with a producer.  Returns what it returned; None when the broker does not answer."""
         if time.monotonic() < self._paused_until or self._celery.conf.task_always_eager:
             return None
         try:
             with self._producers().acquire(block=True, timeout=_WAIT_SECS) as producer:
-                return what(producer)
+                return question(producer)
         except (KombuError, *self._trouble) as error:
             log.debug("The broker does not answer (%s).", type(error).__name__)
             self.close()
@@ -172,7 +192,7 @@ class Publisher:
     @cached_property
     def _trouble(self) -> tuple[Any, ...]:
         """The errors that Celery raises when the broker does not work."""
-        # This connection is never opened.  It only says which errors its transport raises.
+        # This connection is never opened.  It only has the list of the errors that its transport raises.
         unopened = self._celery.connection_for_write()
         raised = (*unopened.connection_errors, *unopened.channel_errors)
         return (OperationalError, BatchPublishError, LimitExceeded, OSError, *raised)
@@ -181,8 +201,11 @@ class Publisher:
         """Send messages.  Returns those that could not be made, each with its error."""
         unmade: list[tuple[Outgoing, Exception]] = []
         if self._celery.conf.task_always_eager:
+            # One task of a chain after the other: Celery's own chain waits for each result, and Celery refuses to
+            # wait while another thread runs a task, since it notes that for all threads.
             for message in messages:
-                self._do(message)
+                for link in getattr(message.what, "tasks", (message.what,)):
+                    self._eager.do(partial(link.apply_async, countdown=message.countdown))
             return unmade
         alone = len(messages) == 1
         with (
@@ -200,12 +223,6 @@ class Publisher:
                     unmade.append((message, error))
         return unmade
 
-    def _do(self, message: Outgoing) -> None:
-        # One task of the chain after the other.  Celery's own chain waits for each result, and Celery refuses that
-        # while another thread runs a task, since it notes that for all threads.
-        for link in getattr(message.what, "tasks", (message.what,)):
-            self._eager.do(partial(link.apply_async, countdown=message.countdown))
-
     def _producers(self) -> ProducerPool:
         with self._lock:
             if self._pool is None:
@@ -215,42 +232,12 @@ class Publisher:
                 self._pool = ProducerPool(connections, limit=LIMIT)
             return self._pool
 
-    def _pause(self, error: Exception) -> None:
-        self._paused_until = time.monotonic() + _PAUSE_SECS
-        log.warning("The broker took no message (%s); the sweep sends it later.", type(error).__name__)
-
-
-def _report(message: Outgoing, reason: Exception) -> None:
-    is_permanent = isinstance(reason, _PERMANENT)
-    name = getattr(message.what, "task", None) or message.what.name
-    log.error("A message of %s cannot be made (%s: %s); the others are sent.", name, type(reason).__name__, reason)
-    if is_permanent and message.impossible is not None:
-        message.impossible(reason)
-
-
-def _length(producer: Any, queue: str) -> int | None:
-    length = virtual_queue_length(producer.channel, queue)
-    if length is not None:
-        return length
-    # The server closes the channel when the queue does not exist, or belongs to another connection.
-    with producer.connection.channel() as own:
-        try:
-            return int(own.queue_declare(queue=queue, passive=True).message_count)
-        except producer.connection.channel_errors as error:
-            return 0 if getattr(error, "code", None) == _NOT_FOUND else None
-
-
-def _keep(producer: Any, queue: str) -> bool:
-    producer.channel.queue_declare(queue=queue, durable=True, auto_delete=False)
-    producer.publish("", exchange="", routing_key=queue, delivery_mode=2, retry=False)
-    return True
-
 
 class _Eager(threading.local):
     """
     Runs the tasks of Celery's eager mode one after the other, so that a run of many steps does not nest calls.
 
-    A task that a step's own function sends runs before the function goes on, since it may wait for the outcome.
+    A task that a step's function sends runs before the function continues, because it may wait for the outcome.
     """
 
     waiting: deque[Callable[[], object]] | None = None

@@ -22,8 +22,6 @@ import subprocess
 import sys
 import threading
 
-_stops = threading.Semaphore(0)
-
 
 def _kill_group(command: subprocess.Popen[bytes]) -> None:
     """Kill the command and the children that it has left."""
@@ -31,27 +29,27 @@ def _kill_group(command: subprocess.Popen[bytes]) -> None:
         os.killpg(command.pid, signal.SIGKILL)
 
 
-def _wait_for_end_of_input() -> None:
-    while os.read(0, 4096):
-        pass
-    _stops.release()
-
-
-def _stop_when_asked(command: subprocess.Popen[bytes], grace_secs: float) -> None:
-    _stops.acquire()
-    command.terminate()
-    _stops.acquire(timeout=grace_secs)
-    _kill_group(command)
-
-
 def main(grace_secs: float, arguments: list[str]) -> int:
     """Run the command.  Returns its exit code, or 128 plus the number of the signal that ended it."""
+    stops = threading.Semaphore(0)
+
+    def wait_for_end_of_input() -> None:
+        while os.read(0, 4096):
+            pass
+        stops.release()
+
+    def stop_when_asked() -> None:
+        stops.acquire()
+        command.terminate()
+        stops.acquire(timeout=grace_secs)  # a second request to stop kills at once
+        _kill_group(command)
+
     # The command gets inheritable descriptors: a lock to hold, a socket to serve.
     command = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, process_group=0, close_fds=False)
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(signum, lambda *_: _stops.release())
-    threading.Thread(target=_wait_for_end_of_input, daemon=True).start()
-    threading.Thread(target=_stop_when_asked, args=(command, grace_secs), daemon=True).start()
+        signal.signal(signum, lambda *_: stops.release())
+    threading.Thread(target=wait_for_end_of_input, daemon=True).start()
+    threading.Thread(target=stop_when_asked, daemon=True).start()
     code = command.wait()
     _kill_group(command)
     return code if code >= 0 else 128 - code

@@ -84,7 +84,7 @@ def migrate(context: Context) -> None:
 @as_json_option
 @click.pass_obj
 def doctor_command(context: Context, as_json: bool) -> None:
-    """Check database, broker, settings and workers.  Says what to change."""
+    """Check database, broker, settings and workers, and report what to change."""
     findings = doctor.examine(context.engine)
     ok = all(finding.ok for finding in findings)
     found = versions.versions()

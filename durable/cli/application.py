@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -49,7 +50,28 @@ def load(spec: str) -> Application:
     """
     module_name, _, name = spec.partition(":")
     module = import_module(module_name)
-    engine = _find_engine(module, name)
+    engines = {id(value): value for value in vars(module).values() if isinstance(value, Engine)}
+    if name:
+        named = find_object(spec)
+        if isinstance(named, Engine):
+            engines = {id(named): named}
+        else:
+            engines = {key: engine for key, engine in engines.items() if engine.celery is named}
+    elif not engines:
+        # The module may have called a function that made the engine: then the process has a current one.
+        with suppress(ConfigurationError):
+            made = current.current_engine()
+            assert isinstance(made, Engine)
+            engines = {id(made): made}
+    if not engines:
+        raise ApplicationNotFound(
+            f"{spec} is not a durable engine, and the module makes none.  Write `engine = Durable(celery)` in it."
+        )
+    if len(engines) > 1:
+        raise ApplicationNotFound(
+            f"{module_name} makes {len(engines)} engines.  Choose one with --app {module_name}:NAME."
+        )
+    (engine,) = engines.values()
     engine.celery.loader.import_default_modules()
     return Application(module=module, engine=engine)
 
@@ -83,31 +105,3 @@ def find_object(spec: str) -> Any:
             raise ApplicationNotFound(f"Module {module_name!r} has no {path!r}.")
         found = getattr(found, name)
     return found
-
-
-def _find_engine(module: ModuleType, name: str) -> Engine:
-    engines = {id(value): value for value in vars(module).values() if isinstance(value, Engine)}
-    if name:
-        named = find_object(f"{module.__name__}:{name}")
-        if isinstance(named, Engine):
-            return named
-        engines = {key: engine for key, engine in engines.items() if engine.celery is named}
-    if len(engines) > 1:
-        raise ApplicationNotFound(
-            f"{module.__name__} makes {len(engines)} engines.  Choose one with --app {module.__name__}:NAME."
-        )
-    if engines:
-        return engines.popitem()[1]
-    # The module may have called a function that made the engine: then the process has a current one.
-    if not name:
-        try:
-            engine = current.current_engine()
-        except ConfigurationError:
-            pass
-        else:
-            assert isinstance(engine, Engine)
-            return engine
-    what = f"{module.__name__}:{name}" if name else module.__name__
-    raise ApplicationNotFound(
-        f"{what} is not a durable engine, and the module makes none.  Write `engine = Durable(celery)` in it."
-    )

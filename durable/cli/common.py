@@ -69,7 +69,8 @@ def parse_run_id(value: str) -> str:
 
 def parse_text(value: str, longest: int = 255) -> str:
     """Text that every database can store: without NUL and without lone surrogates."""
-    if not 1 <= len(value) <= longest or "\0" in value or not _is_unicode(value):
+    is_storable = not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value)
+    if not 1 <= len(value) <= longest or not is_storable:
         raise click.BadParameter(f"{_shortened(value)} is not 1 to {longest} characters of text without NUL.")
     return value
 
@@ -111,7 +112,3 @@ def parse_json(text: str) -> Any:
 
 def _shortened(text: str) -> str:
     return repr(text if len(text) <= 80 else f"{text[:80]}…")
-
-
-def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= c <= "\udfff" for c in text)

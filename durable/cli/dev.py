@@ -56,7 +56,7 @@ async def hello(name: str) -> str:
 And in another terminal: durable --app app start app:hello '["world"]'
 """
 
-#: How long a child may take to end after it is told to stop.
+#: How long a child may take to stop.
 GRACE_SECS = 10.0
 #: How many requests the web app serves at once; a held webhook request counts as one.
 THREADS = 64
@@ -99,31 +99,33 @@ class Supervisor:
             env=self._environment,
         )
         self._children[name] = child
-        watcher = threading.Thread(target=self._watch, args=(name, child), daemon=True)
+
+        def watch() -> None:
+            assert child.stdout is not None
+            for line in child.stdout:
+                print_line(line.decode(errors="replace").rstrip("\n"), name)
+            self.events.put(ChildExited(name, child.wait()))
+
+        watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         self._watchers.append(watcher)
 
     def stop(self) -> None:
-        """Tell all children to stop, and wait until they have ended.  A second Ctrl-C kills them."""
+        """Stop all children, and wait until they have ended.  A second Ctrl-C kills them."""
+
+        def kill(*_: object) -> None:
+            for child in self._children.values():
+                child.send_signal(signal.SIGTERM)
+
         for child in self._children.values():
             assert child.stdin is not None
             child.stdin.close()
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: self._kill())
+            signal.signal(signum, kill)
         for child in self._children.values():
             child.wait()
         for watcher in self._watchers:
             watcher.join(timeout=1.0)
-
-    def _kill(self) -> None:
-        for child in self._children.values():
-            child.send_signal(signal.SIGTERM)
-
-    def _watch(self, name: str, child: subprocess.Popen[bytes]) -> None:
-        assert child.stdout is not None
-        for line in child.stdout:
-            print_line(line.decode(errors="replace").rstrip("\n"), name)
-        self.events.put(ChildExited(name, child.wait()))
 
 
 def run(application: Application, spec: str, *, host: str, port: int | None, web: str | None, concurrency: int) -> int:
@@ -152,7 +154,10 @@ def run(application: Application, spec: str, *, host: str, port: int | None, web
         engine.migrate()
         started_at = engine.now()
         supervisor.spawn("worker", _worker_command(application, concurrency))
-        supervisor.spawn("web", _web_command(web or web_target(application, spec), listener), (listener.fileno(),))
+        gunicorn = [sys.executable, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}"]
+        gunicorn += ["--worker-class", "gthread", "--threads", str(THREADS), "--log-level", "warning"]
+        target = web or web_target(application, spec)
+        supervisor.spawn("web", [*gunicorn, target], pass_fds=(listener.fileno(),))
         watcher = threading.Thread(target=_announce, args=(engine, address, started_at), daemon=True)
         watcher.start()
         try:
@@ -206,15 +211,17 @@ def queues_of(celery: Celery) -> list[str]:
     return sorted({*named, *celery.amqp.queues}) if named else []
 
 
-def _web_command(target: str, listener: socket.socket) -> list[str]:
-    gunicorn = [sys.executable, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}"]
-    return [*gunicorn, "--worker-class", "gthread", "--threads", str(THREADS), "--log-level", "warning", target]
-
-
 def web_target(application: Application, spec: str) -> str:
     """What gunicorn serves: the module's Flask app, else that of a package ``webapp`` beside it, else a bare one."""
-    beside = _webapp_beside(application.module)
-    for module in [application.module, *([beside] if beside else [])]:
+    modules = [application.module]
+    webapp = importlib.util.find_spec("webapp")
+    if webapp is not None and webapp.origin is not None and application.module.__file__ is not None:
+        # The folder that the application's module was imported from.
+        depth = application.module.__name__.count(".")
+        root = Path(application.module.__file__).resolve().parents[depth]
+        if Path(webapp.origin).resolve().is_relative_to(root):
+            modules.append(applications.import_module("webapp"))
+    for module in modules:
         if callable(getattr(module, "create_app", None)):
             return f"{module.__name__}:create_app()"
         if callable(getattr(module, "app", None)) and not isinstance(module.app, Celery):
@@ -222,19 +229,14 @@ def web_target(application: Application, spec: str) -> str:
     return f"durable.cli.dev:bare_app({spec!r})"
 
 
-def _webapp_beside(module: Any) -> Any | None:
-    """The package ``webapp`` in the folder that *module* was imported from."""
-    found = importlib.util.find_spec("webapp")
-    if found is None or found.origin is None or module.__file__ is None:
-        return None
-    root = Path(module.__file__).resolve().parents[module.__name__.count(".")]
-    return applications.import_module("webapp") if Path(found.origin).resolve().is_relative_to(root) else None
-
-
 def _announce(engine: Engine, address: str, started_at: int) -> None:
     """Print all addresses once the web app answers and the worker has sent a heartbeat."""
     deadline = time.monotonic() + _READY_SECS
-    while not (_answers(address) and _has_heartbeat(engine, started_at)):
+    while True:
+        with engine.store.read() as tx:
+            has_heartbeat = any(worker.beat_at >= started_at for worker in workers.alive(tx))
+        if has_heartbeat and _answers(address):
+            break
         if time.monotonic() > deadline:
             print_line(f"Web app and worker are not both ready after {_READY_SECS:g} s.  See the messages above.")
             return
@@ -257,8 +259,3 @@ def _answers(address: str) -> bool:
     finally:
         connection.close()
     return True
-
-
-def _has_heartbeat(engine: Engine, started_at: int) -> bool:
-    with engine.store.read() as tx:
-        return any(worker.beat_at >= started_at for worker in workers.alive(tx))

@@ -153,7 +153,7 @@ def runs_retry(context: Context, run_ids: tuple[str, ...], retry_all: bool, name
         if operate.is_in_doubt(engine, run_id):
             raise CommandRefused(
                 f"Run {run_id!r} is blocked by a step in doubt, which a retry does not resolve.  `durable runs show"
-                f" {run_id}` says what happened.  `durable runs resolve {run_id}` lets the run continue."
+                f" {run_id}` shows what happened.  `durable runs resolve {run_id}` lets the run continue."
             )
         if not operate.retry(engine, run_id):
             status = engine.get_run(run_id).status

@@ -186,22 +186,19 @@ def list_hooks(engine: Engine, *, run_id: str | None = None, limit: int = 50) ->
 
 
 def _hook(tx: Connection, hook: hooks.Hook) -> dict[str, Any]:
+    try:
+        text = hooks.metadata_of(tx, hook)
+        metadata = None if text is None else codec.plain(text, requests.load(tx, codec.request_ids(text)))
+    except PayloadMissing as missing:
+        metadata = str(missing)
     return {
         "token": hook.token,
         "run_id": hook.run_id,
         "is_webhook": hook.config is not None,
         "url": None if hook.config is None else recorded_url(hook.config, hook.token),
-        "metadata": _metadata(tx, hook),
+        "metadata": metadata,
         "created_at": duration.iso(hook.created_at),
     }
-
-
-def _metadata(tx: Connection, hook: hooks.Hook) -> Any:
-    try:
-        metadata = hooks.metadata_of(tx, hook)
-        return None if metadata is None else codec.plain(metadata, requests.load(tx, codec.request_ids(metadata)))
-    except PayloadMissing as missing:
-        return str(missing)
 
 
 def value_of(event: Event | None) -> str | None:

@@ -54,33 +54,29 @@ def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None) -
     """
     refuse_in_workflow("resume_hook")
     engine.check_schema()
+
+    def post(tx: Connection) -> HookRow | None:
+        hook = hooks.lock_open(tx, token)
+        if hook is None:
+            return None
+        if hook.config is not None and not isinstance(payload, Request):
+            raise HookPayloadError(hook.token, [{"loc": (), "msg": "a webhook takes a durable.Request"}])
+        # A process that knows the hook's type checks the payload against it.
+        definition = context.definitions.get(hook.name)
+        text = codec.encode(payload if definition is None else definition.validate(hook.token, payload), "payload")
+        now = engine.store.now()
+        received = events.HookReceived(at=now, op_id=hook.op_id, payload=text)
+        run_log.post(tx, hook.run_id, received, engine.dispatch.plan(now))
+        return hook
+
     deadline = time.monotonic() + (duration.to_micros(wait) / 1_000_000 if wait is not None else 0)
-    while True:
-        hook = engine.store.write(lambda tx: _post(engine, tx, token, payload))
-        if hook is not None:
-            break
+    while (hook := engine.store.write(post)) is None:
         if time.monotonic() >= deadline:
             raise HookNotFound(token)
         time.sleep(_POLL_SECS)
     failpoints.hit("hook.recorded")
     engine.wake(hook.run_id)
     return hook.run_id
-
-
-def _post(engine: Engine, tx: Connection, token: str, payload: object) -> HookRow | None:
-    """Post the payload.  Return the hook; None when no hook with this token is open."""
-    hook = hooks.lock_open(tx, token)
-    if hook is None:
-        return None
-    if hook.config is not None and not isinstance(payload, Request):
-        raise HookPayloadError(hook.token, [{"loc": (), "msg": "a webhook takes a durable.Request"}])
-    # A process that knows the hook's type checks the payload against it.
-    definition = context.definitions.get(hook.name)
-    text = codec.encode(payload if definition is None else definition.validate(hook.token, payload), "payload")
-    now = engine.store.now()
-    received = events.HookReceived(at=now, op_id=hook.op_id, payload=text)
-    run_log.post(tx, hook.run_id, received, engine.dispatch.plan(now))
-    return hook
 
 
 def get_hook(engine: Engine, token: str) -> HookInfo:

@@ -20,21 +20,19 @@ def wake_up(engine: Engine, run_id: str) -> int:
     with engine.store.begin() as tx:
         run = runs.find(tx, run_id)
         now = engine.store.now()
-        sleeps = [op_id for op_id in waits.pending(tx, run_id) if _is_sleep(tx, run_id, op_id)]
-        ended = [op_id for op_id in sleeps if waits.end_early(tx, run_id, op_id)]
-        for op_id in ended:
-            completed = events.WaitCompleted(at=now, op_id=op_id, early=True)
-            run_log.post(tx, run_id, completed, engine.dispatch.plan(now))
+        ended = 0
+        for op_id in waits.pending(tx, run_id):
+            created = run_log.creation(tx, run_id, op_id)
+            # The other waits are timeouts.
+            is_sleep = isinstance(created, events.WaitCreated) and created.digest.startswith("sleep:")
+            if is_sleep and waits.end_early(tx, run_id, op_id):
+                completed = events.WaitCompleted(at=now, op_id=op_id, early=True)
+                run_log.post(tx, run_id, completed, engine.dispatch.plan(now))
+                ended += 1
     if run is not None and ended:
         failpoints.hit("wake_up.recorded")
         engine.wake(run)
-    return len(ended)
-
-
-def _is_sleep(tx: Connection, run_id: str, op_id: str) -> bool:
-    """Return whether a wait is a ``sleep``, and not the timeout of another operation."""
-    created = run_log.creation(tx, run_id, op_id)
-    return isinstance(created, events.WaitCreated) and created.digest.startswith("sleep:")
+    return ended
 
 
 def resolve(engine: Engine, run_id: str, step_id: str | None, *, result: Any = None, fail: str | None = None) -> str:

@@ -39,22 +39,24 @@ def waiting_for(engine: Engine, tx: Connection, run: Run) -> list[dict[str, Any]
         return []
     now = engine.now()
     registered = workers.registered(tx, now - engine.settings.dead_after)
-    found = [
-        *_turn(tx, run, registered, now),
-        *(_step(step, registered, now) for step in steps.of_run(tx, run.id, LIMIT)),
-        *(_sleep(op_id, due_at) for op_id, due_at in waits.of_run(tx, run.id, LIMIT)),
-        *(_hook(hook) for hook in hooks.open_hooks(tx, run_id=run.id, limit=LIMIT)),
-        *(_child(child) for child in runs.open_children(tx, run.id, LIMIT)),
-    ]
-    return found[:LIMIT]
-
-
-def _turn(tx: Connection, run: Run, registered: set[str], now: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
     since = run_log.first_inbox_item(tx, run.id)
-    if since is None or run.status == RunStatus.BLOCKED:
-        return []
-    operation = {"kind": "turn", "operation": ROOT, "name": run.name}
-    return [operation | _readiness(run.name in registered, since, run.not_before or 0, now)]
+    if since is not None and run.status != RunStatus.BLOCKED:
+        readiness = _readiness(run.name in registered, since, run.not_before or 0, now)
+        found.append({"kind": "turn", "operation": ROOT, "name": run.name} | readiness)
+    for step in steps.of_run(tx, run.id, LIMIT):
+        found.append(_step(step, registered, now))
+    for op_id, due_at in waits.of_run(tx, run.id, LIMIT):
+        found.append({"kind": "sleep", "operation": op_id, "until": duration.iso(due_at)})
+    for hook in hooks.open_hooks(tx, run_id=run.id, limit=LIMIT):
+        kind, url = "hook", {}
+        if hook.config is not None:
+            kind, url = "webhook", {"url": recorded_url(hook.config, hook.token)}
+        found.append({"kind": kind, "operation": hook.op_id, "token": hook.token} | url)
+    for child in runs.open_children(tx, run.id, LIMIT):
+        operation = {"kind": "child", "operation": child.parent_op_id}
+        found.append(operation | {"name": child.name, "run_id": child.id, "status": child.status})
+    return found[:LIMIT]
 
 
 def _step(step: steps.StepState, registered: set[str], now: int) -> dict[str, Any]:
@@ -74,24 +76,3 @@ def _readiness(is_registered: bool, since: int, not_before: int, now: int) -> di
     if not_before > now:
         return {"state": "delayed", "until": duration.iso(not_before)}
     return {"state": "pending", "since": duration.iso(max(since, not_before))}
-
-
-def _sleep(op_id: str, due_at: int) -> dict[str, Any]:
-    return {"kind": "sleep", "operation": op_id, "until": duration.iso(due_at)}
-
-
-def _hook(hook: hooks.Hook) -> dict[str, Any]:
-    if hook.config is None:
-        return {"kind": "hook", "operation": hook.op_id, "token": hook.token}
-    url = recorded_url(hook.config, hook.token)
-    return {"kind": "webhook", "operation": hook.op_id, "token": hook.token, "url": url}
-
-
-def _child(child: Run) -> dict[str, Any]:
-    return {
-        "kind": "child",
-        "operation": child.parent_op_id,
-        "name": child.name,
-        "run_id": child.id,
-        "status": child.status,
-    }

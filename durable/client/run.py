@@ -39,7 +39,15 @@ class Client:
         """Wait for the run to end, and return its result; see ``Run.result``."""
         row = self._row(run_id)
         if not row.ended:
-            row = self._wait_for_end(run_id, timeout)
+            until = math.inf if timeout is None else time.monotonic() + duration.to_micros(timeout) / 1_000_000
+            with self._engine.completions.expected(run_id) as end:
+                while not (row := self._row(run_id)).ended:
+                    left = until - time.monotonic()
+                    if left <= 0:
+                        raise TimeoutError(
+                            f"Run {run_id!r} is still {row.status} after {timeout}.  It continues: ask again later."
+                        )
+                    end.wait(left)
         with self._engine.store.read() as tx:
             ended = run_log.outcome(tx, run_id, ROOT)
             loaded = requests.load(tx, codec.request_ids(value_of(ended) or ""))
@@ -53,18 +61,6 @@ class Client:
             case events.RunCancelledEvent(reason=reason, error=text):
                 raise RunCancelled(run_id, reason) from (codec.decode_error(text, loaded) if text else None)
         raise AssertionError(f"run {run_id} is {row.status} and its log has no end")
-
-    def _wait_for_end(self, run_id: str, timeout: Any) -> RunRow:
-        until = math.inf if timeout is None else time.monotonic() + duration.to_micros(timeout) / 1_000_000
-        with self._engine.completions.expected(run_id) as end:
-            while not (row := self._row(run_id)).ended:
-                left = until - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError(
-                        f"Run {run_id!r} is still {row.status} after {timeout}.  It goes on: ask again later."
-                    )
-                end.wait(left)
-        return row
 
     def cancel(self, run_id: str, reason: str | None) -> bool:
         """Ask the run to stop, and wake it.  Return False when it has ended."""

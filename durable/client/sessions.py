@@ -65,15 +65,15 @@ def _place(url: URL) -> tuple[object, ...]:
 
 def when_over(session: Session, act: Callable[[], object]) -> None:
     """Call *act* once the session's outermost transaction has ended, committed or not."""
+
+    def on_transaction_end(session: Session, transaction: SessionTransaction) -> None:
+        # Savepoints, and the transactions within a flush, have a parent.
+        if transaction.parent is None:
+            waiting, session.info[_WAITING] = session.info[_WAITING], []
+            for act in waiting:
+                act()
+
     if _WAITING not in session.info:
         session.info[_WAITING] = []
-        event.listen(session, "after_transaction_end", _ended)
+        event.listen(session, "after_transaction_end", on_transaction_end)
     session.info[_WAITING].append(act)
-
-
-def _ended(session: Session, transaction: SessionTransaction) -> None:
-    # Savepoints, and the transactions within a flush, have a parent.
-    if transaction.parent is None:
-        waiting, session.info[_WAITING] = session.info[_WAITING], []
-        for act in waiting:
-            act()

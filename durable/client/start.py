@@ -87,9 +87,21 @@ def start(
 
 
 def _new_row(engine: Engine, workflow: Workflow[..., Any], digest: str, options: Options) -> RunRow:
+    run_id = options.run_id
+    is_id = isinstance(run_id, str) and 1 <= len(run_id) <= 64 and all("!" <= c <= "~" for c in run_id)
+    if run_id is not None and not is_id:
+        raise ValueError(f"run_id {run_id!r} must be 1 to 64 printable ASCII characters without blanks.")
     now = engine.now()
+    not_before = None
+    if options.countdown is not None and options.eta is not None:
+        raise TypeError("Give countdown or eta, not both.")
+    if options.countdown is not None:
+        delay = duration.to_micros(options.countdown, what="countdown")
+        not_before = duration.due_at(timedelta(microseconds=delay), now)
+    elif options.eta is not None:
+        not_before = duration.due_at(options.eta, now)
     return RunRow(
-        id=_given_id(options.run_id) or new_run_id(now),
+        id=run_id or new_run_id(now),
         name=workflow.name,
         status=RunStatus.PENDING,
         turn=0,
@@ -103,7 +115,7 @@ def _new_row(engine: Engine, workflow: Workflow[..., Any], digest: str, options:
         python_version=None,
         parent_run_id=None,
         parent_op_id=None,
-        not_before=_not_before(options, now),
+        not_before=not_before,
         blocked=None,
         blocked_version=None,
         created_at=now,
@@ -117,14 +129,6 @@ def new_run_id(now: int) -> str:
     return f"{now // 1000:012x}{secrets.token_hex(10)}"
 
 
-def _given_id(given: str | None) -> str | None:
-    if given is None:
-        return None
-    if not isinstance(given, str) or not 1 <= len(given) <= 64 or not all("!" <= c <= "~" for c in given):
-        raise ValueError(f"run_id {given!r} must be 1 to 64 printable ASCII characters without blanks.")
-    return given
-
-
 def _key(given: str | None) -> str | None:
     """Return the given key.  Refuse one that some database would cut, or take for another."""
     if given is None:
@@ -135,15 +139,6 @@ def _key(given: str | None) -> str | None:
     if given.endswith(" "):
         raise ValueError(f"idempotency_key {given!r} ends with a blank, which MySQL ignores: strip() it.")
     return given
-
-
-def _not_before(options: Options, now: int) -> int | None:
-    if options.countdown is not None and options.eta is not None:
-        raise TypeError("Give countdown or eta, not both.")
-    if options.countdown is not None:
-        delay = duration.to_micros(options.countdown, what="countdown")
-        return duration.due_at(timedelta(microseconds=delay), now)
-    return None if options.eta is None else duration.due_at(options.eta, now)
 
 
 def _created(row: RunRow, args: str) -> events.RunCreated:
@@ -208,6 +203,19 @@ def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str) 
     if existing is not None:
         return _same_run(engine, row, existing)
     planned: list[SendTimes] = []
+
+    def send() -> None:
+        # The transaction, or a savepoint in it, may have been rolled back.
+        try:
+            with engine.store.read() as tx:
+                is_committed = runs.find(tx, row.id) is not None
+        except SQLAlchemyError as error:
+            # An exception here would look to the caller as if its commit had failed.
+            log.warning("Run %s is left to the sweep: the database does not answer (%s).", row.id, type(error).__name__)
+            return
+        if is_committed:
+            _send(engine, row, planned[-1])
+
     try:
         # PostgreSQL ends the whole transaction when a statement fails, and the caller's work would be lost with it.
         with tx.begin_nested() if tx.dialect.name == "postgresql" else nullcontext():
@@ -218,21 +226,8 @@ def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str) 
         if found is None:
             raise
         return found
-    sessions.when_over(session, lambda: _send_committed(engine, row, planned[-1]))
+    sessions.when_over(session, send)
     return Run(row.id, engine)
-
-
-def _send_committed(engine: Engine, row: RunRow, sending: SendTimes) -> None:
-    """Send the first turn, unless the transaction, or a savepoint in it, was rolled back."""
-    try:
-        with engine.store.read() as tx:
-            committed = runs.find(tx, row.id) is not None
-    except SQLAlchemyError as error:
-        # Raising here would tell the caller that its commit failed.
-        log.warning("Run %s is left to the sweep: the database does not answer (%s).", row.id, type(error).__name__)
-        return
-    if committed:
-        _send(engine, row, sending)
 
 
 def start_like(engine: Engine, run_id: str, options: Options) -> Run[Any]:

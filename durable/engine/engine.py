@@ -285,12 +285,12 @@ class Engine:
         for first in range(0, len(ids), run_log.TURN_LIMIT):
             with self.store.read() as tx:
                 rows = run_log.drives(tx, ids[first : first + run_log.TURN_LIMIT])
-            self.dispatch.drives(rows)
+            self.dispatch.send_turns(rows)
         for run in runs:
             if isinstance(run, Run):
-                self.dispatch.drive(run.id, run.queue, run.priority, not_before=not_before)
+                self.dispatch.send_turn(run.id, run.queue, run.priority, not_before=not_before)
             elif isinstance(run, DriveRow):
-                self.dispatch.drive(run.run_id, run.queue, run.priority)
+                self.dispatch.send_turn(run.run_id, run.queue, run.priority)
 
     def notify(self, holder: str, message: str) -> None:
         """Notify a process that something it waits for is in the database now; an empty *holder* means no process."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ..broker import Line, furthest
+from ..broker import Route, furthest
 from ..engine import Engine
 from ..store import MessageGroup, workers
 
@@ -35,18 +35,18 @@ class LostMessages:
 
     def steps(self, kinds: Iterable[MessageGroup], delay: int) -> Mapping[MessageGroup, int]:
         """For each kind of step (queue, name): what was sent before this time, in microseconds, is lost."""
-        return {kind: self._lost_before(self._engine.dispatch.line_of_step(*kind), delay) for kind in kinds}
+        return {kind: self._lost_before(self._engine.dispatch.route_of_step(*kind), delay) for kind in kinds}
 
     def turns(self, kinds: Iterable[MessageGroup], delay: int) -> Mapping[MessageGroup, int]:
         """The same for turns, by the queue and the priority of their runs."""
-        return {kind: self._lost_before(self._engine.dispatch.line_of_turn(*kind), delay) for kind in kinds}
+        return {kind: self._lost_before(self._engine.dispatch.route_of_turn(*kind), delay) for kind in kinds}
 
     def waits(self, kinds: Iterable[MessageGroup], delay: int) -> Mapping[MessageGroup, int]:
         """The same for sleeps and other waits, by the queue and the priority of their runs."""
-        return {kind: self._lost_before(self._engine.dispatch.line_of_wait(*kind), delay) for kind in kinds}
+        return {kind: self._lost_before(self._engine.dispatch.route_of_wake(*kind), delay) for kind in kinds}
 
-    def _lost_before(self, line: Line, delay: int) -> int:
-        queue, _ = line
+    def _lost_before(self, route: Route, delay: int) -> int:
+        queue, _ = route
         if queue is None:
             return self._now - delay
         if queue not in self._lengths:
@@ -54,5 +54,5 @@ class LostMessages:
         length = self._lengths[queue]
         if length == 0:
             return self._now - delay
-        overtaken = self._progress.get(line, 0) - delay
+        overtaken = self._progress.get(route, 0) - delay
         return overtaken if length else max(overtaken, self._now - _UNKNOWN_LENGTH * delay)

@@ -69,7 +69,7 @@ def _send_steps(
     with engine.store.read() as tx:
         due = steps.due(tx, now, registered, BATCH, lost_before=lost_before, since=since)
     due = _sendable(engine, now, due, attrgetter("not_before"), None if since else steps.postpone)
-    sent = due[: engine.dispatch.steps(due)]
+    sent = due[: engine.dispatch.send_steps(due)]
     if sent:
         failpoints.hit("sweep.sent")
         engine.store.write(lambda tx: steps.sent(tx, sent, engine.now(), engine.settings.resend_after))
@@ -80,7 +80,7 @@ def _send_waits(engine: Engine, now: int, lost_before: Mapping[MessageGroup, int
     with engine.store.read() as tx:
         due = waits.due(tx, now, BATCH, lost_before=lost_before, since=since)
     due = _sendable(engine, now, due, attrgetter("due_at"), None if since else waits.postpone)
-    sent = due[: engine.dispatch.waits(due)]
+    sent = due[: engine.dispatch.send_wakes(due)]
     if sent:
         failpoints.hit("sweep.sent")
         engine.store.write(lambda tx: waits.sent(tx, sent, engine.now(), engine.settings.resend_after))
@@ -115,7 +115,7 @@ def _sendable(
 def _send_turns(engine: Engine, now: int, registered: set[str], lost_before: Mapping[MessageGroup, int]) -> int:
     with engine.store.read() as tx:
         due = run_log.due_drives(tx, now, registered, BATCH, lost_before=lost_before)
-    sent = due[: engine.dispatch.drives(due)]
+    sent = due[: engine.dispatch.send_turns(due)]
     if sent:
         failpoints.hit("sweep.sent")
         ids = [row.run_id for row in sent]

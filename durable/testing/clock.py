@@ -70,16 +70,16 @@ class ClockedStore(Store):
         while self._connections:
             self._connections.pop().close()
 
-    def _opened(self, connection: Any, _record: object) -> None:
-        connection.execute("PRAGMA synchronous = OFF")
-        self._connections.append(connection)
-
     def _measure(self, tx: Connection) -> None:
         """The clock is exact, so there is no difference to a server's clock to measure."""
 
     def _open(self) -> Engine:
+        def on_connect(connection: Any, _record: object) -> None:
+            connection.execute("PRAGMA synchronous = OFF")
+            self._connections.append(connection)
+
         engine = super()._open()
-        event.listen(engine, "connect", self._opened)
+        event.listen(engine, "connect", on_connect)
         _DIALECTS.append(engine.dialect)
         engine.dialect = _DIALECTS[0]
         del _DIALECTS[1:]

@@ -157,7 +157,7 @@ class Environment:
         for _ in range(MAX_JUMPS):
             if run.status in (*ENDED, RunStatus.BLOCKED) or not self.jump():
                 return
-        raise AssertionError(f"Run {run.id} goes on after {MAX_JUMPS} jumps in time, at {self.now}: {run.events()}")
+        raise AssertionError(f"Run {run.id} has not ended after {MAX_JUMPS} jumps, at {self.now}: {run.events()}")
 
     def run_until_idle(self) -> None:
         """Run every message that is due now, and the messages that follow from it."""

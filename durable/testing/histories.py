@@ -23,14 +23,25 @@ def export(run: Run[Any]) -> dict[str, Any]:
     """A run's history as plain JSON: its log, and the webhook requests that it refers to."""
     log = run.events()
     engine = run._engine or current_engine()
+    ids = {event.request_id for event in log if isinstance(event, events.HookReceived) and event.request_id}
+    for event in log:
+        value = getattr(event, event.value_field) if event.value_field else None
+        ids.update(codec.request_ids(value) if value is not None else ())
     with engine.store.read() as tx:
-        stored = requests.load(tx, _references(log), whole=False)
+        stored = requests.load(tx, ids, whole=False)
+    exported = []
+    for request in stored.values():
+        # A large body is left out, since no workflow reads it.
+        body = (
+            {"body_b64": base64.b64encode(request.data).decode()} if request.is_loaded else {"body_size": request.size}
+        )
+        exported.append({"head": request.head_json(), **body})
     started = next((event for event in log if isinstance(event, events.RunStarted)), None)
     return {
         "workflow": run.name,
         "run_id": run.id,
         "public_url": started.public_url if started else None,
-        "requests": [_exported(each) for each in stored.values()],
+        "requests": exported,
         "events": [events.to_row(event) for event in log],
     }
 
@@ -44,7 +55,7 @@ def replay(history: History | Path | str, workflow: Workflow[..., Any] | None = 
         workflow: The workflow to run, by default the one that the history names.
 
     Returns:
-        How the run ends with this code; None when it goes on.
+        How the run ends with this code; None when it continues.
 
     Raises:
         NonDeterminismError: The code does not match the history.  The message names the line.
@@ -61,33 +72,20 @@ def replay(history: History | Path | str, workflow: Workflow[..., Any] | None = 
         )
         for row in fields["events"]
     ]
-    stored = [_imported(each) for each in fields["requests"]]
-    return _replayed(chosen, fields, log, {each.id or "": each for each in stored})
-
-
-def _exported(request: Request) -> dict[str, Any]:
-    """A request as JSON.  A large body is left out, since no workflow reads it."""
-    if request.is_loaded:
-        return {"head": request.head_json(), "body_b64": base64.b64encode(request.data).decode()}
-    return {"head": request.head_json(), "body_size": request.size}
-
-
-def _imported(fields: Mapping[str, Any]) -> Request:
-    if "body_size" in fields:
-        return Request.without_body(fields["head"], fields["body_size"], LIMIT)
-    return Request.from_head(fields["head"], base64.b64decode(fields["body_b64"]))
-
-
-def _replayed(
-    workflow: Workflow[..., Any], fields: History, log: list[events.Event], stored: Mapping[str, Request]
-) -> Outcome | None:
+    stored: dict[str, Request] = {}
+    for each in fields["requests"]:
+        if "body_size" in each:
+            request = Request.without_body(each["head"], each["body_size"], LIMIT)
+        else:
+            request = Request.from_head(each["head"], base64.b64decode(each["body_b64"]))
+        stored[request.id or ""] = request
     created = next(event for event in log if isinstance(event, events.RunCreated))
     started = next((event for event in log if isinstance(event, events.RunStarted)), None)
     if started is None:
         # The run has had no turn, so it is pending, or was cancelled before it began.
         return Outcome(status="cancelled") if isinstance(log[-1], events.RunCancelledEvent) else None
-    info = RunInfo(run_id=fields["run_id"], name=workflow.name, started_at=started.at, public_url=fields["public_url"])
-    replay = Replay(workflow, info, created.args, stored)
+    info = RunInfo(run_id=fields["run_id"], name=chosen.name, started_at=started.at, public_url=fields["public_url"])
+    replay = Replay(chosen, info, created.args, stored)
     try:
         replay.feed(log, stored, replaying=True)
         commands, has_ended = replay.take(), log[-1].op_id == events.ROOT and log[-1].phase == "ended"
@@ -98,9 +96,3 @@ def _replayed(
         return replay.outcome
     finally:
         replay.park()
-
-
-def _references(log: list[events.Event]) -> set[str]:
-    found = {event.request_id for event in log if isinstance(event, events.HookReceived) and event.request_id}
-    values = (getattr(event, event.value_field) for event in log if event.value_field)
-    return found.union(*(codec.request_ids(value) for value in values if value is not None))

@@ -25,7 +25,11 @@ def check(env: Environment, run: Run[Any]) -> Iterable[str]:
     received = Counter(event.request_id for event in log if isinstance(event, events.HookReceived))
     for sent in tuple(env.sent_requests):
         yield from (f"{sent.request_id}: {problem}" for problem in _check_sent(env, sent, received[sent.request_id]))
-    yield from _responses(log)
+    # At most one attempt may answer a request.
+    answered = Counter(request_id for event in log for request_id in getattr(event, "responded", ()))
+    twice = [request_id for request_id, count in answered.items() if count > 1]
+    if twice:
+        yield f"attempts have answered requests that had an answer: {twice}"
     yield from unfinished_work(env, run)
     for each in runs:
         yield from (f"run {each.id}: {problem}" for problem in _check_run(each))
@@ -72,14 +76,6 @@ def _check_run(run: Run[Any]) -> Iterable[str]:
     replayed = replay(export(run))
     if replayed is None or replayed.status != run.status:
         yield f"replaying the log comes to {replayed}, and the run is {run.status}"
-
-
-def _responses(log: list[events.Event]) -> Iterable[str]:
-    """Whether more than one attempt has answered the same request."""
-    answered = Counter(request_id for event in log for request_id in getattr(event, "responded", ()))
-    twice = [request_id for request_id, count in answered.items() if count > 1]
-    if twice:
-        yield f"attempts have answered requests that had an answer: {twice}"
 
 
 def _check_sent(env: Environment, sent: SentRequest, received: int) -> Iterable[str]:

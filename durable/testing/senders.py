@@ -63,11 +63,7 @@ class Senders:
         """Send one request, and return its response."""
         sent = SentRequest()
         self._sent_requests.append(sent)
-        client = self._app(sent, f"request-{len(self._sent_requests):020}").test_client()
-        sent.answer = client.open(url.removeprefix(PUBLIC_URL), base_url=PUBLIC_URL, method=method, **options)
-        return sent.answer
-
-    def _app(self, sent: SentRequest, request_id: str) -> flask.Flask:
+        request_id = f"request-{len(self._sent_requests):020}"
         # Work runs in the context from before the request, as in another process, where a step cannot see it.
         hub = InlineHub(sent, partial(record_request.answers, self._engine), partial(copy_context().run, self._work))
 
@@ -77,7 +73,9 @@ class Senders:
 
         app = flask.Flask("durable-testing")
         app.register_blueprint(blueprint(Receiver(self._engine, make_hub=lambda _: hub, new_id=new_id)))
-        return app
+        path = url.removeprefix(PUBLIC_URL)
+        sent.answer = app.test_client().open(path, base_url=PUBLIC_URL, method=method, **options)
+        return sent.answer
 
 
 class InlineHub:

@@ -35,7 +35,7 @@ def _run_message(engine: Engine, message: Message) -> None:
         address = Address(message.run_id, message.op_id, message.attempt)
         attempt(engine, registry.steps[message.task], address, None, conclude=_conclude(engine, continuation))
     if message.task != DRIVE and continuation is None:
-        _send_drive(engine, message.run_id)
+        engine.wake(message.run_id)  # the second task of the chain
         return
     while True:
         # The turn may have been taken together with the attempt's outcome.
@@ -49,8 +49,3 @@ def _run_message(engine: Engine, message: Message) -> None:
 
 def _conclude(engine: Engine, continuation: Continuation | None) -> Conclude | None:
     return None if continuation is None else partial(conclude, engine, continuation)
-
-
-def _send_drive(engine: Engine, run_id: str) -> None:
-    """Send the second task of the chain, which drives the run."""
-    engine.wake(run_id)

@@ -216,7 +216,7 @@ def _create(
     if begins is not None:
         steps.create_claimed(tx, begins, engine.process_id)
         new_steps = [c for c in new_steps if c.op_id != begins.op_id]
-    queues = {name: engine.dispatch.known_queue_of_step(name) for name in {c.name for c in new_steps}}
+    queues = {name: engine.dispatch.find_queue_of_step(name) for name in {c.name for c in new_steps}}
     step_rows = [
         {"run_id": run.id, "op_id": c.op_id, "name": c.name, "not_before": 0, "queue": queues[c.name]}
         for c in new_steps

@@ -57,7 +57,7 @@ class Continuation:
 
     def leads_to_turn(self, queue: str | None) -> bool:
         """Return whether the turns of a run with this *queue* come to the queue of this message."""
-        return self._engine.dispatch.known_queue_of_turn(queue) == self.queue
+        return self._engine.dispatch.find_queue_of_turn(queue) == self.queue
 
     def choose(self, decision: Decision) -> Claim | None:
         """Return a claim for the step that a turn asks for, if it asks for one step, which may run here next."""
@@ -80,7 +80,7 @@ class Continuation:
             return False
         if step.semantics != SEMANTICS[0] or step.timeout is not None or _is_limited(step, task):
             return False
-        return self._engine.dispatch.known_queue_of_step(name) == self.queue
+        return self._engine.dispatch.find_queue_of_step(name) == self.queue
 
     def _claim(self, decision: Decision, command: commands.CreateStep) -> Claim:
         run, now = decision.run, self._engine.now()

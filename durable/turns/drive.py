@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 
 from .. import events, failpoints, registry
-from ..broker import TOGETHER
+from ..broker import BATCH_SIZE
 from ..engine import BATCH_DELAY_SECS, MANY, Checkout, Engine, Kept, identify
 from ..errors import DecryptionError
 from ..registry import definitions
@@ -183,8 +183,8 @@ def _send_steps(engine: Engine, rows: list[StepRow]) -> None:
     """Send a turn's steps.  When that takes long, move their times on: the sweep must not take the last for lost."""
     resend_after = engine.settings.resend_after
     counts_from = engine.now()
-    for first in range(0, len(rows), TOGETHER):
-        engine.dispatch.steps(rows[first : first + TOGETHER])
+    for first in range(0, len(rows), BATCH_SIZE):
+        engine.dispatch.send_steps(rows[first : first + BATCH_SIZE])
         if (now := engine.now()) - counts_from > resend_after // 2:
             counts_from = now
             engine.store.write(partial(steps.refresh_send_times, run_id=rows[0].run_id, now=now, delay=resend_after))
@@ -193,7 +193,7 @@ def _send_steps(engine: Engine, rows: list[StepRow]) -> None:
 def _send_waits(engine: Engine, rows: list[WaitRow]) -> None:
     """Send the messages of sleeps and timeouts.  What may not wait in a worker is sent when it is due."""
     to_send = [row for row in rows if not row.is_deferred]
-    unsent = [*to_send[engine.dispatch.waits(to_send) :], *(row for row in rows if row.is_deferred)]
+    unsent = [*to_send[engine.dispatch.send_wakes(to_send) :], *(row for row in rows if row.is_deferred)]
     if engine.on_due is not None:
         for row in unsent:
             engine.on_due(row.due_at)

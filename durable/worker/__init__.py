@@ -1,13 +1,13 @@
 """
 The worker: the Celery tasks that it runs, and what it does when it starts and stops.
 
-What rests on how Celery works inside is in ``broker/celery_internals.py``.
+The code that depends on Celery's internals is in ``broker/celery_internals.py``.
 
 Files, in import order::
 
     sentry.py          tags for Sentry's events of a task
     celery_outcome.py  what Celery sees of an attempt that failed
-    adopted_tasks.py   an application's own Celery task that carries the attempts of a step
+    adopted_tasks.py   an application's own Celery task that runs the attempts of a step
     in_place.py        runs the tasks of steps that were claimed here, after the task of a message
     versions.py        which versions this process and other workers run
     tasks.py           the tasks ``durable.drive`` and ``durable.wake``, and one task for each step

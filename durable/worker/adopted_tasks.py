@@ -1,10 +1,10 @@
 """
 Adopted tasks: an application's own Celery tasks that are steps.
 
-This file wraps the task's ``run`` and ``retry``.  When the message carries no attempt of a step, both do what they did,
-so other callers of the task notice nothing.  When it carries one, the arguments come from the log, and the outcome is
-recorded before Celery gets it: the task's result backend, signals and handlers work as before.  The exception is a
-retry: Celery does not send it.  It is recorded as the next attempt, and durable sends it.
+This file wraps the task's ``run`` and ``retry``.  For a message without an attempt of a step, both work as before, so
+nothing changes for other callers of the task.  For a message with one, the arguments come from the log, and the outcome
+is recorded before Celery gets it: the task's result backend, signals and handlers work as before.  Only a retry is
+different: Celery does not send it.  durable records it as the next attempt, and sends it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = log_records.get("durable.carrying")
 
 
 def install(engine: Engine, step: AdoptedStep[..., Any]) -> None:
-    """Wrap the task of the engine's app, so that it carries the step's attempts.  The app is finalized by now."""
+    """Wrap the task of the engine's app, so that it runs the step's attempts.  The app is finalized by now."""
     task = engine.celery.tasks.get(step.name)
     if task is None:
         log.error(
@@ -49,7 +49,7 @@ def install(engine: Engine, step: AdoptedStep[..., Any]) -> None:
 
 
 def remove(engine: Engine) -> None:
-    """Unwrap the tasks that carry attempts for this engine."""
+    """Unwrap the tasks that run attempts for this engine."""
     for task in engine.celery.tasks.values():
         if isinstance(task.run, AdoptedRun) and task.run.engine is engine:
             task.run.remove()

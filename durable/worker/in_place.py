@@ -22,13 +22,13 @@ from ..store import Claim, reason
 from ..turns import Continuation
 
 #: The key of a Celery request that holds its ``Continuation``.
-_CONTINUATION = "durable_journey"
+_CONTINUATION = "durable_continuation"
 
 log = log_records.get("durable.tasks")
 
 
 def continuation_of(request: Any) -> Continuation | None:
-    """The continuation of a Celery request; None where the worker does not go on after its message."""
+    """The continuation of a Celery request; None where the worker stops after its message."""
     return getattr(request, _CONTINUATION, None)
 
 
@@ -38,7 +38,7 @@ def engine_of(task: Any) -> Engine | None:
 
 
 def base_task(engine: Engine) -> type[Task]:
-    """The base class of our tasks: after one has run, the worker goes on with its run."""
+    """The base class of our tasks: after one has run, the worker continues with its run."""
     base = celery_internals.traced_task(engine.celery, partial(_run_message, engine))
     base.durable_engine = engine
     return base
@@ -48,8 +48,11 @@ def _run_message(
     engine: Engine, tracer: celery_internals.Tracer, uuid: str, args: Any, kwargs: Any, request: Any = None
 ) -> Any:
     """Run the task of a message, and then each attempt that was claimed here."""
-    queue = _queue_of(request or {})
-    if not engine.settings.continuation or not queue:
+    request = request or {}
+    header = request.get(HEADER) or (request.get("headers") or {}).get(HEADER)
+    # The queue as the sender wrote it: the routing key may be another word.
+    queue = header.get(QUEUE) if isinstance(header, Mapping) else None
+    if not engine.settings.continuation or not queue or not isinstance(queue, str):
         return tracer(uuid, args, kwargs, request)
     continuation = Continuation(engine, queue)
     try:
@@ -62,13 +65,6 @@ def _run_message(
         if continuation.next is not None:
             _release(engine, continuation)
     return result
-
-
-def _queue_of(request: Mapping[str, Any]) -> str | None:
-    """The queue that the message came from, as its sender wrote it: the routing key may be another word."""
-    header = request.get(HEADER) or (request.get("headers") or {}).get(HEADER) or {}
-    queue = header.get(QUEUE) if isinstance(header, Mapping) else None
-    return queue if isinstance(queue, str) else None
 
 
 def _run_attempt(engine: Engine, held: Claim, continuation: Continuation, message: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """
 Registration: which engine the tasks of a Celery app run for, and when the tasks are made.
 
-Of several engines of one app, the last one that was made and not closed is served.
+If an app has several engines, its tasks run for the one that was made last and is not closed.
 """
 
 from __future__ import annotations
@@ -38,8 +38,17 @@ def register(engine: Engine) -> None:
         if served_by(app) is engine:
             tasks.register_step(engine, defined)
 
+    def on_close() -> None:
+        if served_by(app) is not engine:
+            return
+        adopted_tasks.remove(engine)
+        # Serve the engine that was made before this one for the same app.
+        others = [each for each in current.engines() if each.celery is app]
+        if others:
+            _serve(others[-1])
+
     engine.on_impossible = partial(outcome.fail_unsendable, engine)
-    engine.on_close(partial(_hand_over, engine))
+    engine.on_close(on_close)
     engine.on_close(registry.subscribe(on_defined))
     if app.finalized:
         _serve(engine)
@@ -62,13 +71,3 @@ def _serve(engine: Engine) -> None:
             tasks.register_step(engine, defined)
         except ConfigurationError as error:
             log.error("%s", error)  # the check at a worker's start raises it
-
-
-def _hand_over(engine: Engine) -> None:
-    """When an engine is closed, serve the one that was made before it for the same app."""
-    if served_by(engine.celery) is not engine:
-        return
-    adopted_tasks.remove(engine)
-    others = [each for each in current.engines() if each.celery is engine.celery]
-    if others:
-        _serve(others[-1])

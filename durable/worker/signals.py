@@ -71,7 +71,7 @@ def _start_housekeeping(engine: Engine) -> None:
     try:
         housekeeping.ensure(engine)
     except SQLAlchemyError as error:
-        log.warning("The database is not there yet (%s); housekeeping begins with the first task.", error)
+        log.warning("The database cannot be used yet (%s); housekeeping begins with the first task.", error)
 
 
 def _check(engine: Engine) -> None:
@@ -81,37 +81,28 @@ def _check(engine: Engine) -> None:
             embedded.ensure_running()
         check_worker_settings(engine.celery)
         adopted_tasks.check(engine)
-        _check_names(engine)
-        _check_is_served(engine)
+        for step in registry.steps.values():
+            # The step's messages would run a task of the application that has the same name.
+            if not isinstance(step, AdoptedStep) and tasks.is_taken(engine, step.name):
+                raise ConfigurationError(
+                    f"A Celery task of the app {engine.celery.main!r} and the step at {step.place} are both named"
+                    f" {step.name!r}.  If @app.task stands above @step, take @app.task away.  Otherwise give one"
+                    " of them another name with name=...."
+                )
+        served = served_by(engine.celery) or engine
+        if served.store.url != engine.store.url:
+            first, last = (each.store.url.render_as_string() for each in (engine, served))
+            raise ConfigurationError(
+                f"Two engines exist for the Celery app {engine.celery.main!r}: one with the database {first}, and a"
+                f" later one with {last}.  A worker serves one engine, so runs in {first} would stay pending.  Make"
+                " one engine per Celery app, or close() the one that you don't need."
+            )
         engine.check_schema()
     except ConfigurationError as error:
         print(f"durable: {error}", file=sys.stderr)
         raise SystemExit(1) from error
     except SQLAlchemyError as error:
-        log.warning("The database is not there yet (%s); the worker starts without it.", type(error).__name__)
+        log.warning("The database cannot be used yet (%s); the worker starts without it.", type(error).__name__)
     finally:
         # The worker forks its children next, and no connection may be shared with them.
         engine.store.close()
-
-
-def _check_names(engine: Engine) -> None:
-    """Refuse a Celery task of the application that has a step's name: the step's messages would run it."""
-    for defined in registry.steps.values():
-        if not isinstance(defined, AdoptedStep) and tasks.is_taken(engine, defined.name):
-            raise ConfigurationError(
-                f"A Celery task of the app {engine.celery.main!r} and the step at {defined.place} are both named"
-                f" {defined.name!r}.  If @app.task stands above @step, take @app.task away.  Otherwise give one"
-                " of them another name with name=...."
-            )
-
-
-def _check_is_served(engine: Engine) -> None:
-    """Refuse a second engine of the app with another database: this worker would leave the runs of one pending."""
-    served = served_by(engine.celery) or engine
-    if served.store.url != engine.store.url:
-        first, last = (each.store.url.render_as_string() for each in (engine, served))
-        raise ConfigurationError(
-            f"Two engines exist for the Celery app {engine.celery.main!r}: one with the database {first}, and a later"
-            f" one with {last}.  A worker serves one engine, so runs in {first} would stay pending.  Make one"
-            " engine per Celery app, or close() the one that you don't need."
-        )

@@ -1,8 +1,8 @@
 """
 The Celery tasks that a worker runs: ``durable.drive``, ``durable.wake``, and one task for each step.
 
-Each takes a message, and then drives the run itself where the next message would have come to the same queue.
-The message of a step carries the attempt's address in a header and no arguments.
+Each handles a message.  If the next message of its chain would come to the same queue, it also drives the run in place.
+The message of a step has the attempt's address in a header, and no arguments.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..recovery import housekeeping
 from ..registry import AdoptedStep, Defined, Step
 from ..sandbox import log_records
 from ..store import is_unavailable, reason
-from ..turns import Continuation, conclude, drive, take_in, wake
+from ..turns import conclude, drive, take_in, wake
 from . import adopted_tasks, sentry
 from .celery_outcome import raise_failure
 from .in_place import base_task, continuation_of, engine_of
@@ -75,12 +75,10 @@ def register_step(engine: Engine, defined: Defined) -> None:
     """Register the task of a step, if *defined* is one, with the engine's app."""
     if isinstance(defined, AdoptedStep):
         adopted_tasks.install(engine, defined)
+        return
     # A worker's check at its start reports a name that is taken.
-    elif isinstance(defined, Step) and not is_taken(engine, defined.name):
-        _register_step(engine, defined)
-
-
-def _register_step(engine: Engine, defined: Step[..., Any]) -> None:
+    if not isinstance(defined, Step) or is_taken(engine, defined.name):
+        return
     # Celery 6 wants no queue and no priority on a task: the dispatcher puts them on the message.
     options = {name: value for name, value in defined.options.items() if name not in ("queue", "priority")}
 
@@ -90,12 +88,16 @@ def _register_step(engine: Engine, defined: Step[..., Any]) -> None:
         continuation = continuation_of(request)
         concluded = None if continuation is None else partial(conclude, engine, continuation)
         if continuation is not None and (held := continuation.begin()) is not None:
-            # The attempt was claimed here and no message carries it.
+            # The attempt was claimed here, so it has no message.
             run_id = held.run_id
             sentry.tag(run_id, task.name, held.attempt)
             finished: Finished | None = run_claimed(engine, held, _TracedBody(defined), concluded)
             if not continuation.has_turned:
-                _drive_after(engine, run_id, continuation)
+                try:
+                    take_in(engine, run_id, continuation=continuation)
+                except Exception:
+                    log.exception("A turn of run %s failed in place; its message is sent.", run_id)
+                    engine.wake(run_id)
         else:
             address = Address.of(request)
             if address is None:
@@ -154,7 +156,7 @@ def _is_redelivered(request: Any) -> bool:
 
 @contextmanager
 def _left_to_the_sweep(run_id: str) -> Iterator[None]:
-    """Ignore that the database cannot be used now: what the message was about is in it, and the sweep sends it."""
+    """Ignore that the database cannot be used now: it has a record of the work, and the sweep sends it again."""
     try:
         yield
     except SQLAlchemyError as error:
@@ -167,11 +169,11 @@ def _drive_in_place(engine: Engine, request: Any, run_id: str, *, has_ended: boo
     """
     Drive the run here instead of sending the next message of the chain, which saves a trip through the broker.
 
-    Only where that message would have come to the same queue: the workers of another queue may be the only ones
-    that know the workflow.  When the turn fails, the message is sent.
+    This happens only if that message would have come to the same queue: the workers of another queue may be the only
+    ones that have the workflow.  If the turn fails, the message is sent.
 
     Args:
-        has_ended: An attempt has ended, and its outcome may wait for others.
+        has_ended: An attempt has ended, and its outcome may wait for other outcomes.
     """
     continuation = continuation_of(request)
     if continuation is not None and continuation.has_turned:
@@ -189,12 +191,3 @@ def _drive_in_place(engine: Engine, request: Any, run_id: str, *, has_ended: boo
         log.exception("A turn of run %s failed in place; its message is sent.", run_id)
     else:
         celery_internals.drop_chain(request)
-
-
-def _drive_after(engine: Engine, run_id: str, continuation: Continuation) -> None:
-    """Drive the run after an attempt that had no message, and so no chain."""
-    try:
-        take_in(engine, run_id, continuation=continuation)
-    except Exception:
-        log.exception("A turn of run %s failed in place; its message is sent.", run_id)
-        engine.wake(run_id)

@@ -1,8 +1,8 @@
 """
-Which versions run: of this process, and of the workers, asked through the broker.
+The versions of this process, and of the workers, which are asked through the broker.
 
-A worker answers ``versions`` as it answers Celery's own ``inspect`` commands: what it replies has
-gone through the broker both ways, so an answer says that the path to it and back is whole.
+A worker answers this command as it answers Celery's own ``inspect`` commands.  Question and answer go through the
+broker, so an answer proves that the broker works in both directions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def versions() -> dict[str, str]:
 
 
 def install() -> None:
-    """Let workers of this process answer; doing it twice changes nothing."""
+    """Have the workers of this process answer.  A second call changes nothing."""
     inspect_command(name=COMMAND)(_answer)
 
 

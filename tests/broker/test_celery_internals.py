@@ -92,9 +92,9 @@ def test_a_key_of_ours_in_the_request_is_an_attribute_of_the_tasks_request(app):
 
     @app.task(shared=False, name="keys", bind=True, base=traced(app))
     def keys(self):
-        return self.request.durable_journey
+        return self.request.durable_continuation
 
-    outcome = celery_internals.tracer_of(keys, None)("id-1", (), {}, {"id": "id-1", "durable_journey": "ours"})
+    outcome = celery_internals.tracer_of(keys, None)("id-1", (), {}, {"id": "id-1", "durable_continuation": "ours"})
 
     assert outcome.retval == "ours"
 

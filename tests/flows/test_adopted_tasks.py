@@ -596,7 +596,7 @@ def test_a_second_delivery_runs_nothing(site):
         return await once_step()
 
     run = site.run(asks)
-    site.engine.dispatch.step(StepRow(run.id, ended(run).op_id, "adopted.once", 1, 0, None, None))
+    site.engine.dispatch.send_step(StepRow(run.id, ended(run).op_id, "adopted.once", 1, 0, None, None))
 
     assert once.delay().get(timeout=10) == 2  # behind it in the same queue
 

@@ -75,7 +75,7 @@ async def fan_out() -> None:
 def test_steps_that_take_long_to_send_are_not_sent_again_before_they_are_sent(engine, worker, monkeypatch):
     """A turn asks for so many steps that sending them takes longer than a lost message is waited for."""
     run = start(fan_out)
-    send, began = engine.dispatch.steps, engine.now()
+    send, began = engine.dispatch.send_steps, engine.now()
     clock, begun = [began], []
     monkeypatch.setattr(engine.store, "now", lambda: clock[0])
 
@@ -88,8 +88,8 @@ def test_steps_that_take_long_to_send_are_not_sent_again_before_they_are_sent(en
         sweep.sweep(engine)
         return send(rows)
 
-    monkeypatch.setattr(sys.modules[drive.__module__], "TOGETHER", 1)
-    monkeypatch.setattr(engine.dispatch, "steps", slowly)
+    monkeypatch.setattr(sys.modules[drive.__module__], "BATCH_SIZE", 1)
+    monkeypatch.setattr(engine.dispatch, "send_steps", slowly)
     drive(engine, run.id)
 
     assert clock[0] == began + 12_000_000
@@ -114,7 +114,9 @@ def test_outcomes_that_wait_for_each_other_are_swept_when_their_process_dies(eng
     engine.celery.control.purge()  # the steps' own messages, which are done with
     now, sent = engine.now() + LATER, []
     monkeypatch.setattr(engine, "now", lambda: now)
-    monkeypatch.setattr(engine.dispatch, "drives", lambda rows: sent.extend(row.run_id for row in rows) or len(sent))
+    monkeypatch.setattr(
+        engine.dispatch, "send_turns", lambda rows: sent.extend(row.run_id for row in rows) or len(sent)
+    )
     sweep.sweep(engine)
     assert run.id in sent
 

@@ -1,5 +1,5 @@
 """
-``durable doctor``: checks whether this application can work here, and says what to change if not.
+``durable doctor``: checks whether this application can work here, and reports what to change if not.
 
 Files, in import order::
 

@@ -22,7 +22,7 @@ _FIXES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """The result of one check.  ``fix`` says what to change; if ``ok`` is true, it is only advice."""
+    """The result of one check.  ``fix`` is what to change; if ``ok`` is true, it is only advice."""
 
     name: str
     ok: bool

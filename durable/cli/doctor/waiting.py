@@ -40,7 +40,7 @@ def blocked(situation: Situation) -> Finding:
         name="blocked",
         ok=False,
         detail=f"{_count(count)} blocked, because their code does not match their log: {', '.join(oldest)}{more}",
-        fix="`durable runs show ID` says why.  Deploy code that matches, then run `durable runs retry --all`.",
+        fix="`durable runs show ID` shows the difference.  Deploy matching code, then run `durable runs retry --all`.",
     )
 
 
@@ -59,7 +59,7 @@ def keys(situation: Situation) -> Finding:
     return Finding(
         name="keys",
         ok=False,
-        detail=f"WaitingRun values are encrypted with keys that this application does not have: {listed(missing)}.",
+        detail=f"Waiting values are encrypted with keys that this application does not have: {listed(missing)}.",
         fix="Add them to the setting cipher (DURABLE_CIPHER), after its first key.  The waiting work then continues.",
     )
 
@@ -74,7 +74,7 @@ def doubts(situation: Situation) -> Finding:
         name="doubts",
         ok=False,
         detail=f"In doubt, so that their runs are blocked: {', '.join(shown)}{more}.",
-        fix="`durable runs show ID` says what happened.  Find out whether the step did its work, then run"
+        fix="`durable runs show ID` shows what happened.  Find out whether the step did its work, then run"
         " `durable runs resolve ID --result JSON` or `durable runs resolve ID --fail MESSAGE`.",
     )
 

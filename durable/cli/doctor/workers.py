@@ -23,7 +23,7 @@ def alive(situation: Situation) -> Finding:
 
 
 def answers(situation: Situation) -> Finding:
-    """The live workers answer through the broker, and say their versions."""
+    """The live workers answer through the broker, with their versions."""
     if not situation.alive:
         return Finding(name="answers", ok=True, detail="no worker to ask")
     app = situation.engine.celery
