@@ -17,7 +17,7 @@ Files, in import order::
     attempt.py          runs one attempt from claim to record
 """
 
-from .attempt import Body, Conclude, attempt, run_claimed
+from .attempt import Body, Conclude, Finished, attempt, run_claimed
 from .attempt_end import AttemptEnd
 from .claim import Address, take_over_run
 from .outcome import release
@@ -28,6 +28,7 @@ __all__ = [
     "AttemptEnd",
     "Body",
     "Conclude",
+    "Finished",
     "RunningAttempt",
     "attempt",
     "release",

@@ -2,8 +2,7 @@
 Runs one attempt of a step: claim it, call the author's function, record the outcome, send what follows.
 
 The claim is committed before the function runs, and every later write needs it.  So an attempt that was given up
-meanwhile, since its process seemed dead, can record nothing.  The Celery task of the step returns normally even when
-the function raises: an exception would keep Celery from sending the chain's link, which drives the run.
+meanwhile, since its process seemed dead, can record nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from random import random
 from typing import Any
 
@@ -64,6 +64,22 @@ class Body:
             log.error("Step %s of run %s failed: %r", held.name, held.run_id, error, exc_info=error)
 
 
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """
+    How an attempt ended.
+
+    Attributes:
+        ended: The event that was recorded, unless the attempt had lost its claim.
+        error: What the function raised, or why its result could not be recorded; None for a success.
+        given_up: Whether the workflow had given up the call before.
+    """
+
+    ended: events.AttemptEnded
+    error: BaseException | None
+    given_up: bool
+
+
 #: Records an outcome in the turn that it asks for.  Returns False when it cannot.
 Conclude = Callable[[Claim, events.AttemptEnded], bool]
 
@@ -75,21 +91,18 @@ def attempt(
     message_id: str | None,
     body: Body | None = None,
     conclude: Conclude | None = None,
-) -> bool:
-    """Run the attempt that a message carries.  Return False when there is nothing to run."""
+) -> Finished | None:
+    """Run the attempt that a message carries.  Return None when there is nothing to run."""
     engine.check_schema()
     try:
         held = claim(engine, step, address, message_id)
     except DecryptionError as unreadable:
         log.error("Step %s of run %s is left for a worker that can read it: %s", step.name, address.run, unreadable)
-        return False
-    if held is None:
-        return False
-    run_claimed(engine, held, body or Body(step), conclude)
-    return True
+        return None
+    return None if held is None else run_claimed(engine, held, body or Body(step), conclude)
 
 
-def run_claimed(engine: Engine, held: Claim, body: Body, conclude: Conclude | None) -> None:
+def run_claimed(engine: Engine, held: Claim, body: Body, conclude: Conclude | None) -> Finished:
     """Run an attempt that this process has claimed."""
     engine.running.add(held.claim)
     try:
@@ -111,12 +124,13 @@ def run_claimed(engine: Engine, held: Claim, body: Body, conclude: Conclude | No
         # In place: one transaction for the outcome and the turn that takes it in.
         if conclude is not None and running.transaction is None and conclude(held, ended):
             body.log_failure(running, ended)
-            return
+            return Finished(ended, running.error, running.cancellation.given_up)
 
-        next_attempt = _record(engine, body, running, ended)
+        ended, next_attempt = _record(engine, body, running, ended)
         failpoints.hit("step.recorded")
         if next_attempt is not None and not engine.dispatch.send_step(next_attempt) and engine.on_due is not None:
             engine.on_due(next_attempt.not_before)
+        return Finished(ended, running.error, running.cancellation.given_up)
     finally:
         engine.running.discard(held.claim)
 
@@ -195,22 +209,28 @@ def _next_attempt_at(policy: RetryPolicy, failed: int, error: BaseException, now
     return now + int(policy.delay_before(failed + 1, random()) * 1_000_000)
 
 
-def _record(engine: Engine, body: Body, running: RunningAttempt, ended: events.AttemptEnded) -> StepRow | None:
-    """Record the outcome, then log it.  A transactional step that returned commits what it wrote with its outcome."""
+def _record(
+    engine: Engine, body: Body, running: RunningAttempt, ended: events.AttemptEnded
+) -> tuple[events.AttemptEnded, StepRow | None]:
+    """
+    Record the outcome, then log it.  Return it, and the next attempt if there is one to be sent.
+
+    A transactional step that returned commits what it wrote with its outcome, and fails if that fails.
+    """
     held, own = running.held, running.transaction
     if own is not None and own.tx is not None and isinstance(ended, events.StepCompleted):
         completed = ended
         try:
             if not own.commit(lambda tx: write(engine, tx, held, completed).is_current):
                 log.warning("Attempt %d of %s was given up: nothing of it is written.", held.attempt, held.name)
-            return None
+            return ended, None
         except BaseException as error:
             # Of the database, or of one of the application's listeners on its session.
             if ends_process(error):
                 raise
             own.close()
             if not retry_until_available(lambda: is_held(engine, held)):
-                return None  # it was committed, whatever the error says; or the attempt was given up
+                return ended, None  # it was committed, whatever the error says; or the attempt was given up
             ended = _failed(body, running, error)
         finally:
             own.close()
@@ -218,4 +238,4 @@ def _record(engine: Engine, body: Body, running: RunningAttempt, ended: events.A
         running.roll_back()
     next_attempt = retry_until_available(lambda: record(engine, held, ended))
     body.log_failure(running, ended)
-    return next_attempt
+    return ended, next_attempt

@@ -99,6 +99,7 @@ def _write(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: 
                 None if run is None else run.queue,
                 None if run is None else run.priority,
                 is_deferred=sending.is_deferred,
+                args=held.args if isinstance(held, Claim) else None,
             )
             return Recorded(True, next_attempt)
         # The attempt or its call was given up meanwhile.

@@ -16,10 +16,13 @@ from typing import Any, Protocol
 from billiard.process import current_process
 from celery import Celery, Task
 from celery._state import _task_stack
-from celery.app.trace import build_tracer
+from celery.app import trace
 from celery.backends.base import DisabledBackend
+from celery.states import FAILURE, RETRY
+from celery.utils.serialization import get_pickled_exception
 from celery.utils.threads import get_ident
 from kombu.transport import virtual
+from kombu.utils.encoding import safe_repr
 
 #: ``tracer(uuid, args, kwargs, request)``: runs a task as for a message, with its signals and log lines.
 Tracer = Callable[..., Any]
@@ -67,8 +70,26 @@ def traced_task(app: Celery, run_message: RunMessage) -> type[Task]:
 def tracer_of(task: Any, hostname: str | None) -> Tracer:
     """Celery's tracer of a traced task; made here for a task that was defined after the worker started."""
     if task.tracer is None:
-        task.tracer = build_tracer(task.name, task, hostname=hostname, app=task.app)
+        # Through its module, since Sentry's integration replaces it there.
+        task.tracer = trace.build_tracer(task.name, task, hostname=hostname, app=task.app)
     return task.tracer  # type: ignore[no-any-return]
+
+
+# A tracer returns ``(retval, info, runtime, retstr)``.  After a success ``info`` is None.  Otherwise ``info.state`` is
+# the state, and ``retval`` an ``ExceptionInfo``, which pickles.
+
+
+def event_of(traced: Any) -> tuple[str, dict[str, Any]] | None:
+    """The type and the fields of the task event that a worker sends for a tracer's result; None when it sends none."""
+    failure, info, runtime, shown = traced
+    if info is None:
+        return "task-succeeded", {"result": shown, "runtime": runtime}
+    kind = {RETRY: "task-retried", FAILURE: "task-failed"}.get(info.state)
+    if kind is None:
+        return None
+    error = failure.exception.exc if info.state == RETRY else get_pickled_exception(failure.exception)
+    represent: Any = safe_repr  # which has no types
+    return kind, {"exception": represent(error), "traceback": str(failure.traceback)}
 
 
 # The chain.  ``request.chain`` is a list of signatures as dicts, the next one last.  The tracer sends the next one

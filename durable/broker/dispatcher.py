@@ -19,7 +19,7 @@ from celery import Celery
 from celery.exceptions import QueueNotFound
 from sqlalchemy import Connection
 
-from .. import failpoints, registry
+from .. import codec, failpoints, registry
 from ..errors import ConfigurationError
 from ..store import DriveRow, SendTimes, StepRow, WaitRow
 from .eta_budget import EtaBudget
@@ -29,7 +29,8 @@ from .publisher import Broker, Outgoing
 DRIVE = "durable.drive"
 WAKE = "durable.wake"
 #: The format of our messages, whatever the app's or an adopted task's settings are: every worker reads JSON.
-FORMAT: dict[str, Any] = {"serializer": "json", "compression": None}
+#: Celery would make the texts that its tools show from the message's own arguments, and needs long for that.
+FORMAT: dict[str, Any] = {"serializer": "json", "compression": None, "argsrepr": "()", "kwargsrepr": "{}"}
 #: The most messages that are sent in one round trip.
 BATCH_SIZE = 100
 #: How long after its due time the sweep checks something whose message a worker holds until then, in microseconds.
@@ -47,6 +48,8 @@ class Dispatcher:
         resend_after: int,
         now: Callable[[], int],
         impossible: Callable[[StepRow, Exception], object],
+        *,
+        shows_arguments: bool = True,
     ) -> None:
         """
         Args:
@@ -55,6 +58,7 @@ class Dispatcher:
             resend_after: The setting of this name, in microseconds.
             now: Returns the database's time.
             impossible: Called with an attempt for which no message can ever be made, and the error.
+            shows_arguments: Whether messages carry the steps' arguments as text, for Celery's tools.
         """
         # The sweep checks a message that it has sent before its time once it is due and may be sent again.
         self.eta_budget = EtaBudget(eta_horizon + 2 * resend_after + GRACE)
@@ -66,6 +70,7 @@ class Dispatcher:
         self._resend_after = resend_after
         self._now = now
         self._impossible = impossible
+        self._shows_arguments = shows_arguments
 
     def close(self) -> None:
         """Close connections that are not in use."""
@@ -102,7 +107,7 @@ class Dispatcher:
         drive = self._turn(DRIVE, row.run_id, row.queue, row.priority)
         is_adopted = isinstance(registry.steps.get(row.name), registry.AdoptedStep)
         if is_adopted and row.name in self._celery.tasks:
-            what: Any = _AdoptedChain(self._celery, row, drive, self._header_of(row))
+            what: Any = _AdoptedChain(self._celery, row, drive, self._header_of(row), self.shown_arguments(row.args))
         else:
             what = _Chain(self._attempt(row), drive)
         return replace(self._due(what, row.not_before), impossible=partial(self._impossible, row))
@@ -113,7 +118,7 @@ class Dispatcher:
             headers=self._header_of(row),
             task_id=f"{row.run_id}:{row.op_id}:{row.attempt}"[:255],
             retries=row.attempt - 1,
-            **FORMAT,
+            **FORMAT | {"kwargsrepr": self.shown_arguments(row.args)},
             **_options(_option_of(row.name, "queue"), _option_of(row.name, "priority")),
         )
 
@@ -127,7 +132,8 @@ class Dispatcher:
 
     def _wait(self, row: WaitRow) -> Outgoing:
         wake = self._celery.signature(WAKE, args=(row.run_id, row.op_id), immutable=True)
-        wake.set(headers=self._sent(WAKE, row.queue), **FORMAT, **_options(row.queue, row.priority))
+        shown = {"argsrepr": f"({row.run_id!r}, {row.op_id!r})"}
+        wake.set(headers=self._sent(WAKE, row.queue), **FORMAT | shown, **_options(row.queue, row.priority))
         return self._due(_Chain(wake, self._turn(DRIVE, row.run_id, row.queue, row.priority)), row.due_at)
 
     def _due(self, what: Any, at: int) -> Outgoing:
@@ -244,7 +250,12 @@ class Dispatcher:
 
     def _turn(self, name: str, run_id: str, queue: str | None, priority: int | None) -> Any:
         turn = self._celery.signature(name, args=(run_id,), immutable=True)
-        return turn.set(headers=self._sent(name, queue), **FORMAT, **_options(queue, priority))
+        shown = {"argsrepr": f"({run_id!r},)"}
+        return turn.set(headers=self._sent(name, queue), **FORMAT | shown, **_options(queue, priority))
+
+    def shown_arguments(self, args: str | None) -> str:
+        """A step's encoded arguments as Celery's tools show them; ``{}`` with a cipher, or where they were not read."""
+        return codec.shown_arguments(args) if args and self._shows_arguments else "{}"
 
     def _header_of(self, row: StepRow) -> dict[str, Any]:
         sent = {SENT: self._now(), QUEUE: self.find_queue_of_step(row.name)}
@@ -287,6 +298,7 @@ class _AdoptedChain:
     row: StepRow
     drive: Any
     headers: dict[str, Any]
+    shown: str
 
     @property
     def name(self) -> str:
@@ -303,7 +315,7 @@ class _AdoptedChain:
         if self.celery.conf.task_always_eager:
             task.apply(throw=False, **message)  # without a chain: the attempt drives the run itself
         else:
-            message |= {"ignore_result": task.ignore_result, **FORMAT}
+            message |= {"ignore_result": task.ignore_result, **FORMAT, "kwargsrepr": self.shown}
             self.celery.send_task(task.name, chain=[self.drive], **message, **options)
 
 

@@ -215,7 +215,7 @@ class Publisher:
             for message in messages:
                 options = {"countdown": message.countdown} if message.countdown is not None else {}
                 try:
-                    message.what.apply_async(producer=producer, retry=False, argsrepr="", kwargsrepr="", **options)
+                    message.what.apply_async(producer=producer, retry=False, **options)
                 except Exception as error:
                     # Celery raises KeyError for an unknown queue; kombu lists it among the errors of Redis connections.
                     if isinstance(error, self._trouble) and not isinstance(error, LookupError):

@@ -27,7 +27,7 @@ Files, in import order::
 
 from .arguments import bind, decode_arguments, decode_call, digest, encode_arguments
 from .decoder import decode, request_ids
-from .display import plain
+from .display import plain, shown_arguments
 from .encoder import encode
 from .failures import ErrorSummary, decode_error, encode_error, error_summary
 from .fit import fit, holds_secret, is_checked
@@ -51,4 +51,5 @@ __all__ = [
     "plain",
     "register",
     "request_ids",
+    "shown_arguments",
 ]

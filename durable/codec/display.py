@@ -33,3 +33,22 @@ def plain(text: str, requests: Mapping[str, Request] = NO_REQUESTS) -> Any:
             return fields.get("v")
 
     return load(text, flatten)
+
+
+#: How many characters of a call are shown, as many as Celery shows; longer encoded calls are not examined.
+SHOWN_LENGTH, _EXAMINED_LENGTH = 1024, 65_536
+
+
+def shown_arguments(text: str) -> str:
+    """
+    An encoded call as Celery shows keyword arguments: ``{'order': 'A-1', 'amount': 3}``, shortened.
+
+    The values of pydantic's secrets are masked.
+    """
+    if len(text) > _EXAMINED_LENGTH:
+        return "{...}"
+    try:
+        shown = repr(plain(text))
+    except Exception:  # a reference to a large value, or the text of another version
+        return "{...}"
+    return shown if len(shown) <= SHOWN_LENGTH else shown[: SHOWN_LENGTH - 4] + "...}"

@@ -115,7 +115,9 @@ class Engine:
         self.check_messages()
         settings = self.settings
         times = (settings.eta_horizon, settings.resend_after, self.store.now)
-        return Dispatcher(self.celery, self.make_broker(), *times, self._impossible)
+        # With a cipher the arguments are nowhere in the clear, the broker included.
+        shows = settings.cipher is None
+        return Dispatcher(self.celery, self.make_broker(), *times, self._impossible, shows_arguments=shows)
 
     @cached_property
     def watchdog(self) -> Watchdog:

@@ -27,6 +27,8 @@ class StepRow:
     priority: int | None
     #: Whether only the sweep sends the message, once it is due.
     is_deferred: bool = False
+    #: The encoded arguments, for Celery's tools; None where they were not read.
+    args: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,7 +215,7 @@ def _create(
         for c in new_steps
     ]
     steps.create(tx, step_rows, engine.dispatch.plan(now))
-    result.steps += [StepRow(run.id, c.op_id, c.name, 1, 0, run.queue, run.priority) for c in new_steps]
+    result.steps += [StepRow(run.id, c.op_id, c.name, 1, 0, run.queue, run.priority, args=c.args) for c in new_steps]
     if decision.outcome is not None:
         return
 

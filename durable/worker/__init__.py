@@ -5,12 +5,14 @@ The code that depends on Celery's internals is in ``broker/celery_internals.py``
 
 Files, in import order::
 
-    adopted_tasks.py  an application's own Celery task that runs the attempts of a step
-    in_place.py       runs the tasks of steps that were claimed here, after the task of a message
-    versions.py       which versions this process and other workers run
-    tasks.py          the tasks ``durable.drive`` and ``durable.wake``, and one task for each step
-    registration.py   which engine the tasks of an app run for, and when they are made
-    signals.py        checks a worker at its start, starts and stops housekeeping
+    sentry.py          tags for Sentry's events of a task
+    celery_outcome.py  what Celery sees of an attempt that failed
+    adopted_tasks.py   an application's own Celery task that runs the attempts of a step
+    in_place.py        runs the tasks of steps that were claimed here, after the task of a message
+    versions.py        which versions this process and other workers run
+    tasks.py           the tasks ``durable.drive`` and ``durable.wake``, and one task for each step
+    registration.py    which engine the tasks of an app run for, and when they are made
+    signals.py         checks a worker at its start, starts and stops housekeeping
 """
 
 from __future__ import annotations

@@ -14,11 +14,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry, TaskPredicate
 from celery.utils.time import maybe_make_aware
-from sqlalchemy.exc import SQLAlchemyError
 
-from .. import codec, current, duration, events, registry
+from .. import current, duration, events, registry
 from ..attempts import Address, Body, RunningAttempt, attempt
 from ..broker import celery_internals
 from ..engine import Engine
@@ -26,6 +25,8 @@ from ..errors import ConfigurationError, StepFailed
 from ..recovery import housekeeping
 from ..registry import AdoptedStep, Step
 from ..sandbox import log_records
+from . import sentry
+from .celery_outcome import for_celery, send_turn
 
 log = log_records.get("durable.carrying")
 
@@ -90,30 +91,22 @@ class AdoptedRun:
             return self._run(*args, **kwargs)
         housekeeping.ensure(engine)
         engine.progress.note(request)
+        sentry.tag(address.run, self._step.name, address.attempt)
         body = TaskBody(self._step, self._run)
-        claimed = attempt(engine, self._step, address, request.id, body)
-        if claimed and body.error is None:
+        finished = attempt(engine, self._step, address, request.id, body)
+        if finished is not None and body.error is None:
             if celery_internals.next_in_chain(request) is None:  # in eager mode
-                self._drive(address.run)
+                send_turn(engine, address.run)
             return body.result
         # Celery sends the next message of a chain after a success only.
-        self._drive(address.run)
-        if body.error is None:
-            raise Ignore(
-                f"Attempt {address.attempt} of {address.op} in run {address.run} was not run: it has ended, another"
-                " process runs it, or it is not due."
-            )
-        if isinstance(body.error, Exception):
-            raise body.error
-        # Celery would end the worker, or its child, for an exception that is no Exception.
-        failed = StepFailed(type(body.error).__name__, codec.error_summary(codec.encode_error(body.error)).message)
-        raise failed.with_traceback(body.error.__traceback__)
-
-    def _drive(self, run_id: str) -> None:
-        try:
-            self.engine.wake(run_id)
-        except SQLAlchemyError as error:
-            log.warning("No turn of run %s was sent (%s); the sweep sends it later.", run_id, type(error).__name__)
+        send_turn(engine, address.run)
+        if body.error is not None:
+            # By Celery's own rules: the task may retry, or ask for its message to be dropped.
+            raise body.error if isinstance(body.error, TaskPredicate) else for_celery(body.error)
+        raise Ignore(
+            f"Attempt {address.attempt} of {address.op} in run {address.run} was not run: it has ended, another"
+            " process runs it, or it is not due."
+        )
 
     def retry(self, *args: Any, **kwargs: Any) -> Any:
         """``Task.retry``; in an attempt it raises ``Retry`` and sends nothing, since durable sends the next attempt."""

@@ -7,7 +7,6 @@ So its signals, log lines and task events are those of a task that came in a mes
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -70,7 +69,8 @@ def _run_message(
 
 def _run_attempt(engine: Engine, held: Claim, continuation: Continuation, message: Mapping[str, Any]) -> None:
     """Run the task of an attempt that was claimed here, as a worker does for a message."""
-    uuid, began = f"{held.run_id}:{held.op_id}:{held.attempt}"[:255], time.monotonic()
+    uuid = f"{held.run_id}:{held.op_id}:{held.attempt}"[:255]
+    shown = engine.dispatch.shown_arguments(held.args) if engine.sends_task_events else "{}"
     request = {
         "id": uuid,
         "task": held.name,
@@ -81,7 +81,7 @@ def _run_attempt(engine: Engine, held: Claim, continuation: Continuation, messag
         "args": (),
         "kwargs": {},
         "argsrepr": "()",
-        "kwargsrepr": "{}",
+        "kwargsrepr": shown,
         "retries": held.attempt - 1,
         "delivery_info": {**message.get("delivery_info", {}), "redelivered": False},
         "is_eager": False,
@@ -92,13 +92,13 @@ def _run_attempt(engine: Engine, held: Claim, continuation: Continuation, messag
         _CONTINUATION: continuation,
     }
     if engine.sends_task_events:
-        _send_event(engine, message, "task-received", uuid=uuid, name=held.name, args="()", kwargs="{}", retries=0)
+        _send_event(engine, message, "task-received", uuid=uuid, name=held.name, args="()", kwargs=shown, retries=0)
         _send_event(engine, message, "task-started", uuid=uuid)
     tracer = celery_internals.tracer_of(engine.celery.tasks[held.name], message.get("hostname"))
-    tracer(uuid, (), {}, request)
-    if engine.sends_task_events:
-        runtime = time.monotonic() - began
-        _send_event(engine, message, "task-succeeded", uuid=uuid, result="None", runtime=runtime)
+    event = celery_internals.event_of(tracer(uuid, (), {}, request))
+    if engine.sends_task_events and event is not None:
+        kind, fields = event
+        _send_event(engine, message, kind, uuid=uuid, **fields)
 
 
 def _release(engine: Engine, continuation: Continuation) -> None:

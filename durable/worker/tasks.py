@@ -14,7 +14,8 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..attempts import Address, Body, attempt, run_claimed, take_over_run
+from .. import events
+from ..attempts import Address, Body, Finished, RunningAttempt, attempt, run_claimed, take_over_run
 from ..broker import DRIVE, HEADER, QUEUE, WAKE, celery_internals, header_of
 from ..engine import Engine
 from ..recovery import housekeeping
@@ -22,7 +23,8 @@ from ..registry import AdoptedStep, Defined, Step
 from ..sandbox import log_records
 from ..store import is_unavailable, reason
 from ..turns import conclude, drive, take_in, wake
-from . import adopted_tasks
+from . import adopted_tasks, sentry
+from .celery_outcome import raise_failure
 from .in_place import base_task, continuation_of, engine_of
 
 #: Options of our tasks only: acknowledged after the body, delivered again when the process dies in it, and without
@@ -50,6 +52,7 @@ def register_turns(engine: Engine) -> None:
     def drive_run(task: Any, run_id: str) -> None:
         request = task.request
         _note_message(engine, request)
+        sentry.tag(run_id)
         with _left_to_the_sweep(run_id):
             if _is_redelivered(request):
                 # The process that had the message may have died in a step that it ran after the turn.
@@ -60,6 +63,7 @@ def register_turns(engine: Engine) -> None:
     def wake_run(task: Any, run_id: str, op_id: str) -> None:
         request = task.request
         _note_message(engine, request)
+        sentry.tag(run_id)
         with _left_to_the_sweep(run_id):
             if _is_redelivered(request):
                 take_over_run(engine, run_id)
@@ -85,23 +89,44 @@ def register_step(engine: Engine, defined: Defined) -> None:
         concluded = None if continuation is None else partial(conclude, engine, continuation)
         if continuation is not None and (held := continuation.begin()) is not None:
             # The attempt was claimed here, so it has no message.
-            run_claimed(engine, held, Body(defined), concluded)
+            run_id = held.run_id
+            sentry.tag(run_id, task.name, held.attempt)
+            finished: Finished | None = run_claimed(engine, held, _TracedBody(defined), concluded)
             if not continuation.has_turned:
                 try:
-                    take_in(engine, held.run_id, continuation=continuation)
+                    take_in(engine, run_id, continuation=continuation)
                 except Exception:
-                    log.exception("A turn of run %s failed in place; its message is sent.", held.run_id)
-                    engine.wake(held.run_id)
-            return
-        address = Address.of(request)
-        if address is None:
-            raise TypeError(
-                f"Step {task.name} runs as part of a workflow, and this message has no {HEADER!r} header, so nothing"
-                " was run.  Await the step in a workflow; if @app.task stands above @step, take @app.task away."
+                    log.exception("A turn of run %s failed in place; its message is sent.", run_id)
+                    engine.wake(run_id)
+        else:
+            address = Address.of(request)
+            if address is None:
+                raise TypeError(
+                    f"Step {task.name} runs as part of a workflow, and this message has no {HEADER!r} header, so"
+                    " nothing was run.  Await the step in a workflow; if @app.task stands above @step, take @app.task"
+                    " away."
+                )
+            run_id = address.run
+            sentry.tag(run_id, task.name, address.attempt)
+            _note_message(engine, request)
+            finished = attempt(engine, defined, address, request.id, _TracedBody(defined), concluded)
+            _drive_in_place(engine, request, run_id, has_ended=finished is not None)
+        if finished is not None:
+            raise_failure(engine, request, run_id, finished)
+
+
+class _TracedBody(Body):
+    """The body of an attempt that a Celery task runs: Celery logs the failure with its traceback."""
+
+    def log_failure(self, running: RunningAttempt, ended: events.AttemptEnded) -> None:
+        """Log how the attempt failed, in one line."""
+        if isinstance(ended, events.StepRetrying) or running.error is None or running.cancellation.given_up:
+            super().log_failure(running, ended)
+        else:
+            held = running.held
+            log.warning(
+                "Step %s of run %s failed in attempt %d: %r", held.name, held.run_id, held.attempt, running.error
             )
-        _note_message(engine, request)
-        has_ended = attempt(engine, defined, address, request.id, conclude=concluded)
-        _drive_in_place(engine, request, address.run, has_ended=has_ended)
 
 
 def is_taken(engine: Engine, name: str) -> bool:

@@ -18,7 +18,7 @@ import celery.concurrency.prefork
 import pytest
 from celery import Celery
 from celery.app import trace
-from celery.exceptions import Retry
+from celery.exceptions import Ignore, Retry
 from celery.worker.consumer import Consumer
 from kombu.asynchronous import Hub
 
@@ -213,3 +213,28 @@ def test_kombus_virtual_transports_count_a_queue(app):
     with app.connection_for_write() as connection:
         assert celery_internals.virtual_queue_length(connection.default_channel, "counted") == 1
     assert celery_internals.virtual_queue_length(object(), "counted") is None
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind"),
+    [
+        (None, "task-succeeded"),
+        (ValueError("no"), "task-failed"),
+        (Retry(exc=ValueError("no"), when=3), "task-retried"),
+        (Ignore(), None),
+    ],
+)
+def test_a_tracers_result_says_which_event_a_worker_sends(app, outcome, kind):
+    """A tracer returns ``(retval, info, runtime, retstr)``, where ``info`` holds the state of all but a success."""
+
+    @app.task(shared=False, name="ends", base=traced(app), ignore_result=True)
+    def ends():
+        if outcome is not None:
+            raise outcome
+
+    event = celery_internals.event_of(celery_internals.tracer_of(ends, None)("id-1", (), {}, {"id": "id-1"}))
+
+    assert (event and event[0]) == kind
+    if kind in ("task-failed", "task-retried"):
+        assert "ValueError('no')" in event[1]["exception"]
+        assert "in ends" in event[1]["traceback"]

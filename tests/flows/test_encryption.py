@@ -227,6 +227,20 @@ def test_without_a_cipher_the_looking_finds_it(make):
 
 
 @all_databases()
+@pytest.mark.parametrize("cipher", [None, aes_gcm(KEYS)], ids=["clear", "cipher"])
+def test_messages_show_arguments_only_without_a_cipher(make, cipher):
+    """The text for Celery's tools in a step's message has the arguments, and with a cipher none."""
+    engine = make(cipher)
+    run = engine.start(in_sequence, MARKED)
+    drive(engine, run.id)
+
+    with engine.celery.connection_for_read() as connection:
+        queue = connection.SimpleQueue("celery")
+        headers = [queue.get_nowait().headers for _ in range(queue.qsize())]
+    (shown,) = [each["kwargsrepr"] for each in headers if each["task"] == echo.name]
+    assert (MARKED in shown) is (cipher is None)
+
+
 def test_what_was_written_before_the_cipher_stays_readable(make):
     """A run goes on over the day on which a cipher is set, and its old rows stay as they are."""
     before, after = make(None), make(aes_gcm(KEYS))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from live_flows import counts, dies_after_a_step, wide
 from processes import Deployment, deployed, eventually
 from servers import new_broker, new_database
+from task_events import events_of
 
 pytestmark = pytest.mark.live
 
@@ -39,22 +37,6 @@ def site(tmp_path_factory: pytest.TempPathFactory, signalled: Path) -> Iterator[
         with deployed(described) as made:
             made.start_worker()
             yield made
-
-
-@contextmanager
-def events_of(site: Deployment) -> Iterator[list[dict[str, Any]]]:
-    """Task events, as Flower gets them, from now on."""
-    heard: list[dict[str, Any]] = []
-    with site.engine.celery.connection_for_read() as connection:
-        receiver = site.engine.celery.events.Receiver(connection, handlers={"*": heard.append})
-        thread = threading.Thread(target=lambda: receiver.capture(limit=None, timeout=None, wakeup=False), daemon=True)
-        thread.start()
-        with site.engine.celery.events.default_dispatcher() as dispatcher:
-            # What is sent before the receiver is bound is lost: it is once anything comes.
-            eventually(lambda: dispatcher.send("task-probe") or heard, 10, "events arrive")
-        yield heard
-        receiver.should_stop = True
-        thread.join(10)
 
 
 def test_no_outcome_of_a_large_fan_out_is_left_waiting(site):
