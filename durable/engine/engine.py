@@ -76,10 +76,6 @@ class Engine:
         self._closing: list[Callable[[], object]] = []
         #: The latest message that this process has taken from each queue.
         self.progress = Progress()
-        #: Claims of the attempts that run in this process.
-        self.running: set[str] = set()
-        #: By claim, how to interrupt those of them that can be interrupted.
-        self.interrupts: dict[str, Callable[[], object]] = {}
         #: By run whose code this process cannot stop or close, why the run has to be blocked.
         self.stuck: dict[str, DurableError] = {}
         #: Whether the worker was told to send task events (``-E``).
@@ -92,11 +88,15 @@ class Engine:
         self.on_due: Callable[[int], None] | None = None
 
     def _begin_in_process(self) -> None:
-        """Take a new name and no notifier, in this process or in a child."""
+        """Take a new name, with no notifier and no attempts, in this process or in a child."""
         #: A name of this process, unique among all processes.
         self.process_id = uuid.uuid4().hex
         self._notifier: Notifier | None = None
         self._completions: Completions | None = None
+        #: Claims of the attempts that run in this process.
+        self.running: set[str] = set()
+        #: By claim, how to interrupt those of them that can be interrupted.
+        self.interrupts: dict[str, Callable[[], object]] = {}
 
     @cached_property
     def settings(self) -> Settings:

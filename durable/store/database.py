@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import URL, ExceptionContext
 
-from .. import failpoints
+from .. import failpoints, forks
 from ..errors import ConfigurationError
 from . import statements
 from .outages import is_contention
@@ -95,14 +94,23 @@ class Store:
         self._sql_now = literal_column(NOW[self.dialect], BigInteger)
         self._pool_size = pool_size
         self._engine: Engine | None = None
-        self._pid = 0
-        self._lock = threading.Lock()
-        self._clock: tuple[int, float] | None = None
+        self._of_parents: list[Engine] = []
+        self._begin_in_process()
+        forks.call_in_child(self._begin_in_process)
         self.vault = Vault()
         # PostgreSQL's connections are in autocommit mode: a transaction around reads would cost two round trips and
         # give nothing.  SQLite needs one, because BEGIN says whether writers have to wait.
         self._reading = {} if self.dialect == "postgresql" else _READ_ONLY
         self._writing = {"isolation_level": "READ COMMITTED"} if self.dialect == "postgresql" else {}
+
+    def _begin_in_process(self) -> None:
+        """Start without a connection, in this process or in a child."""
+        self._lock = threading.Lock()
+        self._clock: tuple[int, float] | None = None
+        if self._engine is not None:
+            # Kept, since a driver closes a connection that is garbage, and the parent still uses it.
+            self._of_parents.append(self._engine)
+            self._engine = None
 
     @property
     def vault(self) -> Vault:
@@ -183,25 +191,15 @@ class Store:
     @property
     def engine(self) -> Engine:
         """This process's SQLAlchemy engine: a connection never crosses a fork."""
-        if self._engine is None or self._pid != os.getpid():
+        if self._engine is None:
             with self._lock:
-                self._renew()
-        assert self._engine is not None
+                self._engine = self._engine or self._open()
         return self._engine
 
     def close(self) -> None:
         """Close the connections that are not in use."""
-        if self._engine is not None and self._pid == os.getpid():
-            self._engine.dispose()
-
-    def _renew(self) -> None:
-        if self._engine is not None and self._pid == os.getpid():
-            return
         if self._engine is not None:
-            self._engine.dispose(close=False)
-            self._clock = None
-        self._engine = self._open()
-        self._pid = os.getpid()
+            self._engine.dispose()
 
     def _open(self) -> Engine:
         try:
