@@ -66,8 +66,13 @@ class RunningCoroutine:
             self._outcome.set_exception(asyncio.CancelledError())
 
     def _launch(self, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context) -> None:
+        def close_unstarted(done: asyncio.Task[Any]) -> None:
+            if done.cancelled():  # before it started
+                coroutine.close()
+                self.abandon()
+
         self._task = self._loop.create_task(self._contain(coroutine), context=context)
-        self._task.add_done_callback(lambda done: self._close_unstarted(done, coroutine))
+        self._task.add_done_callback(close_unstarted)
 
     async def _contain(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         with self._current.entered(), suppress(InvalidStateError):  # after `abandon`
@@ -78,11 +83,6 @@ class RunningCoroutine:
                 self._outcome.set_exception(error)
             else:
                 self._outcome.set_result(result)
-
-    def _close_unstarted(self, done: asyncio.Task[Any], coroutine: Coroutine[Any, Any, Any]) -> None:
-        if done.cancelled():  # before it started
-            coroutine.close()
-            self.abandon()
 
     def _cancel(self) -> None:
         assert self._task is not None  # the loop has called `_launch` first

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,9 +50,6 @@ NOW = {
 
 #: How long a measured offset of the database's clock is used before it is measured again.
 _CLOCK_OFFSET_SECS = 30.0
-
-#: A pooled connection that was idle for longer is pinged before it is used.
-_IDLE_SECS = 1.0
 
 _READ_ONLY = {"durable_read_only": True}
 
@@ -231,9 +227,9 @@ class Store:
             connect_args=connect,
         )
         event.listen(engine, "handle_error", _drop_read_only_session)
-        event.listen(engine, "checkin", _note_use)
-        idle = IdleConnections()
-        event.listen(engine, "checkout", partial(_ping_idle, engine, idle))
+        idle = IdleConnections(engine.dialect)
+        event.listen(engine, "checkin", idle.note_use)
+        event.listen(engine, "checkout", idle.check)
         if engine.dialect.driver == "psycopg":
             engine.update_execution_options(**{statements.OPTION: idle})
         return engine
@@ -267,44 +263,24 @@ def _drop_read_only_session(context: ExceptionContext) -> None:
     )
 
 
-def _note_use(connection: Any, record: Any) -> None:
-    record.info["durable_used"] = time.monotonic()
-
-
-def _ping_idle(engine: Engine, idle: IdleConnections, connection: Any, record: Any, _proxy: object) -> None:
-    """As SQLAlchemy's ``pool_pre_ping``, but without the round trip for a connection that was used a moment ago."""
-    used_at = record.info.get("durable_used")
-    if used_at is not None and not idle.may_use(used_at):
-        raise sa_exc.InvalidatePoolError
-    if used_at is not None and time.monotonic() - used_at < _IDLE_SECS:
-        return
-    try:
-        alive = engine.dialect.do_ping(connection)
-    except Exception:
-        alive = False
-    if not alive:
-        raise sa_exc.InvalidatePoolError
-
-
 def _open_sqlite(url: URL, pool_size: int) -> Engine:
     assert url.database is not None
     Path(url.database).resolve().parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, pool_size=pool_size, max_overflow=5, pool_timeout=10, connect_args={"timeout": 30.0})
-    event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        # The driver must not begin transactions by itself: ``begin`` sends BEGIN.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        read_only = connection.get_execution_options().get("durable_read_only", False)
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
     event.listen(engine, "handle_error", _drop_read_only_session)
     return engine
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # The driver must not begin transactions by itself: ``_begin_sqlite`` sends BEGIN.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    read_only = connection.get_execution_options().get("durable_read_only", False)
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
