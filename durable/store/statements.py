@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Select, TextClause
@@ -60,6 +60,22 @@ class IdleConnections:
             is_alive = False
         if not is_alive:
             raise sa_exc.InvalidatePoolError
+
+
+def array(values: Iterable[str | int | None]) -> str:
+    """
+    The values as PostgreSQL writes an array, for a parameter that a statement casts to an array.
+
+    psycopg converts a list too, but takes ten times as long as for a text.
+    """
+    return "{" + ",".join("NULL" if value is None else _element(value) for value in values) + "}"
+
+
+def _element(value: str | int) -> str:
+    if isinstance(value, int):
+        return str(value)
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 class Prepared:

@@ -105,7 +105,7 @@ def _is_plain(decision: Decision, begins: Claim | None) -> bool:
     begun = [] if begins is None else [begins.op_id]
     if decision.fault is not None or decision.refused or [each.op_id for each in decision.commands] != begun:
         return False
-    if len(decision.events) > turns.MOST or len(decision.drained) > turns.MOST or not _changes_only_the_log(decision):
+    if not _changes_only_the_log(decision):
         return False
     return bool(decision.events) if decision.outcome is None else _ends_alone(decision)
 
