@@ -26,6 +26,7 @@ from .deadlines import Deadlines
 from .fan_in import FanIn
 from .replay_cache import Replays, unclosable
 from .settings import Settings, check_names, resolve
+from .timer import TimerThread
 from .watchdog import Watchdog
 
 log = log_records.get("durable")
@@ -118,11 +119,16 @@ class Engine:
         return Dispatcher(self.celery, self.make_broker(), *times, self._impossible)
 
     @cached_property
+    def timer(self) -> TimerThread:
+        timer = TimerThread()
+        self.on_close(timer.close)
+        return timer
+
+    @cached_property
     def watchdog(self) -> Watchdog:
         settings = self.settings
-        watchdog = Watchdog(settings.turn_cpu_limit / 1_000_000, settings.turn_timeout / 1_000_000, self._give_up)
-        self.on_close(watchdog.close)
-        return watchdog
+        limits = (settings.turn_cpu_limit / 1_000_000, settings.turn_timeout / 1_000_000)
+        return Watchdog(self.timer, *limits, self._give_up)
 
     @cached_property
     def replays(self) -> Replays:
@@ -132,9 +138,7 @@ class Engine:
 
     @cached_property
     def deadlines(self) -> Deadlines:
-        deadlines = Deadlines()
-        self.on_close(deadlines.close)
-        return deadlines
+        return Deadlines(self.timer)
 
     @cached_property
     def fan_in(self) -> FanIn:
