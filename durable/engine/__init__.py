@@ -11,6 +11,7 @@ Files, in import order::
     process.py       which process this is, and whether another one still lives
     replay_cache.py  replays that a process keeps, so that a turn feeds only new events
     settings.py      the settings: names, defaults, and where a value comes from
+    timer.py         the thread that checks turns and attempts which may be over their time
     watchdog.py      stops a workflow body that takes too long in one turn
     deadlines.py     stops an attempt that takes longer than its step's timeout
     engine.py        ``Engine``: store, dispatcher, notifier and settings of one application

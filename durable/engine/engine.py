@@ -26,6 +26,7 @@ from .deadlines import Deadlines
 from .fan_in import FanIn
 from .replay_cache import Replays, unclosable
 from .settings import Settings, check_names, resolve
+from .timer import TimerThread
 from .watchdog import Watchdog
 
 log = log_records.get("durable")
@@ -76,10 +77,6 @@ class Engine:
         self._closing: list[Callable[[], object]] = []
         #: The latest message that this process has taken from each queue.
         self.progress = Progress()
-        #: Claims of the attempts that run in this process.
-        self.running: set[str] = set()
-        #: By claim, how to interrupt those of them that can be interrupted.
-        self.interrupts: dict[str, Callable[[], object]] = {}
         #: By run whose code this process cannot stop or close, why the run has to be blocked.
         self.stuck: dict[str, DurableError] = {}
         #: Whether the worker was told to send task events (``-E``).
@@ -92,11 +89,15 @@ class Engine:
         self.on_due: Callable[[int], None] | None = None
 
     def _begin_in_process(self) -> None:
-        """Take a new name and no notifier, in this process or in a child."""
+        """Take a new name, with no notifier and no attempts, in this process or in a child."""
         #: A name of this process, unique among all processes.
         self.process_id = uuid.uuid4().hex
         self._notifier: Notifier | None = None
         self._completions: Completions | None = None
+        #: Claims of the attempts that run in this process.
+        self.running: set[str] = set()
+        #: By claim, how to interrupt those of them that can be interrupted.
+        self.interrupts: dict[str, Callable[[], object]] = {}
 
     @cached_property
     def settings(self) -> Settings:
@@ -120,11 +121,16 @@ class Engine:
         return Dispatcher(self.celery, self.make_broker(), *times, self._impossible, shows_arguments=shows)
 
     @cached_property
+    def timer(self) -> TimerThread:
+        timer = TimerThread()
+        self.on_close(timer.close)
+        return timer
+
+    @cached_property
     def watchdog(self) -> Watchdog:
         settings = self.settings
-        watchdog = Watchdog(settings.turn_cpu_limit / 1_000_000, settings.turn_timeout / 1_000_000, self._give_up)
-        self.on_close(watchdog.close)
-        return watchdog
+        limits = (settings.turn_cpu_limit / 1_000_000, settings.turn_timeout / 1_000_000)
+        return Watchdog(self.timer, *limits, self._give_up)
 
     @cached_property
     def replays(self) -> Replays:
@@ -134,9 +140,7 @@ class Engine:
 
     @cached_property
     def deadlines(self) -> Deadlines:
-        deadlines = Deadlines()
-        self.on_close(deadlines.close)
-        return deadlines
+        return Deadlines(self.timer)
 
     @cached_property
     def fan_in(self) -> FanIn:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import threading
 from bisect import bisect_right, insort
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from random import Random
 
@@ -62,7 +63,8 @@ class Housekeeping:
         """
         self._engine.on_due = self.on_due
         self._has_threads = True
-        self._try(self._beat)
+        with self._errors_logged():
+            self._beat()
         self._thread.start()
 
     def stop(self) -> None:
@@ -102,20 +104,18 @@ class Housekeeping:
 
     def tick(self) -> None:
         """Make one round: send a heartbeat, check this process's attempts, and sweep if this process has the lease."""
-        self._try(self._round)
+        with self._errors_logged():
+            self._beat()
+            release_forgotten(self._engine)
+            poison.block_stuck(self._engine)
+            cancellation.interrupt(self._engine)
+            self._sweep()
 
-    def _round(self) -> None:
-        engine = self._engine
-        self._beat()
-        release_forgotten(engine)
-        poison.block_stuck(engine)
-        cancellation.interrupt(engine)
-        self._sweep()
-
-    def _try(self, act: Callable[[], None]) -> None:
-        """Call *act*, and log an error: the next round tries again."""
+    @contextmanager
+    def _errors_logged(self) -> Iterator[None]:
+        """Log an error: the next round tries again."""
         try:
-            act()
+            yield
         except Exception as error:
             if not is_unavailable(error):
                 log.exception("Housekeeping failed; trying again.")
@@ -209,20 +209,17 @@ class Housekeeping:
         return passed > 0
 
     def _unregister(self) -> None:
+        # Another process may sweep once this one would have, however often children are replaced.
+        swept_at, interval = self._swept_at, self._engine.settings.sweep_interval
+        next_sweep_at = 0 if swept_at is None or self._has_more else swept_at + interval
         try:
             with self._engine.store.begin() as tx:
-                workers.drop_lease(tx, LEASE, self._engine.process_id, self._next_sweep_at())
+                workers.drop_lease(tx, LEASE, self._engine.process_id, next_sweep_at)
                 workers.remove(tx, self._engine.process_id)
         except SQLAlchemyError as error:
             log.warning(
                 "This process could not be removed from the database (%s): others do it later.", type(error).__name__
             )
-
-    def _next_sweep_at(self) -> int:
-        """When another process may sweep: not before this one would have, however often children are replaced."""
-        if self._swept_at is None or self._has_more:
-            return 0
-        return self._swept_at + self._engine.settings.sweep_interval
 
 
 def _begin_in_process() -> None:

@@ -48,6 +48,30 @@ class Claim:
     requests: Mapping[str, Request] = field(default_factory=dict, compare=False, repr=False)
 
 
+#: What the process needs for an attempt: the fields of its ``Claim``.
+_CLAIM = (
+    select(
+        steps.c.claim,
+        steps.c.run_id,
+        steps.c.op_id,
+        steps.c.name,
+        steps.c.attempt,
+        steps.c.started_at,
+        steps.c.claimed_at,
+        steps.c.semantics,
+        steps.c.deadline_at,
+        steps.c.heartbeat,
+        events.c.value.label("args"),
+        runs.c.name.label("run_name"),
+        func.coalesce(runs.c.started_at, runs.c.created_at).label("run_started_at"),
+        runs.c.turn.label("run_turn"),
+    )
+    .join(events, (events.c.run_id == steps.c.run_id) & (events.c.op_id == steps.c.op_id))
+    .join(runs, runs.c.id == steps.c.run_id)
+    .where(events.c.phase == "created")
+)
+
+
 def claim(
     tx: Connection,
     run_id: str,
@@ -82,10 +106,10 @@ def claim(
         is_mine = False
     else:
         is_mine = tx.execute(_take(str(now)), parameters).rowcount == 1
+    step = (steps.c.run_id == run_id, steps.c.op_id == op_id)
     if not is_mine:
-        current = select(steps.c.claim).where(steps.c.run_id == run_id, steps.c.op_id == op_id)
-        is_mine = tx.execute(current).scalar_one_or_none() == by
-    return _claimed(tx, run_id, op_id) if is_mine else None
+        is_mine = tx.execute(select(steps.c.claim).where(*step)).scalar_one_or_none() == by
+    return Claim(**tx.execute(_CLAIM.where(*step)).mappings().one()) if is_mine else None
 
 
 def commit_claim(
@@ -156,35 +180,6 @@ def not_before(tx: Connection, run_id: str, op_id: str, attempt: int) -> int | N
             steps.c.status == StepStatus.PENDING,
         )
     ).scalar_one_or_none()
-
-
-def _claimed(tx: Connection, run_id: str, op_id: str) -> Claim:
-    row = (
-        tx.execute(
-            select(
-                steps.c.claim,
-                steps.c.run_id,
-                steps.c.op_id,
-                steps.c.name,
-                steps.c.attempt,
-                steps.c.started_at,
-                steps.c.claimed_at,
-                steps.c.semantics,
-                steps.c.deadline_at,
-                steps.c.heartbeat,
-                events.c.value.label("args"),
-                runs.c.name.label("run_name"),
-                func.coalesce(runs.c.started_at, runs.c.created_at).label("run_started_at"),
-                runs.c.turn.label("run_turn"),
-            )
-            .join(events, (events.c.run_id == steps.c.run_id) & (events.c.op_id == steps.c.op_id))
-            .join(runs, runs.c.id == steps.c.run_id)
-            .where(steps.c.run_id == run_id, steps.c.op_id == op_id, events.c.phase == "created")
-        )
-        .mappings()
-        .one()
-    )
-    return Claim(**row)
 
 
 def decrypted(vault: Vault, held: Claim) -> Claim:

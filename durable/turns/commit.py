@@ -105,8 +105,6 @@ def _is_plain(decision: Decision, begins: Claim | None) -> bool:
     begun = [] if begins is None else [begins.op_id]
     if decision.fault is not None or decision.refused or [each.op_id for each in decision.commands] != begun:
         return False
-    if len(decision.events) > turns.MOST or len(decision.drained) > turns.MOST:
-        return False
     # Attributes and large values have rows in other tables.
     if any(isinstance(event, events.AttributesSet) for event in decision.events):
         return False
