@@ -19,6 +19,8 @@ from durable import Durable, current
 
 _temporary = pytest.StashKey[TemporaryFolder]()
 
+#: By this variable, a new Python process sees that coverage is to measure it.
+_MEASURED = "COVERAGE_PROCESS_CONFIG"
 
 #: Parameters of a test that needs a server which may not be there.
 SERVERS = {"postgresql", "mariadb", "redis", "rabbitmq"}
@@ -62,6 +64,17 @@ def _is_quick(item: pytest.Item) -> bool:
         isinstance(value, str) and value in SERVERS for value in callspec.params.values()
     )
     return not (needs_server or item.get_closest_marker("live") or item.get_closest_marker("slow"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Processes that a live test starts are not measured for `make coverage`: it would slow what is timed."""
+    config = os.environ.pop(_MEASURED, None) if item.get_closest_marker("live") else None
+    try:
+        return (yield)
+    finally:
+        if config is not None:
+            os.environ[_MEASURED] = config
 
 
 @pytest.hookimpl(wrapper=True)
