@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from ..engine import Engine
 from ..http import Response
-from . import body, errors, openapi, problems, schemas, wsgi_request
+from . import body, errors, problems, schemas, wsgi_request
 from .control_operations import OPERATIONS, Operation
 from .control_view import Authorize
 
@@ -247,10 +247,10 @@ class Describer:
     def _answer(self, method: str) -> Response:
         if method != "GET":
             return problems.wrong_method(method, ["GET"])
-        document = openapi.document(
+        described = document(
             wsgi_request.base_of(self._engine.settings.public_url, flask.request),
             wsgi_request.ROOT,
             security=getattr(self._control, "security_scheme", None),
             controls=self._control is not None,
         )
-        return Response.json(document)
+        return Response.json(described)
