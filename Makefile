@@ -14,6 +14,7 @@ test: $(READY)
 	$(BIN)/python $(PYTEST_ALL)
 
 # The same with the branch coverage of durable/; fails below the floor.  Processes of live tests are not measured.
+# make coverage ONLY="not live"
 coverage: $(READY)
 	rm -rf .coverage-parts
 	mkdir .coverage-parts
