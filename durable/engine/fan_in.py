@@ -50,7 +50,8 @@ class FanIn:
         self._thread: threading.Thread | None = None
 
     def defer(self, run_id: str, out: int) -> bool:
-        """Have an outcome that was just recorded wait; False when a turn has to take it now.
+        """
+        Have an outcome that was just recorded wait; False when a turn has to take it now.
 
         Args:
             out: How many other operations of the run are under way.
