@@ -68,8 +68,9 @@ def load_large_values(tx: Connection, run_id: str, found: Iterable[Event], *, ar
         value = None if event.value_field is None else getattr(event, event.value_field)
         is_wanted = arguments or not isinstance(event, StepCreated | ChildCreated)
         if is_wanted and value is not None and value[:1] == vault.MARK:
-            event = _with_value(event, vault.of(tx).fetch(tx, run_id, value))
-        loaded.append(event)
+            loaded.append(_with_value(event, vault.of(tx).fetch(tx, run_id, value)))
+        else:
+            loaded.append(event)
     return loaded
 
 

@@ -97,9 +97,7 @@ class Receiver:
         self.check_schema()
         if target.request_id is not None:
             return self._poll(target.token, target.request_id)
-        webhook = record_request.find_webhook(self.engine, target.token)
-        if webhook is None:
-            raise self._unknown()
+        webhook = self._find_webhook(target.token)
         if not webhook.is_open:
             return self._repeat_on_closed(webhook)
 
@@ -112,16 +110,12 @@ class Receiver:
                 return self._repeat_answer(webhook, accepted.request_id)
             return problems.to_flask(webhook.config.response or problems.ACCEPTED)
 
-        process_id = self.engine.process_id
-        if process_id not in self._hubs:
-            # Made at the first request and not at the import, because gevent may patch threads after the import.
-            self._hubs.setdefault(process_id, self._make_hub(self.engine))
-        hub = self._hubs[process_id]
+        hub = self._hub()
         preference = prefer.parse(flask.request.headers.get("Prefer"))
         # The waiter is opened before the request is committed: a worker may answer before this thread continues.
         waiter = None if preference.wait_secs == 0 else self._open_waiter(hub, request)
         try:
-            accepted = self._record(webhook, request, holder=None if waiter is None else process_id)
+            accepted = self._record(webhook, request, holder=None if waiter is None else self.engine.process_id)
             del request  # A held connection keeps no body in memory.
             if accepted.is_duplicate or waiter is None:
                 answer = self._find_answer(accepted.request_id)
@@ -133,13 +127,32 @@ class Receiver:
                 hub.attach(waiter, accepted.request_id)
             hub.recorded(waiter)
             _release_session()
-            timeout = self.engine.settings.hold_timeout if webhook.config.timeout is None else webhook.config.timeout
-            wanted_secs = math.inf if preference.wait_secs is None else preference.wait_secs
-            answer = waiter.wait(min(timeout / 1_000_000, wanted_secs))
+            answer = waiter.wait(self._hold_secs(webhook, preference))
         finally:
             if waiter is not None:
                 hub.close(waiter)
         return problems.to_flask(answer or self._pending(webhook, accepted.request_id, preference))
+
+    def _find_webhook(self, token: str) -> WebhookRow:
+        """Return the webhook of a token; raise RequestRefused, with 404, if there is none."""
+        webhook = record_request.find_webhook(self.engine, token)
+        if webhook is None:
+            raise self._unknown()
+        return webhook
+
+    def _hub(self) -> Holder:
+        """Return the hub of this process."""
+        process_id = self.engine.process_id
+        if process_id not in self._hubs:
+            # Made at the first request and not at the import, because gevent may patch threads after the import.
+            self._hubs.setdefault(process_id, self._make_hub(self.engine))
+        return self._hubs[process_id]
+
+    def _hold_secs(self, webhook: WebhookRow, preference: Preference) -> float:
+        """Return how long a connection is held: the webhook's timeout or the setting, or less if the caller prefers."""
+        timeout = self.engine.settings.hold_timeout if webhook.config.timeout is None else webhook.config.timeout
+        wanted_secs = math.inf if preference.wait_secs is None else preference.wait_secs
+        return min(timeout / 1_000_000, wanted_secs)
 
     def _poll(self, token: str, request_id: str) -> flask.Response:
         """Answer a poll: with the answer to one earlier request, if there is one by now."""
