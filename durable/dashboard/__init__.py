@@ -47,7 +47,7 @@ from . import (
     views_workers,
     views_workflows,
 )
-from .pages import FOLDER, Dashboard, Redact
+from .pages import FOLDER, PATHS, Dashboard, Redact
 from .security import ACTIONS, DEV_VARIABLE, Authorize, Refused
 
 __all__ = ["ACTIONS", "DEV_VARIABLE", "Authorize", "Redact", "create_dashboard"]
@@ -74,16 +74,16 @@ ROUTES: tuple[tuple[str, str, str, View], ...] = (
     ("/runs", "runs", "GET", views_runs.show),
     ("/runs/bulk", "confirm", "GET", actions.confirm),
     ("/runs/bulk", "bulk", "POST", actions.bulk),
-    ("/run/<run_id>", "run", "GET", views_run.show),
-    ("/run/<run_id>/operation/<op_id>", "operation", "GET", views_run.show_operation),
-    ("/run/<run_id>/request/<request_id>", "request", "GET", views_run.show_request),
-    ("/run/<run_id>/cancel", "cancel", "POST", actions.cancel),
-    ("/run/<run_id>/retry", "retry", "POST", actions.retry),
-    ("/run/<run_id>/wake", "wake", "POST", actions.wake),
-    ("/run/<run_id>/resolve", "resolve", "POST", actions.resolve),
-    ("/run/<run_id>/resume", "resume", "POST", actions.resume),
-    ("/run/<run_id>/again", "again", "POST", actions.start_again),
-    ("/run/<run_id>/token", "token", "POST", actions.reveal_token),
+    ("/run/<path:run_id>", "run", "GET", views_run.show),
+    ("/run/<path:run_id>/operation/<path:op_id>", "operation", "GET", views_run.show_operation),
+    ("/run/<path:run_id>/request/<path:request_id>", "request", "GET", views_run.show_request),
+    ("/run/<path:run_id>/cancel", "cancel", "POST", actions.cancel),
+    ("/run/<path:run_id>/retry", "retry", "POST", actions.retry),
+    ("/run/<path:run_id>/wake", "wake", "POST", actions.wake),
+    ("/run/<path:run_id>/resolve", "resolve", "POST", actions.resolve),
+    ("/run/<path:run_id>/resume", "resume", "POST", actions.resume),
+    ("/run/<path:run_id>/again", "again", "POST", actions.start_again),
+    ("/run/<path:run_id>/token", "token", "POST", actions.reveal_token),
     ("/workflows", "workflows", "GET", views_workflows.show),
     ("/workers", "workers", "GET", views_workers.show),
     ("/webhooks", "webhooks", "GET", views_webhooks.show),
@@ -91,6 +91,9 @@ ROUTES: tuple[tuple[str, str, str, View], ...] = (
     ("/start", "start", "POST", start_form.start),
     ("/<path:rest>", "missing", "GET", _missing),
 )
+
+
+PATHS.update({endpoint: rule for rule, endpoint, _, _ in ROUTES} | {"static": "/static/<path:filename>"})
 
 
 def create_dashboard(
@@ -113,9 +116,10 @@ def create_dashboard(
 
     def add_routes(state: BlueprintSetupState) -> None:
         # The path of the cookie; it is not known before.
-        path = (state.url_prefix or "").rstrip("/") or "/"
+        path = (state.url_prefix or "").rstrip("/") + "/"
         for rule, endpoint, method, view in ROUTES:
-            state.add_url_rule(rule, endpoint, dashboard.serve(view, path), methods=[method])
+            # The ids of runs may have slashes.
+            state.add_url_rule(rule, endpoint, dashboard.serve(view, path), methods=[method], merge_slashes=False)
 
     bp.record(add_routes)
     bp.url_value_preprocessor(_exempt_from_csrf)

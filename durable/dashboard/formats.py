@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -18,10 +19,8 @@ def moment(micros: int | None) -> Markup | str:
     """A ``<time>`` element, to the second, in UTC."""
     if micros is None:
         return "-"
-    at = datetime.fromtimestamp(micros / 1_000_000, UTC)
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(
-        duration.iso(micros), at.strftime("%Y-%m-%d %H:%M:%S.%f UTC"), at.strftime("%Y-%m-%d %H:%M:%S")
-    )
+    text = duration.to_datetime(micros).strftime("%Y-%m-%d %H:%M:%S.%f")
+    return Markup(f'<time datetime="{text[:19]}Z" title="{text} UTC">{text[:19]}</time>')
 
 
 def clock(micros: int | None, span: int = 0) -> str:
@@ -84,9 +83,17 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
+@lru_cache(1_000)
 def status_of(state: str) -> Markup:
     """A status as a badge: its word, with its colour as a hint."""
     return Markup('<span class="status status-{}">{}</span>').format(escape(state), words(state))
+
+
+@lru_cache(1_000)
+def workflow(name: str) -> Markup:
+    """A workflow's name, its module less prominent."""
+    module, dot, last = name.rpartition(".")
+    return Markup('<span class="quiet">{}</span>{}').format(module + dot, last)
 
 
 FILTERS = {
@@ -96,6 +103,7 @@ FILTERS = {
     "number": number,
     "words": words,
     "status": status_of,
+    "workflow": workflow,
     "text_of": text_of,
     "in_one_line": in_one_line,
 }

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import flask
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -26,6 +28,8 @@ from . import formats, security
 from .security import Guard, Refused
 
 FOLDER = Path(__file__).parent
+
+_PARAMETERS = re.compile(r"<path:(\w+)>")
 
 log = logging.getLogger("durable.dashboard")
 
@@ -97,7 +101,7 @@ class Dashboard:
                 response = self.problem(error.code or 400, error.name, error.description or "")
             except Exception as error:
                 response = self._failed(error)
-            return security.secure(response, path)
+            return security.secure(response, flask.request.script_root + path)
 
         return served
 
@@ -128,9 +132,27 @@ def _is_of_werkzeug(error: HTTPException) -> bool:
     return error.code in (400, 413)
 
 
-def link(endpoint: str, **values: Any) -> str:
-    """The URL of a page of the dashboard, wherever it is registered."""
-    return flask.url_for(f".{endpoint}", **values)
+#: The paths of the pages and forms, by endpoint; the blueprint fills it.
+PATHS: dict[str, str] = {}
+
+
+def link(endpoint: str, *, anchor: str | None = None, **values: Any) -> str:
+    """
+    The URL of a page of the dashboard, wherever it is registered.
+
+    A list has hundreds of links, so they are not made by ``flask.url_for``, which takes as long as the queries.
+
+    Args:
+        values: The parameters of the path, and those of the query.
+    """
+    base = flask.g.get("durable_base")
+    if base is None:
+        base = flask.g.durable_base = flask.url_for(".home").rstrip("/")
+    path = PATHS[endpoint]
+    for name in _PARAMETERS.findall(path):
+        path = path.replace(f"<path:{name}>", quote(str(values.pop(name)), safe=""))
+    query = urlencode(values, doseq=True)
+    return f"{base}{path}{'?' + query if query else ''}{'#' + anchor if anchor else ''}"
 
 
 def back_to(endpoint: str, **values: Any) -> flask.Response:

@@ -164,28 +164,25 @@ def count(tx: Connection, wanted: RunFilter, limit: int) -> int:
 
 
 def count_by_status(tx: Connection, name: str | None) -> dict[str, int]:
-    """How many runs have each status, each counted up to ``COUNTED``."""
-    counts = {}
+    """How many runs have each status, each counted up to ``COUNTED``; one statement."""
+    counts = []
     for status in RunStatus:
         some = select(runs.c.id).where(runs.c.status == status)
         if name is not None:
             some = some.where(runs.c.name == name)
-        counts[status.value] = int(
-            tx.execute(select(func.count()).select_from(some.limit(COUNTED).subquery())).scalar_one()
-        )
-    return counts
+        counted = select(func.count()).select_from(some.limit(COUNTED).subquery())
+        counts.append(counted.scalar_subquery().label(status.value))
+    row = tx.execute(select(*counts)).one()
+    return dict(zip((status.value for status in RunStatus), row, strict=True))
 
 
 def names(tx: Connection) -> list[str]:
-    """The names of the workflows that have runs, in order; one probe of the index for each."""
-    found: list[str] = []
-    query = select(func.min(runs.c.name))
-    while len(found) < MOST_NAMES:
-        name = tx.execute(query.where(runs.c.name > found[-1]) if found else query).scalar_one()
-        if name is None:
-            break
-        found.append(name)
-    return found
+    """The names of the workflows that have runs, in order: one probe of the index for each, in one statement."""
+    probe = select(func.min(runs.c.name).label("name")).cte("names", recursive=True)
+    following = select(func.min(runs.c.name)).where(runs.c.name > probe.c.name).scalar_subquery()
+    every = probe.union_all(select(following).where(probe.c.name.is_not(None)))
+    found = tx.execute(select(every.c.name).limit(MOST_NAMES)).scalars()
+    return [name for name in found if name is not None]
 
 
 def attributes_of(tx: Connection, ids: Collection[str]) -> dict[str, dict[str, str]]:
