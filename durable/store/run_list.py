@@ -24,12 +24,10 @@ from .transitions import ENDED, RunStatus, StepStatus
 SEARCHED = 300
 
 #: The statuses of runs that have an error to search.
-WITH_ERROR = (RunStatus.FAILED, RunStatus.BLOCKED, RunStatus.CANCELLED)
+WITH_ERROR = (RunStatus.FAILED, RunStatus.BLOCKED)
 
-#: A filter by attributes reads all runs that have a status, or an attribute, if they are at most so many.
-FEW = 2_000
-#: Else it reads so many runs with the attribute, and says where to continue.
-WALKED = 20_000
+#: How many runs one page of a filter by attributes looks at; it says where the next page continues.
+WALKED = 10_000
 
 #: How far ``count`` and ``count_by_status`` count.
 COUNTED = 1_000
@@ -99,54 +97,39 @@ def _page_by_attributes(tx: Connection, wanted: RunFilter, before: Place | None,
     """
     The page of a filter with attributes.
 
-    The statistics of databases do not know which runs have which attributes, so this chooses the index: that of the
-    status if few runs have it, that of the rarest attribute if few runs have that, and else that of the rarest
-    attribute in the order of the list.
+    The statistics of databases do not know which runs have which attributes.  So this counts the runs of each
+    condition, walks the rarest in the order of the list, and looks up the others run by run.
     """
-    few: Select[Any] | None = None
-    others = replace(wanted, attributes={})
-    if wanted.status is not None:
-        few = _if_few(tx, _matching(select(runs.c.id.label("run_id")), others, before))
-    counted = {each: _count_few(tx, _having(*each)) for each in wanted.attributes.items()}
-    rarest = min(counted, key=counted.__getitem__)
-    if few is None and counted[rarest] <= FEW:
-        few = _having(*rarest).limit(FEW)
-    if few is not None:
-        candidates = few.subquery()
-        query = select(runs).join(candidates, candidates.c.run_id == runs.c.id)
-        return _cut(_runs(tx, _matching(query, wanted, before).limit(limit + 1)), limit)
-    # The inner LIMIT keeps this order of the joins, and bounds what is read.
-    walked = _having(*rarest).order_by(attributes.c.created_at.desc(), attributes.c.run_id.desc())
-    if before is not None:
-        at, run_id = before
-        older = or_(attributes.c.created_at < at, attributes.c.run_id < run_id)
-        walked = walked.where(attributes.c.created_at <= at, older)
-    candidates = walked.limit(WALKED).subquery()
-    rest = {name: value for name, value in wanted.attributes.items() if (name, value) != rarest}
-    query = (
-        select(runs)
-        .join(candidates, candidates.c.run_id == runs.c.id)
-        .where(*_conditions(replace(wanted, attributes={})), *_with_each(rest))
-        .order_by(candidates.c.created_at.desc(), candidates.c.run_id.desc())
-    )
+    walks = [_by_attribute(name, value, before) for name, value in wanted.attributes.items()]
+    if wanted.status is not None or wanted.name is not None or wanted.id is not None:
+        columns = select(runs.c.id.label("run_id"), runs.c.created_at.label("created_at"))
+        walks.append(_matching(columns, replace(wanted, attributes={}), before))
+    rarest = min(walks, key=lambda walk: _count_walked(tx, walk))
+    # The inner LIMIT bounds what is read, and keeps the database from joining in another order.
+    walked = rarest.limit(WALKED).subquery()
+    query = select(runs).join(walked, walked.c.run_id == runs.c.id).where(*_conditions(wanted))
+    query = query.order_by(walked.c.created_at.desc(), walked.c.run_id.desc())
     found = _cut(_runs(tx, query.limit(limit + 1)), limit)
-    end = None if found.next is not None else tx.execute(walked.offset(WALKED - 1).limit(1)).one_or_none()
+    end = None if found.next is not None else tx.execute(rarest.offset(WALKED - 1).limit(1)).one_or_none()
     return found if end is None else Page(found.runs, (end.created_at, end.run_id), True)
 
 
-def _having(name: str, value: str) -> Select[Any]:
-    """The runs with an attribute."""
+def _by_attribute(name: str, value: str, before: Place | None) -> Select[Any]:
+    """The runs with an attribute, in the order of the list."""
     query = select(attributes.c.run_id, attributes.c.created_at)
-    return query.where(attributes.c.name == name, attributes.c.value == value)
+    query = query.where(attributes.c.name == name, attributes.c.value == value)
+    query = query.order_by(attributes.c.created_at.desc(), attributes.c.run_id.desc())
+    if before is None:
+        return query
+    at, run_id = before
+    older = or_(attributes.c.created_at < at, attributes.c.run_id < run_id)
+    return query.where(attributes.c.created_at <= at, older)
 
 
-def _if_few(tx: Connection, query: Select[Any]) -> Select[Any] | None:
-    return query.limit(FEW) if _count_few(tx, query.order_by(None)) <= FEW else None
-
-
-def _count_few(tx: Connection, query: Select[Any]) -> int:
-    """How many rows a query has, counted up to one more than ``FEW``."""
-    return int(tx.execute(select(func.count()).select_from(query.limit(FEW + 1).subquery())).scalar_one())
+def _count_walked(tx: Connection, query: Select[Any]) -> int:
+    """How many rows a query has, counted up to ``WALKED``."""
+    counted = query.order_by(None).limit(WALKED).subquery()
+    return int(tx.execute(select(func.count()).select_from(counted)).scalar_one())
 
 
 def _with_each(wanted: Mapping[str, str]) -> list[ColumnElement[bool]]:
