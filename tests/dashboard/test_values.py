@@ -144,17 +144,18 @@ def test_a_database_that_is_away_is_a_page(make, tmp_path):
     current.forget(engine)
 
 
-def test_a_database_with_an_older_schema_is_a_page(tmp_path):
+def test_a_database_with_an_older_schema_is_a_page(make, monkeypatch):
     """Before ``durable migrate`` the pages say what to run."""
-    engine = Durable(Celery("old", broker="memory://"), database_url=f"sqlite:///{tmp_path}/old.db")
+    engine = make(None)
+    monkeypatch.setattr(engine, "is_embedded", lambda: False)
+    monkeypatch.setattr(engine, "_schema_checked", False)
+    with engine.store.begin() as tx:
+        tx.exec_driver_sql("UPDATE durable_version SET version_num = '0010'")
+
     app = flask.Flask("old")
     app.register_blueprint(create_dashboard(engine, authorize=Permissions()), url_prefix="/durable")
 
-    answer = app.test_client().get("/durable/runs")
-    assert answer.status_code == 503
-    assert "durable migrate" in answer.text
-    engine.close()
-    current.forget(engine)
+    assert "durable migrate" in Browser(app).get("/runs", 503)
 
 
 def test_an_error_in_the_dashboard_is_logged_and_not_shown(make, caplog):
