@@ -22,7 +22,7 @@ FLOORS = {
     "vocabulary": ["attributes", "duration", "errors", "events", "current", "sandbox"],
     "values": ["http", "codec", "verify"],
     "workflows": ["registry", "replay", "context"],
-    "storage": ["cipher", "failpoints", "forks", "store", "migrations"],
+    "storage": ["cipher", "failpoints", "forks", "measures", "store", "migrations"],
     "delivery": ["broker"],
     "engine": ["engine"],
     "work": ["client", "turns", "attempts", "recovery", "worker"],

@@ -19,7 +19,7 @@ from celery import Celery
 from celery.exceptions import QueueNotFound
 from sqlalchemy import Connection
 
-from .. import failpoints, registry
+from .. import failpoints, measures, registry
 from ..errors import ConfigurationError
 from ..store import DriveRow, SendTimes, StepRow, WaitRow
 from .eta_budget import EtaBudget
@@ -30,6 +30,8 @@ DRIVE = "durable.drive"
 WAKE = "durable.wake"
 #: The format of our messages, whatever the app or an adopted task says: they hold ids, and every worker reads JSON.
 FORMAT: dict[str, Any] = {"serializer": "json", "compression": None}
+#: The kinds of messages, by the failpoint that each hits.
+KINDS = {"publish.drive": "turn", "publish.step": "step", "publish.wait": "timer"}
 #: The most messages that are sent in one round trip.
 TOGETHER = 100
 #: How long after its due time the sweep checks something whose message a worker holds until then, in microseconds.
@@ -47,6 +49,7 @@ class Dispatcher:
         resend_after: int,
         now: Callable[[], int],
         impossible: Callable[[StepRow, Exception], object],
+        counts: measures.Measures,
     ) -> None:
         """
         Args:
@@ -55,6 +58,7 @@ class Dispatcher:
             resend_after: The setting of this name, in microseconds.
             now: Returns the database's time.
             impossible: Called with an attempt for which no message can ever be made, and the error.
+            counts: Counts the messages.
         """
         # The sweep checks a message that it has sent before its time once it is due and may be sent again.
         self.eta_budget = EtaBudget(eta_horizon + 2 * resend_after + GRACE)
@@ -66,6 +70,7 @@ class Dispatcher:
         self._resend_after = resend_after
         self._now = now
         self._impossible = impossible
+        self._counts = counts
 
     def close(self) -> None:
         """Close connections that are not in use."""
@@ -146,6 +151,8 @@ class Dispatcher:
             for _ in together:
                 failpoints.hit("publish.sent")
             taken += len(together)
+        if taken:
+            self._counts.count(measures.MESSAGES_SENT, KINDS[point], by=taken)
         return taken
 
     def plan(self, now: int) -> SendTimes:

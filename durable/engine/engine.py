@@ -18,12 +18,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from .. import failpoints, forks, migrations, registry
 from ..broker import Broker, Dispatcher, Notifier, Progress, Publisher, check_settings, embedded, make_notifier
 from ..errors import DurableError, SchemaOutOfDate, TurnTooLong
+from ..measures import Measures
 from ..replay import Replay
 from ..sandbox import log_records
-from ..store import REVISION, DriveRow, Run, StepRow, Store, UrlPayloads, Vault, reason, run_log, runs
+from ..store import REVISION, DriveRow, Run, StepRow, Store, UrlPayloads, Vault, reason, run_log, runs, totals
 from .completions import Completions
 from .deadlines import Deadlines
 from .fan_in import FanIn
+from .flusher import Flusher
 from .replay_cache import Replays, unclosable
 from .settings import Settings, check_names, resolve
 from .watchdog import Watchdog
@@ -74,6 +76,8 @@ class Engine:
         forks.call_in_child(self._begin_in_process)
         self._schema_checked = False
         self._closing: list[Callable[[], object]] = []
+        #: What this process has counted since the last flush.
+        self.measures = Measures()
         #: The latest message that this process has taken from each queue.
         self.progress = Progress()
         #: Claims of the attempts that run in this process.
@@ -115,7 +119,7 @@ class Engine:
         self.check_messages()
         settings = self.settings
         times = (settings.eta_horizon, settings.resend_after, self.store.now)
-        return Dispatcher(self.celery, self.make_broker(), *times, self._impossible)
+        return Dispatcher(self.celery, self.make_broker(), *times, self._impossible, self.measures)
 
     @cached_property
     def watchdog(self) -> Watchdog:
@@ -141,6 +145,13 @@ class Engine:
         fan_in = FanIn(self._drive_waiting)
         self.on_close(fan_in.close)
         return fan_in
+
+    @cached_property
+    def flusher(self) -> Flusher:
+        """Flushes the measures of a process that has no housekeeping; the web's blueprints start it."""
+        flusher = Flusher(self.flush_measures, lambda: self.settings.beat_interval / 1_000_000)
+        self.on_close(flusher.close)
+        return flusher
 
     @property
     def notifier(self) -> Notifier:
@@ -294,6 +305,17 @@ class Engine:
         """Notify a process that something it waits for is in the database now; an empty *holder* means no process."""
         if holder:
             self.notifier.notify(holder, message)
+
+    def flush_measures(self) -> None:
+        """Add what this process has measured since the last flush to the totals; on an error, keep it for the next."""
+        deltas = self.measures.take()
+        if not deltas:
+            return
+        try:
+            self.store.write(lambda tx: totals.add(tx, deltas))
+        except BaseException:
+            self.measures.put_back(deltas)
+            raise
 
     def on_close(self, act: Callable[[], object]) -> None:
         """Call *act* when the engine is closed."""

@@ -47,6 +47,7 @@ class Housekeeping:
         self._has_more = False
         self._swept_at: int | None = None
         self._pruned_to = START
+        self._flushed_at = 0
         self._orphans = Orphans(engine)
         # A generator of its own, since the application may seed the shared one and expect its numbers.
         self._draw = Random()
@@ -74,6 +75,7 @@ class Housekeeping:
             self._thread.join(timeout=5)
         if self._tidying is not None:
             self._tidying.join(timeout=5)
+        self._try(self._engine.flush_measures)
         self._unregister()
 
     def on_due(self, due_at: int) -> None:
@@ -103,6 +105,7 @@ class Housekeeping:
     def tick(self) -> None:
         """Make one round: send a heartbeat, check this process's attempts, and sweep if this process has the lease."""
         self._try(self._round)
+        self._try(self._flush)
 
     def _round(self) -> None:
         engine = self._engine
@@ -144,6 +147,13 @@ class Housekeeping:
             workers.beat(tx, row, engine.store.sql_now)
         if self._beating_since is None:
             self._beating_since = engine.now()
+
+    def _flush(self) -> None:
+        """Add what this process has measured to the totals, once per heartbeat interval."""
+        now = self._engine.now()
+        if now - self._flushed_at >= self._engine.settings.beat_interval // 2:
+            self._flushed_at = now
+            self._engine.flush_measures()
 
     def _sweep(self) -> None:
         """Sweep if this process has the lease; else send only what has just become due here."""

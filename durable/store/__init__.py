@@ -33,6 +33,7 @@ Files, in import order::
     turns.py               what a turn reads, and the commit of a plain turn
     waits.py               pending sleeps and timeouts
     end_operation.py       end an attempt or a wait: delete its row, add the outcome to the inbox
+    totals.py              the sums of what all processes have measured
     workers.py             live processes, their heartbeats, and the sweep's lease
 """
 

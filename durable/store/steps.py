@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,8 @@ class StepRow:
     priority: int | None
     #: Whether only the sweep sends the message, once it is due.
     is_deferred: bool = False
+    #: Whether a message was sent before and is lost.
+    is_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +191,9 @@ def due(
     """
     overdue = (steps.c.next_send_at <= now, steps.c.next_send_at > since, steps.c.name.in_(names))
     lost = unsent_or_lost(steps.c.sent_at, steps.c.queue, steps.c.name, lost_before)
-    query = _ROW.where(*overdue, lost).order_by(steps.c.next_send_at).limit(limit)
-    return [StepRow(*row) for row in tx.execute(query)]
+    query = _ROW.add_columns(steps.c.sent_at).where(*overdue, lost).order_by(steps.c.next_send_at).limit(limit)
+    rows: Iterable[Any] = tx.execute(query)
+    return [StepRow(*row[:7], is_lost=row.sent_at is not None) for row in rows]
 
 
 def sent(tx: Connection, rows: Collection[StepRow], now: int, delay: int) -> None:

@@ -16,13 +16,14 @@ import logging
 import math
 import os
 import secrets
+import time
 from collections.abc import Callable
 from functools import partial
 
 import flask
 from werkzeug.datastructures import Headers
 
-from .. import duration
+from .. import duration, measures
 from ..engine import Engine
 from ..errors import ConfigurationError, HookClosed
 from ..http import Request, Response
@@ -30,8 +31,9 @@ from . import body, errors, gunicorn, limits, prefer, problems, record_request, 
 from .fetch import Fetcher
 from .hub import Holder, Hub, Waiter
 from .prefer import Preference
-from .problems import RequestRefused
+from .problems import NotVerified, RequestRefused
 from .record_request import Accepted, WebhookRow
+from .wsgi_request import Target
 
 log = logging.getLogger("durable.web")
 
@@ -70,14 +72,16 @@ class Receiver:
 
     def view(self, token: str) -> flask.Response:
         """Flask's view.  Every error becomes an answer, and no token reaches a log."""
+        target = wsgi_request.parse_target(token)
         try:
-            return self._receive(token)
+            response = self._receive(target)
         except RequestRefused as refused:
-            answer = refused.answer
+            response = _refuse(refused.answer)
         except Exception as error:
-            answer = errors.answer(error, secret=token)
-        body.discard(flask.request)
-        return problems.to_flask(answer)
+            response = _refuse(errors.answer(error, secret=token))
+        is_poll = target is not None and target.request_id is not None
+        self.engine.measures.count(measures.POLLS if is_poll else measures.REQUESTS, str(response.status_code))
+        return response
 
     def check_schema(self) -> None:
         """
@@ -90,9 +94,8 @@ class Receiver:
             self.engine.check_schema()
             self._schema_is_good = True
 
-    def _receive(self, path: str) -> flask.Response:
-        """One request, from its address to its answer.  *path* is the part of its path after ``…/webhook/``."""
-        target = wsgi_request.parse_target(path)
+    def _receive(self, target: Target | None) -> flask.Response:
+        """One request, from its address to its answer.  *target* is None for a path that names no webhook."""
         if target is None:
             raise RequestRefused(problems.unknown())
         self.check_schema()
@@ -197,7 +200,12 @@ class Receiver:
             return request, unsigned_answer
         if not delivers:
             raise RequestRefused(problems.wrong_method(incoming.method, webhook.config.methods))
-        return request, verification.verify(webhook, request, self._fetch)
+        try:
+            return request, verification.verify(webhook, request, self._fetch)
+        except NotVerified:
+            sender = "" if webhook.config.verification is None else webhook.config.verification.by
+            self.engine.measures.count(measures.NOT_VERIFIED, sender)
+            raise
 
     def _record(self, webhook: WebhookRow, request: Request, *, holder: str | None) -> Accepted:
         """Record the request, or find the earlier one that it repeats; a failure becomes a refusal."""
@@ -241,7 +249,11 @@ class Receiver:
         _release_session()
         timeout = self.engine.settings.hold_timeout if webhook.config.timeout is None else webhook.config.timeout
         wanted_secs = math.inf if preference.wait_secs is None else preference.wait_secs
-        return waiter.wait(min(timeout / 1_000_000, wanted_secs))
+        began = time.monotonic_ns()
+        answer = waiter.wait(min(timeout / 1_000_000, wanted_secs))
+        outcome = "unanswered" if answer is None else "answered"
+        self.engine.measures.observe(measures.HOLD_SECONDS, (time.monotonic_ns() - began) // 1000, outcome)
+        return answer
 
     def _pending(self, webhook: WebhookRow, request_id: str, preference: Preference) -> Response:
         """The answer while there is none: the author's ``on_timeout``, unless the sender asked for 202."""
@@ -274,6 +286,11 @@ class Receiver:
     def _hub_of_this_process(self) -> Holder:
         hub = self._hubs.get(os.getpid())
         return hub or self._hubs.setdefault(os.getpid(), self._make_hub(self.engine))
+
+
+def _refuse(answer: Response) -> flask.Response:
+    body.discard(flask.request)
+    return problems.to_flask(answer)
 
 
 def _make_hub(engine: Engine) -> Hub:
