@@ -99,6 +99,7 @@ class Engine:
         """Take a new name and no notifier, in this process or in a child."""
         #: A name of this process, unique among all processes.
         self.process_id = uuid.uuid4().hex
+        self._flushing = threading.Lock()
         self._notifier: Notifier | None = None
         self._completions: Completions | None = None
 
@@ -308,14 +309,16 @@ class Engine:
 
     def flush_measures(self) -> None:
         """Add what this process has measured since the last flush to the totals; on an error, keep it for the next."""
-        deltas = self.measures.take()
-        if not deltas:
-            return
-        try:
-            self.store.write(lambda tx: totals.add(tx, deltas))
-        except BaseException:
-            self.measures.put_back(deltas)
-            raise
+        # One thread at a time, so that after a call everything is written that was measured before it.
+        with self._flushing:
+            deltas = self.measures.take()
+            if not deltas:
+                return
+            try:
+                self.store.write(lambda tx: totals.add(tx, deltas))
+            except BaseException:
+                self.measures.put_back(deltas)
+                raise
 
     def on_close(self, act: Callable[[], object]) -> None:
         """Call *act* when the engine is closed."""

@@ -21,6 +21,7 @@ Files, in import order::
     broker_sentinel.py     the broker's sentinel
     backlog.py             the backlog over all runs, for ``durable doctor``
     claims.py              a process claims an attempt, and keeps it
+    gauges.py              what is there now, for metrics
     hooks.py               hooks and webhooks, and the tokens that find them
     requests.py            webhook requests and their answers
     run_log.py             a run's log and inbox

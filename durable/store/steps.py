@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, false, insert, select, update
 
 from .claims import Claim
 from .outbox import MessageGroup, SendTimes, growing_delay, is_one_of, later, unsent_or_lost
@@ -191,9 +191,13 @@ def due(
     """
     overdue = (steps.c.next_send_at <= now, steps.c.next_send_at > since, steps.c.name.in_(names))
     lost = unsent_or_lost(steps.c.sent_at, steps.c.queue, steps.c.name, lost_before)
-    query = _ROW.add_columns(steps.c.sent_at).where(*overdue, lost).order_by(steps.c.next_send_at).limit(limit)
-    rows: Iterable[Any] = tx.execute(query)
-    return [StepRow(*row[:7], is_lost=row.sent_at is not None) for row in rows]
+    query = (
+        _ROW.add_columns(false(), steps.c.sent_at.is_not(None))
+        .where(*overdue, lost)
+        .order_by(steps.c.next_send_at)
+        .limit(limit)
+    )
+    return [StepRow(*row) for row in tx.execute(query)]
 
 
 def sent(tx: Connection, rows: Collection[StepRow], now: int, delay: int) -> None:
