@@ -43,7 +43,7 @@ BOUNDS = (
 INFINITE = "+Inf"
 SUM = "sum"
 _BOUNDS_MICROS = tuple(int(bound * 1_000_000) for bound in BOUNDS)
-_BUCKETS = (*map(repr, BOUNDS), INFINITE)
+_DETAILS = (*map(repr, BOUNDS), INFINITE, SUM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,8 @@ class Measures:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._deltas: dict[Key, int] = {}
+        #: By a histogram's name and its label: how many are in each bucket, and the sum.
+        self._buckets: dict[tuple[str, str], list[int]] = {}
 
     def count(self, counter: Counter, label: str = "", detail: str = "", by: int = 1) -> None:
         """Add to a counter."""
@@ -144,16 +146,23 @@ class Measures:
     def observe(self, histogram: Histogram, micros: int, label: str = "") -> None:
         """Record a duration in microseconds; a negative one, which clocks that differ can give, counts as 0."""
         micros = max(0, micros)
-        bucket = (histogram.name, label, _BUCKETS[bisect_left(_BOUNDS_MICROS, micros)])
-        total = (histogram.name, label, SUM)
+        bucket, key = bisect_left(_BOUNDS_MICROS, micros), (histogram.name, label)
         with self._lock:
-            self._deltas[bucket] = self._deltas.get(bucket, 0) + 1
-            self._deltas[total] = self._deltas.get(total, 0) + micros
+            buckets = self._buckets.get(key)
+            if buckets is None:
+                buckets = self._buckets[key] = [0] * len(_DETAILS)
+            buckets[bucket] += 1
+            buckets[-1] += micros
 
     def take(self) -> Mapping[Key, int]:
         """Return what was counted since the last call, and begin anew."""
         with self._lock:
             taken, self._deltas = self._deltas, {}
+            buckets, self._buckets = self._buckets, {}
+        for (name, label), counts in buckets.items():
+            for detail, amount in zip(_DETAILS, counts, strict=True):
+                if amount or detail == SUM:
+                    taken[name, label, detail] = taken.get((name, label, detail), 0) + amount
         return taken
 
     def put_back(self, taken: Mapping[Key, int]) -> None:
