@@ -34,6 +34,9 @@ OVERDUE = Gauge("durable_timer_overdue_seconds", "How long the sleep or timeout 
 SWEEP_LAG = Gauge("durable_sweep_lag_seconds", "How long ago a process has begun a sweep.")
 WORKERS = Gauge("durable_workers_alive", "Processes that run steps and have sent a heartbeat lately.")
 
+#: Every gauge, in the order of the documentation.
+GAUGES = (RUNS, RUNNING, BACKLOG, AGE, OVERDUE, SWEEP_LAG, WORKERS)
+
 
 @dataclass(frozen=True, slots=True)
 class Distribution:

@@ -1,4 +1,4 @@
-"""The blueprint: one route, whose answer is the same from every process."""
+"""The blueprint: one route, whose answer is the same from every process.  And the same for OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ..sandbox import log_records
 from ..store import is_unavailable, reason
 
 if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
     from prometheus_client import CollectorRegistry
 
 log = log_records.get("durable.metrics")
@@ -64,3 +65,28 @@ def create_metrics(
 
     bp.before_app_request(engine.flusher.ensure)
     return bp
+
+
+def observe_metrics(engine: Engine, *, meter_provider: MeterProvider | None = None) -> None:
+    """
+    Give the metrics to OpenTelemetry, as observable instruments that each collection reads from the database.
+
+    Call it in one process of your deployment, since each process would give the same totals.  Needs opentelemetry-api:
+    ``pip install 'durable-celery[otel]'``.
+
+    Args:
+        meter_provider: By default the global one.  Until your application sets one, nothing is read.
+
+    Raises:
+        ConfigurationError: opentelemetry-api is not installed.
+    """
+    try:
+        from . import otel
+    except ModuleNotFoundError as missing:
+        if not (missing.name or "").startswith("opentelemetry"):
+            raise
+        raise ConfigurationError(
+            "observe_metrics needs the package 'opentelemetry-api', which is not installed:"
+            " pip install 'durable-celery[otel]'."
+        ) from None
+    otel.register(engine, meter_provider)

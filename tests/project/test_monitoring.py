@@ -16,7 +16,7 @@ from durable.metrics import snapshot
 
 MONITORING = Path(__file__).parents[2] / "docs" / "monitoring"
 PAGE = (MONITORING.parent / "how-to" / "metrics.md").read_text()
-GAUGES = [each for each in vars(snapshot).values() if isinstance(each, snapshot.Gauge)]
+GAUGES = snapshot.GAUGES
 
 
 def series() -> dict[str, set[str]]:
