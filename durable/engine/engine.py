@@ -18,12 +18,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from .. import failpoints, forks, migrations, registry
 from ..broker import Broker, Dispatcher, Notifier, Progress, Publisher, check_settings, embedded, make_notifier
 from ..errors import DurableError, SchemaOutOfDate, TurnTooLong
+from ..measures import Measures
 from ..replay import Replay
 from ..sandbox import log_records
-from ..store import REVISION, DriveRow, Run, StepRow, Store, UrlPayloads, Vault, reason, run_log, runs
+from ..store import REVISION, DriveRow, Run, StepRow, Store, UrlPayloads, Vault, reason, run_log, runs, totals
 from .completions import Completions
 from .deadlines import Deadlines
 from .fan_in import FanIn
+from .flusher import Flusher
 from .replay_cache import Replays, unclosable
 from .settings import Settings, check_names, resolve
 from .timer import TimerThread
@@ -75,6 +77,8 @@ class Engine:
         forks.call_in_child(self._begin_in_process)
         self._schema_checked = False
         self._closing: list[Callable[[], object]] = []
+        #: What this process has counted since the last flush.
+        self.measures = Measures()
         #: The latest message that this process has taken from each queue.
         self.progress = Progress()
         #: By run whose code this process cannot stop or close, why the run has to be blocked.
@@ -92,6 +96,7 @@ class Engine:
         """Take a new name, with no notifier and no attempts, in this process or in a child."""
         #: A name of this process, unique among all processes.
         self.process_id = uuid.uuid4().hex
+        self._flushing = threading.Lock()
         self._notifier: Notifier | None = None
         self._completions: Completions | None = None
         #: Claims of the attempts that run in this process.
@@ -118,7 +123,9 @@ class Engine:
         times = (settings.eta_horizon, settings.resend_after, self.store.now)
         # With a cipher the arguments are nowhere in the clear, the broker included.
         shows = settings.cipher is None
-        return Dispatcher(self.celery, self.make_broker(), *times, self._impossible, shows_arguments=shows)
+        return Dispatcher(
+            self.celery, self.make_broker(), *times, self._impossible, self.measures, shows_arguments=shows
+        )
 
     @cached_property
     def timer(self) -> TimerThread:
@@ -147,6 +154,13 @@ class Engine:
         fan_in = FanIn(self._drive_waiting)
         self.on_close(fan_in.close)
         return fan_in
+
+    @cached_property
+    def flusher(self) -> Flusher:
+        """Flushes the measures of a process that has no housekeeping; the web's blueprints start it."""
+        flusher = Flusher(self.flush_measures, lambda: self.settings.beat_interval / 1_000_000)
+        self.on_close(flusher.close)
+        return flusher
 
     @property
     def notifier(self) -> Notifier:
@@ -300,6 +314,19 @@ class Engine:
         """Notify a process that something it waits for is in the database now; an empty *holder* means no process."""
         if holder:
             self.notifier.notify(holder, message)
+
+    def flush_measures(self) -> None:
+        """Add what this process has measured since the last flush to the totals; on an error, keep it for the next."""
+        # One thread at a time, so that after a call everything is written that was measured before it.
+        with self._flushing:
+            deltas = self.measures.take()
+            if not deltas:
+                return
+            try:
+                self.store.write(lambda tx: totals.add(tx, deltas))
+            except BaseException:
+                self.measures.put_back(deltas)
+                raise
 
     def on_close(self, act: Callable[[], object]) -> None:
         """Call *act* when the engine is closed."""

@@ -41,6 +41,8 @@ class DriveRow:
     run_id: str
     queue: str | None
     priority: int | None
+    #: Whether a message was sent before and is lost.
+    is_lost: bool = False
 
 
 _EVENT_TYPES = {"seq": "bigint", "at": "bigint"} | dict.fromkeys(("kind", "op_id", "phase", "data", "value"), "text")
@@ -237,7 +239,7 @@ def due_drives(
     # The last message that was sent drives a turn which reads all of the items.
     latest = case((func.count(inbox.c.sent_at) == func.count(), func.max(inbox.c.sent_at)))
     rows = tx.execute(
-        select(runs.c.id, runs.c.queue, runs.c.priority, first)
+        select(runs.c.id, runs.c.queue, runs.c.priority, first, latest.label("latest"))
         .join(inbox, runs.c.id == inbox.c.run_id)
         .where(inbox.c.next_send_at <= now, drivable)
         .group_by(runs.c.id, runs.c.queue, runs.c.priority)
@@ -245,7 +247,7 @@ def due_drives(
         .order_by("first")
         .limit(limit)
     )
-    return [DriveRow(row.id, row.queue, row.priority) for row in rows]
+    return [DriveRow(row.id, row.queue, row.priority, is_lost=row.latest is not None) for row in rows]
 
 
 def sent_drives(tx: Connection, run_ids: Collection[str], now: int, delay: int) -> None:

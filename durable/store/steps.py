@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, text, update
+from sqlalchemy import Connection, delete, false, insert, select, text, update
 
 from .claims import Claim
 from .outbox import MessageGroup, SendTimes, growing_delay, is_one_of, later, unsent_or_lost
@@ -28,6 +28,8 @@ class StepRow:
     priority: int | None
     #: Whether only the sweep sends the message, once it is due.
     is_deferred: bool = False
+    #: Whether a message was sent before and is lost.
+    is_lost: bool = False
     #: The encoded arguments, for Celery's tools; None where they were not read.
     args: str | None = None
 
@@ -206,7 +208,12 @@ def due(
     """
     overdue = (steps.c.next_send_at <= now, steps.c.next_send_at > since, steps.c.name.in_(names))
     lost = unsent_or_lost(steps.c.sent_at, steps.c.queue, steps.c.name, lost_before)
-    query = _ROW.where(*overdue, lost).order_by(steps.c.next_send_at).limit(limit)
+    query = (
+        _ROW.add_columns(false(), steps.c.sent_at.is_not(None))
+        .where(*overdue, lost)
+        .order_by(steps.c.next_send_at)
+        .limit(limit)
+    )
     return [StepRow(*row) for row in tx.execute(query)]
 
 
