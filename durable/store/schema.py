@@ -28,7 +28,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
 #: The Alembic revision that this file describes.
-REVISION = "0010"
+REVISION = "0011"
 #: Alembic's table with our revision; the application's own migrations have another one.
 VERSION_TABLE = "durable_version"
 
@@ -103,6 +103,8 @@ runs = Table(
     Index("durable_runs_by_age", "created_at", "id"),
     Index("durable_runs_by_status", "status", "created_at"),
     Index("durable_runs_by_name", "name", "created_at"),
+    #: The runs of one workflow with one status; counts of open runs by workflow.
+    Index("durable_runs_by_status_and_name", "status", "name", "created_at", "id"),
     Index("durable_runs_by_parent", "parent_run_id"),
     Index("durable_runs_by_end", "completed_at", "id"),
 )
@@ -230,6 +232,7 @@ requests = Table(
     Column("answer_head", long_text()),
     Column("answer_body", long_binary()),
     Index("durable_requests_by_run", "run_id", "answered_at"),
+    Index("durable_requests_by_age", "received_at", "id"),
     Index("durable_requests_once", "run_id", "op_id", "dedupe_key", unique=True),
 )
 
@@ -264,6 +267,23 @@ attributes = Table(
     Column("name", exact_text(256), primary_key=True),
     Column("value", exact_text(256), nullable=False),
     Index("durable_attributes_by_value", "name", "value", "run_id"),
+)
+
+#: What people did to runs by the dashboard.
+audit = Table(
+    "durable_audit",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    run_ref(),
+    Column("at", BigInteger, nullable=False),
+    #: The action, as ``authorize`` gets it.
+    Column("action", ascii_key(32), nullable=False),
+    #: Who did it; NULL when the application did not say.
+    Column("actor", exact_text(255)),
+    #: What was asked for, and what came of it; NULL while the action goes on.
+    Column("detail", long_text()),
+    Column("outcome", long_text()),
+    Index("durable_audit_by_run", "run_id", "id"),
 )
 
 workers = Table(
@@ -311,6 +331,7 @@ broker_sentinel = Table(
 
 __all__ = [
     "attributes",
+    "audit",
     "broker_sentinel",
     "events",
     "hooks",

@@ -1,0 +1,108 @@
+"""The timeline on the page of a run: a page of its operations, the axis with its zoom, and the rows that it shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+from werkzeug.datastructures import MultiDict
+
+from ..client import timeline
+from ..store import Run, run_page
+from .charts import Axis
+from .filters import whole_number
+
+#: How many operations one page of the timeline has, and the most that a reader can ask for.
+ROWS = 200
+MOST_ROWS = 1_000
+#: How many events the rows of a page are made from.
+MOST_EVENTS = 5_000
+
+_FAR = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """
+    A page of the timeline.
+
+    Attributes:
+        now: The time of the "now" line; None for a run that has ended.
+        is_zoomed: Whether the axis is not the whole of the rows.
+        earlier: Parameters of the page before; None when these are the first operations.
+        later: Parameters of the page after.
+        more: Parameters of the same page with more rows.
+        zoom: Parameters by what they do: ``in``, ``out``, ``left``, ``right``, ``all``.
+    """
+
+    rows: list[timeline.Row]
+    axis: Axis
+    now: int | None
+    is_zoomed: bool
+    earlier: dict[str, Any] | None
+    later: dict[str, Any] | None
+    more: dict[str, Any] | None
+    zoom: dict[str, dict[str, Any]]
+
+    def end_of(self, bar: timeline.Bar | timeline.Row) -> int:
+        """Where a bar ends: now, if it goes on."""
+        return bar.end if bar.end is not None else self.now or self.axis.end
+
+
+def read(tx: Connection, run: Run, given: MultiDict[str, str], now: int) -> Section:
+    """
+    Read the page of the timeline that the URL asks for; by default the last operations.
+
+    Parameters: ``first`` and ``last`` (numbers of events between which operations begin), ``rows``, ``from`` and ``to``
+    (the axis, in microseconds).
+    """
+    after, before = whole_number(given, "first", 0, _FAR), whole_number(given, "last", 0, _FAR)
+    limit = max(1, whole_number(given, "rows", ROWS, MOST_ROWS))
+    seqs = run_page.beginnings(
+        tx, run.id, after=after, before=before or _FAR, limit=limit + 1, newest=not given.get("first")
+    )
+    has_more = len(seqs) > limit
+    shown = seqs[:limit] if given.get("first") else seqs[-limit:]
+    log = run_page.events_of_operations(tx, run.id, shown, MOST_EVENTS)
+    open_steps = run_page.open_steps(tx, run.id, [event.op_id for event in log]) if not run.ended else []
+    rows = timeline.rows(log, open_steps, ended_at=run.completed_at)
+
+    size = {"rows": limit} if limit != ROWS else {}
+    has_earlier = bool(shown) and (has_more if not given.get("first") else True)
+    has_later = bool(shown) and (has_more if given.get("first") else bool(before))
+    may_grow = has_more and limit < MOST_ROWS
+    whole = _whole(run, rows, now, is_first=not has_earlier, is_last=not has_later)
+    axis = _axis(given, whole)
+    position = {name: given[name] for name in ("first", "last", "rows") if given.get(name)}
+    return Section(
+        rows=[row for row in rows if axis.shows(row.start, row.end if row.end is not None else now)],
+        axis=axis,
+        now=None if run.ended else now,
+        is_zoomed=axis != whole,
+        earlier={**size, "last": shown[0]} if has_earlier else None,
+        later={**size, "first": shown[-1]} if has_later else None,
+        more={**position, "rows": MOST_ROWS} if may_grow else None,
+        zoom={name: {**position, **_bounds(to)} for name, to in _zooms(axis).items()} | {"all": position},
+    )
+
+
+def _whole(run: Run, rows: list[timeline.Row], now: int, *, is_first: bool, is_last: bool) -> Axis:
+    """The axis from the first to the last thing that these rows show."""
+    ends = [row.end if row.end is not None else now for row in rows]
+    start = run.created_at if is_first or not rows else min(row.start for row in rows)
+    end = (run.completed_at or now) if is_last or not rows else max(ends)
+    return Axis(start, max(end, start + 1_000))
+
+
+def _axis(given: MultiDict[str, str], whole: Axis) -> Axis:
+    start, end = whole_number(given, "from", whole.start, _FAR), whole_number(given, "to", whole.end, _FAR)
+    return Axis(start, end) if end > start else whole
+
+
+def _zooms(axis: Axis) -> dict[str, Axis]:
+    return {"in": axis.zoomed(0.5), "out": axis.zoomed(2), "left": axis.moved(-0.5), "right": axis.moved(0.5)}
+
+
+def _bounds(axis: Axis) -> dict[str, int]:
+    return {"from": axis.start, "to": axis.end}
