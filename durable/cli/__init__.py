@@ -4,11 +4,14 @@ The command line: ``durable --app MODULE[:NAME] COMMAND``.
 Files, in import order::
 
     application.py  finds the application that ``--app`` names
+    terminal.py     what stdout can show, and text that is safe to print on it
     common.py       what all commands share: errors, options, argument types
     dev.py          ``durable dev``
+    chart.py        draws the timeline of a run
     printing.py     prints results: JSON for programs, tables for people
     bulk.py         acts on several runs
     hooks.py        ``durable hooks``
+    watch.py        ``durable runs watch``
     runs.py         ``durable runs``
     start.py        ``durable start``
 """
@@ -32,6 +35,7 @@ from .hooks import hooks
 from .printing import print_json, report
 from .runs import runs
 from .start import start
+from .terminal import printable
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -93,9 +97,9 @@ def doctor_command(context: Context, as_json: bool) -> None:
     else:
         click.echo(", ".join(f"{name} {version}" for name, version in found.items()))
         for finding in findings:
-            click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name:<11} {finding.detail}")
+            click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name:<11} {printable(finding.detail)}")
             if finding.fix:
-                click.echo(f"      {'':<11} {finding.fix}")
+                click.echo(f"      {'':<11} {printable(finding.fix)}")
     sys.exit(0 if ok else 1)
 
 

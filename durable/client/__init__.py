@@ -9,6 +9,7 @@ Files, in import order::
     operate.py   end a run's sleeps, retry it, resolve a step in doubt
     pending.py   what a run waits for now
     timeline.py  the rows and bars of a run's timeline
+    run_view.py  one run as a person watches it
     describe.py  runs and hooks as plain JSON
     run.py       ``Client``: what the methods of ``Run`` do
     sessions.py  the caller's SQLAlchemy session, for a start in its transaction
@@ -17,10 +18,12 @@ Files, in import order::
 
 from .hooks import HookInfo
 from .run import Client
+from .run_view import RunView
 from .start import Options
 
 __all__ = [
     "Client",
     "HookInfo",
     "Options",
+    "RunView",
 ]
