@@ -9,6 +9,7 @@ Files, in import order::
     dev.py          ``durable dev``
     chart.py        draws the timeline of a run
     printing.py     prints results: JSON for programs, tables for people
+    top.py          ``durable top``
     bulk.py         acts on several runs
     hooks.py        ``durable hooks``
     watch.py        ``durable runs watch``
@@ -28,9 +29,9 @@ import click
 from .. import doctor
 from ..recovery import prune
 from ..worker import versions
-from . import dev
+from . import dev, top
 from .application import ApplicationNotFound
-from .common import Commands, Context, as_json_option, parse_duration
+from .common import Commands, Context, as_json_option, interval_option, no_color_option, parse_duration
 from .hooks import hooks
 from .printing import print_json, report
 from .runs import runs
@@ -117,6 +118,17 @@ def prune_command(context: Context, older_than: timedelta, as_json: bool) -> Non
     """Delete runs that ended long ago, with all their data."""
     pruned = prune.prune(context.engine, older_than)
     report({"pruned": pruned}, f"{pruned} runs are deleted.", as_json)
+
+
+@main.command("top")
+@interval_option("2s")
+@click.option("--once", is_flag=True, help="Print once and exit.  Without a terminal, this is the default.")
+@no_color_option
+@as_json_option
+@click.pass_obj
+def top_command(context: Context, interval: float, once: bool, no_color: bool, as_json: bool) -> None:
+    """Show workers, queues and running steps, and refresh them until you press Ctrl-C."""
+    sys.exit(top.top(context.engine, interval, once=once, no_color=no_color, as_json=as_json))
 
 
 for command in (start, runs, hooks):

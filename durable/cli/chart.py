@@ -95,7 +95,7 @@ def _cell(axis: charts.Axis, at: int, cells: int) -> int:
 
 
 def _ticks(axis: charts.Axis, cells: int, terminal: Terminal, *, now: str) -> str:
-    """The axis: a line and a time at each tick that has the space; at the start, if no tick has it; *now* at the end."""
+    """The axis: a line and a time at each tick that has the space, or at the start; *now* stands at the end."""
     text = ""
     for tick in (*axis.ticks(cells // 10 + 1), axis.start):
         label = ("│" if terminal.has_unicode else "|") + _clock(tick, axis.span)
