@@ -242,15 +242,13 @@ def _ids(dashboard: Dashboard, wanted: RunFilter) -> Iterator[str]:
     while True:
         with dashboard.engine.store.read() as tx:
             if wanted.error is None:
-                page = run_list.page(tx, wanted, before=before, limit=_PAGE)
-                following = (page[-1].created_at, page[-1].id) if len(page) == _PAGE else None
+                page: run_list.Page | run_list.ErrorSearch = run_list.page(tx, wanted, before=before, limit=_PAGE)
             else:
-                search = run_list.search_errors(tx, wanted, before=before, limit=_PAGE)
-                page, following = search.runs, search.next
-        yield from (run.id for run in page)
-        if following is None:
+                page = run_list.search_errors(tx, wanted, before=before, limit=_PAGE)
+        yield from (run.id for run in page.runs)
+        if page.next is None:
             return
-        before = following
+        before = page.next
 
 
 def _field(name: str, *, longest: int = 255) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -19,20 +18,23 @@ def moment(micros: int | None) -> Markup | str:
     """A ``<time>`` element, to the second, in UTC."""
     if micros is None:
         return "-"
-    text = duration.to_datetime(micros).strftime("%Y-%m-%d %H:%M:%S.%f")
-    return Markup(f'<time datetime="{text[:19]}Z" title="{text} UTC">{text[:19]}</time>')
+    text = _iso(micros)
+    return Markup(f'<time datetime="{text[:19]}Z" title="{text} UTC">{text[:10]} {text[11:19]}</time>')
 
 
 def clock(micros: int | None, span: int = 0) -> str:
     """A time of the day, with as many digits as a *span* of time needs."""
     if micros is None:
         return "-"
-    at = datetime.fromtimestamp(micros / 1_000_000, UTC)
+    text = _iso(micros)
     if span > 2 * 86_400_000_000:
-        return at.strftime("%m-%d %H:%M")
-    if span > 600_000_000:
-        return at.strftime("%H:%M:%S")
-    return at.strftime("%H:%M:%S.%f")[:-3]
+        return f"{text[5:10]} {text[11:16]}"
+    return text[11:19] if span > 600_000_000 else text[11:23]
+
+
+def _iso(micros: int) -> str:
+    """A time as ``2026-01-31T12:00:00.000000``; ``strftime`` takes ten times as long under the guards of workflows."""
+    return duration.to_datetime(micros).isoformat(timespec="microseconds")[:26]
 
 
 def took(micros: int | None) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup, escape
 from sqlalchemy import Connection
 from werkzeug.datastructures import MultiDict
 
 from ..client import timeline
 from ..store import Run, run_page
+from . import formats
 from .charts import Axis
 from .filters import whole_number
 
@@ -49,6 +51,42 @@ class Section:
         """Where a bar ends: now, if it goes on."""
         return bar.end if bar.end is not None else self.now or self.axis.end
 
+    def drawn(self, row: timeline.Row) -> Markup:
+        """
+        The bars and marks of a row as SVG, over the grid ``#grid`` of the page.
+
+        Positions are in percent, and what is drawn has classes: the pages have no styles of their own.
+        """
+        parts = ['<svg aria-hidden="true" focusable="false"><use href="#grid"></use>']
+        for bar in row.bars:
+            end = self.end_of(bar)
+            if self.axis.shows(bar.start, end):
+                y, height = (11, 4) if bar.kind is timeline.BarKind.WAITING else (7, 12)
+                parts.append(
+                    f'<rect class="bar bar-{bar.kind.value} is-{bar.state}" x="{self.axis.x(bar.start)}%"'
+                    f' width="{self.axis.width(bar.start, end)}%" y="{y}" height="{height}" rx="1.5"'
+                    f"{_FILLS.get(bar.kind, '')}><title>{_title(bar, end)}</title></rect>"
+                )
+        for mark in row.marks:
+            if self.axis.shows(mark.at, mark.at):
+                what = "payload" if mark.request_id is None else "request"
+                title = f"{what} at {formats.clock(mark.at)}"
+                parts.append(f'<circle class="mark" cx="{self.axis.x(mark.at)}%" cy="13" r="3">')
+                parts.append(f"<title>{title}</title></circle>")
+        return Markup("".join([*parts, "</svg>"]))
+
+
+#: Patterns of the page.
+_FILLS = {timeline.BarKind.SLEEP: ' fill="url(#hatch)"', timeline.BarKind.LISTENING: ' fill="url(#dots)"'}
+
+
+def _title(bar: timeline.Bar, end: int) -> str:
+    """What a pointer on a bar shows, escaped."""
+    attempt = "" if bar.attempt is None else f" {bar.attempt}"
+    worker = "" if bar.worker is None else f" on {escape(bar.worker)}"
+    state = formats.words(bar.state)
+    return f"{bar.kind.value}{attempt}, {state}: {formats.clock(bar.start)} for {formats.took(end - bar.start)}{worker}"
+
 
 def read(tx: Connection, run: Run, given: MultiDict[str, str], now: int) -> Section:
     """
@@ -59,13 +97,13 @@ def read(tx: Connection, run: Run, given: MultiDict[str, str], now: int) -> Sect
     """
     after, before = whole_number(given, "first", 0, _FAR), whole_number(given, "last", 0, _FAR)
     limit = max(1, whole_number(given, "rows", ROWS, MOST_ROWS))
-    seqs = run_page.beginnings(
+    found = run_page.beginnings(
         tx, run.id, after=after, before=before or _FAR, limit=limit + 1, newest=not given.get("first")
     )
-    has_more = len(seqs) > limit
-    shown = seqs[:limit] if given.get("first") else seqs[-limit:]
-    log = run_page.events_of_operations(tx, run.id, shown, MOST_EVENTS)
-    open_steps = run_page.open_steps(tx, run.id, [event.op_id for event in log]) if not run.ended else []
+    has_more = len(found) > limit
+    shown = found[:limit] if given.get("first") else found[-limit:]
+    log = run_page.events_of_operations(tx, run.id, [each.op_id for each in shown], MOST_EVENTS)
+    open_steps = [] if run.ended else run_page.open_steps(tx, run.id, [each.op_id for each in shown])
     rows = timeline.rows(log, open_steps, ended_at=run.completed_at)
 
     size = {"rows": limit} if limit != ROWS else {}
@@ -80,8 +118,8 @@ def read(tx: Connection, run: Run, given: MultiDict[str, str], now: int) -> Sect
         axis=axis,
         now=None if run.ended else now,
         is_zoomed=axis != whole,
-        earlier={**size, "last": shown[0]} if has_earlier else None,
-        later={**size, "first": shown[-1]} if has_later else None,
+        earlier={**size, "last": shown[0].seq} if has_earlier else None,
+        later={**size, "first": shown[-1].seq} if has_later else None,
         more={**position, "rows": MOST_ROWS} if may_grow else None,
         zoom={name: {**position, **_bounds(to)} for name, to in _zooms(axis).items()} | {"all": position},
     )

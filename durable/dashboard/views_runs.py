@@ -27,6 +27,8 @@ class ListedRuns:
     newer: str | None
     #: How many runs a search for an error has read; None without a search.
     searched: int | None = None
+    #: Whether the search has ended before the page was full.
+    is_partial: bool = False
 
 
 def show(dashboard: Dashboard) -> flask.Response:
@@ -72,11 +74,11 @@ def read(tx: Connection, query: ListQuery, limit: int = PAGE) -> ListedRuns:
         page = newer[-limit:]
         older = place(page[-1].created_at, page[-1].id) if page else None
         return ListedRuns(page, older, place(page[0].created_at, page[0].id) if len(newer) > limit else None)
-    found = run_list.page(tx, query.wanted, before=query.before, limit=limit + 1)
-    page = found[:limit]
-    older = place(page[-1].created_at, page[-1].id) if len(found) > limit else None
-    newer_than = place(page[0].created_at, page[0].id) if page and query.before is not None else None
-    return ListedRuns(page, older, newer_than)
+    found = run_list.page(tx, query.wanted, before=query.before, limit=limit)
+    older = None if found.next is None else place(*found.next)
+    has_newer = bool(found.runs) and query.before is not None
+    newer_than = place(found.runs[0].created_at, found.runs[0].id) if has_newer else None
+    return ListedRuns(found.runs, older, newer_than, is_partial=found.is_partial)
 
 
 def place(at: int, run_id: str) -> str:

@@ -266,7 +266,9 @@ attributes = Table(
     Column("run_id", ascii_key(64), primary_key=True),
     Column("name", exact_text(256), primary_key=True),
     Column("value", exact_text(256), nullable=False),
-    Index("durable_attributes_by_value", "name", "value", "run_id"),
+    #: When the run was created, so that a list of runs with an attribute is in order; 0 if an older version wrote it.
+    Column("created_at", BigInteger, nullable=False, server_default="0"),
+    Index("durable_attributes_by_value", "name", "value", "created_at", "run_id"),
 )
 
 #: What people did to runs by the dashboard.

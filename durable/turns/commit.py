@@ -174,7 +174,7 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
         drained += run_end.end(engine, tx, decision, new, result, now)
     log = [*decision.events, *new.events]
     run_log.append(tx, run.id, log)
-    attributes.write(tx, run.id, [e.attributes for e in log if isinstance(e, events.AttributesSet)])
+    attributes.write(tx, run.id, run.created_at, [e.attributes for e in log if isinstance(e, events.AttributesSet)])
     run_log.delete_inbox_items(tx, run.id, drained)
 
     _create(engine, tx, decision, begins, result, now)

@@ -60,7 +60,7 @@ class Browser:
     def post(self, path: str, status: int = 303, **fields: object) -> str:
         """Send a form with this browser's token; the page that follows, or the page itself."""
         self.client.get("/durable/runs")
-        cookie = self.client.get_cookie("durable_csrf", path="/durable")
+        cookie = self.client.get_cookie("durable_csrf", path="/durable/")
         token = cookie.value if cookie is not None else ""
         answer = self.client.post(f"/durable{path}", data={"csrf_token": token, **fields})
         assert answer.status_code == status, answer.text

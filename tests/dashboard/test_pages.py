@@ -96,6 +96,19 @@ def test_pages_of_the_list_follow_each_other(engine, shop, browser, monkeypatch)
     assert ids(browser.get(newer[1].replace("&amp;", "&"))) == seen[-2]
 
 
+def test_a_filter_by_attributes_looks_at_a_part_at_a_time(shop, browser, monkeypatch):
+    """Where a page looks at few runs, the links lead to all that match, each once."""
+    monkeypatch.setattr("durable.store.run_list.WALKED", 1)
+    for path in ("/runs?attribute=customer%3Dacme", "/runs?attribute=customer%3Dacme&status=completed"):
+        seen, following = [], path
+        while following:
+            page = browser.get(following)
+            seen += ids(page)
+            older = re.search(r'href="/durable([^"]*)" rel="next"', page)
+            following = older and older[1].replace("&amp;", "&")
+        assert len(seen) == len(set(seen)) == (2 if "status" in path else 3)
+
+
 def test_the_page_of_a_failed_run(shop, browser):
     """It shows the arguments, the error with its traceback, each attempt, and the log."""
     page = browser.get(f"/run/{shop.failed.id}")

@@ -124,7 +124,7 @@ def test_a_form_needs_the_token_of_its_browser(engine, browser):
         answer = browser.client.post(f"/durable/run/{run.id}/cancel", data={"csrf_token": token})
         assert answer.status_code == 403
         assert "has expired" in answer.text
-    browser.client.set_cookie("durable_csrf", "", path="/durable")
+    browser.client.set_cookie("durable_csrf", "", path="/durable/")
     assert browser.client.post(f"/durable/run/{run.id}/cancel", data={"csrf_token": ""}).status_code == 403
 
     assert run.status == "running"
@@ -144,7 +144,7 @@ def test_a_form_of_another_site_is_refused(engine, browser, headers):
     run = engine.start(plain)
     settle(engine, run)
     browser.client.get("/durable/runs")
-    token = browser.client.get_cookie("durable_csrf", path="/durable").value
+    token = browser.client.get_cookie("durable_csrf", path="/durable/").value
 
     answer = browser.client.post(f"/durable/run/{run.id}/cancel", data={"csrf_token": token}, headers=headers)
 
@@ -158,7 +158,7 @@ def test_the_cookie_is_strict(engine, browser):
 
     assert "SameSite=Strict" in cookie
     assert "HttpOnly" in cookie
-    assert "Path=/durable" in cookie
+    assert "Path=/durable/" in cookie
 
 
 def test_what_strangers_sent_is_text(engine, app, browser):
