@@ -47,9 +47,9 @@ def read(engine: Engine, run_id: str, *, operations: int) -> RunView:
         if run is None:
             raise RunNotFound(run_id)
         found = run_page.beginnings(tx, run_id, before=_FAR, after=0, limit=operations + 1, newest=True)
-        shown = found[-operations:]
+        shown = [each.op_id for each in found[-operations:]]
         log = run_page.events_of_operations(tx, run_id, shown, MOST_EVENTS)
-        open_steps = [] if run.ended else run_page.open_steps(tx, run_id, {event.op_id for event in log})
+        open_steps = [] if run.ended else run_page.open_steps(tx, run_id, shown)
         pending = waiting_for(engine, tx, run)
     rows = timeline.rows(log, open_steps, ended_at=run.completed_at)
     return RunView(run, rows, len(found) > len(shown), pending, now)
