@@ -11,6 +11,9 @@ from driving import settle
 from durable.store import Worker, schema, workers
 from durable.turns.drive import drive
 
+#: Each test starts processes, some of them on pseudo-terminals.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def crew(yard):

@@ -12,6 +12,9 @@ from driving import settle, settle_family
 
 from durable.store import schema
 
+#: Each test starts processes, some of them on pseudo-terminals.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def napping(yard):
