@@ -84,8 +84,8 @@ def _circles(imports: dict[Path, set[Path]]) -> int:
         if path.name != "__init__.py"
     }
     reach: dict[Path, set[Path]] = {}
-    for start in graph:
-        seen, todo = set(), list(graph[start])
+    for start, imported in graph.items():
+        seen, todo = set(), list(imported)
         while todo:
             path = todo.pop()
             if path not in seen:

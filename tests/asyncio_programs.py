@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 from simulator import Simulator
@@ -31,7 +31,7 @@ async def pages() -> list[Any]:
         yield await fetch(n)
         seen.append(await fetch(n + 1))
 
-    async def numbers(first: int, count: int) -> AsyncIterator[int]:
+    async def numbers(first: int, count: int) -> AsyncGenerator[int]:
         try:
             for n in range(first, first + count):
                 yield await fetch(n)

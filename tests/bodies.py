@@ -171,7 +171,7 @@ class Body:
         tasks = [self._spawn(block, n) for n, block in enumerate(blocks)]
         with self._wanting("wait"):
             done, pending = await asyncio.wait(tasks, timeout=secs, return_when=when)
-        self.told.append([[tasks.index(task) for task in each] for each in (done, pending)])  # type: ignore[arg-type]
+        self.told.append([[tasks.index(task) for task in each] for each in (done, pending)])
         if give_up and pending:
             for task in pending:
                 task.cancel()

@@ -19,6 +19,11 @@ from durable import Durable, current
 
 _temporary = pytest.StashKey[TemporaryFolder]()
 
+#: By this variable, a new Python process sees that coverage is to measure it.
+_MEASURED = "COVERAGE_PROCESS_CONFIG"
+
+#: Folders of the rooms that do no I/O.
+QUICK = {"vocabulary", "sandbox", "http", "codec", "verify", "registry", "replay", "context"}
 
 #: Parameters of a test that needs a server which may not be there.
 SERVERS = {"postgresql", "mariadb", "redis", "rabbitmq"}
@@ -35,8 +40,10 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """``pytest`` without a path and without ``-m`` runs the quick tests: none of these folders has one."""
-    return True if _wants_quick(config) and collection_path.name in ("flows", "live") else None
+    """``pytest`` without a path and without ``-m`` runs the quick tests: they are in these folders and in this one."""
+    if not _wants_quick(config) or collection_path.parent != Path(__file__).parent:
+        return None
+    return True if collection_path.is_dir() and collection_path.name not in QUICK else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -62,6 +69,17 @@ def _is_quick(item: pytest.Item) -> bool:
         isinstance(value, str) and value in SERVERS for value in callspec.params.values()
     )
     return not (needs_server or item.get_closest_marker("live") or item.get_closest_marker("slow"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Processes that a live test starts are not measured for `make coverage`: it would slow what is timed."""
+    config = os.environ.pop(_MEASURED, None) if item.get_closest_marker("live") else None
+    try:
+        return (yield)
+    finally:
+        if config is not None:
+            os.environ[_MEASURED] = config
 
 
 @pytest.hookimpl(wrapper=True)

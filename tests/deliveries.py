@@ -57,11 +57,11 @@ class World(Simulator):
     A run of a program.
 
     Attributes:
-        sent: What was sent to each hook, by its op id: the turn, and the payload or the request's id.
+        sent_to: What was sent to each hook, by its op id: the turn, and the payload or the request's id.
     """
 
     def __init__(self, program: Block) -> None:
-        self.sent: dict[str, list[tuple[int, Any]]] = defaultdict(list)
+        self.sent_to: dict[str, list[tuple[int, Any]]] = defaultdict(list)
         self._count = 0
         super().__init__(flow, (program,), taken={TOKENS[-1]: "run-9"})
         self.turn()
@@ -166,7 +166,7 @@ class World(Simulator):
         made = self.request() if hook.name == "webhook" else None
         self._count += 1
         known: Any = made.id if made else {"payload": self._count}
-        self.sent[hook.op_id].append((len(self.turns), known))
+        self.sent_to[hook.op_id].append((len(self.turns), known))
         if made:
             return events.HookReceived(at=0, op_id=hook.op_id, request_id=made.id)
         return events.HookReceived(at=0, op_id=hook.op_id, payload=codec.encode(known))
@@ -181,7 +181,7 @@ class World(Simulator):
         cold.park()
         assert leftovers(cold) == []
         self._check_wishes()
-        for op_id in self.sent:
+        for op_id in self.sent_to:
             self._check_payloads(op_id)
 
     def _check_wishes(self) -> None:
@@ -207,7 +207,7 @@ class World(Simulator):
         assert body is not None
         took = body.took.get(op_id, [])
         queued = [_sent(item) for item in hook.queue] if hook else []
-        sent = [payload for _, payload in self.sent[op_id]]
+        sent = [payload for _, payload in self.sent_to[op_id]]
         rank = {str(payload): n for n, payload in enumerate(sent)}
         had = {rank[str(payload)] for payload in [*(payload for _, payload in took), *queued]}
         # A race that the hook has won keeps the payload until those that lost have cleaned up.
@@ -230,9 +230,9 @@ class World(Simulator):
         """Payloads of turns before the one in which the hook, or the run, came to its end."""
         over = next((e.seq for e in self.log if e.op_id in (op_id, events.ROOT) and e.phase == "ended"), None)
         if over is None:
-            return [payload for _, payload in self.sent[op_id]]
+            return [payload for _, payload in self.sent_to[op_id]]
         turn = max(n for n, each in enumerate(self.turns) if each.past < over)
-        return [payload for n, payload in self.sent[op_id] if n < turn]
+        return [payload for n, payload in self.sent_to[op_id] if n < turn]
 
 
 def body_of(replay: Replay) -> Body | None:

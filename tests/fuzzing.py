@@ -28,6 +28,7 @@ with atheris.instrument_imports(include=["durable", "werkzeug"]):
     from durable.web import limits, prefer, wsgi_request
 
 from senders import SENDERS, Sender, sign_twilio
+from werkzeug.datastructures import Headers
 
 Fuzzed = atheris.FuzzedDataProvider
 
@@ -51,7 +52,7 @@ _VALUES: list[Any] = [
     [1, -1.5, math.inf, 2**70, "é", b"\0\xff", True],
     {"a": {"b": (1, {2}, frozenset({3}))}, 1: 2},
     ValueError("no"),
-    Request(headers={"A": "b"}, data=b"{}"),
+    Request(headers=Headers({"A": "b"}), data=b"{}"),
 ]
 
 
@@ -61,7 +62,7 @@ def fuzz_request(data: bytes) -> None:
     names = ["Content-Type", "Cookie", "Prefer", "Transfer-Encoding", "Content-Length", "Content-Encoding"]
     headers = [(name, _latin(fuzzed)) for name in names if fuzzed.ConsumeBool()]
     target = _latin(fuzzed)
-    made = Request("POST", f"http://h{target}", headers, fuzzed.ConsumeBytes(fuzzed.remaining_bytes()))
+    made = Request("POST", f"http://h{target}", Headers(headers), fuzzed.ConsumeBytes(fuzzed.remaining_bytes()))
     for read in (
         made.json,
         made.decoded_data,

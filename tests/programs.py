@@ -107,7 +107,7 @@ async def races(rounds: int) -> list[int]:
     left = {n: work(n) for n in range(rounds)}
     order = []
     while left:
-        _, pending = await asyncio.wait(left.values(), return_when=asyncio.FIRST_COMPLETED)
+        _, pending = await asyncio.wait(left.values(), return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
         order += [n for n, call in left.items() if call not in pending]
         left = {n: call for n, call in left.items() if call in pending}
     order.append(await race(work(100), work(101), work(102)))

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 from cryptography.x509.oid import NameOID
 from twilio.request_validator import RequestValidator
-from werkzeug.datastructures import MultiDict
+from werkzeug.datastructures import Headers, MultiDict
 
 from durable import Request, verify
 from durable.verify import Delivery, Verification
@@ -62,7 +62,7 @@ class Sender:
         body = self.body if body is None else body
         told = headers if headers is not None else self.sign(self.secrets[signed_with], at, body)
         return Delivery(
-            request=Request("POST", URL + self.query, told, body if sent is None else sent),
+            request=Request("POST", URL + self.query, Headers(told), body if sent is None else sent),
             url=URL + self.query,
             now=now,
             resolved={"secret": tuple(self.secrets[i] for i in known), **self.more},
@@ -173,6 +173,14 @@ def _new_pair() -> bytes:
     return public
 
 
+def _whpk() -> bytes:
+    return b"whpk_" + base64.b64encode(_new_pair())
+
+
+def _whsec(secret: bytes) -> bytes:
+    return b"whsec_" + base64.b64encode(hashlib.sha256(secret).digest())
+
+
 def _pair(public: bytes) -> ed25519.Ed25519PrivateKey:
     if public.startswith(b"whpk_"):
         public = base64.b64decode(public.removeprefix(b"whpk_"))
@@ -198,9 +206,9 @@ _RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 CERTIFICATE = _certificate(_RSA)
 
 _TEXT = (b"first secret", b"second secret")
-_WHSEC = tuple(b"whsec_" + base64.b64encode(hashlib.sha256(secret).digest()) for secret in _TEXT)
-_WHPK = tuple(b"whpk_" + base64.b64encode(_new_pair()) for _ in _TEXT)
-_HEX = tuple(_new_pair().hex().encode() for _ in _TEXT)
+_WHSEC = (_whsec(_TEXT[0]), _whsec(_TEXT[1]))
+_WHPK = (_whpk(), _whpk())
+_HEX = (_new_pair().hex().encode(), _new_pair().hex().encode())
 
 SENDERS: dict[str, Sender] = {
     "stripe": Sender(verify.stripe("env:A"), sign_stripe, _TEXT),

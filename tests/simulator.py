@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from durable import attributes, codec, current, events, registry
 from durable.http import Request, Response
@@ -77,6 +77,12 @@ class Attempt:
 
     def set_attributes(self, change: attributes.Changes) -> None:
         self.post(dict(change))
+
+    def heartbeat(self, details: object) -> None:
+        raise NotImplementedError("no step of a simulated run has a heartbeat")
+
+    def session(self) -> NoReturn:
+        raise NotImplementedError("a simulated run has no database")
 
 
 @dataclass
@@ -176,7 +182,7 @@ class Simulator:
                 del held[token]
         if not isinstance(command, commands.CreateHook):
             return None
-        same = {"at": 0, "op_id": command.op_id, "name": command.name, "digest": command.digest}
+        same: dict[str, Any] = {"at": 0, "op_id": command.op_id, "name": command.name, "digest": command.digest}
         if command.token in held:
             owner = held[command.token][0]
             return events.HookConflicted(token=command.token, owner=owner, **same)
@@ -243,6 +249,7 @@ class Simulator:
 
     def step(self, name: str) -> events.StepCreated:
         """The first open call of the step of this short name, or of this op id."""
+        event: events.StepCreated
         for event in self.open(events.StepCreated):
             if name in (event.op_id, event.name.rpartition(".")[2]):
                 return event

@@ -6,6 +6,8 @@ Run by test_loop.py in a process of its own: what would hang is the exit of Pyth
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from simulator import Simulator
 
@@ -18,7 +20,7 @@ from durable.registry.definitions import Workflow
 def work(n: int) -> None: ...
 
 
-WAITS = {
+WAITS: dict[str, Callable[[], Awaitable[Any]]] = {
     "step": lambda: work(1),
     "sleep": lambda: sleep(1),
     "asyncio.sleep": lambda: asyncio.sleep(1),

@@ -35,7 +35,7 @@ SCALARS = (
 HASHABLE = TEXT | st.integers() | st.none() | st.tuples(st.uuids(), st.binary(max_size=3)) | st.dates()
 KEYS = TEXT | st.sampled_from(["$", 1, True, None, 1.5, (1, "a"), types.Level.LOW, b"k", types.Frozen(1)])
 HEADERS = st.lists(st.tuples(st.sampled_from(["X-A", "Cookie"]), st.sampled_from(["", "a b", "\xe9"])), max_size=2)
-MESSAGES = (
+MESSAGES: st.SearchStrategy[Any] = (
     st.builds(Request, st.just("PUT"), st.sampled_from(["/", "/a%20b?c=1"]), HEADERS, st.binary(max_size=9))
     | st.builds(Response, st.binary(max_size=9), st.integers(200, 599), HEADERS)
     | st.builds(Run, st.sampled_from(["r1", "0" * 64]))

@@ -9,17 +9,32 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any
 
+from .. import forks
 from ..broker import celery_internals
 
-_loops: dict[int, asyncio.AbstractEventLoop] = {}
-_lock = threading.Lock()
+_lock: threading.Lock
+_loop: asyncio.AbstractEventLoop | None = None
+_of_parents: list[asyncio.AbstractEventLoop] = []
+
+
+def _begin_in_process() -> None:
+    """Start without a loop, in this process or in a child."""
+    global _lock, _loop
+    _lock = threading.Lock()
+    if _loop is not None:
+        # Kept, since a loop that is garbage may close itself, and the parent's waits at the same file descriptors.
+        _of_parents.append(_loop)
+        _loop = None
+
+
+_begin_in_process()
+forks.call_in_child(_begin_in_process)
 
 
 class RunningCoroutine:
@@ -29,7 +44,7 @@ class RunningCoroutine:
         self._outcome: Future[Any] = Future()
         self._task: asyncio.Task[Any] | None = None
         self._current = celery_internals.CurrentTask()
-        self._loop = _loop()
+        self._loop = _ensure_loop()
         self._loop.call_soon_threadsafe(self._launch, coroutine, contextvars.copy_context())
 
     def result(self) -> Any:
@@ -51,8 +66,13 @@ class RunningCoroutine:
             self._outcome.set_exception(asyncio.CancelledError())
 
     def _launch(self, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context) -> None:
+        def close_unstarted(done: asyncio.Task[Any]) -> None:
+            if done.cancelled():  # before it started
+                coroutine.close()
+                self.abandon()
+
         self._task = self._loop.create_task(self._contain(coroutine), context=context)
-        self._task.add_done_callback(lambda done: self._close_unstarted(done, coroutine))
+        self._task.add_done_callback(close_unstarted)
 
     async def _contain(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         with self._current.entered(), suppress(InvalidStateError):  # after `abandon`
@@ -64,23 +84,18 @@ class RunningCoroutine:
             else:
                 self._outcome.set_result(result)
 
-    def _close_unstarted(self, done: asyncio.Task[Any], coroutine: Coroutine[Any, Any, Any]) -> None:
-        if done.cancelled():  # before it started
-            coroutine.close()
-            self.abandon()
-
     def _cancel(self) -> None:
         assert self._task is not None  # the loop has called `_launch` first
         self._task.cancel()
 
 
-def _loop() -> asyncio.AbstractEventLoop:
+def _ensure_loop() -> asyncio.AbstractEventLoop:
+    global _loop
     with _lock:
-        if os.getpid() not in _loops:
-            _loops.clear()
-            loop = _loops[os.getpid()] = asyncio.new_event_loop()
-            threading.Thread(target=_run, args=(loop,), name="durable-async-steps", daemon=True).start()
-        return _loops[os.getpid()]
+        if _loop is None:
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_run, args=(_loop,), name="durable-async-steps", daemon=True).start()
+        return _loop
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -19,7 +19,7 @@ from celery import Celery
 from celery.exceptions import QueueNotFound
 from sqlalchemy import Connection
 
-from .. import codec, failpoints, registry
+from .. import codec, failpoints, measures, registry
 from ..errors import ConfigurationError
 from ..store import DriveRow, SendTimes, StepRow, WaitRow
 from .eta_budget import EtaBudget
@@ -31,6 +31,8 @@ WAKE = "durable.wake"
 #: The format of our messages, whatever the app's or an adopted task's settings are: every worker reads JSON.
 #: Celery would make the texts that its tools show from the message's own arguments, and needs long for that.
 FORMAT: dict[str, Any] = {"serializer": "json", "compression": None, "argsrepr": "()", "kwargsrepr": "{}"}
+#: The kinds of messages, by the failpoint that each hits.
+KINDS = {"publish.drive": "turn", "publish.step": "step", "publish.wait": "timer"}
 #: The most messages that are sent in one round trip.
 BATCH_SIZE = 100
 #: How long after its due time the sweep checks something whose message a worker holds until then, in microseconds.
@@ -48,6 +50,7 @@ class Dispatcher:
         resend_after: int,
         now: Callable[[], int],
         impossible: Callable[[StepRow, Exception], object],
+        counts: measures.Measures,
         *,
         shows_arguments: bool = True,
     ) -> None:
@@ -59,6 +62,7 @@ class Dispatcher:
             now: Returns the database's time.
             impossible: Called with an attempt for which no message can ever be made, and the error.
             shows_arguments: Whether messages carry the steps' arguments as text, for Celery's tools.
+            counts: Counts the messages.
         """
         # The sweep checks a message that it has sent before its time once it is due and may be sent again.
         self.eta_budget = EtaBudget(eta_horizon + 2 * resend_after + GRACE)
@@ -71,6 +75,7 @@ class Dispatcher:
         self._now = now
         self._impossible = impossible
         self._shows_arguments = shows_arguments
+        self._counts = counts
 
     def close(self) -> None:
         """Close connections that are not in use."""
@@ -107,7 +112,9 @@ class Dispatcher:
         drive = self._turn(DRIVE, row.run_id, row.queue, row.priority)
         is_adopted = isinstance(registry.steps.get(row.name), registry.AdoptedStep)
         if is_adopted and row.name in self._celery.tasks:
-            what: Any = _AdoptedChain(self._celery, row, drive, self._header_of(row), self.shown_arguments(row.args))
+            what: Any = _AdoptedChain(
+                self._celery, row, drive, self._header_of(row), self.shown_arguments(row.name, row.args)
+            )
         else:
             what = _Chain(self._attempt(row), drive)
         return replace(self._due(what, row.not_before), impossible=partial(self._impossible, row))
@@ -118,7 +125,7 @@ class Dispatcher:
             headers=self._header_of(row),
             task_id=f"{row.run_id}:{row.op_id}:{row.attempt}"[:255],
             retries=row.attempt - 1,
-            **FORMAT | {"kwargsrepr": self.shown_arguments(row.args)},
+            **FORMAT | self.shown_arguments(row.name, row.args),
             **_options(_option_of(row.name, "queue"), _option_of(row.name, "priority")),
         )
 
@@ -150,6 +157,8 @@ class Dispatcher:
             for _ in batch:
                 failpoints.hit("publish.sent")
             taken += len(batch)
+        if taken:
+            self._counts.count(measures.MESSAGES_SENT, KINDS[point], by=taken)
         return taken
 
     def plan(self, now: int) -> SendTimes:
@@ -253,9 +262,18 @@ class Dispatcher:
         shown = {"argsrepr": f"({run_id!r},)"}
         return turn.set(headers=self._sent(name, queue), **FORMAT | shown, **_options(queue, priority))
 
-    def shown_arguments(self, args: str | None) -> str:
-        """A step's encoded arguments as Celery's tools show them; ``{}`` with a cipher, or where they were not read."""
-        return codec.shown_arguments(args) if args and self._shows_arguments else "{}"
+    def shown_arguments(self, name: str, args: str | None) -> dict[str, str]:
+        """
+        A step's arguments as Celery's tools show them, by Celery's names for the two texts.
+
+        Args:
+            args: The encoded arguments; None where they were not read.
+        """
+        given = _option_of(name, "argsrepr")
+        if given is not None:
+            return {"argsrepr": given, "kwargsrepr": "{}"}
+        shown = codec.shown_arguments(args) if args and self._shows_arguments else "{}"
+        return {"argsrepr": "()", "kwargsrepr": shown}
 
     def _header_of(self, row: StepRow) -> dict[str, Any]:
         sent = {SENT: self._now(), QUEUE: self.find_queue_of_step(row.name)}
@@ -298,7 +316,7 @@ class _AdoptedChain:
     row: StepRow
     drive: Any
     headers: dict[str, Any]
-    shown: str
+    shown: dict[str, str]
 
     @property
     def name(self) -> str:
@@ -315,7 +333,7 @@ class _AdoptedChain:
         if self.celery.conf.task_always_eager:
             task.apply(throw=False, **message)  # without a chain: the attempt drives the run itself
         else:
-            message |= {"ignore_result": task.ignore_result, **FORMAT, "kwargsrepr": self.shown}
+            message |= {"ignore_result": task.ignore_result, **FORMAT, **self.shown}
             self.celery.send_task(task.name, chain=[self.drive], **message, **options)
 
 

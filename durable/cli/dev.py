@@ -166,8 +166,8 @@ def run(application: Application, spec: str, *, host: str, port: int | None, web
         gunicorn = [sys.executable, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}"]
         gunicorn += ["--worker-class", "gthread", "--threads", str(THREADS), "--log-level", "warning"]
         target = web or web_target(application, spec)
-        served = f"durable.cli.dev:with_dashboard({target!r}, {spec!r})"
-        supervisor.spawn("web", [*gunicorn, served], pass_fds=(listener.fileno(),))
+        app = f"durable.cli.dev:with_dashboard({target!r}, {spec!r})"
+        supervisor.spawn("web", [*gunicorn, app], pass_fds=(listener.fileno(),))
         watcher = threading.Thread(target=_announce, args=(engine, address, started_at), daemon=True)
         watcher.start()
         try:

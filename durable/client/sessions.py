@@ -70,8 +70,8 @@ def when_over(session: Session, act: Callable[[], object]) -> None:
         # Savepoints, and the transactions within a flush, have a parent.
         if transaction.parent is None:
             waiting, session.info[_WAITING] = session.info[_WAITING], []
-            for act in waiting:
-                act()
+            for each in waiting:
+                each()
 
     if _WAITING not in session.info:
         session.info[_WAITING] = []

@@ -98,7 +98,7 @@ def read(tx: Connection, run: Run, given: MultiDict[str, str], now: int) -> Sect
     after, before = whole_number(given, "first", 0, _FAR), whole_number(given, "last", 0, _FAR)
     limit = max(1, whole_number(given, "rows", ROWS, MOST_ROWS))
     found = run_page.beginnings(
-        tx, run.id, after=after, before=before or _FAR, limit=limit + 1, newest=not given.get("first")
+        tx, run.id, after=after, before=min(before or _FAR, run.seq + 1), limit=limit + 1, newest=not given.get("first")
     )
     has_more = len(found) > limit
     shown = found[:limit] if given.get("first") else found[-limit:]

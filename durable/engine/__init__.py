@@ -7,10 +7,12 @@ Files, in import order::
 
     completions.py   waiting for runs to end
     fan_in.py        takes the outcomes of many steps in together
+    flusher.py       adds what a web process has measured to the totals
     interrupts.py    raises an exception in another thread, and repairs what that leaves
     process.py       which process this is, and whether another one still lives
     replay_cache.py  replays that a process keeps, so that a turn feeds only new events
     settings.py      the settings: names, defaults, and where a value comes from
+    timer.py         the thread that checks turns and attempts which may be over their time
     watchdog.py      stops a workflow body that takes too long in one turn
     deadlines.py     stops an attempt that takes longer than its step's timeout
     engine.py        ``Engine``: store, dispatcher, notifier and settings of one application

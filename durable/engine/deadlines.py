@@ -1,7 +1,7 @@
 """
 Deadlines of attempts: a step is interrupted at its timeout, and if it does not end, its attempt is given up.
 
-One thread per process checks the attempts whose step has a ``timeout``.  At the deadline it interrupts the step:
+The timer thread checks the attempts whose step has a ``timeout``.  At the deadline it interrupts the step:
 
 - a coroutine is cancelled;
 - in a process's main thread (prefork, solo), a signal interrupts what the body waits for and raises
@@ -33,13 +33,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import BuiltinFunctionType
 from typing import Any, TypeVar
 
 from celery.exceptions import SoftTimeLimitExceeded
 
-from .. import forks
-from .interrupts import raise_in_thread
+from .interrupts import has_threads, raise_in_thread
+from .timer import TimerThread
 from .watchdog import may_be_stopped
 
 #: Seconds until the next check of a body that could not be interrupted.
@@ -141,7 +140,7 @@ class Limit:
             if self.interrupt is not None:
                 self.notified = True
                 self.interrupt()
-        elif self._target.value and _has_threads():
+        elif self._target.value and has_threads():
             if self._thread == threading.main_thread().ident:
                 _signals.send(self)
             elif _may_be_interrupted(self._thread) and raise_in_thread(self._target, SoftTimeLimitExceeded):
@@ -160,54 +159,42 @@ class Limit:
 
 
 class Deadlines:
-    """The limits of one process, and the thread that checks them."""
+    """The limits of one process, which the timer thread checks."""
 
-    def __init__(self) -> None:
-        self._begin()
-        forks.call_in_child(self._begin)
+    def __init__(self, timer: TimerThread) -> None:
+        self._timer = timer
+        timer.add(self)
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Start with nothing, in this process or in a child."""
-        self._changed = threading.Condition(threading.Lock())
         self._armed: dict[Limit, None] = {}
-        self._thread: threading.Thread | None = None
-
-    def close(self) -> None:
-        """End the thread."""
-        with self._changed:
-            self._thread = None
-            self._changed.notify()
 
     def arm(self, limit: Limit) -> None:
         """Check *limit*, which belongs to this thread, from now on."""
         if threading.current_thread() is threading.main_thread():
             _signals.install()
-        with self._changed:
+        with self._timer.changed:
             self._armed[limit] = None
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._check, name="durable-deadlines", daemon=True)
-                self._thread.start()
-            self._changed.notify()
+            self._timer.check_by(limit.notify_at)
 
     def disarm(self, limit: Limit) -> None:
         """Stop checking *limit*."""
-        with self._changed:
+        with self._timer.changed:
             self._armed.pop(limit, None)
             limit.take_back()
 
     def move(self, limit: Limit, notify_at: float) -> None:
         """Move the deadline of *limit*, which may belong to any thread."""
-        with self._changed:
+        with self._timer.changed:
             if not limit.notified:
                 limit.notify_at = notify_at
-                self._changed.notify()
+                self._timer.check_by(notify_at)
 
-    def _check(self) -> None:
-        with self._changed:
-            while self._thread is threading.current_thread():
-                now = time.monotonic()
-                next_checks = [at for limit in self._armed if (at := limit.check(now)) is not None]
-                self._changed.wait(max(0.0, min(next_checks) - now) if next_checks else None)
+    def check(self) -> float | None:
+        """Interrupt the steps whose time is up; seconds until the next one's could be."""
+        now = time.monotonic()
+        next_checks = [at for limit in self._armed if (at := limit.check(now)) is not None]
+        return max(0.0, min(next_checks) - now) if next_checks else None
 
 
 class _Signals:
@@ -242,11 +229,6 @@ class _Signals:
 
 
 _signals = _Signals()
-
-
-def _has_threads() -> bool:
-    """Whether threads are threads of the operating system."""
-    return isinstance(_thread.get_ident, BuiltinFunctionType)
 
 
 def _may_be_interrupted(thread: int) -> bool:

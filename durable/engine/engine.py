@@ -18,14 +18,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from .. import failpoints, forks, migrations, registry
 from ..broker import Broker, Dispatcher, Notifier, Progress, Publisher, check_settings, embedded, make_notifier
 from ..errors import DurableError, SchemaOutOfDate, TurnTooLong
+from ..measures import Measures
 from ..replay import Replay
 from ..sandbox import log_records
-from ..store import REVISION, DriveRow, Run, StepRow, Store, UrlPayloads, Vault, reason, run_log, runs
+from ..store import REVISION, DriveRow, Run, StepRow, Store, UrlPayloads, Vault, reason, run_log, runs, totals
 from .completions import Completions
 from .deadlines import Deadlines
 from .fan_in import FanIn
+from .flusher import Flusher
 from .replay_cache import Replays, unclosable
 from .settings import Settings, check_names, resolve
+from .timer import TimerThread
 from .watchdog import Watchdog
 
 log = log_records.get("durable")
@@ -74,12 +77,10 @@ class Engine:
         forks.call_in_child(self._begin_in_process)
         self._schema_checked = False
         self._closing: list[Callable[[], object]] = []
+        #: What this process has counted since the last flush.
+        self.measures = Measures()
         #: The latest message that this process has taken from each queue.
         self.progress = Progress()
-        #: Claims of the attempts that run in this process.
-        self.running: set[str] = set()
-        #: By claim, how to interrupt those of them that can be interrupted.
-        self.interrupts: dict[str, Callable[[], object]] = {}
         #: By run whose code this process cannot stop or close, why the run has to be blocked.
         self.stuck: dict[str, DurableError] = {}
         #: Whether the worker was told to send task events (``-E``).
@@ -92,11 +93,16 @@ class Engine:
         self.on_due: Callable[[int], None] | None = None
 
     def _begin_in_process(self) -> None:
-        """Take a new name and no notifier, in this process or in a child."""
+        """Take a new name, with no notifier and no attempts, in this process or in a child."""
         #: A name of this process, unique among all processes.
         self.process_id = uuid.uuid4().hex
+        self._flushing = threading.Lock()
         self._notifier: Notifier | None = None
         self._completions: Completions | None = None
+        #: Claims of the attempts that run in this process.
+        self.running: set[str] = set()
+        #: By claim, how to interrupt those of them that can be interrupted.
+        self.interrupts: dict[str, Callable[[], object]] = {}
 
     @cached_property
     def settings(self) -> Settings:
@@ -117,14 +123,21 @@ class Engine:
         times = (settings.eta_horizon, settings.resend_after, self.store.now)
         # With a cipher the arguments are nowhere in the clear, the broker included.
         shows = settings.cipher is None
-        return Dispatcher(self.celery, self.make_broker(), *times, self._impossible, shows_arguments=shows)
+        return Dispatcher(
+            self.celery, self.make_broker(), *times, self._impossible, self.measures, shows_arguments=shows
+        )
+
+    @cached_property
+    def timer(self) -> TimerThread:
+        timer = TimerThread()
+        self.on_close(timer.close)
+        return timer
 
     @cached_property
     def watchdog(self) -> Watchdog:
         settings = self.settings
-        watchdog = Watchdog(settings.turn_cpu_limit / 1_000_000, settings.turn_timeout / 1_000_000, self._give_up)
-        self.on_close(watchdog.close)
-        return watchdog
+        limits = (settings.turn_cpu_limit / 1_000_000, settings.turn_timeout / 1_000_000)
+        return Watchdog(self.timer, *limits, self._give_up)
 
     @cached_property
     def replays(self) -> Replays:
@@ -134,15 +147,20 @@ class Engine:
 
     @cached_property
     def deadlines(self) -> Deadlines:
-        deadlines = Deadlines()
-        self.on_close(deadlines.close)
-        return deadlines
+        return Deadlines(self.timer)
 
     @cached_property
     def fan_in(self) -> FanIn:
         fan_in = FanIn(self._drive_waiting)
         self.on_close(fan_in.close)
         return fan_in
+
+    @cached_property
+    def flusher(self) -> Flusher:
+        """Flushes the measures of a process that has no housekeeping; the web's blueprints start it."""
+        flusher = Flusher(self.flush_measures, lambda: self.settings.beat_interval / 1_000_000)
+        self.on_close(flusher.close)
+        return flusher
 
     @property
     def notifier(self) -> Notifier:
@@ -296,6 +314,19 @@ class Engine:
         """Notify a process that something it waits for is in the database now; an empty *holder* means no process."""
         if holder:
             self.notifier.notify(holder, message)
+
+    def flush_measures(self) -> None:
+        """Add what this process has measured since the last flush to the totals; on an error, keep it for the next."""
+        # One thread at a time, so that after a call everything is written that was measured before it.
+        with self._flushing:
+            deltas = self.measures.take()
+            if not deltas:
+                return
+            try:
+                self.store.write(lambda tx: totals.add(tx, deltas))
+            except BaseException:
+                self.measures.put_back(deltas)
+                raise
 
     def on_close(self, act: Callable[[], object]) -> None:
         """Call *act* when the engine is closed."""

@@ -50,7 +50,8 @@ class FanIn:
         self._thread: threading.Thread | None = None
 
     def defer(self, run_id: str, out: int) -> bool:
-        """Have an outcome that was just recorded wait; False when a turn has to take it now.
+        """
+        Have an outcome that was just recorded wait; False when a turn has to take it now.
 
         Args:
             out: How many other operations of the run are under way.
@@ -101,22 +102,18 @@ class FanIn:
             self._try_to_send(run_id)
 
     def _send_when_due(self) -> None:
-        while (due := self._wait_for_due()) is not None:
-            for run_id in due:
-                self._try_to_send(run_id)
-
-    def _wait_for_due(self) -> list[str] | None:
-        """The runs whose turns are due, None when the thread is to end."""
-        with self._changed:
-            while self._thread is threading.current_thread():
+        while True:
+            with self._changed:
+                if self._thread is not threading.current_thread():
+                    return
                 now = self._clock()
                 due = [run_id for run_id, at in self._due.items() if at <= now]
                 for run_id in due:
                     del self._due[run_id]
-                if due:
-                    return due
-                self._changed.wait(min(self._due.values()) - now if self._due else None)
-        return None
+                if not due:
+                    self._changed.wait(min(self._due.values()) - now if self._due else None)
+            for run_id in due:
+                self._try_to_send(run_id)
 
     def _try_to_send(self, run_id: str) -> None:
         try:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import ctypes
 import functools
 import gc
 import sys
 import time
+from types import BuiltinFunctionType
 from typing import Any
 
-set_async_exc: Any = ctypes.PYFUNCTYPE(None, ctypes.c_ulong, ctypes.py_object)(
+_set_silently: Any = ctypes.PYFUNCTYPE(None, ctypes.c_ulong, ctypes.py_object)(
     ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
 )
-
 
 _set_async_exc: Any = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
     ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
@@ -32,6 +33,11 @@ def raise_in_thread(thread: int | ctypes.c_ulong, error: type[BaseException] | N
     return bool(_set_async_exc(thread, ctypes.py_object() if error is None else error))
 
 
+def has_threads() -> bool:
+    """Whether threads are threads of the operating system, and not greenlets."""
+    return isinstance(_thread.get_ident, BuiltinFunctionType)
+
+
 class Stopped(BaseException):
     """Raised in a workflow's body that has used up its time.  A body that catches it gets it again."""
 
@@ -45,7 +51,7 @@ def relentless(aim: ctypes.c_ulong) -> type[Stopped]:
     in it.
     """
     kind = type("Stopped", (Stopped,), {})
-    kind.__init__ = staticmethod(functools.partial(set_async_exc, aim, kind))  # type: ignore[misc]
+    kind.__init__ = staticmethod(functools.partial(_set_silently, aim, kind))  # type: ignore[misc]
     return kind
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from .. import forks
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
@@ -24,32 +26,35 @@ class ProcessIdentity:
         return f"{self.host}:{self.pid}"
 
 
+@cache
 def identify() -> ProcessIdentity:
     """This process."""
-    return _identity(os.getpid())
+    # Two containers on one host share the boot id, but not the process ids.
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot_id = f"{boot}:{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        boot_id = "unknown"
+    pid = os.getpid()
+    return ProcessIdentity(socket.gethostname(), boot_id, pid, _started(pid) or 0)
 
 
-@cache
-def _identity(pid: int) -> ProcessIdentity:
-    return ProcessIdentity(socket.gethostname(), _boot_id(), pid, _started(pid) or 0)
+forks.call_in_child(identify.cache_clear)
 
 
 def is_gone(other: ProcessIdentity, this_process: ProcessIdentity) -> bool:
     """Whether *other* ran on this host and has ended.  False where this process cannot find out."""
     if (other.host, other.boot_id) != (this_process.host, this_process.boot_id):
         return False
-    if not other.pid_started:
-        return not _exists(other.pid)
-    return _started(other.pid) != other.pid_started
-
-
-def _boot_id() -> str:
-    # Two containers on one host share the boot id, but not the process ids.
+    if other.pid_started:
+        return _started(other.pid) != other.pid_started
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}:{os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return "unknown"
+        os.kill(other.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # it runs, and belongs to another user
+    return False
 
 
 def _started(pid: int) -> int | None:
@@ -61,13 +66,3 @@ def _started(pid: int) -> int | None:
     fields = stat.rpartition(")")[2].split()
     # A zombie has ended; its parent has not read its exit status yet.
     return None if fields[0] in "ZX" else int(fields[19])
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

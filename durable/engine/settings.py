@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -85,15 +86,9 @@ def _public_url(value: object) -> str:
 
 def _micros(value: object) -> int:
     if isinstance(value, str):
-        value = _number_or_text(value)
+        with suppress(ValueError):
+            value = float(value)
     return duration.to_micros(value)  # type: ignore[arg-type]
-
-
-def _number_or_text(value: str) -> float | str:
-    try:
-        return float(value)
-    except ValueError:
-        return value
 
 
 def _positive(value: object) -> int:

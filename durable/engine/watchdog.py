@@ -1,9 +1,9 @@
 """
 The watchdog: stops a workflow's body when one turn uses more CPU time, or takes more time, than allowed.
 
-A body runs in the worker's own thread, and nothing else can run in that thread meanwhile.  So one thread per process
-checks the threads in which bodies run.  Where a body is over a limit, it raises ``Stopped`` in that thread, again and
-again until the body ends.  It sleeps while no body runs.
+A body runs in the worker's own thread, and nothing else can run in that thread meanwhile.  So the timer thread checks
+the threads in which bodies run.  Where a body is over a limit, it raises ``Stopped`` in that thread, again and again
+until the body ends.
 
 Rule 1: only the body is stopped.  The exception is raised under a lock, in a thread that is inside ``TurnWatch.run``.
 The thread takes the lock to leave that function, and cancels an exception that has not arrived.
@@ -34,13 +34,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import BuiltinFunctionType, FrameType
+from types import FrameType
 from typing import Any
 
-from .. import forks
 from ..errors import TurnTooLong
 from ..sandbox import calling_line, log_records
-from .interrupts import Stopped, ThreadState, clock_of, relentless, set_async_exc
+from .interrupts import Stopped, ThreadState, clock_of, has_threads, raise_in_thread, relentless
+from .timer import TimerThread
 
 #: Seconds between two exceptions in a body that goes on.
 PAUSE = 0.01
@@ -54,8 +54,8 @@ HOPELESS_SECS = 5.0
 #: The most seconds between two checks of a body.
 CHECK_SECS = 1.0
 
-#: After so many checks without a body, the thread sleeps until it is woken.  Waking it for each of many turns would
-#: cost the turns more than these checks.
+#: After so many checks without a body, the next body wakes the thread.  Waking it for each of many turns would cost the
+#: turns more than these checks.
 EMPTY_CHECKS = 5
 
 #: Interrupts what the main thread waits for.  Python ignores it by default, so one that comes too late does nothing.
@@ -174,7 +174,7 @@ class TurnWatch:
             signal.pthread_kill(self._target.value, SIGNAL)
         elif self._may_fire(frame):
             self._times_raised += 1
-            set_async_exc(self._target, Stopped if self._gentle else relentless(self._target))
+            raise_in_thread(self._target, Stopped if self._gentle else relentless(self._target))
 
     def _may_fire(self, frame: FrameType) -> bool:
         if self._hung:
@@ -195,7 +195,7 @@ class TurnWatch:
     def cancel(self) -> None:
         """Cancel an exception that has not arrived."""
         if self.fired:
-            set_async_exc(_thread.get_ident(), ctypes.py_object())
+            raise_in_thread(_thread.get_ident(), None)
 
     def reason(self) -> TurnTooLong:
         """The error of a turn that was stopped."""
@@ -209,10 +209,14 @@ class TurnWatch:
 
 
 class Watchdog:
-    """The watches of one process, and the thread that checks them."""
+    """The watches of one process, which the timer thread checks."""
 
     def __init__(
-        self, cpu_limit: float, limit: float = 0, give_up: Callable[[TurnTooLong], object] | None = None
+        self,
+        timer: TimerThread,
+        cpu_limit: float,
+        limit: float = 0,
+        give_up: Callable[[TurnTooLong], object] | None = None,
     ) -> None:
         """
         Args:
@@ -220,20 +224,19 @@ class Watchdog:
             limit: Time of one turn in seconds; 0: no limit.
             give_up: Called, in a thread of its own, with the error of a turn that nothing stops.
         """
-        threads_are_threads = isinstance(_thread.get_ident, BuiltinFunctionType)
-        self._cpu_limit = cpu_limit if threads_are_threads else 0
-        self._limit = limit if threads_are_threads else 0
+        self._timer = timer
+        self._cpu_limit = cpu_limit if has_threads() else 0
+        self._limit = limit if has_threads() else 0
+        #: Seconds within which a body that begins is noticed.
+        self._pace = min([CHECK_SECS, *(each / 4 for each in (self._cpu_limit, self._limit) if each)])
         self._give_up = give_up or (lambda reason: log.error("%s  Nothing stops it: end this process.", reason))
-        self._begin()
-        forks.call_in_child(self._begin)
+        timer.add(self)
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Start with nothing, in this process or in a child."""
-        self._changed = threading.Condition(threading.Lock())
         self._armed: dict[TurnWatch, None] = {}
         self._hopeless: set[TurnWatch] = set()
-        self._thread: threading.Thread | None = None
-        self._idle = False
+        self._empty_checks = 0
 
     def watch(self, run_id: str) -> TurnWatch:
         """A watch for one turn of a run."""
@@ -241,51 +244,31 @@ class Watchdog:
 
     def is_long_at(self, run_id: str) -> bool:
         """Whether a turn of this run has taken some seconds in this process, and goes on."""
-        with self._changed:
+        with self._timer.changed:
             return any(watch.run_id == run_id and watch.took > 3 * CHECK_SECS for watch in self._armed)
-
-    def close(self) -> None:
-        """End the thread."""
-        with self._changed:
-            self._thread = None
-            self._changed.notify()
 
     def arm(self, watch: TurnWatch) -> None:
         """Check *watch*, which belongs to this thread, from now on."""
         if self._limit and _thread.get_ident() == threading.main_thread().ident:
             _listen(watch)
         watch.begin()
-        with self._changed:
+        with self._timer.changed:
             self._armed[watch] = None
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._check, name="durable-watchdog", daemon=True)
-                self._thread.start()
-            elif self._idle:
-                self._changed.notify()
+            self._empty_checks = 0
+            self._timer.check_by(time.monotonic() + self._pace)
 
     def disarm(self, watch: TurnWatch) -> None:
         """Stop checking *watch*, and cancel an exception that has not arrived."""
-        with self._changed:
+        with self._timer.changed:
             self._armed.pop(watch, None)
             self._hopeless.discard(watch)
             watch.cancel()
 
-    def _check(self) -> None:
-        empty_checks = 0
-        with self._changed:
-            while self._thread is threading.current_thread():
-                # Once woken, it counts from 0: the body that woke it may have ended already, and others follow.
-                empty_checks = 0 if self._armed or self._idle else empty_checks + 1
-                self._idle = empty_checks > EMPTY_CHECKS
-                self._changed.wait(None if self._idle else self._check_all() or self._pace)
-
-    @property
-    def _pace(self) -> float:
-        """Seconds within which the thread notices a body that begins."""
-        return min([CHECK_SECS, *(each / 4 for each in (self._cpu_limit, self._limit) if each)])
-
-    def _check_all(self) -> float | None:
-        """Stop the bodies that are over a limit; seconds until the next one could be, None when no body runs."""
+    def check(self) -> float | None:
+        """Stop the bodies that are over a limit; seconds until the next one could be, None when none has run lately."""
+        if not self._armed:
+            self._empty_checks += 1
+            return None if self._empty_checks > EMPTY_CHECKS else self._pace
         left = [watch.check() for watch in self._armed]
         for watch, each in zip(self._armed, left, strict=True):
             if each <= 0:
@@ -294,7 +277,7 @@ class Watchdog:
                 self._hopeless.add(watch)
                 # In a thread of its own, since it may write to a log whose lock the body holds.
                 threading.Thread(target=self._give_up, args=(watch.reason(),), daemon=True).start()
-        return max(PAUSE, min(left)) if left else None
+        return max(PAUSE, min(left))
 
 
 #: The watch of the main thread, and the handler of SIGNAL before ours.

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import threading
 from bisect import bisect_right, insort
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from random import Random
 
@@ -47,6 +48,7 @@ class Housekeeping:
         self._has_more = False
         self._swept_at: int | None = None
         self._pruned_to = START
+        self._flushed_at = 0
         self._orphans = Orphans(engine)
         # A generator of its own, since the application may seed the shared one and expect its numbers.
         self._draw = Random()
@@ -62,7 +64,8 @@ class Housekeeping:
         """
         self._engine.on_due = self.on_due
         self._has_threads = True
-        self._try(self._beat)
+        with self._errors_logged():
+            self._beat()
         self._thread.start()
 
     def stop(self) -> None:
@@ -74,6 +77,8 @@ class Housekeeping:
             self._thread.join(timeout=5)
         if self._tidying is not None:
             self._tidying.join(timeout=5)
+        with self._errors_logged():
+            self._engine.flush_measures()
         self._unregister()
 
     def on_due(self, due_at: int) -> None:
@@ -102,20 +107,20 @@ class Housekeeping:
 
     def tick(self) -> None:
         """Make one round: send a heartbeat, check this process's attempts, and sweep if this process has the lease."""
-        self._try(self._round)
+        with self._errors_logged():
+            self._beat()
+            release_forgotten(self._engine)
+            poison.block_stuck(self._engine)
+            cancellation.interrupt(self._engine)
+            self._sweep()
+        with self._errors_logged():
+            self._flush()
 
-    def _round(self) -> None:
-        engine = self._engine
-        self._beat()
-        release_forgotten(engine)
-        poison.block_stuck(engine)
-        cancellation.interrupt(engine)
-        self._sweep()
-
-    def _try(self, act: Callable[[], None]) -> None:
-        """Call *act*, and log an error: the next round tries again."""
+    @contextmanager
+    def _errors_logged(self) -> Iterator[None]:
+        """Log an error: the next round tries again."""
         try:
-            act()
+            yield
         except Exception as error:
             if not is_unavailable(error):
                 log.exception("Housekeeping failed; trying again.")
@@ -144,6 +149,13 @@ class Housekeeping:
             workers.beat(tx, row, engine.store.sql_now)
         if self._beating_since is None:
             self._beating_since = engine.now()
+
+    def _flush(self) -> None:
+        """Add what this process has measured to the totals, once per heartbeat interval."""
+        now = self._engine.now()
+        if now - self._flushed_at >= self._engine.settings.beat_interval // 2:
+            self._flushed_at = now
+            self._engine.flush_measures()
 
     def _sweep(self) -> None:
         """Sweep if this process has the lease; else send only what has just become due here."""
@@ -209,20 +221,17 @@ class Housekeeping:
         return passed > 0
 
     def _unregister(self) -> None:
+        # Another process may sweep once this one would have, however often children are replaced.
+        swept_at, interval = self._swept_at, self._engine.settings.sweep_interval
+        next_sweep_at = 0 if swept_at is None or self._has_more else swept_at + interval
         try:
             with self._engine.store.begin() as tx:
-                workers.drop_lease(tx, LEASE, self._engine.process_id, self._next_sweep_at())
+                workers.drop_lease(tx, LEASE, self._engine.process_id, next_sweep_at)
                 workers.remove(tx, self._engine.process_id)
         except SQLAlchemyError as error:
             log.warning(
                 "This process could not be removed from the database (%s): others do it later.", type(error).__name__
             )
-
-    def _next_sweep_at(self) -> int:
-        """When another process may sweep: not before this one would have, however often children are replaced."""
-        if self._swept_at is None or self._has_more:
-            return 0
-        return self._swept_at + self._engine.settings.sweep_interval
 
 
 def _begin_in_process() -> None:

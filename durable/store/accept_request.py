@@ -41,16 +41,13 @@ def commit(store: Store, incoming: IncomingRequest, sending: SendTimes) -> Recor
 
 
 def _record(tx: Connection, incoming: IncomingRequest, sending: SendTimes) -> RecordingResult:
-    if tx.dialect.name != "postgresql":
-        return _record_in_parts(tx, incoming, sending)
-    row = requests.row_of(tx, incoming)
-    parameters = {f"sent_{name}": value for name, value in row.items()} | {"limit": incoming.limit}
-    parameters |= run_log.inbox_parameters(tx, incoming.run_id, incoming.event, sending)
-    found = _at_once(incoming.answer is None, incoming.limit > 0).one(tx, parameters)
-    return RecordingResult(is_open=False) if found is None else RecordingResult(**found._asdict())
+    if tx.dialect.name == "postgresql":
+        row = requests.row_of(tx, incoming)
+        parameters = {f"sent_{name}": value for name, value in row.items()} | {"limit": incoming.limit}
+        parameters |= run_log.inbox_parameters(tx, incoming.run_id, incoming.event, sending)
+        found = _at_once(incoming.answer is None, incoming.limit > 0).one(tx, parameters)
+        return RecordingResult(is_open=False) if found is None else RecordingResult(**found._asdict())
 
-
-def _record_in_parts(tx: Connection, incoming: IncomingRequest, sending: SendTimes) -> RecordingResult:
     if hooks.lock(tx, incoming.run_id, incoming.op_id) is None:
         return RecordingResult(is_open=False)
     waiting = requests.count_pending(

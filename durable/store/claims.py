@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, TextClause, func, select, text, update
+from sqlalchemy import Connection, TextClause, case, func, select, text, update
 
 from ..http import Request
 from . import vault
@@ -42,10 +42,37 @@ class Claim:
     semantics: str | None = None
     deadline_at: int | None = None
     heartbeat: str | None = None
+    #: Since when the attempt could start: its call, or the time that a retry waited for.
+    scheduled_at: int | None = None
     #: Only for an attempt that runs in place, without a message: the queue that its message would go to, and the
     #: webhook requests among its arguments, loaded by the turn.
     queue: str | None = None
     requests: Mapping[str, Request] = field(default_factory=dict, compare=False, repr=False)
+
+
+#: What the process needs for an attempt: the fields of its ``Claim``.
+_CLAIM = (
+    select(
+        steps.c.claim,
+        steps.c.run_id,
+        steps.c.op_id,
+        steps.c.name,
+        steps.c.attempt,
+        steps.c.started_at,
+        steps.c.claimed_at,
+        steps.c.semantics,
+        steps.c.deadline_at,
+        steps.c.heartbeat,
+        case((steps.c.not_before > events.c.at, steps.c.not_before), else_=events.c.at).label("scheduled_at"),
+        events.c.value.label("args"),
+        runs.c.name.label("run_name"),
+        func.coalesce(runs.c.started_at, runs.c.created_at).label("run_started_at"),
+        runs.c.turn.label("run_turn"),
+    )
+    .join(events, (events.c.run_id == steps.c.run_id) & (events.c.op_id == steps.c.op_id))
+    .join(runs, runs.c.id == steps.c.run_id)
+    .where(events.c.phase == "created")
+)
 
 
 def claim(
@@ -82,10 +109,10 @@ def claim(
         is_mine = False
     else:
         is_mine = tx.execute(_take(str(now)), parameters).rowcount == 1
+    step = (steps.c.run_id == run_id, steps.c.op_id == op_id)
     if not is_mine:
-        current = select(steps.c.claim).where(steps.c.run_id == run_id, steps.c.op_id == op_id)
-        is_mine = tx.execute(current).scalar_one_or_none() == by
-    return _claimed(tx, run_id, op_id) if is_mine else None
+        is_mine = tx.execute(select(steps.c.claim).where(*step)).scalar_one_or_none() == by
+    return Claim(**tx.execute(_CLAIM.where(*step)).mappings().one()) if is_mine else None
 
 
 def commit_claim(
@@ -137,7 +164,8 @@ def _at_once(now: str) -> Prepared:
     return Prepared(
         text(
             f"WITH taken AS ({_take(now).text} RETURNING *)"
-            f" SELECT {taken}, called.value AS args, runs.name AS run_name,"
+            f" SELECT {taken}, GREATEST(called.at, taken.not_before) AS scheduled_at,"
+            " called.value AS args, runs.name AS run_name,"
             " COALESCE(runs.started_at, runs.created_at) AS run_started_at, runs.turn AS run_turn"
             " FROM taken JOIN durable_runs AS runs ON runs.id = taken.run_id"
             " JOIN durable_events AS called"
@@ -156,35 +184,6 @@ def not_before(tx: Connection, run_id: str, op_id: str, attempt: int) -> int | N
             steps.c.status == StepStatus.PENDING,
         )
     ).scalar_one_or_none()
-
-
-def _claimed(tx: Connection, run_id: str, op_id: str) -> Claim:
-    row = (
-        tx.execute(
-            select(
-                steps.c.claim,
-                steps.c.run_id,
-                steps.c.op_id,
-                steps.c.name,
-                steps.c.attempt,
-                steps.c.started_at,
-                steps.c.claimed_at,
-                steps.c.semantics,
-                steps.c.deadline_at,
-                steps.c.heartbeat,
-                events.c.value.label("args"),
-                runs.c.name.label("run_name"),
-                func.coalesce(runs.c.started_at, runs.c.created_at).label("run_started_at"),
-                runs.c.turn.label("run_turn"),
-            )
-            .join(events, (events.c.run_id == steps.c.run_id) & (events.c.op_id == steps.c.op_id))
-            .join(runs, runs.c.id == steps.c.run_id)
-            .where(steps.c.run_id == run_id, steps.c.op_id == op_id, events.c.phase == "created")
-        )
-        .mappings()
-        .one()
-    )
-    return Claim(**row)
 
 
 def decrypted(vault: Vault, held: Claim) -> Claim:

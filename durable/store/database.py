@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import URL, ExceptionContext
 
-from .. import failpoints
+from .. import failpoints, forks
 from ..errors import ConfigurationError
 from . import statements
 from .outages import is_contention
@@ -52,9 +50,6 @@ NOW = {
 
 #: How long a measured offset of the database's clock is used before it is measured again.
 _CLOCK_OFFSET_SECS = 30.0
-
-#: A pooled connection that was idle for longer is pinged before it is used.
-_IDLE_SECS = 1.0
 
 _READ_ONLY = {"durable_read_only": True}
 
@@ -95,14 +90,23 @@ class Store:
         self._sql_now = literal_column(NOW[self.dialect], BigInteger)
         self._pool_size = pool_size
         self._engine: Engine | None = None
-        self._pid = 0
-        self._lock = threading.Lock()
-        self._clock: tuple[int, float] | None = None
+        self._of_parents: list[Engine] = []
+        self._begin_in_process()
+        forks.call_in_child(self._begin_in_process)
         self.vault = Vault()
         # PostgreSQL's connections are in autocommit mode: a transaction around reads would cost two round trips and
         # give nothing.  SQLite needs one, because BEGIN says whether writers have to wait.
         self._reading = {} if self.dialect == "postgresql" else _READ_ONLY
         self._writing = {"isolation_level": "READ COMMITTED"} if self.dialect == "postgresql" else {}
+
+    def _begin_in_process(self) -> None:
+        """Start without a connection, in this process or in a child."""
+        self._lock = threading.Lock()
+        self._clock: tuple[int, float] | None = None
+        if self._engine is not None:
+            # Kept, since a driver closes a connection that is garbage, and the parent still uses it.
+            self._of_parents.append(self._engine)
+            self._engine = None
 
     @property
     def vault(self) -> Vault:
@@ -183,25 +187,15 @@ class Store:
     @property
     def engine(self) -> Engine:
         """This process's SQLAlchemy engine: a connection never crosses a fork."""
-        if self._engine is None or self._pid != os.getpid():
+        if self._engine is None:
             with self._lock:
-                self._renew()
-        assert self._engine is not None
+                self._engine = self._engine or self._open()
         return self._engine
 
     def close(self) -> None:
         """Close the connections that are not in use."""
-        if self._engine is not None and self._pid == os.getpid():
-            self._engine.dispose()
-
-    def _renew(self) -> None:
-        if self._engine is not None and self._pid == os.getpid():
-            return
         if self._engine is not None:
-            self._engine.dispose(close=False)
-            self._clock = None
-        self._engine = self._open()
-        self._pid = os.getpid()
+            self._engine.dispose()
 
     def _open(self) -> Engine:
         try:
@@ -233,9 +227,9 @@ class Store:
             connect_args=connect,
         )
         event.listen(engine, "handle_error", _drop_read_only_session)
-        event.listen(engine, "checkin", _note_use)
-        idle = IdleConnections()
-        event.listen(engine, "checkout", partial(_ping_idle, engine, idle))
+        idle = IdleConnections(engine.dialect)
+        event.listen(engine, "checkin", idle.note_use)
+        event.listen(engine, "checkout", idle.check)
         if engine.dialect.driver == "psycopg":
             engine.update_execution_options(**{statements.OPTION: idle})
         return engine
@@ -269,44 +263,24 @@ def _drop_read_only_session(context: ExceptionContext) -> None:
     )
 
 
-def _note_use(connection: Any, record: Any) -> None:
-    record.info["durable_used"] = time.monotonic()
-
-
-def _ping_idle(engine: Engine, idle: IdleConnections, connection: Any, record: Any, _proxy: object) -> None:
-    """As SQLAlchemy's ``pool_pre_ping``, but without the round trip for a connection that was used a moment ago."""
-    used_at = record.info.get("durable_used")
-    if used_at is not None and not idle.may_use(used_at):
-        raise sa_exc.InvalidatePoolError
-    if used_at is not None and time.monotonic() - used_at < _IDLE_SECS:
-        return
-    try:
-        alive = engine.dialect.do_ping(connection)
-    except Exception:
-        alive = False
-    if not alive:
-        raise sa_exc.InvalidatePoolError
-
-
 def _open_sqlite(url: URL, pool_size: int) -> Engine:
     assert url.database is not None
     Path(url.database).resolve().parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, pool_size=pool_size, max_overflow=5, pool_timeout=10, connect_args={"timeout": 30.0})
-    event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        # The driver must not begin transactions by itself: ``begin`` sends BEGIN.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        read_only = connection.get_execution_options().get("durable_read_only", False)
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
     event.listen(engine, "handle_error", _drop_read_only_session)
     return engine
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # The driver must not begin transactions by itself: ``_begin_sqlite`` sends BEGIN.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    read_only = connection.get_execution_options().get("durable_read_only", False)
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

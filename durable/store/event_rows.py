@@ -63,14 +63,15 @@ def load_large_values(tx: Connection, run_id: str, found: Iterable[Event], *, ar
     Raises:
         PayloadMissing: A value is gone, or is not what was stored.
     """
-    return [_loaded(tx, run_id, event, arguments) for event in found]
-
-
-def _loaded(tx: Connection, run_id: str, event: Event, arguments: bool) -> Event:
-    value = None if event.value_field is None else getattr(event, event.value_field)
-    if value is None or value[:1] != vault.MARK or not (arguments or not isinstance(event, StepCreated | ChildCreated)):
-        return event
-    return _with_value(event, vault.of(tx).fetch(tx, run_id, value))
+    loaded = []
+    for event in found:
+        value = None if event.value_field is None else getattr(event, event.value_field)
+        is_wanted = arguments or not isinstance(event, StepCreated | ChildCreated)
+        if is_wanted and value is not None and value[:1] == vault.MARK:
+            loaded.append(_with_value(event, vault.of(tx).fetch(tx, run_id, value)))
+        else:
+            loaded.append(event)
+    return loaded
 
 
 def has_large(found: Iterable[Event]) -> bool:

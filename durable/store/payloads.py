@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, unquote
 
-from sqlalchemy import Connection, Insert, Select, delete, insert, or_, select, update
+from sqlalchemy import Connection, Insert, delete, insert, or_, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import OperationalError
 
@@ -87,9 +87,15 @@ class SqlPayloads:
         # The update also saves an orphan that is needed again: ``delete`` waits for the lock and finds a new time.
         if tx.execute(update(payloads).where(*mine).values(stored_at=now)).rowcount:
             return
+        # Another transaction may have inserted the same chunk meanwhile.
+        insert_unless_there: Insert
+        if tx.dialect.name == "postgresql":
+            insert_unless_there = postgresql.insert(payloads).on_conflict_do_nothing()
+        else:
+            insert_unless_there = insert(payloads).prefix_with("OR IGNORE" if tx.dialect.name == "sqlite" else "IGNORE")
         columns = {"run_id": run_id, "digest": digest, "stored_at": now}
         for part, first in enumerate(range(0, len(data), CHUNK)):
-            tx.execute(_unless_there(tx), columns | {"part": part, "data": data[first : first + CHUNK]})
+            tx.execute(insert_unless_there, columns | {"part": part, "data": data[first : first + CHUNK]})
 
     def get(self, tx: Connection, run_id: str, digest: str) -> bytes | None:
         query = select(payloads.c.data).where(payloads.c.run_id == run_id, payloads.c.digest == digest)
@@ -104,27 +110,17 @@ class SqlPayloads:
         return tx.execute(delete(payloads).where(*mine, payloads.c.stored_at < before)).rowcount > 0
 
     def list(self, reading: Reading) -> Iterator[StoredPayload]:
+        run_id, digest = payloads.c.run_id, payloads.c.digest
+        query = select(run_id, digest, payloads.c.stored_at).where(payloads.c.part == 0)
+        query = query.order_by(run_id, digest).limit(PAGE)
         page = [StoredPayload("", "", 0)]
         while page:
             last = page[-1]
+            # Written so that every database uses the index.
+            beyond = (run_id >= last.run_id, or_(run_id > last.run_id, digest > last.digest))
             with reading() as tx:
-                page = [StoredPayload(*row) for row in tx.execute(_after(last))]
+                page = [StoredPayload(*row) for row in tx.execute(query.where(*beyond))]
             yield from page
-
-
-def _after(last: StoredPayload) -> Select[Any]:
-    """The next page of ``list``, written so that every database uses the index."""
-    run_id, digest = payloads.c.run_id, payloads.c.digest
-    beyond = (run_id >= last.run_id, or_(run_id > last.run_id, digest > last.digest))
-    query = select(run_id, digest, payloads.c.stored_at).where(payloads.c.part == 0, *beyond)
-    return query.order_by(run_id, digest).limit(PAGE)
-
-
-def _unless_there(tx: Connection) -> Insert:
-    """An INSERT that does nothing if another transaction has inserted the same chunk."""
-    if tx.dialect.name == "postgresql":
-        return postgresql.insert(payloads).on_conflict_do_nothing()
-    return insert(payloads).prefix_with("OR IGNORE" if tx.dialect.name == "sqlite" else "IGNORE")
 
 
 class UrlPayloads:
@@ -198,9 +194,12 @@ class UrlPayloads:
         for folder in folders:
             if not folder.startswith(_PREFIX):
                 continue
+            run_id, path = unquote(folder[len(_PREFIX) :]), f"{root}/{folder}"
+            found = []
             with _as_outage("the list of payloads"):
-                path = f"{root}/{folder}"
-                found = list(_stored(files, path, unquote(folder[len(_PREFIX) :])))
+                for name in _names(files, path):
+                    with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                        found.append(StoredPayload(run_id, name, _stored_at(files, f"{path}/{name}")))
             yield from found
 
     def _files(self) -> tuple[Any, str]:
@@ -232,13 +231,6 @@ def _names(files: Any, path: str) -> list[str]:
         return sorted(each.rstrip("/").rpartition("/")[2] for each in files.ls(path, detail=False))
     except FileNotFoundError:
         return []
-
-
-def _stored(files: Any, path: str, run_id: str) -> Iterator[StoredPayload]:
-    """The payloads in a run's folder; files may be deleted meanwhile."""
-    for name in _names(files, path):
-        with contextlib.suppress(FileNotFoundError):
-            yield StoredPayload(run_id, name, _stored_at(files, f"{path}/{name}"))
 
 
 def _stored_at(files: Any, path: str) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, case, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, case, delete, func, insert, select, text, update
 
 from .. import codec
 from ..events import Event, RunCancelRequested
@@ -18,7 +18,7 @@ from . import requests, vault
 from .event_rows import from_row, load_large_values, outline, to_row
 from .outbox import MessageGroup, SendTimes, growing_delay, unsent_or_lost
 from .schema import events, inbox, runs
-from .statements import Prepared
+from .statements import Prepared, array
 from .vault import Vault
 
 #: How many inbox items one turn reads, so that its memory and its transaction stay bounded.
@@ -41,12 +41,31 @@ class DriveRow:
     run_id: str
     queue: str | None
     priority: int | None
+    #: Whether a message was sent before and is lost.
+    is_lost: bool = False
+
+
+_EVENT_TYPES = {"seq": "bigint", "at": "bigint"} | dict.fromkeys(("kind", "op_id", "phase", "data", "value"), "text")
+
+#: SQL for PostgreSQL: the rows of ``event_parameters``, and the columns of the log that they are for.
+NEW_EVENTS = f"unnest({', '.join(f'CAST(:new_{name} AS {kind}[])' for name, kind in _EVENT_TYPES.items())}) AS new"
+EVENT_COLUMNS = f"run_id, {', '.join(_EVENT_TYPES)}"
+
+_APPEND = Prepared(text(f"INSERT INTO durable_events ({EVENT_COLUMNS}) SELECT :run, new.* FROM {NEW_EVENTS}"))
 
 
 def append(tx: Connection, run_id: str, new: Sequence[Event]) -> None:
     """Append events, which have their ``seq``; raises IntegrityError when another turn has been committed."""
-    if new:
+    if new and tx.dialect.name == "postgresql":
+        _APPEND.changed(tx, {"run": run_id} | event_parameters(tx, run_id, new))
+    elif new:
         tx.execute(insert(events), [{"run_id": run_id, **to_row(tx, run_id, event)} for event in new])
+
+
+def event_parameters(tx: Connection, run_id: str, new: Sequence[Event]) -> dict[str, str]:
+    """The parameters of ``NEW_EVENTS``: one array for each column."""
+    rows = [to_row(tx, run_id, event) for event in new]
+    return {f"new_{name}": array(row[name] for row in rows) for name in _EVENT_TYPES}
 
 
 _READ = Prepared(
@@ -162,8 +181,14 @@ def inbox_item(tx: Connection, run_id: str, row: Any, prefix: str = "") -> Inbox
     return InboxItem(getattr(row, f"{prefix}id"), event, getattr(row, f"{prefix}sends"))
 
 
+_DELETE_ITEMS = Prepared(text("DELETE FROM durable_inbox WHERE run_id = :run AND id = ANY (CAST(:ids AS bigint[]))"))
+
+
 def delete_inbox_items(tx: Connection, run_id: str, ids: Sequence[int]) -> None:
-    """Delete items that a turn has moved into the log, in statements of bounded size."""
+    """Delete items that a turn has moved into the log; except on PostgreSQL, in statements of bounded size."""
+    if ids and tx.dialect.name == "postgresql":
+        _DELETE_ITEMS.changed(tx, {"run": run_id, "ids": array(ids)})
+        return
     for first in range(0, len(ids), TURN_LIMIT):
         batch = ids[first : first + TURN_LIMIT]
         tx.execute(delete(inbox).where(inbox.c.run_id == run_id, inbox.c.id.in_(batch)))
@@ -214,7 +239,7 @@ def due_drives(
     # The last message that was sent drives a turn which reads all of the items.
     latest = case((func.count(inbox.c.sent_at) == func.count(), func.max(inbox.c.sent_at)))
     rows = tx.execute(
-        select(runs.c.id, runs.c.queue, runs.c.priority, first)
+        select(runs.c.id, runs.c.queue, runs.c.priority, first, latest.label("latest"))
         .join(inbox, runs.c.id == inbox.c.run_id)
         .where(inbox.c.next_send_at <= now, drivable)
         .group_by(runs.c.id, runs.c.queue, runs.c.priority)
@@ -222,7 +247,7 @@ def due_drives(
         .order_by("first")
         .limit(limit)
     )
-    return [DriveRow(row.id, row.queue, row.priority) for row in rows]
+    return [DriveRow(row.id, row.queue, row.priority, is_lost=row.latest is not None) for row in rows]
 
 
 def sent_drives(tx: Connection, run_ids: Collection[str], now: int, delay: int) -> None:

@@ -28,7 +28,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
 #: The Alembic revision that this file describes.
-REVISION = "0011"
+REVISION = "0012"
 #: Alembic's table with our revision; the application's own migrations have another one.
 VERSION_TABLE = "durable_version"
 
@@ -331,6 +331,18 @@ broker_sentinel = Table(
     Column("lost_at", BigInteger),
 )
 
+#: What all processes have measured, in sum; see measures.py.  Durations are microseconds.
+totals = Table(
+    "durable_totals",
+    metadata,
+    Column("name", ascii_key(64), primary_key=True),
+    #: The value of the first label, a workflow or a step, say; empty without one.
+    Column("label", exact_text(255), primary_key=True),
+    #: The value of the second label, or a histogram's bucket.
+    Column("detail", ascii_key(64), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
 __all__ = [
     "attributes",
     "audit",
@@ -345,6 +357,7 @@ __all__ = [
     "requests",
     "runs",
     "steps",
+    "totals",
     "waits",
     "workers",
 ]

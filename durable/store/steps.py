@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, false, insert, select, text, update
 
 from .claims import Claim
 from .outbox import MessageGroup, SendTimes, growing_delay, is_one_of, later, unsent_or_lost
 from .schema import events, runs, steps, workers
+from .statements import Prepared, array
 from .transitions import StepStatus
 
 
@@ -27,6 +28,8 @@ class StepRow:
     priority: int | None
     #: Whether only the sweep sends the message, once it is due.
     is_deferred: bool = False
+    #: Whether a message was sent before and is lost.
+    is_lost: bool = False
     #: The encoded arguments, for Celery's tools; None where they were not read.
     args: str | None = None
 
@@ -50,9 +53,23 @@ class ClaimedAttempt:
     heartbeat_at: int | None = None
 
 
+_FIRST_ATTEMPTS = Prepared(
+    text(
+        "INSERT INTO durable_steps (run_id, op_id, name, not_before, queue, attempt, status, cancelled,"
+        " next_send_at, sent_at, sends)"
+        f" SELECT new.*, 1, '{StepStatus.PENDING}', false, :next_send_at, :sent_at, :sends"
+        " FROM unnest(CAST(:run_id AS text[]), CAST(:op_id AS text[]), CAST(:name AS text[]),"
+        " CAST(:not_before AS bigint[]), CAST(:queue AS text[])) AS new"
+    )
+)
+
+
 def create(tx: Connection, rows: Sequence[dict[str, Any]], sending: SendTimes) -> None:
     """Insert first attempts; each row is ``{run_id, op_id, name, not_before, queue}``."""
-    if rows:
+    if rows and tx.dialect.name == "postgresql":
+        columns = {name: array(row[name] for row in rows) for name in rows[0]}
+        _FIRST_ATTEMPTS.changed(tx, columns | sending.values())
+    elif rows:
         common = {"attempt": 1, "status": StepStatus.PENDING, "cancelled": False, **sending.values()}
         tx.execute(insert(steps), [common | row for row in rows])
 
@@ -191,7 +208,12 @@ def due(
     """
     overdue = (steps.c.next_send_at <= now, steps.c.next_send_at > since, steps.c.name.in_(names))
     lost = unsent_or_lost(steps.c.sent_at, steps.c.queue, steps.c.name, lost_before)
-    query = _ROW.where(*overdue, lost).order_by(steps.c.next_send_at).limit(limit)
+    query = (
+        _ROW.add_columns(false(), steps.c.sent_at.is_not(None))
+        .where(*overdue, lost)
+        .order_by(steps.c.next_send_at)
+        .limit(limit)
+    )
     return [StepRow(*row) for row in tx.execute(query)]
 
 

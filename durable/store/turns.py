@@ -9,60 +9,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, TextClause, bindparam, select, text
+from sqlalchemy import BindParameter, Connection, bindparam, select, text
 
 from ..events import Event
 from . import run_log
 from .claims import Claim
 from .database import Store
-from .event_rows import to_row
 from .run_log import TURN_LIMIT, InboxItem, inbox_item
 from .runs import Run
 from .schema import inbox, runs
-from .statements import Prepared
+from .statements import Prepared, array
 from .transitions import StepStatus
 
-#: A turn with more events or more inbox items is not committed as a plain turn: each number needs its own statement.
-MOST = 8
-_EVENT = ("seq", "at", "kind", "op_id", "phase", "data", "value")
-_BIG = frozenset({"seq", "at"})
+#: The run's row becomes that of the next turn.
 _ADVANCE = (
     "UPDATE durable_runs SET turn = :turn + 1, seq = :seq, last_at = :last_at, status = :status,"
     " started_at = :run_started_at, completed_at = :completed_at, python_version = :python_version,"
     " blocked = NULL, blocked_version = NULL, turn_tries = NULL, turn_tried = NULL"
 )
-_AS_READ = "durable_runs.id = :run AND durable_runs.turn = :turn"
-#: For a turn that has not read the run: no other turn may have been tried meanwhile.
-_UNTRIED = " AND durable_runs.turn_tried IS NULL"
-_HAS_CLAIM = (
-    "durable_steps.run_id = :run AND durable_steps.op_id = :op AND durable_steps.claim = :claim"
-    " AND NOT durable_steps.cancelled"
-)
-_CONTINUE_WITH_NEXT = (
+#: The row of the step that ends becomes that of the step that begins.
+_CONTINUE = (
     "UPDATE durable_steps SET op_id = :next_op, name = :next_name, attempt = 1, claim = :next_claim,"
     " claimed_at = :now, started_at = :now, queue = :queue, semantics = :semantics, message_id = NULL,"
     " deadline_at = NULL, heartbeat = NULL, heartbeat_at = NULL, not_before = 0, sends = 0, sent_at = NULL"
 )
-_STEP_VALUES = {
-    "run_id": ":run",
-    "op_id": ":next_op",
-    "name": ":next_name",
-    "attempt": "1",
-    "status": f"'{StepStatus.CLAIMED}'",
-    "claim": ":next_claim",
-    "claimed_at": ":now",
-    "started_at": ":now",
-    "worker_id": ":worker_id",
-    "queue": ":queue",
-    "semantics": ":semantics",
-    "not_before": "0",
-    "cancelled": "false",
-    "sends": "0",
-}
-_INSERT_STEP = f"INSERT INTO durable_steps ({', '.join(_STEP_VALUES)})"
+_BEGIN = (
+    "INSERT INTO durable_steps (run_id, op_id, name, attempt, status, claim, claimed_at, started_at, worker_id,"
+    " queue, semantics, not_before, cancelled, sends)"
+    f" SELECT :run, :next_op, :next_name, 1, '{StepStatus.CLAIMED}', :next_claim, :now, :now, :worker_id,"
+    " :queue, :semantics, 0, false, 0"
+)
+_HAS_CLAIM = (
+    "durable_steps.run_id = :run AND durable_steps.op_id = :op AND durable_steps.claim = :claim"
+    " AND NOT durable_steps.cancelled"
+)
 
 
 _INBOX = [column.label(f"item_{column.name}") for column in inbox.c]
@@ -94,7 +76,7 @@ class PlainTurn:
         new: The new events with their ``seq``; at least one.
         drained: Ids of the inbox items that have become events.
         ends: The attempt that ran in place and ends with this turn: its outcome is among the events, and was never in
-            the inbox.
+            the inbox.  Such a turn has read no inbox items.
         begins: The attempt that this process runs next, in place.
         worker_id: This process.
     """
@@ -132,29 +114,33 @@ def commit(store: Store, turn: PlainTurn) -> bool:
 def _write(tx: Connection, turn: PlainTurn) -> bool:
     parameters = _parameters(turn)
     if tx.dialect.name == "postgresql":
-        rows = [to_row(tx, turn.after.id, event) for event in turn.new]
-        parameters |= {f"{name}_{n}": row[name] for n, row in enumerate(rows) for name in _EVENT}
-        sizes = len(turn.drained), len(turn.new)
-        statement = _at_once(_needs_empty_inbox(turn), turn.ends is not None, turn.begins is not None, *sizes)
+        if turn.ends is None:
+            statement = _COMMIT if turn.begins is None else _COMMIT_AND_BEGIN
+        else:
+            statement = _COMMIT_AND_END if turn.begins is None else _COMMIT_AND_CONTINUE
+        parameters |= run_log.event_parameters(tx, turn.after.id, turn.new) | {"drained": array(turn.drained)}
         return statement.changed(tx, parameters) == len(turn.new)
-    parts = _one_by_one(_needs_empty_inbox(turn), turn.ends is not None, turn.begins is not None, len(turn.drained))
-    if not all(tx.execute(each, parameters).rowcount for each in parts):
+
+    # Each has to change a row.  They lock the run, then the step.
+    parts = [_ADVANCE_AS_READ if turn.ends is None else _ADVANCE_UNTOUCHED]
+    if turn.ends is not None:
+        parts.append(_END_STEP if turn.begins is None else _CONTINUE_WITH_NEXT)
+    elif turn.begins is not None:
+        parts.append(_BEGIN_STEP)
+    if turn.drained:
+        parts.append(_DRAIN)
+    parameters |= {"drained": turn.drained}
+    if not all(tx.execute(part, parameters).rowcount for part in parts):
         return False
     run_log.append(tx, turn.after.id, turn.new)
     return True
-
-
-def _needs_empty_inbox(turn: PlainTurn) -> bool:
-    """Whether the inbox must have no other items: the turn has not read it, or ends the run."""
-    return turn.ends is not None or turn.after.ended
 
 
 def _parameters(turn: PlainTurn) -> dict[str, Any]:
     run = turn.after
     values: dict[str, Any] = {"run": run.id, "turn": turn.before.turn, "seq": run.seq, "last_at": run.last_at}
     values |= {"status": run.status, "run_started_at": run.started_at, "completed_at": run.completed_at}
-    values |= {"python_version": run.python_version}
-    values |= {f"drained_{n}": each for n, each in enumerate(turn.drained)}
+    values |= {"python_version": run.python_version, "ends_run": run.ended}
     if turn.ends is not None:
         values |= {"op": turn.ends.op_id, "claim": turn.ends.claim}
     if turn.begins is not None:
@@ -165,52 +151,54 @@ def _parameters(turn: PlainTurn) -> dict[str, Any]:
     return values
 
 
-def _fence(needs_empty_inbox: bool, ends: bool, drained: int) -> str:
-    if not needs_empty_inbox:
-        return _AS_READ
-    others = f" AND durable_inbox.id NOT IN ({_drained(drained)})" if drained else ""
-    inbox_is_empty = f" AND NOT EXISTS (SELECT 1 FROM durable_inbox WHERE durable_inbox.run_id = :run{others})"
-    return _AS_READ + (_UNTRIED if ends else "") + inbox_is_empty
+# The fence: the run is as the turn has read it, and no inbox item is left behind by a turn that ends the run, or that
+# has not read the inbox.  A turn with the outcome of a step has not read the run either: there are no notes of a crash.
+
+_OTHER_ITEMS = "SELECT 1 FROM durable_inbox WHERE durable_inbox.run_id = :run"
+_IS_AS_READ = "durable_runs.id = :run AND durable_runs.turn = :turn"
+_IS_UNTOUCHED = f"{_IS_AS_READ} AND durable_runs.turn_tried IS NULL AND NOT EXISTS ({_OTHER_ITEMS})"
 
 
-def _drained(count: int) -> str:
-    return ", ".join(f":drained_{n}" for n in range(count))
+# One statement each for PostgreSQL: each part writes only if the part before it has found or written a row.
+
+_FENCED = (
+    f"fenced AS (SELECT id FROM durable_runs WHERE {_IS_AS_READ} AND (NOT :ends_run"
+    f" OR NOT EXISTS ({_OTHER_ITEMS} AND durable_inbox.id <> ALL (CAST(:drained AS bigint[])))) FOR UPDATE)"
+)
+_FENCED_UNTOUCHED = f"fenced AS (SELECT id FROM durable_runs WHERE {_IS_UNTOUCHED} FOR UPDATE)"
+_ADVANCED = f"advanced AS ({_ADVANCE} FROM fenced WHERE durable_runs.id = :run RETURNING 1)"
+_ADVANCED_AFTER_STEP = f"advanced AS ({_ADVANCE} FROM step WHERE durable_runs.id = :run RETURNING 1)"
+_DRAINED = (
+    "drained AS (DELETE FROM durable_inbox USING advanced WHERE durable_inbox.id = ANY (CAST(:drained AS bigint[])))"
+)
+_LOG = f"INSERT INTO durable_events ({run_log.EVENT_COLUMNS}) SELECT :run, new.* FROM advanced, {run_log.NEW_EVENTS}"
+
+_COMMIT = Prepared(text(f"WITH {_FENCED}, {_ADVANCED}, {_DRAINED} {_LOG}"))
+_COMMIT_AND_BEGIN = Prepared(text(f"WITH {_FENCED}, {_ADVANCED}, begun AS ({_BEGIN} FROM advanced), {_DRAINED} {_LOG}"))
+_COMMIT_AND_END = Prepared(
+    text(
+        f"WITH {_FENCED_UNTOUCHED},"
+        f" step AS (DELETE FROM durable_steps USING fenced WHERE {_HAS_CLAIM} RETURNING 1),"
+        f" {_ADVANCED_AFTER_STEP} {_LOG}"
+    )
+)
+_COMMIT_AND_CONTINUE = Prepared(
+    text(
+        f"WITH {_FENCED_UNTOUCHED}, step AS ({_CONTINUE} FROM fenced WHERE {_HAS_CLAIM} RETURNING 1),"
+        f" {_ADVANCED_AFTER_STEP} {_LOG}"
+    )
+)
 
 
-@cache
-def _one_by_one(needs_empty_inbox: bool, ends: bool, begins: bool, drained: int) -> tuple[TextClause, ...]:
-    """The statements without the log's, each of which has to change a row; they lock the run, then the step."""
-    parts = [f"{_ADVANCE} WHERE {_fence(needs_empty_inbox, ends, drained)}"]
-    if ends and begins:
-        parts.append(f"{_CONTINUE_WITH_NEXT} WHERE {_HAS_CLAIM}")
-    elif ends:
-        parts.append(f"DELETE FROM durable_steps WHERE {_HAS_CLAIM}")
-    elif begins:
-        parts.append(f"{_INSERT_STEP} VALUES ({', '.join(_STEP_VALUES.values())})")
-    if drained:
-        parts.append(f"DELETE FROM durable_inbox WHERE durable_inbox.id IN ({_drained(drained)})")
-    return tuple(map(text, parts))
+# One statement for each part, for the other databases.
 
-
-@cache
-def _at_once(needs_empty_inbox: bool, ends: bool, begins: bool, drained: int, new: int) -> Prepared:
-    """One statement for PostgreSQL; each part writes only if the part before it has found or written a row."""
-    fence = f"SELECT id FROM durable_runs WHERE {_fence(needs_empty_inbox, ends, drained)} FOR UPDATE"
-    parts, last = [f"fenced AS ({fence})"], "fenced"
-    if ends:
-        step = f"{_CONTINUE_WITH_NEXT} FROM fenced" if begins else "DELETE FROM durable_steps USING fenced"
-        parts.append(f"step AS ({step} WHERE {_HAS_CLAIM} RETURNING 1)")
-        last = "step"
-    parts.append(f"advanced AS ({_ADVANCE} FROM {last} WHERE durable_runs.id = :run RETURNING 1)")
-    if begins and not ends:
-        parts.append(f"begun AS ({_INSERT_STEP} SELECT {', '.join(_STEP_VALUES.values())} FROM advanced)")
-    if drained:
-        ids = f"durable_inbox.id IN ({_drained(drained)})"
-        parts.append(f"drained AS (DELETE FROM durable_inbox USING advanced WHERE {ids})")
-    rows = ", ".join("(" + ", ".join(_cast(name, n) for name in _EVENT) + ")" for n in range(new))
-    written = f"INSERT INTO durable_events (run_id, {', '.join(_EVENT)})"
-    return Prepared(text(f"WITH {', '.join(parts)} {written} SELECT :run, new.* FROM advanced, (VALUES {rows}) AS new"))
-
-
-def _cast(name: str, n: int) -> str:
-    return f"CAST(:{name}_{n} AS {'bigint' if name in _BIG else 'text'})"
+_IDS: BindParameter[Any] = bindparam("drained", expanding=True)
+_ADVANCE_AS_READ = text(
+    f"{_ADVANCE} WHERE {_IS_AS_READ} AND (NOT :ends_run"
+    f" OR NOT EXISTS ({_OTHER_ITEMS} AND durable_inbox.id NOT IN :drained))"
+).bindparams(_IDS)
+_ADVANCE_UNTOUCHED = text(f"{_ADVANCE} WHERE {_IS_UNTOUCHED}")
+_CONTINUE_WITH_NEXT = text(f"{_CONTINUE} WHERE {_HAS_CLAIM}")
+_END_STEP = text(f"DELETE FROM durable_steps WHERE {_HAS_CLAIM}")
+_BEGIN_STEP = text(_BEGIN)
+_DRAIN = text("DELETE FROM durable_inbox WHERE durable_inbox.id IN :drained").bindparams(_IDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from celery import Celery, current_task
+from forking import in_child
 
 from durable.attempts import event_loop
 
@@ -203,3 +205,42 @@ def test_each_coroutine_has_the_celery_task_of_its_caller():
         return [current_task._get_current_object(), *await asyncio.gather(*left)]
 
     assert event_loop.RunningCoroutine(afterwards()).result() == [None, None, None]
+
+
+def test_a_forked_child_has_a_loop_of_its_own():
+    """The parent's loop goes on after a child has run a coroutine, and collected what it has inherited."""
+
+    async def which() -> int:
+        return id(asyncio.get_running_loop())
+
+    async def waits(released: asyncio.Event) -> str:
+        await released.wait()
+        return "released"
+
+    def in_its_own() -> bool:
+        child_runs_in = event_loop.RunningCoroutine(which()).result()
+        gc.collect()
+        return child_runs_in != parent_runs_in
+
+    released = asyncio.Event()
+    parent_runs_in = event_loop.RunningCoroutine(which()).result()
+    waiting = event_loop.RunningCoroutine(waits(released))
+
+    assert in_child(in_its_own)
+
+    async def release() -> None:
+        released.set()
+
+    event_loop.RunningCoroutine(release()).result()
+    assert waiting.result() == "released"
+    assert event_loop.RunningCoroutine(which()).result() == parent_runs_in
+
+
+def test_a_fork_while_the_loop_is_being_started_locks_nothing_in_the_child():
+    """The lock that another thread held at the fork is a new one in the child."""
+
+    async def one() -> int:
+        return 1
+
+    with event_loop._lock:
+        assert in_child(lambda: event_loop.RunningCoroutine(one()).result() == 1)

@@ -91,8 +91,8 @@ def test_nothing_is_wrong_where_all_is_well(kind, tmp_path):
 
 def test_a_database_that_is_down_is_found_and_nothing_else_is_guessed(engine):
     """What needs the database is not looked at, and the fault names what to correct."""
-    with made(database_url="postgresql://postgres@127.0.0.1:1/none") as engine:
-        found = examined(engine)
+    with made(database_url="postgresql://postgres@127.0.0.1:1/none") as without_database:
+        found = examined(without_database)
 
     assert not found["database"].ok
     assert "DURABLE_DATABASE_URL" in found["database"].fix

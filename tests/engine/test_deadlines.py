@@ -14,15 +14,16 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
 from durable.engine.deadlines import Deadlines, Limit, grace
+from durable.engine.timer import TimerThread
 
 SECOND = 1_000_000
 
 
 @pytest.fixture
 def deadlines() -> Iterator[Deadlines]:
-    made = Deadlines()
-    yield made
-    made.close()
+    timer = TimerThread()
+    yield Deadlines(timer)
+    timer.close()
 
 
 @pytest.fixture(params=["main thread", "another thread"])

@@ -6,6 +6,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from forking import in_child
+
 from durable.engine.process import ProcessIdentity, identify, is_gone
 
 
@@ -50,3 +52,11 @@ def test_nothing_is_known_of_another_host_or_boot():
 
     assert not is_gone(replace(here, host="elsewhere", pid_started=1), here)
     assert not is_gone(replace(here, boot_id="before", pid_started=1), here)
+
+
+def test_a_forked_child_is_another_process():
+    """The identity is kept, and a child finds out its own."""
+    here = identify()
+
+    assert identify() is here
+    assert in_child(lambda: identify().pid == os.getpid() != here.pid and identify().boot_id == here.boot_id)

@@ -19,6 +19,7 @@ import pytest
 
 from durable import TurnTooLong, sleep
 from durable.engine.interrupts import Stopped
+from durable.engine.timer import TimerThread
 from durable.engine.watchdog import Watchdog
 from durable.events import RunStarted
 from durable.registry.definitions import Workflow
@@ -29,10 +30,15 @@ LIMIT = 0.05
 
 
 @pytest.fixture
-def watchdog() -> Iterator[Watchdog]:
-    made = Watchdog(LIMIT)
+def timer() -> Iterator[TimerThread]:
+    made = TimerThread()
     yield made
     made.close()
+
+
+@pytest.fixture
+def watchdog(timer) -> Watchdog:
+    return Watchdog(timer, LIMIT)
 
 
 def spin(secs: float = 60) -> int:
@@ -250,28 +256,28 @@ def test_only_the_thread_that_spins_is_stopped(watchdog):
     assert outcomes == {"spins": "stopped", "waits": "done"}
 
 
-def test_no_limit_watches_nothing():
+def test_no_limit_watches_nothing(timer):
     """0 turns it off, and no thread is started."""
     before = threading.active_count()
-    off = Watchdog(0)
+    off = Watchdog(timer, 0)
 
     off.watch("run-1").run(spin, 0.01)
 
     assert threading.active_count() == before
 
 
-def test_one_thread_watches_and_goes_away_when_it_is_closed(watchdog):
+def test_one_thread_watches_and_goes_away_when_it_is_closed(timer, watchdog):
     """It starts with the first turn, is there once, and ends with the engine."""
 
     def watching() -> list[threading.Thread]:
-        return [thread for thread in threading.enumerate() if thread.name == "durable-watchdog"]
+        return [thread for thread in threading.enumerate() if thread.name == "durable-timer"]
 
     before = watching()
     for _ in range(3):
         watchdog.watch("run-1").run(int)
     (thread,) = set(watching()) - set(before)
 
-    watchdog.close()
+    timer.close()
     thread.join(5)
 
     assert not thread.is_alive()
@@ -289,6 +295,7 @@ def test_a_forked_child_has_a_watchdog_of_its_own():
         """
         import os, time
         from durable.errors import TurnTooLong
+        from durable.engine.timer import TimerThread
         from durable.engine.watchdog import Watchdog
 
         def spin():
@@ -298,7 +305,7 @@ def test_a_forked_child_has_a_watchdog_of_its_own():
             try: watchdog.watch("run-1").run(spin)
             except TurnTooLong: return True
 
-        watchdog = Watchdog(0.05)
+        watchdog = Watchdog(TimerThread(), 0.05)
         assert stopped()
         child = os.fork()
         if not child:
@@ -317,10 +324,11 @@ def test_under_gevent_it_is_off():
         from gevent import monkey
         monkey.patch_all()
         import threading
+        from durable.engine.timer import TimerThread
         from durable.engine.watchdog import Watchdog
 
-        Watchdog(0.05).watch("run-1").run(lambda: sum(range(5_000_000)))
-        print([t.name for t in threading.enumerate() if t.name == "durable-watchdog"])
+        Watchdog(TimerThread(), 0.05).watch("run-1").run(lambda: sum(range(5_000_000)))
+        print([t.name for t in threading.enumerate() if t.name == "durable-timer"])
         """
     )
 
@@ -331,12 +339,10 @@ def test_under_gevent_it_is_off():
 
 
 @pytest.fixture
-def patient() -> Iterator[tuple[Watchdog, list[TurnTooLong]]]:
+def patient(timer) -> tuple[Watchdog, list[TurnTooLong]]:
     """A watchdog that limits time, and the turns that it gave up."""
     given_up: list[TurnTooLong] = []
-    made = Watchdog(10, LIMIT, given_up.append)
-    yield made, given_up
-    made.close()
+    return Watchdog(timer, 10, LIMIT, given_up.append), given_up
 
 
 def waits_for_ever() -> None:
@@ -423,9 +429,10 @@ def test_time_in_which_the_process_was_paused_does_not_count():
     said = run_python(
         """
         import os, signal, subprocess, sys, threading, time
+        from durable.engine.timer import TimerThread
         from durable.engine.watchdog import Watchdog
 
-        watchdog = Watchdog(10, 1.0)
+        watchdog = Watchdog(TimerThread(), 10, 1.0)
         def turn():
             # Another process continues this one, long after the limit.
             subprocess.Popen(["sh", "-c", f"sleep 2; kill -CONT {os.getpid()}"])
@@ -445,10 +452,11 @@ def test_a_handler_of_the_signal_that_was_there_before_is_called(patient):
     said = run_python(
         """
         import os, signal
+        from durable.engine.timer import TimerThread
         from durable.engine.watchdog import SIGNAL, Watchdog
 
         signal.signal(SIGNAL, lambda *_: print("heard"))
-        watchdog = Watchdog(10, 0.5)
+        watchdog = Watchdog(TimerThread(), 10, 0.5)
         watchdog.watch("run-1").run(int)
         os.kill(os.getpid(), SIGNAL)
         """

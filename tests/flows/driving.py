@@ -37,7 +37,7 @@ def settle(engine: Durable, *runs: Run[Any], within_secs: float = 10) -> None:
     pause = threading.Event()
     while True:
         for run in runs:
-            go(engine, lambda continuation, run=run: drive(engine, run.id, continuation=continuation))
+            go(engine, partial(_turn, engine, run.id))
         did = [work(engine, run) for run in runs]
         if not any(did) and not any(_soon(engine, run) for run in runs):
             return
@@ -83,6 +83,10 @@ def work(engine: Durable, run: Run[Any]) -> bool:
         go(engine, lambda continuation: attempt(engine, step, address, None, conclude=_conclude(engine, continuation)))  # noqa: B023
     rung = [wake.fire(engine, run.id, row.op_id) for row in over]
     return bool(due) or any(rung)
+
+
+def _turn(engine: Durable, run_id: str, continuation: Continuation | None) -> None:
+    drive(engine, run_id, continuation=continuation)
 
 
 def go(engine: Durable, act: Callable[[Continuation | None], object]) -> None:

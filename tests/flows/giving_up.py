@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from durable import Run, create_hook, get_step_metadata, race, registry, resume_hook, step, workflow
-from durable.attempts.attempt import attempt
+from durable.attempts.attempt import Finished, attempt
 from durable.attempts.claim import Address
 from durable.store.schema import steps
 from durable.turns.drive import drive
@@ -95,7 +95,7 @@ def note(what: str) -> str:
     return what
 
 
-STEPS = {"gated": gated, "polls": polls, "tidies": tidies}
+STEPS: dict[str, registry.Step[..., Any]] = {"gated": gated, "polls": polls, "tidies": tidies}
 
 
 @workflow
@@ -118,7 +118,7 @@ async def gives_up(what: str, how: str, *args: str) -> str:
 
 
 @contextmanager
-def attempting(engine: Any, run: Run[Any], name: str) -> Iterator[Future[None]]:
+def attempting(engine: Any, run: Run[Any], name: str) -> Iterator[Future[Finished | None]]:
     """An attempt of the run's step of this short name, begun in a thread; it has ended when the block has."""
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(attempt, engine, *found(engine, run, name), None)
@@ -152,6 +152,6 @@ def give_up_call(engine: Any, run: Run[Any], how: str) -> None:
 
 
 def begin(engine: Any, what: str, how: str, *args: str) -> Run[Any]:
-    run = engine.start(does, what, *args) if how == "run" else engine.start(gives_up, what, how, *args)
+    run: Run[Any] = engine.start(does, what, *args) if how == "run" else engine.start(gives_up, what, how, *args)
     drive(engine, run.id)
     return run

@@ -85,9 +85,10 @@ def test_a_connection_that_was_ended_is_not_used_again(engine):
     with engine.store.single_statement() as tx:
         ADD.changed(tx, {"id": 1, "secret": "s"})
         (pid,) = tx.execute(sa.text("SELECT pg_backend_pid()")).one()
-    with engine.store.single_statement() as killer, engine.store.single_statement() as victim:
+    with engine.store.single_statement() as one, engine.store.single_statement() as other:
+        killer, victim = one, other
         if victim.execute(sa.text("SELECT pg_backend_pid()")).scalar_one() != pid:
-            killer, victim = victim, killer
+            killer, victim = other, one
         killer.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
         with pytest.raises(exc.OperationalError) as caught:
             ADD.changed(victim, {"id": 2, "secret": "s"})

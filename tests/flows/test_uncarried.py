@@ -226,8 +226,10 @@ def manner() -> dict[str, Any]:
 @all_databases()
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_in_the_log_imports_nothing(engine, text, monkeypatch):
-    """A class path in the log is looked up among imported modules, and is never called: the run is blocked,
-    or gets an error in place of the unknown one."""
+    """
+    A class path in the log is looked up among imported modules, and is never called: the run is blocked,
+    or gets an error in place of the unknown one.
+    """
     imported: list[str] = []
     run = engine.start(awaits_an_order)
     drive(engine, run.id)

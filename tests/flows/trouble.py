@@ -124,11 +124,13 @@ _REFUSALS = {
 def unacknowledged(engine: Durable, number: int = 1) -> Iterator[list[str]]:
     """The commit of this number (1…) is applied, and its connection breaks before anybody is told.  Yields which."""
     dialect = engine.store.engine.dialect
-    commit, execute, lost, counted = dialect.do_commit, dialect.do_execute, [], itertools.count(1)
+    commit, execute, counted = dialect.do_commit, dialect.do_execute, itertools.count(1)
+    lost: list[str] = []
 
     def lose() -> None:
         if next(counted) == number:
             lost.append("the acknowledgement")
+            assert dialect.dbapi is not None
             raise dialect.dbapi.OperationalError("server closed the connection unexpectedly")
 
     def commit_and_lose(connection: Any) -> None:
@@ -141,7 +143,7 @@ def unacknowledged(engine: Durable, number: int = 1) -> Iterator[list[str]]:
             # A transaction of one statement.
             lose()
 
-    dialect.do_commit, dialect.do_execute = commit_and_lose, execute_and_lose  # type: ignore[method-assign]
+    dialect.do_commit, dialect.do_execute = commit_and_lose, execute_and_lose  # type: ignore[method-assign, assignment]
     try:
         # With a listener registered, SQLAlchemy's dialect executes each statement.
         with _listening(engine, lambda *_: None):

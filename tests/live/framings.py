@@ -7,6 +7,7 @@ differently from the proxy in front of it.
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import dataclass
 
 #: What the first request says, and what nobody may take for a request.
@@ -46,12 +47,12 @@ class Case:
         rest = self._rest(path, name)
         return head.replace(b"{all}", b"%d" % len(rest)) + self.end * 2 + rest
 
-    def allowed(self, path: str, name: str) -> set[bytes]:
+    def allowed(self, path: str, name: str) -> set[builtins.bytes]:
         """The bodies that may be recorded."""
         known = {b"{rest}": self._rest(path, name), b"{second}": second(path, name)}
         return {known.get(body, body) for body in self.bodies}
 
-    def _rest(self, path: str, name: str) -> bytes:
+    def _rest(self, path: str, name: str) -> builtins.bytes:
         other = second(path, name)
         return self.rest.replace(b"{length}", b"%x" % len(other)).replace(b"{second}", other)
 

@@ -54,6 +54,7 @@ def _quiet():
     logging.disable(logging.NOTSET)
 
 
+@pytest.mark.slow
 def test_c95_whatever_is_written_and_however_news_come_all_replays_agree():
     """
     After each turn, a kept replay and a fresh one make the same decisions, and so does each turn repeated from its log.
@@ -84,6 +85,7 @@ def test_c95_whatever_is_written_and_however_news_come_all_replays_agree():
     assert len(loops) <= 1, "parked workflows are still in memory"
 
 
+@pytest.mark.slow
 def test_histories_of_written_bodies_replay_alike_under_every_hash_seed(tmp_path):
     """Two processes, in which sets and dicts of strings iterate otherwise, think the same at every turn."""
 
@@ -141,6 +143,7 @@ BREAKAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("breakage", BREAKAGES)
 def test_the_bodies_find_what_is_broken_on_purpose(breakage, monkeypatch):
     """The same examples as above, and a mistake in the library: one of them fails."""

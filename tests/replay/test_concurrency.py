@@ -353,6 +353,7 @@ def test_c18_ten_sleeps_in_parallel_take_as_long_as_one():
     assert sim.log[-1].at - START == SECOND
 
 
+@pytest.mark.slow
 def test_c20_steps_and_hooks_in_every_order_give_the_same_on_each_replay():
     """Two steps, two payloads and a sleep, in all orders; the course is the log's and no other."""
 

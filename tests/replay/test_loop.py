@@ -267,6 +267,7 @@ def test_a_task_group_that_failed_leaves_no_cancel_behind():
     assert play(flow).fail("s", ValueError()).wait(6).result == "late"
 
 
+@pytest.mark.slow
 def test_wait_gives_sets_that_iterate_alike():
     """`for task in done` issues in the same order everywhere."""
 
@@ -873,6 +874,7 @@ def test_parking_twice_is_no_error():
     sim.kept.park()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", stubborn.WAITS)
 def test_a_workflow_that_swallows_everything_does_not_hang_the_worker(which):
     """`except BaseException: pass` in a loop: closing gives up, says where, and keeps the coroutine."""

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import textwrap
 
+from forking import in_child
+
 from durable import forks
 
 
@@ -20,14 +22,6 @@ class Counter:
     def reset(self) -> None:
         """Count."""
         self.resets += 1
-
-
-def in_child(check) -> bool:
-    """Whether *check* is true in a child process."""
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0 if check() else 1)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_a_method_is_called_once_in_the_child_and_not_in_the_parent():

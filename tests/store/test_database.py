@@ -1,0 +1,120 @@
+"""The connections of a store, before and after a fork."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+
+import pytest
+import sqlalchemy as sa
+from forking import in_child
+from servers import DATABASES
+
+from durable import forks
+from durable.store import Store
+
+
+@pytest.fixture
+def store(database: str) -> Iterator[Store]:
+    """A store whose database has one table, ``noted``."""
+    store = Store(database, pool_size=2)
+    with store.begin() as tx:
+        tx.execute(sa.text("DROP TABLE IF EXISTS noted"))
+        tx.execute(sa.text("CREATE TABLE noted (who VARCHAR(20))"))
+    yield store
+    with store.begin() as tx:
+        tx.execute(sa.text("DROP TABLE noted"))
+    store.close()
+
+
+def connection_of(store: Store) -> object:
+    """The driver's connection that the next reader gets from the pool."""
+    with store.read() as tx:
+        return tx.connection.driver_connection
+
+
+def session_of(store: Store) -> int:
+    """The server's number of that connection's session."""
+    query = "SELECT pg_backend_pid()" if store.dialect == "postgresql" else "SELECT connection_id()"
+    with store.read() as tx:
+        return int(tx.execute(sa.text(query)).scalar_one())
+
+
+def note(store: Store, who: str) -> None:
+    """Add a row."""
+    with store.begin() as tx:
+        tx.execute(sa.text("INSERT INTO noted VALUES (:who)"), {"who": who})
+
+
+def noted(store: Store) -> list[str]:
+    """All rows."""
+    with store.read() as tx:
+        return list(tx.execute(sa.text("SELECT who FROM noted ORDER BY who")).scalars())
+
+
+@pytest.mark.parametrize("database", DATABASES, indirect=True)
+def test_a_forked_child_opens_connections_of_its_own(store):
+    """The child and the parent both write, and each keeps its own connection."""
+    of_parent = connection_of(store)
+
+    def works() -> bool:
+        note(store, "child")
+        return connection_of(store) is not of_parent
+
+    assert in_child(works)
+    assert connection_of(store) is of_parent
+    note(store, "parent")
+    assert noted(store) == ["child", "parent"]
+
+
+@pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
+@pytest.mark.parametrize(
+    "act",
+    [
+        pytest.param(lambda store: store.close(), id="close"),
+        pytest.param(lambda store: note(store, "child"), id="write"),
+        pytest.param(lambda store: (note(store, "child"), store.close()), id="write, close"),
+    ],
+)
+def test_a_forked_child_closes_nothing_of_its_parent(store, act: Callable[[Store], object]):
+    """Whatever the child does, and collects as garbage, the parent's session at the server stays."""
+    before = session_of(store)
+
+    def leaves_it() -> bool:
+        act(store)
+        gc.collect()
+        return True
+
+    assert in_child(leaves_it)
+    assert session_of(store) == before
+
+
+@pytest.mark.parametrize("database", DATABASES, indirect=True)
+def test_a_fork_within_a_transaction_leaves_it_to_the_parent(store):
+    """A connection that is in use at the fork stays the parent's, who commits."""
+    with store.begin() as tx:
+        tx.execute(sa.text("INSERT INTO noted VALUES ('parent')"))
+        assert in_child(lambda: noted(store) == [])
+    assert noted(store) == ["parent"]
+
+
+def test_a_fork_while_connections_are_being_opened_locks_nothing_in_the_child(store):
+    """The lock that another thread held at the fork is a new one in the child."""
+    store.close()
+    with store._lock:
+        assert in_child(lambda: noted(store) == [])
+
+
+def test_a_store_that_is_thrown_away_is_not_kept_alive(database):
+    """Its registration for forks goes with it."""
+    registered = len(forks._methods)
+    store = Store(database, pool_size=2)
+    connection_of(store)
+    store.close()
+    gone = weakref.ref(store)
+    del store
+    gc.collect()
+
+    assert gone() is None
+    assert len(forks._methods) <= registered
