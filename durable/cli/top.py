@@ -7,8 +7,7 @@ from typing import Any
 
 from .. import duration
 from ..app import Durable
-from ..client import workforce
-from ..client.workforce import LiveProcess, Workforce
+from ..client import LiveProcess, Workforce, workforce
 from ..dashboard import formats
 from ..store import BOUND, ClaimedAttempt, statistics
 from .printing import print_json, section, table
@@ -75,7 +74,7 @@ def _picture(found: Workforce, open_runs: dict[str, int], most: int) -> list[Lin
         ],
     ]
     if found.processes:
-        header = ("process", "queues", "up", "last beat", "runs now")
+        header = ("process", "pool", "queues", "up", "last beat", "runs now")
         lines += section("workers", table(header, [_process(process, now) for process in found.processes]))
     else:
         lines += [
@@ -111,6 +110,7 @@ def _process(process: LiveProcess, now: int) -> tuple[str, ...]:
     more = f" and {len(process.running) - 1} more" if len(process.running) > 1 else ""
     return (
         f"{worker.host}:{worker.pid}",
+        worker.pool or "-",
         ", ".join(process.queues),
         formats.took(now - worker.started_at),
         f"{formats.took(now - worker.beat_at)} ago",
@@ -132,6 +132,7 @@ def _as_json(found: Workforce, open_runs: dict[str, int]) -> dict[str, Any]:
             {
                 "host": process.worker.host,
                 "pid": process.worker.pid,
+                "pool": process.worker.pool,
                 "queues": process.queues,
                 "started_at": duration.iso(process.worker.started_at),
                 "beat_at": duration.iso(process.worker.beat_at),

@@ -76,7 +76,7 @@ def on_terminal(
         stdout=slave,
         stderr=slave,
         start_new_session=True,
-        preexec_fn=take_terminal,
+        preexec_fn=take_terminal,  # noqa: PLW1509
     )
     os.close(slave)
     try:

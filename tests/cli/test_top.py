@@ -34,6 +34,7 @@ def crew(yard):
         beat_at=0,
         names="[]",
         queues='["celery"]',
+        pool="prefork",
     )
     with engine.store.begin() as tx:
         workers.beat(tx, row, now)
@@ -56,7 +57,7 @@ def test_top_prints_once_on_a_pipe(yard, crew):
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "\x1b" not in shown.stdout
     assert lines[1].startswith("1 processes, 1 running steps, 1 waiting steps; runs: 0 pending, 2 running, 0 blocked")
-    (worker,) = [line for line in lines if line.startswith("crane\\x1b[2J:77 celery")]
+    (worker,) = [line for line in lines if line.startswith("crane\\x1b[2J:77 prefork celery")]
     assert "yard.weigh for 1 min" in worker
     assert any(line.startswith("heavy 1 2 min") and line.endswith(" 0") for line in lines)
     assert any(line.startswith(f"yard.weigh {crew.id} 1 1 min") for line in lines)
@@ -69,7 +70,9 @@ def test_top_has_json(yard, crew):
     found = json.loads(shown.text)
 
     assert found["runs"] == {"pending": 0, "running": 2, "blocked": 0}
-    assert [(worker["pid"], worker["queues"]) for worker in found["workers"]] == [(77, ["celery"])]
+    assert [(worker["pid"], worker["pool"], worker["queues"]) for worker in found["workers"]] == [
+        (77, "prefork", ["celery"])
+    ]
     assert [(step["step"], step["run_id"]) for step in found["workers"][0]["running"]] == [("yard.weigh", crew.id)]
     assert [(queue["name"], queue["waiting"], queue["consumers"]) for queue in found["queues"]] == [
         ("celery", 0, 1),
