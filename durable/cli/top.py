@@ -66,8 +66,8 @@ def _picture(found: Workforce, open_runs: dict[str, int], most: int) -> list[Lin
     lines: list[Line] = [
         [("durable top", "heading"), (f"  {duration.iso(now)}", "quiet")],
         [
-            (f"{len(found.processes)} processes, ", "" if found.processes else "failed"),
-            (f"{len(found.running)} running steps, {formats.number(waiting, BOUND)} waiting steps; runs: ", ""),
+            (f"processes: {len(found.processes)}", "" if found.processes else "failed"),
+            (f"  steps: {len(found.running)} running, {formats.number(waiting, BOUND)} waiting  runs: ", ""),
             (f"{formats.number(open_runs['pending'], BOUND)} pending, ", ""),
             (f"{formats.number(open_runs['running'], BOUND)} running, ", ""),
             (f"{formats.number(open_runs['blocked'], BOUND)} blocked", "blocked" if open_runs["blocked"] else ""),

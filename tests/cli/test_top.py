@@ -56,7 +56,7 @@ def test_top_prints_once_on_a_pipe(yard, crew):
 
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "\x1b" not in shown.stdout
-    assert lines[1].startswith("1 processes, 1 running steps, 1 waiting steps; runs: 0 pending, 2 running, 0 blocked")
+    assert lines[1].startswith("processes: 1 steps: 1 running, 1 waiting runs: 0 pending, 2 running, 0 blocked")
     (worker,) = [line for line in lines if line.startswith("crane\\x1b[2J:77 prefork celery")]
     assert "yard.weigh for 1 min" in worker
     assert any(line.startswith("heavy 1 2 min") and line.endswith(" 0") for line in lines)
