@@ -85,6 +85,8 @@ class Engine:
         self.stuck: dict[str, DurableError] = {}
         #: Whether the worker was told to send task events (``-E``).
         self.sends_task_events = False
+        #: The pool of this worker, as ``celery worker --pool`` names it; None outside of workers.
+        self.pool: str | None = None
         #: Whether this process may be killed when nothing stops its turn: a prefork child runs nothing else.
         self.expendable = False
         #: Called with an attempt for which no message can ever be made, and the error.

@@ -143,6 +143,7 @@ class Housekeeping:
                 beat_at=0,
                 names=json.dumps(sorted({*registry.steps, *registry.workflows})),
                 queues=json.dumps(celery_internals.consumed_queues(engine.celery)),
+                pool=engine.pool,
                 clock_ahead=engine.clock_ahead(),
                 progress=engine.progress.as_json(),
             )

@@ -28,7 +28,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
 #: The Alembic revision that this file describes.
-REVISION = "0012"
+REVISION = "0014"
 #: Alembic's table with our revision; the application's own migrations have another one.
 VERSION_TABLE = "durable_version"
 
@@ -303,6 +303,8 @@ workers = Table(
     Column("names", long_text(), nullable=False),
     #: JSON list of the queues that the process consumes; NULL when unknown.
     Column("queues", long_text()),
+    #: The worker's pool, as ``celery worker --pool`` names it; NULL when unknown.
+    Column("pool", ascii_key(32)),
     #: How far the process's clock is ahead of the database's, in microseconds.
     Column("clock_ahead", BigInteger),
     #: JSON object: for each queue, the send time of the latest message that the process has taken.
