@@ -21,6 +21,7 @@ from ..errors import DurableError, SchemaOutOfDate, TurnTooLong
 from ..replay import Replay
 from ..sandbox import log_records
 from ..store import REVISION, DriveRow, Run, StepRow, Store, UrlPayloads, Vault, reason, run_log, runs
+from ..tracing import ContextVariables, Tracing, make_tracing
 from .completions import Completions
 from .deadlines import Deadlines
 from .fan_in import FanIn
@@ -131,6 +132,11 @@ class Engine:
         settings = self.settings
         limits = (settings.turn_cpu_limit / 1_000_000, settings.turn_timeout / 1_000_000)
         return Watchdog(self.timer, *limits, self._give_up)
+
+    @cached_property
+    def tracing(self) -> Tracing:
+        settings = self.settings
+        return make_tracing(settings.tracing, ContextVariables(settings.contextvars))
 
     @cached_property
     def replays(self) -> Replays:

@@ -20,11 +20,11 @@ Files, in import order::
     payload_references.py  which large values runs refer to
     broker_sentinel.py     the broker's sentinel
     backlog.py             the backlog over all runs, for ``durable doctor``
+    runs.py                runs
     claims.py              a process claims an attempt, and keeps it
     hooks.py               hooks and webhooks, and the tokens that find them
     requests.py            webhook requests and their answers
     run_log.py             a run's log and inbox
-    runs.py                runs
     accept_request.py      record a webhook request: its row and its run's inbox item
     retention.py           ended runs, and their deletion
     start_run.py           start a run: its row and its first inbox item

@@ -110,6 +110,14 @@ def creation(tx: Connection, run_id: str, op_id: str) -> Event | None:
     return _phase(tx, run_id, op_id, "created")
 
 
+def creations(tx: Connection, run_id: str, op_ids: Collection[str]) -> list[Event]:
+    """The events that created these operations, without their values."""
+    columns = (events.c.kind, events.c.seq, events.c.at, events.c.op_id, events.c.data)
+    value = case((events.c.value.is_not(None), "")).label("value")
+    mine = (events.c.run_id == run_id, events.c.op_id.in_(op_ids), events.c.phase == "created")
+    return [outline(row) for row in tx.execute(select(*columns, value).where(*mine))]
+
+
 def ended_operations(tx: Connection, run_id: str, op_ids: Collection[str]) -> set[str]:
     """Those of these operations that have ended."""
     query = select(events.c.op_id).where(

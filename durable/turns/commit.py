@@ -124,10 +124,11 @@ def _write_plain(engine: Engine, decision: Decision, begins: Claim | None, resul
     after = _row_after(decision, new.seq, new.at)
     if decision.outcome is None:
         result.run = after
+    result.log = [*decision.events, *new.events]
     turn = turns.PlainTurn(
         before=decision.run,
         after=after,
-        new=[*decision.events, *new.events],
+        new=result.log,
         drained=decision.drained,
         ends=decision.ends,
         begins=begins,
@@ -170,9 +171,9 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
     new, drained = NewEvents(decision.seq, decision.at), list(decision.drained)
     if decision.outcome is not None and not run.ended:
         drained += run_end.end(engine, tx, decision, new, result, now)
-    log = [*decision.events, *new.events]
-    run_log.append(tx, run.id, log)
-    attributes.write(tx, run.id, [e.attributes for e in log if isinstance(e, events.AttributesSet)])
+    result.log = [*decision.events, *new.events]
+    run_log.append(tx, run.id, result.log)
+    attributes.write(tx, run.id, [e.attributes for e in result.log if isinstance(e, events.AttributesSet)])
     run_log.delete_inbox_items(tx, run.id, drained)
 
     _create(engine, tx, decision, begins, result, now)

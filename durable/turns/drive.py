@@ -15,11 +15,12 @@ from ..engine import BATCH_DELAY_SECS, MANY, Checkout, Engine, Kept, identify
 from ..errors import DecryptionError
 from ..registry import definitions
 from ..sandbox import log_records
-from ..store import Claim, InboxItem, RunStatus, StepRow, WaitRow, run_log, steps
+from ..store import Claim, InboxItem, Run, RunStatus, StepRow, WaitRow, run_log, runs, steps
 from .commit import commit, current_code_version
 from .continuation import Continuation
 from .decide import decide
 from .decision import CommitResult, Decision, Overtaken
+from .emit_spans import emit_spans
 from .poison import Deferred, decide_counted
 from .view import View, read
 
@@ -94,7 +95,8 @@ def turn(engine: Engine, run_id: str, *, continuation: Continuation | None = Non
             return view.cancel is not None
         _keep_replay(checkout, decision, result)
         failpoints.hit("turn.committed")
-        send(engine, result)
+        emit_spans(engine, view, checkout, decision, result)
+        send(engine, decision.run, result)
         return True
 
 
@@ -121,9 +123,10 @@ def conclude(engine: Engine, continuation: Continuation, held: Claim, ended: eve
             log.debug("Run %s: an outcome goes through the inbox (%s).", held.run_id, error)
             return False
         _keep_replay(checkout, decision, result)
+        emit_spans(engine, view, checkout, decision, result)
     continuation.has_turned = True
     failpoints.hit("turn.committed")
-    send(engine, result)
+    send(engine, decision.run, result)
     return True
 
 
@@ -166,15 +169,18 @@ def _keep_replay(checkout: Checkout, decision: Decision, result: CommitResult) -
 # After the commit
 
 
-def send(engine: Engine, result: CommitResult) -> None:
+def send(engine: Engine, run: Run, result: CommitResult) -> None:
     """Send what a turn has committed.  The sweep finds what cannot be sent now."""
     for holder, request_id in result.answered:
         engine.notify(holder, request_id)
     if result.ended is not None:
         engine.notifier.notify_subscribers(result.ended)
-    _send_steps(engine, result.steps)
-    _send_waits(engine, result.waits)
-    engine.wake(*result.to_wake)
+    if not (result.steps or result.waits or result.to_wake):
+        return
+    with engine.tracing.within(run.id, runs.trace_context(engine.store.vault, run.id, run.trace_context)):
+        _send_steps(engine, result.steps)
+        _send_waits(engine, result.waits)
+        engine.wake(*result.to_wake)
 
 
 def _send_steps(engine: Engine, rows: list[StepRow]) -> None:
