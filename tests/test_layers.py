@@ -26,7 +26,7 @@ FLOORS = {
     "delivery": ["broker"],
     "engine": ["tracing", "engine"],
     "work": ["client", "turns", "attempts", "recovery", "worker"],
-    "faces": ["web", "app", "cli", "testing"],
+    "faces": ["doctor", "web", "dashboard", "app", "cli", "testing"],
 }
 ROOMS = [room for floor in FLOORS.values() for room in floor]
 

@@ -107,7 +107,9 @@ class Dispatcher:
         drive = self._turn(DRIVE, row.run_id, row.queue, row.priority)
         is_adopted = isinstance(registry.steps.get(row.name), registry.AdoptedStep)
         if is_adopted and row.name in self._celery.tasks:
-            what: Any = _AdoptedChain(self._celery, row, drive, self._header_of(row), self.shown_arguments(row.args))
+            what: Any = _AdoptedChain(
+                self._celery, row, drive, self._header_of(row), self.shown_arguments(row.name, row.args)
+            )
         else:
             what = _Chain(self._attempt(row), drive)
         return replace(self._due(what, row.not_before), impossible=partial(self._impossible, row))
@@ -118,7 +120,7 @@ class Dispatcher:
             headers=self._header_of(row),
             task_id=f"{row.run_id}:{row.op_id}:{row.attempt}"[:255],
             retries=row.attempt - 1,
-            **FORMAT | {"kwargsrepr": self.shown_arguments(row.args)},
+            **FORMAT | self.shown_arguments(row.name, row.args),
             **_options(_option_of(row.name, "queue"), _option_of(row.name, "priority")),
         )
 
@@ -253,9 +255,18 @@ class Dispatcher:
         shown = {"argsrepr": f"({run_id!r},)"}
         return turn.set(headers=self._sent(name, queue), **FORMAT | shown, **_options(queue, priority))
 
-    def shown_arguments(self, args: str | None) -> str:
-        """A step's encoded arguments as Celery's tools show them; ``{}`` with a cipher, or where they were not read."""
-        return codec.shown_arguments(args) if args and self._shows_arguments else "{}"
+    def shown_arguments(self, name: str, args: str | None) -> dict[str, str]:
+        """
+        A step's arguments as Celery's tools show them, by Celery's names for the two texts.
+
+        Args:
+            args: The encoded arguments; None where they were not read.
+        """
+        given = _option_of(name, "argsrepr")
+        if given is not None:
+            return {"argsrepr": given, "kwargsrepr": "{}"}
+        shown = codec.shown_arguments(args) if args and self._shows_arguments else "{}"
+        return {"argsrepr": "()", "kwargsrepr": shown}
 
     def _header_of(self, row: StepRow) -> dict[str, Any]:
         sent = {SENT: self._now(), QUEUE: self.find_queue_of_step(row.name)}
@@ -298,7 +309,7 @@ class _AdoptedChain:
     row: StepRow
     drive: Any
     headers: dict[str, Any]
-    shown: str
+    shown: dict[str, str]
 
     @property
     def name(self) -> str:
@@ -315,7 +326,7 @@ class _AdoptedChain:
         if self.celery.conf.task_always_eager:
             task.apply(throw=False, **message)  # without a chain: the attempt drives the run itself
         else:
-            message |= {"ignore_result": task.ignore_result, **FORMAT, "kwargsrepr": self.shown}
+            message |= {"ignore_result": task.ignore_result, **FORMAT, **self.shown}
             self.celery.send_task(task.name, chain=[self.drive], **message, **options)
 
 

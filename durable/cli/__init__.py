@@ -6,7 +6,6 @@ Files, in import order::
     application.py  finds the application that ``--app`` names
     common.py       what all commands share: errors, options, argument types
     dev.py          ``durable dev``
-    doctor/         ``durable doctor``
     printing.py     prints results: JSON for programs, tables for people
     bulk.py         acts on several runs
     hooks.py        ``durable hooks``
@@ -23,9 +22,10 @@ from datetime import timedelta
 
 import click
 
+from .. import doctor
 from ..recovery import prune
 from ..worker import versions
-from . import dev, doctor
+from . import dev
 from .application import ApplicationNotFound
 from .common import Commands, Context, as_json_option, parse_duration
 from .hooks import hooks

@@ -20,13 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
+from urllib.request import urlopen
 
 import click
 import flask
 from celery import Celery
+from gunicorn.util import import_app
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from .. import registry
 from ..broker import embedded
+from ..dashboard import DEV_VARIABLE, create_dashboard
 from ..engine import Engine
 from ..store import workers
 from ..web import create_blueprint
@@ -60,6 +64,9 @@ And in another terminal: durable --app app start app:hello '["world"]'
 GRACE_SECS = 10.0
 #: How many requests the web app serves at once; a held webhook request counts as one.
 THREADS = 64
+
+#: The path of the dashboard.
+DASHBOARD = "/durable"
 
 _READY_SECS = 60.0
 _FIRST_PORT = 8000
@@ -144,6 +151,8 @@ def run(application: Application, spec: str, *, host: str, port: int | None, web
         # A public_url that is set already, for example that of a tunnel, stays.
         "DURABLE_PUBLIC_URL": engine.settings.public_url or address,
         "PYTHONUNBUFFERED": "1",
+        # The dashboard then serves this computer without a log-in.
+        DEV_VARIABLE: "1",
     }
     supervisor = Supervisor(environment)
     for signum in (signal.SIGINT, signal.SIGTERM):
@@ -157,7 +166,8 @@ def run(application: Application, spec: str, *, host: str, port: int | None, web
         gunicorn = [sys.executable, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}"]
         gunicorn += ["--worker-class", "gthread", "--threads", str(THREADS), "--log-level", "warning"]
         target = web or web_target(application, spec)
-        supervisor.spawn("web", [*gunicorn, target], pass_fds=(listener.fileno(),))
+        app = f"durable.cli.dev:with_dashboard({target!r}, {spec!r})"
+        supervisor.spawn("web", [*gunicorn, app], pass_fds=(listener.fileno(),))
         watcher = threading.Thread(target=_announce, args=(engine, address, started_at), daemon=True)
         watcher.start()
         try:
@@ -177,6 +187,22 @@ def bare_app(spec: str) -> flask.Flask:
     app = flask.Flask("durable")
     app.register_blueprint(create_blueprint(engine))
     return app
+
+
+def with_dashboard(target: str, spec: str) -> Any:
+    """
+    The web app *target*, as gunicorn names it, with the dashboard at ``DASHBOARD``.
+
+    An application that has routes of its own there is served as it is.
+    """
+    served = import_app(target)
+    if isinstance(served, flask.Flask) and any(
+        f"{rule.rule}/".startswith(f"{DASHBOARD}/") for rule in served.url_map.iter_rules()
+    ):
+        return served
+    app = flask.Flask("durable.dashboard")
+    app.register_blueprint(create_dashboard(applications.load(spec).engine))
+    return DispatcherMiddleware(served, {DASHBOARD: app})
 
 
 def print_line(line: str, name: str = "durable") -> None:
@@ -243,6 +269,8 @@ def _announce(engine: Engine, address: str, started_at: int) -> None:
         time.sleep(0.1)
     is_embedded = engine.broker_url() == embedded.url()
     print_line(f"web       {address}")
+    if _is_served(f"{_local(address)}{DASHBOARD}/runs"):
+        print_line(f"dashboard {_local(address)}{DASHBOARD}/")
     print_line(f"webhooks  {engine.settings.public_url or address}/.well-known/workflow/v1/webhook/…")
     print_line(f"database  {engine.store.url.render_as_string()}")
     print_line(f"broker    {'embedded, in .durable/broker' if is_embedded else 'as configured'}")
@@ -259,3 +287,16 @@ def _answers(address: str) -> bool:
     finally:
         connection.close()
     return True
+
+
+def _local(address: str) -> str:
+    """An address at which this computer reaches the web app: the dashboard answers only a loopback address."""
+    return address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//:::", "//[::1]:")
+
+
+def _is_served(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=5.0) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

@@ -8,6 +8,7 @@ Files, in import order::
     hooks.py     payloads for hooks, and answers to webhook requests
     operate.py   end a run's sleeps, retry it, resolve a step in doubt
     pending.py   what a run waits for now
+    timeline.py  the rows and bars of a run's timeline
     describe.py  runs and hooks as plain JSON
     run.py       ``Client``: what the methods of ``Run`` do
     sessions.py  the caller's SQLAlchemy session, for a start in its transaction

@@ -169,6 +169,7 @@ def step(
     rate_limit: str | float | None = None,
     time_limit: float | None = None,
     soft_time_limit: float | None = None,
+    argsrepr: str | None = None,
 ) -> _StepDecorator: ...
 def step(
     function: Any = None,
@@ -186,6 +187,7 @@ def step(
     rate_limit: str | float | None = None,
     time_limit: float | None = None,
     soft_time_limit: float | None = None,
+    argsrepr: str | None = None,
 ) -> Any:
     """
     Make a ``def``, an ``async def`` or an existing Celery task a step.
@@ -205,6 +207,7 @@ def step(
             ``step_session()`` together with its result.
         name: The name of the step and of its Celery task, by default ``module.qualname``.
         queue, priority, rate_limit, time_limit, soft_time_limit: Options of its Celery task.
+        argsrepr: What Celery's tools show in place of the arguments, for example ``"(order, <card>)"``.
 
     Raises:
         ConfigurationError: *function* is no function, a value is out of range, another function has the name,
@@ -212,6 +215,8 @@ def step(
     """
     if semantics not in SEMANTICS:
         raise ConfigurationError(f"@step: semantics={semantics!r} is not one of {', '.join(map(repr, SEMANTICS))}.")
+    if argsrepr is not None and not isinstance(argsrepr, str):
+        raise ConfigurationError(f"@step: argsrepr={argsrepr!r} is no text.  Celery's tools show it as it is.")
     retries = _RETRIES[semantics] if max_retries is _BY_SEMANTICS else max_retries
     define = partial(
         _define_step,
@@ -225,6 +230,7 @@ def step(
             rate_limit=rate_limit,
             time_limit=time_limit,
             soft_time_limit=soft_time_limit,
+            argsrepr=argsrepr,
         ),
         adopts=function is not None,
     )

@@ -12,6 +12,7 @@ Files, in import order::
     outages.py             which database errors pass, and retrying until the database is back
     outbox.py              when a row's message was sent, and when it is sent again
     attributes.py          attributes of runs
+    audit.py               what people did to runs
     payloads.py            large values in the database, or at a URL
     statements.py          prepared statements of the hot path
     vault.py               encryption, and large values by reference
@@ -25,6 +26,8 @@ Files, in import order::
     hooks.py               hooks and webhooks, and the tokens that find them
     requests.py            webhook requests and their answers
     run_log.py             a run's log and inbox
+    run_list.py            the dashboard's list of runs: pages, filters, searches
+    run_page.py            what the dashboard's page of one run reads
     accept_request.py      record a webhook request: its row and its run's inbox item
     retention.py           ended runs, and their deletion
     start_run.py           start a run: its row and its first inbox item
@@ -33,9 +36,11 @@ Files, in import order::
     turns.py               what a turn reads, and the commit of a plain turn
     waits.py               pending sleeps and timeouts
     end_operation.py       end an attempt or a wait: delete its row, add the outcome to the inbox
+    statistics.py          the dashboard's numbers: ended runs, durations, backlogs
     workers.py             live processes, their heartbeats, and the sweep's lease
 """
 
+from .audit import AuditEntry
 from .backlog import BOUND, WaitingRun
 from .broker_sentinel import BrokerSentinel
 from .claims import Claim
@@ -46,9 +51,12 @@ from .outages import RETRY_DELAYS_SECS, is_contention, is_unavailable, reason, r
 from .outbox import WORK_LISTS, MessageGroup, SendTimes, count_held_until_due
 from .payloads import PayloadStore, PayloadStoreError, SqlPayloads, StoredPayload, UrlPayloads
 from .retention import EndedRun
+from .run_list import ErrorSearch, RunFilter, Waits
 from .run_log import DriveRow, InboxItem
+from .run_page import OpenStep, RequestRow, WholeRequest
 from .runs import Run
 from .schema import REVISION, VERSION_TABLE, inbox
+from .statistics import Durations, Ended, QueueBacklog
 from .steps import ClaimedAttempt, StepRow
 from .transitions import ENDED, RunStatus, StepStatus
 from .vault import LIMIT, OPTION, REFERENCE, Vault, is_large, key_id_of
@@ -65,18 +73,26 @@ __all__ = [
     "REVISION",
     "VERSION_TABLE",
     "WORK_LISTS",
+    "AuditEntry",
     "BrokerSentinel",
     "Claim",
     "ClaimedAttempt",
     "DriveRow",
+    "Durations",
+    "Ended",
     "EndedRun",
+    "ErrorSearch",
     "Hook",
     "InDoubt",
     "InboxItem",
     "MessageGroup",
+    "OpenStep",
     "PayloadStore",
     "PayloadStoreError",
+    "QueueBacklog",
+    "RequestRow",
     "Run",
+    "RunFilter",
     "RunStatus",
     "SendTimes",
     "SqlPayloads",
@@ -88,6 +104,8 @@ __all__ = [
     "Vault",
     "WaitRow",
     "WaitingRun",
+    "Waits",
+    "WholeRequest",
     "Worker",
     "count_held_until_due",
     "inbox",

@@ -29,8 +29,13 @@ def read_ahead(tx: Connection, run_id: str) -> dict[str, str]:
     return merged(read(tx, run_id), *(json.loads(row.data).get("attributes", {}) for row in rows))
 
 
-def write(tx: Connection, run_id: str, changes: Sequence[Changes]) -> None:
-    """Merge *changes* into the run's rows, in their order, in a transaction that has passed the fence."""
+def write(tx: Connection, run_id: str, created_at: int, changes: Sequence[Changes]) -> None:
+    """
+    Merge *changes* into the run's rows, in their order, in a transaction that has passed the fence.
+
+    Args:
+        created_at: When the run was created.
+    """
     if not changes:
         return
     before = read(tx, run_id)
@@ -42,7 +47,8 @@ def write(tx: Connection, run_id: str, changes: Sequence[Changes]) -> None:
     for name in after.keys() & before.keys():
         if after[name] != before[name]:
             tx.execute(update(attributes).where(mine, attributes.c.name == name).values(value=after[name]))
-    new = [{"run_id": run_id, "name": name, "value": after[name]} for name in after if name not in before]
+    row = {"run_id": run_id, "created_at": created_at}
+    new = [row | {"name": name, "value": after[name]} for name in after if name not in before]
     if new:
         tx.execute(insert(attributes), new)
 

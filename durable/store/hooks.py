@@ -143,3 +143,16 @@ def open_hooks(tx: Connection, *, run_id: str | None, limit: int) -> list[Hook]:
     else:
         query = query.where(hooks.c.run_id == run_id).order_by(hooks.c.created_at, hooks.c.op_id)
     return [_hook(tx, row) for row in tx.execute(query).mappings().all()]
+
+
+def all_of_run(tx: Connection, run_id: str, limit: int) -> list[Hook]:
+    """The newest hooks of a run, open ones first."""
+    query = _ROW.where(hooks.c.run_id == run_id).limit(limit)
+    query = query.order_by(hooks.c.closed_at.is_not(None), hooks.c.created_at.desc(), hooks.c.op_id)
+    return [_hook(tx, row) for row in tx.execute(query).mappings().all()]
+
+
+def find_of_run(tx: Connection, run_id: str, op_id: str) -> Hook | None:
+    """The hook that an operation of the run has made."""
+    row = tx.execute(_ROW.where(hooks.c.run_id == run_id, hooks.c.op_id == op_id)).mappings().one_or_none()
+    return None if row is None else _hook(tx, row)

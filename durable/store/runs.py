@@ -67,6 +67,12 @@ def find(tx: Connection, run_id: str) -> Run | None:
     return _one(tx, runs.c.id == run_id)
 
 
+def names_of(tx: Connection, ids: Collection[str]) -> dict[str, str]:
+    """The workflows of these runs, by run."""
+    rows = tx.execute(select(runs.c.id, runs.c.name).where(runs.c.id.in_(ids)))
+    return {row.id: row.name for row in rows}
+
+
 def find_by_key(tx: Connection, key: str) -> Run | None:
     """The run that was started with this idempotency key."""
     return _one(tx, runs.c.idempotency_key == key)

@@ -105,6 +105,8 @@ runs = Table(
     Index("durable_runs_by_age", "created_at", "id"),
     Index("durable_runs_by_status", "status", "created_at"),
     Index("durable_runs_by_name", "name", "created_at"),
+    #: The runs of one workflow with one status; counts of open runs by workflow.
+    Index("durable_runs_by_status_and_name", "status", "name", "created_at", "id"),
     Index("durable_runs_by_parent", "parent_run_id"),
     Index("durable_runs_by_end", "completed_at", "id"),
 )
@@ -232,6 +234,7 @@ requests = Table(
     Column("answer_head", long_text()),
     Column("answer_body", long_binary()),
     Index("durable_requests_by_run", "run_id", "answered_at"),
+    Index("durable_requests_by_age", "received_at", "id"),
     Index("durable_requests_once", "run_id", "op_id", "dedupe_key", unique=True),
 )
 
@@ -265,7 +268,26 @@ attributes = Table(
     Column("run_id", ascii_key(64), primary_key=True),
     Column("name", exact_text(256), primary_key=True),
     Column("value", exact_text(256), nullable=False),
-    Index("durable_attributes_by_value", "name", "value", "run_id"),
+    #: When the run was created, so that a list of runs with an attribute is in order; 0 if an older version wrote it.
+    Column("created_at", BigInteger, nullable=False, server_default="0"),
+    Index("durable_attributes_by_value", "name", "value", "created_at", "run_id"),
+)
+
+#: What people did to runs by the dashboard.
+audit = Table(
+    "durable_audit",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    run_ref(),
+    Column("at", BigInteger, nullable=False),
+    #: The action, as ``authorize`` gets it.
+    Column("action", ascii_key(32), nullable=False),
+    #: Who did it; NULL when the application did not say.
+    Column("actor", exact_text(255)),
+    #: What was asked for, and what came of it; NULL while the action goes on.
+    Column("detail", long_text()),
+    Column("outcome", long_text()),
+    Index("durable_audit_by_run", "run_id", "id"),
 )
 
 workers = Table(
@@ -313,6 +335,7 @@ broker_sentinel = Table(
 
 __all__ = [
     "attributes",
+    "audit",
     "broker_sentinel",
     "events",
     "hooks",

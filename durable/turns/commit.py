@@ -173,7 +173,8 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
         drained += run_end.end(engine, tx, decision, new, result, now)
     result.log = [*decision.events, *new.events]
     run_log.append(tx, run.id, result.log)
-    attributes.write(tx, run.id, [e.attributes for e in result.log if isinstance(e, events.AttributesSet)])
+    changes = [event.attributes for event in result.log if isinstance(event, events.AttributesSet)]
+    attributes.write(tx, run.id, run.created_at, changes)
     run_log.delete_inbox_items(tx, run.id, drained)
 
     _create(engine, tx, decision, begins, result, now)

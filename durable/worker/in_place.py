@@ -70,7 +70,9 @@ def _run_message(
 def _run_attempt(engine: Engine, held: Claim, continuation: Continuation, message: Mapping[str, Any]) -> None:
     """Run the task of an attempt that was claimed here, as a worker does for a message."""
     uuid = f"{held.run_id}:{held.op_id}:{held.attempt}"[:255]
-    shown = engine.dispatch.shown_arguments(held.args) if engine.sends_task_events else "{}"
+    shown = {"argsrepr": "()", "kwargsrepr": "{}"}
+    if engine.sends_task_events:
+        shown = engine.dispatch.shown_arguments(held.name, held.args)
     request = {
         "id": uuid,
         "task": held.name,
@@ -80,8 +82,7 @@ def _run_attempt(engine: Engine, held: Claim, continuation: Continuation, messag
         "hostname": message.get("hostname"),
         "args": (),
         "kwargs": {},
-        "argsrepr": "()",
-        "kwargsrepr": shown,
+        **shown,
         "retries": held.attempt - 1,
         "delivery_info": {**message.get("delivery_info", {}), "redelivered": False},
         "is_eager": False,
@@ -92,7 +93,16 @@ def _run_attempt(engine: Engine, held: Claim, continuation: Continuation, messag
         _CONTINUATION: continuation,
     }
     if engine.sends_task_events:
-        _send_event(engine, message, "task-received", uuid=uuid, name=held.name, args="()", kwargs=shown, retries=0)
+        _send_event(
+            engine,
+            message,
+            "task-received",
+            uuid=uuid,
+            name=held.name,
+            args=shown["argsrepr"],
+            kwargs=shown["kwargsrepr"],
+            retries=0,
+        )
         _send_event(engine, message, "task-started", uuid=uuid)
     tracer = celery_internals.tracer_of(engine.celery.tasks[held.name], message.get("hostname"))
     event = celery_internals.event_of(tracer(uuid, (), {}, request))

@@ -79,8 +79,8 @@ def register_step(engine: Engine, defined: Defined) -> None:
     # A worker's check at its start reports a name that is taken.
     if not isinstance(defined, Step) or is_taken(engine, defined.name):
         return
-    # Celery 6 wants no queue and no priority on a task: the dispatcher puts them on the message.
-    options = {name: value for name, value in defined.options.items() if name not in ("queue", "priority")}
+    # The dispatcher puts these on the message: Celery 6 wants no queue and no priority on a task.
+    options = {name: value for name, value in defined.options.items() if name not in ("queue", "priority", "argsrepr")}
 
     @_task(engine, defined.name, **options)
     def run_step(task: Any, *args: object, **kwargs: object) -> None:

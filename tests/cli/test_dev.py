@@ -5,8 +5,10 @@ import sys
 import types
 
 import click
+import flask
 import pytest
 from celery import Celery
+from werkzeug.test import Client
 
 from durable import Durable, current, registry
 from durable.cli import application as loading
@@ -113,3 +115,41 @@ def test_the_embedded_application_loads():
     assert loaded.celery_path == "worker.app:celery"
     assert "worker.workflows.payments.process_event" in loaded.engine.celery.tasks
     current.forget(loaded.engine)
+
+
+def get(served, path):
+    """The status and the text of an answer of a WSGI app."""
+    answer = Client(served).get(path, base_url="http://127.0.0.1:8000", environ_base={"REMOTE_ADDR": "127.0.0.1"})
+    return answer.status_code, answer.text
+
+
+@pytest.fixture
+def shop(engine, application, tmp_path, monkeypatch):
+    """A module ``shop`` with an engine and a Flask app, importable by its name."""
+    monkeypatch.setenv("DURABLE_DEV", "1")
+    monkeypatch.setenv("DURABLE_DATABASE_URL", f"sqlite:///{tmp_path}/durable.db")
+    engine.migrate()
+    module = application(celery=engine.celery, engine=engine, app=flask.Flask("shop")).module
+    monkeypatch.setitem(sys.modules, "shop", module)
+    yield module
+    engine.close()
+
+
+def test_the_web_app_has_the_dashboard_beside_it(shop):
+    """``durable dev`` serves the dashboard below /durable, and everything else is the application's."""
+    shop.app.add_url_rule("/", view_func=lambda: "the shop")
+    served = dev.with_dashboard("shop:app", "shop")
+
+    assert get(served, "/") == (200, "the shop")
+    status, page = get(served, "/durable/runs")
+    assert status == 200
+    assert "No run was started yet." in page
+    assert 'href="/durable/workflows"' in page
+    assert get(served, "/durable/static/dashboard.css")[0] == 200
+
+
+def test_routes_of_the_application_come_before_the_dashboard(shop):
+    """An application with a dashboard of its own, or other routes at /durable, is served unchanged."""
+    shop.app.add_url_rule("/durable/mine", view_func=lambda: "mine")
+
+    assert dev.with_dashboard("shop:app", "shop") is shop.app

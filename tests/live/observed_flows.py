@@ -9,7 +9,7 @@ from celery import shared_task
 from durable import get_step_metadata, step, workflow
 
 
-@step(max_retries=2, retry_backoff=0.01, retry_jitter=False)
+@step(max_retries=2, retry_backoff=0.01, retry_jitter=False, argsrepr="(an order)")
 def flaky(order: str) -> str:
     """Fails once."""
     if get_step_metadata().attempt == 1:

@@ -77,6 +77,8 @@ def test_each_attempt_ends_for_celery_as_it_did(site, flows):
     retried = {received[e["uuid"]]["name"]: e for e in ended() if e["type"] == "task-retried"}
     assert "ConnectionError('no answer for A-1" in retried[FLAKY]["exception"]
     assert "ValueError('A-1 cannot be charged 7')" in retried[BROKEN]["exception"]
+    shown = received[f"{run.id}:{_op(run, FLAKY)}:1"]
+    assert (shown["args"], shown["kwargs"]) == ("(an order)", "{}")
     assert received[f"{run.id}:{_op(run, BROKEN)}:1"]["kwargs"] == "{'order': 'A-1', 'amount': 7}"
 
     kinds = ("task_success", "task_retry", "task_failure")

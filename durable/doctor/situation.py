@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...engine import Engine
-from ...store import InDoubt, WaitingRun, Worker, backlog, in_doubt, key_id_of, workers
+from ..engine import Engine
+from ..store import InDoubt, WaitingRun, Worker, backlog, in_doubt, key_id_of, workers
 from .finding import SHOWN
 
 

@@ -12,7 +12,7 @@ Files, in import order::
 
 from __future__ import annotations
 
-from ...engine import Engine
+from ..engine import Engine
 from . import servers, situation, waiting, workers
 from .finding import Finding, check
 

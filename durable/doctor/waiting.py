@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from ...store import BOUND, WaitingRun
+from ..store import BOUND, WaitingRun
 from .finding import SHOWN, Finding, listed
 from .situation import Situation
 

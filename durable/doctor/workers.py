@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from ...worker import versions
+from ..worker import versions
 from .finding import Finding, listed
 from .situation import Situation
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ... import migrations
-from ...broker import check_worker_settings, embedded
-from ...engine import Engine, transport_defaults
-from ...errors import ConfigurationError
-from ...store import REVISION
+from .. import migrations
+from ..broker import check_worker_settings, embedded
+from ..engine import Engine, transport_defaults
+from ..errors import ConfigurationError
+from ..store import REVISION
 from .finding import Finding
 
 

@@ -1,0 +1,277 @@
+"""
+What people do to runs: each action is one form, one permission and one entry of the audit.
+
+The operations are those of ``durable.client``, which the command line uses too.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import flask
+
+from ..client import Client, Options, operate
+from ..client import hooks as client_hooks
+from ..client import start as client_start
+from ..context import recorded_url
+from ..errors import DurableError
+from ..store import Hook, RunFilter, RunStatus, audit, hooks, run_list
+from . import filters
+from .filters import ListQuery
+from .pages import Dashboard, back_to
+from .security import Refused
+from .views_run import find, is_run_id
+
+#: The statuses in which a run can be cancelled, in the order in which a run has them.
+OPEN = (RunStatus.PENDING, RunStatus.RUNNING, RunStatus.BLOCKED)
+
+#: How far a page that asks for confirmation counts.
+COUNTED = 10_000
+#: How long one form acts on many runs.
+BULK_SECS = 10.0
+_PAGE = 100
+
+#: Longest text of a form's field, in characters.
+_LONGEST = 1_000_000
+
+
+def cancel(dashboard: Dashboard, run_id: str) -> flask.Response:
+    """Ask the run to stop."""
+    reason = _field("reason", longest=1_000) or None
+    _act(dashboard, "cancel", run_id, reason, lambda: _cancel(dashboard, run_id, reason))
+    return back_to("run", run_id=run_id, done="cancel")
+
+
+def retry(dashboard: Dashboard, run_id: str) -> flask.Response:
+    """Try a blocked run again."""
+    _act(dashboard, "retry", run_id, None, lambda: _retry(dashboard, run_id))
+    return back_to("run", run_id=run_id, done="retry")
+
+
+def wake(dashboard: Dashboard, run_id: str) -> flask.Response:
+    """End the pending sleeps of the run."""
+    woken = _act(dashboard, "wake", run_id, None, lambda: operate.wake_up(dashboard.engine, run_id))
+    return back_to("run", run_id=run_id, done="wake", count=woken)
+
+
+def resolve(dashboard: Dashboard, run_id: str) -> flask.Response:
+    """Record the outcome of a step in doubt: the form has its result as JSON, or why it failed."""
+    step_id, outcome = _field("step"), _field("outcome")
+    if outcome == "failed":
+        message = _field("message", longest=10_000)
+        if not message:
+            raise Refused(400, "The message is missing", "Say why the step failed.  Go back and fill in the message.")
+        detail = f"{step_id} failed: {message}"
+        act: Callable[[], str] = lambda: operate.resolve(dashboard.engine, run_id, step_id, fail=message)  # noqa: E731
+    else:
+        result = _json("result")
+        detail = f"{step_id} completed"
+        act = lambda: operate.resolve(dashboard.engine, run_id, step_id, result=result)  # noqa: E731
+    _act(dashboard, "resolve", run_id, detail, act)
+    return back_to("run", run_id=run_id, done="resolve")
+
+
+def resume(dashboard: Dashboard, run_id: str) -> flask.Response:
+    """Deliver the payload of the form, which is JSON, to a hook of the run."""
+    op_id, payload = _field("operation"), _json("payload")
+    hook = _hook(dashboard, "resume", run_id, op_id)
+    if not hook.open:
+        raise Refused(409, "The hook is closed", "The workflow does not listen to this hook any more.")
+    _act(dashboard, "resume", run_id, op_id, lambda: client_hooks.resume_hook(dashboard.engine, hook.token, payload))
+    return back_to("run", run_id=run_id, done="resume")
+
+
+def start_again(dashboard: Dashboard, run_id: str) -> flask.Response:
+    """Start a run of the same workflow with the same arguments."""
+    started = _act(
+        dashboard, "start", run_id, "again", lambda: client_start.start_like(dashboard.engine, run_id, Options()).id
+    )
+    return back_to("run", run_id=started, done="start")
+
+
+def reveal_token(dashboard: Dashboard, run_id: str) -> flask.Response:
+    """A page with the token of a hook, or the URL of a webhook."""
+    op_id = _field("operation")
+    hook = _hook(dashboard, "reveal_token", run_id, op_id)
+    _act(dashboard, "reveal_token", run_id, op_id, lambda: None)
+    url = None if hook.config is None else recorded_url(hook.config, hook.token)
+    return dashboard.page("token.html", run_id=run_id, hook=hook, url=url)
+
+
+def confirm(dashboard: Dashboard) -> flask.Response:
+    """The page that asks before a bulk action: how many runs it is for."""
+    dashboard.guard.require("read")
+    action = _bulk_action(flask.request.args.get("action", ""))
+    dashboard.guard.require(f"bulk_{action}")
+    dashboard.engine.check_schema()
+    now = dashboard.engine.now()
+    selected = _selected(flask.request.args.getlist("run"))
+    query = filters.parse(flask.request.args, now)
+    if not selected and not query.is_filtered:
+        raise Refused(400, "No run is chosen", "Select runs in the list, or set a filter first.")
+    count = len(selected) if selected else sum(1 for _ in _matching(dashboard, query, action, now, COUNTED))
+    return dashboard.page(
+        "confirm.html", action=action, count=count, most=COUNTED, selected=selected, query=query, upto=now
+    )
+
+
+def bulk(dashboard: Dashboard) -> flask.Response:
+    """Cancel or retry the runs that were confirmed."""
+    form = flask.request.form
+    action = _bulk_action(form.get("action", ""))
+    dashboard.guard.require(f"bulk_{action}")
+    dashboard.engine.check_schema()
+    now = dashboard.engine.now()
+    upto = filters.whole_number(form, "upto", now, 2**62)
+    selected = _selected(form.getlist("run"))
+    query = filters.parse(form, now)
+    if not selected and not query.is_filtered:
+        raise Refused(400, "No run is chosen", "Select runs in the list, or set a filter first.")
+    ids = iter(selected) if selected else _matching(dashboard, query, action, upto, COUNTED)
+    act = _cancel if action == "cancel" else _retry
+    deadline = time.monotonic() + BULK_SECS
+    done, refused, more = 0, 0, 0
+    for run_id in ids:
+        if time.monotonic() > deadline:
+            more = 1
+            break
+        try:
+            _act(dashboard, action, run_id, "bulk", lambda run_id=run_id: act(dashboard, run_id))  # type: ignore[misc]
+        except (Refused, DurableError):
+            refused += 1
+        else:
+            done += 1
+    return back_to("runs", **query.parameters, done=f"bulk_{action}", count=done, refused=refused, more=more)
+
+
+def record(
+    dashboard: Dashboard, run_id: str, action: str, actor: str | None, detail: str | None
+) -> Callable[[str], None]:
+    """Begin an entry of the audit; return a function that records what came of it."""
+    store = dashboard.engine.store
+    entry = store.write(lambda tx: audit.begin(tx, run_id, at=store.now(), action=action, actor=actor, detail=detail))
+    return lambda outcome: store.write(lambda tx: audit.finish(tx, entry, outcome))
+
+
+def _act(dashboard: Dashboard, action: str, run_id: str, detail: str | None, do: Callable[[], Any]) -> Any:
+    """
+    Do one thing to one run, if the caller may, with an entry in the audit.
+
+    The entry is committed first, so that no action is missing in the audit, whatever happens to this process.
+    """
+    actor = dashboard.guard.require(action, run_id)
+    dashboard.engine.check_schema()
+    with dashboard.engine.store.read() as tx:
+        find(tx, run_id)
+    finish = record(dashboard, run_id, action, actor, detail)
+    try:
+        result = do()
+    except (Refused, DurableError, TypeError, ValueError) as error:
+        detail = error.detail if isinstance(error, Refused) else str(error)
+        finish(f"refused: {detail}"[:2_000])
+        if isinstance(error, Refused):
+            raise
+        raise Refused(409, "Nothing was done", detail) from error
+    finish("done")
+    return result
+
+
+def _cancel(dashboard: Dashboard, run_id: str, reason: str | None = None) -> None:
+    if not Client(dashboard.engine).cancel(run_id, reason):
+        raise Refused(409, "The run has ended", "A run that has ended cannot be cancelled.")
+
+
+def _retry(dashboard: Dashboard, run_id: str) -> None:
+    if operate.is_in_doubt(dashboard.engine, run_id):
+        raise Refused(
+            409,
+            "A step is in doubt",
+            "A retry does not resolve a step in doubt.  Find out whether the step did its work, and resolve it.",
+        )
+    if not operate.retry(dashboard.engine, run_id):
+        raise Refused(409, "The run is not blocked", "Only a blocked run can be retried.")
+
+
+def _hook(dashboard: Dashboard, action: str, run_id: str, op_id: str) -> Hook:
+    dashboard.guard.require(action, run_id)
+    dashboard.engine.check_schema()
+    with dashboard.engine.store.read() as tx:
+        find(tx, run_id)
+        hook = hooks.find_of_run(tx, run_id, op_id)
+    if hook is None:
+        raise Refused(404, "Hook not found", "This run has no hook with this operation.")
+    return hook
+
+
+def _bulk_action(name: str) -> str:
+    if name not in ("cancel", "retry"):
+        raise Refused(400, "Unknown action", "The dashboard can cancel and retry many runs.")
+    return name
+
+
+def _selected(given: list[str]) -> list[str]:
+    ids = list(dict.fromkeys(given))
+    if len(ids) > 1_000 or not all(is_run_id(run_id) for run_id in ids):
+        raise Refused(400, "The selection is malformed", "Select runs in the list, at most 1,000.")
+    return ids
+
+
+def _matching(dashboard: Dashboard, query: ListQuery, action: str, upto: int, limit: int) -> Iterator[str]:
+    """The ids of the runs that match and that the action is for; runs that are newer than *upto* are left out."""
+    statuses = [RunStatus.BLOCKED] if action == "retry" else list(OPEN)
+    wanted = query.wanted
+    until = upto if wanted.until is None else min(upto, wanted.until)
+    left = limit
+    for status in statuses:
+        if wanted.status not in (None, status):
+            continue
+        for run_id in _ids(dashboard, replace(wanted, status=status, until=until)):
+            if not left:
+                return
+            left -= 1
+            yield run_id
+
+
+def _ids(dashboard: Dashboard, wanted: RunFilter) -> Iterator[str]:
+    """The ids of all runs that match, newest first.  Runs may change meanwhile."""
+    before = None
+    while True:
+        with dashboard.engine.store.read() as tx:
+            if wanted.error is None:
+                page: run_list.Page | run_list.ErrorSearch = run_list.page(tx, wanted, before=before, limit=_PAGE)
+            else:
+                page = run_list.search_errors(tx, wanted, before=before, limit=_PAGE)
+        yield from (run.id for run in page.runs)
+        if page.next is None:
+            return
+        before = page.next
+
+
+def _field(name: str, *, longest: int = 255) -> str:
+    """A text of the form, stripped."""
+    text = flask.request.form.get(name, "").strip()
+    if len(text) > longest or "\0" in text:
+        raise Refused(400, f"The field {name!r} is malformed", f"It has at most {longest:,} characters of text.")
+    return text
+
+
+def _json(name: str) -> Any:
+    """A field of the form that is JSON."""
+    text = _field(name, longest=_LONGEST)
+    return parse_json(name, text)
+
+
+def parse_json(name: str, text: str) -> Any:
+    """The value of JSON in the field *name*."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Refused(
+            400,
+            f"The field {name!r} is not JSON",
+            f'{error}.  A text needs quotes, like this: "text".  Go back and correct it.',
+        ) from None

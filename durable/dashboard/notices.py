@@ -1,0 +1,29 @@
+"""What a form has done, as a sentence on the page that follows.  The URL has only the form's name and numbers."""
+
+from __future__ import annotations
+
+from werkzeug.datastructures import MultiDict
+
+from .filters import whole_number
+
+_SENTENCES = {
+    "cancel": "The run is asked to stop.  It can clean up first.",
+    "retry": "The run is being retried with the code that is deployed now.",
+    "wake": "{count} pending sleeps of the run are over.",
+    "resolve": "The step is resolved, and the run continues.",
+    "resume": "The hook has the payload.",
+    "start": "The run is started.",
+    "bulk_cancel": "{count} runs are asked to stop.  {refused} were left as they are.",
+    "bulk_retry": "{count} runs are being retried.  {refused} were left as they are.",
+}
+
+_MORE = "  More runs match: do it again to continue."
+
+
+def of(given: MultiDict[str, str]) -> str | None:
+    """The sentence that the parameters of a URL ask for."""
+    sentence = _SENTENCES.get(given.get("done", ""))
+    if sentence is None:
+        return None
+    numbers = {name: f"{whole_number(given, name, 0, 10**9):,}" for name in ("count", "refused")}
+    return sentence.format(**numbers) + (_MORE if given.get("more") == "1" else "")

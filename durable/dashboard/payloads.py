@@ -1,0 +1,141 @@
+"""
+Values of runs as pages show them: decoded, without tokens and credentials, and redacted by the application.
+
+With a cipher, a value is decrypted only if this process has the key and the caller may ``reveal`` it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from .. import codec, http
+from ..errors import DecryptionError, PayloadMissing
+from ..events import Event
+from ..store import requests, vault
+from ..web import mask
+from .pages import Dashboard
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A value for a page; ``hidden`` says why it is not there."""
+
+    value: Any = None
+    hidden: str | None = None
+
+    @property
+    def has_value(self) -> bool:
+        """Whether there is a value to show."""
+        return self.hidden is None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownError:
+    """An error for a page."""
+
+    type: str
+    message: str
+    traceback: str
+
+
+class Payloads:
+    """Reads the values of one run for one caller."""
+
+    def __init__(self, dashboard: Dashboard, tx: Connection, run_id: str) -> None:
+        self._dashboard = dashboard
+        self._tx = tx
+        self._run_id = run_id
+        self._vault = vault.of(tx)
+        self.may_reveal = self._vault.cipher is None or dashboard.guard.allows("reveal", run_id)
+
+    def value(self, event: Event | None, where: str) -> Shown:
+        """
+        The value of an event.
+
+        Args:
+            where: What it is, for ``redact``: ``arguments``, ``result``, ``error``, ``payload``.
+        """
+        text = None if event is None or event.value_field is None else getattr(event, event.value_field)
+        if event is None or text is None:
+            return Shown(hidden="There is no value.")
+        found = self._read(event, text)
+        if isinstance(found, Shown):
+            return found
+        return Shown(self.redacted(codec.plain(found, self._requests(found)), where))
+
+    def error(self, event: Event) -> ShownError | Shown:
+        """The error of an event, with its traceback."""
+        text = getattr(event, str(event.value_field))
+        if text is None:
+            return Shown(hidden="There is no error.")
+        found = self._read(event, text)
+        if isinstance(found, Shown):
+            return found
+        summary = codec.error_summary(found)
+        shown = self.redacted(
+            {"type": summary.error_type, "message": summary.message, "traceback": summary.traceback}, "error"
+        )
+        if not (isinstance(shown, Mapping) and {"type", "message", "traceback"} <= shown.keys()):
+            return Shown(shown)
+        return ShownError(str(shown["type"]), str(shown["message"]), str(shown["traceback"]))
+
+    def text(self, place: str, stored: str | None) -> Shown:
+        """A text in a column of the run, decrypted: the reason of a blocked run."""
+        if stored is None:
+            return Shown(hidden="There is no text.")
+        if stored[:1] == vault.MARK and not self.may_reveal:
+            return _ENCRYPTED
+        try:
+            return Shown(
+                mask(str(self._vault.fetch(self._tx, self._run_id, self._vault.unseal(self._run_id, place, stored))))
+            )
+        except (DecryptionError, PayloadMissing) as error:
+            return Shown(hidden=str(error))
+
+    def redacted(self, value: Any, where: str) -> Any:
+        """A plain value without tokens of webhooks, as ``redact`` of the application returns it."""
+        masked = masked_deeply(value)
+        return masked if self._dashboard.redact is None else self._dashboard.redact(masked, where)
+
+    def headers(self, message: http.Request | http.Response) -> list[tuple[str, str]]:
+        """The headers of a request or an answer; those that prove who sent it are left out."""
+        return [
+            (name, "[redacted]" if http.is_secret(name) else str(self.redacted(mask(value), f"header:{name}")))
+            for name, value in message.headers
+        ]
+
+    def _read(self, event: Event, text: str) -> str | Shown:
+        """The encoded value of an event; or why it cannot be shown."""
+        if text[:1] == vault.MARK and self._vault.cipher is not None and not self.may_reveal:
+            return _ENCRYPTED
+        try:
+            plain = self._vault.unseal(self._run_id, event.op_id, text)
+            return str(self._vault.fetch(self._tx, self._run_id, plain))
+        except (DecryptionError, PayloadMissing) as error:
+            return Shown(hidden=str(error))
+
+    def _requests(self, text: str) -> Mapping[str, http.Request]:
+        """The webhook requests in a value.  A large body is not loaded, so such a request is shown by its id."""
+        try:
+            found = requests.load(self._tx, codec.request_ids(text), whole=False)
+        except (DecryptionError, PayloadMissing):
+            return {}
+        return {request_id: request for request_id, request in found.items() if request.is_loaded}
+
+
+_ENCRYPTED = Shown(hidden="This value is encrypted, and you may not reveal it.")
+
+
+def masked_deeply(value: Any) -> Any:
+    """A plain value whose texts have no token of a webhook."""
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, list):
+        return [masked_deeply(item) for item in value]
+    if isinstance(value, dict):
+        return {mask(str(key)): masked_deeply(item) for key, item in value.items()}
+    return value

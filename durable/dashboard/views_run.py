@@ -1,0 +1,233 @@
+"""The page of one run, and the pages of its operations and webhook requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import flask
+from sqlalchemy import Connection
+
+from .. import events, http
+from ..client import pending, timeline
+from ..engine import Engine
+from ..errors import DecryptionError, PayloadMissing, RunNotFound
+from ..events import ROOT, Event
+from ..store import Hook, RequestRow, Run, attributes, audit, hooks, in_doubt, run_log, run_page, runs
+from ..web import mask
+from . import notices, timeline_section
+from .filters import whole_number
+from .pages import Dashboard
+from .payloads import Payloads, Shown, ShownError
+from .security import Refused
+
+#: How many events one page of the log has, and how many of the other things a page lists.
+LOG_PAGE = 100
+LISTED = 50
+_OPERATION_EVENTS = 500
+_FAR = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRequest:
+    """A request in a list; ``request`` is None when its head cannot be shown."""
+
+    row: RequestRow
+    request: http.Request | None
+    answer: http.Response | None
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """One event of an operation, with its value or its error."""
+
+    event: Event
+    value: Shown | None
+    error: ShownError | Shown | None
+
+
+def show(dashboard: Dashboard, run_id: str) -> flask.Response:
+    """The page of a run."""
+    dashboard.guard.require("read", run_id)
+    engine, given = dashboard.engine, flask.request.args
+    engine.check_schema()
+    now = engine.now()
+    with engine.store.read() as tx:
+        run = find(tx, run_id)
+        payloads = Payloads(dashboard, tx, run_id)
+        created = run_page.stored(tx, run_id, ROOT, "created") or run_log.oldest_inbox_item(tx, run_id)
+        ended = run_page.stored(tx, run_id, ROOT, "ended") if run.ended else None
+        page: dict[str, Any] = {
+            "run": run,
+            "now": now,
+            "arguments": payloads.value(created if isinstance(created, events.RunCreated) else None, "arguments"),
+            "result": payloads.value(ended, "result") if isinstance(ended, events.RunCompleted) else None,
+            "error": _error(payloads, ended),
+            "reason": ended.reason if isinstance(ended, events.RunCancelledEvent) else None,
+            "blocked": payloads.text("blocked", run.blocked) if run.blocked is not None else None,
+            "attributes": attributes.read(tx, run_id),
+            "waiting": _waiting(engine, tx, run),
+            "doubts": in_doubt.of_run(tx, run_id) if not run.ended else [],
+            "section": timeline_section.read(tx, run, given, now),
+            "children": run_page.children(tx, run_id, LISTED),
+            "hooks": _hooks(tx, run_id),
+            "requests": _listed(payloads, tx, run_page.requests_of_run(tx, run_id, LISTED)),
+            "audit": audit.of_run(tx, run_id, LISTED),
+            "log": _log(tx, run_id, whole_number(given, "log", 0, _FAR)),
+        }
+    # The bars of what goes on grow: they are drawn again every five seconds.
+    growing = None if run.ended else now // 5_000_000
+    return dashboard.live_page(
+        "run.html",
+        seen=[run.turn, run.status, len(page["waiting"]), repr(page["audit"]), repr(page["requests"]), growing],
+        refresh=None if run.ended else 3,
+        notice=notices.of(given),
+        given={name: value for name, value in given.items() if name in ("first", "last", "rows", "from", "to", "log")},
+        mask=mask,
+        **page,
+    )
+
+
+def show_operation(dashboard: Dashboard, run_id: str, op_id: str) -> flask.Response:
+    """What a click on a bar shows: the events of one operation with their values, and the message of an open step."""
+    dashboard.guard.require("read", run_id)
+    engine = dashboard.engine
+    engine.check_schema()
+    with engine.store.read() as tx:
+        run = find(tx, run_id)
+        log = run_page.log_of_operation(tx, run_id, op_id, _OPERATION_EVENTS)
+        if not log or op_id == ROOT:
+            raise Refused(404, "Operation not found", "The log of this run has no operation with this id.")
+        payloads = Payloads(dashboard, tx, run_id)
+        open_steps = run_page.open_steps(tx, run_id, [op_id])
+        rows = timeline.rows(log, open_steps, ended_at=run.completed_at)
+        return dashboard.page(
+            "operation.html",
+            run=run,
+            op_id=op_id,
+            row=rows[0] if rows else None,
+            details=[_detail(payloads, event) for event in log],
+            step=open_steps[0] if open_steps else None,
+            now=engine.now(),
+        )
+
+
+def show_request(dashboard: Dashboard, run_id: str, request_id: str) -> flask.Response:
+    """A webhook request and its answer, with headers and bodies."""
+    dashboard.guard.require("read", run_id)
+    dashboard.engine.check_schema()
+    with dashboard.engine.store.read() as tx:
+        run = find(tx, run_id)
+        row = run_page.find_request(tx, request_id)
+        if row is None or row.run_id != run_id:
+            raise Refused(404, "Request not found", "This run has no webhook request with this id.")
+        payloads = Payloads(dashboard, tx, run_id)
+        (listed,) = _listed(payloads, tx, [row])
+        sent, answer = listed.request, listed.answer
+        return dashboard.page(
+            "request.html",
+            run=run,
+            row=row,
+            request=sent,
+            url=mask(sent.url) if sent is not None else None,
+            headers=payloads.headers(sent) if sent is not None else [],
+            body=_body(payloads, sent, "body"),
+            answer=answer,
+            answer_headers=payloads.headers(answer) if answer is not None else [],
+            answer_body=_body(payloads, answer, "answer body"),
+            now=dashboard.engine.now(),
+        )
+
+
+def find(tx: Connection, run_id: str) -> Run:
+    """The run's row; RunNotFound when there is none, also for a text that is no id."""
+    run = runs.find(tx, run_id) if is_run_id(run_id) else None
+    if run is None:
+        raise RunNotFound(run_id)
+    return run
+
+
+def is_run_id(text: str) -> bool:
+    """Whether a text can be the id of a run; another text must not reach the database."""
+    return 1 <= len(text) <= 64 and all("!" <= c <= "~" for c in text)
+
+
+def _error(payloads: Payloads, ended: Event | None) -> ShownError | Shown | None:
+    if isinstance(ended, events.RunFailedEvent) or (isinstance(ended, events.RunCancelledEvent) and ended.error):
+        return payloads.error(ended)
+    return None
+
+
+def _detail(payloads: Payloads, event: Event) -> Detail:
+    if event.value_field is None or getattr(event, event.value_field) is None:
+        return Detail(event, None, None)
+    if event.value_field == "error":
+        return Detail(event, None, payloads.error(event))
+    where = {"args": "arguments"}.get(event.value_field, event.value_field)
+    return Detail(event, payloads.value(event, where), None)
+
+
+def _waiting(engine: Engine, tx: Connection, run: Run) -> list[dict[str, Any]]:
+    """What the run waits for; nothing when this process cannot decrypt the options of its hooks."""
+    try:
+        return pending.waiting_for(engine, tx, run)
+    except (DecryptionError, PayloadMissing):
+        return []
+
+
+def _hooks(tx: Connection, run_id: str) -> list[Hook]:
+    """The run's hooks; none when this process cannot decrypt their options."""
+    try:
+        return hooks.all_of_run(tx, run_id, LISTED)
+    except (DecryptionError, PayloadMissing):
+        return []
+
+
+def _log(tx: Connection, run_id: str, first: int) -> dict[str, Any]:
+    """A page of the log: from the event with this number, or with 0 the newest events."""
+    if first:
+        found = run_log.page(
+            tx, run_id, after=first - 1, before=_FAR, limit=LOG_PAGE + 1, newest_first=False, values=False
+        )
+        page, has_later = found[:LOG_PAGE], len(found) > LOG_PAGE
+    else:
+        found = run_log.page(tx, run_id, after=0, before=_FAR, limit=LOG_PAGE, newest_first=True, values=False)
+        page, has_later = found[::-1], False
+    has_earlier = bool(page) and page[0].seq > 1
+    return {
+        "events": page,
+        "earlier": max(1, page[0].seq - LOG_PAGE) if has_earlier else None,
+        "later": page[-1].seq + 1 if has_later else None,
+    }
+
+
+def _listed(payloads: Payloads, tx: Connection, rows: list[RequestRow]) -> list[ListedRequest]:
+    """Requests with their heads, if the caller may see them and this process has the key."""
+    if not payloads.may_reveal:
+        return [ListedRequest(row, None, None) for row in rows]
+    try:
+        whole = {each.row.id: each for each in run_page.whole_requests(tx, rows)}
+    except (DecryptionError, PayloadMissing):
+        return [ListedRequest(row, None, None) for row in rows]
+    return [
+        ListedRequest(row, whole[row.id].request, whole[row.id].answer)
+        if row.id in whole
+        else ListedRequest(row, None, None)
+        for row in rows
+    ]
+
+
+def _body(payloads: Payloads, message: http.Request | http.Response | None, where: str) -> Shown | None:
+    """A body as text; what is not text is described."""
+    if message is None:
+        return None
+    if isinstance(message, http.Request) and not message.is_loaded:
+        return Shown(hidden=f"The body has {message.size:,} bytes, which is too large for this page.")
+    data = message.data if isinstance(message, http.Request) else message.body
+    if not data:
+        return Shown(hidden="The body is empty.")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return Shown(hidden=f"The body has {len(data):,} bytes that are not text in UTF-8.")
+    return Shown(payloads.redacted(text, where))

@@ -1,0 +1,45 @@
+"""Recent webhook requests over all runs."""
+
+from __future__ import annotations
+
+import flask
+
+from ..errors import DecryptionError, PayloadMissing
+from ..http import Request, Response
+from ..store import RequestRow, run_page, runs
+from ..web import mask
+from . import filters
+from .pages import Dashboard
+from .views_runs import place
+
+PAGE = 50
+
+
+def show(dashboard: Dashboard) -> flask.Response:
+    """The newest requests, by pages."""
+    dashboard.guard.require("read")
+    engine = dashboard.engine
+    engine.check_schema()
+    before = filters.place(flask.request.args, "before")
+    with engine.store.read() as tx:
+        found = run_page.recent_requests(tx, before=before, limit=PAGE + 1)
+        rows = found[:PAGE]
+        names = runs.names_of(tx, {row.run_id for row in rows})
+        may_see = engine.store.vault.cipher is None or dashboard.guard.allows("reveal")
+        try:
+            whole = {each.row.id: each for each in run_page.whole_requests(tx, rows)} if may_see else {}
+        except (DecryptionError, PayloadMissing):
+            whole = {}
+    entries: list[tuple[RequestRow, Request | None, Response | None]] = [
+        (row, whole[row.id].request, whole[row.id].answer) if row.id in whole else (row, None, None) for row in rows
+    ]
+    return dashboard.live_page(
+        "webhooks.html",
+        seen=[repr(rows)],
+        entries=entries,
+        names=names,
+        mask=mask,
+        older=place(rows[-1].received_at, rows[-1].id) if len(found) > PAGE else None,
+        is_first=before is None,
+        now=engine.now(),
+    )
