@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
@@ -110,6 +111,7 @@ class Engine:
         store = self.make_store()
         url = self.settings.payload_url
         store.vault = Vault(self.settings.cipher, None if url is None else UrlPayloads(url))
+        store.quiet = self.tracing.quiet
         return store
 
     @cached_property
@@ -119,7 +121,9 @@ class Engine:
         times = (settings.eta_horizon, settings.resend_after, self.store.now)
         # With a cipher the arguments are nowhere in the clear, the broker included.
         shows = settings.cipher is None
-        return Dispatcher(self.celery, self.make_broker(), *times, self._impossible, shows_arguments=shows)
+        within = self._within_trace if settings.tracing else None
+        broker = self.make_broker()
+        return Dispatcher(self.celery, broker, *times, self._impossible, shows_arguments=shows, within=within)
 
     @cached_property
     def timer(self) -> TimerThread:
@@ -228,6 +232,10 @@ class Engine:
         if run is not None:
             self.wake(run)
 
+    def _within_trace(self, run_id: str, trace_context: str | None) -> AbstractContextManager[None]:
+        """Return the trace in which a run's message is sent, by the context as it is stored."""
+        return self.tracing.within(run_id, runs.trace_context(self.store.vault, run_id, trace_context))
+
     def _impossible(self, row: StepRow, error: Exception) -> None:
         if self.on_impossible is not None:
             self.on_impossible(row, error)
@@ -298,9 +306,10 @@ class Engine:
             self.dispatch.send_turns(rows)
         for run in runs:
             if isinstance(run, Run):
-                self.dispatch.send_turn(run.id, run.queue, run.priority, not_before=not_before)
+                row = DriveRow(run.id, run.queue, run.priority, run.trace_context)
+                self.dispatch.send_turn(row, not_before=not_before)
             elif isinstance(run, DriveRow):
-                self.dispatch.send_turn(run.run_id, run.queue, run.priority)
+                self.dispatch.send_turn(run)
 
     def notify(self, holder: str, message: str) -> None:
         """Notify a process that something it waits for is in the database now; an empty *holder* means no process."""

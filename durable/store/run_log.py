@@ -41,6 +41,7 @@ class DriveRow:
     run_id: str
     queue: str | None
     priority: int | None
+    trace_context: str | None = None
 
 
 _EVENT_TYPES = {"seq": "bigint", "at": "bigint"} | dict.fromkeys(("kind", "op_id", "phase", "data", "value"), "text")
@@ -202,8 +203,9 @@ def delete_inbox_items(tx: Connection, run_id: str, ids: Sequence[int]) -> None:
 
 def drives(tx: Connection, run_ids: Collection[str]) -> list[DriveRow]:
     """What the messages for turns of these runs are made from; at most ``TURN_LIMIT`` runs."""
-    rows = tx.execute(select(runs.c.id, runs.c.queue, runs.c.priority).where(runs.c.id.in_(run_ids)))
-    return [DriveRow(row.id, row.queue, row.priority) for row in rows]
+    columns = (runs.c.id, runs.c.queue, runs.c.priority, runs.c.trace_context)
+    rows = tx.execute(select(*columns).where(runs.c.id.in_(run_ids)))
+    return [DriveRow(row.id, row.queue, row.priority, row.trace_context) for row in rows]
 
 
 def first_inbox_item(tx: Connection, run_id: str) -> int | None:
@@ -245,7 +247,7 @@ def due_drives(
     # The last message that was sent drives a turn which reads all of the items.
     latest = case((func.count(inbox.c.sent_at) == func.count(), func.max(inbox.c.sent_at)))
     rows = tx.execute(
-        select(runs.c.id, runs.c.queue, runs.c.priority, first)
+        select(runs.c.id, runs.c.queue, runs.c.priority, func.min(runs.c.trace_context).label("trace_context"), first)
         .join(inbox, runs.c.id == inbox.c.run_id)
         .where(inbox.c.next_send_at <= now, drivable)
         .group_by(runs.c.id, runs.c.queue, runs.c.priority)
@@ -253,7 +255,7 @@ def due_drives(
         .order_by("first")
         .limit(limit)
     )
-    return [DriveRow(row.id, row.queue, row.priority) for row in rows]
+    return [DriveRow(row.id, row.queue, row.priority, row.trace_context) for row in rows]
 
 
 def sent_drives(tx: Connection, run_ids: Collection[str], now: int, delay: int) -> None:

@@ -20,14 +20,14 @@ Files, in import order::
 from __future__ import annotations
 
 from .carried import ContextVariables
-from .operations import EndedOperation, OpenOperations, OpenOperation
+from .operations import EndedOperation, OpenOperation, OpenOperations
 from .tracing import RequestTrace, Tracing
 
 __all__ = [
     "ContextVariables",
     "EndedOperation",
-    "OpenOperations",
     "OpenOperation",
+    "OpenOperations",
     "RequestTrace",
     "Tracing",
     "make_tracing",

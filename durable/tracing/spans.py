@@ -16,8 +16,9 @@ The times of spans that are emitted when they end are the database's, as in the 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -49,6 +50,10 @@ from .operations import EndedOperation, OpenOperation
 
 #: The name of durable's tracer, by which a backend and a sampler know its spans.
 SCOPE = "durable"
+
+#: The key of a context in which instrumentations make no spans; the value of ``suppress_instrumentation``.
+_SUPPRESS = "suppress_instrumentation"
+_NOTHING = nullcontext()
 
 _CHILD_ENDS = (events.ChildCompleted, events.ChildFailed, events.ChildCancelled)
 
@@ -144,6 +149,19 @@ class SpanTracing(tracing.Tracing):
             return
         with _attached(self._below_run(run_id, carried)):
             yield
+
+    def headers(self, run_id: str, carried: str | None) -> dict[str, str]:
+        """Return what a message in the run's trace has for OpenTelemetry's instrumentation of Celery."""
+        headers: dict[str, str] = {}
+        if self.is_on and "opentelemetry.instrumentation.celery" in sys.modules:
+            propagate.inject(headers, self._below_run(run_id, carried))
+        return headers
+
+    def quiet(self) -> AbstractContextManager[None]:
+        """Keep OpenTelemetry's instrumentations from making spans in the block: of durable's own statements."""
+        if "opentelemetry.instrumentation.sqlalchemy" not in sys.modules:
+            return _NOTHING
+        return _attached(contexts.set_value(_SUPPRESS, True))
 
     def emit(self, run: Run, carried: str | None, ended: Sequence[EndedOperation]) -> None:
         """Emit the spans of what has ended with a turn of the run.  Never raises."""

@@ -56,6 +56,14 @@ class Tracing:
         """Make the run's span the parent of what the block traces: the messages that it sends."""
         return nullcontext()
 
+    def headers(self, run_id: str, carried: str | None) -> dict[str, str]:
+        """Return what a message in the run's trace has for OpenTelemetry's instrumentation of Celery."""
+        return {}
+
+    def quiet(self) -> AbstractContextManager[None]:
+        """Keep OpenTelemetry's instrumentations from making spans in the block: of durable's own statements."""
+        return nullcontext()
+
     def emit(self, run: Run, carried: str | None, ended: Sequence[EndedOperation]) -> None:
         """Emit the spans of what has ended with a turn of the run.  Never raises."""
 

@@ -215,7 +215,10 @@ def _create(
         for c in new_steps
     ]
     steps.create(tx, step_rows, engine.dispatch.plan(now))
-    result.steps += [StepRow(run.id, c.op_id, c.name, 1, 0, run.queue, run.priority, args=c.args) for c in new_steps]
+    route, carried = (run.queue, run.priority), run.trace_context
+    result.steps += [
+        StepRow(run.id, c.op_id, c.name, 1, 0, *route, args=c.args, trace_context=carried) for c in new_steps
+    ]
     if decision.outcome is not None:
         return
 
@@ -223,7 +226,8 @@ def _create(
     planned = [(c, engine.dispatch.plan_at(tx, now, c.due_at)) for c in new_waits]
     waits.create(tx, [{"run_id": run.id, "op_id": c.op_id, "due_at": c.due_at} | plan.values() for c, plan in planned])
     result.waits += [
-        WaitRow(run.id, c.op_id, c.due_at, run.queue, run.priority, is_deferred=plan.is_deferred) for c, plan in planned
+        WaitRow(run.id, c.op_id, c.due_at, *route, is_deferred=plan.is_deferred, trace_context=carried)
+        for c, plan in planned
     ]
 
 

@@ -15,7 +15,7 @@ from ..engine import BATCH_DELAY_SECS, MANY, Checkout, Engine, Kept, identify
 from ..errors import DecryptionError
 from ..registry import definitions
 from ..sandbox import log_records
-from ..store import Claim, InboxItem, Run, RunStatus, StepRow, WaitRow, run_log, runs, steps
+from ..store import Claim, InboxItem, RunStatus, StepRow, WaitRow, run_log, steps
 from .commit import commit, current_code_version
 from .continuation import Continuation
 from .decide import decide
@@ -96,7 +96,7 @@ def turn(engine: Engine, run_id: str, *, continuation: Continuation | None = Non
         _keep_replay(checkout, decision, result)
         failpoints.hit("turn.committed")
         emit_spans(engine, view, checkout, decision, result)
-        send(engine, decision.run, result)
+        send(engine, result)
         return True
 
 
@@ -126,7 +126,7 @@ def conclude(engine: Engine, continuation: Continuation, held: Claim, ended: eve
         emit_spans(engine, view, checkout, decision, result)
     continuation.has_turned = True
     failpoints.hit("turn.committed")
-    send(engine, decision.run, result)
+    send(engine, result)
     return True
 
 
@@ -169,18 +169,15 @@ def _keep_replay(checkout: Checkout, decision: Decision, result: CommitResult) -
 # After the commit
 
 
-def send(engine: Engine, run: Run, result: CommitResult) -> None:
+def send(engine: Engine, result: CommitResult) -> None:
     """Send what a turn has committed.  The sweep finds what cannot be sent now."""
     for holder, request_id in result.answered:
         engine.notify(holder, request_id)
     if result.ended is not None:
         engine.notifier.notify_subscribers(result.ended)
-    if not (result.steps or result.waits or result.to_wake):
-        return
-    with engine.tracing.within(run.id, runs.trace_context(engine.store.vault, run.id, run.trace_context)):
-        _send_steps(engine, result.steps)
-        _send_waits(engine, result.waits)
-        engine.wake(*result.to_wake)
+    _send_steps(engine, result.steps)
+    _send_waits(engine, result.waits)
+    engine.wake(*result.to_wake)
 
 
 def _send_steps(engine: Engine, rows: list[StepRow]) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-import textwrap
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -21,7 +18,6 @@ from tracing import Spans, attributes, traced
 
 from durable import (
     Durable,
-    Response,
     Run,
     RunFailed,
     create_hook,
@@ -305,3 +301,135 @@ def test_setting_tracing_to_false_makes_no_spans(engine, spans, monkeypatch):
     assert type(quiet.tracing) is Tracing
     assert [span.name for span in spans.all] == ["GET /charges", "POST /parcels"]
     quiet.close()
+
+
+def test_a_webhook_request_is_below_its_hook(engine, spans, own_registry):
+    """From its arrival to its answer, linked with the web server's own span, which is linked with it."""
+
+    @workflow(name="tracing.receives")
+    async def receives() -> str:
+        return (await create_webhook()).text()
+
+    run = engine.start(receives)
+    settle(engine, run)
+    app = flask.Flask("web")
+    app.register_blueprint(create_blueprint(engine))
+    (hook,) = run.hooks()
+    path = hook["url"].removeprefix("https://hooks.test")
+    with trace.get_tracer("flask").start_as_current_span("POST /webhook"):
+        assert app.test_client().post(path, data="paid").status_code == 202
+    settle(engine, run)
+
+    assert run.result() == "paid"
+    server, request = spans.one("POST /webhook"), spans.one("webhook request")
+    tree = next(tree for tree in spans.trees() if tree[0] == "start tracing.receives")
+    assert tree[1] == [("tracing.receives", [("webhook", [("webhook request", [])])])]
+    assert attributes(request)["http.response.status_code"] == 202
+    assert [link.context.span_id for link in request.links] == [server.context.span_id]
+    assert [link.context.span_id for link in server.links] == [request.context.span_id]
+    (received,) = spans.one("webhook").events
+    assert received.attributes["durable.request_id"] == attributes(request)["request_id"]
+
+
+def test_context_variables_cross_into_steps(engine, own_registry):
+    """Those that the engine names, as they were at the start; in coroutines, retries and child runs too."""
+    with_tenant = Durable(
+        engine.celery,
+        database_url=engine.store.url.render_as_string(False),
+        contextvars=[tenant],
+        tracing=False,
+        continuation=engine.settings.continuation / 1_000_000,
+    )
+
+    @step(name="tracing.who")
+    def who() -> str | None:
+        return tenant.get(None)
+
+    @step(name="tracing.async_who")
+    async def async_who() -> str | None:
+        return tenant.get(None)
+
+    @workflow(name="tracing.whose")
+    async def whose() -> str | None:
+        return await who()
+
+    @workflow(name="tracing.tenants")
+    async def tenants() -> list[Any]:
+        return [await who(), await async_who(), await whose()]
+
+    token = tenant.set("acme")
+    run: Run[Any] = with_tenant.start(tenants)
+    tenant.reset(token)
+    other: Run[Any] = with_tenant.start(tenants)
+    for each in (run, other):
+        settle_family(with_tenant, each)
+
+    assert (run.result(), other.result()) == (["acme"] * 3, [None] * 3)
+    assert tenant.get(None) is None
+    with_tenant.close()
+
+
+def test_context_variables_have_a_limit(engine):
+    """Every step reads them, so a large value is refused where it is set."""
+    small = Durable(engine.celery, database_url=engine.store.url.render_as_string(False), contextvars=[tenant])
+    token = tenant.set("x" * 20_000)
+    try:
+        with pytest.raises(ValueError, match=r"tenant \(20002 characters"):
+            small.start(order, "A-1")
+    finally:
+        tenant.reset(token)
+        small.close()
+
+
+def test_statements_are_direct_beside_the_instrumentation_of_sqlalchemy(engine, spans):
+    """Its listeners alone don't take the fast way, and durable's own statements make no spans."""
+    from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
+
+    from durable.store.statements import OPTION, _is_direct
+
+    instrumentor = SQLAlchemyInstrumentor()
+    # This release says that it is not for SQLAlchemy 2.1.
+    instrumentor.instrument(engine=engine.store.engine, tracer_provider=spans.provider, skip_dep_check=True)
+    try:
+        run = engine.start(order, "A-1")
+        settle(engine, run)
+
+        assert spans.tree() == (f"start {ORDER}", [(ORDER, STEPS)])
+        with engine.store.read() as tx:
+            assert tx.dispatch.before_cursor_execute
+            assert _is_direct(tx) is (OPTION in tx.get_execution_options())
+    finally:
+        instrumentor.uninstrument()
+
+
+def test_with_a_cipher_the_context_is_encrypted(database, manner, monkeypatch, own_registry):
+    """Baggage and context variables may be personal: the row has neither."""
+    import secrets
+
+    from celery import Celery
+
+    from durable import current
+    from durable.cipher import aes_gcm
+    from durable.store import runs
+
+    sealed = Durable(
+        Celery(f"sealed-{secrets.token_hex(4)}", broker="memory://"),
+        database_url=database,
+        cipher=aes_gcm({"k1": secrets.token_bytes(32)}),
+        contextvars=[tenant],
+        **manner,
+    )
+    sealed.migrate()
+    token = tenant.set("acme")
+    with traced(monkeypatch) as spans:
+        run = sealed.start(order, "A-1")
+        tenant.reset(token)
+        settle(sealed, run)
+
+        assert run.result() == "A-1"
+        assert spans.tree() == (f"start {ORDER}", [(ORDER, STEPS)])
+    with sealed.store.read() as tx:
+        stored = runs.find(tx, run.id).trace_context
+    assert stored.startswith("~s.")
+    sealed.close()
+    current.forget(sealed)
