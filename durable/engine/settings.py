@@ -130,7 +130,7 @@ def _switch(value: object) -> bool:
 
 def _context_variables(value: object) -> tuple[ContextVar[Any], ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(each, ContextVar) for each in value):
-        raise ValueError("it must be a list of contextvars.ContextVar objects")
+        raise ValueError("it must be a list of contextvars.ContextVar objects, so give it as a keyword of Durable()")
     names = [each.name for each in value]
     if len(set(names)) < len(names):
         raise ValueError("two of the variables have the same name, under which their values are stored")

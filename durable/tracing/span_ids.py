@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import threading
 from typing import Any
 
 from opentelemetry.trace import Span, Tracer
@@ -38,12 +39,19 @@ def can_choose(tracer: Tracer) -> bool:
     return hasattr(generator, "generate_span_id") and hasattr(generator, "generate_trace_id")
 
 
-def start_span(tracer: Tracer, trace_id: int, span_id: int, name: str, **options: Any) -> Span:
-    """Start a span of these ids.  Its parent, if *options* has one, is of the same trace."""
-    chosen: Any = copy.copy(tracer)
-    chosen.id_generator = _ChosenIds(trace_id, span_id)
-    span: Span = chosen.start_span(name, **options)
-    return span
+class ChoosingTracer:
+    """A copy of a tracer, whose spans get the ids that the caller chooses."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._generator = _ChosenIds()
+        copied: Any = copy.copy(tracer)
+        copied.id_generator = self._generator
+        self._tracer: Tracer = copied
+
+    def start_span(self, trace_id: int, span_id: int, name: str, **options: Any) -> Span:
+        """Start a span of these ids.  Its parent, if *options* has one, is of the same trace."""
+        self._generator.trace_id, self._generator.span_id = trace_id, span_id
+        return self._tracer.start_span(name, **options)
 
 
 def _number(text: str, size: int) -> int:
@@ -51,18 +59,16 @@ def _number(text: str, size: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:size], "big") or 1
 
 
-class _ChosenIds:
-    """An ``IdGenerator`` of the SDK that returns the chosen ids."""
+class _ChosenIds(threading.local):
+    """An ``IdGenerator`` of the SDK that returns what the thread has chosen."""
 
-    def __init__(self, trace_id: int, span_id: int) -> None:
-        self._trace_id = trace_id
-        self._span_id = span_id
+    trace_id = span_id = 0
 
     def generate_trace_id(self) -> int:
-        return self._trace_id
+        return self.trace_id
 
     def generate_span_id(self) -> int:
-        return self._span_id
+        return self.span_id
 
     def is_trace_id_random(self) -> bool:
         # A hash is as evenly distributed as a random number, which is what samplers need.

@@ -82,6 +82,8 @@ class SpanTracing(tracing.Tracing):
         super().__init__(variables)
         self._provider: TracerProvider | None = None
         self._known_tracer: Tracer | None = None
+        #: None where the tracer's ids cannot be chosen.
+        self._choosing: span_ids.ChoosingTracer | None = None
 
     @property
     def is_on(self) -> bool:
@@ -93,7 +95,9 @@ class SpanTracing(tracing.Tracing):
         provider = trace.get_tracer_provider()
         # The provider may be set after the first run, and in a prefork child.
         if self._known_tracer is None or provider is not self._provider:
-            self._provider, self._known_tracer = provider, provider.get_tracer(SCOPE)
+            tracer = provider.get_tracer(SCOPE)
+            self._choosing = span_ids.ChoosingTracer(tracer) if span_ids.can_choose(tracer) else None
+            self._provider, self._known_tracer = provider, tracer
         return self._known_tracer
 
     @contextmanager
@@ -195,20 +199,20 @@ class SpanTracing(tracing.Tracing):
     # The trace of a run
 
     def _trace(self, run_id: str, carried: str | None) -> _Trace:
-        context = _extracted(carried)
+        context, tracer = _extracted(carried), self._tracer
         start = trace.get_current_span(context).get_span_context()
         if start.is_valid:
             return _Trace(context, True, start.trace_id, start.trace_flags, start.trace_state)
         # It was started by a process without OpenTelemetry: every process derives the same trace, and the same
         # decision, if their samplers agree.
-        trace_id, sampler = span_ids.trace_id_of(run_id), getattr(self._tracer, "sampler", None)
+        trace_id, sampler = span_ids.trace_id_of(run_id), getattr(tracer, "sampler", None)
         is_sampled = sampler is not None and sampler.should_sample(None, trace_id, SCOPE).decision.is_sampled()
         flags = TraceFlags(TraceFlags.SAMPLED if is_sampled else TraceFlags.DEFAULT)
         return _Trace(context, False, trace_id, flags, None)
 
     def _below(self, run_trace: _Trace, span_id: int) -> Context:
         # Without chosen ids nothing is known about the parent but the span of the start.
-        return run_trace.below(span_id) if span_ids.can_choose(self._tracer) else run_trace.context
+        return run_trace.context if self._choosing is None else run_trace.below(span_id)
 
     def _below_run(self, run_id: str, carried: str | None) -> Context:
         return self._below(self._trace(run_id, carried), span_ids.span_id_of_run(run_id))
@@ -243,9 +247,9 @@ class SpanTracing(tracing.Tracing):
         self, run_trace: _Trace, span_id: int, name: str, parent: Context, began: int, attributes: dict[str, Any]
     ) -> Span:
         options: dict[str, Any] = {"context": parent, "attributes": attributes, "start_time": began * 1000}
-        if span_ids.can_choose(self._tracer):
-            return span_ids.start_span(self._tracer, run_trace.trace_id, span_id, name, **options)
-        return self._tracer.start_span(name, **options)
+        if self._choosing is None:
+            return self._tracer.start_span(name, **options)
+        return self._choosing.start_span(run_trace.trace_id, span_id, name, **options)
 
 
 class _AttemptSpan(tracing.AttemptTrace):

@@ -1,4 +1,4 @@
-"""The spans of runs: one trace for each run, each span once, whoever does the work and whatever is replayed."""
+"""The spans of runs: one trace for each run, each span once, in any process and whatever is replayed."""
 
 from __future__ import annotations
 

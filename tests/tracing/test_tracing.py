@@ -65,7 +65,7 @@ def test_the_sdk_takes_chosen_ids():
     trace_id, span_id = span_ids.trace_id_of("run-1"), span_ids.span_id_of("run-1", "r#1")
 
     assert span_ids.can_choose(tracer)
-    span_ids.start_span(tracer, trace_id, span_id, "chosen").end()
+    span_ids.ChoosingTracer(tracer).start_span(trace_id, span_id, "chosen").end()
     tracer.start_span("random").end()
 
     chosen, random = exporter.get_finished_spans()
