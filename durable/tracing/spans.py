@@ -64,7 +64,6 @@ class _Trace(NamedTuple):
     """The trace of a run; *context* has the span of its start, if that was traced, and the baggage."""
 
     context: Context
-    has_start: bool
     trace_id: int
     flags: TraceFlags
     state: TraceState | None
@@ -120,11 +119,27 @@ class SpanTracing(tracing.Tracing):
     @contextmanager
     def attempt(self, held: Claim) -> Iterator[tracing.AttemptTrace]:
         """Trace an attempt of a step.  What the block calls is part of the run's trace."""
-        if not self.is_on:
+        span, context = self._start_attempt(held)
+        try:
+            with nullcontext() if context is None else _attached(context):
+                yield tracing.AttemptTrace() if span is None else _AttemptSpan(span)
+        finally:
+            if span is not None:
+                span.end()
+
+    def _start_attempt(self, held: Claim) -> tuple[Span | None, Context | None]:
+        """Start the span of an attempt.  Return it, and the context for the step's function.  Never raises."""
+        try:
+            if self.is_on:
+                return self._attempt_span(held)
             # The API without the SDK passes the caller's context on.
-            with _attached(_extracted(held.trace_context)):
-                yield tracing.AttemptTrace()
-            return
+            has_context = bool(parse(held.trace_context).headers)
+            return None, _extracted(held.trace_context) if has_context else None
+        except Exception:
+            log.exception("Attempt %d of step %s in run %s has no span.", held.attempt, held.name, held.run_id)
+            return None, None
+
+    def _attempt_span(self, held: Claim) -> tuple[Span, Context]:
         parent = self._below(self._trace(held.run_id, held.trace_context), span_ids.span_id_of(held.run_id, held.op_id))
         attributes: dict[str, Any] = {
             "durable.run_id": held.run_id,
@@ -139,11 +154,7 @@ class SpanTracing(tracing.Tracing):
         task = trace.get_current_span().get_span_context()
         links = [Link(task)] if task.is_valid else []
         span = self._tracer.start_span(f"attempt {held.attempt}", context=parent, attributes=attributes, links=links)
-        try:
-            with _attached(trace.set_span_in_context(span, parent)):
-                yield _AttemptSpan(span)
-        finally:
-            span.end()
+        return span, trace.set_span_in_context(span, parent)
 
     @contextmanager
     def within(self, run_id: str, carried: str | None) -> Iterator[None]:
@@ -182,9 +193,17 @@ class SpanTracing(tracing.Tracing):
     def request(
         self, run_id: str, op_id: str, request_id: str, carried: str | None, received_at: int
     ) -> tracing.RequestTrace:
-        """Trace a webhook request that was recorded, until it is answered."""
-        if not self.is_on:
-            return tracing.RequestTrace()
+        """Trace a webhook request that was recorded, until it is answered.  Never raises."""
+        if self.is_on:
+            try:
+                return self._request_span(run_id, op_id, request_id, carried, received_at)
+            except Exception:
+                log.exception("Request %s of run %s has no span.", request_id, run_id)
+        return tracing.RequestTrace()
+
+    def _request_span(
+        self, run_id: str, op_id: str, request_id: str, carried: str | None, received_at: int
+    ) -> _RequestSpan:
         hook = self._below(self._trace(run_id, carried), span_ids.span_id_of(run_id, op_id))
         server = trace.get_current_span()
         links = [Link(server.get_span_context())] if server.get_span_context().is_valid else []
@@ -202,13 +221,13 @@ class SpanTracing(tracing.Tracing):
         context, tracer = _extracted(carried), self._tracer
         start = trace.get_current_span(context).get_span_context()
         if start.is_valid:
-            return _Trace(context, True, start.trace_id, start.trace_flags, start.trace_state)
+            return _Trace(context, start.trace_id, start.trace_flags, start.trace_state)
         # It was started by a process without OpenTelemetry: every process derives the same trace, and the same
         # decision, if their samplers agree.
         trace_id, sampler = span_ids.trace_id_of(run_id), getattr(tracer, "sampler", None)
         is_sampled = sampler is not None and sampler.should_sample(None, trace_id, SCOPE).decision.is_sampled()
         flags = TraceFlags(TraceFlags.SAMPLED if is_sampled else TraceFlags.DEFAULT)
-        return _Trace(context, False, trace_id, flags, None)
+        return _Trace(context, trace_id, flags, None)
 
     def _below(self, run_trace: _Trace, span_id: int) -> Context:
         # Without chosen ids nothing is known about the parent but the span of the start.

@@ -68,5 +68,5 @@ class Tracing:
         """Emit the spans of what has ended with a turn of the run.  Never raises."""
 
     def request(self, run_id: str, op_id: str, request_id: str, carried: str | None, received_at: int) -> RequestTrace:
-        """Trace a webhook request that was recorded, until it is answered."""
+        """Trace a webhook request that was recorded, until it is answered.  Never raises."""
         return _NO_REQUEST_SPAN

@@ -95,8 +95,8 @@ def turn(engine: Engine, run_id: str, *, continuation: Continuation | None = Non
             return view.cancel is not None
         _keep_replay(checkout, decision, result)
         failpoints.hit("turn.committed")
-        emit_spans(engine, view, checkout, decision, result)
         send(engine, result)
+        emit_spans(engine, view, checkout, decision, result)
         return True
 
 
