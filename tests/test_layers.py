@@ -24,7 +24,7 @@ FLOORS = {
     "workflows": ["registry", "replay", "context"],
     "storage": ["cipher", "failpoints", "forks", "measures", "store", "migrations"],
     "delivery": ["broker"],
-    "engine": ["engine"],
+    "engine": ["tracing", "engine"],
     "work": ["client", "turns", "attempts", "recovery", "worker"],
     "faces": ["doctor", "web", "metrics", "dashboard", "app", "cli", "testing"],
 }

@@ -112,7 +112,10 @@ def run_claimed(engine: Engine, held: Claim, body: Body, conclude: Conclude | No
         failpoints.hit("step.claimed")
         token = current.running_step.set(running)
         try:
-            ended = _call(engine, body, running)
+            with engine.tracing.attempt(held) as span:
+                ended = _call(engine, body, running)
+                if running.error is not None:
+                    span.fail(running.error)
         except BaseException as error:
             # The process is being stopped, or lacks a key: another process takes the attempt, which does not count.
             running.roll_back()
@@ -149,7 +152,8 @@ def _call(engine: Engine, body: Body, running: RunningAttempt) -> events.Attempt
             result = body.run(*args, **kwargs)
             return _run_async(engine, running, result) if asyncio.iscoroutine(result) else result
 
-        result = running.within_limit(invoke)
+        with engine.tracing.variables.entered(running.held.trace_context):
+            result = running.within_limit(invoke)
         fitting = codec.fit(result, step.return_annotation, f"result of {step.name}")
         text = codec.encode(fitting, "result")
         running.flush()

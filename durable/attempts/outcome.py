@@ -120,6 +120,7 @@ def _write(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: 
                 None if run is None else run.priority,
                 is_deferred=sending.is_deferred,
                 args=held.args if isinstance(held, Claim) else None,
+                trace_context=None if run is None else run.trace_context,
             )
             return Recorded(True, next_attempt)
         # The attempt or its call was given up meanwhile.
@@ -218,7 +219,7 @@ def fail_unsendable(engine: Engine, row: StepRow, error: Exception) -> None:
         log.warning("The failure of %s in run %s is recorded later (%s).", row.op_id, row.run_id, reason(trouble))
         return
     count(engine, held, ended)
-    engine.wake(DriveRow(row.run_id, row.queue, row.priority))
+    engine.wake(DriveRow(row.run_id, row.queue, row.priority, row.trace_context))
 
 
 def is_held(engine: Engine, held: Claim) -> bool:

@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +23,7 @@ from ..measures import Measures
 from ..replay import Replay
 from ..sandbox import log_records
 from ..store import REVISION, DriveRow, Run, StepRow, Store, UrlPayloads, Vault, reason, run_log, runs, totals
+from ..tracing import ContextVariables, Tracing, make_tracing
 from .completions import Completions
 from .deadlines import Deadlines
 from .fan_in import FanIn
@@ -116,6 +118,7 @@ class Engine:
         store = self.make_store()
         url = self.settings.payload_url
         store.vault = Vault(self.settings.cipher, None if url is None else UrlPayloads(url))
+        store.quiet = self.tracing.quiet
         return store
 
     @cached_property
@@ -126,7 +129,13 @@ class Engine:
         # With a cipher the arguments are nowhere in the clear, the broker included.
         shows = settings.cipher is None
         return Dispatcher(
-            self.celery, self.make_broker(), *times, self._impossible, self.measures, shows_arguments=shows
+            self.celery,
+            self.make_broker(),
+            *times,
+            self._impossible,
+            self.measures,
+            shows_arguments=shows,
+            within=self._within_trace if settings.tracing else None,
         )
 
     @cached_property
@@ -140,6 +149,11 @@ class Engine:
         settings = self.settings
         limits = (settings.turn_cpu_limit / 1_000_000, settings.turn_timeout / 1_000_000)
         return Watchdog(self.timer, *limits, self._give_up)
+
+    @cached_property
+    def tracing(self) -> Tracing:
+        settings = self.settings
+        return make_tracing(settings.tracing, ContextVariables(settings.contextvars))
 
     @cached_property
     def replays(self) -> Replays:
@@ -238,6 +252,10 @@ class Engine:
         if run is not None:
             self.wake(run)
 
+    def _within_trace(self, run_id: str, trace_context: str | None) -> AbstractContextManager[None]:
+        """Return the trace in which a run's message is sent, by the context as it is stored."""
+        return self.tracing.within(run_id, runs.trace_context(self.store.vault, run_id, trace_context))
+
     def _impossible(self, row: StepRow, error: Exception) -> None:
         if self.on_impossible is not None:
             self.on_impossible(row, error)
@@ -308,9 +326,10 @@ class Engine:
             self.dispatch.send_turns(rows)
         for run in runs:
             if isinstance(run, Run):
-                self.dispatch.send_turn(run.id, run.queue, run.priority, not_before=not_before)
+                row = DriveRow(run.id, run.queue, run.priority, run.trace_context)
+                self.dispatch.send_turn(row, not_before=not_before)
             elif isinstance(run, DriveRow):
-                self.dispatch.send_turn(run.run_id, run.queue, run.priority)
+                self.dispatch.send_turn(run)
 
     def notify(self, holder: str, message: str) -> None:
         """Notify a process that something it waits for is in the database now; an empty *holder* means no process."""

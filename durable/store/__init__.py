@@ -21,12 +21,12 @@ Files, in import order::
     payload_references.py  which large values runs refer to
     broker_sentinel.py     the broker's sentinel
     backlog.py             the backlog over all runs, for ``durable doctor``
+    runs.py                runs
     claims.py              a process claims an attempt, and keeps it
     gauges.py              what is there now, for metrics
     hooks.py               hooks and webhooks, and the tokens that find them
     requests.py            webhook requests and their answers
     run_log.py             a run's log and inbox
-    runs.py                runs
     run_list.py            the dashboard's list of runs: pages, filters, searches
     run_page.py            what the dashboard's page of one run reads
     accept_request.py      record a webhook request: its row and its run's inbox item

@@ -97,6 +97,8 @@ runs = Table(
     #: How often the next turn has killed its process or hung, and JSON with a note for each time; NULL for never.
     Column("turn_tries", Integer),
     Column("turn_tried", long_text()),
+    #: What crosses from the caller of ``start`` into the steps: trace context, baggage, context variables, as JSON.
+    Column("trace_context", long_text()),
     Column("created_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
     Column("completed_at", BigInteger),

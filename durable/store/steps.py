@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, false, insert, select, text, update
+from sqlalchemy import Connection, delete, insert, select, text, update
 
 from .claims import Claim
 from .outbox import MessageGroup, SendTimes, growing_delay, is_one_of, later, unsent_or_lost
@@ -32,6 +32,7 @@ class StepRow:
     is_lost: bool = False
     #: The encoded arguments, for Celery's tools; None where they were not read.
     args: str | None = None
+    trace_context: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,7 @@ _ROW = select(
     steps.c.not_before,
     runs.c.queue,
     runs.c.priority,
+    runs.c.trace_context,
 ).join(runs, runs.c.id == steps.c.run_id)
 
 
@@ -209,12 +211,12 @@ def due(
     overdue = (steps.c.next_send_at <= now, steps.c.next_send_at > since, steps.c.name.in_(names))
     lost = unsent_or_lost(steps.c.sent_at, steps.c.queue, steps.c.name, lost_before)
     query = (
-        _ROW.add_columns(false(), steps.c.sent_at.is_not(None))
+        _ROW.add_columns(steps.c.sent_at.is_not(None).label("is_lost"))
         .where(*overdue, lost)
         .order_by(steps.c.next_send_at)
         .limit(limit)
     )
-    return [StepRow(*row) for row in tx.execute(query)]
+    return [StepRow(**row) for row in tx.execute(query).mappings()]
 
 
 def sent(tx: Connection, rows: Collection[StepRow], now: int, delay: int) -> None:

@@ -21,6 +21,7 @@ from .commit import commit, current_code_version
 from .continuation import Continuation
 from .decide import decide
 from .decision import CommitResult, Decision, Overtaken
+from .emit_spans import emit_spans
 from .poison import Deferred, decide_counted
 from .view import View, read
 
@@ -98,6 +99,7 @@ def turn(engine: Engine, run_id: str, *, continuation: Continuation | None = Non
         _keep_replay(checkout, decision, result)
         failpoints.hit("turn.committed")
         send(engine, result)
+        emit_spans(engine, view, checkout, decision, result)
         return True
 
 
@@ -126,6 +128,7 @@ def conclude(engine: Engine, continuation: Continuation, held: Claim, ended: eve
             return False
         _measure(engine, decision, began)
         _keep_replay(checkout, decision, result)
+        emit_spans(engine, view, checkout, decision, result)
     continuation.has_turned = True
     failpoints.hit("turn.committed")
     send(engine, result)

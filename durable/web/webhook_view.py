@@ -111,7 +111,7 @@ class Receiver:
             accepted = self._record(webhook, request, holder=None)
             if accepted.is_duplicate:
                 return self._repeat_answer(webhook, accepted.request_id)
-            return problems.to_flask(webhook.config.response or problems.ACCEPTED)
+            return self._answer(accepted, webhook.config.response or problems.ACCEPTED)
 
         hub = self._hub()
         preference = prefer.parse(flask.request.headers.get("Prefer"))
@@ -123,9 +123,9 @@ class Receiver:
             if accepted.is_duplicate or waiter is None:
                 answer = self._find_answer(accepted.request_id)
                 if answer is not None:
-                    return problems.to_flask(answer, _REPLAYED if accepted.is_duplicate else ())
+                    return self._answer(accepted, answer)
             if waiter is None:
-                return problems.to_flask(self._pending(webhook, accepted.request_id, preference))
+                return self._answer(accepted, self._pending(webhook, accepted.request_id, preference))
             if accepted.is_duplicate:
                 hub.attach(waiter, accepted.request_id)
             hub.recorded(waiter)
@@ -134,7 +134,12 @@ class Receiver:
         finally:
             if waiter is not None:
                 hub.close(waiter)
-        return problems.to_flask(answer or self._pending(webhook, accepted.request_id, preference))
+        return self._answer(accepted, answer or self._pending(webhook, accepted.request_id, preference))
+
+    def _answer(self, accepted: Accepted, answer: Response) -> flask.Response:
+        """Answer a recorded request, and end its span."""
+        accepted.trace.answered(answer.status, self.engine.now())
+        return problems.to_flask(answer)
 
     def _find_webhook(self, token: str) -> WebhookRow:
         """Return the webhook of a token; raise RequestRefused, with 404, if there is none."""
