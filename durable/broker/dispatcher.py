@@ -19,7 +19,7 @@ from celery import Celery
 from celery.exceptions import QueueNotFound
 from sqlalchemy import Connection
 
-from .. import codec, failpoints, registry
+from .. import codec, failpoints, measures, registry
 from ..errors import ConfigurationError
 from ..store import DriveRow, SendTimes, StepRow, WaitRow
 from .eta_budget import EtaBudget
@@ -34,6 +34,8 @@ WAKE = "durable.wake"
 #: The format of our messages, whatever the app's or an adopted task's settings are: every worker reads JSON.
 #: Celery would make the texts that its tools show from the message's own arguments, and needs long for that.
 FORMAT: dict[str, Any] = {"serializer": "json", "compression": None, "argsrepr": "()", "kwargsrepr": "{}"}
+#: The kinds of messages, by the failpoint that each hits.
+KINDS = {"publish.drive": "turn", "publish.step": "step", "publish.wait": "timer"}
 #: The most messages that are sent in one round trip.
 BATCH_SIZE = 100
 #: How long after its due time the sweep checks something whose message a worker holds until then, in microseconds.
@@ -51,6 +53,7 @@ class Dispatcher:
         resend_after: int,
         now: Callable[[], int],
         impossible: Callable[[StepRow, Exception], object],
+        counts: measures.Measures,
         *,
         shows_arguments: bool = True,
         within: Within | None = None,
@@ -63,6 +66,7 @@ class Dispatcher:
             now: Returns the database's time.
             impossible: Called with an attempt for which no message can ever be made, and the error.
             shows_arguments: Whether messages carry the steps' arguments as text, for Celery's tools.
+            counts: Counts the messages.
             within: Returns the trace in which a run's message is sent, by the run and its ``trace_context``.
         """
         # The sweep checks a message that it has sent before its time once it is due and may be sent again.
@@ -76,6 +80,7 @@ class Dispatcher:
         self._now = now
         self._impossible = impossible
         self._shows_arguments = shows_arguments
+        self._counts = counts
         self._within = within
 
     def close(self) -> None:
@@ -159,6 +164,8 @@ class Dispatcher:
             for _ in batch:
                 failpoints.hit("publish.sent")
             taken += len(batch)
+        if taken:
+            self._counts.count(measures.MESSAGES_SENT, KINDS[point], by=taken)
         return taken
 
     def plan(self, now: int) -> SendTimes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, TextClause, func, select, text, update
+from sqlalchemy import Connection, TextClause, case, func, select, text, update
 
 from ..http import Request
 from . import vault
@@ -45,6 +45,8 @@ class Claim:
     heartbeat: str | None = None
     #: What the run carries from its start; see runs.trace_context.
     trace_context: str | None = None
+    #: Since when the attempt could start: its call, or the time that a retry waited for.
+    scheduled_at: int | None = None
     #: Only for an attempt that runs in place, without a message: the queue that its message would go to, and the
     #: webhook requests among its arguments, loaded by the turn.
     queue: str | None = None
@@ -64,6 +66,7 @@ _CLAIM = (
         steps.c.semantics,
         steps.c.deadline_at,
         steps.c.heartbeat,
+        case((steps.c.not_before > events.c.at, steps.c.not_before), else_=events.c.at).label("scheduled_at"),
         events.c.value.label("args"),
         runs.c.name.label("run_name"),
         func.coalesce(runs.c.started_at, runs.c.created_at).label("run_started_at"),
@@ -165,7 +168,8 @@ def _at_once(now: str) -> Prepared:
     return Prepared(
         text(
             f"WITH taken AS ({_take(now).text} RETURNING *)"
-            f" SELECT {taken}, called.value AS args, runs.name AS run_name,"
+            f" SELECT {taken}, GREATEST(called.at, taken.not_before) AS scheduled_at,"
+            " called.value AS args, runs.name AS run_name,"
             " COALESCE(runs.started_at, runs.created_at) AS run_started_at, runs.turn AS run_turn, runs.trace_context"
             " FROM taken JOIN durable_runs AS runs ON runs.id = taken.run_id"
             " JOIN durable_events AS called"

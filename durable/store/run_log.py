@@ -41,6 +41,8 @@ class DriveRow:
     run_id: str
     queue: str | None
     priority: int | None
+    #: Whether a message was sent before and is lost.
+    is_lost: bool = False
     trace_context: str | None = None
 
 
@@ -205,7 +207,7 @@ def drives(tx: Connection, run_ids: Collection[str]) -> list[DriveRow]:
     """What the messages for turns of these runs are made from; at most ``TURN_LIMIT`` runs."""
     columns = (runs.c.id, runs.c.queue, runs.c.priority, runs.c.trace_context)
     rows = tx.execute(select(*columns).where(runs.c.id.in_(run_ids)))
-    return [DriveRow(row.id, row.queue, row.priority, row.trace_context) for row in rows]
+    return [DriveRow(row.id, row.queue, row.priority, trace_context=row.trace_context) for row in rows]
 
 
 def first_inbox_item(tx: Connection, run_id: str) -> int | None:
@@ -247,7 +249,14 @@ def due_drives(
     # The last message that was sent drives a turn which reads all of the items.
     latest = case((func.count(inbox.c.sent_at) == func.count(), func.max(inbox.c.sent_at)))
     rows = tx.execute(
-        select(runs.c.id, runs.c.queue, runs.c.priority, func.min(runs.c.trace_context).label("trace_context"), first)
+        select(
+            runs.c.id,
+            runs.c.queue,
+            runs.c.priority,
+            func.min(runs.c.trace_context).label("trace_context"),
+            first,
+            latest.label("latest"),
+        )
         .join(inbox, runs.c.id == inbox.c.run_id)
         .where(inbox.c.next_send_at <= now, drivable)
         .group_by(runs.c.id, runs.c.queue, runs.c.priority)
@@ -255,7 +264,10 @@ def due_drives(
         .order_by("first")
         .limit(limit)
     )
-    return [DriveRow(row.id, row.queue, row.priority, row.trace_context) for row in rows]
+    return [
+        DriveRow(row.id, row.queue, row.priority, is_lost=row.latest is not None, trace_context=row.trace_context)
+        for row in rows
+    ]
 
 
 def sent_drives(tx: Connection, run_ids: Collection[str], now: int, delay: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from .. import events, registry
+from .. import events, measures, registry
 from ..engine import Engine
 from ..replay import commands
 from ..store import (
@@ -67,7 +67,29 @@ def commit(engine: Engine, decision: Decision, begins: Claim | None = None) -> C
         # The transaction was committed, and only the acknowledgement was lost.
     if decision.outcome is not None:
         result.ended = decision.run.id
+    _count(engine, decision)
     return result
+
+
+#: What counts the runs that end, by the status that they end with.
+_ENDED = {
+    "completed": measures.RUNS_COMPLETED,
+    "failed": measures.RUNS_FAILED,
+    "cancelled": measures.RUNS_CANCELLED,
+}
+
+
+def _count(engine: Engine, decision: Decision) -> None:
+    """Count what a committed turn has changed of its run's status."""
+    run = decision.run
+    if decision.fault is not None:
+        if run.status != RunStatus.BLOCKED:
+            engine.measures.count(measures.RUNS_BLOCKED, run.name)
+        return
+    if run.started_at is None and started_at(decision) is not None:
+        engine.measures.count(measures.RUNS_STARTED, run.name)
+    if decision.outcome is not None and not run.ended:
+        engine.measures.count(_ENDED[decision.outcome.status], run.name)
 
 
 def _store_large_values(engine: Engine, decision: Decision) -> None:

@@ -14,8 +14,8 @@ import click
 import pytest
 
 import durable
-from durable import cli, events, registry, testing, verify
-from durable.cli import dev, doctor
+from durable import cli, doctor, events, registry, testing, verify
+from durable.cli import dev
 from durable.context import webhooks
 from durable.engine.settings import NAMES, Settings
 
