@@ -219,7 +219,7 @@ def fail_unsendable(engine: Engine, row: StepRow, error: Exception) -> None:
         log.warning("The failure of %s in run %s is recorded later (%s).", row.op_id, row.run_id, reason(trouble))
         return
     count(engine, held, ended)
-    engine.wake(DriveRow(row.run_id, row.queue, row.priority, row.trace_context))
+    engine.wake(DriveRow(row.run_id, row.queue, row.priority, trace_context=row.trace_context))
 
 
 def is_held(engine: Engine, held: Claim) -> bool:

@@ -326,7 +326,7 @@ class Engine:
             self.dispatch.send_turns(rows)
         for run in runs:
             if isinstance(run, Run):
-                row = DriveRow(run.id, run.queue, run.priority, run.trace_context)
+                row = DriveRow(run.id, run.queue, run.priority, trace_context=run.trace_context)
                 self.dispatch.send_turn(row, not_before=not_before)
             elif isinstance(run, DriveRow):
                 self.dispatch.send_turn(run)

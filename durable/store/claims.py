@@ -43,10 +43,10 @@ class Claim:
     semantics: str | None = None
     deadline_at: int | None = None
     heartbeat: str | None = None
-    #: Since when the attempt could start: its call, or the time that a retry waited for.
-    scheduled_at: int | None = None
     #: What the run carries from its start; see runs.trace_context.
     trace_context: str | None = None
+    #: Since when the attempt could start: its call, or the time that a retry waited for.
+    scheduled_at: int | None = None
     #: Only for an attempt that runs in place, without a message: the queue that its message would go to, and the
     #: webhook requests among its arguments, loaded by the turn.
     queue: str | None = None

@@ -41,9 +41,9 @@ class DriveRow:
     run_id: str
     queue: str | None
     priority: int | None
-    trace_context: str | None = None
     #: Whether a message was sent before and is lost.
     is_lost: bool = False
+    trace_context: str | None = None
 
 
 _EVENT_TYPES = {"seq": "bigint", "at": "bigint"} | dict.fromkeys(("kind", "op_id", "phase", "data", "value"), "text")
@@ -207,7 +207,7 @@ def drives(tx: Connection, run_ids: Collection[str]) -> list[DriveRow]:
     """What the messages for turns of these runs are made from; at most ``TURN_LIMIT`` runs."""
     columns = (runs.c.id, runs.c.queue, runs.c.priority, runs.c.trace_context)
     rows = tx.execute(select(*columns).where(runs.c.id.in_(run_ids)))
-    return [DriveRow(row.id, row.queue, row.priority, row.trace_context) for row in rows]
+    return [DriveRow(row.id, row.queue, row.priority, trace_context=row.trace_context) for row in rows]
 
 
 def first_inbox_item(tx: Connection, run_id: str) -> int | None:
@@ -264,7 +264,10 @@ def due_drives(
         .order_by("first")
         .limit(limit)
     )
-    return [DriveRow(row.id, row.queue, row.priority, row.trace_context, row.latest is not None) for row in rows]
+    return [
+        DriveRow(row.id, row.queue, row.priority, is_lost=row.latest is not None, trace_context=row.trace_context)
+        for row in rows
+    ]
 
 
 def sent_drives(tx: Connection, run_ids: Collection[str], now: int, delay: int) -> None:

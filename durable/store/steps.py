@@ -216,7 +216,7 @@ def due(
         .order_by(steps.c.next_send_at)
         .limit(limit)
     )
-    return [StepRow(**row) for row in tx.execute(query).mappings()]
+    return [StepRow(**{**row, "is_lost": bool(row["is_lost"])}) for row in tx.execute(query).mappings()]
 
 
 def sent(tx: Connection, rows: Collection[StepRow], now: int, delay: int) -> None:

@@ -27,9 +27,9 @@ class WaitRow:
     priority: int | None
     #: Whether only the sweep sends the message, once it is due.
     is_deferred: bool = False
-    trace_context: str | None = None
     #: Whether a message was sent before and is lost.
     is_lost: bool = False
+    trace_context: str | None = None
 
 
 def create(tx: Connection, rows: Sequence[dict[str, Any]]) -> None:
@@ -103,8 +103,8 @@ def due(
             waits.c.due_at,
             runs.c.queue,
             runs.c.priority,
-            runs.c.trace_context,
             waits.c.sent_at.is_not(None).label("is_lost"),
+            runs.c.trace_context,
         )
         .join(runs, runs.c.id == waits.c.run_id)
         .where(waits.c.next_send_at <= now, waits.c.next_send_at > since)
@@ -112,7 +112,7 @@ def due(
         .order_by(waits.c.next_send_at)
         .limit(limit)
     )
-    return [WaitRow(**row) for row in rows.mappings()]
+    return [WaitRow(**{**row, "is_lost": bool(row["is_lost"])}) for row in rows.mappings()]
 
 
 def sent(tx: Connection, rows: Collection[WaitRow], now: int, delay: int) -> None:
