@@ -91,5 +91,5 @@ $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check 'pip>=25.1'  # older ones know no --group
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[postgres,mysql,verify,crypto,fsspec,dev]' --group dev
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[postgres,mysql,verify,crypto,fsspec,prometheus,otel,dev]' --group dev
 	@touch $@

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from celery import Celery
 from litter import TemporaryFolder
@@ -30,7 +31,15 @@ SERVERS = {"postgresql", "mariadb", "redis", "rabbitmq"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The run has a temporary folder of its own; ``--basetemp`` says where pytest's ``tmp_path`` is kept."""
+    """
+    The run has a temporary folder of its own; ``--basetemp`` says where pytest's ``tmp_path`` is kept.
+
+    Hypothesis does not measure: on a busy machine its limits fail tests that are right.
+    """
+    hypothesis.settings.register_profile(
+        "durable", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("durable")
     config.stash[_temporary] = TemporaryFolder()
 
 

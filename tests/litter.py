@@ -18,7 +18,9 @@ class TemporaryFolder:
 
     def __init__(self) -> None:
         self._before = os.environ.get("TMPDIR")
-        self.path = Path(tempfile.mkdtemp(prefix="durable-tests-"))
+        # A process of xdist makes its folder beside that of the first process, not in it: paths of sockets are short.
+        beside = Path(tempfile.gettempdir()).parent if "PYTEST_XDIST_WORKER" in os.environ else None
+        self.path = Path(tempfile.mkdtemp(prefix="durable-tests-", dir=beside))
         # Servers of other users start in folders below this one.
         self.path.chmod(0o755)
         self._use(str(self.path))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from celery import _state
+from celery import _state, signals
 
 from durable import registry
 
@@ -22,3 +22,18 @@ def own_definitions() -> Iterator[None]:
         table.clear()
         extend = table.extend if isinstance(table, list) else table.update
         extend(contents)
+
+
+@contextmanager
+def only_own_engines() -> Iterator[None]:
+    """
+    Hide engines that other tests have left in this process from a worker that starts in this block, in a thread.
+
+    Celery's signal names no app, so each of them would start its housekeeping.
+    """
+    signal = signals.worker_process_init
+    before, signal.receivers = signal.receivers, []
+    try:
+        yield
+    finally:
+        signal.receivers = before

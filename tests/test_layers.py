@@ -22,11 +22,11 @@ FLOORS = {
     "vocabulary": ["attributes", "duration", "errors", "events", "current", "sandbox"],
     "values": ["http", "codec", "verify"],
     "workflows": ["registry", "replay", "context"],
-    "storage": ["cipher", "failpoints", "forks", "store", "migrations"],
+    "storage": ["cipher", "failpoints", "forks", "measures", "store", "migrations"],
     "delivery": ["broker"],
-    "engine": ["engine"],
+    "engine": ["tracing", "engine"],
     "work": ["client", "turns", "attempts", "recovery", "worker"],
-    "faces": ["doctor", "web", "dashboard", "app", "cli", "testing"],
+    "faces": ["doctor", "web", "metrics", "dashboard", "app", "cli", "testing"],
 }
 ROOMS = [room for floor in FLOORS.values() for room in floor]
 

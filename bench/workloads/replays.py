@@ -16,7 +16,7 @@ from itertools import pairwise
 from statistics import median
 
 from durable.events import Event
-from durable.store import run_log
+from durable.store import DriveRow, run_log
 
 from .. import synthetic
 from ..bench import Bench
@@ -74,7 +74,7 @@ def _warm_secs(site: Site, steps: int, more: int) -> tuple[float, float]:
     written = synthetic.steps_done(sequence, arguments, steps)
     run_id = synthetic.put_away(site.engine, sequence, arguments, written)
     began = time.time()
-    site.engine.dispatch.send_turn(run_id, None, None)
+    site.engine.dispatch.send_turn(DriveRow(run_id, None, None))
     stamps = site.engine.get_run(run_id).result(timeout=TIMEOUT_SECS)[1:]
     return stamps[0] - began, median(after - before for before, after in pairwise(stamps))
 

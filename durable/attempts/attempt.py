@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from random import random
 from typing import Any
 
-from .. import codec, current, duration, events, failpoints
+from .. import codec, current, duration, events, failpoints, measures
 from ..engine import Engine
 from ..errors import DecryptionError, FatalError, PayloadMissing, RetryableError, SerializationError
 from ..http import Request
@@ -23,7 +23,7 @@ from ..sandbox import ends_process, log_records
 from ..store import REFERENCE, Claim, StepRow, requests, retry_until_available
 from . import event_loop
 from .claim import Address, claim
-from .outcome import is_held, record, release, write
+from .outcome import count, is_held, record, release, write
 from .running_attempt import RunningAttempt, describe
 
 log = log_records.get("durable.steps")
@@ -105,12 +105,17 @@ def attempt(
 def run_claimed(engine: Engine, held: Claim, body: Body, conclude: Conclude | None) -> Finished:
     """Run an attempt that this process has claimed."""
     engine.running.add(held.claim)
+    waited = 0 if held.scheduled_at is None else held.claimed_at - held.scheduled_at
+    engine.measures.observe(measures.START_DELAY_SECONDS, waited, held.name)
     try:
         running = describe(engine, body.step, held)
         failpoints.hit("step.claimed")
         token = current.running_step.set(running)
         try:
-            ended = _call(engine, body, running)
+            with engine.tracing.attempt(held) as span:
+                ended = _call(engine, body, running)
+                if running.error is not None:
+                    span.fail(running.error)
         except BaseException as error:
             # The process is being stopped, or lacks a key: another process takes the attempt, which does not count.
             running.roll_back()
@@ -123,6 +128,7 @@ def run_claimed(engine: Engine, held: Claim, body: Body, conclude: Conclude | No
 
         # In place: one transaction for the outcome and the turn that takes it in.
         if conclude is not None and running.transaction is None and conclude(held, ended):
+            count(engine, held, ended)
             body.log_failure(running, ended)
             return Finished(ended, running.error, running.cancellation.given_up)
 
@@ -146,7 +152,8 @@ def _call(engine: Engine, body: Body, running: RunningAttempt) -> events.Attempt
             result = body.run(*args, **kwargs)
             return _run_async(engine, running, result) if asyncio.iscoroutine(result) else result
 
-        result = running.within_limit(invoke)
+        with engine.tracing.variables.entered(running.held.trace_context):
+            result = running.within_limit(invoke)
         fitting = codec.fit(result, step.return_annotation, f"result of {step.name}")
         text = codec.encode(fitting, "result")
         running.flush()
@@ -223,6 +230,8 @@ def _record(
         try:
             if not own.commit(lambda tx: write(engine, tx, held, completed).is_current):
                 log.warning("Attempt %d of %s was given up: nothing of it is written.", held.attempt, held.name)
+            else:
+                count(engine, held, completed)
             return ended, None
         except BaseException as error:
             # Of the database, or of one of the application's listeners on its session.

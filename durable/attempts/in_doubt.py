@@ -8,9 +8,10 @@ need the attempt's claim.  Locks are taken in the order run, step.
 
 from __future__ import annotations
 
+from .. import measures
 from ..engine import Engine
 from ..sandbox import log_records
-from ..store import Claim, ClaimedAttempt, in_doubt, runs
+from ..store import Claim, ClaimedAttempt, RunStatus, in_doubt, runs
 
 log = log_records.get("durable.steps")
 
@@ -33,5 +34,8 @@ def put_in_doubt(engine: Engine, held: Claim | ClaimedAttempt, what_happened: st
         if not in_doubt.enter(tx, held, why):
             return in_doubt.is_in_doubt(tx, held)
         in_doubt.block(tx, held.run_id, in_doubt.of_run(tx, held.run_id))
+    if run.status != RunStatus.BLOCKED:
+        engine.measures.count(measures.RUNS_BLOCKED, run.name)
+    engine.measures.count(measures.ATTEMPTS, held.name, "in_doubt")
     log.error("Run %s is blocked: attempt %d of %s is in doubt.", held.run_id, held.attempt, held.name)
     return True

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from .. import events, failpoints, registry
+from .. import events, failpoints, measures, registry
 from ..engine import Engine, identify
-from ..errors import StepFailed
+from ..errors import StepFailed, StepTimeout
 from ..registry import RetryPolicy, definitions
 from ..sandbox import log_records
 from ..store import (
@@ -56,8 +56,15 @@ class Recorded:
     next_attempt: StepRow | None = None
 
 
-def record(engine: Engine, held: Claim | ClaimedAttempt, ended: events.AttemptEnded) -> StepRow | None:
-    """Put an outcome into the run's inbox.  Return the next attempt, if there is one to be sent."""
+def record(
+    engine: Engine, held: Claim | ClaimedAttempt, ended: events.AttemptEnded, *, given_up: str | None = None
+) -> StepRow | None:
+    """
+    Put an outcome into the run's inbox.  Return the next attempt, if there is one to be sent.
+
+    Args:
+        given_up: Why another process, or another thread of this one, ends the attempt.
+    """
     event_rows.store_early(engine.store.vault, held.run_id, [ended])
     if isinstance(ended, events.StepRetrying) or held.semantics == definitions.AT_MOST_ONCE:
         with engine.store.begin() as tx:
@@ -72,7 +79,20 @@ def record(engine: Engine, held: Claim | ClaimedAttempt, ended: events.AttemptEn
             held.op_id,
             held.run_id,
         )
+        return None
+    if given_up is not None:
+        engine.measures.count(measures.ATTEMPTS_GIVEN_UP, held.name, given_up)
+    count(engine, held, ended, is_retried=recorded.next_attempt is not None)
     return recorded.next_attempt
+
+
+def count(
+    engine: Engine, held: Claim | ClaimedAttempt, ended: events.AttemptEnded, *, is_retried: bool = False
+) -> None:
+    """Count an attempt whose outcome is recorded."""
+    outcome = "completed" if isinstance(ended, events.StepCompleted) else "retried" if is_retried else "failed"
+    engine.measures.count(measures.ATTEMPTS, held.name, outcome)
+    engine.measures.observe(measures.ATTEMPT_SECONDS, ended.at - held.claimed_at, held.name)
 
 
 def write(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: events.AttemptEnded) -> Recorded:
@@ -100,6 +120,7 @@ def _write(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: 
                 None if run is None else run.priority,
                 is_deferred=sending.is_deferred,
                 args=held.args if isinstance(held, Claim) else None,
+                trace_context=None if run is None else run.trace_context,
             )
             return Recorded(True, next_attempt)
         # The attempt or its call was given up meanwhile.
@@ -160,6 +181,7 @@ def give_up(engine: Engine, held: ClaimedAttempt, error: StepFailed | None = Non
         error: What the attempt fails with.  By default, that its process is gone.
     """
     failure = error or _worker_lost(held)
+    why = "timeout" if isinstance(failure, StepTimeout) else "process_lost"
     where = f"{held.host}:{held.pid}" if held.host else "a process that is gone"
     at_most_once = held.semantics == definitions.AT_MOST_ONCE
     if at_most_once and put_in_doubt(engine, held, f"{failure.message} (on {where})"):
@@ -168,8 +190,8 @@ def give_up(engine: Engine, held: ClaimedAttempt, error: StepFailed | None = Non
     step = registry.steps.get(held.name)
     policy = RetryPolicy() if step is None else step.policy
     if not at_most_once and policy.may_retry(held.attempt):
-        return record(engine, held, end.retrying(failure, due_at=end.at))
-    return record(engine, held, end.failed(failure))
+        return record(engine, held, end.retrying(failure, due_at=end.at), given_up=why)
+    return record(engine, held, end.failed(failure), given_up=why)
 
 
 def fail_unsendable(engine: Engine, row: StepRow, error: Exception) -> None:
@@ -191,11 +213,13 @@ def fail_unsendable(engine: Engine, row: StepRow, error: Exception) -> None:
                 f"no message can be sent for {row.name}: {error}.  Correct its options or the Celery app's settings.",
                 attempts=row.attempt,
             )
-            write(engine, tx, held, AttemptEnd.of(held, at=engine.now(), worker=identify().place).failed(failure))
+            ended = AttemptEnd.of(held, at=engine.now(), worker=identify().place).failed(failure)
+            write(engine, tx, held, ended)
     except SQLAlchemyError as trouble:
         log.warning("The failure of %s in run %s is recorded later (%s).", row.op_id, row.run_id, reason(trouble))
         return
-    engine.wake(DriveRow(row.run_id, row.queue, row.priority))
+    count(engine, held, ended)
+    engine.wake(DriveRow(row.run_id, row.queue, row.priority, row.trace_context))
 
 
 def is_held(engine: Engine, held: Claim) -> bool:

@@ -173,6 +173,12 @@ def is_prefork(consumer: Any) -> bool:
     return type(getattr(consumer, "pool", None)).__module__ == "celery.concurrency.prefork"
 
 
+def pool_name(worker: Any) -> str | None:
+    """The pool of a worker that starts, as ``--pool`` names it: the module of its class, ``prefork`` or ``thread``."""
+    module = getattr(getattr(worker, "pool_cls", None), "__module__", None)
+    return None if module is None else str(module).rpartition(".")[2][:32]
+
+
 def is_pool_child() -> bool:
     """Whether this process is a child of a prefork pool."""
     return bool(current_process().name != "MainProcess")

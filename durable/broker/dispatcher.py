@@ -9,7 +9,7 @@ sends later what could not be sent.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
@@ -19,18 +19,23 @@ from celery import Celery
 from celery.exceptions import QueueNotFound
 from sqlalchemy import Connection
 
-from .. import codec, failpoints, registry
+from .. import codec, failpoints, measures, registry
 from ..errors import ConfigurationError
 from ..store import DriveRow, SendTimes, StepRow, WaitRow
 from .eta_budget import EtaBudget
 from .progress import HEADER, QUEUE, SENT, Route
 from .publisher import Broker, Outgoing
 
+#: Returns the trace in which a run's message is sent, by the run's id and its ``trace_context``.
+Within = Callable[[str, str | None], AbstractContextManager[None]]
+
 DRIVE = "durable.drive"
 WAKE = "durable.wake"
 #: The format of our messages, whatever the app's or an adopted task's settings are: every worker reads JSON.
 #: Celery would make the texts that its tools show from the message's own arguments, and needs long for that.
 FORMAT: dict[str, Any] = {"serializer": "json", "compression": None, "argsrepr": "()", "kwargsrepr": "{}"}
+#: The kinds of messages, by the failpoint that each hits.
+KINDS = {"publish.drive": "turn", "publish.step": "step", "publish.wait": "timer"}
 #: The most messages that are sent in one round trip.
 BATCH_SIZE = 100
 #: How long after its due time the sweep checks something whose message a worker holds until then, in microseconds.
@@ -48,8 +53,10 @@ class Dispatcher:
         resend_after: int,
         now: Callable[[], int],
         impossible: Callable[[StepRow, Exception], object],
+        counts: measures.Measures,
         *,
         shows_arguments: bool = True,
+        within: Within | None = None,
     ) -> None:
         """
         Args:
@@ -59,6 +66,8 @@ class Dispatcher:
             now: Returns the database's time.
             impossible: Called with an attempt for which no message can ever be made, and the error.
             shows_arguments: Whether messages carry the steps' arguments as text, for Celery's tools.
+            counts: Counts the messages.
+            within: Returns the trace in which a run's message is sent, by the run and its ``trace_context``.
         """
         # The sweep checks a message that it has sent before its time once it is due and may be sent again.
         self.eta_budget = EtaBudget(eta_horizon + 2 * resend_after + GRACE)
@@ -71,25 +80,27 @@ class Dispatcher:
         self._now = now
         self._impossible = impossible
         self._shows_arguments = shows_arguments
+        self._counts = counts
+        self._within = within
 
     def close(self) -> None:
         """Close connections that are not in use."""
         self.broker.close()
 
-    def send_turn(self, run_id: str, queue: str | None, priority: int | None, *, not_before: int = 0) -> bool:
+    def send_turn(self, row: DriveRow, *, not_before: int = 0) -> bool:
         """
         Send a turn.  Returns whether the broker took it.
 
         Args:
             not_before: Deliver it then; ``plan_at`` or the sweep has taken it from the ETA budget.
         """
-        turn = self._turn(DRIVE, run_id, queue, priority)
-        return self._publish("publish.drive", [self._due(turn, not_before)]) == 1
+        turn = self._turn(DRIVE, row.run_id, row.queue, row.priority)
+        return self._publish("publish.drive", [self._due(row, turn, not_before)]) == 1
 
     def send_turns(self, rows: Iterable[DriveRow]) -> int:
         """Send the turns of several runs.  Returns how many of them, from the first on, the broker took."""
-        turns = (self._turn(DRIVE, row.run_id, row.queue, row.priority) for row in rows)
-        return self._publish("publish.drive", map(Outgoing, turns))
+        turns = (self._due(row, self._turn(DRIVE, row.run_id, row.queue, row.priority), 0) for row in rows)
+        return self._publish("publish.drive", turns)
 
     def send_step(self, row: StepRow) -> bool:
         """Send one attempt, unless it is deferred.  Returns whether the broker took it."""
@@ -112,7 +123,7 @@ class Dispatcher:
             )
         else:
             what = _Chain(self._attempt(row), drive)
-        return replace(self._due(what, row.not_before), impossible=partial(self._impossible, row))
+        return replace(self._due(row, what, row.not_before), impossible=partial(self._impossible, row))
 
     def _attempt(self, row: StepRow) -> Any:
         step = self._celery.signature(row.name, immutable=True)
@@ -136,11 +147,12 @@ class Dispatcher:
         wake = self._celery.signature(WAKE, args=(row.run_id, row.op_id), immutable=True)
         shown = {"argsrepr": f"({row.run_id!r}, {row.op_id!r})"}
         wake.set(headers=self._sent(WAKE, row.queue), **FORMAT | shown, **_options(row.queue, row.priority))
-        return self._due(_Chain(wake, self._turn(DRIVE, row.run_id, row.queue, row.priority)), row.due_at)
+        return self._due(row, _Chain(wake, self._turn(DRIVE, row.run_id, row.queue, row.priority)), row.due_at)
 
-    def _due(self, what: Any, at: int) -> Outgoing:
+    def _due(self, row: DriveRow | StepRow | WaitRow, what: Any, at: int) -> Outgoing:
         delay = at and at - self._now()
-        return Outgoing(what, delay / 1_000_000 if delay > 0 else None)
+        within = nullcontext if self._within is None else partial(self._within, row.run_id, row.trace_context)
+        return Outgoing(what, delay / 1_000_000 if delay > 0 else None, within=within)
 
     def _publish(self, point: str, messages: Iterable[Outgoing]) -> int:
         """Send messages, ``BATCH_SIZE`` at a time.  In tests a failpoint may lose or repeat one."""
@@ -152,6 +164,8 @@ class Dispatcher:
             for _ in batch:
                 failpoints.hit("publish.sent")
             taken += len(batch)
+        if taken:
+            self._counts.count(measures.MESSAGES_SENT, KINDS[point], by=taken)
         return taken
 
     def plan(self, now: int) -> SendTimes:

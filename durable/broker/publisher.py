@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Protocol, TypeVar
@@ -61,11 +61,13 @@ class Outgoing:
         what: A signature or a chain.
         countdown: Deliver it so many seconds from now; None: at once.
         impossible: Called with the error when the message can never be made.
+        within: Entered around the sending: the trace of the run, in which Celery's instrumentation makes its span.
     """
 
     what: Any
     countdown: float | None = None
     impossible: Callable[[Exception], object] | None = None
+    within: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 class Broker(Protocol):
@@ -205,7 +207,7 @@ class Publisher:
             # wait while another thread runs a task, since it notes that for all threads.
             for message in messages:
                 for link in getattr(message.what, "tasks", (message.what,)):
-                    self._eager.do(partial(link.apply_async, countdown=message.countdown))
+                    self._eager.do(partial(_apply, message, link))
             return unmade
         alone = len(messages) == 1
         with (
@@ -215,7 +217,8 @@ class Publisher:
             for message in messages:
                 options = {"countdown": message.countdown} if message.countdown is not None else {}
                 try:
-                    message.what.apply_async(producer=producer, retry=False, **options)
+                    with message.within():
+                        message.what.apply_async(producer=producer, retry=False, **options)
                 except Exception as error:
                     # Celery raises KeyError for an unknown queue; kombu lists it among the errors of Redis connections.
                     if isinstance(error, self._trouble) and not isinstance(error, LookupError):
@@ -231,6 +234,12 @@ class Publisher:
                 connections = connection.clone(transport_options=options).Pool(LIMIT)
                 self._pool = ProducerPool(connections, limit=LIMIT)
             return self._pool
+
+
+def _apply(message: Outgoing, link: Any) -> None:
+    """Run one task of a message, in eager mode."""
+    with message.within():
+        link.apply_async(countdown=message.countdown)
 
 
 class _Eager(threading.local):

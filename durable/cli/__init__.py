@@ -4,11 +4,15 @@ The command line: ``durable --app MODULE[:NAME] COMMAND``.
 Files, in import order::
 
     application.py  finds the application that ``--app`` names
+    terminal.py     what stdout can show, and text that is safe to print on it
     common.py       what all commands share: errors, options, argument types
     dev.py          ``durable dev``
+    chart.py        draws the timeline of a run
     printing.py     prints results: JSON for programs, tables for people
+    top.py          ``durable top``
     bulk.py         acts on several runs
     hooks.py        ``durable hooks``
+    watch.py        ``durable runs watch``
     runs.py         ``durable runs``
     start.py        ``durable start``
 """
@@ -25,13 +29,14 @@ import click
 from .. import doctor
 from ..recovery import prune
 from ..worker import versions
-from . import dev
+from . import dev, top
 from .application import ApplicationNotFound
-from .common import Commands, Context, as_json_option, parse_duration
+from .common import Commands, Context, as_json_option, interval_option, no_color_option, parse_duration
 from .hooks import hooks
 from .printing import print_json, report
 from .runs import runs
 from .start import start
+from .terminal import printable
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -93,9 +98,9 @@ def doctor_command(context: Context, as_json: bool) -> None:
     else:
         click.echo(", ".join(f"{name} {version}" for name, version in found.items()))
         for finding in findings:
-            click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name:<11} {finding.detail}")
+            click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name:<11} {printable(finding.detail)}")
             if finding.fix:
-                click.echo(f"      {'':<11} {finding.fix}")
+                click.echo(f"      {'':<11} {printable(finding.fix)}")
     sys.exit(0 if ok else 1)
 
 
@@ -113,6 +118,17 @@ def prune_command(context: Context, older_than: timedelta, as_json: bool) -> Non
     """Delete runs that ended long ago, with all their data."""
     pruned = prune.prune(context.engine, older_than)
     report({"pruned": pruned}, f"{pruned} runs are deleted.", as_json)
+
+
+@main.command("top")
+@interval_option("2s")
+@click.option("--once", is_flag=True, help="Print once and exit.  Without a terminal, this is the default.")
+@no_color_option
+@as_json_option
+@click.pass_obj
+def top_command(context: Context, interval: float, once: bool, no_color: bool, as_json: bool) -> None:
+    """Show workers, queues and running steps, and refresh them until you press Ctrl-C."""
+    sys.exit(top.top(context.engine, interval, once=once, no_color=no_color, as_json=as_json))
 
 
 for command in (start, runs, hooks):

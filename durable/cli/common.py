@@ -16,10 +16,15 @@ from ..app import Durable
 from ..errors import DurableError
 from ..store import RunStatus, is_unavailable
 from .application import Application, ApplicationNotFound, load
+from .terminal import printable
 
 
 class CommandRefused(click.ClickException):
     """Raised when a command does not do what you asked for.  The exit code is 1."""
+
+    def format_message(self) -> str:
+        """The message; the names and errors in it may come from strangers."""
+        return "\n".join(printable(line) for line in self.message.split("\n"))
 
 
 class Context:
@@ -88,11 +93,37 @@ def parse_duration(value: str) -> timedelta:
         raise click.BadParameter(f"{error}") from error
 
 
+def parse_interval(value: str) -> float:
+    """A pause between two looks at the database, in seconds."""
+    secs = parse_duration(value).total_seconds()
+    if secs < LEAST_INTERVAL_SECS:
+        raise click.BadParameter(f"{_shortened(value)} is shorter than {LEAST_INTERVAL_SECS} s.")
+    return secs
+
+
+#: The shortest ``--interval``.
+LEAST_INTERVAL_SECS = 0.1
+
 STATUSES = tuple(status.value for status in RunStatus)
 
 run_id_argument = click.argument("run_id", metavar="ID", type=parse_run_id)
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on stdout.")
 name_option = click.option("--name", type=parse_text, metavar="TEXT", help="The workflow's name.")
+no_color_option = click.option(
+    "--no-color", is_flag=True, help="Print no colours.  The variable NO_COLOR does the same for all commands."
+)
+
+
+def interval_option(default: str) -> Callable[[Any], Any]:
+    """``--interval``, not so short that it becomes a load on the database."""
+    return click.option(
+        "--interval",
+        type=parse_interval,
+        metavar="DURATION",
+        default=default,
+        show_default=True,
+        help="How long to wait before the next look at the database; at least 0.1 s.",
+    )
 
 
 def limit_option(help: str) -> Callable[[Any], Any]:

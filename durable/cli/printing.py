@@ -8,7 +8,10 @@ from typing import Any
 
 import click
 
+from ..client import RunView
 from ..web import mask
+from .chart import draw
+from .terminal import Line, Terminal, of_stdout, padded, printable, width_of
 
 
 def print_json(value: object) -> None:
@@ -34,26 +37,47 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...], as_j
 
 def print_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     """Print a table whose columns are as wide as their widest cell."""
-    lines = [header, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    for line in lines:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    of_stdout(no_color=True).print(table(header, rows))
 
 
-def print_run(described: Mapping[str, Any]) -> None:
-    """Print the fields of a run, one on each line, then tables of what it waits for and of its log."""
-    apart = ("waiting_for", "events")
+def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[Line]:
+    """A table as lines, its characters printable."""
+    cells = [tuple(printable(text) for text in line) for line in (header, *rows)]
+    widths = [max(width_of(line[i]) for line in cells) for i in range(len(header))]
+    text = ["  ".join(padded(cell, width) for cell, width in zip(line, widths, strict=True)) for line in cells]
+    return [[(text[0], "quiet")], *([(line, "")] for line in text[1:])]
+
+
+def print_run(described: Mapping[str, Any], view: RunView, terminal: Terminal) -> None:
+    """Print the fields of a run, one on each line, its timeline, then tables of what it waits for and of its log."""
+    apart = ("waiting_for", "events", "timeline")
     for name, value in described.items():
         if value is not None and name not in apart:
             text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-            click.echo(f"{name:<13} {text}")
-    if described["waiting_for"]:
-        click.echo("\nwaiting for")
-        print_table(("kind", "operation", "what", "how"), [_waiting(entry) for entry in described["waiting_for"]])
+            # A value of several lines cannot be taken for another field: its lines are indented.
+            first, *more = mask(text).split("\n")
+            style = value if name == "status" else ""
+            terminal.print(
+                [[(f"{name:<13} ", "quiet"), (first, style)], *([(f"{'':<13} {line}", "")] for line in more)]
+            )
+    terminal.print(section("timeline", draw(view, terminal)))
+    terminal.print(section("waiting for", waiting_table(described["waiting_for"])))
     if "events" in described:
         columns = ("seq", "at", "kind", "operation", "name")
-        click.echo("\nevents")
-        print_table(columns, [tuple(str(event[c] or "") for c in columns) for event in described["events"]])
+        rows = [tuple(str(event[c] or "") for c in columns) for event in described["events"]]
+        terminal.print(section("events", table(columns, rows)))
+
+
+def section(title: str, lines: list[Line]) -> list[Line]:
+    """Lines below a title, after an empty line; nothing if there are none."""
+    return [[], [(title, "heading")], *lines] if lines else []
+
+
+def waiting_table(entries: Sequence[Mapping[str, Any]]) -> list[Line]:
+    """The table of what a run waits for; nothing if it waits for nothing."""
+    if not entries:
+        return []
+    return table(("kind", "operation", "what", "how"), [_waiting(entry) for entry in entries])
 
 
 def _waiting(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:

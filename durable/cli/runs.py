@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from typing import Any
 
 import click
 
 from ..attributes import NAME_LIMIT, VALUE_LIMIT
-from ..client import describe, operate
+from ..client import describe, operate, run_view
 from ..registry import Run
+from . import watch
 from .bulk import Action, act_on_matching, act_on_named, confirm
 from .common import (
     STATUSES,
     CommandRefused,
     Context,
     as_json_option,
+    interval_option,
     limit_option,
     name_option,
+    no_color_option,
     parse_duration,
     parse_json,
     parse_message,
@@ -26,6 +30,7 @@ from .common import (
     run_id_argument,
 )
 from .printing import print_json, print_rows, print_run, report
+from .terminal import of_stdout
 
 #: The statuses in which a run can be cancelled, in the order in which a run has them.
 OPEN = ("pending", "running", "blocked")
@@ -73,17 +78,38 @@ def runs_list(
 @runs.command("show")
 @run_id_argument
 @click.option("--events", "with_events", is_flag=True, help="Print the log of the run as well.")
+@limit_option("The largest number of operations in the timeline: the last ones.")
+@no_color_option
 @as_json_option
 @click.pass_obj
-def runs_show(context: Context, run_id: str, with_events: bool, as_json: bool) -> None:
-    """Show one run: its arguments, its status, its result or error, and what it waits for."""
+def runs_show(context: Context, run_id: str, with_events: bool, limit: int, no_color: bool, as_json: bool) -> None:
+    """Show one run: its arguments, its status, its result or error, its timeline, and what it waits for."""
     described = describe.describe(context.engine, run_id)
+    view = run_view.read(context.engine, run_id, operations=limit)
+    described["timeline"] = run_view.rows_as_json(view.rows)
     if with_events:
         described["events"] = describe.list_events(context.engine, run_id)
     if as_json:
         print_json(described)
     else:
-        print_run(described)
+        print_run(described, view, of_stdout(no_color=no_color))
+
+
+@runs.command("watch")
+@run_id_argument
+@interval_option("1s")
+@no_color_option
+@as_json_option
+@click.pass_obj
+def runs_watch(context: Context, run_id: str, interval: float, no_color: bool, as_json: bool) -> None:
+    """
+    Follow one run until it ends.
+
+    A terminal shows the run and its timeline.  Without a terminal, or with --json, each event is a line.
+
+    Exit codes: 0 the run has completed, 3 it has failed, 4 it was cancelled, 130 you pressed Ctrl-C.
+    """
+    sys.exit(watch.watch(context.engine, run_id, interval, no_color=no_color, as_json=as_json))
 
 
 @runs.command("cancel")

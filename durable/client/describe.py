@@ -153,16 +153,18 @@ def list_events(engine: Engine, run_id: str) -> list[dict[str, Any]]:
     """Return the run's log: ``seq at kind operation name``, the name of a step, hook, child or workflow."""
     with engine.store.read() as tx:
         found = run_log.page(tx, run_id, after=0, before=2**62, limit=None, newest_first=False, values=False)
-    return [
-        {
-            "seq": event.seq,
-            "at": duration.iso(event.at),
-            "kind": event.kind,
-            "operation": event.op_id,
-            "name": getattr(event, "name", None),
-        }
-        for event in found
-    ]
+    return [event_as_json(event) for event in found]
+
+
+def event_as_json(event: Event) -> dict[str, Any]:
+    """Return an event without its value: ``seq at kind operation name``."""
+    return {
+        "seq": event.seq,
+        "at": duration.iso(event.at),
+        "kind": event.kind,
+        "operation": event.op_id,
+        "name": getattr(event, "name", None),
+    }
 
 
 def _summary(row: RunRow) -> dict[str, Any]:

@@ -69,8 +69,15 @@ def start(
     text = codec.encode_arguments(bound)
     row = _new_row(engine, workflow, codec.digest(bound, workflow.signature), options)
     engine.dispatch.check_queue_of_turn(row.queue)
-    if options.session is not None:
-        return _start_in_session(engine, sessions.of(options.session), row, text)
+    with engine.tracing.start(row.name, row.id) as trace_context:
+        row = replace(row, trace_context=trace_context)
+        if options.session is not None:
+            return _start_in_session(engine, sessions.of(options.session), row, text)
+        return _commit(engine, row, text)
+
+
+def _commit(engine: Engine, row: RunRow, text: str) -> Run[Any]:
+    """Commit the run in a transaction of its own, and send its first turn."""
     engine.store.vault.store_early(row.id, [text])
     planned: list[SendTimes] = []
     try:

@@ -97,13 +97,13 @@ def read(tx: Connection, run: Run, given: MultiDict[str, str], now: int) -> Sect
     """
     after, before = whole_number(given, "first", 0, _FAR), whole_number(given, "last", 0, _FAR)
     limit = max(1, whole_number(given, "rows", ROWS, MOST_ROWS))
-    seqs = run_page.beginnings(
-        tx, run.id, after=after, before=before or _FAR, limit=limit + 1, newest=not given.get("first")
+    found = run_page.beginnings(
+        tx, run.id, after=after, before=min(before or _FAR, run.seq + 1), limit=limit + 1, newest=not given.get("first")
     )
-    has_more = len(seqs) > limit
-    shown = seqs[:limit] if given.get("first") else seqs[-limit:]
-    log = run_page.events_of_operations(tx, run.id, shown, MOST_EVENTS)
-    open_steps = run_page.open_steps(tx, run.id, [event.op_id for event in log]) if not run.ended else []
+    has_more = len(found) > limit
+    shown = found[:limit] if given.get("first") else found[-limit:]
+    log = run_page.events_of_operations(tx, run.id, [each.op_id for each in shown], MOST_EVENTS)
+    open_steps = [] if run.ended else run_page.open_steps(tx, run.id, [each.op_id for each in shown])
     rows = timeline.rows(log, open_steps, ended_at=run.completed_at)
 
     size = {"rows": limit} if limit != ROWS else {}
@@ -118,8 +118,8 @@ def read(tx: Connection, run: Run, given: MultiDict[str, str], now: int) -> Sect
         axis=axis,
         now=None if run.ended else now,
         is_zoomed=axis != whole,
-        earlier={**size, "last": shown[0]} if has_earlier else None,
-        later={**size, "first": shown[-1]} if has_later else None,
+        earlier={**size, "last": shown[0].seq} if has_earlier else None,
+        later={**size, "first": shown[-1].seq} if has_later else None,
         more={**position, "rows": MOST_ROWS} if may_grow else None,
         zoom={name: {**position, **_bounds(to)} for name, to in _zooms(axis).items()} | {"all": position},
     )

@@ -73,7 +73,7 @@ def show(dashboard: Dashboard, run_id: str) -> flask.Response:
             "hooks": _hooks(tx, run_id),
             "requests": _listed(payloads, tx, run_page.requests_of_run(tx, run_id, LISTED)),
             "audit": audit.of_run(tx, run_id, LISTED),
-            "log": _log(tx, run_id, whole_number(given, "log", 0, _FAR)),
+            "log": _log(tx, run, whole_number(given, "log", 0, _FAR)),
         }
     # The bars of what goes on grow: they are drawn again every five seconds.
     growing = None if run.ended else now // 5_000_000
@@ -183,21 +183,18 @@ def _hooks(tx: Connection, run_id: str) -> list[Hook]:
         return []
 
 
-def _log(tx: Connection, run_id: str, first: int) -> dict[str, Any]:
-    """A page of the log: from the event with this number, or with 0 the newest events."""
-    if first:
-        found = run_log.page(
-            tx, run_id, after=first - 1, before=_FAR, limit=LOG_PAGE + 1, newest_first=False, values=False
-        )
-        page, has_later = found[:LOG_PAGE], len(found) > LOG_PAGE
-    else:
-        found = run_log.page(tx, run_id, after=0, before=_FAR, limit=LOG_PAGE, newest_first=True, values=False)
-        page, has_later = found[::-1], False
+def _log(tx: Connection, run: Run, first: int) -> dict[str, Any]:
+    """A page of the log: from the event with this number, or with 0 the newest events.  Numbers have no gaps."""
+    first = first or max(1, run.seq - LOG_PAGE + 1)
+    page = run_log.page(
+        tx, run.id, after=first - 1, before=first + LOG_PAGE, limit=LOG_PAGE, newest_first=False, values=False
+    )
+    has_later = first + LOG_PAGE <= run.seq
     has_earlier = bool(page) and page[0].seq > 1
     return {
         "events": page,
         "earlier": max(1, page[0].seq - LOG_PAGE) if has_earlier else None,
-        "later": page[-1].seq + 1 if has_later else None,
+        "later": page[-1].seq + 1 if page and has_later else None,
     }
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
@@ -18,12 +19,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from .. import failpoints, forks, migrations, registry
 from ..broker import Broker, Dispatcher, Notifier, Progress, Publisher, check_settings, embedded, make_notifier
 from ..errors import DurableError, SchemaOutOfDate, TurnTooLong
+from ..measures import Measures
 from ..replay import Replay
 from ..sandbox import log_records
-from ..store import REVISION, DriveRow, Run, StepRow, Store, UrlPayloads, Vault, reason, run_log, runs
+from ..store import REVISION, DriveRow, Run, StepRow, Store, UrlPayloads, Vault, reason, run_log, runs, totals
+from ..tracing import ContextVariables, Tracing, make_tracing
 from .completions import Completions
 from .deadlines import Deadlines
 from .fan_in import FanIn
+from .flusher import Flusher
 from .replay_cache import Replays, unclosable
 from .settings import Settings, check_names, resolve
 from .timer import TimerThread
@@ -75,12 +79,16 @@ class Engine:
         forks.call_in_child(self._begin_in_process)
         self._schema_checked = False
         self._closing: list[Callable[[], object]] = []
+        #: What this process has counted since the last flush.
+        self.measures = Measures()
         #: The latest message that this process has taken from each queue.
         self.progress = Progress()
         #: By run whose code this process cannot stop or close, why the run has to be blocked.
         self.stuck: dict[str, DurableError] = {}
         #: Whether the worker was told to send task events (``-E``).
         self.sends_task_events = False
+        #: The pool of this worker, as ``celery worker --pool`` names it; None outside of workers.
+        self.pool: str | None = None
         #: Whether this process may be killed when nothing stops its turn: a prefork child runs nothing else.
         self.expendable = False
         #: Called with an attempt for which no message can ever be made, and the error.
@@ -92,6 +100,7 @@ class Engine:
         """Take a new name, with no notifier and no attempts, in this process or in a child."""
         #: A name of this process, unique among all processes.
         self.process_id = uuid.uuid4().hex
+        self._flushing = threading.Lock()
         self._notifier: Notifier | None = None
         self._completions: Completions | None = None
         #: Claims of the attempts that run in this process.
@@ -109,6 +118,7 @@ class Engine:
         store = self.make_store()
         url = self.settings.payload_url
         store.vault = Vault(self.settings.cipher, None if url is None else UrlPayloads(url))
+        store.quiet = self.tracing.quiet
         return store
 
     @cached_property
@@ -118,7 +128,15 @@ class Engine:
         times = (settings.eta_horizon, settings.resend_after, self.store.now)
         # With a cipher the arguments are nowhere in the clear, the broker included.
         shows = settings.cipher is None
-        return Dispatcher(self.celery, self.make_broker(), *times, self._impossible, shows_arguments=shows)
+        return Dispatcher(
+            self.celery,
+            self.make_broker(),
+            *times,
+            self._impossible,
+            self.measures,
+            shows_arguments=shows,
+            within=self._within_trace if settings.tracing else None,
+        )
 
     @cached_property
     def timer(self) -> TimerThread:
@@ -131,6 +149,11 @@ class Engine:
         settings = self.settings
         limits = (settings.turn_cpu_limit / 1_000_000, settings.turn_timeout / 1_000_000)
         return Watchdog(self.timer, *limits, self._give_up)
+
+    @cached_property
+    def tracing(self) -> Tracing:
+        settings = self.settings
+        return make_tracing(settings.tracing, ContextVariables(settings.contextvars))
 
     @cached_property
     def replays(self) -> Replays:
@@ -147,6 +170,13 @@ class Engine:
         fan_in = FanIn(self._drive_waiting)
         self.on_close(fan_in.close)
         return fan_in
+
+    @cached_property
+    def flusher(self) -> Flusher:
+        """Flushes the measures of a process that has no housekeeping; the web's blueprints start it."""
+        flusher = Flusher(self.flush_measures, lambda: self.settings.beat_interval / 1_000_000)
+        self.on_close(flusher.close)
+        return flusher
 
     @property
     def notifier(self) -> Notifier:
@@ -222,6 +252,10 @@ class Engine:
         if run is not None:
             self.wake(run)
 
+    def _within_trace(self, run_id: str, trace_context: str | None) -> AbstractContextManager[None]:
+        """Return the trace in which a run's message is sent, by the context as it is stored."""
+        return self.tracing.within(run_id, runs.trace_context(self.store.vault, run_id, trace_context))
+
     def _impossible(self, row: StepRow, error: Exception) -> None:
         if self.on_impossible is not None:
             self.on_impossible(row, error)
@@ -292,14 +326,28 @@ class Engine:
             self.dispatch.send_turns(rows)
         for run in runs:
             if isinstance(run, Run):
-                self.dispatch.send_turn(run.id, run.queue, run.priority, not_before=not_before)
+                row = DriveRow(run.id, run.queue, run.priority, run.trace_context)
+                self.dispatch.send_turn(row, not_before=not_before)
             elif isinstance(run, DriveRow):
-                self.dispatch.send_turn(run.run_id, run.queue, run.priority)
+                self.dispatch.send_turn(run)
 
     def notify(self, holder: str, message: str) -> None:
         """Notify a process that something it waits for is in the database now; an empty *holder* means no process."""
         if holder:
             self.notifier.notify(holder, message)
+
+    def flush_measures(self) -> None:
+        """Add what this process has measured since the last flush to the totals; on an error, keep it for the next."""
+        # One thread at a time, so that after a call everything is written that was measured before it.
+        with self._flushing:
+            deltas = self.measures.take()
+            if not deltas:
+                return
+            try:
+                self.store.write(lambda tx: totals.add(tx, deltas))
+            except BaseException:
+                self.measures.put_back(deltas)
+                raise
 
     def on_close(self, act: Callable[[], object]) -> None:
         """Call *act* when the engine is closed."""

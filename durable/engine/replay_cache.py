@@ -20,6 +20,7 @@ from ..errors import NonDeterminismError
 from ..events import ROOT, Event
 from ..replay import Replay
 from ..store import Run
+from ..tracing import OpenOperations
 
 #: The most replays that are kept, however small they are.
 MOST = 1000
@@ -27,11 +28,12 @@ MOST = 1000
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A replay, the run's row after the last turn that fed it, and the last event of its log."""
+    """A replay, the run's row after the last turn that fed it, the last event of its log, and its open operations."""
 
     replay: Replay
     run: Run
     last: Event
+    operations: OpenOperations
 
 
 class Checkout:
@@ -46,6 +48,8 @@ class Checkout:
     def __init__(self, kept: Kept | None, put_away: Callable[[Replay], object] = Replay.park) -> None:
         self.kept = kept
         self.replay = kept.replay if kept else None
+        #: What has begun and not ended in the log, as far as the replay was fed; tracing notes it.
+        self.operations = kept.operations if kept else OpenOperations()
         self._put_away = put_away
         self._back: Kept | None = None
 
@@ -54,6 +58,7 @@ class Checkout:
         if self.replay is not None:
             self._put_away(self.replay)
         self.kept = self.replay = None
+        self.operations = OpenOperations()
 
     def give_back(self) -> None:
         """Put the replay back as it was: the turn has not used it."""
@@ -69,7 +74,7 @@ class Checkout:
         """
         newest = last or (self.kept.last if self.kept else None)
         if self.replay is not None and newest is not None:
-            self._back = Kept(self.replay, run, newest)
+            self._back = Kept(self.replay, run, newest, self.operations)
 
     @property
     def back(self) -> Kept | None:

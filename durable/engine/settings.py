@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -69,6 +70,10 @@ class Settings:
     pool_size: int = 5
     #: The version of the application's code; None: a hash of each workflow's module.
     code_version: str | None = None
+    #: Whether to make OpenTelemetry spans, where its API is installed.
+    tracing: bool = True
+    #: The context variables whose values cross from ``start`` into steps.
+    contextvars: tuple[ContextVar[Any], ...] = ()
 
 
 def _text(value: object) -> str:
@@ -114,6 +119,24 @@ def _count(value: object) -> int:
     return count
 
 
+def _switch(value: object) -> bool:
+    text = str(value).strip().lower()
+    if text in ("true", "1", "yes", "on"):
+        return True
+    if text in ("false", "0", "no", "off"):
+        return False
+    raise ValueError("it must be true or false")
+
+
+def _context_variables(value: object) -> tuple[ContextVar[Any], ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(each, ContextVar) for each in value):
+        raise ValueError("it must be a list of contextvars.ContextVar objects, so give it as a keyword of Durable()")
+    names = [each.name for each in value]
+    if len(set(names)) < len(names):
+        raise ValueError("two of the variables have the same name, under which their values are stored")
+    return tuple(value)
+
+
 _PARSERS: dict[str, Callable[[object], Any]] = {
     "database_url": _text,
     "broker_url": _text,
@@ -137,6 +160,8 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "payload_url": _text,
     "pool_size": _count,
     "code_version": _text,
+    "tracing": _switch,
+    "contextvars": _context_variables,
 }
 
 #: What an error shows in place of a value that may contain a password or a key.

@@ -13,8 +13,9 @@ Files, in import order::
     housekeeping.py     the thread that sends heartbeats and sweeps
 """
 
-from .housekeeping import Housekeeping
+from .housekeeping import LEASE, Housekeeping
 
 __all__ = [
+    "LEASE",
     "Housekeeping",
 ]

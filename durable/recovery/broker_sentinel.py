@@ -20,6 +20,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from .. import measures
 from ..engine import Engine
 from ..sandbox import log_records
 from ..store import WORK_LISTS, BrokerSentinel, broker_sentinel, outbox
@@ -28,6 +29,9 @@ from ..store import WORK_LISTS, BrokerSentinel, broker_sentinel, outbox
 BATCH = 1000
 #: How long one check marks rows, in microseconds: the process has to send heartbeats in between.
 CHECK_LIMIT = 500_000
+
+#: The kinds of messages, by the table of their rows.
+_KINDS = {"durable_steps": "step", "durable_waits": "timer", "durable_inbox": "turn"}
 
 log = log_records.get("durable.sweep")
 
@@ -55,13 +59,15 @@ def _renew(engine: Engine, *, is_first: bool) -> BrokerSentinel | None:
     # Before the first sentinel nothing is known to be lost.
     lost_at = None if is_first else engine.now()
 
-    def write(tx: Connection) -> None:
+    def write(tx: Connection) -> dict[str, int]:
         broker_sentinel.write(tx, BrokerSentinel(name, lost_at))
-        if lost_at is not None:
-            for table in WORK_LISTS:
-                outbox.mark_held_unsent(tx, table, lost_at, lost_at + engine.dispatch.eta_budget.ahead)
+        if lost_at is None:
+            return {}
+        until = lost_at + engine.dispatch.eta_budget.ahead
+        return {table.name: outbox.mark_held_unsent(tx, table, lost_at, until) for table in WORK_LISTS}
 
-    engine.store.write(write)
+    for table, marked in engine.store.write(write).items():
+        _count_lost(engine, table, marked)
     if lost_at is not None:
         log.warning("The broker has lost its messages: all of them are sent again.")
     return BrokerSentinel(name, lost_at)
@@ -80,5 +86,11 @@ def _mark_unsent(engine: Engine, lost_at: int) -> bool:
             if engine.now() > until:
                 return False
             mark = partial(outbox.mark_unsent, table=table, lost_at=lost_at, after=after, limit=BATCH)
-            after = engine.store.write(mark)
+            marked, after = engine.store.write(mark)
+            _count_lost(engine, table.name, marked)
     return True
+
+
+def _count_lost(engine: Engine, table: str, marked: int) -> None:
+    if marked:
+        engine.measures.count(measures.MESSAGES_LOST, _KINDS[table], by=marked)

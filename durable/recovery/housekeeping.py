@@ -48,6 +48,7 @@ class Housekeeping:
         self._has_more = False
         self._swept_at: int | None = None
         self._pruned_to = START
+        self._flushed_at = 0
         self._orphans = Orphans(engine)
         # A generator of its own, since the application may seed the shared one and expect its numbers.
         self._draw = Random()
@@ -76,6 +77,8 @@ class Housekeeping:
             self._thread.join(timeout=5)
         if self._tidying is not None:
             self._tidying.join(timeout=5)
+        with self._errors_logged():
+            self._engine.flush_measures()
         self._unregister()
 
     def on_due(self, due_at: int) -> None:
@@ -110,6 +113,8 @@ class Housekeeping:
             poison.block_stuck(self._engine)
             cancellation.interrupt(self._engine)
             self._sweep()
+        with self._errors_logged():
+            self._flush()
 
     @contextmanager
     def _errors_logged(self) -> Iterator[None]:
@@ -138,12 +143,20 @@ class Housekeeping:
                 beat_at=0,
                 names=json.dumps(sorted({*registry.steps, *registry.workflows})),
                 queues=json.dumps(celery_internals.consumed_queues(engine.celery)),
+                pool=engine.pool,
                 clock_ahead=engine.clock_ahead(),
                 progress=engine.progress.as_json(),
             )
             workers.beat(tx, row, engine.store.sql_now)
         if self._beating_since is None:
             self._beating_since = engine.now()
+
+    def _flush(self) -> None:
+        """Add what this process has measured to the totals, once per heartbeat interval."""
+        now = self._engine.now()
+        if now - self._flushed_at >= self._engine.settings.beat_interval // 2:
+            self._flushed_at = now
+            self._engine.flush_measures()
 
     def _sweep(self) -> None:
         """Sweep if this process has the lease; else send only what has just become due here."""

@@ -8,18 +8,18 @@ delay that doubles each time.  ``reap_dead_workers`` gives up the attempts of de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import attrgetter
 from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from .. import failpoints
+from .. import failpoints, measures
 from ..attempts import outcome
 from ..broker import GRACE
 from ..engine import Engine, ProcessIdentity, identify, is_gone
 from ..sandbox import log_records
-from ..store import MessageGroup, StepRow, WaitRow, Worker, run_log, steps, waits, workers
+from ..store import DriveRow, MessageGroup, StepRow, WaitRow, Worker, run_log, steps, waits, workers
 from .lost_messages import LostMessages
 
 #: The most steps, waits and turns that one sweep sends, each.
@@ -71,6 +71,7 @@ def _send_steps(
     due = _sendable(engine, now, due, attrgetter("not_before"), None if since else steps.postpone)
     sent = due[: engine.dispatch.send_steps(due)]
     if sent:
+        _count_resent(engine, "step", sent)
         failpoints.hit("sweep.sent")
         engine.store.write(lambda tx: steps.sent(tx, sent, engine.now(), engine.settings.resend_after))
     return len(sent)
@@ -82,6 +83,7 @@ def _send_waits(engine: Engine, now: int, lost_before: Mapping[MessageGroup, int
     due = _sendable(engine, now, due, attrgetter("due_at"), None if since else waits.postpone)
     sent = due[: engine.dispatch.send_wakes(due)]
     if sent:
+        _count_resent(engine, "timer", sent)
         failpoints.hit("sweep.sent")
         engine.store.write(lambda tx: waits.sent(tx, sent, engine.now(), engine.settings.resend_after))
     return len(sent)
@@ -117,10 +119,19 @@ def _send_turns(engine: Engine, now: int, registered: set[str], lost_before: Map
         due = run_log.due_drives(tx, now, registered, BATCH, lost_before=lost_before)
     sent = due[: engine.dispatch.send_turns(due)]
     if sent:
+        _count_resent(engine, "turn", sent)
         failpoints.hit("sweep.sent")
         ids = [row.run_id for row in sent]
         engine.store.write(lambda tx: run_log.sent_drives(tx, ids, engine.now(), engine.settings.resend_after))
     return len(sent)
+
+
+def _count_resent(engine: Engine, kind: str, sent: Sequence[StepRow | WaitRow | DriveRow]) -> None:
+    """Count the messages that were sent again.  What was never sent, or not before it was due, is not lost."""
+    resent = sum(row.is_lost for row in sent)
+    if resent:
+        engine.measures.count(measures.MESSAGES_LOST, kind, by=resent)
+        engine.measures.count(measures.MESSAGES_RESENT, kind, by=resent)
 
 
 def reap_dead_workers(engine: Engine, *, beating_since: int) -> None:

@@ -1,9 +1,9 @@
 """
-Log records of workflows and steps: each appears once, and carries the id of its run.
+Log records of workflows and steps: each appears once, and carries its run, its workflow, its step and its attempt.
 
 A replay runs a workflow body again from its start, so the body makes records that it made in an earlier turn.  These
-are dropped.  Records made in a run carry ``run_id``; records made in a step also carry ``step`` and ``attempt``.  All
-other records stay as they are.
+are dropped.  Records made in a run carry ``run_id`` and ``workflow``; records made in a step also carry ``step`` and
+``attempt``.  All other records stay as they are, and so does a field of one of these names in the call's ``extra=``.
 
 How a record is dropped: ``install`` wraps the process's log record factory (``logging.setLogRecordFactory``).  While a
 body repeats what it did before, the factory makes records of a level below every handler's level.  A ``logging.Filter``
@@ -80,8 +80,16 @@ class _RecordFactory:
             return dropped
         record: logging.LogRecord = self._factory(*args, **kwargs)
         if loop is not None:
-            record.run_id = loop.context.info.run_id
+            info = loop.context.info
+            _add(record, run_id=info.run_id, workflow=info.name)
         elif (step := current.running_step.get()) is not None:
-            metadata = step.metadata
-            record.__dict__.update(run_id=metadata.run_id, step=metadata.name, attempt=metadata.attempt)
+            of_step, of_run = step.metadata, step.workflow_metadata
+            _add(record, run_id=of_run.run_id, workflow=of_run.name, step=of_step.name, attempt=of_step.attempt)
         return record
+
+
+def _add(record: logging.LogRecord, **fields: object) -> None:
+    """Add fields, but none that the call's ``extra=`` has too: ``logging`` raises KeyError for a name that is taken."""
+    making = sys._getframe(2)
+    extra = making.f_locals.get("extra") if making.f_code.co_name == "makeRecord" else None
+    record.__dict__.update({name: value for name, value in fields.items() if name not in (extra or ())})

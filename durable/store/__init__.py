@@ -21,11 +21,12 @@ Files, in import order::
     payload_references.py  which large values runs refer to
     broker_sentinel.py     the broker's sentinel
     backlog.py             the backlog over all runs, for ``durable doctor``
+    runs.py                runs
     claims.py              a process claims an attempt, and keeps it
+    gauges.py              what is there now, for metrics
     hooks.py               hooks and webhooks, and the tokens that find them
     requests.py            webhook requests and their answers
     run_log.py             a run's log and inbox
-    runs.py                runs
     run_list.py            the dashboard's list of runs: pages, filters, searches
     run_page.py            what the dashboard's page of one run reads
     accept_request.py      record a webhook request: its row and its run's inbox item
@@ -37,6 +38,7 @@ Files, in import order::
     waits.py               pending sleeps and timeouts
     end_operation.py       end an attempt or a wait: delete its row, add the outcome to the inbox
     statistics.py          the dashboard's numbers: ended runs, durations, backlogs
+    totals.py              the sums of what all processes have measured
     workers.py             live processes, their heartbeats, and the sweep's lease
 """
 

@@ -26,6 +26,7 @@ class RecordingResult:
     is_recorded: bool = False
     queue: str | None = None
     priority: int | None = None
+    trace_context: str | None = None
 
 
 def commit(store: Store, incoming: IncomingRequest, sending: SendTimes) -> RecordingResult:
@@ -59,7 +60,13 @@ def _record(tx: Connection, incoming: IncomingRequest, sending: SendTimes) -> Re
     run_log.post(tx, incoming.run_id, incoming.event, sending)
     run = runs.find(tx, incoming.run_id)
     assert run is not None, "a webhook without its run"
-    return RecordingResult(is_open=True, is_recorded=True, queue=run.queue, priority=run.priority)
+    return RecordingResult(
+        is_open=True,
+        is_recorded=True,
+        queue=run.queue,
+        priority=run.priority,
+        trace_context=run.trace_context,
+    )
 
 
 _BYTES = frozenset({"body", "answer_body"})
@@ -79,7 +86,7 @@ def _at_once(held: bool, limited: bool) -> Prepared:
         f" SELECT {', '.join(map(_cast, columns))} FROM hook{room if limited else ''} RETURNING 1),"
         f" item AS ({run_log.insert_into_inbox('request')})"
         " SELECT EXISTS (SELECT 1 FROM hook) AS is_open, EXISTS (SELECT 1 FROM request) AS is_recorded,"
-        " queue, priority FROM durable_runs WHERE id = :sent_run_id"
+        " queue, priority, trace_context FROM durable_runs WHERE id = :sent_run_id"
     )
     return Prepared(text(statement))
 

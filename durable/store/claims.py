@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, TextClause, func, select, text, update
+from sqlalchemy import Connection, TextClause, case, func, select, text, update
 
 from ..http import Request
 from . import vault
 from .database import Store
+from .runs import trace_context
 from .schema import events, runs, steps
 from .statements import Prepared
 from .transitions import StepStatus
@@ -42,6 +43,10 @@ class Claim:
     semantics: str | None = None
     deadline_at: int | None = None
     heartbeat: str | None = None
+    #: Since when the attempt could start: its call, or the time that a retry waited for.
+    scheduled_at: int | None = None
+    #: What the run carries from its start; see runs.trace_context.
+    trace_context: str | None = None
     #: Only for an attempt that runs in place, without a message: the queue that its message would go to, and the
     #: webhook requests among its arguments, loaded by the turn.
     queue: str | None = None
@@ -61,10 +66,12 @@ _CLAIM = (
         steps.c.semantics,
         steps.c.deadline_at,
         steps.c.heartbeat,
+        case((steps.c.not_before > events.c.at, steps.c.not_before), else_=events.c.at).label("scheduled_at"),
         events.c.value.label("args"),
         runs.c.name.label("run_name"),
         func.coalesce(runs.c.started_at, runs.c.created_at).label("run_started_at"),
         runs.c.turn.label("run_turn"),
+        runs.c.trace_context,
     )
     .join(events, (events.c.run_id == steps.c.run_id) & (events.c.op_id == steps.c.op_id))
     .join(runs, runs.c.id == steps.c.run_id)
@@ -161,8 +168,9 @@ def _at_once(now: str) -> Prepared:
     return Prepared(
         text(
             f"WITH taken AS ({_take(now).text} RETURNING *)"
-            f" SELECT {taken}, called.value AS args, runs.name AS run_name,"
-            " COALESCE(runs.started_at, runs.created_at) AS run_started_at, runs.turn AS run_turn"
+            f" SELECT {taken}, GREATEST(called.at, taken.not_before) AS scheduled_at,"
+            " called.value AS args, runs.name AS run_name,"
+            " COALESCE(runs.started_at, runs.created_at) AS run_started_at, runs.turn AS run_turn, runs.trace_context"
             " FROM taken JOIN durable_runs AS runs ON runs.id = taken.run_id"
             " JOIN durable_events AS called"
             " ON called.run_id = taken.run_id AND called.op_id = taken.op_id AND called.phase = 'created'"
@@ -184,8 +192,12 @@ def not_before(tx: Connection, run_id: str, op_id: str, attempt: int) -> int | N
 
 def decrypted(vault: Vault, held: Claim) -> Claim:
     """The claim with its values decrypted, large ones still references; DecryptionError when the key is not here."""
-    args = vault.unseal(held.run_id, held.op_id, held.args) or ""
-    return replace(held, args=args, heartbeat=vault.unseal(held.run_id, _heartbeat(held.op_id), held.heartbeat))
+    return replace(
+        held,
+        args=vault.unseal(held.run_id, held.op_id, held.args) or "",
+        heartbeat=vault.unseal(held.run_id, _heartbeat(held.op_id), held.heartbeat),
+        trace_context=trace_context(vault, held.run_id, held.trace_context),
+    )
 
 
 def is_held(tx: Connection, held: Claim) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,6 +94,8 @@ class Store:
         self._begin_in_process()
         forks.call_in_child(self._begin_in_process)
         self.vault = Vault()
+        #: Entered around each transaction; tracing sets it.
+        self.quiet: Callable[[], AbstractContextManager[None]] = nullcontext
         # PostgreSQL's connections are in autocommit mode: a transaction around reads would cost two round trips and
         # give nothing.  SQLite needs one, because BEGIN says whether writers have to wait.
         self._reading = {} if self.dialect == "postgresql" else _READ_ONLY
@@ -126,7 +128,7 @@ class Store:
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """A transaction that may write.  On SQLite it takes the write lock at its begin."""
-        with self.connect() as tx, tx.begin():
+        with self.quiet(), self.connect() as tx, tx.begin():
             self._measure(tx)
             yield tx
             failpoints.hit("commit.before")
@@ -171,7 +173,7 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection for reading; on SQLite it does not block writers."""
-        with _with(self.engine.connect(), self._reading) as tx:
+        with self.quiet(), _with(self.engine.connect(), self._reading) as tx:
             self._measure(tx)
             yield tx
 

@@ -52,15 +52,15 @@ def commit(store: Store, held: Claim | ClaimedAttempt, ended: AttemptEnded, send
         return write(tx, held, ended, sending)
 
 
-def commit_wait(store: Store, run_id: str, over: WaitCompleted, sending: SendTimes) -> bool:
+def commit_wait(store: Store, run_id: str, over: WaitCompleted, sending: SendTimes) -> int | None:
     """As ``end_wait``, in a transaction of its own."""
     with store.single_statement() as tx:
         return end_wait(tx, run_id, over, store.sql_now, sending)
 
 
-def end_wait(tx: Connection, run_id: str, over: WaitCompleted, now: Any, sending: SendTimes) -> bool:
+def end_wait(tx: Connection, run_id: str, over: WaitCompleted, now: Any, sending: SendTimes) -> int | None:
     """
-    Record the end of a wait; False, and nothing is written, when the wait is gone or not due.
+    Record the end of a wait, and return when it was due; None, and nothing is written, when it is gone or not due.
 
     Args:
         over: The event.  Its time becomes the due time if that is later.
@@ -70,16 +70,18 @@ def end_wait(tx: Connection, run_id: str, over: WaitCompleted, now: Any, sending
         due_at = waits.end(tx, run_id, over.op_id, now)
         if due_at is not None:
             run_log.post(tx, run_id, replace(over, at=max(over.at, due_at)), sending)
-        return due_at is not None
+        return due_at
     parameters = {"run": run_id, "op": over.op_id} | run_log.inbox_parameters(tx, run_id, over, sending)
-    return _wait_at_once(str(now)).changed(tx, parameters) == 1
+    ended = _wait_at_once(str(now)).one(tx, parameters)
+    return None if ended is None else int(ended.due_at)
 
 
 @lru_cache(maxsize=16)
 def _wait_at_once(now: str) -> Prepared:
     mine = f"run_id = :run AND op_id = :op AND due_at <= {now}"
     ended = f"WITH ended AS (DELETE FROM durable_waits WHERE {mine} RETURNING due_at) "
-    return Prepared(text(ended + run_log.insert_into_inbox("ended", not_before="due_at")))
+    insert = run_log.insert_into_inbox("ended", not_before="due_at")
+    return Prepared(text(f"{ended}{insert} RETURNING (SELECT due_at FROM ended) AS due_at"))
 
 
 def request_ids(ended: AttemptEnded) -> set[str]:

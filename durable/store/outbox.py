@@ -110,18 +110,20 @@ def count_held_until_due(tx: Connection, table: Table, now: int, until: int, bou
     return None if read == bound else int(held)
 
 
-def mark_held_unsent(tx: Connection, table: Table, lost_at: int, until: int) -> None:
+def mark_held_unsent(tx: Connection, table: Table, lost_at: int, until: int) -> int:
     """
-    Mark messages as unsent that workers would still hold at *lost_at*.  There are never many of them.
+    Mark messages as unsent that workers would still hold at *lost_at*, and return how many there are: never many.
 
     Args:
         until: Only rows that the sweep checks by then.
     """
     held = (table.c.next_send_at > lost_at, table.c.next_send_at <= until, table.c.sent_at > lost_at)
-    tx.execute(update(table).where(*held).values(next_send_at=lost_at, sent_at=None))
+    return tx.execute(update(table).where(*held).values(next_send_at=lost_at, sent_at=None)).rowcount
 
 
-def mark_unsent(tx: Connection, table: Table, lost_at: int, after: Sequence[Any], limit: int) -> Sequence[Any] | None:
+def mark_unsent(
+    tx: Connection, table: Table, lost_at: int, after: Sequence[Any], limit: int
+) -> tuple[int, Sequence[Any] | None]:
     """
     Mark messages as unsent that were sent until *lost_at*: the next *limit* rows in the order of their keys.
 
@@ -129,7 +131,7 @@ def mark_unsent(tx: Connection, table: Table, lost_at: int, after: Sequence[Any]
         after: The key that the last call returned; empty for the first call.
 
     Returns:
-        The key to continue after; None when all rows are done.
+        How many messages were marked, and the key to continue after; None when all rows are done.
     """
     key = list(table.primary_key.columns)
     sent = (table.c.next_send_at.is_not(None), table.c.sent_at <= lost_at)
@@ -138,7 +140,7 @@ def mark_unsent(tx: Connection, table: Table, lost_at: int, after: Sequence[Any]
         soon = case((table.c.next_send_at > lost_at, lost_at), else_=table.c.next_send_at)
         some = tuple_(*key).in_([tuple(row) for row in rows])
         tx.execute(update(table).where(some, *sent).values(next_send_at=soon, sent_at=None))
-    return tuple(rows[-1]) if len(rows) == limit else None
+    return len(rows), tuple(rows[-1]) if len(rows) == limit else None
 
 
 def _beyond(key: Sequence[ColumnElement[Any]], after: Sequence[Any]) -> list[ColumnElement[bool]]:

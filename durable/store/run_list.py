@@ -28,6 +28,8 @@ WITH_ERROR = (RunStatus.FAILED, RunStatus.BLOCKED)
 
 #: How many runs one page of a filter by attributes looks at; it says where the next page continues.
 WALKED = 10_000
+#: How far it counts in order to find what is rare.
+RARE = 5_000
 
 #: How far ``count`` and ``count_by_status`` count.
 COUNTED = 1_000
@@ -100,24 +102,41 @@ def _page_by_attributes(tx: Connection, wanted: RunFilter, before: Place | None,
     The statistics of databases do not know which runs have which attributes.  So this counts the runs of each
     condition, walks the rarest in the order of the list, and looks up the others run by run.
     """
-    walks = [_by_attribute(name, value, before) for name, value in wanted.attributes.items()]
+    walks = [_by_attribute(name, value, wanted, before) for name, value in wanted.attributes.items()]
     if wanted.status is not None or wanted.name is not None or wanted.id is not None:
         columns = select(runs.c.id.label("run_id"), runs.c.created_at.label("created_at"))
-        walks.append(_matching(columns, replace(wanted, attributes={}), before))
+        by_run = _matching(columns, replace(wanted, attributes={}), before)
+        # Of two with too many runs to count, the one that is rare as a rule.
+        walks.insert(len(walks) if wanted.status in (None, RunStatus.COMPLETED) else 0, by_run)
     rarest = min(walks, key=lambda walk: _count_walked(tx, walk))
     # The inner LIMIT bounds what is read, and keeps the database from joining in another order.
     walked = rarest.limit(WALKED).subquery()
-    query = select(runs).join(walked, walked.c.run_id == runs.c.id).where(*_conditions(wanted))
+    query = select(runs).join(walked, walked.c.run_id == runs.c.id).where(*_looked_up(wanted))
     query = query.order_by(walked.c.created_at.desc(), walked.c.run_id.desc())
     found = _cut(_runs(tx, query.limit(limit + 1)), limit)
     end = None if found.next is not None else tx.execute(rarest.offset(WALKED - 1).limit(1)).one_or_none()
     return found if end is None else Page(found.runs, (end.created_at, end.run_id), True)
 
 
-def _by_attribute(name: str, value: str, before: Place | None) -> Select[Any]:
-    """The runs with an attribute, in the order of the list."""
+def _looked_up(wanted: RunFilter) -> Iterator[ColumnElement[bool]]:
+    """The conditions, for runs that are found by their ids: in a form for which no database uses another index."""
+    if wanted.status is not None:
+        yield func.coalesce(runs.c.status, "") == wanted.status
+    if wanted.name is not None:
+        yield func.coalesce(runs.c.name, "") == wanted.name
+    if wanted.id is not None:
+        yield or_(runs.c.id == wanted.id, runs.c.idempotency_key == wanted.id)
+    yield from _with_each(wanted.attributes)
+
+
+def _by_attribute(name: str, value: str, wanted: RunFilter, before: Place | None) -> Select[Any]:
+    """The runs with an attribute that were created within the time of the filter, in the order of the list."""
     query = select(attributes.c.run_id, attributes.c.created_at)
     query = query.where(attributes.c.name == name, attributes.c.value == value)
+    if wanted.since is not None:
+        query = query.where(attributes.c.created_at >= wanted.since)
+    if wanted.until is not None:
+        query = query.where(attributes.c.created_at < wanted.until)
     query = query.order_by(attributes.c.created_at.desc(), attributes.c.run_id.desc())
     if before is None:
         return query
@@ -127,8 +146,8 @@ def _by_attribute(name: str, value: str, before: Place | None) -> Select[Any]:
 
 
 def _count_walked(tx: Connection, query: Select[Any]) -> int:
-    """How many rows a query has, counted up to ``WALKED``."""
-    counted = query.order_by(None).limit(WALKED).subquery()
+    """How many rows a query has, counted up to ``RARE``."""
+    counted = query.order_by(None).limit(RARE).subquery()
     return int(tx.execute(select(func.count()).select_from(counted)).scalar_one())
 
 

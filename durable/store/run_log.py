@@ -41,6 +41,9 @@ class DriveRow:
     run_id: str
     queue: str | None
     priority: int | None
+    trace_context: str | None = None
+    #: Whether a message was sent before and is lost.
+    is_lost: bool = False
 
 
 _EVENT_TYPES = {"seq": "bigint", "at": "bigint"} | dict.fromkeys(("kind", "op_id", "phase", "data", "value"), "text")
@@ -108,6 +111,14 @@ def outcome(tx: Connection, run_id: str, op_id: str) -> Event | None:
 def creation(tx: Connection, run_id: str, op_id: str) -> Event | None:
     """The event that created an operation, large values loaded."""
     return _phase(tx, run_id, op_id, "created")
+
+
+def creations(tx: Connection, run_id: str, op_ids: Collection[str]) -> list[Event]:
+    """The events that created these operations, without their values."""
+    columns = (events.c.kind, events.c.seq, events.c.at, events.c.op_id, events.c.data)
+    value = case((events.c.value.is_not(None), "")).label("value")
+    mine = (events.c.run_id == run_id, events.c.op_id.in_(op_ids), events.c.phase == "created")
+    return [outline(row) for row in tx.execute(select(*columns, value).where(*mine))]
 
 
 def ended_operations(tx: Connection, run_id: str, op_ids: Collection[str]) -> set[str]:
@@ -194,8 +205,9 @@ def delete_inbox_items(tx: Connection, run_id: str, ids: Sequence[int]) -> None:
 
 def drives(tx: Connection, run_ids: Collection[str]) -> list[DriveRow]:
     """What the messages for turns of these runs are made from; at most ``TURN_LIMIT`` runs."""
-    rows = tx.execute(select(runs.c.id, runs.c.queue, runs.c.priority).where(runs.c.id.in_(run_ids)))
-    return [DriveRow(row.id, row.queue, row.priority) for row in rows]
+    columns = (runs.c.id, runs.c.queue, runs.c.priority, runs.c.trace_context)
+    rows = tx.execute(select(*columns).where(runs.c.id.in_(run_ids)))
+    return [DriveRow(row.id, row.queue, row.priority, row.trace_context) for row in rows]
 
 
 def first_inbox_item(tx: Connection, run_id: str) -> int | None:
@@ -237,7 +249,14 @@ def due_drives(
     # The last message that was sent drives a turn which reads all of the items.
     latest = case((func.count(inbox.c.sent_at) == func.count(), func.max(inbox.c.sent_at)))
     rows = tx.execute(
-        select(runs.c.id, runs.c.queue, runs.c.priority, first)
+        select(
+            runs.c.id,
+            runs.c.queue,
+            runs.c.priority,
+            func.min(runs.c.trace_context).label("trace_context"),
+            first,
+            latest.label("latest"),
+        )
         .join(inbox, runs.c.id == inbox.c.run_id)
         .where(inbox.c.next_send_at <= now, drivable)
         .group_by(runs.c.id, runs.c.queue, runs.c.priority)
@@ -245,7 +264,7 @@ def due_drives(
         .order_by("first")
         .limit(limit)
     )
-    return [DriveRow(row.id, row.queue, row.priority) for row in rows]
+    return [DriveRow(row.id, row.queue, row.priority, row.trace_context, row.latest is not None) for row in rows]
 
 
 def sent_drives(tx: Connection, run_ids: Collection[str], now: int, delay: int) -> None:

@@ -84,22 +84,36 @@ _REQUESTS = select(
 )
 
 
-def beginnings(tx: Connection, run_id: str, *, before: int, after: int, limit: int, newest: bool) -> list[int]:
-    """The numbers of the events with which operations begin, ``after < seq < before``, from one end, in order."""
-    query = select(events.c.seq).where(
-        events.c.run_id == run_id, events.c.seq > after, events.c.seq < before, events.c.kind.in_(_BEGINNINGS)
-    )
-    query = query.order_by(events.c.seq.desc() if newest else events.c.seq).limit(limit)
-    return sorted(tx.execute(query).scalars())
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """The event with which an operation began."""
+
+    seq: int
+    op_id: str
 
 
-def events_of_operations(tx: Connection, run_id: str, seqs: Sequence[int], limit: int) -> list[Event]:
-    """Without their values: the events of the operations that begin with these events, in order, at most *limit*."""
-    if not seqs:
-        return []
-    op_ids = select(events.c.op_id).where(
-        events.c.run_id == run_id, events.c.seq.in_(seqs), events.c.kind.in_(_BEGINNINGS)
-    )
+def beginnings(tx: Connection, run_id: str, *, before: int, after: int, limit: int, newest: bool) -> list[Beginning]:
+    """
+    The beginnings of operations with ``after < seq < before``: *limit* from one end, in order.
+
+    Reads a window of the log at that end, and a wider one while that has too few: databases do not know how long a
+    log is, and would rather sort all of it.
+    """
+    window = 4 * limit
+    while True:
+        low, high = (max(after, before - window), before) if newest else (after, min(before, after + window))
+        query = select(events.c.seq, events.c.op_id).where(
+            events.c.run_id == run_id, events.c.seq > low, events.c.seq < high, events.c.kind.in_(_BEGINNINGS)
+        )
+        query = query.order_by(events.c.seq.desc() if newest else events.c.seq).limit(limit)
+        found = sorted((Beginning(*row) for row in tx.execute(query)), key=lambda each: each.seq)
+        if len(found) == limit or (low, high) == (after, before):
+            return found
+        window *= 8
+
+
+def events_of_operations(tx: Connection, run_id: str, op_ids: Collection[str], limit: int) -> list[Event]:
+    """Without their values: the events of these operations, in order, at most *limit*."""
     value = case((events.c.value.is_not(None), "")).label("value")
     query = select(events.c.kind, events.c.seq, events.c.at, events.c.op_id, events.c.data, value).where(
         events.c.run_id == run_id, events.c.op_id.in_(op_ids)

@@ -13,10 +13,15 @@ from typing import Any
 
 from sqlalchemy import Connection, exists, func, insert, select, update
 
+from ..errors import DecryptionError
 from . import vault
 from .attributes import matching
 from .schema import inbox, runs
 from .transitions import ENDED, RunStatus
+from .vault import Vault
+
+#: The place of the trace context within its run, which encryption binds it to.
+_CONTEXT = "trace_context"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +55,7 @@ class Run:
     completed_at: int | None
     turn_tries: int | None = None
     turn_tried: str | None = None
+    trace_context: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -83,9 +89,19 @@ def create(tx: Connection, run: Run) -> None:
 
 
 def values(tx: Connection, run: Run) -> dict[str, Any]:
-    """The columns of a new run's row, its digest as it is stored."""
+    """The columns of a new run's row, its digest and its trace context as they are stored."""
     row = {name: getattr(run, name) for name in runs.c.keys()}  # noqa: SIM118
-    return row | {"digest": vault.of(tx).keyed(run.digest)}
+    own_vault = vault.of(tx)
+    sealed = own_vault.seal(tx, run.id, _CONTEXT, run.trace_context)
+    return row | {"digest": own_vault.keyed(run.digest), "trace_context": sealed}
+
+
+def trace_context(own_vault: Vault, run_id: str, stored: str | None) -> str | None:
+    """The trace context of a run, decrypted; None when this process does not have the key."""
+    try:
+        return own_vault.unseal(run_id, _CONTEXT, stored)
+    except DecryptionError:
+        return None
 
 
 def advance(tx: Connection, run: Run, **changes: Any) -> bool:

@@ -28,7 +28,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
 #: The Alembic revision that this file describes.
-REVISION = "0011"
+REVISION = "0014"
 #: Alembic's table with our revision; the application's own migrations have another one.
 VERSION_TABLE = "durable_version"
 
@@ -97,6 +97,8 @@ runs = Table(
     #: How often the next turn has killed its process or hung, and JSON with a note for each time; NULL for never.
     Column("turn_tries", Integer),
     Column("turn_tried", long_text()),
+    #: What crosses from the caller of ``start`` into the steps: trace context, baggage, context variables, as JSON.
+    Column("trace_context", long_text()),
     Column("created_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
     Column("completed_at", BigInteger),
@@ -303,6 +305,8 @@ workers = Table(
     Column("names", long_text(), nullable=False),
     #: JSON list of the queues that the process consumes; NULL when unknown.
     Column("queues", long_text()),
+    #: The worker's pool, as ``celery worker --pool`` names it; NULL when unknown.
+    Column("pool", ascii_key(32)),
     #: How far the process's clock is ahead of the database's, in microseconds.
     Column("clock_ahead", BigInteger),
     #: JSON object: for each queue, the send time of the latest message that the process has taken.
@@ -331,6 +335,18 @@ broker_sentinel = Table(
     Column("lost_at", BigInteger),
 )
 
+#: What all processes have measured, in sum; see measures.py.  Durations are microseconds.
+totals = Table(
+    "durable_totals",
+    metadata,
+    Column("name", ascii_key(64), primary_key=True),
+    #: The value of the first label, a workflow or a step, say; empty without one.
+    Column("label", exact_text(255), primary_key=True),
+    #: The value of the second label, or a histogram's bucket.
+    Column("detail", ascii_key(64), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
 __all__ = [
     "attributes",
     "audit",
@@ -345,6 +361,7 @@ __all__ = [
     "requests",
     "runs",
     "steps",
+    "totals",
     "waits",
     "workers",
 ]

@@ -4,7 +4,8 @@ Prepared statements of the hot path, which on PostgreSQL go to psycopg directly.
 SQLAlchemy needs several times as much CPU time as psycopg for a prepared statement, and a run of a hundred steps
 executes hundreds.  The connection is one of SQLAlchemy's pool, in whatever transaction it is, and errors are
 SQLAlchemy's.  A statement goes through SQLAlchemy on every other database, in a session of the application, and where
-event listeners or logging watch the engine's statements: so tracing sees all of them.
+event listeners or logging watch the engine's statements.  The listeners of OpenTelemetry's instrumentation do not
+count: durable's own statements need no spans.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ READ_ONLY_STATE = "25006"
 
 #: A pooled connection that was idle for longer is pinged before it is used.
 _IDLE_SECS = 1.0
+
+#: The module of OpenTelemetry's instrumentation of SQLAlchemy.
+_INSTRUMENTATION = "opentelemetry.instrumentation.sqlalchemy"
 
 
 class IdleConnections:
@@ -127,7 +131,9 @@ def _is_direct(tx: Connection) -> bool:
     if OPTION not in tx.get_execution_options():
         return False
     engine, listeners = tx.engine, tx.dispatch
-    is_watched = listeners.before_cursor_execute or listeners.after_cursor_execute
+    watching = (*listeners.before_cursor_execute, *listeners.after_cursor_execute)
+    # OpenTelemetry's instrumentation makes no spans of durable's own statements; see Store.quiet.
+    is_watched = any(not str(getattr(each, "__module__", "")).startswith(_INSTRUMENTATION) for each in watching)
     return not (is_watched or engine.logger.isEnabledFor(logging.INFO))
 
 

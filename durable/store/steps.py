@@ -28,8 +28,11 @@ class StepRow:
     priority: int | None
     #: Whether only the sweep sends the message, once it is due.
     is_deferred: bool = False
+    #: Whether a message was sent before and is lost.
+    is_lost: bool = False
     #: The encoded arguments, for Celery's tools; None where they were not read.
     args: str | None = None
+    trace_context: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +182,7 @@ _ROW = select(
     steps.c.not_before,
     runs.c.queue,
     runs.c.priority,
+    runs.c.trace_context,
 ).join(runs, runs.c.id == steps.c.run_id)
 
 
@@ -206,8 +210,13 @@ def due(
     """
     overdue = (steps.c.next_send_at <= now, steps.c.next_send_at > since, steps.c.name.in_(names))
     lost = unsent_or_lost(steps.c.sent_at, steps.c.queue, steps.c.name, lost_before)
-    query = _ROW.where(*overdue, lost).order_by(steps.c.next_send_at).limit(limit)
-    return [StepRow(*row) for row in tx.execute(query)]
+    query = (
+        _ROW.add_columns(steps.c.sent_at.is_not(None).label("is_lost"))
+        .where(*overdue, lost)
+        .order_by(steps.c.next_send_at)
+        .limit(limit)
+    )
+    return [StepRow(**row) for row in tx.execute(query).mappings()]
 
 
 def sent(tx: Connection, rows: Collection[StepRow], now: int, delay: int) -> None:

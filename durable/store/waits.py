@@ -27,6 +27,9 @@ class WaitRow:
     priority: int | None
     #: Whether only the sweep sends the message, once it is due.
     is_deferred: bool = False
+    trace_context: str | None = None
+    #: Whether a message was sent before and is lost.
+    is_lost: bool = False
 
 
 def create(tx: Connection, rows: Sequence[dict[str, Any]]) -> None:
@@ -94,14 +97,22 @@ def due(
         since: Only waits that have become due after this moment.
     """
     rows = tx.execute(
-        select(waits.c.run_id, waits.c.op_id, waits.c.due_at, runs.c.queue, runs.c.priority)
+        select(
+            waits.c.run_id,
+            waits.c.op_id,
+            waits.c.due_at,
+            runs.c.queue,
+            runs.c.priority,
+            runs.c.trace_context,
+            waits.c.sent_at.is_not(None).label("is_lost"),
+        )
         .join(runs, runs.c.id == waits.c.run_id)
         .where(waits.c.next_send_at <= now, waits.c.next_send_at > since)
         .where(unsent_or_lost(waits.c.sent_at, runs.c.queue, runs.c.priority, lost_before))
         .order_by(waits.c.next_send_at)
         .limit(limit)
     )
-    return [WaitRow(*row) for row in rows]
+    return [WaitRow(**row) for row in rows.mappings()]
 
 
 def sent(tx: Connection, rows: Collection[WaitRow], now: int, delay: int) -> None:

@@ -25,6 +25,7 @@ class Worker:
     beat_at: int
     names: str
     queues: str | None = None
+    pool: str | None = None
     clock_ahead: int | None = None
     progress: str | None = None
 
@@ -38,6 +39,7 @@ def beat(tx: Connection, worker: Worker, now: Any) -> None:
             beat_at=now,
             names=worker.names,
             queues=worker.queues,
+            pool=worker.pool,
             clock_ahead=worker.clock_ahead,
             progress=worker.progress,
         )

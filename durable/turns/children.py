@@ -41,6 +41,9 @@ def create(engine: Engine, tx: Connection, parent: Run, command: commands.Create
         created_at=now,
         started_at=None,
         completed_at=None,
+        trace_context=engine.tracing.for_child(
+            parent, runs.trace_context(engine.store.vault, parent.id, parent.trace_context)
+        ),
     )
     created = events.RunCreated(at=now, name=command.name, args=command.args)
     start_run.create(tx, child, created, engine.dispatch.plan(now))

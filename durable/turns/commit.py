@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from .. import events, registry
+from .. import events, measures, registry
 from ..engine import Engine
 from ..replay import commands
 from ..store import (
@@ -67,7 +67,29 @@ def commit(engine: Engine, decision: Decision, begins: Claim | None = None) -> C
         # The transaction was committed, and only the acknowledgement was lost.
     if decision.outcome is not None:
         result.ended = decision.run.id
+    _count(engine, decision)
     return result
+
+
+#: What counts the runs that end, by the status that they end with.
+_ENDED = {
+    "completed": measures.RUNS_COMPLETED,
+    "failed": measures.RUNS_FAILED,
+    "cancelled": measures.RUNS_CANCELLED,
+}
+
+
+def _count(engine: Engine, decision: Decision) -> None:
+    """Count what a committed turn has changed of its run's status."""
+    run = decision.run
+    if decision.fault is not None:
+        if run.status != RunStatus.BLOCKED:
+            engine.measures.count(measures.RUNS_BLOCKED, run.name)
+        return
+    if run.started_at is None and started_at(decision) is not None:
+        engine.measures.count(measures.RUNS_STARTED, run.name)
+    if decision.outcome is not None and not run.ended:
+        engine.measures.count(_ENDED[decision.outcome.status], run.name)
 
 
 def _store_large_values(engine: Engine, decision: Decision) -> None:
@@ -124,10 +146,11 @@ def _write_plain(engine: Engine, decision: Decision, begins: Claim | None, resul
     after = _row_after(decision, new.seq, new.at)
     if decision.outcome is None:
         result.run = after
+    result.log = [*decision.events, *new.events]
     turn = turns.PlainTurn(
         before=decision.run,
         after=after,
-        new=[*decision.events, *new.events],
+        new=result.log,
         drained=decision.drained,
         ends=decision.ends,
         begins=begins,
@@ -170,9 +193,10 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
     new, drained = NewEvents(decision.seq, decision.at), list(decision.drained)
     if decision.outcome is not None and not run.ended:
         drained += run_end.end(engine, tx, decision, new, result, now)
-    log = [*decision.events, *new.events]
-    run_log.append(tx, run.id, log)
-    attributes.write(tx, run.id, run.created_at, [e.attributes for e in log if isinstance(e, events.AttributesSet)])
+    result.log = [*decision.events, *new.events]
+    run_log.append(tx, run.id, result.log)
+    changes = [event.attributes for event in result.log if isinstance(event, events.AttributesSet)]
+    attributes.write(tx, run.id, run.created_at, changes)
     run_log.delete_inbox_items(tx, run.id, drained)
 
     _create(engine, tx, decision, begins, result, now)
@@ -213,7 +237,10 @@ def _create(
         for c in new_steps
     ]
     steps.create(tx, step_rows, engine.dispatch.plan(now))
-    result.steps += [StepRow(run.id, c.op_id, c.name, 1, 0, run.queue, run.priority, args=c.args) for c in new_steps]
+    route, carried = (run.queue, run.priority), run.trace_context
+    result.steps += [
+        StepRow(run.id, c.op_id, c.name, 1, 0, *route, args=c.args, trace_context=carried) for c in new_steps
+    ]
     if decision.outcome is not None:
         return
 
@@ -221,7 +248,8 @@ def _create(
     planned = [(c, engine.dispatch.plan_at(tx, now, c.due_at)) for c in new_waits]
     waits.create(tx, [{"run_id": run.id, "op_id": c.op_id, "due_at": c.due_at} | plan.values() for c, plan in planned])
     result.waits += [
-        WaitRow(run.id, c.op_id, c.due_at, run.queue, run.priority, is_deferred=plan.is_deferred) for c, plan in planned
+        WaitRow(run.id, c.op_id, c.due_at, *route, is_deferred=plan.is_deferred, trace_context=carried)
+        for c, plan in planned
     ]
 
 

@@ -18,7 +18,7 @@ from ..engine import Engine
 from ..http import Request
 from ..registry import SEMANTICS, AdoptedStep
 from ..replay import commands
-from ..store import Claim
+from ..store import Claim, runs
 from .commit import started_at
 from .decision import Decision
 
@@ -94,6 +94,7 @@ class Continuation:
             semantics=SEMANTICS[0],
             queue=self.queue,
             requests=loaded,
+            trace_context=runs.trace_context(self._engine.store.vault, run.id, run.trace_context),
         )
 
     def _may_run(self, name: str) -> bool:

@@ -104,5 +104,7 @@ class CommitResult:
     answered: list[tuple[str, str]] = field(default_factory=list)
     #: The run's id, if it has ended.
     ended: str | None = None
+    #: What the commit has added to the log.
+    log: list[Event] = field(default_factory=list)
     #: The run's row after the commit, of a run that goes on.
     run: Run | None = None

@@ -7,9 +7,10 @@ one of them fails its fence and starts again.  A turn with nothing new takes one
 
 from __future__ import annotations
 
+import time
 from functools import partial
 
-from .. import events, failpoints, registry
+from .. import events, failpoints, measures, registry
 from ..broker import BATCH_SIZE
 from ..engine import BATCH_DELAY_SECS, MANY, Checkout, Engine, Kept, identify
 from ..errors import DecryptionError
@@ -20,6 +21,7 @@ from .commit import commit, current_code_version
 from .continuation import Continuation
 from .decide import decide
 from .decision import CommitResult, Decision, Overtaken
+from .emit_spans import emit_spans
 from .poison import Deferred, decide_counted
 from .view import View, read
 
@@ -61,6 +63,7 @@ def drive(engine: Engine, run_id: str, *, continuation: Continuation | None = No
 
 def turn(engine: Engine, run_id: str, *, continuation: Continuation | None = None, redelivered: bool = False) -> bool:
     """Take one turn of a run.  Return whether there may be more to do."""
+    began = time.monotonic_ns()
     with engine.replays.checked_out(run_id) as checkout:
         with engine.store.read() as tx:
             view = read(tx, run_id, engine.now(), checkout)
@@ -88,6 +91,7 @@ def turn(engine: Engine, run_id: str, *, continuation: Continuation | None = Non
 
         failpoints.hit("turn.read")
         result = _commit(engine, decision, continuation)
+        _measure(engine, decision, began)
         if decision.fault is not None:
             log.error("Run %s is blocked.  %s", run_id, decision.fault)
             # The next turn cancels a blocked run, if a cancel came.
@@ -95,6 +99,7 @@ def turn(engine: Engine, run_id: str, *, continuation: Continuation | None = Non
         _keep_replay(checkout, decision, result)
         failpoints.hit("turn.committed")
         send(engine, result)
+        emit_spans(engine, view, checkout, decision, result)
         return True
 
 
@@ -104,6 +109,7 @@ def conclude(engine: Engine, continuation: Continuation, held: Claim, ended: eve
 
     Return False when nothing was written.  Then the outcome has to go into the inbox, and an ordinary turn follows.
     """
+    began = time.monotonic_ns()
     with engine.replays.checked_out(held.run_id) as checkout:
         kept = checkout.kept
         if kept is None or kept.run.turn != held.run_turn or not _may_conclude(continuation, kept, held, ended):
@@ -120,7 +126,9 @@ def conclude(engine: Engine, continuation: Continuation, held: Claim, ended: eve
             # Whatever is wrong with the turn, the outcome is recorded.  The ordinary turn reports the error.
             log.debug("Run %s: an outcome goes through the inbox (%s).", held.run_id, error)
             return False
+        _measure(engine, decision, began)
         _keep_replay(checkout, decision, result)
+        emit_spans(engine, view, checkout, decision, result)
     continuation.has_turned = True
     failpoints.hit("turn.committed")
     send(engine, result)
@@ -155,6 +163,12 @@ def _commit(engine: Engine, decision: Decision, continuation: Continuation | Non
         raise
     continuation.next = begins
     return result
+
+
+def _measure(engine: Engine, decision: Decision, began: int) -> None:
+    """Record how long a turn took that began then, by the monotonic clock in nanoseconds."""
+    micros = (time.monotonic_ns() - began) // 1000
+    engine.measures.observe(measures.TURN_SECONDS, micros, decision.run.name)
 
 
 def _keep_replay(checkout: Checkout, decision: Decision, result: CommitResult) -> None:

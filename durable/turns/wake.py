@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import events, failpoints
+from .. import events, failpoints, measures
 from ..engine import Engine
 from ..store import end_operation, waits
 
@@ -24,7 +24,9 @@ def fire(engine: Engine, run_id: str, op_id: str) -> bool:
 def _end(engine: Engine, run_id: str, op_id: str) -> bool:
     now = engine.store.now()
     completed = events.WaitCompleted(at=now, op_id=op_id)
-    if not end_operation.commit_wait(engine.store, run_id, completed, engine.dispatch.plan(now)):
+    due_at = end_operation.commit_wait(engine.store, run_id, completed, engine.dispatch.plan(now))
+    if due_at is None:
         return False
+    engine.measures.observe(measures.TIMER_LATE_SECONDS, engine.store.now() - due_at)
     failpoints.hit("wait.recorded")
     return True

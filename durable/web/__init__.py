@@ -89,7 +89,9 @@ def create_blueprint(
     Raises:
         SchemaOutOfDate: You register the blueprint, and the database has another schema.
     """
-    return blueprint(Receiver(engine), url_prefix, control)
+    bp = blueprint(Receiver(engine), url_prefix, control)
+    bp.before_app_request(engine.flusher.ensure)
+    return bp
 
 
 def blueprint(receiver: Receiver, url_prefix: str | None = None, control: Authorize | None = None) -> flask.Blueprint:

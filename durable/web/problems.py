@@ -27,6 +27,10 @@ class RequestRefused(Exception):
         self.answer = answer
 
 
+class NotVerified(RequestRefused):
+    """Raised for a request whose signature is missing or wrong."""
+
+
 def unknown() -> Response:
     return problem(404, "webhook-not-found", "Not found", "This address names no webhook, and no request to one.")
 

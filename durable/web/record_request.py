@@ -7,17 +7,18 @@ Find the webhook of a token, record a request to it, and find the answer to a re
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy.exc import IntegrityError
 
-from .. import failpoints
+from .. import duration, failpoints
 from ..context import WebhookConfig, recorded_url
 from ..engine import Engine
 from ..errors import HookClosed
 from ..http import Request, Response
-from ..store import DriveRow, hooks, requests
+from ..store import DriveRow, hooks, requests, runs
 from ..store import accept_request as incoming
+from ..tracing import RequestTrace
 from ..verify import keys, presets
 
 
@@ -40,6 +41,8 @@ class Accepted:
 
     request_id: str
     is_duplicate: bool
+    #: The request's span in the trace of the run.
+    trace: RequestTrace = field(default_factory=RequestTrace)
 
 
 class KeyReused(Exception):
@@ -97,8 +100,12 @@ def accept_request(engine: Engine, webhook: WebhookRow, request: Request, *, hol
     failpoints.hit("request.recorded")
     if earlier is not None:
         return Accepted(request_id=earlier, is_duplicate=True)
-    engine.wake(DriveRow(webhook.run_id, arrived.queue, arrived.priority))
-    return Accepted(request_id=request.id, is_duplicate=False)
+    run_id, carried = webhook.run_id, arrived.trace_context
+    engine.wake(DriveRow(run_id, arrived.queue, arrived.priority, carried))
+    carried = runs.trace_context(engine.store.vault, run_id, carried)
+    received_at = duration.from_datetime(request.received_at) if request.received_at else engine.now()
+    trace = engine.tracing.request(run_id, webhook.op_id, request.id, carried, received_at)
+    return Accepted(request_id=request.id, is_duplicate=False, trace=trace)
 
 
 def _earlier(engine: Engine, webhook: WebhookRow, request: Request, key: str | None) -> str | None:

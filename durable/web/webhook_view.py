@@ -15,13 +15,14 @@ from __future__ import annotations
 import logging
 import math
 import secrets
+import time
 from collections.abc import Callable
 from functools import partial
 
 import flask
 from werkzeug.datastructures import Headers
 
-from .. import duration
+from .. import duration, measures
 from ..engine import Engine
 from ..errors import ConfigurationError, HookClosed
 from ..http import Request, Response
@@ -29,8 +30,9 @@ from . import body, errors, gunicorn, limits, prefer, problems, record_request, 
 from .fetch import Fetcher
 from .hub import Holder, Hub, Waiter
 from .prefer import Preference
-from .problems import RequestRefused
+from .problems import NotVerified, RequestRefused
 from .record_request import Accepted, WebhookRow
+from .wsgi_request import Target
 
 log = logging.getLogger("durable.web")
 
@@ -69,14 +71,16 @@ class Receiver:
 
     def view(self, token: str) -> flask.Response:
         """Answer one request; this is Flask's view.  Every error becomes an answer, and no token reaches a log."""
+        target = wsgi_request.parse_target(token)
         try:
-            return self._receive(token)
+            response = self._receive(target)
         except RequestRefused as refused:
-            answer = refused.answer
+            response = _refuse(refused.answer)
         except Exception as error:
-            answer = errors.answer(error, secret=token)
-        body.discard(flask.request)
-        return problems.to_flask(answer)
+            response = _refuse(errors.answer(error, secret=token))
+        is_poll = target is not None and target.request_id is not None
+        self.engine.measures.count(measures.POLLS if is_poll else measures.REQUESTS, str(response.status_code))
+        return response
 
     def check_schema(self) -> None:
         """
@@ -89,9 +93,8 @@ class Receiver:
             self.engine.check_schema()
             self._schema_is_good = True
 
-    def _receive(self, path: str) -> flask.Response:
-        """Handle one request, from its address to its answer.  *path* is what follows ``…/webhook/`` in the URL."""
-        target = wsgi_request.parse_target(path)
+    def _receive(self, target: Target | None) -> flask.Response:
+        """One request, from its address to its answer.  *target* is None for a path that names no webhook."""
         if target is None:
             raise RequestRefused(problems.unknown())
         self.check_schema()
@@ -108,7 +111,7 @@ class Receiver:
             accepted = self._record(webhook, request, holder=None)
             if accepted.is_duplicate:
                 return self._repeat_answer(webhook, accepted.request_id)
-            return problems.to_flask(webhook.config.response or problems.ACCEPTED)
+            return self._answer(accepted, webhook.config.response or problems.ACCEPTED)
 
         hub = self._hub()
         preference = prefer.parse(flask.request.headers.get("Prefer"))
@@ -120,18 +123,23 @@ class Receiver:
             if accepted.is_duplicate or waiter is None:
                 answer = self._find_answer(accepted.request_id)
                 if answer is not None:
-                    return problems.to_flask(answer, _REPLAYED if accepted.is_duplicate else ())
+                    return self._answer(accepted, answer)
             if waiter is None:
-                return problems.to_flask(self._pending(webhook, accepted.request_id, preference))
+                return self._answer(accepted, self._pending(webhook, accepted.request_id, preference))
             if accepted.is_duplicate:
                 hub.attach(waiter, accepted.request_id)
             hub.recorded(waiter)
             _release_session()
-            answer = waiter.wait(self._hold_secs(webhook, preference))
+            answer = self._wait(waiter, self._hold_secs(webhook, preference))
         finally:
             if waiter is not None:
                 hub.close(waiter)
-        return problems.to_flask(answer or self._pending(webhook, accepted.request_id, preference))
+        return self._answer(accepted, answer or self._pending(webhook, accepted.request_id, preference))
+
+    def _answer(self, accepted: Accepted, answer: Response) -> flask.Response:
+        """Answer a recorded request, and end its span."""
+        accepted.trace.answered(answer.status, self.engine.now())
+        return problems.to_flask(answer)
 
     def _find_webhook(self, token: str) -> WebhookRow:
         """Return the webhook of a token; raise RequestRefused, with 404, if there is none."""
@@ -147,6 +155,14 @@ class Receiver:
             # Made at the first request and not at the import, because gevent may patch threads after the import.
             self._hubs.setdefault(process_id, self._make_hub(self.engine))
         return self._hubs[process_id]
+
+    def _wait(self, waiter: Waiter, secs: float) -> Response | None:
+        """Wait for the answer; return None when there is none in time."""
+        began = time.monotonic_ns()
+        answer = waiter.wait(secs)
+        outcome = "unanswered" if answer is None else "answered"
+        self.engine.measures.observe(measures.HOLD_SECONDS, (time.monotonic_ns() - began) // 1000, outcome)
+        return answer
 
     def _hold_secs(self, webhook: WebhookRow, preference: Preference) -> float:
         """Return how long a connection is held: the webhook's timeout or the setting, or less if the caller prefers."""
@@ -220,7 +236,12 @@ class Receiver:
             return request, unsigned_answer
         if not delivers:
             raise RequestRefused(problems.wrong_method(incoming.method, webhook.config.methods))
-        return request, verification.verify(webhook, request, self._fetch)
+        try:
+            return request, verification.verify(webhook, request, self._fetch)
+        except NotVerified:
+            sender = "" if webhook.config.verification is None else webhook.config.verification.by
+            self.engine.measures.count(measures.NOT_VERIFIED, sender)
+            raise
 
     def _record(self, webhook: WebhookRow, request: Request, *, holder: str | None) -> Accepted:
         """Record the request, or find the earlier one that it repeats; raise RequestRefused if it can do neither."""
@@ -279,6 +300,11 @@ class Receiver:
         """Return the URL to poll for the answer."""
         base = wsgi_request.base_of(self.engine.settings.public_url, flask.request)
         return f"{base}{wsgi_request.PATH}{token}/requests/{request_id}"
+
+
+def _refuse(answer: Response) -> flask.Response:
+    body.discard(flask.request)
+    return problems.to_flask(answer)
 
 
 def _make_hub(engine: Engine) -> Hub:

@@ -91,6 +91,8 @@ def _run_attempt(engine: Engine, held: Claim, continuation: Continuation, messag
         "headers": {HEADER: {"run": held.run_id, "op": held.op_id, "attempt": held.attempt}},
         "timelimit": [None, None],
         _CONTINUATION: continuation,
+        # Where Celery's instrumentation finds the parent of its span of the task.
+        **engine.tracing.headers(held.run_id, held.trace_context),
     }
     if engine.sends_task_events:
         _send_event(

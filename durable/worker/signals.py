@@ -36,6 +36,11 @@ def connect(engine: Engine) -> None:
             engine.sends_task_events = bool(getattr(sender, "task_events", False))
             _check(engine)
 
+    def on_after_setup(instance: Any = None, **_: object) -> None:
+        # The pool is chosen after worker_init, and its children are forked after this.
+        if is_of_our_app(instance):
+            engine.pool = celery_internals.pool_name(instance)
+
     def on_process_init(**_: object) -> None:
         # Celery sends this in each prefork child, and also in the only process of a solo pool.
         engine.expendable = celery_internals.is_pool_child()
@@ -56,6 +61,7 @@ def connect(engine: Engine) -> None:
 
     for signal, receiver in (
         (signals.worker_init, on_worker_init),
+        (signals.celeryd_after_setup, on_after_setup),
         (signals.worker_process_init, on_process_init),
         (signals.worker_ready, on_worker_ready),
         (signals.worker_process_shutdown, on_shutdown),

@@ -120,7 +120,9 @@ def test_the_embedded_application_loads():
 def get(served, path):
     """The status and the text of an answer of a WSGI app."""
     answer = Client(served).get(path, base_url="http://127.0.0.1:8000", environ_base={"REMOTE_ADDR": "127.0.0.1"})
-    return answer.status_code, answer.text
+    text = answer.text
+    answer.close()
+    return answer.status_code, text
 
 
 @pytest.fixture

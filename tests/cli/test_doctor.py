@@ -13,8 +13,7 @@ import sqlalchemy as sa
 from celery import Celery
 from servers import DATABASES, new_broker, new_database
 
-from durable import ConfigurationError, Durable, current, registry, sleep, start, step, workflow
-from durable.cli import doctor
+from durable import ConfigurationError, Durable, current, doctor, registry, sleep, start, step, workflow
 from durable.recovery.housekeeping import Housekeeping
 from durable.store import schema, workers
 from durable.turns.drive import drive

@@ -22,6 +22,7 @@ from celery.contrib.testing.worker import start_worker
 from celery.exceptions import Ignore, MaxRetriesExceededError, Reject
 from driving import kinds
 from pydantic import BaseModel
+from registries import only_own_engines
 
 from durable import Durable, Run, RunFailed, StepFailed, current, get_step_metadata, sleep, step, workflow
 from durable.recovery import housekeeping
@@ -105,7 +106,8 @@ def eventually(predicate: Callable[[], Any], run: Run[Any] | None = None) -> Non
 
 @pytest.fixture(scope="module")
 def _site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(f"sqlite:///{tmp_path_factory.mktemp('adopted')}/durable.db").open() as made, made.working():
+    database = f"sqlite:///{tmp_path_factory.mktemp('adopted')}/durable.db"
+    with only_own_engines(), Site(database).open() as made, made.working():
         yield made
 
 
@@ -118,7 +120,7 @@ def site(_site: Site, own_registry: None) -> Site:
 @pytest.fixture
 def idle(database: str) -> Iterator[Site]:
     """An app that is not used yet, without a worker: Celery makes its tasks later."""
-    with Site(database).open() as made:
+    with only_own_engines(), Site(database).open() as made:
         yield made
 
 

@@ -25,6 +25,7 @@ from durable import (
     create_hook,
     create_webhook,
     current,
+    doctor,
     get_step_metadata,
     heartbeat,
     registry,
@@ -35,7 +36,6 @@ from durable import (
 from durable.attempts.attempt import attempt
 from durable.attempts.claim import Address
 from durable.cipher import Cipher, aes_gcm, fernet
-from durable.cli import doctor
 from durable.store.schema import events, metadata, steps
 from durable.store.vault import LIMIT
 from durable.testing import Environment

@@ -18,6 +18,7 @@ import pytest
 from celery import Celery, signals
 from celery.app import trace
 from celery.contrib.testing.worker import start_worker
+from registries import only_own_engines
 
 from durable import ConfigurationError, Durable, Run, current, start, step, workflow
 from durable.recovery import housekeeping
@@ -54,7 +55,8 @@ def app() -> Iterator[Celery]:
     """An app that Celery has not finalized yet."""
     made = Celery(f"engines-{secrets.token_hex(4)}", broker="memory://")
     made.conf.update(task_default_queue=made.main, broker_transport_options={"polling_interval": 0.005})
-    yield made
+    with only_own_engines():
+        yield made
     made.close()
 
 

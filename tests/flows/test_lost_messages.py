@@ -15,6 +15,7 @@ from servers import DATABASES
 from durable import Durable, current, sleep, start, step, workflow
 from durable.broker import eta_budget
 from durable.broker.dispatcher import DRIVE, WAKE
+from durable.measures import MESSAGES_LOST
 from durable.recovery import broker_sentinel, sweep
 from durable.recovery.housekeeping import Housekeeping
 from durable.store import schema
@@ -263,6 +264,8 @@ def test_a_broker_that_has_lost_its_memory_is_sent_everything_again(site):
     broker_sentinel.check(site)
     sweep.sweep(site)
     assert length(site) == 3
+    lost = {kind: count for (name, kind, _), count in site.measures.take().items() if name == MESSAGES_LOST.name}
+    assert lost == {"step": 1, "turn": 2}
 
 
 @pytest.mark.live

@@ -11,10 +11,9 @@ from live_flows import naps
 from processes import Deployment, deployed, eventually
 from servers import new_broker, new_database
 
-from durable import Run
-from durable.cli import doctor
-from durable.cli.doctor import Finding
+from durable import Run, doctor
 from durable.client import describe
+from durable.doctor import Finding
 from durable.turns.drive import drive
 from durable.worker import versions as health
 

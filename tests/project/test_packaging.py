@@ -34,6 +34,8 @@ def names(tmp_path_factory):
 def test_the_wheel_holds_the_package_and_nothing_else(names):
     """Neither tests nor the example application are installed, and nothing of durable/ is missing."""
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "durable").rglob("*.py")} | {"durable/py.typed"}
+    for folder in ("static", "templates"):
+        sources |= {str(path.relative_to(ROOT)) for path in (ROOT / "durable" / "dashboard" / folder).iterdir()}
 
     assert {name for name in names if ".dist-info/" not in name} == sources
 

@@ -11,8 +11,7 @@ from alembic.migration import MigrationContext
 from celery import Celery
 from servers import DATABASES, new_database
 
-from durable import ConfigurationError, Durable, SchemaOutOfDate, current, migrations, set_attributes, workflow
-from durable.cli import doctor
+from durable import ConfigurationError, Durable, SchemaOutOfDate, current, doctor, migrations, set_attributes, workflow
 from durable.store import broker_sentinel
 from durable.store.schema import REVISION, VERSION_TABLE, leases, metadata
 from durable.turns.drive import drive

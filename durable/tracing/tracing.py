@@ -1,0 +1,72 @@
+"""``Tracing``: what the rest of the library calls.  This class makes no spans; it carries context variables only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from ..store import Claim, Run
+from .carried import Carried, ContextVariables, parse
+from .operations import EndedOperation
+
+
+class AttemptTrace:
+    """The span of a running attempt; this one is none."""
+
+    def fail(self, error: BaseException) -> None:
+        """Record what the attempt failed with."""
+
+
+class RequestTrace:
+    """The span of a webhook request; this one is none."""
+
+    def answered(self, status: int, at: int) -> None:
+        """End the span: the sender gets an answer with this status."""
+
+
+_NO_ATTEMPT_SPAN = AttemptTrace()
+_NO_REQUEST_SPAN = RequestTrace()
+
+
+class Tracing:
+    """The tracing of one engine."""
+
+    def __init__(self, variables: ContextVariables) -> None:
+        self.variables = variables
+
+    @property
+    def is_on(self) -> bool:
+        """Whether spans are made."""
+        return False
+
+    @contextmanager
+    def start(self, workflow: str, run_id: str) -> Iterator[str | None]:
+        """Trace the start of a run.  Yield what the run carries, for its row."""
+        yield Carried(variables=self.variables.capture()).to_text()
+
+    def for_child(self, parent: Run, carried: str | None) -> str | None:
+        """Return what a child run carries; *carried* is what its parent does, decrypted."""
+        return Carried(variables=parse(carried).variables).to_text()
+
+    def attempt(self, held: Claim) -> AbstractContextManager[AttemptTrace]:
+        """Trace an attempt of a step.  What the block calls is part of the run's trace."""
+        return nullcontext(_NO_ATTEMPT_SPAN)
+
+    def within(self, run_id: str, carried: str | None) -> AbstractContextManager[None]:
+        """Make the run's span the parent of what the block traces: the messages that it sends."""
+        return nullcontext()
+
+    def headers(self, run_id: str, carried: str | None) -> dict[str, str]:
+        """Return what a message in the run's trace has for OpenTelemetry's instrumentation of Celery."""
+        return {}
+
+    def quiet(self) -> AbstractContextManager[None]:
+        """Keep OpenTelemetry's instrumentations from making spans in the block: of durable's own statements."""
+        return nullcontext()
+
+    def emit(self, run: Run, carried: str | None, ended: Sequence[EndedOperation]) -> None:
+        """Emit the spans of what has ended with a turn of the run.  Never raises."""
+
+    def request(self, run_id: str, op_id: str, request_id: str, carried: str | None, received_at: int) -> RequestTrace:
+        """Trace a webhook request that was recorded, until it is answered.  Never raises."""
+        return _NO_REQUEST_SPAN

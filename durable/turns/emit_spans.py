@@ -1,0 +1,49 @@
+"""
+Emits the spans of what has ended with a committed turn: operations, and the run itself.
+
+The log has the end of each operation once, so each span is emitted once: by the process that has committed that end,
+after the commit.  A replay emits nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..engine import Checkout, Engine
+from ..events import ROOT
+from ..sandbox import log_records
+from ..store import reason, run_log, runs
+from ..tracing import EndedOperation, OpenOperation
+from .commit import started_at
+from .decision import CommitResult, Decision
+from .view import View
+
+log = log_records.get("durable.tracing")
+
+
+def emit_spans(engine: Engine, view: View, checkout: Checkout, decision: Decision, result: CommitResult) -> None:
+    """Emit the spans of what a turn has ended, and note what it has begun.  Never raises."""
+    if not engine.tracing.is_on:
+        return
+    try:
+        _emit(engine, view, checkout, decision, result)
+    except Exception as error:
+        # The turn is committed; a span is not worth a second try.
+        log.warning("The spans of a turn of run %s are lost (%s).", view.run.id, reason(error))
+
+
+def _emit(engine: Engine, view: View, checkout: Checkout, decision: Decision, result: CommitResult) -> None:
+    checkout.operations.note(view.past)
+    ended = checkout.operations.note(result.log)
+    if not ended:
+        return
+    # A turn that replays nothing has not read what came before it.
+    unknown = [each.op_id for each in ended if each.operation is None and each.op_id != ROOT]
+    if unknown:
+        with engine.store.read() as tx:
+            created = run_log.creations(tx, view.run.id, unknown)
+        found = {event.op_id: OpenOperation.of(event) for event in created}
+        ended = [EndedOperation(each.operation or found.get(each.op_id), each.ended, each.op_id) for each in ended]
+    run = replace(view.run, started_at=started_at(decision))
+    carried = runs.trace_context(engine.store.vault, run.id, run.trace_context)
+    engine.tracing.emit(run, carried, ended)
