@@ -74,7 +74,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Reader:
-    """Somebody who reads the dashboard, and notes all that a page must not do."""
+    """A person who reads the dashboard, and notes all that a page must not do."""
 
     def __init__(self, browser: Browser, base: str, **options: Any) -> None:
         self.base = f"{base}/durable"
