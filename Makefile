@@ -1,4 +1,4 @@
-# One command each: make test coverage check fix docs pythons oldest demo dev bench bench-short chaos fuzz load recovery clean
+# One command each: make test coverage check fix docs screenshots pythons oldest demo dev bench bench-short chaos fuzz load recovery clean
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test coverage check fix docs pythons oldest demo dev bench bench-short chaos fuzz load recovery clean
+.PHONY: test coverage check fix docs screenshots pythons oldest demo dev bench bench-short chaos fuzz load recovery clean
 
 # Everything, in two processes: one runs the live tests, one after the other, while the other runs the rest.
 PYTEST_ALL = -m pytest -n 2 --dist loadgroup tests
@@ -37,6 +37,10 @@ docs: $(READY)
 	$(BIN)/python tests/conformance.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The site is in site/.  To see it while you write: $(BIN)/mkdocs serve"
+
+# The pictures of the dashboard in docs/images, taken in Debian's chromium.
+screenshots: $(READY)
+	$(BIN)/python docs/tools/make_screenshots.py
 
 # The core's tests and the recorded logs on each of these that is installed: make pythons PYTHONS=3.13 QUICK=1
 PYTHONS ?= 3.11 3.12 3.13 3.14

@@ -87,6 +87,8 @@ def resume(dashboard: Dashboard, run_id: str) -> flask.Response:
 
 def start_again(dashboard: Dashboard, run_id: str) -> flask.Response:
     """Start a run of the same workflow with the same arguments."""
+    dashboard.guard.require("start", run_id)
+    dashboard.import_workflows()
     started = _act(
         dashboard, "start", run_id, "again", lambda: client_start.start_like(dashboard.engine, run_id, Options()).id
     )

@@ -32,6 +32,12 @@ def clock(micros: int | None, span: int = 0) -> str:
     return text[11:19] if span > 600_000_000 else text[11:23]
 
 
+def tick(micros: int, span: int) -> str:
+    """A round time on an axis of so much time: with milliseconds only where its ticks are less than a second apart."""
+    text = clock(micros, span)
+    return text[:8] if span > 3_000_000 and len(text) == 12 else text
+
+
 def _iso(micros: int) -> str:
     """A time as ``2026-01-31T12:00:00.000000``; ``strftime`` takes ten times as long under the guards of workflows."""
     return duration.to_datetime(micros).isoformat(timespec="microseconds")[:26]
@@ -74,6 +80,16 @@ def text_of(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}\n… and {len(text) - SHOWN:,} more characters"
 
 
+def with_code(text: str) -> Markup:
+    """A sentence with the commands between its backticks as code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part) for number, part in enumerate(parts)
+    )
+
+
 def in_one_line(value: Any, longest: int = 120) -> str:
     """Plain JSON on one line."""
     text = json.dumps(value, ensure_ascii=False, default=str)
@@ -101,11 +117,13 @@ def workflow(name: str) -> Markup:
 FILTERS = {
     "moment": moment,
     "clock": clock,
+    "tick": tick,
     "took": took,
     "number": number,
     "words": words,
     "status": status_of,
     "workflow": workflow,
     "text_of": text_of,
+    "with_code": with_code,
     "in_one_line": in_one_line,
 }

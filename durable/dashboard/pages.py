@@ -45,6 +45,10 @@ class Dashboard:
         self.guard = Guard(authorize)
         self.redact = redact
 
+    def import_workflows(self) -> None:
+        """Import what the Celery app's ``include`` and ``imports`` name: a web process may not have done so."""
+        self.engine.celery.loader.import_default_modules()
+
     @cached_property
     def _templates(self) -> Environment:
         environment = Environment(

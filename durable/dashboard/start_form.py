@@ -42,6 +42,7 @@ class Field:
 def show(dashboard: Dashboard) -> flask.Response:
     """The form for the workflow in the URL, or a list of workflows to choose from."""
     dashboard.guard.require("start")
+    dashboard.import_workflows()
     name = flask.request.args.get("workflow", "")
     workflow = _workflow(name) if name else None
     fields = [] if workflow is None else fields_of(workflow)
@@ -51,6 +52,7 @@ def show(dashboard: Dashboard) -> flask.Response:
 def start(dashboard: Dashboard) -> flask.Response:
     """Start the workflow with the arguments of the form."""
     actor = dashboard.guard.require("start")
+    dashboard.import_workflows()
     engine, form = dashboard.engine, flask.request.form
     workflow = _workflow(form.get("workflow", ""))
     args, kwargs = _arguments(workflow, {name: form.get(f"arg:{name}", "") for name in workflow.signature.parameters})

@@ -8,7 +8,7 @@ from typing import Any
 import flask
 from sqlalchemy import Connection
 
-from ..store import Run, Waits, run_list
+from ..store import Run, RunStatus, Waits, run_list
 from . import filters, notices
 from .filters import ListQuery
 from .pages import Dashboard
@@ -47,6 +47,8 @@ def show(dashboard: Dashboard) -> flask.Response:
         waiting = run_list.waits_of(tx, open_ids)
         counts = run_list.count_by_status(tx, query.wanted.name)
         names = run_list.names(tx)
+    # A blocked run goes on when an operator acts, whatever else it would wait for.
+    blocked = {run.id for run in listed.runs if run.status == RunStatus.BLOCKED}
     seen: list[Any] = [[run.id, run.status, run.turn, attributes.get(run.id)] for run in listed.runs]
     return dashboard.live_page(
         "runs.html",
@@ -54,7 +56,10 @@ def show(dashboard: Dashboard) -> flask.Response:
         listed=listed,
         query=query,
         attributes=attributes,
-        waiting={run_id: [in_words(entry, now) for entry in entries] for run_id, entries in waiting.items()},
+        waiting={
+            run_id: [in_words(entry, now) for entry in entries if run_id not in blocked or entry.kind == "in_doubt"]
+            for run_id, entries in waiting.items()
+        },
         counts=counts,
         most=run_list.COUNTED,
         names=names,

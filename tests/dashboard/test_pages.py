@@ -75,6 +75,17 @@ def test_the_list_says_what_runs_wait_for(shop, browser):
         assert what in row
 
 
+def test_the_list_says_that_a_blocked_run_waits_for_an_operator(engine, shop, browser):
+    """Even where it also has an open hook: the hook alone would not let it go on."""
+    with engine.store.begin() as tx:
+        tx.execute(sa.update(runs_table).where(runs_table.c.id == shop.waiting.id).values(status="blocked"))
+
+    row = next(row for row in browser.get("/runs").split("<tr>") if shop.waiting.id in row)
+
+    assert "an operator" in row
+    assert "a hook" not in row
+
+
 def test_pages_of_the_list_follow_each_other(engine, shop, browser, monkeypatch):
     """Every run is on exactly one page, forwards and backwards, also when many have the same time."""
     monkeypatch.setattr("durable.dashboard.views_runs.PAGE", 2)
