@@ -8,7 +8,7 @@ from typing import Any
 
 from celery import _state, signals
 
-from durable import registry
+from durable import current, registry
 
 
 @contextmanager
@@ -27,13 +27,19 @@ def own_definitions() -> Iterator[None]:
 @contextmanager
 def only_own_engines() -> Iterator[None]:
     """
-    Hide engines that other tests have left in this process from a worker that starts in this block, in a thread.
+    Hide engines that other tests have left in this process.
 
-    Celery's signal names no app, so each of them would start its housekeeping.
+    None of them is current, and none hears that a worker starts in a thread: Celery's signal names no app, so each
+    would start its housekeeping.
     """
     signal = signals.worker_process_init
     before, signal.receivers = signal.receivers, []
+    engines = current.engines()
+    for engine in engines:
+        current.forget(engine)
     try:
         yield
     finally:
         signal.receivers = before
+        for engine in engines:
+            current.register(engine)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextvars
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -86,8 +86,7 @@ class ContextVariables:
             name: codec.encode(value, f"contextvars.{name}") for name, value in found.items() if value is not _NOT_SET
         }
 
-    @contextmanager
-    def entered(self, text: str | None) -> Iterator[None]:
+    def entered(self, text: str | None) -> AbstractContextManager[None]:
         """
         Set the variables to the values that a run carries, for the block.
 
@@ -100,8 +99,20 @@ class ContextVariables:
             for name, variable in self._variables.items()
             if name in values
         ]
-        try:
-            yield
-        finally:
-            for variable, token in reversed(set_here):
-                variable.reset(token)
+        return _Entered(set_here)
+
+
+class _Entered(AbstractContextManager[None]):
+    """
+    Resets variables at the end of the block.
+
+    This is no generator, because contextlib would set the traceback of an error that leaves the block, and an
+    author's frozen exception refuses that.
+    """
+
+    def __init__(self, set_here: list[tuple[contextvars.ContextVar[Any], contextvars.Token[Any]]]) -> None:
+        self._set_here = set_here
+
+    def __exit__(self, *_: object) -> None:
+        for variable, token in reversed(self._set_here):
+            variable.reset(token)

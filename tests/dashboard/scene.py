@@ -24,29 +24,29 @@ class PaymentDeclined(Exception):
     """What a payment provider says."""
 
 
-@step(name="shop.reserve")
+@step(name="scene.reserve")
 def reserve(order_id: str) -> dict[str, Any]:
     return {"order": order_id, "items": 3}
 
 
-@step(name="shop.charge", max_retries=2, retry_backoff=0.001, retry_jitter=False)
+@step(name="scene.charge", max_retries=2, retry_backoff=0.001, retry_jitter=False)
 def charge(order_id: str, amount: float) -> str:
     if amount > 900:
         raise PaymentDeclined(f"card of {order_id} was declined")
     return f"charge-{order_id}"
 
 
-@step(name="shop.send_email")
+@step(name="scene.send_email")
 def send_email(to: str) -> bool:
     return True
 
 
-@step(name="shop.ship", queue="warehouse")
+@step(name="scene.ship", queue="warehouse")
 def ship(order_id: str) -> str:
     return f"parcel-{order_id}"
 
 
-@workflow(name="shop.order")
+@workflow(name="scene.order")
 async def order(order_id: str, amount: float = 10.0, express: bool = False) -> dict[str, Any]:
     set_attributes(customer="acme", order=order_id)
     reserved = await reserve(order_id)
@@ -55,18 +55,18 @@ async def order(order_id: str, amount: float = 10.0, express: bool = False) -> d
     return {"reserved": reserved, "charged": charged}
 
 
-@workflow(name="shop.reminder")
+@workflow(name="scene.reminder")
 async def reminder(order_id: str) -> None:
     await sleep("30d")
     await send_email(order_id)
 
 
-@workflow(name="shop.approval")
+@workflow(name="scene.approval")
 async def approval(token: str) -> Any:
     return await create_hook(token=token)
 
 
-@workflow(name="shop.payment")
+@workflow(name="scene.payment")
 async def payment(order_id: str) -> str:
     webhook = create_webhook()
     async for request in webhook:
@@ -74,12 +74,12 @@ async def payment(order_id: str) -> str:
     return ""
 
 
-@workflow(name="shop.delivery")
+@workflow(name="scene.delivery")
 async def delivery(order_id: str) -> Any:
     return await order(order_id, 20.0)
 
 
-@workflow(name="shop.warehouse")
+@workflow(name="scene.warehouse")
 async def warehouse(order_id: str) -> str:
     return await ship(order_id)
 

@@ -55,7 +55,7 @@ def test_the_list_filters(shop, browser):
     """Each filter shows the runs that match, and the tabs count them."""
     assert len(ids(browser.get("/runs"))) == 9
     assert ids(browser.get("/runs?status=failed")) == [shop.failed.id]
-    assert ids(browser.get("/runs?name=shop.payment")) == [shop.listening.id]
+    assert ids(browser.get("/runs?name=scene.payment")) == [shop.listening.id]
     assert ids(browser.get(f"/runs?id={shop.sleeping.id}")) == [shop.sleeping.id]
     assert ids(browser.get("/runs?attribute=order%3Dorder-2")) == [shop.failed.id]
     assert ids(browser.get("/runs?attribute=order%3Dorder-2&attribute=customer%3Dother")) == []
@@ -63,7 +63,7 @@ def test_the_list_filters(shop, browser):
     assert ids(browser.get("/runs?error=nothing+like+this")) == []
     assert ids(browser.get("/runs?until=1h")) == []
     assert len(ids(browser.get("/runs?since=1h"))) == 9
-    assert ids(browser.get("/runs?name=shop.order&status=failed&since=1h")) == [shop.failed.id]
+    assert ids(browser.get("/runs?name=scene.order&status=failed&since=1h")) == [shop.failed.id]
 
 
 def test_the_list_says_what_runs_wait_for(shop, browser):
@@ -201,7 +201,7 @@ def test_workflows_shows_counts_rates_and_durations(shop, browser):
     """Open runs, ended runs by state, the share that failed, and percentiles, by workflow."""
     page = browser.get("/workflows?window=hour")
 
-    row = next(row for row in page.split("<tr>") if "name=shop.order&amp;status=failed" in row)
+    row = next(row for row in page.split("<tr>") if "name=scene.order&amp;status=failed" in row)
     assert ">2</a>" in row
     assert "33 %" in row
     assert re.search(r"2 runs ended|3 runs ended", row)

@@ -13,14 +13,14 @@ from durable.store import OpenStep
 SECOND = 1_000_000
 
 
-def created(at: int, op_id: str = "r#1", name: str = "shop.charge") -> events.StepCreated:
+def created(at: int, op_id: str = "r#1", name: str = "scene.charge") -> events.StepCreated:
     return events.StepCreated(at=at, op_id=op_id, name=name, digest="d", args="")
 
 
 def open_step(attempt: int, status: str, claimed_at: int | None = None) -> OpenStep:
     return OpenStep(
         op_id="r#1",
-        name="shop.charge",
+        name="scene.charge",
         attempt=attempt,
         status=status,
         not_before=0,
@@ -50,7 +50,7 @@ def test_a_step_has_a_bar_for_each_attempt_and_the_wait_before_it():
 
     assert (row.kind, row.name, row.state, row.start, row.end, row.attempts) == (
         "step",
-        "shop.charge",
+        "scene.charge",
         "completed",
         10,
         60,
@@ -108,7 +108,7 @@ def test_what_a_run_left_open_ends_with_it():
 def test_children_and_conflicts():
     """A child run has its run's id; a hook whose token was taken is a conflict."""
     log = [
-        events.ChildCreated(at=1, op_id="r#1", name="shop.order", digest="d", args="", run_id="kid"),
+        events.ChildCreated(at=1, op_id="r#1", name="scene.order", digest="d", args="", run_id="kid"),
         events.HookConflicted(at=2, op_id="r#2", name="", digest="d", token="t", owner="other"),
         events.ChildFailed(at=3, op_id="r#1", error=""),
     ]

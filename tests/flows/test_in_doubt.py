@@ -139,7 +139,7 @@ def test_an_attempt_whose_process_is_gone_blocks_the_run_and_is_not_repeated(eng
     resume_hook(run.hooks()[0]["token"], "news")
     settle(engine, run)
     assert (kinds(run), run.status) == (before, "blocked")
-    assert attempt(engine, *found(engine, run, "gated"), None) is False
+    assert attempt(engine, *found(engine, run, "gated"), None) is None
     assert seen(run.id).did == []
 
     assert run.resolve(result={"number": 7}) == "r#2"

@@ -98,12 +98,12 @@ async def counts(to: int) -> int:
     return to
 
 
-@step(name="attacked.<i>step</i>", max_retries=0)
+@step(name="strange.<i>step</i>", max_retries=0)
 def attacked_step(text: str) -> None:
     raise RuntimeError(text)
 
 
-@workflow(name="attacked.<b>workflow</b>")
+@workflow(name="strange.<b>workflow</b>")
 async def attacked(text: str) -> None:
     """What strangers sent, wherever the pages show it."""
     set_attributes(**{"name<b>": text})

@@ -18,6 +18,8 @@ from registries import own_definitions
 from servers import new_broker, new_database
 from task_events import events_of
 
+from durable import registry
+
 pytestmark = pytest.mark.live
 
 FLAKY, BROKEN, ADOPTED = (f"observed_flows.{name}" for name in ("flaky", "broken", "adopted_broken"))
@@ -28,7 +30,9 @@ ATTEMPTS = {FLAKY: (2, 2, 0), BROKEN: (0, 1, 1), ADOPTED: (0, 0, 1)}
 @pytest.fixture(scope="module")
 def flows() -> Iterator[Any]:
     """The workflows, forgotten afterwards: a shared task would become one of every app of this process."""
-    with own_definitions():
+    with own_definitions(), pytest.MonkeyPatch.context() as patched:
+        # Engines that other tests have left in this process do not look at what is defined here.
+        patched.setattr(registry.decorators, "_subscribers", [])
         yield importlib.import_module("observed_flows")
 
 
