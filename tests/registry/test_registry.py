@@ -410,3 +410,9 @@ def test_definitions_are_told_apart_in_a_list():
     assert repr(ship) == "<workflow test_registry.ship>"
     assert isinstance(ship, Workflow)
     assert not isinstance(ship, Step)
+
+
+def test_argsrepr_is_text():
+    """Anything else would fail each message of the step, so it is refused where the step is defined."""
+    with pytest.raises(ConfigurationError, match="argsrepr=5 is no text"):
+        step(argsrepr=5)
