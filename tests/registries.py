@@ -17,7 +17,11 @@ def own_definitions() -> Iterator[None]:
     tables: list[Any] = [registry.steps, registry.workflows, registry.unnamed, _state._on_app_finalizers]
     before = [table.copy() for table in tables]
     registry.unnamed.clear()
+    # Celery's current app may be one that an earlier test has closed, and a closed app gets no shared tasks.
+    app = getattr(_state._tls, "current_app", None)
+    _state._set_current_app(None)
     yield
+    _state._set_current_app(app)
     for table, contents in zip(tables, before, strict=True):
         table.clear()
         extend = table.extend if isinstance(table, list) else table.update

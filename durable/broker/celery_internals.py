@@ -18,6 +18,7 @@ from celery import Celery, Task
 from celery._state import _task_stack
 from celery.app import trace
 from celery.backends.base import DisabledBackend
+from celery.concurrency import ALIASES
 from celery.states import FAILURE, RETRY
 from celery.utils.serialization import get_pickled_exception
 from celery.utils.threads import get_ident
@@ -174,9 +175,11 @@ def is_prefork(consumer: Any) -> bool:
 
 
 def pool_name(worker: Any) -> str | None:
-    """The pool of a worker that starts, as ``--pool`` names it: the module of its class, ``prefork`` or ``thread``."""
-    module = getattr(getattr(worker, "pool_cls", None), "__module__", None)
-    return None if module is None else str(module).rpartition(".")[2][:32]
+    """The pool of a worker that starts, as the module of its class is named: ``prefork``, ``thread``."""
+    pool = getattr(worker, "pool_cls", None)
+    # Celery turns an alias into its class only after worker_init, when the application has patched what it patches.
+    path = ALIASES.get(pool, pool) if isinstance(pool, str) else getattr(pool, "__module__", None)
+    return None if path is None else str(path).partition(":")[0].rpartition(".")[2][:32]
 
 
 def is_pool_child() -> bool:

@@ -34,12 +34,8 @@ def connect(engine: Engine) -> None:
     def on_worker_init(sender: Any = None, **_: object) -> None:
         if is_of_our_app(sender):
             engine.sends_task_events = bool(getattr(sender, "task_events", False))
+            engine.pool = celery_internals.pool_name(sender)
             _check(engine)
-
-    def on_after_setup(instance: Any = None, **_: object) -> None:
-        # The pool is chosen after worker_init, and its children are forked after this.
-        if is_of_our_app(instance):
-            engine.pool = celery_internals.pool_name(instance)
 
     def on_process_init(**_: object) -> None:
         # Celery sends this in each prefork child, and also in the only process of a solo pool.
@@ -61,7 +57,6 @@ def connect(engine: Engine) -> None:
 
     for signal, receiver in (
         (signals.worker_init, on_worker_init),
-        (signals.celeryd_after_setup, on_after_setup),
         (signals.worker_process_init, on_process_init),
         (signals.worker_ready, on_worker_ready),
         (signals.worker_process_shutdown, on_shutdown),

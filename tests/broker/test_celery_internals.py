@@ -207,6 +207,22 @@ def test_an_app_knows_the_queues_that_it_consumes_from(app):
     assert celery_internals.consumed_queues(app) == ["celery", "mail"]
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("solo", "solo"),
+        ("threads", "thread"),
+        ("processes", "prefork"),
+        (celery.concurrency.prefork.TaskPool, "prefork"),
+        ("house.pools:Own", "pools"),
+        (None, None),
+    ],
+)
+def test_the_pool_of_a_worker_is_known_before_celery_has_imported_it(given, name):
+    """At worker_init it is what ``--pool`` gave, a class, or an alias; a solo pool beats right after it."""
+    assert celery_internals.pool_name(SimpleNamespace(pool_cls=given)) == name
+
+
 def test_kombus_virtual_transports_count_a_queue(app):
     """Redis's transport is one of them; amqp's is not."""
     app.send_task("anything", queue="counted")

@@ -130,7 +130,10 @@ def test_steps_are_created_by_one_statement_of_one_text(engine):
 
     with engine.store.read() as tx:
         found = tx.execute(
-            sa.text("SELECT name, queue, attempt, status, next_send_at, sent_at, sends FROM durable_steps")
+            sa.text(
+                "SELECT name, queue, attempt, status, next_send_at, sent_at, sends FROM durable_steps WHERE run_id = :run"
+            ),
+            {"run": run.id},
         ).all()
     assert set(map(tuple, found)) == {('a "b", {c}', None, 1, "pending", 2**40, None, 0)}
     assert (len(found), len(texts), len(set(texts))) == (101, 2, 1)
