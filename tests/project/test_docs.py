@@ -144,7 +144,6 @@ def test_every_check_of_the_doctor_is_in_the_docs():
         assert {finding.name for finding in doctor.examine(engine)} <= with_names
     finally:
         engine.close()
-        durable.current.forget(engine)
 
 
 def test_the_program_of_the_readme_is_the_one_that_dev_shows():
@@ -182,7 +181,7 @@ def test_examples_are_python(page):
     """Every example compiles, given that `...` and `await` may stand anywhere in it."""
     for example in code(page.read_text(), "python"):
         body = "".join(f"    {line}\n" for line in example.splitlines())
-        compile(f"async def example():\n{body}    pass\n", str(page), "exec")
+        assert compile(f"async def example():\n{body}    pass\n", str(page), "exec")
 
 
 def test_the_recipes_of_senders_are_what_a_webhook_takes():
