@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from celery import Celery
 from servers import DATABASES, new_broker, new_database
 
-from durable import ConfigurationError, Durable, current, doctor, registry, sleep, start, step, workflow
+from durable import ConfigurationError, Durable, doctor, registry, sleep, start, step, workflow
 from durable.recovery.housekeeping import Housekeeping
 from durable.store import schema, workers
 from durable.turns.drive import drive
@@ -55,7 +55,6 @@ def made(broker="memory://", **settings):
         yield engine
     finally:
         engine.close()
-        current.forget(engine)
 
 
 @pytest.fixture
