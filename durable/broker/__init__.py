@@ -16,7 +16,7 @@ Files, in import order::
     supervise.py         a script that ends a command when the process that started it ends
 """
 
-from .celery_settings import check_settings, check_worker_settings
+from .celery_settings import check_settings, check_url, check_worker_settings
 from .dispatcher import BATCH_SIZE, DRIVE, GRACE, WAKE, Dispatcher
 from .notifier import SUBSCRIPTION_SECS, Notifier, PollingNotifier, make_notifier
 from .progress import HEADER, QUEUE, Progress, Route, furthest, header_of
@@ -39,6 +39,7 @@ __all__ = [
     "Publisher",
     "Route",
     "check_settings",
+    "check_url",
     "check_worker_settings",
     "furthest",
     "header_of",
