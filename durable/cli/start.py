@@ -58,7 +58,7 @@ def start(
         raise click.UsageError("Name a workflow, or a run with --like ID.")
     try:
         if like is not None:
-            run = client_start.start_like(context.engine, like, options)
+            run = client_start.start_like(context.engine, context.full_id(like), options)
         else:
             name = str(workflow)
             definition = registry.workflows[name] if name in registry.workflows else application.find_object(name)

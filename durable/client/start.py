@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from .. import codec, duration, events, failpoints, registry
 from ..engine import Engine
@@ -20,8 +19,10 @@ from ..registry import Run, Workflow
 from ..sandbox import log_records, refuse_in_workflow
 from ..store import OPTION, RunStatus, SendTimes, is_unavailable, requests, runs, start_run
 from ..store import Run as RunRow
-from . import sessions
 from .describe import creation, value_of
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 log = log_records.get("durable.starting")
 
@@ -72,6 +73,9 @@ def start(
     with engine.tracing.start(row.name, row.id) as trace_context:
         row = replace(row, trace_context=trace_context)
         if options.session is not None:
+            # It imports SQLAlchemy's ORM, which an application without sessions does without.
+            from . import sessions
+
             return _start_in_session(engine, sessions.of(options.session), row, text)
         return _commit(engine, row, text)
 
@@ -205,6 +209,8 @@ def _same_run(engine: Engine, row: RunRow, existing: RunRow) -> Run[Any]:
 
 def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str) -> Run[Any]:
     """Write the run in the caller's transaction.  Its first turn is sent once that has committed."""
+    from . import sessions
+
     tx = sessions.connection(session, engine.store.url).execution_options(**{OPTION: engine.store.vault})
     existing = _existing(tx, row)
     if existing is not None:

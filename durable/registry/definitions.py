@@ -17,6 +17,7 @@ from typing import Any, Generic, NoReturn, ParamSpec, Self, TypeVar
 
 from .. import codec, current
 from ..errors import ConfigurationError
+from ..nearest import did_you_mean
 from ..sandbox import guards
 from .retry import RetryPolicy
 from .run import Run
@@ -245,8 +246,8 @@ class Workflow(Definition[P, R]):
         unknown = sorted(set(options) - set(START_OPTIONS))
         if unknown:
             raise TypeError(
-                f"Unknown option {unknown[0]!r} for the start of workflow {self.name}.  The options are"
-                f" {', '.join(START_OPTIONS)}."
+                f"Unknown option {unknown[0]!r} for the start of workflow {self.name}."
+                f"{did_you_mean(unknown[0], START_OPTIONS)}  The options are {', '.join(START_OPTIONS)}."
             )
         return StartOptions(self, options)
 

@@ -51,7 +51,7 @@ from .bearer import bearer
 from .control_operations import OPERATIONS
 from .control_view import Authorize, Controller
 from .hub import Answers, Waiter, drain
-from .masking import MaskTokens, mask
+from .masking import MaskTokens
 from .openapi import NAME, Describer
 from .webhook_view import Receiver
 from .wsgi_request import PATH, ROOT
@@ -64,7 +64,6 @@ __all__ = [
     "bearer",
     "create_blueprint",
     "drain",
-    "mask",
 ]
 
 
