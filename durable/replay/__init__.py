@@ -10,6 +10,7 @@ Files, in import order::
     asyncio_patches.py  make asyncio deterministic, and the same in every Python version
     commands.py         the commands that a replay returns
     failures.py         failures in the log as the exceptions that a workflow gets
+    unawaited.py        calls that were not awaited: the error for using one as a value, the lines for a warning
     futures.py          the loop's futures, tasks and timers
     operations.py       which operations a workflow asked for, which its log records, and how a difference reads
     parking.py          close a suspended coroutine without running its ``except Exception`` blocks
