@@ -11,7 +11,16 @@ from .. import registry
 from ..client import Options
 from ..client import start as client_start
 from . import application
-from .common import CommandRefused, Context, as_json_option, parse_duration, parse_json, parse_run_id, parse_text
+from .common import (
+    CommandRefused,
+    Context,
+    as_json_option,
+    parse_attributes,
+    parse_duration,
+    parse_json,
+    parse_run_id,
+    parse_text,
+)
 from .printing import print_json
 
 
@@ -34,6 +43,13 @@ from .printing import print_json
 @click.option(
     "--countdown", type=parse_duration, metavar="DURATION", help='How long to wait before the run starts, e.g. "1h30m".'
 )
+@click.option(
+    "--attribute",
+    "attributes",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An attribute of the run, by which you can find it.  You can give several.",
+)
 @as_json_option
 @click.pass_obj
 def start(
@@ -45,6 +61,7 @@ def start(
     idempotency_key: str | None,
     queue: str | None,
     countdown: timedelta | None,
+    attributes: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """
@@ -53,7 +70,13 @@ def start(
     WORKFLOW is the name of a workflow, or MODULE:WORKFLOW.  JSON is the list of its arguments, or an object with one
     key for each parameter.
     """
-    options = Options(run_id=run_id, idempotency_key=idempotency_key, queue=queue, countdown=countdown)
+    options = Options(
+        run_id=run_id,
+        idempotency_key=idempotency_key,
+        queue=queue,
+        countdown=countdown,
+        attributes=parse_attributes(attributes),
+    )
     if (workflow is None) == (like is None):
         raise click.UsageError("Name a workflow, or a run with --like ID.")
     try:

@@ -93,7 +93,10 @@ def refusal(call: Callable[[], Any]) -> NonDeterministicCall:
         ("import os; os.environ['A'] = 'b'", "os.environ[...] = ..."),
         ("import socket; socket.socket()", "socket.socket"),
         ("import socket; socket.getaddrinfo('localhost', 1)", "socket.getaddrinfo"),
-        ("import http.client; http.client.HTTPConnection('localhost').request('GET', '/')", "http.client.HTTPConnection.request"),
+        (
+            "import http.client; http.client.HTTPConnection('localhost').request('GET', '/')",
+            "http.client.HTTPConnection.request",
+        ),
         ("import urllib.request; urllib.request.urlopen('http://localhost')", "urllib.request.urlopen"),
         ("import requests; requests.get('http://localhost')", "requests.get"),
         ("import requests; requests.Session().post('http://localhost')", "requests.Session.post"),
