@@ -8,6 +8,7 @@ from .context import (
     get_step_metadata,
     get_workflow_metadata,
     heartbeat,
+    map,
     now,
     patched,
     race,
@@ -15,6 +16,7 @@ from .context import (
     set_attributes,
     sleep,
     step_session,
+    timeout,
     uuid4,
 )
 from .errors import (
@@ -91,6 +93,7 @@ __all__ = [
     "get_step_metadata",
     "get_workflow_metadata",
     "heartbeat",
+    "map",
     "now",
     "patched",
     "race",
@@ -101,6 +104,7 @@ __all__ = [
     "start",
     "step",
     "step_session",
+    "timeout",
     "uuid4",
     "workflow",
 ]

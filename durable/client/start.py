@@ -83,13 +83,17 @@ def _commit(engine: Engine, row: RunRow, text: str, given: Mapping[str, str]) ->
     """Commit the run in a transaction of its own, and send its first turn."""
     engine.store.vault.store_early(row.id, [text])
     planned: list[SendTimes] = []
+    failure: SQLAlchemyError | None = None
     try:
         start_run.commit(engine.store, row, _created(row, text), lambda tx: _plan(engine, tx, row, planned), given)
     except SQLAlchemyError as error:
-        existing = _existing_after(engine, row, error)
+        failure = error
+    if failure is not None:
+        # Outside of the except block, so that a RunConflict has no database error in its context.
+        existing = _existing_after(engine, row, failure)
         if existing is None:
-            raise
-        if isinstance(error, IntegrityError) or existing.id != row.id:
+            raise failure
+        if isinstance(failure, IntegrityError) or existing.id != row.id:
             return existing
         # The commit was applied, and only its acknowledgement was lost.
     _send(engine, row, planned[-1])
@@ -226,15 +230,18 @@ def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str, 
         if is_committed:
             _send(engine, row, planned[-1])
 
+    failure: IntegrityError | None = None
     try:
         # PostgreSQL ends the whole transaction when a statement fails, and the caller's work would be lost with it.
         with tx.begin_nested() if tx.dialect.name == "postgresql" else nullcontext():
             start_run.create(tx, row, _created(row, args), _plan(engine, tx, row, planned), given)
     except IntegrityError as error:
+        failure = error
+    if failure is not None:
         # Another process committed the id or key meanwhile.
-        found = _existing_after(engine, row, error)
+        found = _existing_after(engine, row, failure)
         if found is None:
-            raise
+            raise failure
         return found
     sessions.when_over(session, send)
     return Run(row.id, engine)

@@ -18,6 +18,7 @@ Files, in import order::
     loop.py             the deterministic event loop
     hooks.py            hooks: queues that the log fills and the workflow awaits
     race.py             ``race``: the first outcome in the log wins
+    bounded_map.py      ``map``: a call for each item, at most so many at the same time
     run_context.py      a workflow's calls as operations of its run
     execution.py        the workflow as it executes: what one event of the log does to it
     replay.py           ``Replay``: feeds a log to a workflow, and collects commands and the outcome
