@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
-from .. import registry
+from .. import codec, registry
 from ..client import Options
 from ..client import start as client_start
+from ..errors import SerializationError
+from ..registry import definitions
 from . import application
 from .common import (
     CommandRefused,
@@ -68,7 +70,7 @@ def start(
     Start a run.
 
     WORKFLOW is the name of a workflow, or MODULE:WORKFLOW.  JSON is the list of its arguments, or an object with one
-    key for each parameter.
+    key for each parameter.  Arguments that do not fit the annotations of the workflow are refused.
     """
     options = Options(
         run_id=run_id,
@@ -86,8 +88,11 @@ def start(
             name = str(workflow)
             definition = registry.workflows[name] if name in registry.workflows else application.find_object(name)
             args, kwargs = _parse_arguments(arguments or "[]")
+            if isinstance(definition, registry.Workflow):
+                # A worker converts them too, where a wrong one would fail the run.
+                definitions.fit_arguments(definition, codec.bind(definition.signature, args, kwargs))
             run = client_start.start(context.engine, definition, args, kwargs, options)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, SerializationError) as error:
         raise CommandRefused(f"{workflow or like} was not started: {error}") from error
     if as_json:
         print_json({"id": run.id, "name": run.name, "status": run.status})
