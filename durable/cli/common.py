@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import duration
+from ..attributes import NAME_LIMIT, VALUE_LIMIT
 from ..errors import DurableError
 from . import default_app
 from .default_app import ApplicationNotFound
@@ -221,3 +222,17 @@ def parse_json(text: str) -> Any:
 
 def _shortened(text: str) -> str:
     return repr(text if len(text) <= 80 else f"{text[:80]}…")
+
+
+def parse_attributes(given: tuple[str, ...]) -> dict[str, str]:
+    """Attributes as ``--attribute NAME=VALUE`` gives them."""
+    wanted: dict[str, str] = {}
+    for pair in given:
+        name, equals, value = parse_text(pair, NAME_LIMIT + 1 + VALUE_LIMIT).partition("=")
+        if not name or not equals:
+            raise click.UsageError(
+                f"--attribute {pair!r} is not NAME=VALUE.  Write for example --attribute customer=acme."
+            )
+        if wanted.setdefault(name, value) != value:
+            raise click.UsageError(f"--attribute {name}: a run cannot have both {wanted[name]!r} and {value!r}.")
+    return wanted

@@ -207,6 +207,7 @@ def bare_app(spec: str) -> flask.Flask:
     engine = applications.load(spec).engine
     app = flask.Flask("durable")
     app.register_blueprint(create_blueprint(engine))
+    app.add_url_rule("/", "index", lambda: flask.redirect(f"{DASHBOARD}/"))
     return app
 
 

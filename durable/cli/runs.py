@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from ..attributes import NAME_LIMIT, VALUE_LIMIT
 from ..client import describe, details, operate
 from ..registry import Run
 from ..store import RunStatus
@@ -23,6 +22,7 @@ from .common import (
     limit_option,
     name_option,
     no_color_option,
+    parse_attributes,
     parse_duration,
     parse_json,
     parse_message,
@@ -80,7 +80,7 @@ def runs_list(
 ) -> None:
     """List the newest runs."""
     engine = context.engine
-    wanted = _parse_attributes(attributes)
+    wanted = parse_attributes(attributes)
 
     def read() -> list[dict[str, Any]]:
         return describe.list_runs(engine, status=status, name=name, attributes=wanted, since=since, limit=limit)
@@ -240,16 +240,3 @@ def runs_resolve(
     report(
         {"id": run_id, "step": resolved}, f"Step {resolved} of run {run_id} is resolved.  The run continues.", as_json
     )
-
-
-def _parse_attributes(given: tuple[str, ...]) -> dict[str, str]:
-    wanted: dict[str, str] = {}
-    for pair in given:
-        name, equals, value = parse_text(pair, NAME_LIMIT + 1 + VALUE_LIMIT).partition("=")
-        if not name or not equals:
-            raise click.UsageError(
-                f"--attribute {pair!r} is not NAME=VALUE.  Write for example --attribute customer=acme."
-            )
-        if wanted.setdefault(name, value) != value:
-            raise click.UsageError(f"--attribute {name}: a run cannot have both {wanted[name]!r} and {value!r}.")
-    return wanted

@@ -30,7 +30,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 #: What ``with_options`` and ``apply_async`` take.
-START_OPTIONS = ("run_id", "idempotency_key", "queue", "priority", "countdown", "eta", "session")
+START_OPTIONS = ("run_id", "idempotency_key", "queue", "priority", "countdown", "eta", "session", "attributes")
 
 
 #: How a step's attempts may be delivered; the first one is the default.
@@ -241,7 +241,7 @@ class Workflow(Definition[P, R]):
         This workflow with options for its start.
 
         Args:
-            options: run_id, idempotency_key, queue, priority, countdown, eta, session.
+            options: run_id, idempotency_key, queue, priority, countdown, eta, session, attributes.
         """
         unknown = sorted(set(options) - set(START_OPTIONS))
         if unknown:

@@ -149,13 +149,24 @@ def _event(own_vault: Vault, run_id: str, row: Any) -> Event:
     )
 
 
-def post(tx: Connection, run_id: str, event: Event, sending: SendTimes) -> None:
-    """Add an event to the run's inbox; *sending* is for the message of the turn that the event needs."""
+def post(tx: Connection, run_id: str, event: Event, sending: SendTimes) -> int:
+    """
+    Add an event to the run's inbox, and return the item's id.
+
+    Args:
+        sending: For the message of the turn that the event needs.
+    """
     row = to_row(tx, run_id, event)
     del row["phase"], row["seq"]
-    tx.execute(insert(inbox), {"run_id": run_id, **sending.values(), **row})
+    added = tx.execute(insert(inbox), {"run_id": run_id, **sending.values(), **row})
     value = getattr(event, event.value_field) if event.value_field else None
     requests.record_references(tx, run_id, codec.request_ids(value or ""))
+    return int(added.inserted_primary_key[0])  # type: ignore[index]
+
+
+def is_in_inbox(tx: Connection, item_id: int) -> bool:
+    """Whether no turn has taken this item in yet."""
+    return tx.execute(select(inbox.c.id).where(inbox.c.id == item_id)).first() is not None
 
 
 _INBOX_COLUMNS = ("run_id", "at", "kind", "op_id", "data", "value", "next_send_at", "sent_at", "sends")

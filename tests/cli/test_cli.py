@@ -155,6 +155,14 @@ def test_arguments_that_do_not_fit_are_refused(durable, engine):
     assert "missing a required argument: 'item'" in refused.stderr
 
 
+def test_arguments_that_do_not_fit_the_annotations_are_refused(durable, engine):
+    """By their path, before a run is started that could only fail."""
+    refused = durable("start", "shop:order", '["tea", "many"]')
+
+    assert refused.exit_code == 1
+    assert "shop:order was not started: args.count" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from celery import Celery
 from servers import DATABASES, new_broker, new_database
 
-from durable import ConfigurationError, Durable, doctor, registry, sleep, start, step, workflow
+from durable import ConfigurationError, Durable, current, doctor, registry, sleep, start, step, workflow
+from durable.doctor.finding import check
 from durable.recovery.housekeeping import Housekeeping
 from durable.store import schema, workers
 from durable.turns.drive import drive
@@ -419,3 +420,28 @@ def test_a_broker_url_of_an_unknown_scheme_is_found(database, broker):
 
     assert not found.ok
     assert "Celery knows no broker with the scheme" in found.detail
+
+
+def test_workers_of_a_broker_that_cannot_broadcast_are_not_asked(tmp_path, engine, worker):
+    """The check is skipped, and its text says why."""
+    celery = Celery("doctor-sqla", broker=f"sqla+sqlite:///{tmp_path}/broker.db")
+    other = Durable(celery, database_url=engine.store.url.render_as_string(hide_password=False))
+    try:
+        found = {each.name: each for each in doctor.examine(other)}
+    finally:
+        other.close()
+        current.forget(other)
+
+    assert found["answers"].ok
+    assert "cannot broadcast" in found["answers"].detail
+
+
+def test_a_check_that_cannot_be_made_here_is_skipped():
+    """NotImplementedError of a broker's or a database's driver is no fault of the installation."""
+
+    def count(what):
+        raise NotImplementedError("this transport counts no messages")
+
+    skipped = check("queues", count, None)
+
+    assert (skipped.ok, skipped.detail) == (True, "not checked: this transport counts no messages")
