@@ -156,3 +156,12 @@ def test_a_workflow_that_starts_the_next_is_a_schedule(schedules):
 
         runs = describe.list_runs(env.engine)
         assert [run["status"] for run in runs] == ["running", "completed", "completed", "completed"]
+
+
+@pytest.mark.parametrize("name", ["webhooks.py", "fastapi_app.py"])
+def test_the_programs_for_frameworks_are_those_that_are_tested(name):
+    """docs/how-to/fastapi-django.md shows lines of examples/frameworks/ and no others."""
+    (shown,) = [each for each in code("how-to/fastapi-django.md") if each.startswith(f"# {name}\n")]
+    lines = (ROOT / "examples" / "frameworks" / name).read_text().splitlines()
+
+    assert [line for line in shown.splitlines()[1:] if line not in lines] == []
