@@ -20,7 +20,7 @@ DURABLE = Path(__file__).parents[1] / "durable"
 
 #: Every entry of ``durable/``, from the ground up, in import order.
 FLOORS = {
-    "vocabulary": ["attributes", "duration", "errors", "events", "current", "sandbox"],
+    "vocabulary": ["attributes", "duration", "errors", "nearest", "display", "events", "current", "sandbox"],
     "values": ["http", "codec", "verify"],
     "workflows": ["registry", "replay", "context"],
     "storage": ["cipher", "failpoints", "forks", "measures", "store", "migrations"],

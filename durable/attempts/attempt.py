@@ -8,6 +8,7 @@ meanwhile, since its process seemed dead, can record nothing.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from .outcome import count, is_held, record, release, write
 from .running_attempt import RunningAttempt, describe
 
 log = log_records.get("durable.steps")
+
+#: What Python says of ``await`` before a value, in 3.11 and in 3.14.
+_AWAITED = re.compile(r"can't be (used in 'await' expression|awaited)")
 
 
 class StepBody:
@@ -195,6 +199,11 @@ def _run_async(engine: Engine, attempt: RunningAttempt, coroutine: Coroutine[Any
 def _failed(body: StepBody, running: RunningAttempt, error: BaseException) -> events.AttemptEnded:
     """Return the event of a failure, even when the error itself raises while it is examined."""
     running.error = error
+    if type(error) is TypeError and _AWAITED.search(str(error)):
+        error.add_note(
+            "If this line awaits a call of a step: in a step, a call of another step runs its function and returns its"
+            " result, so remove `await`.  To run it as a step of its own, await it in the workflow."
+        )
     try:
         return body.failure(running, error)
     except BaseException as trouble:

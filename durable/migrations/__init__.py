@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, inspect
 
 from ..errors import ConfigurationError
 from ..store import VERSION_TABLE
@@ -31,7 +31,7 @@ def upgrade(tx: Connection) -> None:
             f"The database {tx.engine.url.database!r} has the encoding {encoding}, which cannot store every text."
             f"  {ENCODING_FIX}"
         )
-    # Only here: it would be a seventh of what each worker and web process loads at its start.
+    # Alembic takes longer to import than most commands take to run, and only migrations need it.
     from alembic import command
     from alembic.config import Config
 
@@ -57,5 +57,5 @@ def revision(tx: Connection) -> str | None:
     """The revision of the database; None when it has no tables of durable."""
     if not inspect(tx).has_table(VERSION_TABLE):
         return None
-    found: str | None = tx.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    found: str | None = tx.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalar_one_or_none()
     return found

@@ -112,7 +112,9 @@ def test_every_kind_of_event_is_in_the_docs(kind):
 
 def commands(group, path="durable"):
     """Every command of the command line that does something, by how it is typed."""
-    for name, command in group.commands.items():
+    ctx = click.Context(group)
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
         if isinstance(command, click.Group):
             yield from commands(command, f"{path} {name}")
         else:
