@@ -155,7 +155,7 @@ def test_text_is_kept_by_mariadb_as_utf8mb4(tmp_path, options, query):
 def test_only_a_migration_loads_alembic():
     """Alembic would be a seventh of what a worker or a web process loads at its start."""
     loaded = subprocess.check_output(
-        [sys.executable, "-c", "import durable, sys; print(*sys.modules)"], text=True
+        [sys.executable, "-c", "from durable import Durable; import sys; print(*sys.modules)"], text=True
     ).split()
 
     assert "durable.migrations" in loaded
