@@ -45,6 +45,7 @@ from .errors import (
     StepTimeout,
     TurnLost,
     TurnTooLong,
+    WorkflowCodeError,
 )
 from .http import Request, Response
 from .registry import Run, step, workflow
@@ -81,6 +82,7 @@ __all__ = [
     "StepTimeout",
     "TurnLost",
     "TurnTooLong",
+    "WorkflowCodeError",
     "create_hook",
     "create_webhook",
     "define_hook",

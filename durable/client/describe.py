@@ -115,8 +115,7 @@ def describe(engine: Engine, run_id: str) -> dict[str, Any]:
         ended, result = _shown(tx, lambda: run_log.outcome(tx, run_id, ROOT) if row.ended else None)
         labels = attributes.read(tx, run_id)
         pending = waiting_for(engine, tx, row)
-        vault = engine.store.vault
-        blocked = vault.fetch(tx, run_id, vault.unseal(run_id, "blocked", row.blocked))
+        blocked = blocked_reason(engine, tx, row)
     error = value_of(ended) if isinstance(ended, events.RunFailedEvent | events.RunCancelledEvent) else None
     has_failed = row.status in (RunStatus.FAILED, RunStatus.CANCELLED)
     return _summary(row) | {
@@ -127,6 +126,12 @@ def describe(engine: Engine, run_id: str) -> dict[str, Any]:
         "parent": row.parent_run_id,
         "waiting_for": pending,
     }
+
+
+def blocked_reason(engine: Engine, tx: Connection, row: RunRow) -> str | None:
+    """Return why a run is blocked; None if it is not."""
+    vault = engine.store.vault
+    return vault.fetch(tx, row.id, vault.unseal(row.id, "blocked", row.blocked))
 
 
 def _shown(tx: Connection, read: Callable[[], Event | None]) -> tuple[Event | None, Any]:

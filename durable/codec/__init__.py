@@ -29,7 +29,7 @@ from .arguments import bind, decode_arguments, decode_call, digest, encode_argum
 from .decoder import decode, request_ids
 from .display import plain, shown_arguments
 from .encoder import encode
-from .failures import ErrorSummary, decode_error, encode_error, error_summary
+from .failures import ErrorSummary, decode_error, encode_error, error_summary, remote_traceback
 from .fit import fit, holds_secret, is_checked
 from .kinds import register
 
@@ -50,6 +50,7 @@ __all__ = [
     "is_checked",
     "plain",
     "register",
+    "remote_traceback",
     "request_ids",
     "shown_arguments",
 ]

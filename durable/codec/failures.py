@@ -78,6 +78,11 @@ def error_summary(text: str) -> ErrorSummary:
     return ErrorSummary(fields["type"], fields["message"], fields.get("traceback", ""))
 
 
+def remote_traceback(error: BaseException) -> str:
+    """The traceback of a decoded exception in the process that raised it; empty for one that was raised here."""
+    return str(_attribute(error, _REMOTE, ""))
+
+
 class ExceptionKind(Kind):
     """Exceptions with their chain, notes and attributes."""
 

@@ -14,6 +14,7 @@ Files, in import order::
     operations.py       which operations a workflow asked for, which its log records, and how a difference reads
     parking.py          close a suspended coroutine without running its ``except Exception`` blocks
     bare_loop.py        asyncio's event loop without I/O: methods that raise, or return a constant
+    mistakes.py         which errors of a body say that its code is wrong, and block its run
     loop.py             the deterministic event loop
     hooks.py            hooks: queues that the log fills and the workflow awaits
     race.py             ``race``: the first outcome in the log wins
@@ -23,6 +24,7 @@ Files, in import order::
 """
 
 from .commands import Command, CreateHook, Outcome
+from .failures import find_step_error
 from .hooks import Hook, Webhook
 from .replay import Replay
 from .run_context import RunContext, RunInfo, child_run_id
@@ -37,4 +39,5 @@ __all__ = [
     "RunInfo",
     "Webhook",
     "child_run_id",
+    "find_step_error",
 ]

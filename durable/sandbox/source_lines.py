@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -26,11 +26,21 @@ BOTTOM = "durable.replay.replay"
 def calling_line(frame: FrameType | None = None) -> str | None:
     """The author's innermost line in the stack of *frame*, by default the caller's."""
     stack = [each for each in workflow_frames(frame or sys._getframe(1)) if not _is_ours(each)]
-    if not stack:
+    return line_of(_authors(stack)) if stack else None
+
+
+def raising_line(error: BaseException) -> str | None:
+    """The author's innermost line in the traceback of *error*."""
+    lines: dict[FrameType, int] = {}
+    traceback = error.__traceback__
+    while traceback is not None:
+        if not _is_ours(traceback.tb_frame):
+            lines[traceback.tb_frame] = traceback.tb_lineno
+        traceback = traceback.tb_next
+    if not lines:
         return None
-    package = _package(stack[-1])
-    author = next((each for each in stack if _package(each) == package or not _is_installed(each)), stack[-1])
-    return line_of(author)
+    author = _authors(list(reversed(lines)))
+    return f"{author.f_code.co_filename}:{lines[author]}"
 
 
 def waiting_line(coro: Any) -> str | None:
@@ -56,6 +66,12 @@ def workflow_frames(frame: FrameType) -> Iterator[FrameType]:
     while caller is not None and caller.f_globals.get("__name__") != BOTTOM:
         yield caller
         caller = caller.f_back
+
+
+def _authors(stack: Sequence[FrameType]) -> FrameType:
+    """The author's innermost frame of a stack, innermost first, of the workflow and what it calls."""
+    package = _package(stack[-1])
+    return next((each for each in stack if _package(each) == package or not _is_installed(each)), stack[-1])
 
 
 def _package(frame: FrameType) -> str:

@@ -100,7 +100,8 @@ def block(tx: Connection, run_id: str, in_doubt: Sequence[InDoubt]) -> None:
     changes = (
         {"status": RunStatus.BLOCKED, "blocked": reason} if in_doubt else {"status": RunStatus.RUNNING, "blocked": None}
     )
-    tx.execute(update(runs).where(runs.c.id == run_id).values(turn=runs.c.turn + 1, blocked_version=None, **changes))
+    changes |= {"blocked_version": None, "mistake_at": None}
+    tx.execute(update(runs).where(runs.c.id == run_id).values(turn=runs.c.turn + 1, **changes))
 
 
 def unblock_if_resolved(tx: Connection, run: Run | None) -> None:
