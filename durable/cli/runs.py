@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import click
 
+from ..app import Durable
 from ..attributes import NAME_LIMIT, VALUE_LIMIT
 from ..client import describe, operate, run_view
 from ..registry import Run
 from . import watch
-from .bulk import Action, act_on_matching, act_on_named, confirm
+from .bulk import Action, Look, act_on_matching, act_on_named, confirm
 from .common import (
     STATUSES,
     CommandRefused,
@@ -30,7 +32,7 @@ from .common import (
     run_id_argument,
 )
 from .printing import print_json, print_rows, print_run, report
-from .terminal import of_stdout
+from .terminal import of_stdout, printable
 
 #: The statuses in which a run can be cancelled, in the order in which a run has them.
 OPEN = ("pending", "running", "blocked")
@@ -169,10 +171,20 @@ def runs_wake(context: Context, run_id: str, as_json: bool) -> None:
 @click.argument("run_ids", metavar="[ID]...", nargs=-1, type=parse_run_id)
 @click.option("--all", "retry_all", is_flag=True, help="Retry all blocked runs.")
 @click.option("--name", type=parse_text, metavar="TEXT", help="With --all: only runs of this workflow.")
+@click.option(
+    "--wait",
+    type=parse_duration,
+    metavar="DURATION",
+    default="5s",
+    show_default=True,
+    help="How long to wait until the named runs continue or are blocked again.",
+)
 @as_json_option
 @click.pass_obj
-def runs_retry(context: Context, run_ids: tuple[str, ...], retry_all: bool, name: str | None, as_json: bool) -> None:
-    """Retry blocked runs with the code that is deployed now."""
+def runs_retry(
+    context: Context, run_ids: tuple[str, ...], retry_all: bool, name: str | None, wait: timedelta, as_json: bool
+) -> None:
+    """Retry blocked runs with the code that is deployed now, and say whether they continue."""
     engine = context.engine
 
     def retry(run_id: str) -> None:
@@ -190,7 +202,7 @@ def runs_retry(context: Context, run_ids: tuple[str, ...], retry_all: bool, name
     if retry_all:
         act_on_matching(describe.each(engine, statuses=("blocked",), name=name), retry, RETRIED, as_json)
     else:
-        act_on_named(run_ids, retry, RETRIED, as_json)
+        act_on_named(run_ids, retry, RETRIED, as_json, look=partial(_look_at_retries, engine, wait))
 
 
 @runs.command("resolve")
@@ -216,6 +228,23 @@ def runs_resolve(
     report(
         {"id": run_id, "step": resolved}, f"Step {resolved} of run {run_id} is resolved.  The run continues.", as_json
     )
+
+
+def _look_at_retries(engine: Durable, wait: timedelta, ids: list[str]) -> dict[str, Look]:
+    """Wait for what comes of retries."""
+    looks = {}
+    for run_id, outcome in operate.await_retries(engine, ids, wait.total_seconds()).items():
+        if outcome.status is None:
+            sentence = f"Run {run_id} is being retried.  No worker has taken its turn yet."
+        elif outcome.reason is None:
+            sentence = f"Run {run_id} continues: it is {outcome.status}."
+        else:
+            sentence = f"Run {run_id} is blocked again.  {outcome.reason}"
+        looks[run_id] = Look(
+            {"status": outcome.status, "error": outcome.reason},
+            "\n".join(printable(line) for line in sentence.split("\n")),
+        )
+    return looks
 
 
 def _parse_attributes(given: tuple[str, ...]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from ..client import start as client_start
 from . import application
 from .common import CommandRefused, Context, as_json_option, parse_duration, parse_json, parse_run_id, parse_text
 from .printing import print_json
+from .terminal import printable
 
 
 @click.command()
@@ -66,6 +67,13 @@ def start(
             run = client_start.start(context.engine, definition, args, kwargs, options)
     except (TypeError, ValueError) as error:
         raise CommandRefused(f"{workflow or like} was not started: {error}") from error
+    called = [] if like is None else client_start.called_steps(context.engine, like)
+    if called:
+        click.echo(
+            f"Warning: run {like} has called steps: {', '.join(map(printable, called))}.  The new run calls them again,"
+            " with other idempotency keys.  What they did outside of this database, say a payment, is done again.",
+            err=True,
+        )
     if as_json:
         print_json({"id": run.id, "name": run.name, "status": run.status})
     else:
