@@ -119,7 +119,7 @@ def test_a_webhook_without_a_public_url_names_the_setting(engine, other):
     settle(unset, run)
 
     assert run.status == "blocked"
-    with pytest.raises(TimeoutError, match="ConfigurationError: .*public_url"):
+    with pytest.raises(TimeoutError, match=r"ConfigurationError: .*public_url"):
         run.result(timeout=0)
     operate.retry(engine, run.id)
     settle(engine, run)
