@@ -29,7 +29,15 @@ from .arguments import bind, decode_arguments, decode_call, digest, encode_argum
 from .decoder import decode, request_ids
 from .display import plain, shown_arguments
 from .encoder import encode
-from .failures import ErrorSummary, decode_error, encode_error, error_summary, remote_traceback
+from .failures import (
+    ErrorSummary,
+    decode_error,
+    encode_error,
+    error_summary,
+    failed_step,
+    mark_failed_step,
+    remote_traceback,
+)
 from .fit import fit, holds_secret, is_checked
 from .kinds import register
 
@@ -45,9 +53,11 @@ __all__ = [
     "encode_arguments",
     "encode_error",
     "error_summary",
+    "failed_step",
     "fit",
     "holds_secret",
     "is_checked",
+    "mark_failed_step",
     "plain",
     "register",
     "remote_traceback",

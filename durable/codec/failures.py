@@ -29,6 +29,8 @@ from .refusals import Unencodable, shown
 
 #: The attribute of a rebuilt exception that has the text of its traceback in the process that raised it.
 _REMOTE = "__durable_traceback__"
+#: The attribute of an exception that a step has failed with, in the workflow that awaits the step: the step's name.
+_STEP = "__durable_step__"
 
 #: The most causes and contexts of a chain that are kept.
 _MAX_CHAIN = 20
@@ -76,6 +78,17 @@ def error_summary(text: str) -> ErrorSummary:
     """The summary of an encoded error."""
     fields = json.loads(text)
     return ErrorSummary(fields["type"], fields["message"], fields.get("traceback", ""))
+
+
+def mark_failed_step(error: BaseException, step: str) -> None:
+    """Mark a decoded exception as the one that a step of this name has failed with.  The mark is not encoded."""
+    error.__dict__[_STEP] = step
+
+
+def failed_step(error: BaseException) -> str | None:
+    """The name of the step that has failed with this very exception; None for any other exception."""
+    step = _attribute(error, _STEP, None)
+    return step if isinstance(step, str) else None
 
 
 def remote_traceback(error: BaseException) -> str:
@@ -151,7 +164,7 @@ def _written(writer: Writer, error: BaseException, seen: set[int]) -> Fields:
     writer.stack.append(id(error))
     written = {}
     for name, item in attributes.items():
-        if name in (_REMOTE, "__notes__"):
+        if name in (_REMOTE, _STEP, "__notes__"):
             continue
         plain = _attempt(writer, item)
         if plain is not None or item is None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from .. import codec, events
-from ..errors import RunFailed, StepFailed
+from ..errors import StepFailed
 from ..http import Request
 
 
@@ -20,40 +20,9 @@ def step_error(event: events.StepFailedEvent, name: str, requests: Mapping[str, 
         error.attempts = event.attempt
     attempts = f"{event.attempt} attempt{'s' if event.attempt != 1 else ''}"
     with suppress(Exception):  # the class is the author's, and may not take notes
-        error.add_note(StepNote(f"Step {name} ({event.op_id}) failed after {attempts}.", name))
+        error.add_note(f"Step {name} ({event.op_id}) failed after {attempts}.")
+    codec.mark_failed_step(error, name)
     return error
-
-
-class StepNote(str):
-    """The note of an error that a step failed with.  It marks the error as long as the workflow has it."""
-
-    step: str
-
-    def __new__(cls, text: str, step: str) -> StepNote:
-        """
-        Args:
-            step: The step's name.
-        """
-        note = super().__new__(cls, text)
-        note.step = step
-        return note
-
-
-def failed_step(error: BaseException) -> str | None:
-    """The name of the step that failed with this very error; None for an error that did not come from a step."""
-    try:
-        notes = list(getattr(error, "__notes__", ()))
-    except Exception:  # the class is the author's
-        return None
-    return next((note.step for note in notes if isinstance(note, StepNote)), None)
-
-
-def child_error(event: events.ChildFailed, run_id: str, requests: Mapping[str, Request]) -> BaseException:
-    """The RunFailed of a failed child run, with the original exception as its cause."""
-    summary = codec.error_summary(event.error)
-    failed = RunFailed(run_id, summary.error_type, summary.message, summary.traceback)
-    failed.__cause__ = codec.decode_error(event.error, requests)
-    return failed
 
 
 def find_step_error(error: BaseException) -> tuple[BaseException, str] | None:
@@ -64,7 +33,7 @@ def find_step_error(error: BaseException) -> tuple[BaseException, str] | None:
         if id(found) in seen:
             continue
         seen.add(id(found))
-        step = failed_step(found)
+        step = codec.failed_step(found)
         if step is not None:
             return found, step
         links = (found.__cause__, found.__context__, *getattr(found, "exceptions", ()))

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from .. import codec
 from ..errors import BodyNotLoaded, ConfigurationError, NonDeterministicCall, WorkflowCodeError
 from ..sandbox import raising_line
-from .failures import failed_step
 
 #: The classes that docs/how-to/workflows.md lists.
 MISTAKES: tuple[type[BaseException], ...] = (
@@ -40,7 +39,7 @@ def find_mistake(
     """
     for leaf in _leaves(error):
         kind = type(leaf)  # isinstance() would also ask the error's own __class__
-        if not issubclass(kind, MISTAKES) or issubclass(kind, failure_exceptions) or failed_step(leaf) is not None:
+        if not issubclass(kind, MISTAKES) or issubclass(kind, failure_exceptions) or codec.failed_step(leaf):
             continue
         summary = codec.error_summary(codec.encode_error(leaf))
         mistake = WorkflowCodeError(run_id, summary.error_type, summary.message, raising_line(leaf) or place)

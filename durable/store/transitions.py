@@ -46,7 +46,10 @@ RUN_TRANSITIONS: Mapping[tuple[RunStatus | None, RunStatus | None], str] = {
     (RunStatus.PENDING, RunStatus.COMPLETED): "the first turn ends the run",
     (RunStatus.PENDING, RunStatus.FAILED): "the first turn raises",
     (RunStatus.PENDING, RunStatus.CANCELLED): "the run is cancelled before its first turn",
-    (RunStatus.PENDING, RunStatus.BLOCKED): "the code has a mistake, or the first turn spins, hangs or kills its process",
+    (
+        RunStatus.PENDING,
+        RunStatus.BLOCKED,
+    ): "the first turn makes a mistake, spins, hangs or kills its process",
     (RunStatus.RUNNING, RunStatus.COMPLETED): "the workflow returns",
     (RunStatus.RUNNING, RunStatus.FAILED): "the workflow raises",
     (RunStatus.RUNNING, RunStatus.CANCELLED): "the run is cancelled",
