@@ -35,7 +35,9 @@ from .failures import (
     encode_error,
     error_summary,
     failed_step,
+    find_step_error,
     mark_failed_step,
+    members,
     remote_traceback,
 )
 from .fit import fit, holds_secret, is_checked
@@ -54,10 +56,12 @@ __all__ = [
     "encode_error",
     "error_summary",
     "failed_step",
+    "find_step_error",
     "fit",
     "holds_secret",
     "is_checked",
     "mark_failed_step",
+    "members",
     "plain",
     "register",
     "remote_traceback",

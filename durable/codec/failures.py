@@ -91,6 +91,30 @@ def failed_step(error: BaseException) -> str | None:
     return step if isinstance(step, str) else None
 
 
+def find_step_error(error: BaseException) -> tuple[BaseException, str] | None:
+    """Find the exception of a step in a chain of causes and contexts, and in groups; with the step's name."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        found = waiting.pop(0)
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        step = failed_step(found)
+        if step is not None:
+            return found, step
+        links = [_base_attribute(found, f"__{key}__") for key in ("cause", "context")]
+        waiting += [link for link in (*links, *members(found)) if link is not None]
+    return None
+
+
+def members(error: BaseException) -> tuple[BaseException, ...]:
+    """The exceptions of a group, whatever the author's class makes of them; none for any other exception."""
+    if not issubclass(type(error), BaseExceptionGroup):
+        return ()
+    found: tuple[BaseException, ...] = vars(BaseExceptionGroup)["exceptions"].__get__(error)
+    return found
+
+
 def remote_traceback(error: BaseException) -> str:
     """The traceback of a decoded exception in the process that raised it; empty for one that was raised here."""
     return str(_attribute(error, _REMOTE, ""))

@@ -24,7 +24,6 @@ Files, in import order::
 """
 
 from .commands import Command, CreateHook, Outcome
-from .failures import find_step_error
 from .hooks import Hook, Webhook
 from .replay import Replay
 from .run_context import RunContext, RunInfo, child_run_id
@@ -39,5 +38,4 @@ __all__ = [
     "RunInfo",
     "Webhook",
     "child_run_id",
-    "find_step_error",
 ]

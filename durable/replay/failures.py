@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from .. import codec, events
-from ..errors import StepFailed
+from ..errors import RunFailed, StepFailed
 from ..http import Request
 
 
@@ -25,17 +25,9 @@ def step_error(event: events.StepFailedEvent, name: str, requests: Mapping[str, 
     return error
 
 
-def find_step_error(error: BaseException) -> tuple[BaseException, str] | None:
-    """Find the error of a step in an error's chain of causes and contexts, and in groups; with the step's name."""
-    waiting, seen = [error], set[int]()
-    while waiting:
-        found = waiting.pop(0)
-        if id(found) in seen:
-            continue
-        seen.add(id(found))
-        step = codec.failed_step(found)
-        if step is not None:
-            return found, step
-        links = (found.__cause__, found.__context__, *getattr(found, "exceptions", ()))
-        waiting += [link for link in links if isinstance(link, BaseException)]
-    return None
+def child_error(event: events.ChildFailed, run_id: str, requests: Mapping[str, Request]) -> BaseException:
+    """The RunFailed of a failed child run, with the original exception as its cause."""
+    summary = codec.error_summary(event.error)
+    failed = RunFailed(run_id, summary.error_type, summary.message, summary.traceback)
+    failed.__cause__ = codec.decode_error(event.error, requests)
+    return failed

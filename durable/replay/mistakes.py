@@ -50,8 +50,8 @@ def find_mistake(
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
     """The errors within an exception group, or the error itself."""
-    if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            yield from _leaves(each)
-    else:
+    members = codec.members(error)
+    if not members:
         yield error
+    for each in members:
+        yield from _leaves(each)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterator, Sequence
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 #: The folder of this package.  The file of a frame decides, because some functions of ours have asyncio's globals.
@@ -32,7 +32,7 @@ def calling_line(frame: FrameType | None = None) -> str | None:
 def raising_line(error: BaseException) -> str | None:
     """The author's innermost line in the traceback of *error*."""
     lines: dict[FrameType, int] = {}
-    traceback = error.__traceback__
+    traceback: TracebackType | None = vars(BaseException)["__traceback__"].__get__(error)
     while traceback is not None:
         if not _is_ours(traceback.tb_frame):
             lines[traceback.tb_frame] = traceback.tb_lineno

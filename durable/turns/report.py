@@ -12,7 +12,6 @@ from typing import Any
 from .. import codec
 from ..engine import Engine
 from ..registry import Run
-from ..replay import find_step_error
 from ..sandbox import log_records
 from ..store import RunStatus
 from .commit import started_at
@@ -54,7 +53,7 @@ def _log_failure(decision: Decision, fields: dict[str, Any]) -> None:
     row, outcome = decision.run, decision.outcome
     assert outcome is not None
     assert outcome.value is not None
-    found = None if outcome.error is None else find_step_error(outcome.error)
+    found = None if outcome.error is None else codec.find_step_error(outcome.error)
     at_step, remote = "", ""
     if found is not None:
         step_error, step = found
