@@ -10,7 +10,7 @@ import click
 
 from ..client import describe
 from ..errors import DurableError
-from .common import CommandRefused
+from .common import CommandRefused, Context
 from .printing import print_json, report
 
 
@@ -50,18 +50,21 @@ def act_on_matching(ids: Iterable[str], act: Callable[[str], None], action: Acti
 
 
 def act_on_named(
-    ids: tuple[str, ...],
+    context: Context,
+    given: tuple[str, ...],
     act: Callable[[str], None],
     action: Action,
     as_json: bool,
     look: Callable[[list[str]], Mapping[str, Look]] = lambda ids: {},
 ) -> None:
     """
-    Act on each of *ids*.  If one is refused, continue with the others; the exit code is then 1.
+    Act on each run that is named.  If one is refused, continue with the others; the exit code is then 1.
 
     Args:
         look: Finds what came of it, for runs that were not refused.
     """
+    # An ambiguous id is refused before anything is done.
+    ids = [context.full_id(each) for each in given]
     errors: dict[str, str] = {}
     for run_id in ids:
         try:
@@ -79,7 +82,7 @@ def act_on_named(
         return
     if as_json:
         rows = [{"id": i, action.key: i not in errors, "error": errors.get(i)} for i in ids]
-        print_json([{**row, **looks[str(row["id"])].fields} if row["error"] is None else row for row in rows])
+        print_json([row if row["id"] in errors else {**row, **looks[str(row["id"])].fields} for row in rows])
     else:
         for run_id in ids:
             if run_id in errors:

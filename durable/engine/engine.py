@@ -43,7 +43,7 @@ from .fan_in import FanIn
 from .flusher import Flusher
 from .replay_cache import Replays, unclosable
 from .run_handlers import Handler, RunHandlers
-from .settings import Settings, check_names, resolve
+from .settings import Settings, check_names, check_variables, resolve
 from .timer import TimerThread
 from .watchdog import Watchdog
 
@@ -83,6 +83,7 @@ class Engine:
 
     def __init__(self, celery_app: Celery, **settings: object) -> None:
         check_names(settings)
+        check_variables(os.environ)
         failpoints.arm_from_environment()
         self.celery = celery_app
         self._given = settings
