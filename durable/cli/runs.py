@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..app import Durable
 from ..client import describe, details, operate
 from ..registry import Run
 from ..store import RunStatus
@@ -35,6 +34,9 @@ from .common import (
 from .printing import print_json, report, runs_table
 from .run_details import print_run, read_run
 from .terminal import of_stdout, printable
+
+if TYPE_CHECKING:
+    from ..app import Durable
 
 STATUSES = tuple(status.value for status in RunStatus)
 #: The statuses in which a run can be cancelled, in the order in which a run has them.

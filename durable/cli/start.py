@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .. import codec, registry
+from .. import registry
 from ..client import Options
 from ..client import start as client_start
 from ..errors import SerializationError
@@ -84,14 +84,15 @@ def start(
         raise click.UsageError("Name a workflow, or a run with --like ID.")
     try:
         if like is not None:
-            run = client_start.start_like(context.engine, context.full_id(like), options)
+            like = context.full_id(like)
+            run = client_start.start_like(context.engine, like, options)
         else:
             name = str(workflow)
             definition = registry.workflows[name] if name in registry.workflows else application.find_object(name)
             args, kwargs = _parse_arguments(arguments or "[]")
             if isinstance(definition, registry.Workflow):
                 # A worker converts them too, where a wrong one would fail the run.
-                definitions.fit_arguments(definition, codec.bind(definition.signature, args, kwargs))
+                definitions.fit_arguments(definition, definition.signature.bind(*args, **kwargs))
             run = client_start.start(context.engine, definition, args, kwargs, options)
     except (TypeError, ValueError, SerializationError) as error:
         raise CommandRefused(f"{workflow or like} was not started: {error}") from error

@@ -209,7 +209,7 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
 def _block(engine: Engine, tx: Connection, decision: Decision) -> None:
     """Block the run.  Its log stays as it is, so that the run goes on with code that matches it."""
     reason = vault.of(tx).seal(tx, decision.run.id, "blocked", str(decision.fault))
-    changes = {"status": RunStatus.BLOCKED, "blocked": reason}
+    changes: dict[str, Any] = {"status": RunStatus.BLOCKED, "blocked": reason}
     changes |= {"blocked_version": current_code_version(engine, decision.run)}
     changes |= {"mistake_at": engine.now() if isinstance(decision.fault, WorkflowCodeError) else None}
     if not runs.advance(tx, decision.run, **changes):
