@@ -15,6 +15,7 @@ Files, in import order::
     timer.py         the thread that checks turns and attempts which may be over their time
     watchdog.py      stops a workflow body that takes too long in one turn
     deadlines.py     stops an attempt that takes longer than its step's timeout
+    run_handlers.py  the application's functions that are called when a run has failed or is blocked
     engine.py        ``Engine``: store, dispatcher, notifier and settings of one application
 """
 
@@ -23,10 +24,12 @@ from .engine import Engine, transport_defaults
 from .fan_in import BATCH_DELAY_SECS, MANY
 from .process import ProcessIdentity, identify, is_gone
 from .replay_cache import Checkout, Kept, unclosable
+from .run_handlers import CALL_TIME
 from .watchdog import TurnWatch
 
 __all__ = [
     "BATCH_DELAY_SECS",
+    "CALL_TIME",
     "MANY",
     "Checkout",
     "Engine",
