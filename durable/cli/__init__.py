@@ -27,8 +27,8 @@ from datetime import timedelta
 import click
 
 from .. import doctor
+from ..engine import versions
 from ..recovery import prune
-from ..worker import versions
 from . import dev, top
 from .application import ApplicationNotFound
 from .common import Commands, Context, as_json_option, interval_option, no_color_option, parse_duration
@@ -92,7 +92,7 @@ def doctor_command(context: Context, as_json: bool) -> None:
     """Check database, broker, settings and workers, and report what to change."""
     findings = doctor.examine(context.engine)
     ok = all(finding.ok for finding in findings)
-    found = versions.versions()
+    found = versions()
     if as_json:
         print_json({"ok": ok, "versions": found, "checks": [asdict(finding) for finding in findings]})
     else:
