@@ -39,6 +39,7 @@ from .errors import (
     StepTimeout,
     TurnLost,
     TurnTooLong,
+    WorkflowCodeError,
 )
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ __all__ = [
     "StepTimeout",
     "TurnLost",
     "TurnTooLong",
+    "WorkflowCodeError",
     "create_hook",
     "create_webhook",
     "define_hook",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +14,7 @@ from ..registry import Run
 from ..store import RunStatus
 from . import follow as following
 from . import watch
-from .bulk import Action, act_on_matching, act_on_named, confirm
+from .bulk import Action, Look, act_on_matching, act_on_named, confirm
 from .common import (
     CommandRefused,
     Context,
@@ -32,7 +33,10 @@ from .common import (
 )
 from .printing import print_json, report, runs_table
 from .run_details import print_run, read_run
-from .terminal import of_stdout
+from .terminal import of_stdout, printable
+
+if TYPE_CHECKING:
+    from ..app import Durable
 
 STATUSES = tuple(status.value for status in RunStatus)
 #: The statuses in which a run can be cancelled, in the order in which a run has them.
@@ -192,10 +196,20 @@ def runs_wake(context: Context, run_id: str, as_json: bool) -> None:
 @click.argument("run_ids", metavar="[ID]...", nargs=-1, type=parse_run_id)
 @click.option("--all", "retry_all", is_flag=True, help="Retry all blocked runs.")
 @click.option("--name", type=parse_text, metavar="TEXT", help="With --all: only runs of this workflow.")
+@click.option(
+    "--wait",
+    type=parse_duration,
+    metavar="DURATION",
+    default="5s",
+    show_default=True,
+    help="How long to wait until the named runs continue or are blocked again.",
+)
 @as_json_option
 @click.pass_obj
-def runs_retry(context: Context, run_ids: tuple[str, ...], retry_all: bool, name: str | None, as_json: bool) -> None:
-    """Retry blocked runs with the code that is deployed now."""
+def runs_retry(
+    context: Context, run_ids: tuple[str, ...], retry_all: bool, name: str | None, wait: timedelta, as_json: bool
+) -> None:
+    """Retry blocked runs with the code that is deployed now, and say whether they continue."""
     engine = context.engine
 
     def retry(run_id: str) -> None:
@@ -213,7 +227,7 @@ def runs_retry(context: Context, run_ids: tuple[str, ...], retry_all: bool, name
     if retry_all:
         act_on_matching(describe.each(engine, statuses=("blocked",), name=name), retry, RETRIED, as_json)
     else:
-        act_on_named(context, run_ids, retry, RETRIED, as_json)
+        act_on_named(context, run_ids, retry, RETRIED, as_json, look=partial(_look_at_retries, engine, wait))
 
 
 @runs.command("resolve")
@@ -240,3 +254,20 @@ def runs_resolve(
     report(
         {"id": run_id, "step": resolved}, f"Step {resolved} of run {run_id} is resolved.  The run continues.", as_json
     )
+
+
+def _look_at_retries(engine: Durable, wait: timedelta, ids: list[str]) -> dict[str, Look]:
+    """Wait for what comes of retries."""
+    looks = {}
+    for run_id, outcome in operate.await_retries(engine, ids, wait.total_seconds()).items():
+        if outcome.status is None:
+            sentence = f"Run {run_id} is being retried.  No worker has taken its turn yet."
+        elif outcome.reason is None:
+            sentence = f"Run {run_id} continues: it is {outcome.status}."
+        else:
+            sentence = f"Run {run_id} is blocked again.  {outcome.reason}"
+        looks[run_id] = Look(
+            {"status": outcome.status, "error": outcome.reason},
+            "\n".join(printable(line) for line in sentence.split("\n")),
+        )
+    return looks

@@ -24,6 +24,7 @@ from .common import (
     parse_text,
 )
 from .printing import print_json
+from .terminal import printable
 
 
 @click.command()
@@ -83,7 +84,8 @@ def start(
         raise click.UsageError("Name a workflow, or a run with --like ID.")
     try:
         if like is not None:
-            run = client_start.start_like(context.engine, context.full_id(like), options)
+            like = context.full_id(like)
+            run = client_start.start_like(context.engine, like, options)
         else:
             name = str(workflow)
             definition = registry.workflows[name] if name in registry.workflows else application.find_object(name)
@@ -94,6 +96,13 @@ def start(
             run = client_start.start(context.engine, definition, args, kwargs, options)
     except (TypeError, ValueError, SerializationError) as error:
         raise CommandRefused(f"{workflow or like} was not started: {error}") from error
+    called = [] if like is None else client_start.called_steps(context.engine, like)
+    if called:
+        click.echo(
+            f"Warning: run {like} has called steps: {', '.join(map(printable, called))}.  The new run calls them again,"
+            " with other idempotency keys.  What they did outside of this database, say a payment, is done again.",
+            err=True,
+        )
     if as_json:
         print_json({"id": run.id, "name": run.name, "status": run.status})
     else:

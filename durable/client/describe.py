@@ -133,7 +133,7 @@ def describe(engine: Engine, run_id: str) -> dict[str, Any]:
         ended, result = _shown(tx, lambda: run_log.outcome(tx, run_id, ROOT) if row.ended else None)
         labels = attributes.read(tx, run_id)
         pending = waiting_for(engine, tx, row)
-        blocked = _reason(engine, tx, row)
+        blocked = blocked_reason(engine, tx, row)
     error = value_of(ended) if isinstance(ended, events.RunFailedEvent | events.RunCancelledEvent) else None
     has_failed = row.status in (RunStatus.FAILED, RunStatus.CANCELLED)
     return _summary(row) | {
@@ -146,8 +146,8 @@ def describe(engine: Engine, run_id: str) -> dict[str, Any]:
     }
 
 
-def _reason(engine: Engine, tx: Connection, row: RunRow) -> str | None:
-    """Return why a run is blocked; or why this process cannot say it."""
+def blocked_reason(engine: Engine, tx: Connection, row: RunRow) -> str | None:
+    """Return why a run is blocked, or why this process cannot say it; None if it is not blocked."""
     vault = engine.store.vault
     try:
         return vault.fetch(tx, row.id, vault.unseal(row.id, "blocked", row.blocked))

@@ -17,7 +17,7 @@ from ..engine import Engine
 from ..errors import ConfigurationError, RunConflict, RunNotFound
 from ..registry import Run, Workflow
 from ..sandbox import log_records, refuse_in_workflow
-from ..store import OPTION, RunStatus, SendTimes, is_unavailable, requests, runs, start_run
+from ..store import OPTION, RunStatus, SendTimes, is_unavailable, requests, run_log, runs, start_run
 from ..store import Run as RunRow
 from .describe import creation, value_of
 
@@ -282,3 +282,10 @@ def start_like(engine: Engine, run_id: str, options: Options) -> Run[Any]:
     args, kwargs = codec.decode_arguments(text, loaded, workflow.signature)
     priority = row.priority if options.priority is None else options.priority
     return start(engine, workflow, args, kwargs, replace(options, queue=options.queue or row.queue, priority=priority))
+
+
+def called_steps(engine: Engine, run_id: str) -> list[str]:
+    """The names of the steps that a run has called, in the order of their first calls: they may have had effects."""
+    with engine.store.read() as tx:
+        log = run_log.page(tx, run_id, after=0, before=2**62, limit=None, newest_first=False, values=False)
+    return list(dict.fromkeys(event.name for event in log if isinstance(event, events.StepCreated)))

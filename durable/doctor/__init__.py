@@ -6,7 +6,7 @@ Files, in import order::
     finding.py    the result of one check, and how a check that fails becomes a result
     servers.py    checks the database, the broker, Celery's settings and ``public_url``
     situation.py  reads from the store, once, what the other checks need
-    waiting.py    checks for work that cannot continue: unknown names, blocked runs, steps in doubt, missing keys
+    waiting.py    checks for work that cannot continue (names, keys, blocks, doubts), and counts failures
     workers.py    checks which workers live, answer, take from which queues, and have which clocks
 """
 
@@ -26,6 +26,7 @@ _CHECKS_OF_SITUATION = {
     "clocks": workers.clocks,
     "names": waiting.names,
     "blocked": waiting.blocked,
+    "failures": waiting.failures,
     "doubts": waiting.doubts,
     "keys": waiting.keys,
 }

@@ -105,6 +105,7 @@ def workflow(
     queue: str | None = None,
     priority: int | None = None,
     passthrough_modules: Iterable[str] = (),
+    failure_exceptions: Iterable[type[BaseException]] = (),
 ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
 def workflow(
     function: Callable[..., Any] | None = None,
@@ -114,6 +115,7 @@ def workflow(
     queue: str | None = None,
     priority: int | None = None,
     passthrough_modules: Iterable[str] = (),
+    failure_exceptions: Iterable[type[BaseException]] = (),
     **unknown: Any,
 ) -> Any:
     """
@@ -124,10 +126,13 @@ def workflow(
             when you move the function.
         queue, priority: The queue and the priority of the workflow's turns.
         passthrough_modules: Modules and packages whose calls the guards let pass.
+        failure_exceptions: Errors that fail a run although they say that its code is wrong, and would block it:
+            ``(TypeError,)``; ``(BaseException,)`` for all.
 
     Raises:
-        ConfigurationError: The function is no ``async def``, another function has the name, or the body reads
-            the clock or randomness in a way that cannot be detected when it runs (``lint``).
+        ConfigurationError: The function is no ``async def``, another function has the name, *failure_exceptions*
+            are no exception classes, or the body reads the clock or randomness in a way that cannot be detected
+            when it runs (``lint``).
         TypeError: There is no such option.
     """
     _refuse_unknown("workflow", unknown, workflow)
@@ -138,6 +143,7 @@ def workflow(
             name=name,
             options=_given(queue=queue, priority=priority),
             passthrough_modules=passthrough_modules,
+            failure_exceptions=failure_exceptions,
         )
         lint.check(defined.function, defined.name, defined.passthrough_modules)
         register(defined)

@@ -56,6 +56,7 @@ class Run:
     turn_tries: int | None = None
     turn_tried: str | None = None
     trace_context: str | None = None
+    mistake_at: int | None = None
 
     @property
     def ended(self) -> bool:

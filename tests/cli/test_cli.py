@@ -309,6 +309,21 @@ def test_c104_a_run_is_started_again_like_another(durable, engine):
         assert tx.execute(sa.select(schema.runs.c.queue).where(schema.runs.c.id == again["id"])).scalar() == "slow"
 
 
+def test_starting_a_run_like_one_that_has_called_steps_warns(durable, engine):
+    """The steps may have had effects, and the new run's idempotency keys are others; stdout has the id only."""
+    run_id = start(durable, "shop:order", "tea")
+    drive(engine, run_id)
+    without = durable("start", "--like", run_id)
+    run_id = start(durable, "shop:payment", 5)
+    drive(engine, run_id)
+    with_steps = durable("start", "--like", run_id)
+
+    assert without.stderr == ""
+    assert re.fullmatch(r"[0-9a-f]+\n", with_steps.stdout)
+    assert f"Warning: run {run_id} has called steps: shop.pay." in with_steps.stderr
+    assert "other idempotency keys" in with_steps.stderr
+
+
 def test_a_run_of_a_workflow_that_is_gone_is_not_started_again(durable, engine, monkeypatch):
     """The message names the workflow, and where it should be; so it does for a run that is not there."""
     run_id = start(durable, "shop:order", "tea")
@@ -349,6 +364,47 @@ def test_runs_are_cancelled_by_what_they_are_once_that_is_confirmed(durable, eng
         drive(engine, run_id)
     assert (done.exit_code, json.loads(done.stdout)) == (0, {"cancelled": 2})
     assert {engine.get_run(run_id).status for run_id in ids} == {"cancelled"}
+
+
+def blocked(durable, engine):
+    """A run that `shop.order` has blocked with a mistake."""
+    run_id = start(durable, "shop:order", "tea")
+    with engine.store.begin() as tx:
+        block = sa.update(schema.runs).where(schema.runs.c.id == run_id)
+        tx.execute(block.values(status="blocked", blocked="(a reason)", blocked_version="old"))
+    return run_id
+
+
+def test_a_retry_says_whether_the_run_continues_or_is_blocked_again(durable, engine, monkeypatch):
+    """It waits for the turn; without a worker it says that none has taken it."""
+    waiting, continues, again, other = (blocked(durable, engine) for _ in range(4))
+    result = durable("runs", "retry", waiting, "--wait", "0s")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        f"Run {waiting} is being retried.  No worker has taken its turn yet.\n",
+    )
+
+    # A worker takes the turn at once.
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "wake", lambda *rows: [drive(engine, row.id) for row in rows])
+        assert durable("runs", "retry", continues).stdout == f"Run {continues} continues: it is running.\n"
+
+    def block_again(row):
+        with engine.store.begin() as tx:
+            in_database = sa.update(schema.runs).where(schema.runs.c.id == row.id)
+            tx.execute(in_database.values(blocked="(as before)", blocked_version="new"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "wake", block_again)
+        assert durable("runs", "retry", again).stdout == f"Run {again} is blocked again.  (as before)\n"
+        result = durable("runs", "retry", other, "nobody", "--json")
+    told = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert told[0] == {"id": other, "retried": True, "error": "(as before)", "status": "blocked"}
+    assert told[1]["retried"] is False
+    for run_id in (waiting, continues, again, other):
+        engine.get_run(run_id).cancel()
+        drive(engine, run_id)
 
 
 def test_all_blocked_runs_of_a_workflow_are_tried_again(durable, engine, monkeypatch):

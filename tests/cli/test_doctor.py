@@ -332,6 +332,24 @@ def test_blocked_runs_are_found(engine, worker):
     assert "durable runs retry" in found.fix
 
 
+def test_failed_runs_are_counted_by_workflow(engine, worker):
+    """Those of the last hour, and of the last day; they are no fault of the system."""
+    assert examined(engine)["failures"].detail == "no run has failed within a day"
+    hour = 3600 * 1_000_000
+    ages = [(greeting, 0), (greeting, 2 * hour), (greeting, 25 * hour), (napping, 0)]
+    for definition, age in ages:
+        run = start(definition)
+        with engine.store.begin() as tx:
+            failed = sa.update(schema.runs).where(schema.runs.c.id == run.id)
+            tx.execute(failed.values(status="failed", completed_at=engine.now() - age))
+
+    found = examined(engine)["failures"]
+    assert found.ok
+    assert "doctor.greeting (1 in the last hour, 2 in a day)" in found.detail
+    assert "doctor.napping (1 in the last hour, 1 in a day)" in found.detail
+    assert "durable runs list --status failed" in found.fix
+
+
 def test_steps_in_doubt_are_found(engine, worker):
     """Which, of which run, and what to do; their runs are not among those that new code could help."""
     run = start(weighing)
