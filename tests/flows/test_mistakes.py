@@ -20,7 +20,6 @@ from durable import (
     RunCancelled,
     RunFailed,
     create_webhook,
-    current,
     registry,
     sleep,
     step,
@@ -368,7 +367,6 @@ def other(database: str) -> Iterator[Any]:
     for each in made:
         each.celery.close()
         each.close()
-        current.forget(each)
 
 
 def test_the_registry_knows_what_fails_a_workflow():

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from celery import Celery
 from driving import all_databases, settle
 
-from durable import ConfigurationError, Durable, Run, current, failpoints, step, workflow
+from durable import ConfigurationError, Durable, Run, failpoints, step, workflow
 from durable.client import operate
 from durable.recovery.sweep import sweep
 from durable.sandbox import ProcessEnd
@@ -313,4 +313,3 @@ def other(database: str) -> Iterator[Any]:
     for each in made:
         each.celery.close()
         each.close()
-        current.forget(each)
