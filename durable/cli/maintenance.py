@@ -9,8 +9,8 @@ from datetime import timedelta
 import click
 
 from .. import doctor as checks
+from ..engine import versions
 from ..recovery import prune as pruning
-from ..worker import versions
 from .common import Context, as_json_option, parse_duration
 from .printing import print_json, report
 from .terminal import printable
@@ -31,7 +31,7 @@ def doctor(context: Context, as_json: bool) -> None:
     """Check database, broker, settings and workers, and report what to change."""
     findings = checks.examine(context.engine)
     ok = all(finding.ok for finding in findings)
-    found = versions.versions()
+    found = versions()
     if as_json:
         print_json({"ok": ok, "versions": found, "checks": [asdict(finding) for finding in findings]})
     else:

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from celery import Celery
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import failpoints, forks, migrations, registry
@@ -31,7 +31,9 @@ from ..store import (
     Store,
     UrlPayloads,
     Vault,
+    hooks,
     reason,
+    requests,
     run_log,
     runs,
     totals,
@@ -46,6 +48,7 @@ from .run_handlers import Handler, RunHandlers
 from .settings import Settings, check_names, check_variables, resolve
 from .timer import TimerThread
 from .watchdog import Watchdog
+from .webhook_counts import WebhookCounts
 
 log = log_records.get("durable")
 
@@ -99,6 +102,8 @@ class Engine:
         self.run_handlers = RunHandlers()
         #: What this process has counted since the last flush.
         self.measures = Measures()
+        #: What this process's webhooks have refused and received twice since the last flush.
+        self.webhook_counts = WebhookCounts()
         #: The latest message that this process has taken from each queue.
         self.progress = Progress()
         #: By run whose code this process cannot stop or close, why the run has to be blocked.
@@ -375,16 +380,23 @@ class Engine:
             self.notifier.notify(holder, message)
 
     def flush_measures(self) -> None:
-        """Add what this process has measured since the last flush to the totals; on an error, keep it for the next."""
+        """Write what this process has measured since the last flush; on an error, keep it for the next."""
         # One thread at a time, so that after a call everything is written that was measured before it.
         with self._flushing:
-            deltas = self.measures.take()
-            if not deltas:
+            deltas, counted = self.measures.take(), self.webhook_counts.take()
+            if not (deltas or counted.refused or counted.duplicates):
                 return
+
+            def write(tx: Connection) -> None:
+                hooks.add_refused(tx, counted.refused)
+                requests.add_duplicates(tx, counted.duplicates)
+                totals.add(tx, deltas)
+
             try:
-                self.store.write(lambda tx: totals.add(tx, deltas))
+                self.store.write(write)
             except BaseException:
                 self.measures.put_back(deltas)
+                self.webhook_counts.put_back(counted)
                 raise
 
     def on_close(self, act: Callable[[], object]) -> None:

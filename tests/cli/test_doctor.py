@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from celery import Celery
 from servers import DATABASES, new_broker, new_database
 
-from durable import ConfigurationError, Durable, current, doctor, registry, sleep, start, step, workflow
+from durable import ConfigurationError, Durable, doctor, registry, sleep, start, step, workflow
 from durable.doctor.finding import check
 from durable.recovery.housekeeping import Housekeeping
 from durable.store import schema, workers
@@ -448,7 +448,6 @@ def test_workers_of_a_broker_that_cannot_broadcast_are_not_asked(tmp_path, engin
         found = {each.name: each for each in doctor.examine(other)}
     finally:
         other.close()
-        current.forget(other)
 
     assert found["answers"].ok
     assert "cannot broadcast" in found["answers"].detail

@@ -26,6 +26,8 @@ from durable.registry.definitions import Workflow
 from durable.replay.replay import Replay
 from durable.replay.run_context import RunInfo
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 LIMIT = 0.05
 
 

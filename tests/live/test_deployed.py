@@ -47,7 +47,7 @@ def start(site: Deployment, name: str, *options: str) -> None:
 def order(site: Deployment, order_id: str) -> str:
     """The URL of a new order's webhook, once it is open."""
     run_id = post_json(f"{site.url}/api/orders", {"order_id": order_id}).json()["run_id"]
-    return str(eventually(lambda: fetch("GET", f"{site.url}/api/runs/{run_id}").json()["webhooks"])[0])
+    return str(eventually(lambda: fetch("GET", f"{site.url}/api/runs/{run_id}").json()["webhooks"], 60)[0])
 
 
 def test_the_commands_serve_the_example_and_stop_as_promised(site):
@@ -57,7 +57,7 @@ def test_the_commands_serve_the_example_and_stop_as_promised(site):
 
     other = order(site, "o-2")
     worker = site.processes["worker"]
-    worker.signal(signal.SIGTERM, 20)
+    worker.signal(signal.SIGTERM, 40)
     assert worker.popen.returncode == 0
 
     answers: list[int] = []

@@ -42,7 +42,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deployment]
 
 def webhook_of(site: Deployment, run_id: str) -> str:
     """The URL of the run's webhook, once it is open."""
-    return eventually(lambda: fetch("GET", f"{site.url}/runs/{run_id}").json()["webhooks"])[0]
+    return eventually(lambda: fetch("GET", f"{site.url}/runs/{run_id}").json()["webhooks"], 60)[0]
 
 
 def test_a_view_starts_a_run_and_a_step_answers_its_webhook(site):

@@ -27,7 +27,7 @@ from durable.turns.drive import drive
 from durable.web.body import DISCARDED
 from durable.web.wsgi_request import PATH
 
-pytestmark = [pytest.mark.live, pytest.mark.untimed]
+pytestmark = pytest.mark.live
 
 LIMIT = 100_000
 #: After what silence nothing more is expected where the server keeps the connection.

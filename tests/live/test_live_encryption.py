@@ -16,7 +16,7 @@ from servers import new_broker, new_database
 from durable import Durable
 from durable.cipher import aes_gcm
 
-pytestmark = [pytest.mark.live, pytest.mark.untimed]
+pytestmark = pytest.mark.live
 
 KEY = os.urandom(32)
 

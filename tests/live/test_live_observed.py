@@ -20,7 +20,7 @@ from task_events import events_of
 
 from durable import registry
 
-pytestmark = [pytest.mark.live, pytest.mark.untimed]
+pytestmark = pytest.mark.live
 
 FLAKY, BROKEN, ADOPTED = (f"observed_flows.{name}" for name in ("flaky", "broken", "adopted_broken"))
 #: By task: how many attempts succeed, are retried, and fail.

@@ -17,7 +17,7 @@ from processes import Deployment, deployed, eventually, fetch
 from registries import own_definitions
 from servers import new_broker, new_database
 
-pytestmark = [pytest.mark.live, pytest.mark.untimed]
+pytestmark = pytest.mark.live
 
 FLAKY = ("flaky", (("attempt 1", (("in flaky", ()),)), ("attempt 2", (("in flaky", ()),))))
 COROUTINE = ("coroutine", (("attempt 1", (("in coroutine", ()),)),))

@@ -17,7 +17,7 @@ from durable.store.schema import requests
 from durable.turns.drive import drive
 from durable.web.wsgi_request import PATH
 
-pytestmark = [pytest.mark.live, pytest.mark.untimed]
+pytestmark = pytest.mark.live
 
 LIMIT = 100_000
 

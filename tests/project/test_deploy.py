@@ -164,3 +164,20 @@ def test_the_manifests_belong_together():
     containers = [pod["containers"][0] for pod in pods().values()]
     assert len({container["image"] for container in containers}) == 1
     assert all(each["envFrom"] == [{"secretRef": {"name": secret["metadata"]["name"]}}] for each in containers)
+
+
+def test_all_files_have_the_same_commands():
+    """tests/live/test_deployed.py runs those of compose.yaml; the others are the same, but for a worker's name."""
+    expected = {name: composed()[name]["command"] for name in ("migrate", "worker", "web")}
+    (last,) = [json.loads(text) for name, text in dockerfile() if name == "CMD"]
+    found = {}
+    for name, pod in pods().items():
+        (container,) = pod["containers"]
+        given = [*container["command"], *container.get("args", [])]
+        if "--hostname" in given:
+            place = given.index("--hostname")
+            del given[place : place + 2]
+        found[name.removeprefix("shop-")] = given
+
+    assert found == expected
+    assert last == expected["worker"]
