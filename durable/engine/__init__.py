@@ -16,6 +16,7 @@ Files, in import order::
     webhook_counts.py  what webhooks have refused and received twice, until it is written
     watchdog.py      stops a workflow body that takes too long in one turn
     deadlines.py     stops an attempt that takes longer than its step's timeout
+    run_handlers.py  the application's functions that are called when a run has failed or is blocked
     engine.py        ``Engine``: store, dispatcher, notifier and settings of one application
 """
 
@@ -24,10 +25,12 @@ from .engine import Engine, transport_defaults
 from .fan_in import BATCH_DELAY_SECS, MANY
 from .process import ProcessIdentity, identify, is_gone, versions
 from .replay_cache import Checkout, Kept, unclosable
+from .run_handlers import CALL_TIME
 from .watchdog import TurnWatch
 
 __all__ = [
     "BATCH_DELAY_SECS",
+    "CALL_TIME",
     "MANY",
     "Checkout",
     "Engine",

@@ -26,6 +26,7 @@ from ..store import (
     REVISION,
     DriveRow,
     Run,
+    RunStatus,
     StepRow,
     Store,
     UrlPayloads,
@@ -43,7 +44,8 @@ from .deadlines import Deadlines
 from .fan_in import FanIn
 from .flusher import Flusher
 from .replay_cache import Replays, unclosable
-from .settings import Settings, check_names, resolve
+from .run_handlers import Handler, RunHandlers
+from .settings import Settings, check_names, check_variables, resolve
 from .timer import TimerThread
 from .watchdog import Watchdog
 from .webhook_counts import WebhookCounts
@@ -84,9 +86,11 @@ class Engine:
 
     def __init__(self, celery_app: Celery, **settings: object) -> None:
         check_names(settings)
+        check_variables(os.environ)
         failpoints.arm_from_environment()
         self.celery = celery_app
         self._given = settings
+        self._made = time.monotonic_ns()
         # This reports malformed keywords and variables now.  The app's configuration is read when it is needed.
         resolve(settings, lambda name: None)
         self._configure()
@@ -94,6 +98,8 @@ class Engine:
         forks.call_in_child(self._begin_in_process)
         self._schema_checked = False
         self._closing: list[Callable[[], object]] = []
+        #: What the application wants to be called for; ``on_run_failed`` and ``on_run_blocked`` add to it.
+        self.run_handlers = RunHandlers()
         #: What this process has counted since the last flush.
         self.measures = Measures()
         #: What this process's webhooks have refused and received twice since the last flush.
@@ -124,6 +130,22 @@ class Engine:
         self.running: set[str] = set()
         #: By claim, how to interrupt those of them that can be interrupted.
         self.interrupts: dict[str, Callable[[], object]] = {}
+
+    def on_run_failed(self, function: Handler) -> Handler:
+        """
+        Call a function with each run that has failed, as a decorator: ``@engine.on_run_failed``.
+
+        The process that has ended the run calls it with the ``Run``, once that is committed; after a crash another
+        process calls it again.  What it raises is logged, and changes nothing.
+
+        Raises:
+            ConfigurationError: It is an ``async def``, or no function.
+        """
+        return self.run_handlers.add(RunStatus.FAILED, function)
+
+    def on_run_blocked(self, function: Handler) -> Handler:
+        """Call a function with each run that becomes blocked, as ``on_run_failed`` does for runs that fail."""
+        return self.run_handlers.add(RunStatus.BLOCKED, function)
 
     @cached_property
     def settings(self) -> Settings:
@@ -238,6 +260,10 @@ class Engine:
     def now(self) -> int:
         """The database's time, in microseconds since 1970 UTC."""
         return self.store.now()
+
+    def loaded_at(self) -> int:
+        """When this engine was made, by the database's clock: the process has loaded its code and settings then."""
+        return self.now() - (time.monotonic_ns() - self._made) // 1000
 
     def clock_ahead(self) -> int:
         """

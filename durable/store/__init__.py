@@ -21,6 +21,7 @@ Files, in import order::
     payload_references.py  which large values runs refer to
     broker_sentinel.py     the broker's sentinel
     backlog.py             the backlog over all runs, for ``durable doctor``
+    run_calls.py           calls of the application's functions that are due
     runs.py                runs
     claims.py              a process claims an attempt, and keeps it
     gauges.py              what is there now, for metrics

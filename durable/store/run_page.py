@@ -28,6 +28,8 @@ _BEGINNINGS = (
     EventKind.CHILD_CREATED,
 )
 
+_FAILED_ATTEMPTS = (EventKind.STEP_RETRYING, EventKind.STEP_FAILED)
+
 
 @dataclass(frozen=True, slots=True)
 class OpenStep:
@@ -138,6 +140,14 @@ def _of_operations(tx: Connection, query: Select[Any], op_id: Column[str], op_id
     ids = func.unnest(literal(list(op_ids), ARRAY(String))).table_valued("op_id").render_derived(name="ids")
     looked_up = query.where(op_id == ids.c.op_id).offset(0).lateral("found")
     return select(*looked_up.c).select_from(ids.join(looked_up, true()))
+
+
+def last_failures(tx: Connection, run_id: str, op_ids: Collection[str]) -> list[Event]:
+    """The last event of each of these operations that records a failed attempt, its value as it is stored."""
+    failed = (events.c.run_id == run_id, events.c.op_id.in_(op_ids), events.c.kind.in_(_FAILED_ATTEMPTS))
+    last = select(func.max(events.c.seq)).where(*failed).group_by(events.c.op_id)
+    query = select(events.c.kind, events.c.seq, events.c.at, events.c.op_id, events.c.data, events.c.value)
+    return [outline(row) for row in tx.execute(query.where(events.c.run_id == run_id, events.c.seq.in_(last)))]
 
 
 def log_of_operation(tx: Connection, run_id: str, op_id: str, limit: int) -> list[Event]:

@@ -95,6 +95,8 @@ runs = Table(
     #: Why the run is blocked, and by which code version.
     Column("blocked", long_text()),
     Column("blocked_version", exact_text(64)),
+    #: When a mistake in the code blocked the run: a process that started later tries it once, whatever its version.
+    Column("mistake_at", BigInteger),
     #: How often the next turn has killed its process or hung, and JSON with a note for each time; NULL for never.
     Column("turn_tries", Integer),
     Column("turn_tried", long_text()),
@@ -351,6 +353,21 @@ broker_sentinel = Table(
     Column("lost_at", BigInteger),
 )
 
+#: Calls of ``on_run_failed`` and ``on_run_blocked`` that are due; see run_calls.py.
+run_calls = Table(
+    "durable_run_calls",
+    metadata,
+    Column("run_id", ascii_key(64), primary_key=True),
+    #: The RunStatus that the run got.
+    Column("status", ascii_key(16), primary_key=True),
+    #: How often the functions were called again.
+    Column("tries", Integer, nullable=False),
+    #: When the sweep sends a turn (again), and how often it did.
+    Column("next_send_at", BigInteger, nullable=False),
+    Column("sends", Integer, nullable=False),
+    Index("durable_run_calls_by_send", "next_send_at"),
+)
+
 #: What all processes have measured, in sum; see measures.py.  Durations are microseconds.
 totals = Table(
     "durable_totals",
@@ -375,6 +392,7 @@ __all__ = [
     "payloads",
     "references",
     "requests",
+    "run_calls",
     "runs",
     "steps",
     "totals",

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
 
-revision, down_revision, phase = "0016", "0014", "pre"
+revision, down_revision, phase = "0016", "0015", "pre"
 
 
 def _exact(length):
