@@ -109,8 +109,8 @@ def test_sentry_gets_one_event_of_a_failed_step(site, flows):
     error = shown[BROKEN]["exception"]["values"][-1]
     assert (error["type"], error["value"]) == ("ValueError", "A-2 cannot be charged 7")
     assert error["stacktrace"]["frames"][-1]["function"] == "broken"
-    crumbs = [crumb["message"] for crumb in shown[BROKEN]["breadcrumbs"]["values"]]
-    assert any(message.startswith(f"Attempt 2 of step {BROKEN}") for message in crumbs)
+    crumbs = [crumb["message"] for crumb in shown[BROKEN]["breadcrumbs"]["values"] if crumb["category"] == "durable"]
+    assert crumbs == [f"Attempt 1 of step {BROKEN} failed: ValueError: A-2 cannot be charged 7"]
 
 
 def test_flower_shows_failures_and_retries(site, flows):
