@@ -19,8 +19,8 @@ from ..engine import Engine
 from ..errors import HookNotFound, HookPayloadError
 from ..http import Request, Response
 from ..sandbox import refuse_in_workflow
+from ..store import DriveRow, hooks, requests, run_log, runs
 from ..store import Hook as HookRow
-from ..store import hooks, requests, run_log
 
 _POLL_SECS = 0.05
 
@@ -54,8 +54,9 @@ def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None) -
     """
     refuse_in_workflow("resume_hook")
     engine.check_schema()
+    began_at = engine.now()
 
-    def post(tx: Connection) -> HookRow | None:
+    def post(tx: Connection) -> tuple[HookRow, DriveRow] | None:
         hook = hooks.lock_open(tx, token)
         if hook is None:
             return None
@@ -67,16 +68,21 @@ def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None) -
         now = engine.store.now()
         received = events.HookReceived(at=now, op_id=hook.op_id, payload=text)
         run_log.post(tx, hook.run_id, received, engine.dispatch.plan(now))
-        return hook
+        (run,) = run_log.drives(tx, [hook.run_id])
+        return hook, run
 
     deadline = time.monotonic() + (duration.to_micros(wait) / 1_000_000 if wait is not None else 0)
-    while (hook := engine.store.write(post)) is None:
+    while (posted := engine.store.write(post)) is None:
         if time.monotonic() >= deadline:
             raise HookNotFound(token)
         time.sleep(_POLL_SECS)
     failpoints.hit("hook.recorded")
-    engine.wake(hook.run_id)
-    return hook.run_id
+    hook, run = posted
+    engine.wake(run)
+    if engine.tracing.is_on:
+        carried = runs.trace_context(engine.store.vault, run.run_id, run.trace_context)
+        engine.tracing.resumed(run.run_id, hook.op_id, carried, began_at, engine.now())
+    return run.run_id
 
 
 def get_hook(engine: Engine, token: str) -> HookInfo:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -10,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from live_flows import noted
+from pools import own_flows
 from processes import Deployment, deployed, eventually
-from registries import own_definitions
 from servers import new_broker, new_database
 
 pytestmark = pytest.mark.live
@@ -73,8 +72,7 @@ def test_a_lost_message_is_sent_again(site, settings):
 def test_a_worker_crashes_after_it_has_recorded_a_failure(site, settings, tmp_path, point):
     """Celery sends no turn after a failure; a worker that is killed before it sends one itself loses nothing."""
     settings |= {"DURABLE_CONTINUATION": "0", "DURABLE_FAILPOINTS": point, "OBSERVED": str(tmp_path / "observed")}
-    with own_definitions():
-        flows = importlib.import_module("observed_flows")
+    with own_flows("observed_flows") as flows:
         worker = site.start_worker(app="observed_app")
         run = site.engine.start(flows.orders, "A-1")
 
