@@ -8,6 +8,7 @@ Every exception of durable.
     │   └── SchemaOutOfDate       the database has another schema than the code needs
     ├── SerializationError        a value cannot be written to the log, or read from it
     ├── NonDeterministicCall      a workflow body makes a call that only a step may make
+    ├── NotAwaited                a call of a workflow body is used without ``await`` (a TypeError)
     ├── NonDeterminismError       a replay does something else than its log records
     ├── TurnTooLong               a turn used more CPU time, or took more time, than it may
     ├── TurnLost                  a turn ended its process, or hung, three times in a row
@@ -108,6 +109,29 @@ class NonDeterministicCall(DurableError):
     def __str__(self) -> str:
         place = f" ({self.where})" if self.where else ""
         return f"{self.call} was called in a workflow body{place}, where no replay could repeat it: {self.fix}."
+
+
+class NotAwaited(DurableError, TypeError, AttributeError):
+    """
+    Raised when a workflow body uses a call of a step, a child or ``sleep`` as a value, without ``await``.
+
+    Attributes:
+        call: The call, e.g. ``charge(...)``.
+        use: What was done with it, e.g. ``compared``.
+        where: Your line, ``file:line``, if it is known.
+    """
+
+    def __init__(self, call: str, use: str, where: str | None = None) -> None:
+        super().__init__(call, use, where)
+        self.call = call
+        self.use = use
+        self.where = where
+
+    def __str__(self) -> str:
+        place = f" ({self.where})" if self.where else ""
+        is_condition = self.use == "tested as a condition"
+        note = "  To test whether a variable holds a call, write `is not None`." if is_condition else ""
+        return f"{self.call} was {self.use} without `await`{place}: write `await {self.call}`.{note}"
 
 
 class NonDeterminismError(DurableError):

@@ -11,12 +11,13 @@ from typing import Any
 
 import hypothesis
 import pytest
+import times
 from celery import Celery
 from litter import TemporaryFolder
-from registries import own_definitions
-from servers import new_broker, new_database, take_less_care
+from registries import no_engine_left, own_definitions
+from servers import migrate, new_broker, new_database, take_less_care
 
-from durable import Durable, current
+from durable import Durable
 
 _temporary = pytest.StashKey[TemporaryFolder]()
 
@@ -60,8 +61,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
             if item.get_closest_marker("live"):
-                # With ``--dist loadgroup``, one process runs them, one after the other.
-                item.add_marker(pytest.mark.xdist_group("live"))
+                # With ``--dist loadgroup``, one process runs those of a group, one after the other.
+                untimed = item.get_closest_marker("untimed") is not None
+                item.add_marker(pytest.mark.xdist_group("untimed" if untimed else "live"))
     if _wants_quick(config):
         slow = [item for item in items if not _is_quick(item)]
         config.hook.pytest_deselected(items=slow)
@@ -117,7 +119,12 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Name what stayed in the temporary folder, and the tests during which it came."""
+    """Say which files took long.  Name what stayed in the temporary folder, and the tests during which it came."""
+    reports = [each for some in terminalreporter.stats.values() for each in some if hasattr(each, "duration")]
+    if lines := times.table(reports):
+        terminalreporter.section("slowest files")
+        for line in lines:
+            terminalreporter.line(line)
     if left := config.stash[_temporary].left():
         terminalreporter.section("left in the temporary folder", red=True)
         for name, test in left.items():
@@ -127,6 +134,20 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove the run's temporary folder."""
     config.stash[_temporary].remove()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _engines_of_the_module() -> Iterator[None]:
+    """The fixtures of a module close the engines that they make."""
+    with no_engine_left():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _engines_of_the_test(_engines_of_the_module: None) -> Iterator[None]:
+    """A test closes the engines that it makes; those of its module's fixtures were made before."""
+    with no_engine_left():
+        yield
 
 
 @pytest.fixture
@@ -190,10 +211,9 @@ def engine(database: str, manner: dict[str, Any]) -> Iterator[Durable]:
         public_url="https://hooks.test",
         **manner,
     )
-    made.migrate()
+    migrate(made)
     yield made
     made.close()
-    current.forget(made)
 
 
 @pytest.hookimpl(wrapper=True)

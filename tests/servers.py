@@ -14,7 +14,10 @@ import pytest
 import redis
 import sqlalchemy as sa
 
+from durable import Durable, migrations
 from durable.broker import embedded
+from durable.store import REVISION
+from durable.testing import database as sqlite_file
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
 BROKERS = ("redis", "rabbitmq", "embedded")
@@ -58,6 +61,16 @@ def new_database(kind: str, folder: Path, options: str = "") -> Iterator[str]:
     finally:
         with admin.connect() as connection:
             connection.exec_driver_sql(_DROP[kind].format(name=name))
+
+
+def migrate(engine: Durable) -> None:
+    """Do what ``engine.migrate()`` does, but copy a new file of SQLite, and migrate no database twice."""
+    if engine.store.dialect == "sqlite" and not Path(engine.store.url.database or "").exists():
+        Path(engine.store.url.database or "").write_bytes(sqlite_file.empty())
+    with engine.store.read() as tx:
+        found = migrations.revision(tx)
+    if found != REVISION:
+        engine.migrate()
 
 
 def take_less_care(url: str) -> None:

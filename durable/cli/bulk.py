@@ -10,7 +10,7 @@ import click
 
 from ..client import describe
 from ..errors import DurableError
-from .common import CommandRefused
+from .common import CommandRefused, Context
 from .printing import print_json, report
 
 
@@ -41,12 +41,17 @@ def act_on_matching(ids: Iterable[str], act: Callable[[str], None], action: Acti
     report({action.key: count}, f"{count} runs are {action.sentence_end}.", as_json)
 
 
-def act_on_named(ids: tuple[str, ...], act: Callable[[str], None], action: Action, as_json: bool) -> None:
-    """Act on each of *ids*.  If one is refused, continue with the others; the exit code is then 1."""
-    if len(ids) == 1:
-        act(ids[0])
-        report({"id": ids[0], action.key: True}, f"Run {ids[0]} is {action.sentence_end}.", as_json)
+def act_on_named(
+    context: Context, given: tuple[str, ...], act: Callable[[str], None], action: Action, as_json: bool
+) -> None:
+    """Act on each run that is named.  If one is refused, continue with the others; the exit code is then 1."""
+    if len(given) == 1:
+        run_id = context.full_id(given[0])
+        act(run_id)
+        report({"id": run_id, action.key: True}, f"Run {run_id} is {action.sentence_end}.", as_json)
         return
+    # An ambiguous id is refused before anything is done.
+    ids = [context.full_id(each) for each in given]
     errors: dict[str, str] = {}
     for run_id in ids:
         try:

@@ -11,6 +11,7 @@ Files, in import order::
     timeline.py   the rows and bars of a run's timeline
     run_view.py   one run as a person watches it
     describe.py   runs and hooks as plain JSON
+    details.py    the steps of a run, its failure, and its log with the values
     workforce.py  live processes, what they run, and the queues
     run.py        ``Client``: what the methods of ``Run`` do
     sessions.py   the caller's SQLAlchemy session, for a start in its transaction

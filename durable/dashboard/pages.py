@@ -21,6 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
+from .. import display
 from ..engine import Engine
 from ..errors import RunNotFound, SchemaOutOfDate
 from ..store import is_unavailable
@@ -60,7 +61,7 @@ class Dashboard:
         )
         environment.filters.update(formats.FILTERS)
         environment.globals.update(
-            link=link, csrf_token=security.csrf_token, percent=formats.percent, version=_version_of_static()
+            link=link, csrf_token=security.csrf_token, percent=display.formats.percent, version=_version_of_static()
         )
         return environment
 

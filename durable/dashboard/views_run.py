@@ -10,11 +10,11 @@ from sqlalchemy import Connection
 
 from .. import events, http
 from ..client import pending, timeline
+from ..display import mask
 from ..engine import Engine
 from ..errors import DecryptionError, PayloadMissing, RunNotFound
 from ..events import ROOT, Event
 from ..store import Hook, RequestRow, Run, attributes, audit, hooks, in_doubt, run_log, run_page, runs
-from ..web import mask
 from . import notices, timeline_section
 from .filters import whole_number
 from .pages import Dashboard

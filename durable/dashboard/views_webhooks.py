@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import flask
 
+from ..display import mask
 from ..errors import DecryptionError, PayloadMissing
 from ..http import Request, Response
 from ..store import RequestRow, run_page, runs
-from ..web import mask
 from . import filters
 from .pages import Dashboard
 from .views_runs import place

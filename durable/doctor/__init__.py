@@ -35,10 +35,14 @@ def examine(engine: Engine) -> list[Finding]:
     """
     Make all checks.  A check that raises an error becomes a finding that is not ok.
 
+    Before the migration, the finding about the database is the only one: nothing else can be said, or needs to be done.
+
     This reads a bounded part of the work lists and asks the workers through the broker.  It takes about a second, even
     with many runs.
     """
     database = check("database", servers.database, engine)
+    if not database.ok and database.fix.startswith(servers.MIGRATE):
+        return [database]
     findings = [
         database,
         check("broker", servers.broker, engine),

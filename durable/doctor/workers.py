@@ -29,6 +29,11 @@ def answers(situation: Situation) -> Finding:
     app = situation.engine.celery
     if not app.conf.worker_enable_remote_control:
         return Finding(name="answers", ok=True, detail="not asked: worker_enable_remote_control is off")
+    with app.connection_for_write() as connection:
+        can_broadcast = "fanout" in connection.transport.implements.exchange_type
+    if not can_broadcast:
+        detail = "not asked: this broker cannot broadcast, which Celery's remote control needs"
+        return Finding(name="answers", ok=True, detail=detail)
     found = next(filter(None, (versions.of_workers(app, timeout_secs=secs) for secs in _ANSWER_TIMEOUTS_SECS)), {})
     if not found:
         return Finding(

@@ -29,7 +29,7 @@ from .deadlines import Deadlines
 from .fan_in import FanIn
 from .flusher import Flusher
 from .replay_cache import Replays, unclosable
-from .settings import Settings, check_names, resolve
+from .settings import Settings, check_names, check_variables, resolve
 from .timer import TimerThread
 from .watchdog import Watchdog
 
@@ -69,6 +69,7 @@ class Engine:
 
     def __init__(self, celery_app: Celery, **settings: object) -> None:
         check_names(settings)
+        check_variables(os.environ)
         failpoints.arm_from_environment()
         self.celery = celery_app
         self._given = settings

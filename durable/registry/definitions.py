@@ -17,6 +17,7 @@ from typing import Any, Generic, NoReturn, ParamSpec, Self, TypeVar
 
 from .. import codec, current
 from ..errors import ConfigurationError
+from ..nearest import did_you_mean
 from ..sandbox import guards
 from .retry import RetryPolicy
 from .run import Run
@@ -29,7 +30,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 #: What ``with_options`` and ``apply_async`` take.
-START_OPTIONS = ("run_id", "idempotency_key", "queue", "priority", "countdown", "eta", "session")
+START_OPTIONS = ("run_id", "idempotency_key", "queue", "priority", "countdown", "eta", "session", "attributes")
 
 
 #: How a step's attempts may be delivered; the first one is the default.
@@ -240,13 +241,13 @@ class Workflow(Definition[P, R]):
         This workflow with options for its start.
 
         Args:
-            options: run_id, idempotency_key, queue, priority, countdown, eta, session.
+            options: run_id, idempotency_key, queue, priority, countdown, eta, session, attributes.
         """
         unknown = sorted(set(options) - set(START_OPTIONS))
         if unknown:
             raise TypeError(
-                f"Unknown option {unknown[0]!r} for the start of workflow {self.name}.  The options are"
-                f" {', '.join(START_OPTIONS)}."
+                f"Unknown option {unknown[0]!r} for the start of workflow {self.name}."
+                f"{did_you_mean(unknown[0], START_OPTIONS)}  The options are {', '.join(START_OPTIONS)}."
             )
         return StartOptions(self, options)
 

@@ -224,6 +224,7 @@ class Execution:
         if error is None:
             try:
                 self.outcome = Outcome(status="completed", value=codec.encode(main.result(), "result"))
+                self.loop.warn_unawaited()
                 return
             except BaseException as refusal:  # encoding may call the author's code
                 if ends_process(refusal):

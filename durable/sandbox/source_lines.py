@@ -25,12 +25,34 @@ BOTTOM = "durable.replay.replay"
 
 def calling_line(frame: FrameType | None = None) -> str | None:
     """The author's innermost line in the stack of *frame*, by default the caller's."""
-    stack = [each for each in workflow_frames(frame or sys._getframe(1)) if not _is_ours(each)]
-    if not stack:
+    author, _ = calling_frames(frame or sys._getframe(1))
+    return None if author is None else line_of(author)
+
+
+def calling_frames(frame: FrameType) -> tuple[FrameType | None, FrameType | None]:
+    """The author's innermost frame in the stack of *frame*, and the frame of the library function that it calls."""
+    callee = None
+    stack = [each for each in workflow_frames(frame) if not _is_ours(each)]
+    for each in stack:
+        if _package(each) == _package(stack[-1]) or not _is_installed(each):
+            return each, callee
+        callee = each
+    return None, None
+
+
+def function_name(frame: FrameType) -> str | None:
+    """
+    The name of a frame's function as callers write it: ``requests.get``, ``pathlib.Path.read_text``.
+
+    None for a private function, such as a method that an operator calls.
+    """
+    module, path = str(frame.f_globals.get("__name__", "")), frame.f_code.co_qualname.removesuffix(".__init__")
+    if not all(part.isidentifier() and not part.startswith("_") for part in path.split(".")):
         return None
-    package = _package(stack[-1])
-    author = next((each for each in stack if _package(each) == package or not _is_installed(each)), stack[-1])
-    return line_of(author)
+    # A package usually hands its functions on: requests.get is written in requests.api.
+    package, first = _package(frame), path.partition(".")[0]
+    shared = getattr(sys.modules.get(package), first, None)
+    return f"{package if getattr(shared, '__module__', None) == module else module}.{path}"
 
 
 def waiting_line(coro: Any) -> str | None:

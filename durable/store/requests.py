@@ -29,7 +29,7 @@ from .claims import Claim
 from .database import Store
 from .schema import hooks, inbox, references, requests
 from .statements import Prepared
-from .vault import LIMIT, Body
+from .vault import LIMIT, UnfetchedBody
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,7 +169,7 @@ def load(tx: Connection, ids: Collection[str], *, whole: bool = True) -> dict[st
 def _request(tx: Connection, row: Any, whole: bool) -> Request:
     own_vault = vault.of(tx)
     head, body = own_vault.unseal_body(row.run_id, _request_place(row.id), row.head, row.body)
-    if isinstance(body, Body) and not whole:
+    if isinstance(body, UnfetchedBody) and not whole:
         return Request.without_body(head, body.size, LIMIT)
     return Request.from_head(head, own_vault.fetch_body(tx, row.run_id, body))
 

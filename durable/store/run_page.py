@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, case, select
+from sqlalchemy import Connection, case, func, select
 
 from ..events import Event, EventKind
 from ..http import Request, Response
@@ -27,6 +27,8 @@ _BEGINNINGS = (
     EventKind.HOOK_CONFLICTED,
     EventKind.CHILD_CREATED,
 )
+
+_FAILED_ATTEMPTS = (EventKind.STEP_RETRYING, EventKind.STEP_FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,14 @@ def events_of_operations(tx: Connection, run_id: str, op_ids: Collection[str], l
         events.c.run_id == run_id, events.c.op_id.in_(op_ids)
     )
     return [outline(row) for row in tx.execute(query.order_by(events.c.seq).limit(limit))]
+
+
+def last_failures(tx: Connection, run_id: str, op_ids: Collection[str]) -> list[Event]:
+    """The last event of each of these operations that records a failed attempt, its value as it is stored."""
+    failed = (events.c.run_id == run_id, events.c.op_id.in_(op_ids), events.c.kind.in_(_FAILED_ATTEMPTS))
+    last = select(func.max(events.c.seq)).where(*failed).group_by(events.c.op_id)
+    query = select(events.c.kind, events.c.seq, events.c.at, events.c.op_id, events.c.data, events.c.value)
+    return [outline(row) for row in tx.execute(query.where(events.c.run_id == run_id, events.c.seq.in_(last)))]
 
 
 def log_of_operation(tx: Connection, run_id: str, op_id: str, limit: int) -> list[Event]:

@@ -214,6 +214,17 @@ def run_ended() -> Response:
     return problem(409, "run-ended", "Conflict", "The run has ended, so it cannot be cancelled.")
 
 
+def run_conflict() -> Response:
+    """Return the answer to a request whose view raised RunConflict; it names no key and no run."""
+    return problem(
+        409,
+        "run-conflict",
+        "Conflict",
+        "An earlier request with the same key or id started a run of another workflow or with other arguments."
+        "  Nothing was started.",
+    )
+
+
 def idempotency_key_reused() -> Response:
     return problem(
         422,

@@ -20,7 +20,6 @@ from durable import (
     SchemaOutOfDate,
     SerializationError,
     create_webhook,
-    current,
     events,
     registry,
     sleep,
@@ -63,7 +62,6 @@ def other(database: str) -> Iterator[Any]:
     for engine in made:
         engine.celery.close()
         engine.close()
-        current.forget(engine)
 
 
 @all_databases()
@@ -137,7 +135,6 @@ def test_a_server_database_is_never_migrated_silently(database):
         assert sa.inspect(admin).get_table_names(schema=schema) == []
     finally:
         engine.close()
-        current.forget(engine)
         with admin.begin() as tx:
             tx.exec_driver_sql(f"DROP SCHEMA {schema} CASCADE")
 

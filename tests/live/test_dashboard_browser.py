@@ -21,7 +21,7 @@ from processes import Deployment, deployed, eventually, fetch
 from registries import own_definitions
 from servers import new_broker, new_database
 
-from durable import Durable, Run, RunFailed, current, resume_hook
+from durable import Durable, Run, RunFailed, resume_hook
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
 
@@ -253,7 +253,6 @@ def long_run(site: Deployment, flows: Any) -> Iterator[str]:
     assert run.status == "completed"
     yield run.id
     engine.close()
-    current.forget(engine)
 
 
 def test_a_timeline_of_1000_steps_stays_usable(reader, long_run):

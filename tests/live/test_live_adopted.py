@@ -14,7 +14,7 @@ from servers import new_broker, new_database
 
 from durable import Run, RunFailed, StepFailed
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.untimed]
 
 
 @pytest.fixture(scope="module")

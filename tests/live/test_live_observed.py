@@ -16,7 +16,7 @@ from pools import MANNERS, own_flows, worker_in_pool
 from processes import Deployment, eventually, fetch, free_port
 from task_events import events_of
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.untimed]
 
 FLAKY, BROKEN, ADOPTED = (f"observed_flows.{name}" for name in ("flaky", "broken", "adopted_broken"))
 #: By task: how many attempts succeed, are retried, and fail.

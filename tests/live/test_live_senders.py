@@ -36,7 +36,7 @@ from durable import Run, verify
 from durable.store.schema import requests
 from durable.turns.drive import drive
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.untimed]
 
 PLAIN = {"TOKEN": "my verify token", "STATE0": "first secret", "STATE1": "second secret"}
 #: Senders whose deliveries have no id that tells copies.

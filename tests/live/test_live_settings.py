@@ -10,7 +10,7 @@ from live_flows import naps
 from processes import Deployment, deployed, eventually
 from servers import new_broker, new_database
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.untimed]
 
 
 def _environment(settings: dict[str, object]) -> dict[str, str]:

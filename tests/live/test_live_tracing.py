@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from pools import MANNERS, own_flows, worker_in_pool
 from processes import Deployment, eventually, fetch
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.untimed]
 
 FLAKY = ("flaky", (("attempt 1", (("in flaky", ()),)), ("attempt 2", (("in flaky", ()),))))
 COROUTINE = ("coroutine", (("attempt 1", (("in coroutine", ()),)),))

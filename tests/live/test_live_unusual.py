@@ -13,7 +13,7 @@ from servers import new_broker, new_database
 
 from durable import RunFailed, codec
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.untimed]
 
 ERRORS = ["Odd", "BaseExceptionGroup", "Timeout", "SystemExit", "KeyboardInterrupt", "ValueError"]
 

@@ -12,7 +12,7 @@ import pytest
 from processes import ROOT, Answer, Deployment, deployed, eventually, fetch, post_json
 from servers import BROKERS, DATABASES, new_broker, new_database
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.untimed]
 
 PAIRS = [(database, broker) for database in DATABASES for broker in BROKERS]
 

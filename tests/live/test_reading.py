@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from webservers import Server, body_of, chunked, post, serve, status_of
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.untimed]
 
 LIMIT = 100_000
 

@@ -17,7 +17,7 @@ from durable.doctor import Finding
 from durable.turns.drive import drive
 from durable.worker import versions as health
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.untimed]
 
 
 @pytest.fixture(params=["postgresql-redis", "sqlite-rabbitmq"])

@@ -1,4 +1,4 @@
-"""Follow docs/tutorial.md word for word: write its files, run its commands, compare the output."""
+"""Follow docs/tutorial.md and the README word for word: write the files, run the commands, compare the output."""
 
 from __future__ import annotations
 
@@ -126,3 +126,23 @@ def test_the_tutorial_is_true(reader: Reader) -> None:
                 typed += 1
 
     assert typed > 20
+
+
+def test_the_first_program_of_the_readme_runs_as_it_stands(reader: Reader) -> None:
+    """Its commands print what their comments say, and the run goes on after `dev` is stopped and started again."""
+    readme = (TUTORIAL.parents[1] / "README.md").read_text()
+    program, shell = (
+        re.findall(rf"^```{language}\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)[0] for language in ("python", "sh")
+    )
+    install, dev, start, show = (line.partition("  ")[0] for line in shell.splitlines())
+    assert install == "pip install 'durable-celery[dev]'"
+    (reader.folder / "app.py").write_text(program)
+
+    reader.start(dev)
+    run_id = reader.said(start)
+    reader.stop()
+    reader.start(dev)
+
+    reader.compare(
+        Command(show.replace("ID", run_id), '…\nstatus        completed\n…\nresult        "Hello, world!"\n…')
+    )
