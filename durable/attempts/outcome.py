@@ -119,7 +119,7 @@ def _write(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: 
                 None if run is None else run.queue,
                 None if run is None else run.priority,
                 is_deferred=sending.is_deferred,
-                args=held.args if isinstance(held, Claim) else None,
+                args=held.args if isinstance(held, Claim) else steps.arguments(tx, held.run_id, held.op_id),
                 trace_context=None if run is None else run.trace_context,
             )
             return Recorded(True, next_attempt)

@@ -274,13 +274,14 @@ class Dispatcher:
         A step's arguments as Celery's tools show them, by Celery's names for the two texts.
 
         Args:
-            args: The encoded arguments; None where they were not read.
+            args: The encoded arguments; None where they are too long to be shown.
         """
         given = _option_of(name, "argsrepr")
         if given is not None:
             return {"argsrepr": given, "kwargsrepr": "{}"}
-        shown = codec.shown_arguments(args) if args and self._shows_arguments else "{}"
-        return {"argsrepr": "()", "kwargsrepr": shown}
+        if not self._shows_arguments:
+            return {"argsrepr": "()", "kwargsrepr": "{}"}
+        return {"argsrepr": "()", "kwargsrepr": "{...}" if args is None else codec.shown_arguments(args)}
 
     def _header_of(self, row: StepRow) -> dict[str, Any]:
         sent = {SENT: self._now(), QUEUE: self.find_queue_of_step(row.name)}

@@ -19,8 +19,8 @@ from ..engine import Engine
 from ..errors import HookNotFound, HookPayloadError
 from ..http import Request, Response
 from ..sandbox import refuse_in_workflow
+from ..store import DriveRow, hooks, requests, run_log, runs
 from ..store import Hook as HookRow
-from ..store import hooks, requests, run_log
 
 _POLL_SECS = 0.05
 
@@ -57,8 +57,9 @@ def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None, w
     """
     refuse_in_workflow("resume_hook")
     engine.check_schema()
+    began_at = engine.now()
 
-    def post(tx: Connection) -> tuple[HookRow, int] | None:
+    def post(tx: Connection) -> tuple[HookRow, DriveRow, int] | None:
         hook = hooks.lock_open(tx, token)
         if hook is None:
             return None
@@ -69,7 +70,9 @@ def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None, w
         text = codec.encode(payload if definition is None else definition.validate(hook.token, payload), "payload")
         now = engine.store.now()
         received = events.HookReceived(at=now, op_id=hook.op_id, payload=text)
-        return hook, run_log.post(tx, hook.run_id, received, engine.dispatch.plan(now))
+        item_id = run_log.post(tx, hook.run_id, received, engine.dispatch.plan(now))
+        (run,) = run_log.drives(tx, [hook.run_id])
+        return hook, run, item_id
 
     deadline = time.monotonic() + _secs(wait, "wait")
     taken_secs = _secs(wait_taken, "wait_taken")
@@ -78,12 +81,15 @@ def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None, w
             raise HookNotFound(token)
         time.sleep(_POLL_SECS)
     failpoints.hit("hook.recorded")
-    hook, item_id = posted
-    engine.wake(hook.run_id)
+    hook, run, item_id = posted
+    engine.wake(run)
+    if engine.tracing.is_on:
+        carried = runs.trace_context(engine.store.vault, run.run_id, run.trace_context)
+        engine.tracing.resumed(run.run_id, hook.op_id, carried, began_at, engine.now())
     deadline = time.monotonic() + taken_secs
     while time.monotonic() < deadline and _is_waiting(engine, item_id):
         time.sleep(_POLL_SECS)
-    return hook.run_id
+    return run.run_id
 
 
 def _secs(given: Any, what: str) -> float:

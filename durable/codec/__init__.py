@@ -27,7 +27,7 @@ Files, in import order::
 
 from .arguments import bind, decode_arguments, decode_call, digest, encode_arguments
 from .decoder import decode, request_ids
-from .display import plain, shown_arguments
+from .display import EXAMINED_LENGTH, plain, shown_arguments
 from .encoder import encode
 from .failures import (
     ErrorSummary,
@@ -44,6 +44,7 @@ from .fit import fit, holds_secret, is_checked
 from .kinds import register
 
 __all__ = [
+    "EXAMINED_LENGTH",
     "ErrorSummary",
     "bind",
     "decode",

@@ -36,7 +36,7 @@ def plain(text: str, requests: Mapping[str, Request] = NO_REQUESTS) -> Any:
 
 
 #: How many characters of a call are shown, as many as Celery shows; longer encoded calls are not examined.
-SHOWN_LENGTH, _EXAMINED_LENGTH = 1024, 65_536
+SHOWN_LENGTH, EXAMINED_LENGTH = 1024, 65_536
 
 
 def shown_arguments(text: str) -> str:
@@ -45,7 +45,7 @@ def shown_arguments(text: str) -> str:
 
     The values of pydantic's secrets are masked.
     """
-    if len(text) > _EXAMINED_LENGTH:
+    if len(text) > EXAMINED_LENGTH:
         return "{...}"
     try:
         shown = repr(plain(text))

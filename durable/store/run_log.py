@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, case, delete, func, insert, select, text, update
 
 from .. import codec
-from ..events import Event, RunCancelRequested
+from ..events import Event, RunCancelRequested, StepRetrying
 from . import requests, vault
 from .event_rows import from_row, load_large_values, outline, to_row
 from .outbox import MessageGroup, SendTimes, growing_delay, unsent_or_lost
@@ -126,6 +126,28 @@ def creations(tx: Connection, run_id: str, op_ids: Collection[str]) -> list[Even
     value = case((events.c.value.is_not(None), "")).label("value")
     mine = (events.c.run_id == run_id, events.c.op_id.in_(op_ids), events.c.phase == "created")
     return [outline(row) for row in tx.execute(select(*columns, value).where(*mine))]
+
+
+def retried_attempts(tx: Connection, run_id: str, op_id: str, limit: int) -> list[StepRetrying]:
+    """
+    The latest attempts of a step that another one has followed, oldest first, with their errors.
+
+    Raises:
+        PayloadMissing, DecryptionError: An error cannot be read here.
+    """
+    found: list[Event] = []
+    # The inbox first: a turn that runs meanwhile moves an event to the log, and none is missed.
+    for table, order in ((inbox, inbox.c.id), (events, events.c.seq)):
+        columns = (table.c.kind, table.c.at, table.c.op_id, table.c.data, table.c.value)
+        mine = (table.c.run_id == run_id, table.c.op_id == op_id, table.c.kind == StepRetrying.kind)
+        rows = tx.execute(select(*columns).where(*mine).order_by(order.desc()).limit(limit))
+        found += [
+            from_row(vault.of(tx), run_id, row.kind, seq=0, at=row.at, op_id=op_id, data=row.data, value=row.value)
+            for row in rows
+        ]
+    by_attempt = {each.attempt: each for each in found if isinstance(each, StepRetrying)}
+    latest = [by_attempt[number] for number in sorted(by_attempt)[-limit:]]
+    return [each for each in load_large_values(tx, run_id, latest) if isinstance(each, StepRetrying)]
 
 
 def ended_operations(tx: Connection, run_id: str, op_ids: Collection[str]) -> set[str]:

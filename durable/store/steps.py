@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, text, update
+from sqlalchemy import Connection, delete, func, insert, select, text, update
 
+from ..codec import EXAMINED_LENGTH
 from .claims import Claim
 from .outbox import MessageGroup, SendTimes, growing_delay, is_one_of, later, unsent_or_lost
 from .schema import events, runs, steps, workers
@@ -30,7 +31,7 @@ class StepRow:
     is_deferred: bool = False
     #: Whether a message was sent before and is lost.
     is_lost: bool = False
-    #: The encoded arguments, for Celery's tools; None where they were not read.
+    #: The encoded arguments, for Celery's tools; None where they are too long to be shown.
     args: str | None = None
     trace_context: str | None = None
 
@@ -174,6 +175,13 @@ def cancelled_claims(tx: Connection, worker_id: str) -> list[str]:
     return list(tx.execute(query).scalars())
 
 
+#: A step's encoded arguments as they are stored; NULL when they are too long to be shown.
+_ARGUMENTS = select(events.c.value).where(
+    events.c.run_id == steps.c.run_id,
+    events.c.op_id == steps.c.op_id,
+    events.c.phase == "created",
+    func.length(events.c.value) <= EXAMINED_LENGTH,
+)
 _ROW = select(
     steps.c.run_id,
     steps.c.op_id,
@@ -183,6 +191,7 @@ _ROW = select(
     runs.c.queue,
     runs.c.priority,
     runs.c.trace_context,
+    _ARGUMENTS.correlate(steps).scalar_subquery().label("args"),
 ).join(runs, runs.c.id == steps.c.run_id)
 
 
@@ -244,6 +253,12 @@ def postpone(tx: Connection, rows: Collection[StepRow]) -> None:
     """Leave these to the sweep, which sends them once they are due."""
     mine = (is_one_of(steps, rows), steps.c.sent_at.is_(None), steps.c.next_send_at.is_not(None))
     tx.execute(update(steps).where(*mine).values(next_send_at=steps.c.not_before))
+
+
+def arguments(tx: Connection, run_id: str, op_id: str) -> str | None:
+    """The encoded arguments of a step as they are stored; None when they are too long to be shown."""
+    mine = (steps.c.run_id == run_id, steps.c.op_id == op_id)
+    return tx.execute(_ARGUMENTS.where(*mine)).scalar_one_or_none()
 
 
 _CLAIMED = select(

@@ -14,6 +14,7 @@ Files, in import order::
     operations.py  the operations of a run that have not ended
     tracing.py     ``Tracing``, which makes no spans
     span_ids.py    spans with ids that were chosen before
+    run_trace.py   the trace of a run, as every process derives it
     spans.py       ``SpanTracing``, which makes them
 """
 

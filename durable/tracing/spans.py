@@ -19,25 +19,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from opentelemetry import context as contexts
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import (
+    INVALID_SPAN,
     Link,
-    NonRecordingSpan,
     NoOpTracerProvider,
     ProxyTracerProvider,
     Span,
-    SpanContext,
     SpanKind,
     StatusCode,
-    TraceFlags,
     Tracer,
     TracerProvider,
-    TraceState,
 )
 
 from .. import codec, events
@@ -47,9 +43,7 @@ from ..store import Claim, Run
 from . import span_ids, tracing
 from .carried import Carried, ContextVariables, parse
 from .operations import EndedOperation, OpenOperation
-
-#: The name of durable's tracer, by which a backend and a sampler know its spans.
-SCOPE = "durable"
+from .run_trace import SCOPE, RunTrace, extracted, trace_of
 
 #: The key of a context in which instrumentations make no spans; the value of ``suppress_instrumentation``.
 _SUPPRESS = "suppress_instrumentation"
@@ -58,20 +52,6 @@ _NOTHING = nullcontext()
 _CHILD_ENDS = (events.ChildCompleted, events.ChildFailed, events.ChildCancelled)
 
 log = log_records.get("durable.tracing")
-
-
-class _Trace(NamedTuple):
-    """The trace of a run; *context* has the span of its start, if that was traced, and the baggage."""
-
-    context: Context
-    trace_id: int
-    flags: TraceFlags
-    state: TraceState | None
-
-    def below(self, span_id: int) -> Context:
-        """Return the context in which the span with this id is the parent."""
-        parent = SpanContext(self.trace_id, span_id, is_remote=True, trace_flags=self.flags, trace_state=self.state)
-        return trace.set_span_in_context(NonRecordingSpan(parent), self.context)
 
 
 class SpanTracing(tracing.Tracing):
@@ -116,31 +96,20 @@ class SpanTracing(tracing.Tracing):
             propagate.inject(headers, self._below_run(parent.id, carried))
         return Carried(headers, parse(carried).variables).to_text()
 
-    @contextmanager
-    def attempt(self, held: Claim) -> Iterator[tracing.AttemptTrace]:
-        """Trace an attempt of a step.  What the block calls is part of the run's trace."""
-        span, context = self._start_attempt(held)
-        try:
-            with nullcontext() if context is None else _attached(context):
-                yield tracing.AttemptTrace() if span is None else _AttemptSpan(span)
-        finally:
-            if span is not None:
-                span.end()
-
-    def _start_attempt(self, held: Claim) -> tuple[Span | None, Context | None]:
-        """Start the span of an attempt.  Return it, and the context for the step's function.  Never raises."""
+    def attempt(self, held: Claim) -> tracing.AttemptTrace:
+        """Start the span of an attempt of a step; a block of it is part of the run's trace.  Never raises."""
         try:
             if self.is_on:
                 return self._attempt_span(held)
-            # The API without the SDK passes the caller's context on.
-            has_context = bool(parse(held.trace_context).headers)
-            return None, _extracted(held.trace_context) if has_context else None
+            if parse(held.trace_context).headers:
+                # The API without the SDK passes the caller's context on.
+                return _AttemptSpan(INVALID_SPAN, extracted(held.trace_context))
         except Exception:
             log.exception("Attempt %d of step %s in run %s has no span.", held.attempt, held.name, held.run_id)
-            return None, None
+        return tracing.AttemptTrace()
 
-    def _attempt_span(self, held: Claim) -> tuple[Span, Context]:
-        parent = self._below(self._trace(held.run_id, held.trace_context), span_ids.span_id_of(held.run_id, held.op_id))
+    def _attempt_span(self, held: Claim) -> _AttemptSpan:
+        parent = self._trace(held.run_id, held.trace_context).below(span_ids.span_id_of(held.run_id, held.op_id))
         attributes: dict[str, Any] = {
             "durable.run_id": held.run_id,
             "durable.workflow": held.run_name,
@@ -154,16 +123,11 @@ class SpanTracing(tracing.Tracing):
         task = trace.get_current_span().get_span_context()
         links = [Link(task)] if task.is_valid else []
         span = self._tracer.start_span(f"attempt {held.attempt}", context=parent, attributes=attributes, links=links)
-        return span, trace.set_span_in_context(span, parent)
+        return _AttemptSpan(span, trace.set_span_in_context(span, parent))
 
-    @contextmanager
-    def within(self, run_id: str, carried: str | None) -> Iterator[None]:
+    def within(self, run_id: str, carried: str | None) -> AbstractContextManager[None]:
         """Make the run's span the parent of what the block traces: the messages that it sends."""
-        if not self.is_on:
-            yield
-            return
-        with _attached(self._below_run(run_id, carried)):
-            yield
+        return _attached(self._below_run(run_id, carried)) if self.is_on else _NOTHING
 
     def headers(self, run_id: str, carried: str | None) -> dict[str, str]:
         """Return what a message in the run's trace has for OpenTelemetry's instrumentation of Celery."""
@@ -204,47 +168,52 @@ class SpanTracing(tracing.Tracing):
     def _request_span(
         self, run_id: str, op_id: str, request_id: str, carried: str | None, received_at: int
     ) -> _RequestSpan:
-        hook = self._below(self._trace(run_id, carried), span_ids.span_id_of(run_id, op_id))
-        server = trace.get_current_span()
-        links = [Link(server.get_span_context())] if server.get_span_context().is_valid else []
         attributes = {"durable.run_id": run_id, "durable.operation": op_id, "durable.request_id": request_id}
+        return _RequestSpan(self._delivery_span("webhook request", run_id, op_id, carried, received_at, attributes))
+
+    def resumed(self, run_id: str, op_id: str, carried: str | None, began_at: int, committed_at: int) -> None:
+        """Emit the span of a ``resume_hook`` that has committed its payload.  Never raises."""
+        try:
+            attributes = {"durable.run_id": run_id, "durable.operation": op_id}
+            span = self._delivery_span("resume_hook", run_id, op_id, carried, began_at, attributes)
+            span.end(committed_at * 1000)
+        except Exception:
+            log.exception("A payload for run %s has no span.", run_id)
+
+    def _delivery_span(
+        self, name: str, run_id: str, op_id: str, carried: str | None, began_at: int, attributes: dict[str, str]
+    ) -> Span:
+        """Start a span below that of a hook; it and the current span, which may be of another trace, are linked."""
+        hook = self._trace(run_id, carried).below(span_ids.span_id_of(run_id, op_id))
+        caller = trace.get_current_span()
+        links = [Link(caller.get_span_context())] if caller.get_span_context().is_valid else []
         span = self._tracer.start_span(
-            "webhook request", context=hook, attributes=attributes, links=links, start_time=received_at * 1000
+            name, context=hook, attributes=attributes, links=links, start_time=began_at * 1000
         )
         if links and span.get_span_context().is_valid:
-            server.add_link(span.get_span_context(), {"durable.run_id": run_id})
-        return _RequestSpan(span)
+            caller.add_link(span.get_span_context(), {"durable.run_id": run_id})
+        return span
 
     # The trace of a run
 
-    def _trace(self, run_id: str, carried: str | None) -> _Trace:
-        context, tracer = _extracted(carried), self._tracer
-        start = trace.get_current_span(context).get_span_context()
-        if start.is_valid:
-            return _Trace(context, start.trace_id, start.trace_flags, start.trace_state)
-        # It was started by a process without OpenTelemetry: every process derives the same trace, and the same
-        # decision, if their samplers agree.
-        trace_id, sampler = span_ids.trace_id_of(run_id), getattr(tracer, "sampler", None)
-        is_sampled = sampler is not None and sampler.should_sample(None, trace_id, SCOPE).decision.is_sampled()
-        flags = TraceFlags(TraceFlags.SAMPLED if is_sampled else TraceFlags.DEFAULT)
-        return _Trace(context, trace_id, flags, None)
-
-    def _below(self, run_trace: _Trace, span_id: int) -> Context:
-        # Without chosen ids nothing is known about the parent but the span of the start.
-        return run_trace.context if self._choosing is None else run_trace.below(span_id)
+    def _trace(self, run_id: str, carried: str | None) -> RunTrace:
+        tracer = self._tracer  # which sets ``_choosing`` too
+        return trace_of(tracer, run_id, carried, chooses_ids=self._choosing is not None)
 
     def _below_run(self, run_id: str, carried: str | None) -> Context:
-        return self._below(self._trace(run_id, carried), span_ids.span_id_of_run(run_id))
+        return self._trace(run_id, carried).below(span_ids.span_id_of_run(run_id))
 
     # Spans that are emitted when they end
 
-    def _emit_run(self, run: Run, run_trace: _Trace, ended: Event) -> None:
+    def _emit_run(self, run: Run, run_trace: RunTrace, ended: Event) -> None:
         began = run.created_at if run.started_at is None else run.started_at
         attributes = {"durable.run_id": run.id, "durable.workflow": run.name, "durable.status": _status(ended)}
         span = self._span(run_trace, span_ids.span_id_of_run(run.id), run.name, run_trace.context, began, attributes)
         _end(span, ended)
 
-    def _emit_operation(self, run: Run, run_trace: _Trace, operation: OpenOperation, ended: Event, op_id: str) -> None:
+    def _emit_operation(
+        self, run: Run, run_trace: RunTrace, operation: OpenOperation, ended: Event, op_id: str
+    ) -> None:
         attributes: dict[str, Any] = {
             "durable.run_id": run.id,
             "durable.workflow": run.name,
@@ -254,7 +223,7 @@ class SpanTracing(tracing.Tracing):
             attributes |= {"durable.step": operation.name, "durable.status": _status(ended)}
         if isinstance(ended, events.AttemptEnded):
             attributes["durable.attempts"] = ended.attempt
-        parent = self._below(run_trace, span_ids.span_id_of_run(run.id))
+        parent = run_trace.below(span_ids.span_id_of_run(run.id))
         span_id = span_ids.span_id_of(run.id, op_id)
         span = self._span(run_trace, span_id, operation.name, parent, operation.at, attributes)
         for at, request_id in operation.received:
@@ -263,7 +232,7 @@ class SpanTracing(tracing.Tracing):
         _end(span, ended, is_own=operation.kind is not events.HookCreated)
 
     def _span(
-        self, run_trace: _Trace, span_id: int, name: str, parent: Context, began: int, attributes: dict[str, Any]
+        self, run_trace: RunTrace, span_id: int, name: str, parent: Context, began: int, attributes: dict[str, Any]
     ) -> Span:
         options: dict[str, Any] = {"context": parent, "attributes": attributes, "start_time": began * 1000}
         if self._choosing is None:
@@ -272,10 +241,19 @@ class SpanTracing(tracing.Tracing):
 
 
 class _AttemptSpan(tracing.AttemptTrace):
-    """The span of a running attempt."""
+    """The span of a running attempt, and the context for the step's function."""
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: Span, context: Context) -> None:
         self._span = span
+        self._context = context
+
+    def __enter__(self) -> _AttemptSpan:
+        self._token = contexts.attach(self._context)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        contexts.detach(self._token)
+        self._span.end()
 
     def fail(self, error: BaseException) -> None:
         """Record what the attempt failed with."""
@@ -313,12 +291,6 @@ def _attached(context: Context) -> Iterator[None]:
         yield
     finally:
         contexts.detach(token)
-
-
-@lru_cache(maxsize=1024)
-def _extracted(carried: str | None) -> Context:
-    """Return the context of the process that has started the run: its span, and its baggage."""
-    return propagate.extract(parse(carried).headers, context=Context())
 
 
 def _status(ended: Event) -> str:

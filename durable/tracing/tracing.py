@@ -11,7 +11,13 @@ from .operations import EndedOperation
 
 
 class AttemptTrace:
-    """The span of a running attempt; this one is none."""
+    """The span of a running attempt; this one is none.  In a block of it the step's function runs."""
+
+    def __enter__(self) -> AttemptTrace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
     def fail(self, error: BaseException) -> None:
         """Record what the attempt failed with."""
@@ -48,9 +54,9 @@ class Tracing:
         """Return what a child run carries; *carried* is what its parent does, decrypted."""
         return Carried(variables=parse(carried).variables).to_text()
 
-    def attempt(self, held: Claim) -> AbstractContextManager[AttemptTrace]:
-        """Trace an attempt of a step.  What the block calls is part of the run's trace."""
-        return nullcontext(_NO_ATTEMPT_SPAN)
+    def attempt(self, held: Claim) -> AttemptTrace:
+        """Start the span of an attempt of a step; a block of it is part of the run's trace.  Never raises."""
+        return _NO_ATTEMPT_SPAN
 
     def within(self, run_id: str, carried: str | None) -> AbstractContextManager[None]:
         """Make the run's span the parent of what the block traces: the messages that it sends."""
@@ -70,3 +76,6 @@ class Tracing:
     def request(self, run_id: str, op_id: str, request_id: str, carried: str | None, received_at: int) -> RequestTrace:
         """Trace a webhook request that was recorded, until it is answered.  Never raises."""
         return _NO_REQUEST_SPAN
+
+    def resumed(self, run_id: str, op_id: str, carried: str | None, began_at: int, committed_at: int) -> None:
+        """Emit the span of a ``resume_hook`` that has committed its payload.  Never raises."""

@@ -44,6 +44,6 @@ def _emit(engine: Engine, view: View, checkout: Checkout, decision: Decision, re
             created = run_log.creations(tx, view.run.id, unknown)
         found = {event.op_id: OpenOperation.of(event) for event in created}
         ended = [EndedOperation(each.operation or found.get(each.op_id), each.ended, each.op_id) for each in ended]
-    run = replace(view.run, started_at=started_at(decision))
+    run = view.run if view.run.started_at else replace(view.run, started_at=started_at(decision))
     carried = runs.trace_context(engine.store.vault, run.id, run.trace_context)
     engine.tracing.emit(run, carried, ended)

@@ -5,7 +5,7 @@ The code that depends on Celery's internals is in ``broker/celery_internals.py``
 
 Files, in import order::
 
-    sentry.py          tags for Sentry's events of a task
+    sentry.py          what Sentry shows of a task
     celery_outcome.py  what Celery sees of an attempt that failed
     adopted_tasks.py   an application's own Celery task that runs the attempts of a step
     in_place.py        runs the tasks of steps that were claimed here, after the task of a message

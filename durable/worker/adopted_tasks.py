@@ -92,6 +92,7 @@ class AdoptedRun:
         housekeeping.ensure(engine)
         engine.progress.note(request)
         sentry.tag(address.run, self._step.name, address.attempt)
+        sentry.note_retry(engine, self._step.name, address)
         body = TaskBody(self._step, self._run)
         finished = attempt(engine, self._step, address, request.id, body)
         if finished is not None and body.error is None:

@@ -108,6 +108,7 @@ def register_step(engine: Engine, defined: Defined) -> None:
                 )
             run_id = address.run
             sentry.tag(run_id, task.name, address.attempt)
+            sentry.note_retry(engine, task.name, address)
             _note_message(engine, request)
             finished = attempt(engine, defined, address, request.id, _TracedBody(defined), concluded)
             _drive_in_place(engine, request, run_id, has_ended=finished is not None)

@@ -10,12 +10,13 @@ import sqlalchemy as sa
 from servers import DATABASES
 
 from durable import registry, sleep, start, step, workflow
+from durable.attempts import outcome
 from durable.attempts.attempt import attempt
-from durable.attempts.claim import Address
+from durable.attempts.claim import Address, claim
 from durable.engine.fan_in import FanIn
 from durable.recovery import sweep
 from durable.recovery.housekeeping import Housekeeping
-from durable.store import schema
+from durable.store import schema, steps
 from durable.turns.drive import drive, joins_batch
 
 LATER = 6_000_000
@@ -64,6 +65,41 @@ def test_what_is_sent_again_is_looked_at_again_only_later(engine, worker, monkey
         rows = due_again(engine, table, (begun, waiting))
         assert rows, table.name
         assert all(at > now and sends == 1 for at, sends in rows), table.name
+
+
+@step(name="resending.pay")
+def pay(order: str, amount: int) -> None: ...
+
+
+@workflow(name="resending.pays")
+async def pays(order: str) -> None:
+    await pay(order, amount=7)
+
+
+@pytest.mark.parametrize("database", DATABASES, indirect=True)
+def test_what_is_sent_again_shows_its_arguments(engine, worker, monkeypatch):
+    """A message of the sweep, and the next attempt after a process has died, show Celery's tools the arguments."""
+    short, long = start(pays, "A-1"), start(pays, "x" * 70_000)
+    sent = []
+    monkeypatch.setattr(engine.dispatch.broker, "send", lambda messages: sent.extend(messages) or True)
+    for run in (short, long):
+        drive(engine, run.id)
+    engine.celery.control.purge()
+    sent.clear()
+    now = engine.now() + LATER
+    monkeypatch.setattr(engine, "now", lambda: now)
+    sweep.sweep(engine)
+    monkeypatch.undo()
+    # The sweep may send turns of other tests' runs too.
+    messages = [each.what.first.options for each in sent if each.what.name == pay.name]
+    shown = {each["headers"]["durable"]["run"]: each["kwargsrepr"] for each in messages}
+    assert shown == {short.id: "{'order': 'A-1', 'amount': 7}", long.id: "{...}"}
+
+    assert claim(engine, pay, Address(short.id, "r#1", 1), None)
+    with engine.store.read() as tx:
+        lost = steps.claimed(tx, short.id, "r#1")
+    row = outcome.give_up(engine, lost)
+    assert engine.dispatch.shown_arguments(pay.name, row.args)["kwargsrepr"] == "{'order': 'A-1', 'amount': 7}"
 
 
 @workflow(name="resending.fan_out")

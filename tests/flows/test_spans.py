@@ -13,9 +13,9 @@ from driving import restart, settle, settle_family
 from opentelemetry import baggage, trace
 from opentelemetry import context as contexts
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import NoOpTracerProvider, SpanKind, StatusCode
 from servers import migrate
-from tracing import Spans, attributes, traced
+from tracing import PlainProvider, Spans, attributes, traced
 
 from durable import (
     Durable,
@@ -188,7 +188,7 @@ def test_a_workflow_sees_no_span(engine, spans, own_registry):
 
 
 def test_sleeps_and_hooks_are_spans(engine, spans, own_registry):
-    """From the call to the end; a hook's has an event for each payload."""
+    """From the call to the end; a hook's has an event for each payload, and a span for each ``resume_hook``."""
 
     @workflow(name="tracing.waits")
     async def waits() -> list[Any]:
@@ -203,10 +203,32 @@ def test_sleeps_and_hooks_are_spans(engine, spans, own_registry):
         settle(engine, run)
 
     assert run.result() == [1, 2]
-    assert spans.tree() == ("start tracing.waits", [("tracing.waits", [("sleep", []), ("hook", [])])])
+    hook = ("hook", [("resume_hook", [])] * 2)
+    assert spans.tree() == ("start tracing.waits", [("tracing.waits", [("sleep", []), hook])])
     slept = spans.one("sleep")
     assert slept.end_time - slept.start_time >= 10_000_000
     assert [event.name for event in spans.one("hook").events] == ["received", "received"]
+
+
+def test_who_resumes_a_hook_is_linked_with_the_run(engine, spans, own_registry):
+    """The caller's span, of a trace of its own, and the span of the payload name each other."""
+
+    @workflow(name="tracing.approved")
+    async def approved() -> str:
+        return await create_hook("approval-of")
+
+    run = engine.start(approved)
+    settle(engine, run)
+    with trace.get_tracer("web").start_as_current_span("POST /approve"):
+        resume_hook("approval-of", "yes")
+    settle(engine, run)
+
+    assert run.result() == "yes"
+    caller, resumed = spans.one("POST /approve"), spans.one("resume_hook")
+    hook = ("hook", [("resume_hook", [])])
+    assert sorted(spans.trees()) == [("POST /approve", []), ("start tracing.approved", [("tracing.approved", [hook])])]
+    assert [link.context.span_id for link in resumed.links] == [caller.context.span_id]
+    assert [link.context.span_id for link in caller.links] == [resumed.context.span_id]
 
 
 def test_a_child_run_is_below_its_parent(engine, spans, own_registry):
@@ -263,6 +285,53 @@ def test_a_run_from_a_process_without_opentelemetry_is_traced(engine, monkeypatc
         assert spans.one(ORDER).context.trace_id == span_ids.trace_id_of(run.id)
 
 
+def test_a_provider_that_chooses_no_ids_makes_all_spans_children_of_the_start(engine, monkeypatch):
+    """A wrapper around the SDK: ids are random, so nothing but the start is known as a parent, and none is lost."""
+    with traced(monkeypatch, wrap=PlainProvider) as spans:
+        run = engine.start(order, "A-10", failures=1)
+        settle(engine, run)
+
+    assert run.result() == "A-10"
+    name, below = spans.tree()
+    assert name == f"start {ORDER}"
+    library = ["GET /charges"]
+    assert sorted((name, [each for each, _ in under]) for name, under in below) == [
+        ("attempt 1", library),
+        ("attempt 1", ["POST /parcels"]),
+        ("attempt 2", library),
+        (CHARGE, []),
+        (ORDER, []),
+        (SHIP, []),
+    ]
+
+
+def test_a_provider_that_chooses_no_ids_keeps_a_run_of_another_process_in_one_trace(engine, monkeypatch):
+    """The run was started without OpenTelemetry: its trace's id is that of its id, and its spans have one parent."""
+    run = engine.start(order, "A-11")
+    with traced(monkeypatch, wrap=PlainProvider) as spans:
+        settle(engine, run)
+
+        own = [span for span in spans.all if span.instrumentation_scope.name == "durable"]
+        assert len(own) == 5
+        assert {span.context.trace_id for span in spans.all} == {span_ids.trace_id_of(run.id)}
+        assert {span.parent.span_id for span in own} == {span_ids.span_id_of_run(run.id)}
+
+
+@pytest.mark.parametrize("provider", [None, NoOpTracerProvider()], ids=["none", "no-op"])
+def test_without_a_provider_runs_go_on(engine, monkeypatch, provider):
+    """The API's own stand-ins: a run completes, and baggage crosses all the same."""
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    token = contexts.attach(baggage.set_baggage("customer", "c-2"))
+    try:
+        run = engine.start(order, "A-12")
+    finally:
+        contexts.detach(token)
+    settle(engine, run)
+
+    assert run.result() == "A-12"
+    assert not engine.tracing.is_on
+
+
 def test_baggage_crosses_into_steps(engine, spans, own_registry):
     """The caller's baggage is there in a step, in a coroutine, and in a step of a child run."""
 
@@ -280,7 +349,8 @@ def test_baggage_crosses_into_steps(engine, spans, own_registry):
 
     @workflow(name="tracing.carries")
     async def carries() -> list[Any]:
-        return [await reads(), await awaits(), await inner()]
+        # The workflow's own code sees none.
+        return [await reads(), await awaits(), await inner(), baggage.get_baggage("customer")]
 
     token = contexts.attach(baggage.set_baggage("customer", "c-1"))
     try:
@@ -289,7 +359,7 @@ def test_baggage_crosses_into_steps(engine, spans, own_registry):
         contexts.detach(token)
     settle_family(engine, run)
 
-    assert run.result() == ["c-1"] * 3
+    assert run.result() == ["c-1"] * 3 + [None]
 
 
 def test_setting_tracing_to_false_makes_no_spans(engine, spans, monkeypatch):
@@ -333,7 +403,11 @@ def test_a_webhook_request_is_below_its_hook(engine, spans, own_registry):
 
 
 def test_context_variables_cross_into_steps(engine, own_registry):
-    """Those that the engine names, as they were at the start; in coroutines, retries and child runs too."""
+    """
+    Those that the engine names, as they were at the start; in coroutines, retries and child runs too.
+
+    The workflow's code sees none: what it decides by is in the log, so a history replays anywhere.
+    """
     with_tenant = Durable(
         engine.celery,
         database_url=engine.store.url.render_as_string(False),
@@ -356,7 +430,7 @@ def test_context_variables_cross_into_steps(engine, own_registry):
 
     @workflow(name="tracing.tenants")
     async def tenants() -> list[Any]:
-        return [await who(), await async_who(), await whose()]
+        return [await who(), await async_who(), await whose(), tenant.get(None)]
 
     token = tenant.set("acme")
     run: Run[Any] = with_tenant.start(tenants)
@@ -365,7 +439,7 @@ def test_context_variables_cross_into_steps(engine, own_registry):
     for each in (run, other):
         settle_family(with_tenant, each)
 
-    assert (run.result(), other.result()) == (["acme"] * 3, [None] * 3)
+    assert (run.result(), other.result()) == (["acme"] * 3 + [None], [None] * 4)
     assert tenant.get(None) is None
     with_tenant.close()
 

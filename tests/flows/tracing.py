@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,15 +60,42 @@ class Spans:
 
 
 @contextmanager
-def traced(monkeypatch: pytest.MonkeyPatch, sampler: Sampler | None = None) -> Iterator[Spans]:
+def traced(
+    monkeypatch: pytest.MonkeyPatch,
+    sampler: Sampler | None = None,
+    wrap: Callable[[TracerProvider], trace.TracerProvider] = lambda provider: provider,
+) -> Iterator[Spans]:
     """Set up the SDK with an exporter in memory, for the block; the API lets an application do that only once."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(**({} if sampler is None else {"sampler": sampler}))
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     with monkeypatch.context() as patched:
-        patched.setattr(trace, "_TRACER_PROVIDER", provider)
+        patched.setattr(trace, "_TRACER_PROVIDER", wrap(provider))
         yield Spans(provider, exporter)
     provider.shutdown()
+
+
+class PlainProvider(trace.TracerProvider):
+    """A provider that wraps the SDK's, as agents do: its tracers have the API's methods only, and choose no ids."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        self._provider = provider
+
+    def get_tracer(self, *args: Any, **options: Any) -> trace.Tracer:
+        return PlainTracer(self._provider.get_tracer(*args, **options))
+
+
+class PlainTracer(trace.Tracer):
+    """A tracer of a ``PlainProvider``."""
+
+    def __init__(self, tracer: trace.Tracer) -> None:
+        self._tracer = tracer
+
+    def start_span(self, *args: Any, **options: Any) -> trace.Span:
+        return self._tracer.start_span(*args, **options)
+
+    def start_as_current_span(self, *args: Any, **options: Any) -> Any:
+        return self._tracer.start_as_current_span(*args, **options)
 
 
 def attributes(span: ReadableSpan) -> Mapping[str, Any]:

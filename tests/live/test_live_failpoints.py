@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from live_flows import noted
+from pools import own_flows
 from processes import Deployment, deployed, eventually
 from servers import new_broker, new_database
 
@@ -57,3 +59,31 @@ def test_a_lost_message_is_sent_again(site, settings):
     assert run.result(timeout=20) == "heard"
     assert "failpoint publish.step, hit 1: lose" in worker.tail()
     assert "step_retrying" not in [event.kind for event in run.events()]
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param("step.recorded=crash@1", id="retry"),
+        pytest.param("publish.drive=crash@3", id="last-attempt"),
+        pytest.param("publish.drive=crash@4", id="adopted-task"),
+    ],
+)
+def test_a_worker_crashes_after_it_has_recorded_a_failure(site, settings, tmp_path, point):
+    """Celery sends no turn after a failure; a worker that is killed before it sends one itself loses nothing."""
+    settings |= {"DURABLE_CONTINUATION": "0", "DURABLE_FAILPOINTS": point, "OBSERVED": str(tmp_path / "observed")}
+    with own_flows("observed_flows") as flows:
+        worker = site.start_worker(app="observed_app")
+        run = site.engine.start(flows.orders, "A-1")
+
+        eventually(lambda: not worker.running, 40, "the worker has crashed")
+        assert worker.popen.returncode == -signal.SIGKILL
+        recorded = Counter(event.kind.value for event in run.events())
+        del settings["DURABLE_FAILPOINTS"]
+        site.start_worker("second", app="observed_app")
+
+        assert run.result(timeout=60) == "A-1 again"
+        kinds = Counter(event.kind.value for event in run.events())
+        assert recorded["run_completed"] == 0
+        # As often as without a crash: what was recorded is not run again.
+        assert (kinds["step_retrying"], kinds["step_failed"], kinds["step_completed"]) == (3, 2, 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import subprocess
 import sys
@@ -13,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import Deployment, deployed, eventually, fetch, free_port
-from registries import own_definitions
-from servers import new_broker, new_database
+from pools import MANNERS, own_flows, worker_in_pool
+from processes import Deployment, eventually, fetch, free_port
 from task_events import events_of
 
 from durable import registry
@@ -29,29 +27,16 @@ ATTEMPTS = {FLAKY: (2, 2, 0), BROKEN: (0, 1, 1), ADOPTED: (0, 0, 1)}
 
 @pytest.fixture(scope="module")
 def flows() -> Iterator[Any]:
-    """The workflows, forgotten afterwards: a shared task would become one of every app of this process."""
-    with own_definitions(), pytest.MonkeyPatch.context() as patched:
-        # Engines that other tests have left in this process do not look at what is defined here.
-        patched.setattr(registry.decorators, "_subscribers", [])
-        yield importlib.import_module("observed_flows")
+    with own_flows("observed_flows") as found:
+        yield found
 
 
-@pytest.fixture(
-    scope="module",
-    params=[("prefork", "60"), ("prefork", "0"), ("solo", "60"), ("threads", "60"), ("gevent", "60")],
-    ids=lambda each: f"{each[0]}-{'in-place' if each[1] != '0' else 'by-messages'}",
-)
+@pytest.fixture(scope="module", **MANNERS)
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, flows: Any) -> Iterator[Deployment]:
     """One worker that sends task events, in place or message by message."""
-    pool, continuation = request.param
-    folder = tmp_path_factory.mktemp(pool)
-    with new_database("postgresql", folder) as database_url, new_broker("redis", folder) as broker_url:
-        settings = {"DURABLE_CONTINUATION": continuation, "OBSERVED": str(folder / "observed")}
-        options = ("--pool", pool, "--concurrency", "2", "-E")
-        described = Deployment(folder, database_url, broker_url, "observed_app", "", settings, worker_options=options)
-        with deployed(described) as made:
-            made.start_worker()
-            yield made
+    files, folder = {"OBSERVED": "observed"}, tmp_path_factory.mktemp
+    with worker_in_pool(request.param, folder, "observed_app", "", "-E", files=files) as made:
+        yield made
 
 
 def observed(site: Deployment, kind: str) -> list[dict[str, Any]]:
@@ -109,8 +94,8 @@ def test_sentry_gets_one_event_of_a_failed_step(site, flows):
     error = shown[BROKEN]["exception"]["values"][-1]
     assert (error["type"], error["value"]) == ("ValueError", "A-2 cannot be charged 7")
     assert error["stacktrace"]["frames"][-1]["function"] == "broken"
-    crumbs = [crumb["message"] for crumb in shown[BROKEN]["breadcrumbs"]["values"]]
-    assert any(message.startswith(f"Attempt 2 of step {BROKEN}") for message in crumbs)
+    crumbs = [crumb["message"] for crumb in shown[BROKEN]["breadcrumbs"]["values"] if crumb["category"] == "durable"]
+    assert crumbs == [f"Attempt 1 of step {BROKEN} failed: ValueError: A-2 cannot be charged 7"]
 
 
 def test_flower_shows_failures_and_retries(site, flows):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -13,9 +12,8 @@ import pytest
 from opentelemetry import baggage, trace
 from opentelemetry import context as contexts
 from opentelemetry.sdk.trace import TracerProvider
-from processes import Deployment, deployed, eventually, fetch
-from registries import own_definitions
-from servers import new_broker, new_database
+from pools import MANNERS, own_flows, worker_in_pool
+from processes import Deployment, eventually, fetch
 
 pytestmark = pytest.mark.live
 
@@ -26,29 +24,16 @@ ADOPTED = ("adopted", (("attempt 1", (("in adopted", ()),)),))
 
 @pytest.fixture(scope="module")
 def flows() -> Iterator[Any]:
-    """The workflows, forgotten afterwards: a shared task would become one of every app of this process."""
-    with own_definitions():
-        yield importlib.import_module("traced_flows")
+    with own_flows("traced_flows") as found:
+        yield found
 
 
-@pytest.fixture(
-    scope="module",
-    params=[("prefork", "60"), ("prefork", "0"), ("solo", "60"), ("threads", "60"), ("gevent", "60")],
-    ids=lambda each: f"{each[0]}-{'in-place' if each[1] != '0' else 'by-messages'}",
-)
+@pytest.fixture(scope="module", **MANNERS)
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, flows: Any) -> Iterator[Deployment]:
     """A worker and a web process that write their spans into a file."""
-    pool, continuation = request.param
-    folder = tmp_path_factory.mktemp(pool)
-    with new_database("postgresql", folder) as database_url, new_broker("redis", folder) as broker_url:
-        settings = {"DURABLE_CONTINUATION": continuation, "SPANS": str(folder / "spans"), "CELERY_SPANS": "1"}
-        options = ("--pool", pool, "--concurrency", "2")
-        described = Deployment(
-            folder, database_url, broker_url, "traced_app", "traced_app:create_app()", settings, worker_options=options
-        )
-        with deployed(described) as made:
-            made.start_worker()
-            yield made
+    files, folder = {"SPANS": "spans"}, tmp_path_factory.mktemp
+    with worker_in_pool(request.param, folder, "traced_app", "traced_app:create_app()", files=files) as made:
+        yield made
 
 
 def spans_of(site: Deployment, trace_id: int) -> list[dict[str, Any]]:

@@ -42,8 +42,7 @@ if "SPANS" in os.environ:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(FileExporter()))
     trace.set_tracer_provider(provider)
-    if os.environ.get("CELERY_SPANS"):
-        CeleryInstrumentor().instrument()
+    CeleryInstrumentor().instrument()
 
 celery = Celery("traced", include=["traced_flows"])
 engine = Durable(celery)
