@@ -111,7 +111,7 @@ def test_runs_do_not_start(engine, durable):
 
     assert run.id in listed(durable, "pending")
     assert re.search(
-        r"^turn +r +runbook.napping +waiting since .*no live worker",
+        r"^turn +r +runbook.napping +waiting for .*no live worker",
         durable("runs", "show", run.id).stdout,
         re.MULTILINE,
     )
@@ -263,6 +263,7 @@ def test_each_command_is_one_that_the_command_line_has(command):
     """Its name and options exist, and its arguments are as many as it takes."""
     found, words = main, shlex.split(command)[1:]
     while isinstance(found, click.Group):
-        found = found.commands[words.pop(0)]
+        found = found.get_command(click.Context(found), words.pop(0))
+        assert found is not None
     with click.Context(found, info_name=command) as context:
         found.parse_args(context, words)
