@@ -14,7 +14,8 @@ import pytest
 import redis
 from servers import new_broker
 
-from durable.broker import notifier as notify
+from durable.broker import PollingNotifier, make_notifier
+from durable.broker import redis_notifier as notify
 
 # A real Redis.
 pytestmark = pytest.mark.slow
@@ -42,7 +43,7 @@ def make(broker: str) -> Iterator[Callable[[], notify.RedisNotifier]]:
     made: list[notify.RedisNotifier] = []
 
     def one() -> notify.RedisNotifier:
-        notifier = notify.make_notifier(broker, {"global_keyprefix": PREFIX})
+        notifier = make_notifier(broker, {"global_keyprefix": PREFIX})
         assert isinstance(notifier, notify.RedisNotifier)
         made.append(notifier)
         return notifier
@@ -259,12 +260,12 @@ def test_a_forked_child_listens_for_itself(make):
 @pytest.mark.parametrize("url", [None, "", "amqp://guest@127.0.0.1//", "memory://", "sentinel://a:1", "sqs://"])
 def test_other_brokers_are_polled(url):
     """Without Redis there are no hints: never healthy, so that waiters poll fast."""
-    notifier = notify.make_notifier(url, {})
+    notifier = make_notifier(url, {})
     notifier.listen("web-1", print)
     notifier.notify("web-1", "a")
     notifier.close()
 
-    assert isinstance(notifier, notify.PollingNotifier)
+    assert isinstance(notifier, PollingNotifier)
     assert not notifier.healthy
 
 
@@ -299,7 +300,7 @@ def test_urls_are_spelled_as_kombu_spells_them(url, expected):
 
 def test_the_first_of_several_brokers_counts():
     """Celery separates alternates by semicolons; a hint goes to the first."""
-    notifier = notify.make_notifier("redis://first:1/0;redis://other:1/0", {})
+    notifier = make_notifier("redis://first:1/0;redis://other:1/0", {})
 
     assert isinstance(notifier, notify.RedisNotifier)
     notifier.close()

@@ -466,7 +466,7 @@ def test_c104_show_tells_what_a_run_waits_for_and_its_log(durable, engine):
     assert [event["seq"] for event in shown["events"]] == list(range(1, len(shown["events"]) + 1))
     assert token not in table
     assert re.search(r"^webhook +r\S* +https://shop.example/\S+ +a request$", table, re.MULTILINE)
-    assert re.search(r"^1 +\S+ +run_created +r +shop.delivery$", table, re.MULTILINE)
+    assert re.search(r"^1 +\S+ \S+ +run_created +r +shop\.delivery +args \{\}$", table, re.MULTILINE)
 
 
 def test_c104_runs_are_listed_since(durable, engine):

@@ -29,7 +29,7 @@ def test_show_draws_the_timeline(yard):
     run = yard.engine.start(yard.module.loading, "crate-1")
     settle_family(yard.engine, run)
     shown = yard.durable("runs", "show", run.id, COLUMNS="100")
-    drawn = shown.stdout.partition("\ntimeline\n")[2].partition("\nwaiting for\n")[0].splitlines()
+    drawn = shown.stdout.partition("\ntimeline\n")[2].partition("\n\nsteps\n")[0].splitlines()
 
     assert shown.returncode == 0
     assert "\x1b" not in shown.stdout

@@ -264,5 +264,6 @@ def test_each_command_is_one_that_the_command_line_has(command):
     found, words = main, shlex.split(command)[1:]
     while isinstance(found, click.Group):
         found = found.get_command(click.Context(found), words.pop(0))
+        assert found is not None
     with click.Context(found, info_name=command) as context:
         assert found.parse_args(context, words) == []
