@@ -150,8 +150,13 @@ class DurableLoop(BareLoop):
         """The future of a call that is no operation and has nothing to wait for: it ends at once, with None."""
         self._refuse_while_closing()
         future = OpFuture(loop=self)
-        self.call_soon(lambda: future.done() or future.set_result(None))
         self.unawaited.add(future, self.path(), name, frames=3)
+
+        def finish() -> None:
+            if not future.done():
+                future.set_result(None)  # without a stamp: a race takes it as ended when the race begins
+
+        self.call_soon(finish)
         return future
 
     def create_call(
@@ -354,7 +359,7 @@ class DurableLoop(BareLoop):
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         assert isinstance(task, OrdinalTask)
         task.settled = self.next_stamp()
-        if self.unawaited and (task.cancelled() or task._exception is not None):  # type: ignore[attr-defined]
+        if self.unawaited and (task.cancelled() or task._exception is not None):
             self.unawaited.forget_task(task.path)
         self._tasks.pop(task.ordinal, None)
 
