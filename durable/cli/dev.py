@@ -36,6 +36,8 @@ from ..store import workers
 from ..web import create_blueprint
 from . import application as applications
 from .application import Application
+from .common import Context
+from .default_app import ApplicationNotFound
 
 #: Shown when there is no application yet.
 FIRST_STEPS = """\
@@ -70,6 +72,25 @@ DASHBOARD = "/durable"
 
 _READY_SECS = 60.0
 _FIRST_PORT = 8000
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The web app's address.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="The web app's port  [default: the next free one from 8000]"
+)
+@click.option("--web", metavar="MODULE:NAME", help="The Flask app, or a function that makes it.")
+@click.option(
+    "--concurrency", "-c", type=click.IntRange(1), default=4, show_default=True, help="The worker's processes."
+)
+@click.pass_obj
+def dev(context: Context, host: str, port: int | None, web: str | None, concurrency: int) -> None:
+    """Run a broker, a worker and the web app in one terminal.  Stop them with Ctrl-C."""
+    try:
+        application = context.application
+    except ApplicationNotFound as error:
+        raise click.UsageError(f"{error}\n\n{FIRST_STEPS}") from error
+    sys.exit(run(application, context.spec, host=host, port=port, web=web, concurrency=concurrency))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .. import codec, registry
+from .. import registry
 from ..client import Options
 from ..client import start as client_start
 from ..errors import SerializationError
@@ -24,6 +24,7 @@ from .common import (
     parse_text,
 )
 from .printing import print_json
+from .terminal import printable
 
 
 @click.command()
@@ -83,6 +84,7 @@ def start(
         raise click.UsageError("Name a workflow, or a run with --like ID.")
     try:
         if like is not None:
+            like = context.full_id(like)
             run = client_start.start_like(context.engine, like, options)
         else:
             name = str(workflow)
@@ -90,10 +92,17 @@ def start(
             args, kwargs = _parse_arguments(arguments or "[]")
             if isinstance(definition, registry.Workflow):
                 # A worker converts them too, where a wrong one would fail the run.
-                definitions.fit_arguments(definition, codec.bind(definition.signature, args, kwargs))
+                definitions.fit_arguments(definition, definition.signature.bind(*args, **kwargs))
             run = client_start.start(context.engine, definition, args, kwargs, options)
     except (TypeError, ValueError, SerializationError) as error:
         raise CommandRefused(f"{workflow or like} was not started: {error}") from error
+    called = [] if like is None else client_start.called_steps(context.engine, like)
+    if called:
+        click.echo(
+            f"Warning: run {like} has called steps: {', '.join(map(printable, called))}.  The new run calls them again,"
+            " with other idempotency keys.  What they did outside of this database, say a payment, is done again.",
+            err=True,
+        )
     if as_json:
         print_json({"id": run.id, "name": run.name, "status": run.status})
     else:

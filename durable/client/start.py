@@ -7,21 +7,22 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from .. import attributes, codec, duration, events, failpoints, registry
 from ..engine import Engine
 from ..errors import ConfigurationError, RunConflict, RunNotFound
 from ..registry import Run, Workflow
 from ..sandbox import log_records, refuse_in_workflow
-from ..store import OPTION, RunStatus, SendTimes, is_unavailable, requests, runs, start_run
+from ..store import OPTION, RunStatus, SendTimes, is_unavailable, requests, run_log, runs, start_run
 from ..store import Run as RunRow
-from . import sessions
 from .describe import creation, value_of
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 log = log_records.get("durable.starting")
 
@@ -75,6 +76,9 @@ def start(
     with engine.tracing.start(row.name, row.id) as trace_context:
         row = replace(row, trace_context=trace_context)
         if options.session is not None:
+            # It imports SQLAlchemy's ORM, which an application without sessions does without.
+            from . import sessions
+
             return _start_in_session(engine, sessions.of(options.session), row, text, given)
         return _commit(engine, row, text, given)
 
@@ -212,6 +216,8 @@ def _same_run(engine: Engine, row: RunRow, existing: RunRow) -> Run[Any]:
 
 def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str, given: Mapping[str, str]) -> Run[Any]:
     """Write the run in the caller's transaction.  Its first turn is sent once that has committed."""
+    from . import sessions
+
     tx = sessions.connection(session, engine.store.url).execution_options(**{OPTION: engine.store.vault})
     existing = _existing(tx, row)
     if existing is not None:
@@ -276,3 +282,10 @@ def start_like(engine: Engine, run_id: str, options: Options) -> Run[Any]:
     args, kwargs = codec.decode_arguments(text, loaded, workflow.signature)
     priority = row.priority if options.priority is None else options.priority
     return start(engine, workflow, args, kwargs, replace(options, queue=options.queue or row.queue, priority=priority))
+
+
+def called_steps(engine: Engine, run_id: str) -> list[str]:
+    """The names of the steps that a run has called, in the order of their first calls: they may have had effects."""
+    with engine.store.read() as tx:
+        log = run_log.page(tx, run_id, after=0, before=2**62, limit=None, newest_first=False, values=False)
+    return list(dict.fromkeys(event.name for event in log if isinstance(event, events.StepCreated)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from ..engine import versions as own_versions
 from ..worker import versions
 from .finding import Finding, listed
 from .situation import Situation
@@ -44,7 +45,7 @@ def answers(situation: Situation) -> Finding:
             " between two steps.)",
         )
     shown = listed([f"{node} ({described(theirs)})" for node, theirs in sorted(found.items())])
-    own = versions.versions()["durable"]
+    own = own_versions()["durable"]
     others = {theirs["durable"] for theirs in found.values()} - {own}
     fix = f"This process has durable {own}: finish the deploy." if others else ""
     return Finding(name="answers", ok=True, detail=shown, fix=fix)

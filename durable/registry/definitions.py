@@ -17,6 +17,7 @@ from typing import Any, Generic, NoReturn, ParamSpec, Self, TypeVar
 
 from .. import codec, current
 from ..errors import ConfigurationError
+from ..nearest import did_you_mean
 from ..sandbox import guards
 from .retry import RetryPolicy
 from .run import Run
@@ -180,6 +181,7 @@ class Workflow(Definition[P, R]):
         signature: The signature of the function.
         options: Options for its turns, as given (queue, priority).
         passthrough_modules: The modules whose calls the guards let pass.
+        failure_exceptions: The errors that fail a run even if they say that the code is wrong.
     """
 
     noun = "workflow"
@@ -191,6 +193,7 @@ class Workflow(Definition[P, R]):
         name: str | None = None,
         options: Mapping[str, Any] | None = None,
         passthrough_modules: Iterable[str] = (),
+        failure_exceptions: Iterable[type[BaseException]] = (),
     ) -> None:
         if not inspect.iscoroutinefunction(function):
             raise ConfigurationError(
@@ -204,6 +207,7 @@ class Workflow(Definition[P, R]):
                 f"@workflow: passthrough_modules={passthrough_modules!r} is one str.  Pass a list of module names."
             )
         self.passthrough_modules = tuple(passthrough_modules)
+        self.failure_exceptions = _exception_classes(failure_exceptions)
 
     @property
     def run(self) -> Callable[P, Coroutine[Any, Any, R]]:
@@ -245,8 +249,8 @@ class Workflow(Definition[P, R]):
         unknown = sorted(set(options) - set(START_OPTIONS))
         if unknown:
             raise TypeError(
-                f"Unknown option {unknown[0]!r} for the start of workflow {self.name}.  The options are"
-                f" {', '.join(START_OPTIONS)}."
+                f"Unknown option {unknown[0]!r} for the start of workflow {self.name}."
+                f"{did_you_mean(unknown[0], START_OPTIONS)}  The options are {', '.join(START_OPTIONS)}."
             )
         return StartOptions(self, options)
 
@@ -290,6 +294,16 @@ def as_function(function: Any, noun: str) -> FunctionType:
             "  Return a list, or make each item a step of its own."
         )
     return function
+
+
+def _exception_classes(given: Any) -> tuple[type[BaseException], ...]:
+    classes = tuple(given) if isinstance(given, Iterable) else (given,)
+    if isinstance(given, type) or not all(isinstance(c, type) and issubclass(c, BaseException) for c in classes):
+        raise ConfigurationError(
+            f"@workflow: failure_exceptions={given!r} is no tuple of exception classes.  Write for example"
+            " failure_exceptions=(TypeError,)."
+        )
+    return classes
 
 
 def _refuse_start(workflow: Workflow[..., Any]) -> None:

@@ -15,6 +15,7 @@ Files, in import order::
     operations.py       which operations a workflow asked for, which its log records, and how a difference reads
     parking.py          close a suspended coroutine without running its ``except Exception`` blocks
     bare_loop.py        asyncio's event loop without I/O: methods that raise, or return a constant
+    mistakes.py         which errors of a body say that its code is wrong, and block its run
     loop.py             the deterministic event loop
     hooks.py            hooks: queues that the log fills and the workflow awaits
     race.py             ``race``: the first outcome in the log wins

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
-from types import FrameType
+from collections.abc import Iterator, Sequence
+from types import FrameType, TracebackType
 from typing import Any
 
 #: The folder of this package.  The file of a frame decides, because some functions of ours have asyncio's globals.
@@ -31,8 +31,24 @@ def calling_line(frame: FrameType | None = None) -> str | None:
 
 def calling_frames(frame: FrameType) -> tuple[FrameType | None, FrameType | None]:
     """The author's innermost frame in the stack of *frame*, and the frame of the library function that it calls."""
+    return _authors([each for each in workflow_frames(frame) if not _is_ours(each)])
+
+
+def raising_line(error: BaseException) -> str | None:
+    """The author's innermost line in the traceback of *error*."""
+    lines: dict[FrameType, int] = {}
+    traceback: TracebackType | None = vars(BaseException)["__traceback__"].__get__(error)
+    while traceback is not None:
+        if not _is_ours(traceback.tb_frame):
+            lines[traceback.tb_frame] = traceback.tb_lineno
+        traceback = traceback.tb_next
+    author, _ = _authors(list(reversed(lines)))
+    return None if author is None else f"{author.f_code.co_filename}:{lines[author]}"
+
+
+def _authors(stack: Sequence[FrameType]) -> tuple[FrameType | None, FrameType | None]:
+    """The author's innermost frame of a stack, innermost first, and the frame that it calls."""
     callee = None
-    stack = [each for each in workflow_frames(frame) if not _is_ours(each)]
     for each in stack:
         if _package(each) == _package(stack[-1]) or not _is_installed(each):
             return each, callee

@@ -103,6 +103,13 @@ def page(
     return load_large_values(tx, run_id, [_event(vault.of(tx), run_id, row) for row in rows])
 
 
+def stored_log(tx: Connection, run_id: str) -> list[Event]:
+    """The whole log, in order, its values as they are stored."""
+    query = select(events.c.kind, events.c.seq, events.c.at, events.c.op_id, events.c.data, events.c.value)
+    query = query.where(events.c.run_id == run_id)
+    return [outline(row) for row in tx.execute(query.order_by(events.c.seq))]
+
+
 def outcome(tx: Connection, run_id: str, op_id: str) -> Event | None:
     """The event that ended an operation (``ROOT``: the run itself), large values loaded; None while it goes on."""
     return _phase(tx, run_id, op_id, "ended")

@@ -55,7 +55,7 @@ from .control_view import Authorize, Controller
 from .health import NAME as HEALTH
 from .health import Health
 from .hub import Answers, Waiter, drain
-from .masking import MaskTokens, mask
+from .masking import MaskTokens
 from .openapi import NAME, Describer
 from .webhook_view import Receiver
 from .wsgi_request import PATH, ROOT
@@ -68,7 +68,6 @@ __all__ = [
     "bearer",
     "create_blueprint",
     "drain",
-    "mask",
 ]
 
 

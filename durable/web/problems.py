@@ -28,7 +28,11 @@ class RequestRefused(Exception):
 
 
 class NotVerified(RequestRefused):
-    """Raised for a request whose signature is missing or wrong."""
+    """Raised for a request whose signature is missing or wrong.  Its sender does not learn the *reason*."""
+
+    def __init__(self, answer: Response, reason: str) -> None:
+        super().__init__(answer)
+        self.reason = reason
 
 
 def unknown() -> Response:

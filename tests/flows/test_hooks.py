@@ -24,7 +24,6 @@ from durable import (
     Run,
     create_hook,
     create_webhook,
-    current,
     get_run,
     resume_hook,
     sleep,
@@ -467,7 +466,6 @@ def test_c56_a_callback_of_the_first_step_finds_the_hook(tmp_path, token):
         assert run.result(timeout=1) == ["called back", run.id]
     finally:
         engine.close()
-        current.forget(engine)
 
 
 @all_databases()

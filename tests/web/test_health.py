@@ -10,7 +10,7 @@ import flask
 import pytest
 from celery import Celery
 
-from durable import Durable, RunConflict, current, workflow
+from durable import Durable, RunConflict, workflow
 from durable.cli import dev
 from durable.recovery import housekeeping
 from durable.web import create_blueprint
@@ -29,7 +29,6 @@ def engine(tmp_path: Path) -> Iterator[Durable]:
     housekeeping.Housekeeping(made).tick()
     yield made
     made.close()
-    current.forget(made)
 
 
 def make_app(engine: Durable) -> flask.Flask:
@@ -65,7 +64,6 @@ def test_c103_a_web_process_without_its_database_says_so():
         answer = app.test_client().get(HEALTH)
     finally:
         down.close()
-        current.forget(down)
 
     assert (answer.status_code, answer.content_type) == (503, "application/problem+json")
 
