@@ -150,13 +150,13 @@ class DurableLoop(BareLoop):
         """The future of a call that is no operation and has nothing to wait for: it ends at once, with None."""
         self._refuse_while_closing()
         future = OpFuture(loop=self)
-
-        def end() -> None:
-            if not future.done():
-                future.set_result(None)
-
-        self.call_soon(end)
         self.unawaited.add(future, self.path(), name, frames=3)
+
+        def finish() -> None:
+            if not future.done():
+                future.set_result(None)  # without a stamp: a race takes it as ended when the race begins
+
+        self.call_soon(finish)
         return future
 
     def create_call(
