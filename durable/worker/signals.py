@@ -12,7 +12,7 @@ from celery import signals
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import registry
-from ..broker import celery_internals, check_worker_settings, embedded
+from ..broker import FORWARD, HEADER, celery_internals, check_worker_settings, embedded
 from ..engine import Engine
 from ..errors import ConfigurationError
 from ..recovery import housekeeping
@@ -35,6 +35,7 @@ def connect(engine: Engine) -> None:
         if is_of_our_app(sender):
             engine.sends_task_events = bool(getattr(sender, "task_events", False))
             engine.pool = celery_internals.pool_name(sender)
+            celery_internals.redirect_unknown_tasks(engine.celery, HEADER, FORWARD)
             _check(engine)
 
     def on_process_init(**_: object) -> None:
@@ -53,6 +54,7 @@ def connect(engine: Engine) -> None:
 
     def on_shutdown(**_: object) -> None:
         engine.fan_in.close()
+        engine.forwarder.close()
         housekeeping.end(engine)
 
     for signal, receiver in (
