@@ -6,6 +6,9 @@ Files, in import order::
     application.py  finds the application that ``--app`` names
     terminal.py     what stdout can show, and text that is safe to print on it
     common.py       what all commands share: errors, options, argument types
+    dev_runs.py     a line for each event of a run
+    dev_reload.py   watches the application's files, and loads a change in another process
+    dev_worker.py   the worker of ``durable dev``, without Celery's lines about tasks
     dev.py          ``durable dev``
     chart.py        draws the timeline of a run
     printing.py     prints results: JSON for programs, tables for people
@@ -23,6 +26,7 @@ import logging
 import sys
 from dataclasses import asdict
 from datetime import timedelta
+from typing import Any
 
 import click
 
@@ -67,14 +71,18 @@ def main(ctx: click.Context, app: str) -> None:
 @click.option(
     "--concurrency", "-c", type=click.IntRange(1), default=4, show_default=True, help="The worker's processes."
 )
+@click.option("--reload/--no-reload", default=True, show_default=True, help="Start again when a Python file changes.")
+@click.option(
+    "--verbose", "-v", is_flag=True, help="Print Celery's lines about tasks, not one for each event of a run."
+)
 @click.pass_obj
-def dev_command(context: Context, host: str, port: int | None, web: str | None, concurrency: int) -> None:
+def dev_command(context: Context, /, **options: Any) -> None:
     """Run a broker, a worker and the web app in one terminal.  Stop them with Ctrl-C."""
     try:
         application = context.application
     except ApplicationNotFound as error:
         raise click.UsageError(f"{error}\n\n{dev.FIRST_STEPS}") from error
-    sys.exit(dev.run(application, context.spec, host=host, port=port, web=web, concurrency=concurrency))
+    sys.exit(dev.run(application, context.spec, **options))
 
 
 @main.command()
