@@ -8,7 +8,8 @@ READY := $(VENV)/.ready
 
 .PHONY: test coverage check fix docs screenshots pythons oldest demo dev bench bench-short chaos fuzz load recovery clean
 
-# Everything, in two processes: one runs the live tests, one after the other, while the other runs the rest.
+# Everything, in two processes: one runs the live tests that measure time, one after the other, while the other runs the
+# live tests that measure none, and then the rest.
 PYTEST_ALL = -m pytest -n 2 --dist loadgroup tests
 test: $(READY)
 	$(BIN)/python $(PYTEST_ALL)

@@ -37,6 +37,11 @@ def cpu_secs(pid: int) -> float:
     return (int(parts[11]) + int(parts[12])) / _TICKS_PER_SEC
 
 
+def cpu_nanos(pid: int) -> int:
+    """The CPU time of its main thread, to the nanosecond."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+
+
 def times_open(pid: int, path: str) -> int:
     """How often it has that file open."""
     found = 0

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from celery import Celery
 
 from durable import Durable, registry
-from durable.attempts.attempt import Body, run_claimed
+from durable.attempts.attempt import StepBody, run_claimed
 from durable.broker.dispatcher import BATCH_SIZE
 from durable.store.run_log import DriveRow
 from durable.turns.continuation import Continuation
@@ -71,7 +71,7 @@ def _run(engine: Durable, steps: int) -> list[tuple[float, float]]:
     drive(engine, run.id, continuation=continuation)
     moments.append(_now())
     while (held := continuation.begin()) is not None:
-        run_claimed(engine, held, Body(registry.steps[held.name]), partial(conclude, engine, continuation))
+        run_claimed(engine, held, StepBody(registry.steps[held.name]), partial(conclude, engine, continuation))
     moments.append(_now())
     return [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(moments)]
 

@@ -1,22 +1,15 @@
-"""Durable execution for teams that already run Celery, SQL and Flask."""
+"""
+Durable execution for teams that already run Celery, SQL and Flask.
 
-from .app import Durable, get_hook, get_run, resume_hook, start
-from .context import (
-    create_hook,
-    create_webhook,
-    define_hook,
-    get_step_metadata,
-    get_workflow_metadata,
-    heartbeat,
-    now,
-    patched,
-    race,
-    random,
-    set_attributes,
-    sleep,
-    step_session,
-    uuid4,
-)
+``import durable`` loads no other package.  Each name is loaded from its room when it is first used (PEP 562), so that
+the command and a process that needs little of durable start fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from .errors import (
     AttemptLost,
     BadRequestBody,
@@ -32,6 +25,7 @@ from .errors import (
     LogTooLong,
     NonDeterminismError,
     NonDeterministicCall,
+    NotAwaited,
     NotInDoubt,
     PayloadMissing,
     RetryableError,
@@ -45,9 +39,71 @@ from .errors import (
     StepTimeout,
     TurnLost,
     TurnTooLong,
+    WorkflowCodeError,
 )
-from .http import Request, Response
-from .registry import Run, step, workflow
+
+if TYPE_CHECKING:
+    from .app import Durable, get_hook, get_run, resume_hook, start
+    from .context import (
+        create_hook,
+        create_webhook,
+        define_hook,
+        get_step_metadata,
+        get_workflow_metadata,
+        heartbeat,
+        map,
+        now,
+        patched,
+        race,
+        random,
+        set_attributes,
+        sleep,
+        step_session,
+        timeout,
+        uuid4,
+    )
+    from .http import Request, Response
+    from .registry import Run, step, workflow
+else:
+    # A type checker does not see this, so it reports a name that does not exist.
+    _ROOMS = {
+        "app": ("Durable", "get_hook", "get_run", "resume_hook", "start"),
+        "context": (
+            "create_hook",
+            "create_webhook",
+            "define_hook",
+            "get_step_metadata",
+            "get_workflow_metadata",
+            "heartbeat",
+            "map",
+            "now",
+            "patched",
+            "race",
+            "random",
+            "set_attributes",
+            "sleep",
+            "step_session",
+            "timeout",
+            "uuid4",
+        ),
+        "http": ("Request", "Response"),
+        "registry": ("Run", "step", "workflow"),
+    }
+    _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+    _PUBLIC_MODULES = ("metrics", "testing", "verify", "web")
+
+    def __getattr__(name):
+        if name in _PUBLIC_MODULES:
+            return import_module(f".{name}", __name__)
+        if name not in _ROOM_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f".{_ROOM_OF[name]}", __name__), name)
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "AttemptLost",
@@ -65,6 +121,7 @@ __all__ = [
     "LogTooLong",
     "NonDeterminismError",
     "NonDeterministicCall",
+    "NotAwaited",
     "NotInDoubt",
     "PayloadMissing",
     "Request",
@@ -81,6 +138,7 @@ __all__ = [
     "StepTimeout",
     "TurnLost",
     "TurnTooLong",
+    "WorkflowCodeError",
     "create_hook",
     "create_webhook",
     "define_hook",
@@ -89,6 +147,7 @@ __all__ = [
     "get_step_metadata",
     "get_workflow_metadata",
     "heartbeat",
+    "map",
     "now",
     "patched",
     "race",
@@ -99,6 +158,7 @@ __all__ = [
     "start",
     "step",
     "step_session",
+    "timeout",
     "uuid4",
     "workflow",
 ]

@@ -63,9 +63,9 @@ class Durable(Engine):
         guards.refuse_in_workflow("get_run")
         return Run(run_id, self)
 
-    def resume_hook(self, token: str, payload: object, wait: Any = None) -> Run[Any]:
+    def resume_hook(self, token: str, payload: object, wait: Any = None, wait_taken: Any = None) -> Run[Any]:
         """Deliver a payload to the hook with this *token*; see ``durable.client.hooks.resume_hook``."""
-        return Run(hooks.resume_hook(self, token, payload, wait), self)
+        return Run(hooks.resume_hook(self, token, payload, wait, wait_taken), self)
 
     def get_hook(self, token: str) -> HookInfo:
         """Describe the open hook with this *token*.  Raises HookNotFound when there is none."""
@@ -90,11 +90,22 @@ def get_run(run_id: str) -> Run[Any]:
     return engine.get_run(run_id)
 
 
-def resume_hook(token: str, payload: object, wait: Any = None) -> Run[Any]:
-    """Deliver a payload to the hook with this *token*, on the current engine."""
+def resume_hook(token: str, payload: object, wait: Any = None, wait_taken: Any = None) -> Run[Any]:
+    """
+    Deliver a payload to the hook with this *token*, on the current engine.
+
+    Args:
+        wait: How long to wait for a hook that is about to be created, e.g. ``"5s"``.
+        wait_taken: How long to wait until the run has taken the payload in.  The call returns when the time is over,
+            too: the payload is committed.
+
+    Raises:
+        HookNotFound: No open hook has this token.
+        HookPayloadError: The payload does not fit the type of the hook.
+    """
     guards.refuse_in_workflow("resume_hook")
     engine: Durable = current.current_engine()
-    return engine.resume_hook(token, payload, wait)
+    return engine.resume_hook(token, payload, wait, wait_taken)
 
 
 def get_hook(token: str) -> HookInfo:

@@ -81,6 +81,11 @@ def iso(micros: int | None) -> str | None:
     return None if micros is None else to_datetime(micros).isoformat()
 
 
+def from_iso(text: str) -> int:
+    """The time of ISO 8601 text with a UTC offset: what ``iso`` returns."""
+    return from_datetime(datetime.fromisoformat(text))
+
+
 def to_text(micros: int) -> str:
     """The duration as text for people: ``1.5s``."""
     return f"{micros / 1_000_000:g}s"

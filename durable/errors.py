@@ -8,7 +8,9 @@ Every exception of durable.
     │   └── SchemaOutOfDate       the database has another schema than the code needs
     ├── SerializationError        a value cannot be written to the log, or read from it
     ├── NonDeterministicCall      a workflow body makes a call that only a step may make
+    ├── NotAwaited                a call of a workflow body is used without ``await`` (a TypeError)
     ├── NonDeterminismError       a replay does something else than its log records
+    ├── WorkflowCodeError         a workflow body raised an error that says that its code is wrong
     ├── TurnTooLong               a turn used more CPU time, or took more time, than it may
     ├── TurnLost                  a turn ended its process, or hung, three times in a row
     ├── RunNotFound               no run has this id
@@ -110,6 +112,29 @@ class NonDeterministicCall(DurableError):
         return f"{self.call} was called in a workflow body{place}, where no replay could repeat it: {self.fix}."
 
 
+class NotAwaited(DurableError, TypeError, AttributeError):
+    """
+    Raised when a workflow body uses a call of a step, a child or ``sleep`` as a value, without ``await``.
+
+    Attributes:
+        call: The call, e.g. ``charge(...)``.
+        use: What was done with it, e.g. ``compared``.
+        where: Your line, ``file:line``, if it is known.
+    """
+
+    def __init__(self, call: str, use: str, where: str | None = None) -> None:
+        super().__init__(call, use, where)
+        self.call = call
+        self.use = use
+        self.where = where
+
+    def __str__(self) -> str:
+        place = f" ({self.where})" if self.where else ""
+        is_condition = self.use == "tested as a condition"
+        note = "  To test whether a variable holds a call, write `is not None`." if is_condition else ""
+        return f"{self.call} was {self.use} without `await`{place}: write `await {self.call}`.{note}"
+
+
 class NonDeterminismError(DurableError):
     """
     Raised when a replay does something else than its log records.
@@ -137,6 +162,37 @@ class NonDeterminismError(DurableError):
             + f":\n  recorded  {self.recorded}\n  asked     {self.asked}\n"
             "The workflow's code has changed since the run began, or it reads a clock, a random number or the"
             " environment.  Read those in a step, or deploy code that matches and `durable runs retry` the run."
+        )
+
+
+class WorkflowCodeError(DurableError):
+    """
+    The reason of a blocked run: its workflow's body raised an error that says that the code is wrong.
+
+    ``__cause__`` is the error.
+
+    Attributes:
+        run_id: The run.
+        error_type, message: The class name and text of the error.
+        where: Your line that raised it, ``file:line``, if it is known.
+    """
+
+    def __init__(self, run_id: str, error_type: str, message: str, where: str | None = None) -> None:
+        super().__init__(run_id, error_type, message, where)
+        self.run_id = run_id
+        self.error_type = error_type
+        self.message = message
+        self.where = where
+
+    def __str__(self) -> str:
+        error = f"{self.error_type}: {self.message}" if self.message else self.error_type
+        return (
+            f"Run {self.run_id!r} is blocked by an error in its workflow's code"
+            + (f", at {self.where}" if self.where else "")
+            + f":\n  {error}\n"
+            "This turn recorded nothing.  Correct the code, the settings or the installed packages, and restart the"
+            " workers, or `durable runs retry` the run: it continues from its log.  If this error should fail the run,"
+            " name its class in @workflow(failure_exceptions=...)."
         )
 
 

@@ -91,6 +91,7 @@ POLLS = Counter("durable_webhook_polls", "Polls for the answer to a request, by 
 NOT_VERIFIED = Counter(
     "durable_webhook_verification_failures", "Requests whose signature was missing or wrong.", ("sender",)
 )
+DUPLICATES = Counter("durable_webhook_duplicates", "Copies of requests that webhooks had received before.")
 HOLD_SECONDS = Histogram("durable_webhook_hold_seconds", "How long connections were held for an answer.", ("outcome",))
 
 MESSAGES_SENT = Counter("durable_messages_sent", "Messages that the broker took.", ("kind",))
@@ -120,6 +121,7 @@ INSTRUMENTS: tuple[Counter | Histogram, ...] = (
     REQUESTS,
     POLLS,
     NOT_VERIFIED,
+    DUPLICATES,
     HOLD_SECONDS,
     MESSAGES_SENT,
     MESSAGES_RESENT,

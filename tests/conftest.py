@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 
 import hypothesis
 import pytest
+import times
 from celery import Celery
 from litter import TemporaryFolder
-from registries import own_definitions
-from servers import new_broker, new_database, take_less_care
+from registries import no_engine_left, own_definitions
+from servers import migrate, new_broker, new_database, remove_vhosts, take_less_care
 
-from durable import Durable, current
+from durable import Durable
 
 _temporary = pytest.StashKey[TemporaryFolder]()
 
@@ -25,6 +27,23 @@ _MEASURED = "COVERAGE_PROCESS_CONFIG"
 
 #: Folders of the rooms that do no I/O.
 QUICK = {"vocabulary", "sandbox", "http", "codec", "verify", "registry", "replay", "context"}
+
+#: Live tests that measure no time: they may run beside those that do.
+UNTIMED = {
+    "test_framing.py",
+    "test_live_adopted.py",
+    "test_live_encryption.py",
+    "test_live_fuzzing.py",
+    "test_live_observed.py",
+    "test_live_senders.py",
+    "test_live_settings.py",
+    "test_live_tracing.py",
+    "test_live_unusual.py",
+    "test_patterns.py",
+    "test_read_before.py",
+    "test_reading.py",
+    "test_strangers.py",
+}
 
 #: Parameters of a test that needs a server which may not be there.
 SERVERS = {"postgresql", "mariadb", "redis", "rabbitmq"}
@@ -55,13 +74,29 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path.is_dir() and collection_path.name not in QUICK else None
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """
+    With ``--dist loadgroup``, one process runs the live tests that measure time, one after the other.
+
+    xdist's own groups do nothing with pytest 9.2: it gives them to tests by changing their ids, which it no longer can.
+    """
+    if config.option.dist != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+        def _split_scope(self, nodeid: str) -> str:
+            folder, _, name = nodeid.partition("::")[0].rpartition("/")
+            if not folder.endswith("live"):
+                return nodeid
+            return "untimed" if name in UNTIMED else "live"
+
+    return Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep live tests out of each other's way; leave out what is not quick where only that is wanted."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            if item.get_closest_marker("live"):
-                # With ``--dist loadgroup``, one process runs them, one after the other.
-                item.add_marker(pytest.mark.xdist_group("live"))
+    """Leave out what is not quick where only that is wanted."""
     if _wants_quick(config):
         slow = [item for item in items if not _is_quick(item)]
         config.hook.pytest_deselected(items=slow)
@@ -117,7 +152,12 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Name what stayed in the temporary folder, and the tests during which it came."""
+    """Say which files took long.  Name what stayed in the temporary folder, and the tests during which it came."""
+    reports = [each for some in terminalreporter.stats.values() for each in some if hasattr(each, "duration")]
+    if lines := times.table(reports):
+        terminalreporter.section("slowest files")
+        for line in lines:
+            terminalreporter.line(line)
     if left := config.stash[_temporary].left():
         terminalreporter.section("left in the temporary folder", red=True)
         for name, test in left.items():
@@ -125,8 +165,23 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove the run's temporary folder."""
+    """Remove the run's virtual hosts and its temporary folder."""
+    remove_vhosts()
     config.stash[_temporary].remove()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _engines_of_the_module() -> Iterator[None]:
+    """The fixtures of a module close the engines that they make."""
+    with no_engine_left():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _engines_of_the_test(_engines_of_the_module: None) -> Iterator[None]:
+    """A test closes the engines that it makes; those of its module's fixtures were made before."""
+    with no_engine_left():
+        yield
 
 
 @pytest.fixture
@@ -134,6 +189,13 @@ def own_registry() -> Iterator[None]:
     """What a test defines is forgotten after it."""
     with own_definitions():
         yield
+
+
+@pytest.fixture
+def unmeasured() -> None:
+    """Skip in `make coverage`: Python 3.11 may hang when an exception is thrown into a thread that is traced."""
+    if sys.gettrace() is not None:
+        pytest.skip("Exceptions that are thrown into a traced thread may hang it.")
 
 
 @pytest.fixture(scope="session")
@@ -190,10 +252,9 @@ def engine(database: str, manner: dict[str, Any]) -> Iterator[Durable]:
         public_url="https://hooks.test",
         **manner,
     )
-    made.migrate()
+    migrate(made)
     yield made
     made.close()
-    current.forget(made)
 
 
 @pytest.hookimpl(wrapper=True)

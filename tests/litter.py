@@ -12,6 +12,22 @@ import shutil
 import tempfile
 from pathlib import Path
 
+_MEMORY = Path("/dev/shm")
+_ROOM_BYTES = 4 * 2**30
+
+
+def _memory() -> Path | None:
+    """
+    A folder in memory, where no commit of SQLite waits for a disk.
+
+    None if ``TMPDIR`` names a folder, and where memory has too little room or runs no programs.
+    """
+    if os.environ.get("TMPDIR") or not os.access(_MEMORY, os.W_OK):
+        return None
+    about = os.statvfs(_MEMORY)
+    fits = about.f_bavail * about.f_frsize >= _ROOM_BYTES and not about.f_flag & os.ST_NOEXEC
+    return _MEMORY if fits else None
+
 
 class TemporaryFolder:
     """The temporary folder of this process and of those that it starts, from ``__init__`` to ``remove``."""
@@ -19,7 +35,7 @@ class TemporaryFolder:
     def __init__(self) -> None:
         self._before = os.environ.get("TMPDIR")
         # A process of xdist makes its folder beside that of the first process, not in it: paths of sockets are short.
-        beside = Path(tempfile.gettempdir()).parent if "PYTEST_XDIST_WORKER" in os.environ else None
+        beside = Path(tempfile.gettempdir()).parent if "PYTEST_XDIST_WORKER" in os.environ else _memory()
         self.path = Path(tempfile.mkdtemp(prefix="durable-tests-", dir=beside))
         # Servers of other users start in folders below this one.
         self.path.chmod(0o755)

@@ -1,4 +1,4 @@
-"""The registry of a test: what it defines is forgotten after it."""
+"""What a test defines is forgotten after it, and the engines that it makes are closed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from celery import _state, signals
+from celery import _state
 
 from durable import current, registry
 
@@ -29,21 +29,16 @@ def own_definitions() -> Iterator[None]:
 
 
 @contextmanager
-def only_own_engines() -> Iterator[None]:
+def no_engine_left() -> Iterator[None]:
     """
-    Hide engines that other tests have left in this process.
+    Fail if an engine that was made meanwhile is still open at the end.
 
-    None of them is current, and none hears that a worker starts in a thread: Celery's signal names no app, so each
-    would start its housekeeping.
+    It would be the current one of later tests, it would be called by Celery's signals, which name no app, and each step
+    that a later test defines would become a task of its app.
     """
-    signal = signals.worker_process_init
-    before, signal.receivers = signal.receivers, []
-    engines = current.engines()
-    for engine in engines:
-        current.forget(engine)
-    try:
-        yield
-    finally:
-        signal.receivers = before
-        for engine in engines:
-            current.register(engine)
+    before = current.engines()
+    yield
+    left = [engine for engine in current.engines() if engine not in before]
+    for engine in left:
+        engine.close()
+    assert not left, f"engines left open, with the databases {[engine.settings.database_url for engine in left]}"

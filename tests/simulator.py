@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from durable import attributes, codec, current, events, registry
+from durable.errors import WorkflowCodeError
 from durable.http import Request, Response
 from durable.replay import commands
 from durable.replay.replay import Replay
@@ -222,6 +223,8 @@ class Simulator:
     @property
     def result(self) -> Any:
         """What the workflow returned; raises what it raised."""
+        if isinstance(self.kept.fault, WorkflowCodeError) and self.kept.fault.__cause__ is not None:
+            raise self.kept.fault.__cause__
         assert self.outcome is not None, f"the run goes on; open: {sorted(self.open_ops)}"
         if self.outcome.status == "completed":
             return codec.decode(self.outcome.value or "", self.requests)

@@ -11,6 +11,7 @@ import ast
 import subprocess
 import sys
 import textwrap
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ DURABLE = Path(__file__).parents[1] / "durable"
 
 #: Every entry of ``durable/``, from the ground up, in import order.
 FLOORS = {
-    "vocabulary": ["attributes", "duration", "errors", "events", "current", "sandbox"],
+    "vocabulary": ["attributes", "duration", "errors", "nearest", "display", "events", "current", "sandbox"],
     "values": ["http", "codec", "verify"],
     "workflows": ["registry", "replay", "context"],
     "storage": ["cipher", "failpoints", "forks", "measures", "store", "migrations"],
@@ -45,7 +46,7 @@ ALLOWED = {
 }
 
 #: Class names that are still used twice.  ``Hook`` and ``Run`` are rows of the store and objects for authors.
-SHARED = {"Hook", "Run", "Body", "Finding"}
+SHARED = {"Hook", "Run"}
 
 FILES = sorted(path for path in DURABLE.rglob("*.py") if "versions" not in path.parts)
 
@@ -55,6 +56,7 @@ def name(path: Path) -> str:
     return str(path.relative_to(DURABLE))
 
 
+@cache
 def imports(path: Path) -> list[tuple[str, ...]]:
     """What a file imports from ``durable``, each as the parts of its path below ``durable``, the name last."""
     package = list(path.relative_to(DURABLE).parent.parts)
@@ -67,6 +69,7 @@ def imports(path: Path) -> list[tuple[str, ...]]:
     return found
 
 
+@cache
 def other_packages(path: Path) -> set[str]:
     """The names of the packages that a file imports absolutely."""
     found = set()

@@ -17,7 +17,7 @@ Files, in import order::
     attempt.py          runs one attempt from claim to record
 """
 
-from .attempt import Body, Conclude, Finished, attempt, run_claimed
+from .attempt import Conclude, Finished, StepBody, attempt, run_claimed
 from .attempt_end import AttemptEnd
 from .claim import Address, take_over_run
 from .outcome import release
@@ -26,10 +26,10 @@ from .running_attempt import RunningAttempt
 __all__ = [
     "Address",
     "AttemptEnd",
-    "Body",
     "Conclude",
     "Finished",
     "RunningAttempt",
+    "StepBody",
     "attempt",
     "release",
     "run_claimed",

@@ -8,6 +8,7 @@ meanwhile, since its process seemed dead, can record nothing.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,8 +29,11 @@ from .running_attempt import RunningAttempt, describe
 
 log = log_records.get("durable.steps")
 
+#: What Python says of ``await`` before a value, in 3.11 and in 3.14.
+_AWAITED = re.compile(r"can't be (used in 'await' expression|awaited)")
 
-class Body:
+
+class StepBody:
     """What an attempt runs, and how its failure is recorded and logged."""
 
     def __init__(self, step: Step[..., Any]) -> None:
@@ -89,7 +93,7 @@ def attempt(
     step: Step[..., Any],
     address: Address,
     message_id: str | None,
-    body: Body | None = None,
+    body: StepBody | None = None,
     conclude: Conclude | None = None,
 ) -> Finished | None:
     """Run the attempt that a message carries.  Return None when there is nothing to run."""
@@ -99,10 +103,10 @@ def attempt(
     except DecryptionError as unreadable:
         log.error("Step %s of run %s is left for a worker that can read it: %s", step.name, address.run, unreadable)
         return None
-    return None if held is None else run_claimed(engine, held, body or Body(step), conclude)
+    return None if held is None else run_claimed(engine, held, body or StepBody(step), conclude)
 
 
-def run_claimed(engine: Engine, held: Claim, body: Body, conclude: Conclude | None) -> Finished:
+def run_claimed(engine: Engine, held: Claim, body: StepBody, conclude: Conclude | None) -> Finished:
     """Run an attempt that this process has claimed."""
     engine.running.add(held.claim)
     waited = 0 if held.scheduled_at is None else held.claimed_at - held.scheduled_at
@@ -141,7 +145,7 @@ def run_claimed(engine: Engine, held: Claim, body: Body, conclude: Conclude | No
         engine.running.discard(held.claim)
 
 
-def _call(engine: Engine, body: Body, running: RunningAttempt) -> events.AttemptEnded:
+def _call(engine: Engine, body: StepBody, running: RunningAttempt) -> events.AttemptEnded:
     """Call the author's function.  Return its outcome as the event that ends the attempt."""
     step = body.step
     try:
@@ -192,9 +196,14 @@ def _run_async(engine: Engine, attempt: RunningAttempt, coroutine: Coroutine[Any
         engine.interrupts.pop(attempt.held.claim, None)
 
 
-def _failed(body: Body, running: RunningAttempt, error: BaseException) -> events.AttemptEnded:
+def _failed(body: StepBody, running: RunningAttempt, error: BaseException) -> events.AttemptEnded:
     """Return the event of a failure, even when the error itself raises while it is examined."""
     running.error = error
+    if type(error) is TypeError and _AWAITED.search(str(error)):
+        error.add_note(
+            "If this line awaits a call of a step: in a step, a call of another step runs its function and returns its"
+            " result, so remove `await`.  To run it as a step of its own, await it in the workflow."
+        )
     try:
         return body.failure(running, error)
     except BaseException as trouble:
@@ -217,7 +226,7 @@ def _next_attempt_at(policy: RetryPolicy, failed: int, error: BaseException, now
 
 
 def _record(
-    engine: Engine, body: Body, running: RunningAttempt, ended: events.AttemptEnded
+    engine: Engine, body: StepBody, running: RunningAttempt, ended: events.AttemptEnded
 ) -> tuple[events.AttemptEnded, StepRow | None]:
     """
     Record the outcome, then log it.  Return it, and the next attempt if there is one to be sent.

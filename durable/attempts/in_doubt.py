@@ -34,8 +34,13 @@ def put_in_doubt(engine: Engine, held: Claim | ClaimedAttempt, what_happened: st
         if not in_doubt.enter(tx, held, why):
             return in_doubt.is_in_doubt(tx, held)
         in_doubt.block(tx, held.run_id, in_doubt.of_run(tx, held.run_id))
+        if run.status != RunStatus.BLOCKED:
+            # The handlers may take long, and this may be the thread that sends heartbeats: the sweep has them called.
+            engine.run_handlers.plan(tx, run.id, RunStatus.BLOCKED, engine.store.now())
     if run.status != RunStatus.BLOCKED:
         engine.measures.count(measures.RUNS_BLOCKED, run.name)
     engine.measures.count(measures.ATTEMPTS, held.name, "in_doubt")
-    log.error("Run %s is blocked: attempt %d of %s is in doubt.", held.run_id, held.attempt, held.name)
+    fields = {"run_id": run.id, "workflow": run.name, "step": held.name, "attempt": held.attempt}
+    text = "Run %s is blocked: attempt %d of %s is in doubt."
+    log.warning(text, held.run_id, held.attempt, held.name, extra=fields)
     return True

@@ -10,15 +10,18 @@ Files, in import order::
     embedded.py          the embedded broker: a Valkey server of the current folder
     eta_budget.py        how many messages with an ETA may wait in workers
     notifier.py          notifications: "look at this id in SQL now"
+    redis_notifier.py    notifications through Redis or Valkey
+    choose_notifier.py   chooses the notifier for a broker
     progress.py          the latest message that a process has taken from each queue
     publisher.py         sends messages to the broker, and gives up at the first error
     dispatcher.py        turns, steps and wakes as Celery messages; the only place that builds chains
     supervise.py         a script that ends a command when the process that started it ends
 """
 
-from .celery_settings import check_settings, check_worker_settings
+from .celery_settings import check_settings, check_url, check_worker_settings
+from .choose_notifier import make_notifier
 from .dispatcher import BATCH_SIZE, DRIVE, FORWARD, GRACE, WAKE, Dispatcher
-from .notifier import SUBSCRIPTION_SECS, Notifier, PollingNotifier, make_notifier
+from .notifier import SUBSCRIPTION_SECS, Notifier, PollingNotifier
 from .progress import HEADER, QUEUE, Progress, Route, furthest, header_of, hops_of
 from .publisher import Broker, Outgoing, Publisher
 
@@ -40,6 +43,7 @@ __all__ = [
     "Publisher",
     "Route",
     "check_settings",
+    "check_url",
     "check_worker_settings",
     "furthest",
     "header_of",

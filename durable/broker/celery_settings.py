@@ -10,16 +10,37 @@ from typing import Any
 
 from celery import Celery
 from kombu import compression
+from kombu.transport import TRANSPORT_ALIASES
 
 from ..errors import ConfigurationError
+from ..nearest import did_you_mean
 
 #: kombu's functions have no types.
 _compression: Any = compression
 
 
+def check_url(url: str) -> None:
+    """Raise ValueError for a broker URL, or a list of them, with a scheme for which kombu has no transport."""
+    for each in url.split(";"):
+        scheme, is_url, _ = each.strip().partition("://")
+        # sqla+sqlite:// has a transport and the scheme of a URL of its own; a path names a class.
+        transport = scheme.partition("+")[0]
+        if is_url and transport not in TRANSPORT_ALIASES and not {".", ":"} & set(transport):
+            raise ValueError(
+                f"Celery knows no broker with the scheme {scheme}://.{did_you_mean(transport, TRANSPORT_ALIASES)}"
+                "  Write for example redis://, rediss:// or amqp://"
+            )
+
+
 def check_settings(celery: Celery) -> None:
     """Raise ConfigurationError for settings with which durable's messages are lost."""
     conf = celery.conf
+    given = conf.broker_write_url or ()
+    for url in [given] if isinstance(given, str) else given:
+        try:
+            check_url(url)
+        except ValueError as error:
+            raise ConfigurationError(f"The Celery setting broker_url is wrong: {error}.") from None
     accepted = conf.accept_content
     if accepted is not None and not {"json", "application/json"} & set(accepted):
         raise ConfigurationError(

@@ -4,19 +4,45 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
+
+import click
 
 from .. import current
-from ..engine import Engine
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, DurableError
+from .default_app import ApplicationNotFound
+
+if TYPE_CHECKING:
+    from ..engine import Engine
 
 
-class ApplicationNotFound(ConfigurationError):
-    """Raised when the module or the name that ``--app`` or ``MODULE:NAME`` gives does not exist."""
+#: Packages whose frames stand between the command and the author's module.
+_BETWEEN = ("celery", "durable", "importlib", "kombu")
+
+
+class ImportFailed(click.ClickException):
+    """
+    Raised when a module of the application raises an error while it is imported.
+
+    It is shown as Python shows it, from the author's first line on.  The exit code is 1.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self._error = error
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the traceback on stderr."""
+        frames = self._error.__traceback__
+        while frames is not None and frames.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
+            frames = frames.tb_next
+        shown = traceback.TracebackException(type(self._error), self._error, frames)
+        click.echo("".join(shown.format()).rstrip("\n"), file=file, err=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +73,13 @@ def load(spec: str) -> Application:
 
     Raises:
         ApplicationNotFound: When the module, the name or an engine is missing.
+        ImportFailed: A module raises an error when it is imported.
     """
     module_name, _, name = spec.partition(":")
     module = import_module(module_name)
+    # The module has imported it; the command itself does not before it needs an application.
+    from ..engine import Engine
+
     engines = {id(value): value for value in vars(module).values() if isinstance(value, Engine)}
     if name:
         named = find_object(spec)
@@ -72,24 +102,40 @@ def load(spec: str) -> Application:
             f"{module_name} makes {len(engines)} engines.  Choose one with --app {module_name}:NAME."
         )
     (engine,) = engines.values()
-    engine.celery.loader.import_default_modules()
+    try:
+        engine.celery.loader.import_default_modules()
+    except DurableError:
+        raise
+    except Exception as error:
+        raise ImportFailed(error) from error
     return Application(module=module, engine=engine)
 
 
 def import_module(name: str) -> ModuleType:
-    """Import a module; the current folder is importable.  Raises ApplicationNotFound when no module has this name."""
+    """
+    Import a module; the current folder is importable.
+
+    Raises:
+        ApplicationNotFound: No module has this name.
+        ImportFailed: The module raises an error, for example because it imports a module that is missing.
+    """
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ApplicationNotFound(f"{name!r} is not the name of a module.  Write a name such as worker.app.")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as missing:
-        # The module exists, but it imports a module that does not: keep that traceback.
+        # The module exists, but it imports a module that does not.
         if missing.name is None or not f"{name}.".startswith(f"{missing.name}."):
-            raise
+            raise ImportFailed(missing) from missing
         raise ApplicationNotFound(f"There is no module {missing.name!r} in {folder} or on Python's path.") from None
-    except (TypeError, ValueError):
-        raise ApplicationNotFound(f"{name!r} is not the name of a module.  Write a name such as worker.app.") from None
+    except DurableError:
+        # Its message says what to change.
+        raise
+    except Exception as error:
+        raise ImportFailed(error) from error
 
 
 def find_object(spec: str) -> Any:

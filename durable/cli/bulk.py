@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import click
 
 from ..client import describe
 from ..errors import DurableError
-from .common import CommandRefused
+from .common import CommandRefused, Context
 from .printing import print_json, report
 
 
@@ -20,6 +20,14 @@ class Action:
 
     key: str
     sentence_end: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """What came of an action on a run: more keys for the JSON, and the sentence for people."""
+
+    fields: Mapping[str, object]
+    sentence: str
 
 
 def confirm(verb: str, count: int, yes: bool) -> None:
@@ -41,12 +49,22 @@ def act_on_matching(ids: Iterable[str], act: Callable[[str], None], action: Acti
     report({action.key: count}, f"{count} runs are {action.sentence_end}.", as_json)
 
 
-def act_on_named(ids: tuple[str, ...], act: Callable[[str], None], action: Action, as_json: bool) -> None:
-    """Act on each of *ids*.  If one is refused, continue with the others; the exit code is then 1."""
-    if len(ids) == 1:
-        act(ids[0])
-        report({"id": ids[0], action.key: True}, f"Run {ids[0]} is {action.sentence_end}.", as_json)
-        return
+def act_on_named(
+    context: Context,
+    given: tuple[str, ...],
+    act: Callable[[str], None],
+    action: Action,
+    as_json: bool,
+    look: Callable[[list[str]], Mapping[str, Look]] = lambda ids: {},
+) -> None:
+    """
+    Act on each run that is named.  If one is refused, continue with the others; the exit code is then 1.
+
+    Args:
+        look: Finds what came of it, for runs that were not refused.
+    """
+    # An ambiguous id is refused before anything is done.
+    ids = [context.full_id(each) for each in given]
     errors: dict[str, str] = {}
     for run_id in ids:
         try:
@@ -55,13 +73,21 @@ def act_on_named(ids: tuple[str, ...], act: Callable[[str], None], action: Actio
             errors[run_id] = error.message
         except DurableError as error:
             errors[run_id] = str(error)
+        if errors and len(ids) == 1:
+            raise CommandRefused(errors[run_id])
+    seen = look([each for each in ids if each not in errors])
+    looks = {each: seen.get(each) or Look({}, f"Run {each} is {action.sentence_end}.") for each in ids}
+    if len(ids) == 1:
+        report({"id": ids[0], action.key: True, **looks[ids[0]].fields}, looks[ids[0]].sentence, as_json)
+        return
     if as_json:
-        print_json([{"id": i, action.key: i not in errors, "error": errors.get(i)} for i in ids])
+        rows = [{"id": i, action.key: i not in errors, "error": errors.get(i)} for i in ids]
+        print_json([row if row["id"] in errors else {**row, **looks[str(row["id"])].fields} for row in rows])
     else:
         for run_id in ids:
             if run_id in errors:
                 click.echo(f"Error: {errors[run_id]}", err=True)
             else:
-                click.echo(f"Run {run_id} is {action.sentence_end}.")
+                click.echo(looks[run_id].sentence)
     if errors:
         sys.exit(1)

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from .. import duration
 from ..client import RunView, timeline
-from ..dashboard import charts, formats
+from ..display import Axis, formats
 from .terminal import Line, Span, Terminal, padded, printable, spans_of, width_of
 
 #: The character and the style of a bar, and what the legend says of it.
@@ -51,7 +51,7 @@ def draw(view: RunView, terminal: Terminal, *, most: int | None = None) -> list[
     has_earlier = view.has_earlier or len(rows) < len(view.rows)
     end = view.run.completed_at or view.now
     start = min(row.start for row in rows) if has_earlier else view.run.created_at
-    axis = charts.Axis(start, max(end, start + 1_000))
+    axis = Axis(start, max(end, start + 1_000))
     waiting = {str(entry["operation"]): entry for entry in view.waiting_for}
     notes = [_note(row, waiting, axis.end) for row in rows]
 
@@ -75,7 +75,7 @@ def draw(view: RunView, terminal: Terminal, *, most: int | None = None) -> list[
     return lines
 
 
-def _cells(row: timeline.Row, axis: charts.Axis, cells: int, terminal: Terminal) -> list[Span]:
+def _cells(row: timeline.Row, axis: Axis, cells: int, terminal: Terminal) -> list[Span]:
     """The characters of a row's bars."""
     line: list[Span] = [(" ", "")] * cells
     for bar in sorted(row.bars, key=lambda bar: (_ORDER.index(bar.kind), bar.state == "failed")):
@@ -90,11 +90,11 @@ def _cells(row: timeline.Row, axis: charts.Axis, cells: int, terminal: Terminal)
     return line
 
 
-def _cell(axis: charts.Axis, at: int, cells: int) -> int:
+def _cell(axis: Axis, at: int, cells: int) -> int:
     return max(0, min(cells - 1, (at - axis.start) * cells // axis.span))
 
 
-def _ticks(axis: charts.Axis, cells: int, terminal: Terminal, *, now: str) -> str:
+def _ticks(axis: Axis, cells: int, terminal: Terminal, *, now: str) -> str:
     """The axis: a line and a time at each tick that has the space, or at the start; *now* stands at the end."""
     text = ""
     for tick in (*axis.ticks(cells // 10 + 1), axis.start):

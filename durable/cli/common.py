@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import click
-from sqlalchemy.exc import SQLAlchemyError
 
 from .. import duration
-from ..app import Durable
+from ..attributes import NAME_LIMIT, VALUE_LIMIT
 from ..errors import DurableError
-from ..store import RunStatus, is_unavailable
-from .application import Application, ApplicationNotFound, load
+from . import default_app
+from .default_app import ApplicationNotFound
 from .terminal import printable
+
+if TYPE_CHECKING:
+    from ..app import Durable
+    from .application import Application
 
 
 class CommandRefused(click.ClickException):
@@ -30,20 +35,47 @@ class CommandRefused(click.ClickException):
 class Context:
     """Passed to every command: the application, which is loaded at its first use."""
 
-    def __init__(self, spec: str) -> None:
-        self.spec = spec
+    def __init__(self, given: str | None) -> None:
+        self._given = given
+
+    @cached_property
+    def spec(self) -> str:
+        """The application, as ``--app`` or ``DURABLE_APP`` names it, or as it is found in this folder."""
+        return self._given or default_app.find()
 
     @cached_property
     def application(self) -> Application:
         """The application that ``--app`` names."""
+        from .application import load
+
         return load(self.spec)
 
     @property
     def engine(self) -> Durable:
         """The engine of that application."""
+        from ..app import Durable
+
         engine = self.application.engine
         assert isinstance(engine, Durable)
         return engine
+
+    def full_id(self, given: str) -> str:
+        """
+        The id of the run that *given* means: an id, or the beginning of the id of one run.
+
+        Returns *given* itself when no run matches, so that the command reports an unknown run as usual.
+
+        Raises:
+            CommandRefused: Several runs have ids that begin like this.
+        """
+        from ..client import describe
+
+        found = describe.find_by_prefix(self.engine, given, _LISTED + 1)
+        if len(found) <= 1:
+            return str(found[0]["id"]) if found else given
+        listed = "".join(f"\n  {run['id']}  {run['status']}  {run['name']}" for run in found[:_LISTED])
+        more = "\n  and more" if len(found) > _LISTED else ""
+        raise CommandRefused(f"Several runs have ids that begin with {given!r}.  Give more of the id:{listed}{more}")
 
 
 class Commands(click.Group):
@@ -57,14 +89,60 @@ class Commands(click.Group):
             raise click.UsageError(str(error)) from error
         except DurableError as error:
             raise CommandRefused(str(error)) from error
-        except SQLAlchemyError as error:
-            if not is_unavailable(error):
+        except Exception as error:
+            # Only a command that uses the database has imported SQLAlchemy.
+            from sqlalchemy.exc import SQLAlchemyError
+
+            from ..store import is_unavailable
+
+            if not isinstance(error, SQLAlchemyError) or not is_unavailable(error):
                 raise
             raise CommandRefused(f"The database cannot be used now: {error.args[0]}") from error
 
 
+@dataclass(frozen=True)
+class LazyCommand:
+    """
+    A command that is not imported yet.
+
+    Attributes:
+        place: ``module:name`` in this room.
+        short_help: The first sentence of its help.
+    """
+
+    place: str
+    short_help: str
+
+    def load(self) -> click.Command:
+        """Import the command."""
+        module, _, name = self.place.partition(":")
+        command: click.Command = getattr(import_module(f".{module}", __package__), name)
+        return command
+
+
+class LazyCommands(Commands):
+    """A group that imports a command when it runs, and lists its commands without importing them."""
+
+    def __init__(self, *args: Any, lazy: Mapping[str, LazyCommand], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
+        return sorted(self._lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command with this name, imported now; None when there is none."""
+        return self._lazy[cmd_name].load() if cmd_name in self._lazy else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands in the help."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self._lazy[name].short_help) for name in self.list_commands(ctx)])
+
+
 def parse_run_id(value: str) -> str:
-    """The id of a run.  Text that cannot be one is refused before it reaches the database."""
+    """The id of a run, or its beginning.  Text that cannot be one is refused before it reaches the database."""
     if not 1 <= len(value) <= 64 or not all("!" <= c <= "~" for c in value):
         raise click.BadParameter(
             f"{_shortened(value)} is not the id of a run, which has 1 to 64 printable ASCII characters and no blanks."
@@ -101,10 +179,11 @@ def parse_interval(value: str) -> float:
     return secs
 
 
+#: How many runs an error lists when the beginning of an id is not unique.
+_LISTED = 5
+
 #: The shortest ``--interval``.
 LEAST_INTERVAL_SECS = 0.1
-
-STATUSES = tuple(status.value for status in RunStatus)
 
 run_id_argument = click.argument("run_id", metavar="ID", type=parse_run_id)
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on stdout.")
@@ -143,3 +222,17 @@ def parse_json(text: str) -> Any:
 
 def _shortened(text: str) -> str:
     return repr(text if len(text) <= 80 else f"{text[:80]}…")
+
+
+def parse_attributes(given: tuple[str, ...]) -> dict[str, str]:
+    """Attributes as ``--attribute NAME=VALUE`` gives them."""
+    wanted: dict[str, str] = {}
+    for pair in given:
+        name, equals, value = parse_text(pair, NAME_LIMIT + 1 + VALUE_LIMIT).partition("=")
+        if not name or not equals:
+            raise click.UsageError(
+                f"--attribute {pair!r} is not NAME=VALUE.  Write for example --attribute customer=acme."
+            )
+        if wanted.setdefault(name, value) != value:
+            raise click.UsageError(f"--attribute {name}: a run cannot have both {wanted[name]!r} and {value!r}.")
+    return wanted

@@ -42,6 +42,8 @@ from ..web import create_blueprint
 from . import application as applications
 from . import dev_reload
 from .application import Application
+from .common import Context
+from .default_app import ApplicationNotFound
 from .dev_reload import Plan
 from .dev_runs import RunLines
 
@@ -81,6 +83,29 @@ _READY_SECS = 60.0
 #: change may correct it.  Celery, and gunicorn when a worker cannot boot.
 _FAULTS_OF_CODE = (1, 2, 3)
 _FIRST_PORT = 8000
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The web app's address.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="The web app's port  [default: the next free one from 8000]"
+)
+@click.option("--web", metavar="MODULE:NAME", help="The Flask app, or a function that makes it.")
+@click.option(
+    "--concurrency", "-c", type=click.IntRange(1), default=4, show_default=True, help="The worker's processes."
+)
+@click.option("--reload/--no-reload", default=True, show_default=True, help="Start again when a Python file changes.")
+@click.option(
+    "--verbose", "-v", is_flag=True, help="Print Celery's lines about tasks, not one for each event of a run."
+)
+@click.pass_obj
+def dev(context: Context, /, **options: Any) -> None:
+    """Run a broker, a worker and the web app in one terminal.  Stop them with Ctrl-C."""
+    try:
+        application = context.application
+    except ApplicationNotFound as error:
+        raise click.UsageError(f"{error}\n\n{FIRST_STEPS}") from error
+    sys.exit(run(application, context.spec, **options))
 
 
 @dataclass(frozen=True)
@@ -290,6 +315,7 @@ def bare_app(spec: str) -> flask.Flask:
     engine = applications.load(spec).engine
     app = flask.Flask("durable")
     app.register_blueprint(create_blueprint(engine))
+    app.add_url_rule("/", "index", lambda: flask.redirect(f"{DASHBOARD}/"))
     return app
 
 

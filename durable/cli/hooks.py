@@ -6,9 +6,11 @@ from datetime import timedelta
 
 import click
 
+from .. import duration
 from ..client import describe
+from ..display import formats
 from .common import CommandRefused, Context, as_json_option, limit_option, parse_duration, parse_json, parse_run_id
-from .printing import print_rows, report
+from .printing import print_json, print_table, report
 
 
 @click.group()
@@ -23,8 +25,17 @@ def hooks() -> None:
 @click.pass_obj
 def hooks_list(context: Context, run_id: str | None, limit: int, as_json: bool) -> None:
     """List the open hooks, and the URLs of webhooks."""
-    found = describe.list_hooks(context.engine, run_id=run_id, limit=limit)
-    print_rows(found, ("run_id", "created_at", "token", "url"), as_json)
+    of_run = None if run_id is None else context.full_id(run_id)
+    found = describe.list_hooks(context.engine, run_id=of_run, limit=limit)
+    if as_json:
+        print_json(found)
+        return
+    now = context.engine.now()
+    rows = [
+        (hook["run_id"], formats.ago(duration.from_iso(hook["created_at"]), now), hook["token"], hook["url"] or "")
+        for hook in found
+    ]
+    print_table(("run", "created", "token", "url"), rows)
 
 
 @hooks.command("resume")

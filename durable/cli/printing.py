@@ -8,10 +8,9 @@ from typing import Any
 
 import click
 
-from ..client import RunView
-from ..web import mask
-from .chart import draw
-from .terminal import Line, Terminal, of_stdout, padded, printable, width_of
+from .. import duration
+from ..display import formats, mask
+from .terminal import Line, of_stdout, padded, printable, width_of
 
 
 def print_json(value: object) -> None:
@@ -27,12 +26,20 @@ def report(value: object, message: str, as_json: bool) -> None:
         click.echo(message)
 
 
-def print_rows(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
-    """Print *rows* as a JSON list, or as a table of *columns*."""
-    if as_json:
-        print_json(rows)
-    else:
-        print_table(columns, [tuple(str(row[column] or "") for column in columns) for row in rows])
+#: The columns of a list of runs.
+RUN_COLUMNS = ("id", "status", "created", "took", "workflow")
+
+
+def runs_table(found: Sequence[Mapping[str, Any]], now: int) -> list[Line]:
+    """The table of a list of runs, as ``list_runs`` returns it."""
+    return table(RUN_COLUMNS, [table_row(run, now) for run in found])
+
+
+def table_row(run: Mapping[str, Any], now: int) -> tuple[str, ...]:
+    """A run in the table of runs: when it was created and how long it took, as people read it."""
+    created, ended = duration.from_iso(run["created_at"]), run["completed_at"]
+    lasted = formats.took(duration.from_iso(ended) - created) if ended else "-"
+    return (run["id"], run["status"], formats.ago(created, now), lasted, run["name"])
 
 
 def print_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
@@ -48,39 +55,19 @@ def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[Line
     return [[(text[0], "quiet")], *([(line, "")] for line in text[1:])]
 
 
-def print_run(described: Mapping[str, Any], view: RunView, terminal: Terminal) -> None:
-    """Print the fields of a run, one on each line, its timeline, then tables of what it waits for and of its log."""
-    apart = ("waiting_for", "events", "timeline")
-    for name, value in described.items():
-        if value is not None and name not in apart:
-            text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-            # A value of several lines cannot be taken for another field: its lines are indented.
-            first, *more = mask(text).split("\n")
-            style = value if name == "status" else ""
-            terminal.print(
-                [[(f"{name:<13} ", "quiet"), (first, style)], *([(f"{'':<13} {line}", "")] for line in more)]
-            )
-    terminal.print(section("timeline", draw(view, terminal)))
-    terminal.print(section("waiting for", waiting_table(described["waiting_for"])))
-    if "events" in described:
-        columns = ("seq", "at", "kind", "operation", "name")
-        rows = [tuple(str(event[c] or "") for c in columns) for event in described["events"]]
-        terminal.print(section("events", table(columns, rows)))
-
-
 def section(title: str, lines: list[Line]) -> list[Line]:
     """Lines below a title, after an empty line; nothing if there are none."""
     return [[], [(title, "heading")], *lines] if lines else []
 
 
-def waiting_table(entries: Sequence[Mapping[str, Any]]) -> list[Line]:
+def waiting_table(entries: Sequence[Mapping[str, Any]], now: int) -> list[Line]:
     """The table of what a run waits for; nothing if it waits for nothing."""
     if not entries:
         return []
-    return table(("kind", "operation", "what", "how"), [_waiting(entry) for entry in entries])
+    return table(("kind", "operation", "what", "how"), [_waiting(entry, now) for entry in entries])
 
 
-def _waiting(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
+def _waiting(entry: Mapping[str, Any], now: int) -> tuple[str, str, str, str]:
     """
     One row of the table "waiting for".
 
@@ -88,11 +75,11 @@ def _waiting(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
     """
     match entry["kind"]:
         case "step":
-            what, how = f"{entry['name']}, attempt {entry['attempt']}", _readiness(entry)
+            what, how = f"{entry['name']}, attempt {entry['attempt']}", _readiness(entry, now)
         case "turn":
-            what, how = entry["name"], _readiness(entry)
+            what, how = entry["name"], _readiness(entry, now)
         case "sleep":
-            what, how = "", f"until {entry['until']}"
+            what, how = "", f"until {formats.when(duration.from_iso(entry['until']), now)}"
         case "webhook":
             what, how = mask(entry["url"] or "(public_url is not set)"), "a request"
         case "hook":
@@ -102,15 +89,17 @@ def _waiting(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
     return str(entry["kind"]), str(entry["operation"]), what, how
 
 
-def _readiness(entry: Mapping[str, Any]) -> str:
+def _readiness(entry: Mapping[str, Any], now: int) -> str:
+    since = entry.get("since")
+    lasted = formats.took(now - duration.from_iso(since)) if since else "-"
     match entry["state"]:
         case "running":
-            return f"running on {entry['worker'] or 'a process that has ended'} since {entry['since']}"
+            return f"running on {entry['worker'] or 'a process that has ended'} for {lasted}"
         case "in_doubt":
-            return f"in doubt since {entry['since']}: use `durable runs resolve`"
+            return f"in doubt for {lasted}: use `durable runs resolve`"
         case "delayed":
-            return f"not before {entry['until']}"
+            return f"not before {formats.when(duration.from_iso(entry['until']), now)}"
         case "unknown":
-            return f"waiting since {entry['since']}: no live worker has registered it"
+            return f"waiting for {lasted}: no live worker has registered it"
         case _:
-            return f"pending since {entry['since']}"
+            return f"pending for {lasted}"

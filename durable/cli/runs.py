@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..attributes import NAME_LIMIT, VALUE_LIMIT
-from ..client import describe, operate, run_view
+from ..client import describe, details, operate
 from ..registry import Run
+from ..store import RunStatus
+from . import follow as following
 from . import watch
-from .bulk import Action, act_on_matching, act_on_named, confirm
+from .bulk import Action, Look, act_on_matching, act_on_named, confirm
 from .common import (
-    STATUSES,
     CommandRefused,
     Context,
     as_json_option,
@@ -22,6 +23,7 @@ from .common import (
     limit_option,
     name_option,
     no_color_option,
+    parse_attributes,
     parse_duration,
     parse_json,
     parse_message,
@@ -29,9 +31,14 @@ from .common import (
     parse_text,
     run_id_argument,
 )
-from .printing import print_json, print_rows, print_run, report
-from .terminal import of_stdout
+from .printing import print_json, report, runs_table
+from .run_details import print_run, read_run
+from .terminal import of_stdout, printable
 
+if TYPE_CHECKING:
+    from ..app import Durable
+
+STATUSES = tuple(status.value for status in RunStatus)
 #: The statuses in which a run can be cancelled, in the order in which a run has them.
 OPEN = ("pending", "running", "blocked")
 
@@ -58,6 +65,9 @@ def runs() -> None:
     "--since", type=parse_duration, metavar="DURATION", help='Only runs that started at most this long ago, e.g. "1h".'
 )
 @limit_option("The largest number of runs to list.")
+@click.option("--follow", "-f", is_flag=True, help="Show the list again and again, until you press Ctrl-C.")
+@interval_option("2s")
+@no_color_option
 @as_json_option
 @click.pass_obj
 def runs_list(
@@ -67,32 +77,47 @@ def runs_list(
     attributes: tuple[str, ...],
     since: timedelta | None,
     limit: int,
+    follow: bool,
+    interval: float,
+    no_color: bool,
     as_json: bool,
 ) -> None:
     """List the newest runs."""
-    wanted = _parse_attributes(attributes)
-    found = describe.list_runs(context.engine, status=status, name=name, attributes=wanted, since=since, limit=limit)
-    print_rows(found, ("id", "status", "created_at", "name"), as_json)
+    engine = context.engine
+    wanted = parse_attributes(attributes)
+
+    def read() -> list[dict[str, Any]]:
+        return describe.list_runs(engine, status=status, name=name, attributes=wanted, since=since, limit=limit)
+
+    if follow:
+        following.follow(engine, read, interval, no_color=no_color, as_json=as_json)
+    elif as_json:
+        print_json(read())
+    else:
+        of_stdout(no_color=no_color).print(runs_table(read(), engine.now()))
 
 
 @runs.command("show")
 @run_id_argument
-@click.option("--events", "with_events", is_flag=True, help="Print the log of the run as well.")
-@limit_option("The largest number of operations in the timeline: the last ones.")
+@click.option("--events", "with_events", is_flag=True, help="Print the log of the run as well, with its values.")
+@click.option("--full", is_flag=True, help="Print whole values, errors and tracebacks.")
+@limit_option("The largest number of operations in the timeline and in the table of steps: the last ones.")
 @no_color_option
 @as_json_option
 @click.pass_obj
-def runs_show(context: Context, run_id: str, with_events: bool, limit: int, no_color: bool, as_json: bool) -> None:
-    """Show one run: its arguments, its status, its result or error, its timeline, and what it waits for."""
-    described = describe.describe(context.engine, run_id)
-    view = run_view.read(context.engine, run_id, operations=limit)
-    described["timeline"] = run_view.rows_as_json(view.rows)
+def runs_show(
+    context: Context, run_id: str, with_events: bool, full: bool, limit: int, no_color: bool, as_json: bool
+) -> None:
+    """Show one run: its arguments, its result or error, its timeline, its steps, and what it waits for."""
+    engine = context.engine
+    run_id = context.full_id(run_id)
+    described, view = read_run(engine, run_id, operations=limit)
     if with_events:
-        described["events"] = describe.list_events(context.engine, run_id)
+        described["events"] = details.log(engine, run_id)
     if as_json:
         print_json(described)
     else:
-        print_run(described, view, of_stdout(no_color=no_color))
+        print_run(described, view, of_stdout(no_color=no_color), full=full)
 
 
 @runs.command("watch")
@@ -109,6 +134,7 @@ def runs_watch(context: Context, run_id: str, interval: float, no_color: bool, a
 
     Exit codes: 0 the run has completed, 3 it has failed, 4 it was cancelled, 130 you pressed Ctrl-C.
     """
+    run_id = context.full_id(run_id)
     sys.exit(watch.watch(context.engine, run_id, interval, no_color=no_color, as_json=as_json))
 
 
@@ -145,7 +171,7 @@ def runs_cancel(
     if has_filter == bool(run_ids):
         raise click.UsageError("Name the runs to cancel by ID, or choose them with --status or --name.")
     if not has_filter:
-        act_on_named(run_ids, cancel, CANCELLED, as_json)
+        act_on_named(context, run_ids, cancel, CANCELLED, as_json)
         return
     statuses = OPEN if status is None else (status,)
     confirm("Cancel", describe.count(engine, statuses=statuses, name=name), yes)
@@ -158,6 +184,7 @@ def runs_cancel(
 @click.pass_obj
 def runs_wake(context: Context, run_id: str, as_json: bool) -> None:
     """End the pending sleeps of a run now."""
+    run_id = context.full_id(run_id)
     run: Run[Any] = context.engine.get_run(run_id)
     woken = run.wake_up()
     if not woken and run.status not in OPEN:
@@ -169,10 +196,20 @@ def runs_wake(context: Context, run_id: str, as_json: bool) -> None:
 @click.argument("run_ids", metavar="[ID]...", nargs=-1, type=parse_run_id)
 @click.option("--all", "retry_all", is_flag=True, help="Retry all blocked runs.")
 @click.option("--name", type=parse_text, metavar="TEXT", help="With --all: only runs of this workflow.")
+@click.option(
+    "--wait",
+    type=parse_duration,
+    metavar="DURATION",
+    default="5s",
+    show_default=True,
+    help="How long to wait until the named runs continue or are blocked again.",
+)
 @as_json_option
 @click.pass_obj
-def runs_retry(context: Context, run_ids: tuple[str, ...], retry_all: bool, name: str | None, as_json: bool) -> None:
-    """Retry blocked runs with the code that is deployed now."""
+def runs_retry(
+    context: Context, run_ids: tuple[str, ...], retry_all: bool, name: str | None, wait: timedelta, as_json: bool
+) -> None:
+    """Retry blocked runs with the code that is deployed now, and say whether they continue."""
     engine = context.engine
 
     def retry(run_id: str) -> None:
@@ -190,7 +227,7 @@ def runs_retry(context: Context, run_ids: tuple[str, ...], retry_all: bool, name
     if retry_all:
         act_on_matching(describe.each(engine, statuses=("blocked",), name=name), retry, RETRIED, as_json)
     else:
-        act_on_named(run_ids, retry, RETRIED, as_json)
+        act_on_named(context, run_ids, retry, RETRIED, as_json, look=partial(_look_at_retries, engine, wait))
 
 
 @runs.command("resolve")
@@ -208,6 +245,7 @@ def runs_resolve(
     """Record the outcome of a step in doubt, so that its run continues."""
     if (result is None) == (fail is None):
         raise click.UsageError("Give either --result JSON or --fail MESSAGE.")
+    run_id = context.full_id(run_id)
     run: Run[Any] = context.engine.get_run(run_id)
     if fail is not None:
         resolved = run.resolve(fail=fail, step=step_id)
@@ -218,14 +256,18 @@ def runs_resolve(
     )
 
 
-def _parse_attributes(given: tuple[str, ...]) -> dict[str, str]:
-    wanted: dict[str, str] = {}
-    for pair in given:
-        name, equals, value = parse_text(pair, NAME_LIMIT + 1 + VALUE_LIMIT).partition("=")
-        if not name or not equals:
-            raise click.UsageError(
-                f"--attribute {pair!r} is not NAME=VALUE.  Write for example --attribute customer=acme."
-            )
-        if wanted.setdefault(name, value) != value:
-            raise click.UsageError(f"--attribute {name}: a run cannot have both {wanted[name]!r} and {value!r}.")
-    return wanted
+def _look_at_retries(engine: Durable, wait: timedelta, ids: list[str]) -> dict[str, Look]:
+    """Wait for what comes of retries."""
+    looks = {}
+    for run_id, outcome in operate.await_retries(engine, ids, wait.total_seconds()).items():
+        if outcome.status is None:
+            sentence = f"Run {run_id} is being retried.  No worker has taken its turn yet."
+        elif outcome.reason is None:
+            sentence = f"Run {run_id} continues: it is {outcome.status}."
+        else:
+            sentence = f"Run {run_id} is blocked again.  {outcome.reason}"
+        looks[run_id] = Look(
+            {"status": outcome.status, "error": outcome.reason},
+            "\n".join(printable(line) for line in sentence.split("\n")),
+        )
+    return looks

@@ -10,9 +10,21 @@ import click
 from .. import registry
 from ..client import Options
 from ..client import start as client_start
+from ..errors import SerializationError
+from ..registry import definitions
 from . import application
-from .common import CommandRefused, Context, as_json_option, parse_duration, parse_json, parse_run_id, parse_text
+from .common import (
+    CommandRefused,
+    Context,
+    as_json_option,
+    parse_attributes,
+    parse_duration,
+    parse_json,
+    parse_run_id,
+    parse_text,
+)
 from .printing import print_json
+from .terminal import printable
 
 
 @click.command()
@@ -34,6 +46,13 @@ from .printing import print_json
 @click.option(
     "--countdown", type=parse_duration, metavar="DURATION", help='How long to wait before the run starts, e.g. "1h30m".'
 )
+@click.option(
+    "--attribute",
+    "attributes",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An attribute of the run, by which you can find it.  You can give several.",
+)
 @as_json_option
 @click.pass_obj
 def start(
@@ -45,27 +64,45 @@ def start(
     idempotency_key: str | None,
     queue: str | None,
     countdown: timedelta | None,
+    attributes: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """
     Start a run.
 
     WORKFLOW is the name of a workflow, or MODULE:WORKFLOW.  JSON is the list of its arguments, or an object with one
-    key for each parameter.
+    key for each parameter.  Arguments that do not fit the annotations of the workflow are refused.
     """
-    options = Options(run_id=run_id, idempotency_key=idempotency_key, queue=queue, countdown=countdown)
+    options = Options(
+        run_id=run_id,
+        idempotency_key=idempotency_key,
+        queue=queue,
+        countdown=countdown,
+        attributes=parse_attributes(attributes),
+    )
     if (workflow is None) == (like is None):
         raise click.UsageError("Name a workflow, or a run with --like ID.")
     try:
         if like is not None:
+            like = context.full_id(like)
             run = client_start.start_like(context.engine, like, options)
         else:
             name = str(workflow)
             definition = registry.workflows[name] if name in registry.workflows else application.find_object(name)
             args, kwargs = _parse_arguments(arguments or "[]")
+            if isinstance(definition, registry.Workflow):
+                # A worker converts them too, where a wrong one would fail the run.
+                definitions.fit_arguments(definition, definition.signature.bind(*args, **kwargs))
             run = client_start.start(context.engine, definition, args, kwargs, options)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, SerializationError) as error:
         raise CommandRefused(f"{workflow or like} was not started: {error}") from error
+    called = [] if like is None else client_start.called_steps(context.engine, like)
+    if called:
+        click.echo(
+            f"Warning: run {like} has called steps: {', '.join(map(printable, called))}.  The new run calls them again,"
+            " with other idempotency keys.  What they did outside of this database, say a payment, is done again.",
+            err=True,
+        )
     if as_json:
         print_json({"id": run.id, "name": run.name, "status": run.status})
     else:

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
+
+import click
 
 from .. import duration
 from ..app import Durable
 from ..client import LiveProcess, Workforce, workforce
-from ..dashboard import formats
+from ..display import formats
 from ..store import BOUND, ClaimedAttempt, statistics
+from .common import Context, as_json_option, interval_option, no_color_option
 from .printing import print_json, section, table
 from .terminal import Line, Terminal, of_stdout, screen
 
 #: How many running steps are printed when the screen does not limit them.
 _LISTED = 50
+
+
+@click.command("top")
+@interval_option("2s")
+@click.option("--once", is_flag=True, help="Print once and exit.  Without a terminal, this is the default.")
+@no_color_option
+@as_json_option
+@click.pass_obj
+def top_command(context: Context, interval: float, once: bool, no_color: bool, as_json: bool) -> None:
+    """Show workers, queues and running steps, and refresh them until you press Ctrl-C."""
+    sys.exit(top(context.engine, interval, once=once, no_color=no_color, as_json=as_json))
 
 
 def top(engine: Durable, interval_secs: float, *, once: bool, no_color: bool, as_json: bool) -> int:

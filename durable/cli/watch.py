@@ -10,11 +10,12 @@ import click
 from .. import duration, events
 from ..app import Durable
 from ..client import RunView, describe, run_view
-from ..dashboard import formats
+from ..display import formats
 from ..events import Event
 from ..store import RunStatus
 from .chart import draw
-from .printing import print_json, print_run, section, waiting_table
+from .printing import print_json, section, waiting_table
+from .run_details import print_run, read_run
 from .terminal import Line, Terminal, of_stdout, printable, screen
 
 #: The exit code for each status with which a run ends.
@@ -33,7 +34,7 @@ def watch(engine: Durable, run_id: str, interval_secs: float, *, no_color: bool,
     try:
         if terminal.is_live and not as_json:
             last = _redraw(engine, run_id, interval_secs, no_color)
-            print_run(describe.describe(engine, run_id), last, terminal)
+            print_run(*read_run(engine, run_id, operations=_OPERATIONS), terminal)
         else:
             last = _print_events(engine, run_id, interval_secs, as_json)
     except KeyboardInterrupt:
@@ -105,7 +106,7 @@ def _picture(view: RunView, terminal: Terminal) -> list[Line]:
         [(run.name, "heading"), (f"  {run.id}  ", ""), (run.status, run.status), (f"  {took}", "")],
         [(f"at {duration.iso(view.now)}; Ctrl-C stops watching, and the run continues", "quiet")],
     ]
-    pending = section("waiting for", waiting_table(view.waiting_for))[: max(0, terminal.height // 3)]
+    pending = section("waiting for", waiting_table(view.waiting_for, view.now))[: max(0, terminal.height // 3)]
     # The title, an empty line, the axis, the legend and the note about earlier operations.
     space = terminal.height - len(head) - len(pending) - 5
     return [*head, *section("timeline", draw(view, terminal, most=max(1, space))), *pending]

@@ -6,11 +6,12 @@ The Python functions, the command line and the control routes all call this room
 Files, in import order::
 
     hooks.py      payloads for hooks, and answers to webhook requests
-    operate.py    end a run's sleeps, retry it, resolve a step in doubt
     pending.py    what a run waits for now
     timeline.py   the rows and bars of a run's timeline
     run_view.py   one run as a person watches it
     describe.py   runs and hooks as plain JSON
+    operate.py    end a run's sleeps, retry it, resolve a step in doubt
+    details.py    the steps of a run, its failure, and its log with the values
     workforce.py  live processes, what they run, and the queues
     run.py        ``Client``: what the methods of ``Run`` do
     sessions.py   the caller's SQLAlchemy session, for a start in its transaction

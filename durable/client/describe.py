@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -11,7 +12,7 @@ from sqlalchemy import Connection
 from .. import codec, duration, events
 from ..context import recorded_url
 from ..engine import Engine
-from ..errors import PayloadMissing, RunNotFound
+from ..errors import DecryptionError, PayloadMissing, RunNotFound
 from ..events import ROOT, Event
 from ..store import Run as RunRow
 from ..store import RunStatus, attributes, event_rows, hooks, requests, run_log, runs
@@ -21,6 +22,9 @@ from .pending import waiting_for
 COUNTED = 10_000
 #: How many runs ``each`` reads at once.
 PAGE = 100
+
+#: The beginning of an id that durable has made.
+_GENERATED = re.compile("[0-9a-f]{1,64}")
 
 
 def list_runs(
@@ -104,6 +108,20 @@ def each(engine: Engine, *, statuses: Sequence[str], name: str | None) -> Iterat
             after = page[-1]
 
 
+def find_by_prefix(engine: Engine, text: str, limit: int) -> list[dict[str, Any]]:
+    """
+    Return the run with the id *text*; else the runs with generated ids that begin with it, at most *limit*.
+
+    A generated id consists of digits and letters from a to f.  No other text is looked for as the beginning of an id.
+    """
+    engine.check_schema()
+    with engine.store.read() as tx:
+        exact = runs.find(tx, text)
+        if exact is not None:
+            return [_summary(exact)]
+        return [_summary(row) for row in runs.beginning_with(tx, text, limit)] if _GENERATED.fullmatch(text) else []
+
+
 def describe(engine: Engine, run_id: str) -> dict[str, Any]:
     """Return one run, as ``durable runs show --json`` prints it.  Raise RunNotFound for an unknown id."""
     engine.check_schema()
@@ -115,8 +133,7 @@ def describe(engine: Engine, run_id: str) -> dict[str, Any]:
         ended, result = _shown(tx, lambda: run_log.outcome(tx, run_id, ROOT) if row.ended else None)
         labels = attributes.read(tx, run_id)
         pending = waiting_for(engine, tx, row)
-        vault = engine.store.vault
-        blocked = vault.fetch(tx, run_id, vault.unseal(run_id, "blocked", row.blocked))
+        blocked = blocked_reason(engine, tx, row)
     error = value_of(ended) if isinstance(ended, events.RunFailedEvent | events.RunCancelledEvent) else None
     has_failed = row.status in (RunStatus.FAILED, RunStatus.CANCELLED)
     return _summary(row) | {
@@ -129,13 +146,22 @@ def describe(engine: Engine, run_id: str) -> dict[str, Any]:
     }
 
 
+def blocked_reason(engine: Engine, tx: Connection, row: RunRow) -> str | None:
+    """Return why a run is blocked, or why this process cannot say it; None if it is not blocked."""
+    vault = engine.store.vault
+    try:
+        return vault.fetch(tx, row.id, vault.unseal(row.id, "blocked", row.blocked))
+    except (DecryptionError, PayloadMissing) as missing:
+        return str(missing)
+
+
 def _shown(tx: Connection, read: Callable[[], Event | None]) -> tuple[Event | None, Any]:
     """Return an event and its value as plain JSON; or None, and why the value cannot be shown."""
     try:
         event = read()
         text = value_of(event)
         return event, codec.plain(text, requests.load(tx, codec.request_ids(text))) if text else None
-    except PayloadMissing as missing:
+    except (DecryptionError, PayloadMissing) as missing:
         return None, str(missing)
 
 
@@ -147,13 +173,6 @@ def creation(tx: Connection, run_id: str) -> Event | None:
     return next(
         iter(event_rows.load_large_values(tx, run_id, (n.event for n in run_log.read_inbox(tx, run_id, limit=1)))), None
     )
-
-
-def list_events(engine: Engine, run_id: str) -> list[dict[str, Any]]:
-    """Return the run's log: ``seq at kind operation name``, the name of a step, hook, child or workflow."""
-    with engine.store.read() as tx:
-        found = run_log.page(tx, run_id, after=0, before=2**62, limit=None, newest_first=False, values=False)
-    return [event_as_json(event) for event in found]
 
 
 def event_as_json(event: Event) -> dict[str, Any]:

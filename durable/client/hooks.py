@@ -36,16 +36,19 @@ class HookInfo:
     is_webhook: bool
 
 
-def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None) -> str:
+def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None, wait_taken: Any = None) -> str:
     """
     Put *payload* into the inbox of the run that holds this token open, and return the run's id.
 
-    Returns once the payload is committed; the run may not have seen it yet.  Two calls deliver two payloads.
+    Returns once the payload is committed; without *wait_taken* the run may not have seen it yet.  Two calls deliver two
+    payloads.
 
     Args:
         token: The hook's token.
         payload: Any value that has a JSON form (docs/reference/values.md).
         wait: How long to wait for a hook that is about to be created, as ``sleep`` takes it.
+        wait_taken: How long to wait until a turn of the run has taken the payload in, as ``sleep`` takes it.  When the
+            time is over, the call returns all the same: the payload is committed, and a turn will take it in.
 
     Raises:
         HookNotFound: No hook with this token is open.  Nothing is recorded.
@@ -55,7 +58,7 @@ def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None) -
     refuse_in_workflow("resume_hook")
     engine.check_schema()
 
-    def post(tx: Connection) -> HookRow | None:
+    def post(tx: Connection) -> tuple[HookRow, int] | None:
         hook = hooks.lock_open(tx, token)
         if hook is None:
             return None
@@ -66,17 +69,30 @@ def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None) -
         text = codec.encode(payload if definition is None else definition.validate(hook.token, payload), "payload")
         now = engine.store.now()
         received = events.HookReceived(at=now, op_id=hook.op_id, payload=text)
-        run_log.post(tx, hook.run_id, received, engine.dispatch.plan(now))
-        return hook
+        return hook, run_log.post(tx, hook.run_id, received, engine.dispatch.plan(now))
 
-    deadline = time.monotonic() + (duration.to_micros(wait) / 1_000_000 if wait is not None else 0)
-    while (hook := engine.store.write(post)) is None:
+    deadline = time.monotonic() + _secs(wait, "wait")
+    taken_secs = _secs(wait_taken, "wait_taken")
+    while (posted := engine.store.write(post)) is None:
         if time.monotonic() >= deadline:
             raise HookNotFound(token)
         time.sleep(_POLL_SECS)
     failpoints.hit("hook.recorded")
+    hook, item_id = posted
     engine.wake(hook.run_id)
+    deadline = time.monotonic() + taken_secs
+    while time.monotonic() < deadline and _is_waiting(engine, item_id):
+        time.sleep(_POLL_SECS)
     return hook.run_id
+
+
+def _secs(given: Any, what: str) -> float:
+    return 0 if given is None else duration.to_micros(given, what=what) / 1_000_000
+
+
+def _is_waiting(engine: Engine, item_id: int) -> bool:
+    with engine.store.read() as tx:
+        return run_log.is_in_inbox(tx, item_id)
 
 
 def get_hook(engine: Engine, token: str) -> HookInfo:

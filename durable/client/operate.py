@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
@@ -9,10 +12,14 @@ from sqlalchemy import Connection
 from .. import codec, events, failpoints, registry
 from ..engine import Engine
 from ..errors import NotInDoubt, RunNotFound, StepFailed
-from ..store import InDoubt, in_doubt, run_log, runs, waits
+from ..store import InDoubt, RunStatus, in_doubt, run_log, runs, waits
+from .describe import blocked_reason
 
 #: The worker, in the log, of an outcome that an operator gave.
 BY_HAND = "durable runs resolve"
+
+#: The pause before ``await_retries`` looks again.
+_POLL_SECS = 0.1
 
 
 def wake_up(engine: Engine, run_id: str) -> int:
@@ -94,6 +101,38 @@ def retry(engine: Engine, run_id: str) -> bool:
     if unblocked:
         engine.wake(row)
     return unblocked
+
+
+@dataclass(frozen=True, slots=True)
+class RetryOutcome:
+    """
+    What came of a retry.
+
+    Attributes:
+        status: The run's status; None when no worker has tried the run yet.
+        reason: Why the run is blocked again.
+    """
+
+    status: str | None
+    reason: str | None = None
+
+
+def await_retries(engine: Engine, run_ids: Sequence[str], timeout_secs: float) -> dict[str, RetryOutcome]:
+    """Wait until each of these runs, which are retried, goes on or is blocked again; return what came of each."""
+    found = dict.fromkeys(run_ids, RetryOutcome(None))
+    until = time.monotonic() + timeout_secs
+    while True:
+        for run_id in [each for each, outcome in found.items() if outcome.status is None]:
+            with engine.store.read() as tx:
+                row = runs.find(tx, run_id)
+                if row is not None and row.status != RunStatus.BLOCKED:
+                    found[run_id] = RetryOutcome(row.status)
+                elif row is not None and row.blocked_version is not None:
+                    # A retry leaves no version: a turn has blocked the run since.
+                    found[run_id] = RetryOutcome(row.status, blocked_reason(engine, tx, row))
+        if all(outcome.status is not None for outcome in found.values()) or time.monotonic() >= until:
+            return found
+        time.sleep(_POLL_SECS)
 
 
 def is_in_doubt(engine: Engine, run_id: str) -> bool:

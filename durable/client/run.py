@@ -15,7 +15,7 @@ from ..events import ROOT, Event
 from ..store import Run as RunRow
 from ..store import attributes, requests, run_log, runs
 from . import operate
-from .describe import list_hooks, value_of
+from .describe import blocked_reason, list_hooks, value_of
 
 
 class Client:
@@ -44,9 +44,7 @@ class Client:
                 while not (row := self._row(run_id)).ended:
                     left = until - time.monotonic()
                     if left <= 0:
-                        raise TimeoutError(
-                            f"Run {run_id!r} is still {row.status} after {timeout}.  It continues: ask again later."
-                        )
+                        raise TimeoutError(self._why_unended(row, timeout))
                     end.wait(left)
         with self._engine.store.read() as tx:
             ended = run_log.outcome(tx, run_id, ROOT)
@@ -61,6 +59,13 @@ class Client:
             case events.RunCancelledEvent(reason=reason, error=text):
                 raise RunCancelled(run_id, reason) from (codec.decode_error(text, loaded) if text else None)
         raise AssertionError(f"run {run_id} is {row.status} and its log has no end")
+
+    def _why_unended(self, row: RunRow, timeout: Any) -> str:
+        """Return why there is no result after the *timeout*; for a blocked run with the reason."""
+        text = f"Run {row.id!r} is still {row.status} after {timeout}.  "
+        with self._engine.store.read() as tx:
+            reason = blocked_reason(self._engine, tx, row)
+        return text + (reason or "It continues: ask again later.")
 
     def cancel(self, run_id: str, reason: str | None) -> bool:
         """Ask the run to stop, and wake it.  Return False when it has ended."""

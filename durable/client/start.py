@@ -7,28 +7,29 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.orm import Session
 
-from .. import codec, duration, events, failpoints, registry
+from .. import attributes, codec, duration, events, failpoints, registry
 from ..engine import Engine
 from ..errors import ConfigurationError, RunConflict, RunNotFound
 from ..registry import Run, Workflow
 from ..sandbox import log_records, refuse_in_workflow
-from ..store import OPTION, RunStatus, SendTimes, is_unavailable, requests, runs, start_run
+from ..store import OPTION, RunStatus, SendTimes, is_unavailable, requests, run_log, runs, start_run
 from ..store import Run as RunRow
-from . import sessions
 from .describe import creation, value_of
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 log = log_records.get("durable.starting")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """How a run is started; queue, priority, countdown and eta are as in Celery."""
+    """How a run is started; queue, priority, countdown and eta are as in Celery; None of *attributes* are left out."""
 
     run_id: str | None = None
     idempotency_key: str | None = None
@@ -37,6 +38,7 @@ class Options:
     countdown: Any = None
     eta: Any = None
     session: Any = None
+    attributes: Mapping[str, str | None] | None = None
 
 
 def start(
@@ -53,8 +55,8 @@ def start(
     before, returns that run, and starts none.
 
     Raises:
-        TypeError: Not a workflow, or arguments that do not fit its signature.
-        ValueError: An id or a key that some database does not store as it is.
+        TypeError: Not a workflow, arguments that do not fit its signature, or an attribute that is no str.
+        ValueError: An id, a key or an attribute that some database does not store as it is.
         SerializationError: An argument that has no JSON form; the error has its path.
         RunConflict: The id or key started another workflow, or one with other arguments.
         ConfigurationError: The session writes to another database than the engine's, or the Celery app does not have
@@ -68,25 +70,34 @@ def start(
     bound = codec.bind(workflow.signature, args, dict(kwargs or {}))
     text = codec.encode_arguments(bound)
     row = _new_row(engine, workflow, codec.digest(bound, workflow.signature), options)
+    attributes.check({}, options.attributes or {})
+    given = attributes.merged({}, options.attributes or {})
     engine.dispatch.check_queue_of_turn(row.queue)
     with engine.tracing.start(row.name, row.id) as trace_context:
         row = replace(row, trace_context=trace_context)
         if options.session is not None:
-            return _start_in_session(engine, sessions.of(options.session), row, text)
-        return _commit(engine, row, text)
+            # It imports SQLAlchemy's ORM, which an application without sessions does without.
+            from . import sessions
+
+            return _start_in_session(engine, sessions.of(options.session), row, text, given)
+        return _commit(engine, row, text, given)
 
 
-def _commit(engine: Engine, row: RunRow, text: str) -> Run[Any]:
+def _commit(engine: Engine, row: RunRow, text: str, given: Mapping[str, str]) -> Run[Any]:
     """Commit the run in a transaction of its own, and send its first turn."""
     engine.store.vault.store_early(row.id, [text])
     planned: list[SendTimes] = []
+    failure: SQLAlchemyError | None = None
     try:
-        start_run.commit(engine.store, row, _created(row, text), lambda tx: _plan(engine, tx, row, planned))
+        start_run.commit(engine.store, row, _created(row, text), lambda tx: _plan(engine, tx, row, planned), given)
     except SQLAlchemyError as error:
-        existing = _existing_after(engine, row, error)
+        failure = error
+    if failure is not None:
+        # Outside of the except block, so that a RunConflict has no database error in its context.
+        existing = _existing_after(engine, row, failure)
         if existing is None:
-            raise
-        if isinstance(error, IntegrityError) or existing.id != row.id:
+            raise failure
+        if isinstance(failure, IntegrityError) or existing.id != row.id:
             return existing
         # The commit was applied, and only its acknowledgement was lost.
     _send(engine, row, planned[-1])
@@ -203,8 +214,10 @@ def _same_run(engine: Engine, row: RunRow, existing: RunRow) -> Run[Any]:
 # In the caller's transaction
 
 
-def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str) -> Run[Any]:
+def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str, given: Mapping[str, str]) -> Run[Any]:
     """Write the run in the caller's transaction.  Its first turn is sent once that has committed."""
+    from . import sessions
+
     tx = sessions.connection(session, engine.store.url).execution_options(**{OPTION: engine.store.vault})
     existing = _existing(tx, row)
     if existing is not None:
@@ -223,15 +236,18 @@ def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str) 
         if is_committed:
             _send(engine, row, planned[-1])
 
+    failure: IntegrityError | None = None
     try:
         # PostgreSQL ends the whole transaction when a statement fails, and the caller's work would be lost with it.
         with tx.begin_nested() if tx.dialect.name == "postgresql" else nullcontext():
-            start_run.create(tx, row, _created(row, args), _plan(engine, tx, row, planned))
+            start_run.create(tx, row, _created(row, args), _plan(engine, tx, row, planned), given)
     except IntegrityError as error:
+        failure = error
+    if failure is not None:
         # Another process committed the id or key meanwhile.
-        found = _existing_after(engine, row, error)
+        found = _existing_after(engine, row, failure)
         if found is None:
-            raise
+            raise failure
         return found
     sessions.when_over(session, send)
     return Run(row.id, engine)
@@ -266,3 +282,10 @@ def start_like(engine: Engine, run_id: str, options: Options) -> Run[Any]:
     args, kwargs = codec.decode_arguments(text, loaded, workflow.signature)
     priority = row.priority if options.priority is None else options.priority
     return start(engine, workflow, args, kwargs, replace(options, queue=options.queue or row.queue, priority=priority))
+
+
+def called_steps(engine: Engine, run_id: str) -> list[str]:
+    """The names of the steps that a run has called, in the order of their first calls: they may have had effects."""
+    with engine.store.read() as tx:
+        log = run_log.page(tx, run_id, after=0, before=2**62, limit=None, newest_first=False, values=False)
+    return list(dict.fromkeys(event.name for event in log if isinstance(event, events.StepCreated)))

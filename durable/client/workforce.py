@@ -17,9 +17,10 @@ LISTED = 500
 
 @dataclass(frozen=True, slots=True)
 class LiveProcess:
-    """A process with its queues, how many names it has registered, and the attempts that it runs."""
+    """A process with its versions and queues, how many names it has registered, and the attempts that it runs."""
 
     worker: Worker
+    versions: dict[str, str]
     queues: list[str]
     names: int
     running: list[ClaimedAttempt]
@@ -55,7 +56,11 @@ def read(engine: Engine, tx: Connection, now: int) -> Workforce:
         by_worker[attempt.worker_id].append(attempt)
     processes = [
         LiveProcess(
-            worker, json.loads(worker.queues or "[]"), len(json.loads(worker.names)), by_worker.get(worker.id, [])
+            worker,
+            json.loads(worker.versions or "{}"),
+            json.loads(worker.queues or "[]"),
+            len(json.loads(worker.names)),
+            by_worker.get(worker.id, []),
         )
         for worker in sorted(alive, key=lambda worker: (worker.host, worker.pid))
     ]

@@ -29,7 +29,17 @@ from .arguments import bind, decode_arguments, decode_call, digest, encode_argum
 from .decoder import decode, request_ids
 from .display import plain, shown_arguments
 from .encoder import encode
-from .failures import ErrorSummary, decode_error, encode_error, error_summary
+from .failures import (
+    ErrorSummary,
+    decode_error,
+    encode_error,
+    error_summary,
+    failed_step,
+    find_step_error,
+    mark_failed_step,
+    members,
+    remote_traceback,
+)
 from .fit import fit, holds_secret, is_checked
 from .kinds import register
 
@@ -45,11 +55,16 @@ __all__ = [
     "encode_arguments",
     "encode_error",
     "error_summary",
+    "failed_step",
+    "find_step_error",
     "fit",
     "holds_secret",
     "is_checked",
+    "mark_failed_step",
+    "members",
     "plain",
     "register",
+    "remote_traceback",
     "request_ids",
     "shown_arguments",
 ]

@@ -29,6 +29,8 @@ from .refusals import Unencodable, shown
 
 #: The attribute of a rebuilt exception that has the text of its traceback in the process that raised it.
 _REMOTE = "__durable_traceback__"
+#: The attribute of an exception that a step has failed with, in the workflow that awaits the step: the step's name.
+_STEP = "__durable_step__"
 
 #: The most causes and contexts of a chain that are kept.
 _MAX_CHAIN = 20
@@ -76,6 +78,46 @@ def error_summary(text: str) -> ErrorSummary:
     """The summary of an encoded error."""
     fields = json.loads(text)
     return ErrorSummary(fields["type"], fields["message"], fields.get("traceback", ""))
+
+
+def mark_failed_step(error: BaseException, step: str) -> None:
+    """Mark a decoded exception as the one that a step of this name has failed with.  The mark is not encoded."""
+    error.__dict__[_STEP] = step
+
+
+def failed_step(error: BaseException) -> str | None:
+    """The name of the step that has failed with this very exception; None for any other exception."""
+    step = _attribute(error, _STEP, None)
+    return step if isinstance(step, str) else None
+
+
+def find_step_error(error: BaseException) -> tuple[BaseException, str] | None:
+    """Find the exception of a step in a chain of causes and contexts, and in groups; with the step's name."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        found = waiting.pop(0)
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        step = failed_step(found)
+        if step is not None:
+            return found, step
+        links = [_base_attribute(found, f"__{key}__") for key in ("cause", "context")]
+        waiting += [link for link in (*links, *members(found)) if link is not None]
+    return None
+
+
+def members(error: BaseException) -> tuple[BaseException, ...]:
+    """The exceptions of a group, whatever the author's class makes of them; none for any other exception."""
+    if not issubclass(type(error), BaseExceptionGroup):
+        return ()
+    found: tuple[BaseException, ...] = vars(BaseExceptionGroup)["exceptions"].__get__(error)
+    return found
+
+
+def remote_traceback(error: BaseException) -> str:
+    """The traceback of a decoded exception in the process that raised it; empty for one that was raised here."""
+    return str(_attribute(error, _REMOTE, ""))
 
 
 class ExceptionKind(Kind):
@@ -146,7 +188,7 @@ def _written(writer: Writer, error: BaseException, seen: set[int]) -> Fields:
     writer.stack.append(id(error))
     written = {}
     for name, item in attributes.items():
-        if name in (_REMOTE, "__notes__"):
+        if name in (_REMOTE, _STEP, "__notes__"):
             continue
         plain = _attempt(writer, item)
         if plain is not None or item is None:

@@ -19,12 +19,14 @@ from .workflow import (
     create_hook,
     create_webhook,
     get_workflow_metadata,
+    map,
     now,
     patched,
     race,
     random,
     set_attributes,
     sleep,
+    timeout,
     uuid4,
 )
 
@@ -39,6 +41,7 @@ __all__ = [
     "get_step_metadata",
     "get_workflow_metadata",
     "heartbeat",
+    "map",
     "now",
     "patched",
     "race",
@@ -47,5 +50,6 @@ __all__ = [
     "set_attributes",
     "sleep",
     "step_session",
+    "timeout",
     "uuid4",
 ]

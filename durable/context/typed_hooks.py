@@ -28,9 +28,9 @@ class HookDefinition(Generic[T]):
         context = run_context(f"{self.name}.create")
         return context.open_hook(Hook, self.name, token, metadata, payload_type=self.type)
 
-    def resume(self, token: str, payload: Any) -> Any:
+    def resume(self, token: str, payload: Any, *, wait: Any = None, wait_taken: Any = None) -> Any:
         """
-        Validate *payload* and send it to the hook with this token.
+        Validate *payload* and send it to the hook with this token; *wait* and *wait_taken* are ``resume_hook``'s.
 
         Returns:
             The Run that was resumed.
@@ -41,7 +41,7 @@ class HookDefinition(Generic[T]):
         """
         guards.refuse_in_workflow(f"{self.name}.resume")
         valid = self.validate(token, payload)
-        return current.current_engine().resume_hook(token, valid)
+        return current.current_engine().resume_hook(token, valid, wait, wait_taken)
 
     def validate(self, token: str, payload: Any) -> T:
         """*payload*, converted to the type by pydantic.  Raises HookPayloadError."""

@@ -7,7 +7,8 @@ workflow it raises RuntimeError, as asyncio's functions do outside a loop.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
@@ -16,12 +17,13 @@ from uuid import UUID
 
 from .. import current, duration
 from ..http import Request, Response
-from ..replay import Hook, RunContext, Webhook
+from ..replay import Hook, RunContext, Webhook, bounded_map
 from ..replay import race as racing
 from ..verify import Dedupe, Verification
 from . import webhooks
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
@@ -64,6 +66,23 @@ def sleep(value: str | float | timedelta | datetime) -> Awaitable[None]:
     return run_context("sleep").sleep(value)
 
 
+def timeout(value: str | float | timedelta | datetime | None) -> asyncio.Timeout:
+    """
+    ``asyncio.timeout`` that takes a duration as ``sleep`` does: ``async with timeout("10m"):``.
+
+    When the time is over, the block is cancelled and raises TimeoutError.  ``run.wake_up()`` ends no timeouts.
+
+    Args:
+        value: A duration (``"1h30m"``, a number of seconds, a timedelta), an aware datetime, or None for no limit.
+
+    Raises:
+        ValueError: The value is malformed, negative, NaN, or a naive datetime.
+    """
+    loop = run_context("timeout").loop
+    due_at = None if value is None else duration.due_at(value, loop.now)
+    return asyncio.timeout_at(None if due_at is None else (due_at - loop.started_at) / 1_000_000)
+
+
 def now() -> datetime:
     """The run's time: the time of its last event, aware and in UTC.  It is the same on every replay."""
     return duration.to_datetime(run_context("now").loop.now)
@@ -100,6 +119,37 @@ def race(*awaitables: Awaitable[Any]) -> Awaitable[Any]:
     if not awaitables:
         raise ValueError("race() of nothing would wait for ever; give it at least one awaitable.")
     return racing.race(context.loop, awaitables)
+
+
+def map(
+    call: Callable[[Item], Awaitable[T]],
+    items: Iterable[Item],
+    *,
+    limit: int | None = None,
+    return_exceptions: bool = False,
+) -> Awaitable[list[T]]:
+    """
+    Call *call* for each item, at most *limit* at the same time, and return the results in the order of the items.
+
+    ::
+
+        receipts = await durable.map(charge, orders, limit=10)
+
+    Args:
+        call: A step, a workflow, or an ``async def`` of yours, which takes one item.
+        items: Read to their end at once.
+        limit: How many calls run at the same time; None for all.
+        return_exceptions: False raises the first failure: calls that have not started never start, and running ones
+            are cancelled.  True makes all calls, and returns each failure in the place of its result.
+
+    Raises:
+        ValueError: *limit* is not at least 1.
+    """
+    loop = run_context("map").loop
+    listed = list(items)
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise ValueError(f"map(limit={limit!r}): the limit must be an int of at least 1, or None for no limit.")
+    return bounded_map.bounded_map(loop, call, listed, limit or len(listed), return_exceptions)
 
 
 def create_hook(token: str | None = None, metadata: object = None) -> Hook[Any]:

@@ -12,8 +12,8 @@ Files, in import order::
 
     static/              the stylesheet and the script
     templates/           the pages
-    charts.py            where times are on an axis; the columns of small plots
-    formats.py           times, durations and values as text
+    charts.py            the columns of small plots
+    formats.py           values as text or HTML, and the filters of the templates
     security.py          who may do what; forms; the headers of every answer
     pages.py             ``Dashboard``: templates to responses, errors to pages
     filters.py           the filter of the list of runs, from the URL

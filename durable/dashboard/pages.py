@@ -10,17 +10,19 @@ import hashlib
 import json
 import logging
 import re
+import time
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import flask
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
+from .. import display
 from ..engine import Engine
 from ..errors import RunNotFound, SchemaOutOfDate
 from ..store import is_unavailable
@@ -60,13 +62,14 @@ class Dashboard:
         )
         environment.filters.update(formats.FILTERS)
         environment.globals.update(
-            link=link, csrf_token=security.csrf_token, percent=formats.percent, version=_version_of_static()
+            link=link, csrf_token=security.csrf_token, percent=display.formats.percent, version=_version_of_static()
         )
         return environment
 
     def page(self, template: str, status: int = 200, **context: Any) -> flask.Response:
         """A page."""
         context.setdefault("refresh", None)
+        context.setdefault("now", None)
         text = self._templates.get_template(template).render(context, may=self.guard.allows)
         return flask.Response(text, status, mimetype="text/html")
 
@@ -95,6 +98,7 @@ class Dashboard:
         """Flask's view of a page: checks a form, calls *view*, and turns every error into a page."""
 
         def served(**arguments: str) -> flask.typing.ResponseReturnValue:
+            began, cpu_began = time.perf_counter(), time.thread_time()
             try:
                 if flask.request.method == "POST":
                     security.check_form()
@@ -105,6 +109,9 @@ class Dashboard:
                 response = self.problem(error.code or 400, error.name, error.description or "")
             except Exception as error:
                 response = self._failed(error)
+            total, cpu = time.perf_counter() - began, time.thread_time() - cpu_began
+            # Browsers show this beside the request; it tells a slow database from a slow page.
+            response.headers["Server-Timing"] = f"total;dur={total * 1000:.1f}, cpu;dur={cpu * 1000:.1f}"
             return security.secure(response, flask.request.script_root + path)
 
         return served
@@ -152,11 +159,24 @@ def link(endpoint: str, *, anchor: str | None = None, **values: Any) -> str:
     base = flask.g.get("durable_base")
     if base is None:
         base = flask.g.durable_base = flask.url_for(".home").rstrip("/")
-    path = PATHS[endpoint]
-    for name in _PARAMETERS.findall(path):
-        path = path.replace(f"<path:{name}>", quote(str(values.pop(name)), safe=""))
-    query = urlencode(values, doseq=True)
-    return f"{base}{path}{'?' + query if query else ''}{'#' + anchor if anchor else ''}"
+    # Hashable, for the cache: a parameter may have several values.
+    given = tuple((name, tuple(each) if isinstance(each, list) else (each,)) for name, each in values.items())
+    return f"{base}{_relative(endpoint, given)}{'#' + anchor if anchor else ''}"
+
+
+@lru_cache(4_096)
+def _relative(endpoint: str, values: tuple[tuple[str, tuple[object, ...]], ...]) -> str:
+    """The URL below the dashboard's own.  Pages have the same links again and again: of runs, attributes, filters."""
+    path, pairs = PATHS[endpoint], []
+    in_path = set(_PARAMETERS.findall(path))
+    for name, several in values:
+        for each in several:
+            quoted = quote(str(each), safe="")
+            if name in in_path:
+                path = path.replace(f"<path:{name}>", quoted)
+            else:
+                pairs.append(f"{name}={quoted}")
+    return f"{path}?{'&'.join(pairs)}" if pairs else path
 
 
 def back_to(endpoint: str, **values: Any) -> flask.Response:

@@ -13,10 +13,10 @@ from typing import Any
 from sqlalchemy import Connection
 
 from .. import codec, http
+from ..display import mask, masked_deeply
 from ..errors import DecryptionError, PayloadMissing
 from ..events import Event
 from ..store import requests, vault
-from ..web import mask
 from .pages import Dashboard
 
 
@@ -128,14 +128,3 @@ class Payloads:
 
 
 _ENCRYPTED = Shown(hidden="This value is encrypted, and you may not reveal it.")
-
-
-def masked_deeply(value: Any) -> Any:
-    """A plain value whose texts have no token of a webhook."""
-    if isinstance(value, str):
-        return mask(value)
-    if isinstance(value, list):
-        return [masked_deeply(item) for item in value]
-    if isinstance(value, dict):
-        return {mask(str(key)): masked_deeply(item) for key, item in value.items()}
-    return value

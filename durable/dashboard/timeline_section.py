@@ -10,9 +10,8 @@ from sqlalchemy import Connection
 from werkzeug.datastructures import MultiDict
 
 from ..client import timeline
+from ..display import Axis, formats
 from ..store import Run, run_page
-from . import formats
-from .charts import Axis
 from .filters import whole_number
 
 #: How many operations one page of the timeline has, and the most that a reader can ask for.

@@ -10,11 +10,11 @@ from sqlalchemy import Connection
 
 from .. import events, http
 from ..client import pending, timeline
+from ..display import mask
 from ..engine import Engine
 from ..errors import DecryptionError, PayloadMissing, RunNotFound
 from ..events import ROOT, Event
 from ..store import Hook, RequestRow, Run, attributes, audit, hooks, in_doubt, run_log, run_page, runs
-from ..web import mask
 from . import notices, timeline_section
 from .filters import whole_number
 from .pages import Dashboard
@@ -71,6 +71,7 @@ def show(dashboard: Dashboard, run_id: str) -> flask.Response:
             "section": timeline_section.read(tx, run, given, now),
             "children": run_page.children(tx, run_id, LISTED),
             "hooks": _hooks(tx, run_id),
+            "refusing": hooks.refusing(tx, 0, LISTED, run_id),
             "requests": _listed(payloads, tx, run_page.requests_of_run(tx, run_id, LISTED)),
             "audit": audit.of_run(tx, run_id, LISTED),
             "log": _log(tx, run, whole_number(given, "log", 0, _FAR)),
@@ -79,7 +80,15 @@ def show(dashboard: Dashboard, run_id: str) -> flask.Response:
     growing = None if run.ended else now // 5_000_000
     return dashboard.live_page(
         "run.html",
-        seen=[run.turn, run.status, len(page["waiting"]), repr(page["audit"]), repr(page["requests"]), growing],
+        seen=[
+            run.turn,
+            run.status,
+            len(page["waiting"]),
+            repr(page["audit"]),
+            repr(page["requests"]),
+            repr(page["refusing"]),
+            growing,
+        ],
         refresh=None if run.ended else 3,
         notice=notices.of(given),
         given={name: value for name, value in given.items() if name in ("first", "last", "rows", "from", "to", "log")},

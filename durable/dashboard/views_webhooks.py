@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import flask
 
+from ..display import mask
 from ..errors import DecryptionError, PayloadMissing
 from ..http import Request, Response
-from ..store import RequestRow, run_page, runs
-from ..web import mask
+from ..store import RequestRow, hooks, run_page, runs
 from . import filters
 from .pages import Dashboard
 from .views_runs import place
 
 PAGE = 50
+#: Webhooks that have refused a request are listed for a week, in microseconds, and at most so many.
+REFUSALS_KEPT, REFUSING = 7 * 86_400_000_000, 20
 
 
 def show(dashboard: Dashboard) -> flask.Response:
@@ -20,11 +22,13 @@ def show(dashboard: Dashboard) -> flask.Response:
     dashboard.guard.require("read")
     engine = dashboard.engine
     engine.check_schema()
+    now = engine.now()
     before = filters.place(flask.request.args, "before")
     with engine.store.read() as tx:
         found = run_page.recent_requests(tx, before=before, limit=PAGE + 1)
         rows = found[:PAGE]
-        names = runs.names_of(tx, {row.run_id for row in rows})
+        refusing = hooks.refusing(tx, now - REFUSALS_KEPT, REFUSING)
+        names = runs.names_of(tx, {*(row.run_id for row in rows), *(each.run_id for each in refusing)})
         may_see = engine.store.vault.cipher is None or dashboard.guard.allows("reveal")
         try:
             whole = {each.row.id: each for each in run_page.whole_requests(tx, rows)} if may_see else {}
@@ -35,11 +39,12 @@ def show(dashboard: Dashboard) -> flask.Response:
     ]
     return dashboard.live_page(
         "webhooks.html",
-        seen=[repr(rows)],
+        seen=[repr(rows), repr(refusing)],
         entries=entries,
+        refusing=refusing,
         names=names,
         mask=mask,
         older=place(rows[-1].received_at, rows[-1].id) if len(found) > PAGE else None,
         is_first=before is None,
-        now=engine.now(),
+        now=now,
     )

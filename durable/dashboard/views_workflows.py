@@ -82,21 +82,19 @@ def read(engine: Engine, window: str) -> tuple[list[WorkflowNumbers], int, bool]
     now = engine.now()
     begin = now - length
     with engine.store.read() as tx:
-        since = statistics.sampled_since(tx, begin)
-        ended = statistics.ended(tx, since, now, begin, slices)
-        durations = statistics.durations(tx, since)
+        found = statistics.ended(tx, begin, now, slices)
         open_runs = statistics.open_by_name(tx)
-    names = sorted({*registry.workflows, *(each.name for each in ended), *(name for name, _ in open_runs)})
-    by_name = {name: WorkflowNumbers(name, {}, {}, durations.get(name), []) for name in names}
+    names = sorted({*registry.workflows, *(each.name for each in found.ended), *(name for name, _ in open_runs)})
+    by_name = {name: WorkflowNumbers(name, {}, {}, found.durations.get(name), []) for name in names}
     for (name, status), count in open_runs.items():
         by_name[name].open[status] = count
     totals = {name: [0] * slices for name in names}
     failed = {name: [0] * slices for name in names}
-    for each in ended:
+    for each in found.ended:
         numbers = by_name[each.name].ended
         numbers[each.status] = numbers.get(each.status, 0) + each.count
         totals[each.name][each.slice] += each.count
         failed[each.name][each.slice] += each.count if each.status == "failed" else 0
     for name, numbers_of in by_name.items():
         numbers_of.plot = charts.columns(totals[name], failed[name], PLOT_HEIGHT)
-    return list(by_name.values()), since, since > begin
+    return list(by_name.values()), found.since, found.since > begin

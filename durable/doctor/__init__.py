@@ -6,7 +6,7 @@ Files, in import order::
     finding.py    the result of one check, and how a check that fails becomes a result
     servers.py    checks the database, the broker, Celery's settings and ``public_url``
     situation.py  reads from the store, once, what the other checks need
-    waiting.py    checks for work that cannot continue: unknown names, blocked runs, steps in doubt, missing keys
+    waiting.py    checks for work that cannot continue (names, keys, blocks, doubts), and counts failures
     workers.py    checks which workers live, answer, take from which queues, and have which clocks
 """
 
@@ -26,6 +26,7 @@ _CHECKS_OF_SITUATION = {
     "clocks": workers.clocks,
     "names": waiting.names,
     "blocked": waiting.blocked,
+    "failures": waiting.failures,
     "doubts": waiting.doubts,
     "keys": waiting.keys,
 }
@@ -35,10 +36,14 @@ def examine(engine: Engine) -> list[Finding]:
     """
     Make all checks.  A check that raises an error becomes a finding that is not ok.
 
+    Before the migration, the finding about the database is the only one: nothing else can be said, or needs to be done.
+
     This reads a bounded part of the work lists and asks the workers through the broker.  It takes about a second, even
     with many runs.
     """
     database = check("database", servers.database, engine)
+    if not database.ok and database.fix.startswith(servers.MIGRATE):
+        return [database]
     findings = [
         database,
         check("broker", servers.broker, engine),

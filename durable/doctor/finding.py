@@ -31,9 +31,15 @@ class Finding:
 
 
 def check(name: str, function: Callable[[T], Finding], argument: T) -> Finding:
-    """Run one check.  An error that it raises becomes a finding that is not ok."""
+    """
+    Run one check.  An error that it raises becomes a finding that is not ok.
+
+    NotImplementedError means that this broker or database cannot answer: the check is skipped.
+    """
     try:
         return function(argument)
+    except NotImplementedError as error:
+        return Finding(name=name, ok=True, detail=f"not checked: {error or 'this is not supported here'}")
     except Exception as error:
         text = str(error).splitlines()
         detail = f"{type(error).__name__}: {text[0] if text else ''}"

@@ -9,6 +9,9 @@ from ..errors import ConfigurationError
 from ..store import REVISION
 from .finding import Finding
 
+#: The beginning of the fix of a database that has another schema than this code needs.
+MIGRATE = "Run `durable migrate`"
+
 
 def database(engine: Engine) -> Finding:
     """The database answers, stores every text and has this code's schema.  An embedded database is migrated first."""
@@ -21,9 +24,11 @@ def database(engine: Engine) -> Finding:
     if encoding is not None:
         detail = f"{url} has the encoding {encoding}, which cannot store every text."
         return Finding(name="database", ok=False, detail=detail, fix=migrations.ENCODING_FIX)
-    detail = f"{url}, schema {found or '(none yet)'}"
-    ok = found == REVISION
-    return Finding(name="database", ok=ok, detail=detail, fix="" if ok else f"Run `durable migrate` for {REVISION}.")
+    if found == REVISION:
+        return Finding(name="database", ok=True, detail=f"{url}, schema {found}")
+    has = f"has the schema {found}" if found else "has no tables of durable yet"
+    detail = f"{url} {has}, and this code needs {REVISION}."
+    return Finding(name="database", ok=False, detail=detail, fix=f"{MIGRATE}.  Then run `durable doctor` again.")
 
 
 def broker(engine: Engine) -> Finding:

@@ -8,6 +8,9 @@ from ..engine import Engine
 from ..store import InDoubt, WaitingRun, Worker, backlog, in_doubt, key_id_of, workers
 from .finding import SHOWN
 
+#: A day, in microseconds.
+DAY = 24 * 3600 * 1_000_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Situation:
@@ -20,6 +23,8 @@ class Situation:
         turns: Runs with inbox items, which need a turn.
         run_queues: The queues of open runs.  None is the application's default queue.
         blocked: How many runs are blocked by their code, and the ids of the oldest.
+        now: The database's time.
+        failures: The runs that have failed within a day: their workflow, and when they ended.
         doubts: The oldest steps in doubt, one more than a finding shows.
         keys: The ids of the keys that waiting values are encrypted with, each with a run that needs it.
     """
@@ -31,13 +36,16 @@ class Situation:
     turns: list[WaitingRun]
     run_queues: set[str | None]
     blocked: tuple[int, list[str]]
+    now: int
+    failures: list[tuple[str, int]]
     doubts: list[InDoubt]
     keys: dict[str, str]
 
 
 def read(engine: Engine) -> Situation:
     """Read the situation."""
-    since = engine.now() - engine.settings.dead_after
+    now = engine.now()
+    since = now - engine.settings.dead_after
     with engine.store.read() as tx:
         return Situation(
             engine=engine,
@@ -47,6 +55,8 @@ def read(engine: Engine) -> Situation:
             turns=backlog.runs_with_inbox_items(tx),
             run_queues=backlog.queues_of_runs(tx),
             blocked=backlog.blocked(tx, SHOWN),
+            now=now,
+            failures=backlog.failures(tx, now - DAY),
             doubts=in_doubt.oldest(tx, SHOWN + 1),
             keys={key_id_of(head): run_id for head, run_id in backlog.encrypted_heads(tx, 1000).items()},
         )

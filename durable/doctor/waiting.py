@@ -1,12 +1,12 @@
-"""Check for work that cannot continue: unknown names, missing keys, blocked runs, steps in doubt."""
+"""Check for work that cannot continue, because of unknown names, missing keys, blocks or doubts; and for failures."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from ..store import BOUND, WaitingRun
 from .finding import SHOWN, Finding, listed
-from .situation import Situation
+from .situation import DAY, Situation
 
 
 def names(situation: Situation) -> Finding:
@@ -39,8 +39,26 @@ def blocked(situation: Situation) -> Finding:
     return Finding(
         name="blocked",
         ok=False,
-        detail=f"{_count(count)} blocked, because their code does not match their log: {', '.join(oldest)}{more}",
-        fix="`durable runs show ID` shows the difference.  Deploy matching code, then run `durable runs retry --all`.",
+        detail=f"{_count(count)} blocked by their code: {', '.join(oldest)}{more}",
+        fix="`durable runs show ID` says why.  Deploy code that matches the log, without the mistake, then run"
+        " `durable runs retry --all`.",
+    )
+
+
+def failures(situation: Situation) -> Finding:
+    """How many runs of each workflow have failed within the last hour and the last day: never a fault of the system."""
+    by_name = Counter(name for name, _ in situation.failures)
+    if not by_name:
+        return Finding(name="failures", ok=True, detail="no run has failed within a day")
+    hour_ago = situation.now - DAY // 24
+    recent = Counter(name for name, ended_at in situation.failures if ended_at >= hour_ago)
+    counts = [f"{name} ({recent[name]} in the last hour, {count} in a day)" for name, count in by_name.most_common()]
+    bound = f"  Only the {BOUND} failed runs that were started last are counted." if by_name.total() >= BOUND else ""
+    return Finding(
+        name="failures",
+        ok=True,
+        detail=f"Runs have failed: {listed(counts)}.{bound}",
+        fix="`durable runs list --status failed` names them, and `durable runs show ID` shows the error of one.",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from ..engine import versions as own_versions
 from ..worker import versions
 from .finding import Finding, listed
 from .situation import Situation
@@ -29,6 +30,11 @@ def answers(situation: Situation) -> Finding:
     app = situation.engine.celery
     if not app.conf.worker_enable_remote_control:
         return Finding(name="answers", ok=True, detail="not asked: worker_enable_remote_control is off")
+    with app.connection_for_write() as connection:
+        can_broadcast = "fanout" in connection.transport.implements.exchange_type
+    if not can_broadcast:
+        detail = "not asked: this broker cannot broadcast, which Celery's remote control needs"
+        return Finding(name="answers", ok=True, detail=detail)
     found = next(filter(None, (versions.of_workers(app, timeout_secs=secs) for secs in _ANSWER_TIMEOUTS_SECS)), {})
     if not found:
         return Finding(
@@ -39,7 +45,7 @@ def answers(situation: Situation) -> Finding:
             " between two steps.)",
         )
     shown = listed([f"{node} ({described(theirs)})" for node, theirs in sorted(found.items())])
-    own = versions.versions()["durable"]
+    own = own_versions()["durable"]
     others = {theirs["durable"] for theirs in found.values()} - {own}
     fix = f"This process has durable {own}: finish the deploy." if others else ""
     return Finding(name="answers", ok=True, detail=shown, fix=fix)

@@ -14,20 +14,24 @@ Files, in import order::
     replay_cache.py  replays that a process keeps, so that a turn feeds only new events
     settings.py      the settings: names, defaults, and where a value comes from
     timer.py         the thread that checks turns and attempts which may be over their time
+    webhook_counts.py  what webhooks have refused and received twice, until it is written
     watchdog.py      stops a workflow body that takes too long in one turn
     deadlines.py     stops an attempt that takes longer than its step's timeout
+    run_handlers.py  the application's functions that are called when a run has failed or is blocked
     engine.py        ``Engine``: store, dispatcher, notifier and settings of one application
 """
 
 from .deadlines import Limit, grace
 from .engine import Engine, transport_defaults
 from .fan_in import BATCH_DELAY_SECS, MANY
-from .process import ProcessIdentity, identify, is_gone
+from .process import ProcessIdentity, identify, is_gone, versions
 from .replay_cache import Checkout, Kept, unclosable
+from .run_handlers import CALL_TIME
 from .watchdog import TurnWatch
 
 __all__ = [
     "BATCH_DELAY_SECS",
+    "CALL_TIME",
     "MANY",
     "Checkout",
     "Engine",
@@ -40,4 +44,5 @@ __all__ = [
     "is_gone",
     "transport_defaults",
     "unclosable",
+    "versions",
 ]

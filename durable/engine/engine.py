@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from celery import Celery
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import failpoints, forks, migrations, registry
@@ -22,7 +22,22 @@ from ..errors import DurableError, SchemaOutOfDate, TurnTooLong
 from ..measures import Measures
 from ..replay import Replay
 from ..sandbox import log_records
-from ..store import REVISION, DriveRow, Run, StepRow, Store, UrlPayloads, Vault, reason, run_log, runs, totals
+from ..store import (
+    REVISION,
+    DriveRow,
+    Run,
+    RunStatus,
+    StepRow,
+    Store,
+    UrlPayloads,
+    Vault,
+    hooks,
+    reason,
+    requests,
+    run_log,
+    runs,
+    totals,
+)
 from ..tracing import ContextVariables, Tracing, make_tracing
 from .completions import Completions
 from .deadlines import Deadlines
@@ -30,9 +45,11 @@ from .fan_in import FanIn
 from .flusher import Flusher
 from .forwarder import Forwarder
 from .replay_cache import Replays, unclosable
-from .settings import Settings, check_names, resolve
+from .run_handlers import Handler, RunHandlers
+from .settings import Settings, check_names, check_variables, resolve
 from .timer import TimerThread
 from .watchdog import Watchdog
+from .webhook_counts import WebhookCounts
 
 log = log_records.get("durable")
 
@@ -70,9 +87,11 @@ class Engine:
 
     def __init__(self, celery_app: Celery, **settings: object) -> None:
         check_names(settings)
+        check_variables(os.environ)
         failpoints.arm_from_environment()
         self.celery = celery_app
         self._given = settings
+        self._made = time.monotonic_ns()
         # This reports malformed keywords and variables now.  The app's configuration is read when it is needed.
         resolve(settings, lambda name: None)
         self._configure()
@@ -80,8 +99,12 @@ class Engine:
         forks.call_in_child(self._begin_in_process)
         self._schema_checked = False
         self._closing: list[Callable[[], object]] = []
+        #: What the application wants to be called for; ``on_run_failed`` and ``on_run_blocked`` add to it.
+        self.run_handlers = RunHandlers()
         #: What this process has counted since the last flush.
         self.measures = Measures()
+        #: What this process's webhooks have refused and received twice since the last flush.
+        self.webhook_counts = WebhookCounts()
         #: The latest message that this process has taken from each queue.
         self.progress = Progress()
         #: By run whose code this process cannot stop or close, why the run has to be blocked.
@@ -108,6 +131,22 @@ class Engine:
         self.running: set[str] = set()
         #: By claim, how to interrupt those of them that can be interrupted.
         self.interrupts: dict[str, Callable[[], object]] = {}
+
+    def on_run_failed(self, function: Handler) -> Handler:
+        """
+        Call a function with each run that has failed, as a decorator: ``@engine.on_run_failed``.
+
+        The process that has ended the run calls it with the ``Run``, once that is committed; after a crash another
+        process calls it again.  What it raises is logged, and changes nothing.
+
+        Raises:
+            ConfigurationError: It is an ``async def``, or no function.
+        """
+        return self.run_handlers.add(RunStatus.FAILED, function)
+
+    def on_run_blocked(self, function: Handler) -> Handler:
+        """Call a function with each run that becomes blocked, as ``on_run_failed`` does for runs that fail."""
+        return self.run_handlers.add(RunStatus.BLOCKED, function)
 
     @cached_property
     def settings(self) -> Settings:
@@ -229,6 +268,10 @@ class Engine:
         """The database's time, in microseconds since 1970 UTC."""
         return self.store.now()
 
+    def loaded_at(self) -> int:
+        """When this engine was made, by the database's clock: the process has loaded its code and settings then."""
+        return self.now() - (time.monotonic_ns() - self._made) // 1000
+
     def clock_ahead(self) -> int:
         """
         How far this process's clock is ahead of the database's, in microseconds; negative when it is behind.
@@ -344,16 +387,23 @@ class Engine:
             self.notifier.notify(holder, message)
 
     def flush_measures(self) -> None:
-        """Add what this process has measured since the last flush to the totals; on an error, keep it for the next."""
+        """Write what this process has measured since the last flush; on an error, keep it for the next."""
         # One thread at a time, so that after a call everything is written that was measured before it.
         with self._flushing:
-            deltas = self.measures.take()
-            if not deltas:
+            deltas, counted = self.measures.take(), self.webhook_counts.take()
+            if not (deltas or counted.refused or counted.duplicates):
                 return
+
+            def write(tx: Connection) -> None:
+                hooks.add_refused(tx, counted.refused)
+                requests.add_duplicates(tx, counted.duplicates)
+                totals.add(tx, deltas)
+
             try:
-                self.store.write(lambda tx: totals.add(tx, deltas))
+                self.store.write(write)
             except BaseException:
                 self.measures.put_back(deltas)
+                self.webhook_counts.put_back(counted)
                 raise
 
     def on_close(self, act: Callable[[], object]) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
 import socket
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
+
+import celery
 
 from .. import forks
 
@@ -40,6 +44,16 @@ def identify() -> ProcessIdentity:
 
 
 forks.call_in_child(identify.cache_clear)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """The versions in this process: ``durable``, ``python``, ``celery``."""
+    return {
+        "durable": version("durable-celery"),
+        "python": platform.python_version(),
+        "celery": celery.__version__,
+    }
 
 
 def is_gone(other: ProcessIdentity, this_process: ProcessIdentity) -> bool:

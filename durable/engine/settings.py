@@ -16,8 +16,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from .. import duration
+from ..broker import check_url
 from ..cipher import Cipher, from_setting
 from ..errors import ConfigurationError
+from ..nearest import did_you_mean, misspelt
 
 SECOND = 1_000_000
 
@@ -82,6 +84,12 @@ def _text(value: object) -> str:
     return value.strip()
 
 
+def _broker_url(value: object) -> str:
+    url = _text(value)
+    check_url(url)
+    return url
+
+
 def _public_url(value: object) -> str:
     url = _text(value).rstrip("/")
     if not url.startswith(("http://", "https://")) or any(c.isspace() or c in "?#" for c in url):
@@ -139,7 +147,7 @@ def _context_variables(value: object) -> tuple[ContextVar[Any], ...]:
 
 _PARSERS: dict[str, Callable[[object], Any]] = {
     "database_url": _text,
-    "broker_url": _text,
+    "broker_url": _broker_url,
     "public_url": _public_url,
     "hold_timeout": _hold,
     "max_held": _count,
@@ -169,14 +177,44 @@ _HIDDEN = {"database_url": "(a URL)", "broker_url": "(a URL)", "payload_url": "(
 
 NAMES = tuple(field.name for field in fields(Settings))
 
+#: The environment variables that are no settings, and what reads them.
+OTHER_VARIABLES = {
+    "DURABLE_APP": "the command: the application",
+    "DURABLE_DEV": "the dashboard: `durable dev` sets it",
+    "DURABLE_FAILPOINTS": "tests: where a process fails",
+    "DURABLE_CRASHES": "tests of durable itself: how many crashes they make",
+    "DURABLE_SEED": "tests of durable itself: the seed of their random numbers",
+}
+#: All variables of durable.
+VARIABLES = (*(f"DURABLE_{name.upper()}" for name in NAMES), *OTHER_VARIABLES)
+
 
 def check_names(given: Mapping[str, object]) -> None:
     """Raise ConfigurationError for a keyword that is not a setting."""
     unknown = sorted(set(given) - set(NAMES))
     if unknown:
         raise ConfigurationError(
-            f"Durable() has no setting {', '.join(map(repr, unknown))}.  The settings are {', '.join(NAMES)}."
+            f"Durable() has no setting {', '.join(map(repr, unknown))}.{did_you_mean(unknown[0], NAMES)}"
+            f"  The settings are {', '.join(NAMES)}."
         )
+
+
+def check_variables(environment: Mapping[str, str]) -> None:
+    """
+    Raise ConfigurationError for a variable that is a misspelling of one of durable's.
+
+    Other variables that begin with ``DURABLE_`` are the application's own, for example the one that holds the secret of
+    a webhook, or Kubernetes' for a service with the name durable.
+    """
+    for name in sorted(environment):
+        if not name.startswith("DURABLE_") or name in VARIABLES:
+            continue
+        known = misspelt(name.removeprefix("DURABLE_"), [each.removeprefix("DURABLE_") for each in VARIABLES])
+        if known is not None:
+            raise ConfigurationError(
+                f"The environment variable {name} is not one of durable's, and nothing reads it."
+                f"  Did you mean DURABLE_{known}?"
+            )
 
 
 def resolve(keywords: Mapping[str, object], configuration: Callable[[str], object]) -> Settings:

@@ -11,10 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 
 from ..errors import ConfigurationError
 from ..store import VERSION_TABLE
@@ -34,6 +31,10 @@ def upgrade(tx: Connection) -> None:
             f"The database {tx.engine.url.database!r} has the encoding {encoding}, which cannot store every text."
             f"  {ENCODING_FIX}"
         )
+    # Alembic takes longer to import than most commands take to run, and only migrations need it.
+    from alembic import command
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = tx
@@ -54,5 +55,7 @@ def unfit_encoding(tx: Connection) -> str | None:
 
 def revision(tx: Connection) -> str | None:
     """The revision of the database; None when it has no tables of durable."""
-    context = MigrationContext.configure(tx, opts={"version_table": VERSION_TABLE})
-    return context.get_current_revision()
+    if not inspect(tx).has_table(VERSION_TABLE):
+        return None
+    found: str | None = tx.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalar_one_or_none()
+    return found

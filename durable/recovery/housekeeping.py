@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from .. import forks, registry
 from ..attempts import cancellation, timeout
 from ..broker import celery_internals
-from ..engine import Engine, identify
+from ..engine import Engine, identify, versions
 from ..sandbox import log_records
 from ..store import PayloadStoreError, Worker, is_contention, is_unavailable, reason, workers
 from ..turns import poison
@@ -144,6 +144,7 @@ class Housekeeping:
                 names=json.dumps(sorted({*registry.steps, *registry.workflows})),
                 queues=json.dumps(celery_internals.consumed_queues(engine.celery)),
                 pool=engine.pool,
+                versions=json.dumps(versions()),
                 clock_ahead=engine.clock_ahead(),
                 progress=engine.progress.as_json(),
             )

@@ -19,7 +19,7 @@ from ..attempts import outcome
 from ..broker import GRACE
 from ..engine import Engine, ProcessIdentity, identify, is_gone
 from ..sandbox import log_records
-from ..store import DriveRow, MessageGroup, StepRow, WaitRow, Worker, run_log, steps, waits, workers
+from ..store import DriveRow, MessageGroup, StepRow, WaitRow, Worker, run_calls, run_log, steps, waits, workers
 from .lost_messages import LostMessages
 
 #: The most steps, waits and turns that one sweep sends, each.
@@ -32,7 +32,9 @@ log = log_records.get("durable.sweep")
 
 def sweep(engine: Engine) -> bool:
     """
-    Send the steps, waits and turns whose messages were not sent or are lost.  Returns whether more are due.
+    Send the steps, waits and turns whose messages were not sent or are lost, and the turns that call handlers again.
+
+    Returns whether more are due.
 
     A step or workflow that no live process has registered is not sent, since Celery throws away messages of
     unknown tasks.  Its row stays as it is, which costs no writes.  The first sweep after the first heartbeat of a
@@ -50,6 +52,7 @@ def sweep(engine: Engine) -> bool:
         _send_steps(engine, now, registered, lost.steps(due_steps, delay)),
         _send_waits(engine, now, lost.waits(due_waits, GRACE)),
         _send_turns(engine, now, registered, lost.turns(due_turns, delay)),
+        _send_calls(engine, now),
     ]
     return BATCH in sent
 
@@ -124,6 +127,16 @@ def _send_turns(engine: Engine, now: int, registered: set[str], lost_before: Map
         ids = [row.run_id for row in sent]
         engine.store.write(lambda tx: run_log.sent_drives(tx, ids, engine.now(), engine.settings.resend_after))
     return len(sent)
+
+
+def _send_calls(engine: Engine, now: int) -> int:
+    """Send a turn to the runs for which a crash has left a call of the application's handlers."""
+    with engine.store.read() as tx:
+        due = run_calls.due(tx, now, BATCH)
+    if due:
+        engine.wake(*due)
+        engine.store.write(lambda tx: run_calls.sent(tx, due, engine.now(), engine.settings.resend_after))
+    return len(due)
 
 
 def _count_resent(engine: Engine, kind: str, sent: Sequence[StepRow | WaitRow | DriveRow]) -> None:

@@ -87,9 +87,10 @@ class AdoptedStep(Step[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
         """In a workflow: schedule the step at once, and return what to await.  Elsewhere: call the task."""
-        if current.workflow_loop() is None:
+        loop = current.workflow_loop()
+        if loop is None:
             return self.task(*args, **kwargs)  # type: ignore[no-any-return]
-        return super().__call__(*args, **kwargs)
+        return loop.context.call_step(self, args, kwargs)  # type: ignore[no-any-return]
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> NoReturn:
         raise TypeError(self._not_sent("delay"))

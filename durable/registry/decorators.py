@@ -16,6 +16,7 @@ from typing import Any, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from .. import duration
 from ..errors import ConfigurationError
+from ..nearest import did_you_mean
 from ..sandbox import lint
 from . import fingerprint
 from .celery_tasks import AdoptedStep, is_celery_task
@@ -104,6 +105,7 @@ def workflow(
     queue: str | None = None,
     priority: int | None = None,
     passthrough_modules: Iterable[str] = (),
+    failure_exceptions: Iterable[type[BaseException]] = (),
 ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
 def workflow(
     function: Callable[..., Any] | None = None,
@@ -113,6 +115,8 @@ def workflow(
     queue: str | None = None,
     priority: int | None = None,
     passthrough_modules: Iterable[str] = (),
+    failure_exceptions: Iterable[type[BaseException]] = (),
+    **unknown: Any,
 ) -> Any:
     """
     Make an ``async def`` a workflow.
@@ -122,11 +126,16 @@ def workflow(
             when you move the function.
         queue, priority: The queue and the priority of the workflow's turns.
         passthrough_modules: Modules and packages whose calls the guards let pass.
+        failure_exceptions: Errors that fail a run although they say that its code is wrong, and would block it:
+            ``(TypeError,)``; ``(BaseException,)`` for all.
 
     Raises:
-        ConfigurationError: The function is no ``async def``, another function has the name, or the body reads
-            the clock or randomness in a way that cannot be detected when it runs (``lint``).
+        ConfigurationError: The function is no ``async def``, another function has the name, *failure_exceptions*
+            are no exception classes, or the body reads the clock or randomness in a way that cannot be detected
+            when it runs (``lint``).
+        TypeError: There is no such option.
     """
+    _refuse_unknown("workflow", unknown, workflow)
 
     def define(function: Callable[..., Any]) -> Workflow[..., Any]:
         defined = Workflow(
@@ -134,6 +143,7 @@ def workflow(
             name=name,
             options=_given(queue=queue, priority=priority),
             passthrough_modules=passthrough_modules,
+            failure_exceptions=failure_exceptions,
         )
         lint.check(defined.function, defined.name, defined.passthrough_modules)
         register(defined)
@@ -188,6 +198,7 @@ def step(
     time_limit: float | None = None,
     soft_time_limit: float | None = None,
     argsrepr: str | None = None,
+    **unknown: Any,
 ) -> Any:
     """
     Make a ``def``, an ``async def`` or an existing Celery task a step.
@@ -212,7 +223,9 @@ def step(
     Raises:
         ConfigurationError: *function* is no function, a value is out of range, another function has the name,
             or a Celery task is given options.
+        TypeError: There is no such option.
     """
+    _refuse_unknown("step", unknown, step)
     if semantics not in SEMANTICS:
         raise ConfigurationError(f"@step: semantics={semantics!r} is not one of {', '.join(map(repr, SEMANTICS))}.")
     if argsrepr is not None and not isinstance(argsrepr, str):
@@ -268,6 +281,17 @@ def _define_step(
         register(defined)
     _announce(defined)
     return defined
+
+
+def _refuse_unknown(decorator: str, unknown: dict[str, Any], function: Callable[..., Any]) -> None:
+    """Raise TypeError, as Python does for a keyword that a function does not have, with the nearest option."""
+    if unknown:
+        name = next(iter(unknown))
+        kinds = inspect.signature(function).parameters.values()
+        options = [each.name for each in kinds if each.kind is each.KEYWORD_ONLY]
+        raise TypeError(
+            f"@{decorator} has no option {name!r}.{did_you_mean(name, options)}  The options are {', '.join(options)}."
+        )
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any, Generic, NoReturn, ParamSpec, Self, TypeVar
 
 from .. import codec, current
 from ..errors import ConfigurationError
+from ..nearest import did_you_mean
 from ..sandbox import guards
 from .retry import RetryPolicy
 from .run import Run
@@ -29,7 +30,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 #: What ``with_options`` and ``apply_async`` take.
-START_OPTIONS = ("run_id", "idempotency_key", "queue", "priority", "countdown", "eta", "session")
+START_OPTIONS = ("run_id", "idempotency_key", "queue", "priority", "countdown", "eta", "session", "attributes")
 
 
 #: How a step's attempts may be delivered; the first one is the default.
@@ -180,6 +181,7 @@ class Workflow(Definition[P, R]):
         signature: The signature of the function.
         options: Options for its turns, as given (queue, priority).
         passthrough_modules: The modules whose calls the guards let pass.
+        failure_exceptions: The errors that fail a run even if they say that the code is wrong.
     """
 
     noun = "workflow"
@@ -191,6 +193,7 @@ class Workflow(Definition[P, R]):
         name: str | None = None,
         options: Mapping[str, Any] | None = None,
         passthrough_modules: Iterable[str] = (),
+        failure_exceptions: Iterable[type[BaseException]] = (),
     ) -> None:
         if not inspect.iscoroutinefunction(function):
             raise ConfigurationError(
@@ -204,6 +207,7 @@ class Workflow(Definition[P, R]):
                 f"@workflow: passthrough_modules={passthrough_modules!r} is one str.  Pass a list of module names."
             )
         self.passthrough_modules = tuple(passthrough_modules)
+        self.failure_exceptions = _exception_classes(failure_exceptions)
 
     @property
     def run(self) -> Callable[P, Coroutine[Any, Any, R]]:
@@ -240,13 +244,13 @@ class Workflow(Definition[P, R]):
         This workflow with options for its start.
 
         Args:
-            options: run_id, idempotency_key, queue, priority, countdown, eta, session.
+            options: run_id, idempotency_key, queue, priority, countdown, eta, session, attributes.
         """
         unknown = sorted(set(options) - set(START_OPTIONS))
         if unknown:
             raise TypeError(
-                f"Unknown option {unknown[0]!r} for the start of workflow {self.name}.  The options are"
-                f" {', '.join(START_OPTIONS)}."
+                f"Unknown option {unknown[0]!r} for the start of workflow {self.name}."
+                f"{did_you_mean(unknown[0], START_OPTIONS)}  The options are {', '.join(START_OPTIONS)}."
             )
         return StartOptions(self, options)
 
@@ -290,6 +294,16 @@ def as_function(function: Any, noun: str) -> FunctionType:
             "  Return a list, or make each item a step of its own."
         )
     return function
+
+
+def _exception_classes(given: Any) -> tuple[type[BaseException], ...]:
+    classes = tuple(given) if isinstance(given, Iterable) else (given,)
+    if isinstance(given, type) or not all(isinstance(c, type) and issubclass(c, BaseException) for c in classes):
+        raise ConfigurationError(
+            f"@workflow: failure_exceptions={given!r} is no tuple of exception classes.  Write for example"
+            " failure_exceptions=(TypeError,)."
+        )
+    return classes
 
 
 def _refuse_start(workflow: Workflow[..., Any]) -> None:

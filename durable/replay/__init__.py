@@ -10,13 +10,16 @@ Files, in import order::
     asyncio_patches.py  make asyncio deterministic, and the same in every Python version
     commands.py         the commands that a replay returns
     failures.py         failures in the log as the exceptions that a workflow gets
+    unawaited.py        calls that were not awaited: the error for using one as a value, the lines for a warning
     futures.py          the loop's futures, tasks and timers
     operations.py       which operations a workflow asked for, which its log records, and how a difference reads
     parking.py          close a suspended coroutine without running its ``except Exception`` blocks
     bare_loop.py        asyncio's event loop without I/O: methods that raise, or return a constant
+    mistakes.py         which errors of a body say that its code is wrong, and block its run
     loop.py             the deterministic event loop
     hooks.py            hooks: queues that the log fills and the workflow awaits
     race.py             ``race``: the first outcome in the log wins
+    bounded_map.py      ``map``: a call for each item, at most so many at the same time
     run_context.py      a workflow's calls as operations of its run
     execution.py        the workflow as it executes: what one event of the log does to it
     replay.py           ``Replay``: feeds a log to a workflow, and collects commands and the outcome

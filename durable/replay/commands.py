@@ -7,7 +7,7 @@ the order in which the workflow issued them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -98,7 +98,14 @@ Command = CreateStep | CreateWait | CreateHook | CreateChild | CloseHook | Withd
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How a run ended.  ``value`` is the encoded result, the encoded exception, or None."""
+    """
+    How a run ended.
+
+    Attributes:
+        value: The encoded result, the encoded exception, or None.
+        error: The exception of a failed run, in the process that has run its code.
+    """
 
     status: Literal["completed", "failed", "cancelled"]
     value: str | None = None
+    error: BaseException | None = field(default=None, compare=False, repr=False)

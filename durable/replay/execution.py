@@ -22,6 +22,7 @@ from . import failures
 from .commands import Outcome
 from .hooks import Received
 from .loop import DurableLoop
+from .mistakes import find_mistake
 from .operations import CREATED, Created, describe
 from .run_context import RunContext, RunInfo, child_run_id
 
@@ -102,7 +103,7 @@ class Execution:
             if self.operations.recorded:
                 self._diverge_in_arguments(error)
             else:
-                self.outcome = Outcome(status="failed", value=codec.encode_error(error))
+                self._fail(error)
             return
         self.loop.start(workflow.function(*bound.args, **bound.kwargs), event.at)
 
@@ -205,7 +206,11 @@ class Execution:
     # The end
 
     def finish(self, main: asyncio.Task[Any]) -> None:
-        """Make the end of the main task the run's outcome, or a fault when the log records more operations."""
+        """
+        Make the end of the main task the run's outcome.
+
+        It is a fault when the log records more operations, or when the task raised a mistake in the code.
+        """
         unclaimed = next(iter(self.operations.recorded.values()), None)
         if unclaimed is not None:
             place = self.workflow.place
@@ -224,9 +229,19 @@ class Execution:
         if error is None:
             try:
                 self.outcome = Outcome(status="completed", value=codec.encode(main.result(), "result"))
+                self.loop.warn_unawaited()
                 return
             except BaseException as refusal:  # encoding may call the author's code
                 if ends_process(refusal):
                     raise
                 error = refusal
-        self.outcome = Outcome(status="failed", value=codec.encode_error(error))
+        self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Make an error that nobody caught the run's outcome, or a fault if it is a mistake in the code."""
+        workflow = self.workflow
+        mistake = find_mistake(self.info.run_id, error, workflow.failure_exceptions, workflow.place)
+        if mistake is not None:
+            self.operations.fault = mistake
+            return
+        self.outcome = Outcome(status="failed", value=codec.encode_error(error), error=error)

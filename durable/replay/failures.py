@@ -21,6 +21,7 @@ def step_error(event: events.StepFailedEvent, name: str, requests: Mapping[str, 
     attempts = f"{event.attempt} attempt{'s' if event.attempt != 1 else ''}"
     with suppress(Exception):  # the class is the author's, and may not take notes
         error.add_note(f"Step {name} ({event.op_id}) failed after {attempts}.")
+    codec.mark_failed_step(error, name)
     return error
 
 

@@ -13,6 +13,8 @@ import contextvars
 from collections.abc import Coroutine, Iterator
 from typing import Any, Protocol, cast
 
+from .unawaited import AwaitOnly
+
 
 class OrdinalLoop(Protocol):
     """What futures and tasks need from their loop."""
@@ -48,7 +50,7 @@ class OrdinalFuture(asyncio.Future[Any]):
         return self.ordinal
 
 
-class OpFuture(OrdinalFuture):
+class OpFuture(AwaitOnly, OrdinalFuture):
     """The outcome of an operation.  Cancelling the future gives the operation up."""
 
     op_id: str | None = None
@@ -62,7 +64,8 @@ class OpFuture(OrdinalFuture):
             self.set_result(value)
         else:
             self.set_exception(error)
-            self.exception()  # so asyncio does not log "exception was never retrieved": it is in the run's log
+            # So asyncio does not log "exception was never retrieved": it is in the run's log.
+            OrdinalFuture.exception(self)
 
     def cancel(self, msg: Any | None = None) -> bool:
         cancelled = super().cancel(msg=msg)
@@ -93,3 +96,7 @@ class OrdinalTask(asyncio.Task[Any]):
 
     def __hash__(self) -> int:
         return self.ordinal
+
+
+class CallTask(AwaitOnly, OrdinalTask):
+    """The task of a call that is no operation of its own: ``race``, ``map``."""

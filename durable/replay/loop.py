@@ -30,9 +30,10 @@ from ..sandbox import ends_process, log_records, waiting_line
 from . import asyncio_patches
 from .bare_loop import BareLoop
 from .commands import Command, CreateWait
-from .futures import OpFuture, OrdinalFuture, OrdinalTask, Parked, Timer
+from .futures import CallTask, OpFuture, OrdinalFuture, OrdinalTask, Parked, Timer
 from .operations import Create, Created, Operations, OperationSpec
 from .parking import close, close_awaited, close_generator
+from .unawaited import Unawaited
 
 log = log_records.get("durable")
 
@@ -41,6 +42,9 @@ MICROS_PER_SECOND = 1_000_000
 #: How many durable calls raise ``Parked`` while a coroutine is closed.  After that they return a future
 #: that never resolves, so that a loop which catches everything stops.
 MAX_REFUSALS = 8
+
+#: How many calls a warning of calls that were never awaited shows.
+MAX_LINES = 10
 
 
 class DurableLoop(BareLoop):
@@ -54,6 +58,7 @@ class DurableLoop(BareLoop):
         pending: The future or timer of each operation that the workflow waits for, by op id.
         context: The run's ``RunContext``, which sets it.
         main: The task of the workflow's function.
+        unawaited: The calls that the workflow has not awaited yet.
         now: The time of the last event applied.
         muted: The events that are applied now were applied before, in an earlier turn.
         closing: The workflow is parked, or is being parked.
@@ -69,6 +74,7 @@ class DurableLoop(BareLoop):
         self.pending: dict[str, Timer | OpFuture] = {}
         self.context: Any = None
         self.main: OrdinalTask | None = None
+        self.unawaited = Unawaited()
         self.started_at = self.now = 0
         self.ordinals: Iterator[int] = itertools.count(1)
         self._stamps, self._counts = itertools.count(1), collections.Counter[str]()
@@ -131,13 +137,46 @@ class DurableLoop(BareLoop):
             self.operations.commands[key] = command
 
     def schedule(self, asked: OperationSpec, build: Callable[[str], Create]) -> OpFuture:
-        """Issue an operation, and return the future of its outcome."""
+        """Issue an operation, and return the future of its outcome.  The author's line is three frames up."""
         issued = self.issue(asked, build)
         future = OpFuture(loop=self)
         if issued is not None:
             future.op_id = issued.op_id
             self.pending[issued.op_id] = future
+            self.unawaited.add(future, issued.op_id.partition("#")[0], asked.name or "sleep", frames=3)
         return future
+
+    def ended_call(self, name: str) -> OpFuture:
+        """The future of a call that is no operation and has nothing to wait for: it ends at once, with None."""
+        self._refuse_while_closing()
+        future = OpFuture(loop=self)
+
+        def end() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        self.call_soon(end)
+        self.unawaited.add(future, self.path(), name, frames=3)
+        return future
+
+    def create_call(
+        self, coro: Coroutine[Any, Any, Any], name: str, on_done: Callable[[object], None] | None = None
+    ) -> asyncio.Future[Any]:
+        """
+        Run *coro* as the task of a call of the function *name*.  The author's line is three frames up.
+
+        Args:
+            on_done: Called when the task has ended.
+        """
+        if self.closing:
+            return self.create_task(coro)
+        path = self.path()
+        task = CallTask(coro, loop=self, path=self.next_name("."), context=None)
+        self._add_task(task)
+        if on_done is not None:
+            task.add_done_callback(on_done)
+        self.unawaited.add(task, path, name, frames=3)
+        return task
 
     def wait_spec(self, name: str, due_at: int) -> tuple[OperationSpec, Callable[[str], Create]]:
         """The arguments of ``issue`` for a wait.  The digest is the name and the due time, so a diff shows both."""
@@ -166,6 +205,19 @@ class DurableLoop(BareLoop):
         """Note that the workflow does not match its log."""
         if not self.closing:
             self.operations.diverge(op_id, recorded, asked, where)
+
+    def warn_unawaited(self) -> None:
+        """Log the calls that the workflow, which has completed, never awaited."""
+        if self.replaying or not self.unawaited:
+            return
+        lines = self.unawaited.lines({task.path for task in self._tasks.values() if task is not self.main})
+        if lines:
+            log.warning(
+                "Run %s has completed without awaiting %s: their results and errors are lost.  Write `await` before"
+                " each call, or await it later.",
+                self.operations.run_id,
+                ", ".join(lines[:MAX_LINES]) + (f" and {len(lines) - MAX_LINES} more" if lines[MAX_LINES:] else ""),
+            )
 
     def waiting_line(self, op_id: str) -> str | None:
         """The line where the task of *op_id* waits, or else the main task."""
@@ -297,13 +349,18 @@ class DurableLoop(BareLoop):
         self, coro: Coroutine[Any, Any, Any], path: str, context: contextvars.Context | None
     ) -> OrdinalTask:
         task = OrdinalTask(coro, loop=self, path=path, context=context)
+        self._add_task(task)
+        return task
+
+    def _add_task(self, task: OrdinalTask) -> None:
         self._tasks[task.ordinal] = task
         task.add_done_callback(self._task_done)
-        return task
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         assert isinstance(task, OrdinalTask)
         task.settled = self.next_stamp()
+        if self.unawaited and (task.cancelled() or task._exception is not None):
+            self.unawaited.forget_task(task.path)
         self._tasks.pop(task.ordinal, None)
 
     def call_soon(  # type: ignore[override]

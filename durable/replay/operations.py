@@ -88,7 +88,7 @@ class Operations:
         given_up: Operations that the log records as cancelled or closed.
         markers: Markers and changes of attributes that the log records.
         limit: How many operations the workflow may ask for; 0 means any number.
-        fault: How the workflow differs from its log, or that it asked for too many operations.
+        fault: How the workflow differs from its log, that it asked for too many operations, or its mistake.
     """
 
     def __init__(self, run_id: str) -> None:

@@ -72,10 +72,8 @@ def race(loop: DurableLoop, awaitables: Sequence[Awaitable[Any]]) -> asyncio.Fut
     if winner is None:
         for each in entrants:
             each.start(loop)
-    task = loop.create_task(_run_race(loop, winner, entrants))
     # A task that is cancelled before its first step runs no `finally`, so the entrants are cancelled here.
-    task.add_done_callback(lambda _: _cancel(entrants))
-    return task
+    return loop.create_call(_run_race(loop, winner, entrants), "race", lambda _: _cancel(entrants))
 
 
 async def _run_race(loop: DurableLoop, winner: _Entrant | None, entrants: list[_Entrant]) -> Any:

@@ -11,8 +11,9 @@ Rule 3: one event at a time.  An event is applied, the loop runs until nothing
 is ready, then the next event is applied.  Applying two outcomes at once could
 change the order in which the code after them runs.
 
-Rule 4: a divergence never fails the run.  It is a ``fault``: nothing of this
-replay may be committed, and the run waits for code that matches its log.
+Rule 4: a divergence never fails the run, nor does a mistake in its code.  It is
+a ``fault``: nothing of this replay may be committed, and the run waits for code
+that is right and matches its log.
 
 Theory of operation
 ===================
@@ -67,7 +68,7 @@ class Replay:
     Attributes:
         cursor: ``seq`` of the last event fed.
         cancel: The first event that asked the run to cancel, None without one.
-        fault: How the workflow differs from its log, or why the replay stopped.  Commit nothing then.
+        fault: How the workflow differs from its log, its mistake, or why the replay stopped.  Commit nothing then.
         size: Roughly how many bytes this object keeps.
     """
 

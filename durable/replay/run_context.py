@@ -93,14 +93,7 @@ class RunContext:
         due_at = duration.due_at(value, self.loop.now)
         if due_at > self.loop.now:
             return self.loop.schedule(*self.loop.wait_spec("sleep", due_at))
-        future = self.loop.create_future()
-
-        def finish() -> None:
-            if not future.done():
-                future.set_result(None)
-
-        self.loop.call_soon(finish)
-        return future
+        return self.loop.ended_call("sleep")
 
     def random(self) -> Random:
         """The random generator of the running task.  Each task has its own, so the order of tasks changes nothing."""

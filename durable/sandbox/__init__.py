@@ -18,13 +18,14 @@ Files, in import order::
 
 from .guards import forbid, refuse_in_workflow, unrestricted
 from .process_ends import ProcessEnd, ends_process
-from .source_lines import calling_line, waiting_line
+from .source_lines import calling_line, raising_line, waiting_line
 
 __all__ = [
     "ProcessEnd",
     "calling_line",
     "ends_process",
     "forbid",
+    "raising_line",
     "refuse_in_workflow",
     "unrestricted",
     "waiting_line",

@@ -29,7 +29,7 @@ from typing import Any
 from .. import current
 from ..errors import ConfigurationError, NonDeterministicCall
 from .restrictions import AUDIT_EVENTS, IN_A_STEP, IN_PLACE, RESTRICTIONS, Restriction
-from .source_lines import calling_line, line_of, workflow_frames
+from .source_lines import calling_frames, calling_line, function_name, line_of, workflow_frames
 
 #: Packages whose calls always pass, together with the calls of code that they call.
 _EXEMPT = ("importlib", "linecache", "logging", "pdb", "traceback", "warnings", "zoneinfo")
@@ -169,8 +169,11 @@ def _refuse(call: str, fix: str) -> None:
         module = frame.f_globals.get("__name__") or ""
         if module.partition(".")[0] in _EXEMPT or is_passthrough(module, passthrough_modules):
             return
-    where = calling_line(caller)
-    raise NonDeterministicCall(call, IN_A_STEP if fix in IN_PLACE and where != line_of(caller) else fix, where)
+    author, library = calling_frames(caller)
+    if library is not None:
+        # The author calls a library, which makes the call: name what the author wrote, who can only move that.
+        call, fix = function_name(library) or call, IN_A_STEP if fix in IN_PLACE else fix
+    raise NonDeterministicCall(call, fix, None if author is None else line_of(author))
 
 
 # Wrapping

@@ -43,7 +43,7 @@ _UNKNOWN: Any = object()
 
 
 @dataclass(frozen=True)
-class Finding:
+class ForbiddenCall:
     """A call in a workflow's source that a workflow may not make."""
 
     where: str
@@ -96,7 +96,7 @@ def _forbidden() -> dict[Any, tuple[str, str]]:
 
 def _findings(
     function: FunctionType, forbidden: Mapping[Any, tuple[str, str]], seen: set[CodeType] | None
-) -> list[Finding]:
+) -> list[ForbiddenCall]:
     """The calls of *forbidden* in *function*; with *seen*, also in the functions of its module that it calls."""
     node = _parsed(function)
     if node is None:
@@ -115,7 +115,7 @@ def _findings(
     found = []
     for called, line in calls:
         if isinstance(called, _FUNCTIONS) and called in forbidden:
-            found.append(Finding(f"{function.__code__.co_filename}:{line}", *forbidden[called]))
+            found.append(ForbiddenCall(f"{function.__code__.co_filename}:{line}", *forbidden[called]))
         elif (
             seen is not None
             and isinstance(called, FunctionType)

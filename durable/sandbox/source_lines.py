@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
-from types import FrameType
+from collections.abc import Iterator, Sequence
+from types import FrameType, TracebackType
 from typing import Any
 
 #: The folder of this package.  The file of a frame decides, because some functions of ours have asyncio's globals.
@@ -25,12 +25,50 @@ BOTTOM = "durable.replay.replay"
 
 def calling_line(frame: FrameType | None = None) -> str | None:
     """The author's innermost line in the stack of *frame*, by default the caller's."""
-    stack = [each for each in workflow_frames(frame or sys._getframe(1)) if not _is_ours(each)]
-    if not stack:
+    author, _ = calling_frames(frame or sys._getframe(1))
+    return None if author is None else line_of(author)
+
+
+def calling_frames(frame: FrameType) -> tuple[FrameType | None, FrameType | None]:
+    """The author's innermost frame in the stack of *frame*, and the frame of the library function that it calls."""
+    return _authors([each for each in workflow_frames(frame) if not _is_ours(each)])
+
+
+def raising_line(error: BaseException) -> str | None:
+    """The author's innermost line in the traceback of *error*."""
+    lines: dict[FrameType, int] = {}
+    traceback: TracebackType | None = vars(BaseException)["__traceback__"].__get__(error)
+    while traceback is not None:
+        if not _is_ours(traceback.tb_frame):
+            lines[traceback.tb_frame] = traceback.tb_lineno
+        traceback = traceback.tb_next
+    author, _ = _authors(list(reversed(lines)))
+    return None if author is None else f"{author.f_code.co_filename}:{lines[author]}"
+
+
+def _authors(stack: Sequence[FrameType]) -> tuple[FrameType | None, FrameType | None]:
+    """The author's innermost frame of a stack, innermost first, and the frame that it calls."""
+    callee = None
+    for each in stack:
+        if _package(each) == _package(stack[-1]) or not _is_installed(each):
+            return each, callee
+        callee = each
+    return None, None
+
+
+def function_name(frame: FrameType) -> str | None:
+    """
+    The name of a frame's function as callers write it: ``requests.get``, ``pathlib.Path.read_text``.
+
+    None for a private function, such as a method that an operator calls.
+    """
+    module, path = str(frame.f_globals.get("__name__", "")), frame.f_code.co_qualname.removesuffix(".__init__")
+    if not all(part.isidentifier() and not part.startswith("_") for part in path.split(".")):
         return None
-    package = _package(stack[-1])
-    author = next((each for each in stack if _package(each) == package or not _is_installed(each)), stack[-1])
-    return line_of(author)
+    # A package usually hands its functions on: requests.get is written in requests.api.
+    package, first = _package(frame), path.partition(".")[0]
+    shared = getattr(sys.modules.get(package), first, None)
+    return f"{package if getattr(shared, '__module__', None) == module else module}.{path}"
 
 
 def waiting_line(coro: Any) -> str | None:

@@ -21,6 +21,7 @@ Files, in import order::
     payload_references.py  which large values runs refer to
     broker_sentinel.py     the broker's sentinel
     backlog.py             the backlog over all runs, for ``durable doctor``
+    run_calls.py           calls of the application's functions that are due
     runs.py                runs
     claims.py              a process claims an attempt, and keeps it
     gauges.py              what is there now, for metrics
@@ -47,7 +48,7 @@ from .backlog import BOUND, WaitingRun
 from .broker_sentinel import BrokerSentinel
 from .claims import Claim
 from .database import Store
-from .hooks import Hook
+from .hooks import Hook, Refusals, RefusingWebhook
 from .in_doubt import InDoubt
 from .outages import RETRY_DELAYS_SECS, is_contention, is_unavailable, reason, retry_until_available
 from .outbox import WORK_LISTS, MessageGroup, SendTimes, count_held_until_due
@@ -58,7 +59,7 @@ from .run_log import DriveRow, InboxItem
 from .run_page import OpenStep, RequestRow, WholeRequest
 from .runs import Run
 from .schema import REVISION, VERSION_TABLE, inbox
-from .statistics import Durations, Ended, QueueBacklog
+from .statistics import Durations, Ended, QueueBacklog, Window
 from .steps import ClaimedAttempt, StepRow
 from .transitions import ENDED, RunStatus, StepStatus
 from .vault import LIMIT, OPTION, REFERENCE, Vault, is_large, key_id_of
@@ -92,6 +93,8 @@ __all__ = [
     "PayloadStore",
     "PayloadStoreError",
     "QueueBacklog",
+    "Refusals",
+    "RefusingWebhook",
     "RequestRow",
     "Run",
     "RunFilter",
@@ -108,6 +111,7 @@ __all__ = [
     "WaitingRun",
     "Waits",
     "WholeRequest",
+    "Window",
     "Worker",
     "count_held_until_due",
     "inbox",

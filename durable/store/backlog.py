@@ -85,3 +85,20 @@ def blocked(tx: Connection, shown: int) -> tuple[int, list[str]]:
     all_of_them = select(runs.c.id).where(runs.c.status == RunStatus.BLOCKED, ~in_doubt).order_by(runs.c.created_at)
     count = tx.execute(select(func.count()).select_from(all_of_them.limit(BOUND).subquery())).scalar_one()
     return count, list(tx.execute(all_of_them.limit(shown)).scalars())
+
+
+def failures(tx: Connection, since: int) -> list[tuple[str, int]]:
+    """
+    The workflow and the end of each run that has failed at *since* or later, newest run first; at most ``BOUND``.
+
+    Of the runs that have failed, it reads those that were started last.
+    """
+    newest = (
+        select(runs.c.name, runs.c.completed_at)
+        .where(runs.c.status == RunStatus.FAILED)
+        .order_by(runs.c.created_at.desc())
+        .limit(BOUND)
+        .subquery()
+    )
+    rows = tx.execute(select(newest).where(newest.c.completed_at >= since))
+    return [(row.name, row.completed_at) for row in rows]

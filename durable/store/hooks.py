@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from ..replay import CreateHook
 from . import vault
@@ -31,6 +31,25 @@ class Hook:
     @property
     def open(self) -> bool:
         return self.closed_at is None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """How many requests a webhook has refused because their sender was not verified; when and why the last one was."""
+
+    count: int
+    at: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefusingWebhook:
+    """A webhook that has refused requests."""
+
+    run_id: str
+    op_id: str
+    is_open: bool
+    refused: Refusals
 
 
 _ROW = select(
@@ -156,3 +175,38 @@ def find_of_run(tx: Connection, run_id: str, op_id: str) -> Hook | None:
     """The hook that an operation of the run has made."""
     row = tx.execute(_ROW.where(hooks.c.run_id == run_id, hooks.c.op_id == op_id)).mappings().one_or_none()
     return None if row is None else _hook(tx, row)
+
+
+_ADD_REFUSED = (
+    update(hooks)
+    .where(hooks.c.run_id == bindparam("of_run"), hooks.c.op_id == bindparam("of_op"))
+    .values(
+        refused=func.coalesce(hooks.c.refused, 0) + bindparam("count"),
+        refused_at=bindparam("at"),
+        refusal=bindparam("reason"),
+    )
+)
+
+
+def add_refused(tx: Connection, refused: Mapping[tuple[str, str], Refusals]) -> None:
+    """Add what webhooks have refused, by run and operation.  In the order of the keys, as ``totals.add`` does."""
+    rows = [
+        {"of_run": run_id, "of_op": op_id, "count": each.count, "at": each.at, "reason": each.reason[:255]}
+        for (run_id, op_id), each in sorted(refused.items())
+    ]
+    if rows:
+        tx.execute(_ADD_REFUSED, rows)
+
+
+def refusing(tx: Connection, since: int, limit: int, run_id: str | None = None) -> list[RefusingWebhook]:
+    """The webhooks, of one run or of all, that have refused a request since then; the latest refusal first."""
+    query = select(
+        hooks.c.run_id, hooks.c.op_id, hooks.c.closed_at.is_(None), hooks.c.refused, hooks.c.refused_at, hooks.c.refusal
+    ).where(hooks.c.refused_at >= since)
+    if run_id is not None:
+        query = query.where(hooks.c.run_id == run_id)
+    rows = tx.execute(query.order_by(hooks.c.refused_at.desc()).limit(limit))
+    return [
+        RefusingWebhook(run_id, op_id, bool(is_open), Refusals(int(count), int(at), text))
+        for run_id, op_id, is_open, count, at, text in rows
+    ]

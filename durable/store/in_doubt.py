@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
 
@@ -97,10 +98,11 @@ def oldest(tx: Connection, limit: int) -> list[InDoubt]:
 def block(tx: Connection, run_id: str, in_doubt: Sequence[InDoubt]) -> None:
     """Block the run if steps are in doubt, else unblock it; a turn that is under way fails at its fence."""
     reason = "\n".join(step.why for step in in_doubt)
-    changes = (
+    changes: dict[str, Any] = (
         {"status": RunStatus.BLOCKED, "blocked": reason} if in_doubt else {"status": RunStatus.RUNNING, "blocked": None}
     )
-    tx.execute(update(runs).where(runs.c.id == run_id).values(turn=runs.c.turn + 1, blocked_version=None, **changes))
+    changes |= {"blocked_version": None, "mistake_at": None}
+    tx.execute(update(runs).where(runs.c.id == run_id).values(turn=runs.c.turn + 1, **changes))
 
 
 def unblock_if_resolved(tx: Connection, run: Run | None) -> None:

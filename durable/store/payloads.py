@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, unquote
 
 from sqlalchemy import Connection, Insert, delete, insert, or_, select, update
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import OperationalError
 
 from ..errors import ConfigurationError
@@ -90,6 +89,8 @@ class SqlPayloads:
         # Another transaction may have inserted the same chunk meanwhile.
         insert_unless_there: Insert
         if tx.dialect.name == "postgresql":
+            from sqlalchemy.dialects import postgresql
+
             insert_unless_there = postgresql.insert(payloads).on_conflict_do_nothing()
         else:
             insert_unless_there = insert(payloads).prefix_with("OR IGNORE" if tx.dialect.name == "sqlite" else "IGNORE")

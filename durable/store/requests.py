@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ from .claims import Claim
 from .database import Store
 from .schema import hooks, inbox, references, requests
 from .statements import Prepared
-from .vault import LIMIT, Body
+from .vault import LIMIT, UnfetchedBody
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +64,8 @@ class IncomingRequest:
 
 
 #: A request's columns.
-COLUMNS = tuple(requests.c.keys())
+#: Of a new request: it has no duplicates yet.
+COLUMNS = tuple(name for name in requests.c.keys() if name != "duplicates")  # noqa: SIM118
 
 
 def create(tx: Connection, incoming: IncomingRequest) -> None:
@@ -169,7 +170,7 @@ def load(tx: Connection, ids: Collection[str], *, whole: bool = True) -> dict[st
 def _request(tx: Connection, row: Any, whole: bool) -> Request:
     own_vault = vault.of(tx)
     head, body = own_vault.unseal_body(row.run_id, _request_place(row.id), row.head, row.body)
-    if isinstance(body, Body) and not whole:
+    if isinstance(body, UnfetchedBody) and not whole:
         return Request.without_body(head, body.size, LIMIT)
     return Request.from_head(head, own_vault.fetch_body(tx, row.run_id, body))
 
@@ -259,3 +260,17 @@ def is_for_token(tx: Connection, request_id: str, token_hash: str) -> bool:
         .where(requests.c.id == request_id, hooks.c.token_hash == token_hash)
     ).one_or_none()
     return row is not None
+
+
+_ADD_DUPLICATES = (
+    update(requests)
+    .where(requests.c.id == bindparam("of_request"))
+    .values(duplicates=func.coalesce(requests.c.duplicates, 0) + bindparam("count"))
+)
+
+
+def add_duplicates(tx: Connection, duplicates: Mapping[str, int]) -> None:
+    """Add how many copies of requests came, by the request's id.  In the order of the ids, as ``totals.add`` does."""
+    rows = [{"of_request": request_id, "count": count} for request_id, count in sorted(duplicates.items())]
+    if rows:
+        tx.execute(_ADD_DUPLICATES, rows)

@@ -7,7 +7,20 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, delete, or_, select, union_all
 
-from .schema import attributes, audit, events, hooks, inbox, payloads, references, requests, runs, steps, waits
+from .schema import (
+    attributes,
+    audit,
+    events,
+    hooks,
+    inbox,
+    payloads,
+    references,
+    requests,
+    run_calls,
+    runs,
+    steps,
+    waits,
+)
 from .transitions import ENDED
 
 
@@ -59,6 +72,6 @@ def _is_kept(before: int) -> ColumnElement[bool]:
 
 def remove(tx: Connection, ids: Collection[str]) -> None:
     """Delete these runs and every row of theirs."""
-    for table in (attributes, audit, references, payloads, requests, hooks, events):
+    for table in (attributes, audit, run_calls, references, payloads, requests, hooks, events):
         tx.execute(delete(table).where(table.c.run_id.in_(ids)))
     tx.execute(delete(runs).where(runs.c.id.in_(ids)))

@@ -27,9 +27,9 @@ SEARCHED = 300
 WITH_ERROR = (RunStatus.FAILED, RunStatus.BLOCKED)
 
 #: How many runs one page of a filter by attributes looks at; it says where the next page continues.
-WALKED = 10_000
-#: How far it counts in order to find what is rare.
-RARE = 5_000
+WALKED = 2_000
+#: How many of the newest runs with each condition it reads in order to find which one is rare.
+RARE = 500
 
 #: How far ``count`` and ``count_by_status`` count.
 COUNTED = 1_000
@@ -99,22 +99,25 @@ def _page_by_attributes(tx: Connection, wanted: RunFilter, before: Place | None,
     """
     The page of a filter with attributes.
 
-    The statistics of databases do not know which runs have which attributes.  So this counts the runs of each
-    condition, walks the rarest in the order of the list, and looks up the others run by run.
+    The statistics of databases do not know which runs have which attributes.  So this finds out which condition the
+    fewest of the newest runs meet, walks those in the order of the list, and looks up the other conditions run by run.
     """
-    walks = [_by_attribute(name, value, wanted, before) for name, value in wanted.attributes.items()]
+    walks: dict[str | None, Select[Any]] = {
+        name: _by_attribute(name, value, wanted, before) for name, value in wanted.attributes.items()
+    }
     if wanted.status is not None or wanted.name is not None or wanted.id is not None:
         columns = select(runs.c.id.label("run_id"), runs.c.created_at.label("created_at"))
-        by_run = _matching(columns, replace(wanted, attributes={}), before)
-        # Of two with too many runs to count, the one that is rare as a rule.
-        walks.insert(len(walks) if wanted.status in (None, RunStatus.COMPLETED) else 0, by_run)
-    rarest = min(walks, key=lambda walk: _count_walked(tx, walk))
+        walks[None] = _matching(columns, replace(wanted, attributes={}), before)
+    rarest = min(walks, key=lambda each: _reaches_back_to(tx, walks[each]))
     # The inner LIMIT bounds what is read, and keeps the database from joining in another order.
-    walked = rarest.limit(WALKED).subquery()
-    query = select(runs).join(walked, walked.c.run_id == runs.c.id).where(*_looked_up(wanted))
+    walked = walks[rarest].limit(WALKED).subquery()
+    others = {name: value for name, value in wanted.attributes.items() if name != rarest}
+    query = select(runs).join(walked, walked.c.run_id == runs.c.id).where(*_with_each(others, walked.c.run_id))
+    if rarest is not None:
+        query = query.where(*_looked_up(wanted))
     query = query.order_by(walked.c.created_at.desc(), walked.c.run_id.desc())
     found = _cut(_runs(tx, query.limit(limit + 1)), limit)
-    end = None if found.next is not None else tx.execute(rarest.offset(WALKED - 1).limit(1)).one_or_none()
+    end = None if found.next is not None else tx.execute(walks[rarest].offset(WALKED - 1).limit(1)).one_or_none()
     return found if end is None else Page(found.runs, (end.created_at, end.run_id), True)
 
 
@@ -126,7 +129,6 @@ def _looked_up(wanted: RunFilter) -> Iterator[ColumnElement[bool]]:
         yield func.coalesce(runs.c.name, "") == wanted.name
     if wanted.id is not None:
         yield or_(runs.c.id == wanted.id, runs.c.idempotency_key == wanted.id)
-    yield from _with_each(wanted.attributes)
 
 
 def _by_attribute(name: str, value: str, wanted: RunFilter, before: Place | None) -> Select[Any]:
@@ -145,17 +147,17 @@ def _by_attribute(name: str, value: str, wanted: RunFilter, before: Place | None
     return query.where(attributes.c.created_at <= at, older)
 
 
-def _count_walked(tx: Connection, query: Select[Any]) -> int:
-    """How many rows a query has, counted up to ``RARE``."""
-    counted = query.order_by(None).limit(RARE).subquery()
-    return int(tx.execute(select(func.count()).select_from(counted)).scalar_one())
+def _reaches_back_to(tx: Connection, walk: Select[Any]) -> int:
+    """When the ``RARE``th run of a walk was created: the earlier, the rarer; -1 when there are fewer runs."""
+    place = tx.execute(walk.offset(RARE - 1).limit(1)).one_or_none()
+    return -1 if place is None else int(place.created_at)
 
 
-def _with_each(wanted: Mapping[str, str]) -> list[ColumnElement[bool]]:
+def _with_each(wanted: Mapping[str, str], run_id: ColumnElement[str] = runs.c.id) -> list[ColumnElement[bool]]:
     """Conditions that a run has each of these attributes, looked up by the run."""
     # Not EXISTS: PostgreSQL makes a join of that, and then reads all runs that have the attribute.
     return [
-        select(attributes.c.value).where(attributes.c.run_id == runs.c.id, attributes.c.name == name).scalar_subquery()
+        select(attributes.c.value).where(attributes.c.run_id == run_id, attributes.c.name == name).scalar_subquery()
         == value
         for name, value in wanted.items()
     ]
@@ -269,7 +271,8 @@ def count_by_status(tx: Connection, name: str | None) -> dict[str, int]:
     """How many runs have each status, each counted up to ``COUNTED``; one statement."""
     counts = []
     for status in RunStatus:
-        some = select(runs.c.id).where(runs.c.status == status)
+        # The oldest: pages of the table that changed lately are not in the index alone.
+        some = select(runs.c.id).where(runs.c.status == status).order_by(runs.c.created_at)
         if name is not None:
             some = some.where(runs.c.name == name)
         counted = select(func.count()).select_from(some.limit(COUNTED).subquery())

@@ -103,6 +103,13 @@ def page(
     return load_large_values(tx, run_id, [_event(vault.of(tx), run_id, row) for row in rows])
 
 
+def stored_log(tx: Connection, run_id: str) -> list[Event]:
+    """The whole log, in order, its values as they are stored."""
+    query = select(events.c.kind, events.c.seq, events.c.at, events.c.op_id, events.c.data, events.c.value)
+    query = query.where(events.c.run_id == run_id)
+    return [outline(row) for row in tx.execute(query.order_by(events.c.seq))]
+
+
 def outcome(tx: Connection, run_id: str, op_id: str) -> Event | None:
     """The event that ended an operation (``ROOT``: the run itself), large values loaded; None while it goes on."""
     return _phase(tx, run_id, op_id, "ended")
@@ -142,13 +149,24 @@ def _event(own_vault: Vault, run_id: str, row: Any) -> Event:
     )
 
 
-def post(tx: Connection, run_id: str, event: Event, sending: SendTimes) -> None:
-    """Add an event to the run's inbox; *sending* is for the message of the turn that the event needs."""
+def post(tx: Connection, run_id: str, event: Event, sending: SendTimes) -> int:
+    """
+    Add an event to the run's inbox, and return the item's id.
+
+    Args:
+        sending: For the message of the turn that the event needs.
+    """
     row = to_row(tx, run_id, event)
     del row["phase"], row["seq"]
-    tx.execute(insert(inbox), {"run_id": run_id, **sending.values(), **row})
+    added = tx.execute(insert(inbox), {"run_id": run_id, **sending.values(), **row})
     value = getattr(event, event.value_field) if event.value_field else None
     requests.record_references(tx, run_id, codec.request_ids(value or ""))
+    return int(added.inserted_primary_key[0])  # type: ignore[index]
+
+
+def is_in_inbox(tx: Connection, item_id: int) -> bool:
+    """Whether no turn has taken this item in yet."""
+    return tx.execute(select(inbox.c.id).where(inbox.c.id == item_id)).first() is not None
 
 
 _INBOX_COLUMNS = ("run_id", "at", "kind", "op_id", "data", "value", "next_send_at", "sent_at", "sends")

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, case, select
+from sqlalchemy import ARRAY, Column, Connection, Select, String, case, func, literal, select, true
 
 from ..events import Event, EventKind
 from ..http import Request, Response
@@ -27,6 +27,8 @@ _BEGINNINGS = (
     EventKind.HOOK_CONFLICTED,
     EventKind.CHILD_CREATED,
 )
+
+_FAILED_ATTEMPTS = (EventKind.STEP_RETRYING, EventKind.STEP_FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,11 @@ class OpenStep:
 
 @dataclass(frozen=True, slots=True)
 class RequestRow:
-    """A webhook request without its head and body; ``dedupes`` is whether duplicates of it are recognized."""
+    """
+    A webhook request without its head and body.
+
+    ``dedupes`` is whether duplicates of it are recognized, and ``duplicates`` how many came.
+    """
 
     id: str
     run_id: str
@@ -62,6 +68,7 @@ class RequestRow:
     answered_at: int | None
     dedupes: bool
     is_held: bool
+    duplicates: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,7 @@ _REQUESTS = select(
     requests.c.answered_at,
     requests.c.dedupe_key.is_not(None),
     requests.c.holder.is_not(None),
+    func.coalesce(requests.c.duplicates, 0),
 )
 
 
@@ -115,10 +123,31 @@ def beginnings(tx: Connection, run_id: str, *, before: int, after: int, limit: i
 def events_of_operations(tx: Connection, run_id: str, op_ids: Collection[str], limit: int) -> list[Event]:
     """Without their values: the events of these operations, in order, at most *limit*."""
     value = case((events.c.value.is_not(None), "")).label("value")
-    query = select(events.c.kind, events.c.seq, events.c.at, events.c.op_id, events.c.data, value).where(
-        events.c.run_id == run_id, events.c.op_id.in_(op_ids)
-    )
-    return [outline(row) for row in tx.execute(query.order_by(events.c.seq).limit(limit))]
+    columns = select(events.c.kind, events.c.seq, events.c.at, events.c.op_id, events.c.data, value)
+    query = _of_operations(tx, columns.where(events.c.run_id == run_id), events.c.op_id, op_ids)
+    return [outline(row) for row in tx.execute(query.order_by("seq").limit(limit))]
+
+
+def _of_operations(tx: Connection, query: Select[Any], op_id: Column[str], op_ids: Collection[str]) -> Select[Any]:
+    """
+    The rows of *query*, which are of one run, for these operations.
+
+    PostgreSQL does not know how long a run's log is: it would compare each event of the run with each of the ids.
+    With a lateral subquery, which OFFSET keeps apart, it looks up each id in the index.
+    """
+    if tx.dialect.name != "postgresql":
+        return query.where(op_id.in_(op_ids))
+    ids = func.unnest(literal(list(op_ids), ARRAY(String))).table_valued("op_id").render_derived(name="ids")
+    looked_up = query.where(op_id == ids.c.op_id).offset(0).lateral("found")
+    return select(*looked_up.c).select_from(ids.join(looked_up, true()))
+
+
+def last_failures(tx: Connection, run_id: str, op_ids: Collection[str]) -> list[Event]:
+    """The last event of each of these operations that records a failed attempt, its value as it is stored."""
+    failed = (events.c.run_id == run_id, events.c.op_id.in_(op_ids), events.c.kind.in_(_FAILED_ATTEMPTS))
+    last = select(func.max(events.c.seq)).where(*failed).group_by(events.c.op_id)
+    query = select(events.c.kind, events.c.seq, events.c.at, events.c.op_id, events.c.data, events.c.value)
+    return [outline(row) for row in tx.execute(query.where(events.c.run_id == run_id, events.c.seq.in_(last)))]
 
 
 def log_of_operation(tx: Connection, run_id: str, op_id: str, limit: int) -> list[Event]:
@@ -158,9 +187,9 @@ def open_steps(tx: Connection, run_id: str, op_ids: Collection[str]) -> list[Ope
             steps.c.doubt,
         )
         .outerjoin(workers, workers.c.id == steps.c.worker_id)
-        .where(steps.c.run_id == run_id, steps.c.op_id.in_(op_ids))
+        .where(steps.c.run_id == run_id)
     )
-    rows: Iterable[Any] = tx.execute(query)
+    rows: Iterable[Any] = tx.execute(_of_operations(tx, query, steps.c.op_id, op_ids))
     return [OpenStep(*row) for row in rows]
 
 

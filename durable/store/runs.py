@@ -56,6 +56,7 @@ class Run:
     turn_tries: int | None = None
     turn_tried: str | None = None
     trace_context: str | None = None
+    mistake_at: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -150,6 +151,17 @@ def unblock(tx: Connection, run_id: str) -> bool:
         update(runs).where(runs.c.id == run_id, runs.c.status == RunStatus.BLOCKED).values(blocked_version=None)
     )
     return changed.rowcount == 1
+
+
+def beginning_with(tx: Connection, prefix: str, limit: int) -> list[Run]:
+    """
+    The runs whose id begins with *prefix*, in the order of their ids.
+
+    Args:
+        prefix: Characters of a generated id: digits and letters from a to f, which all collations sort alike.
+    """
+    within = (runs.c.id >= prefix, runs.c.id < f"{prefix}g")
+    return [Run(**row) for row in tx.execute(select(runs).where(*within).order_by(runs.c.id).limit(limit)).mappings()]
 
 
 def newest(

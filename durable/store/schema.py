@@ -23,12 +23,13 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
 #: The Alembic revision that this file describes.
-REVISION = "0014"
+REVISION = "0016"
 #: Alembic's table with our revision; the application's own migrations have another one.
 VERSION_TABLE = "durable_version"
 
@@ -94,6 +95,8 @@ runs = Table(
     #: Why the run is blocked, and by which code version.
     Column("blocked", long_text()),
     Column("blocked_version", exact_text(64)),
+    #: When a mistake in the code blocked the run: a process that started later tries it once, whatever its version.
+    Column("mistake_at", BigInteger),
     #: How often the next turn has killed its process or hung, and JSON with a note for each time; NULL for never.
     Column("turn_tries", Integer),
     Column("turn_tried", long_text()),
@@ -108,7 +111,8 @@ runs = Table(
     #: The runs of one workflow with one status; counts of open runs by workflow.
     Index("durable_runs_by_status_and_name", "status", "name", "created_at", "id"),
     Index("durable_runs_by_parent", "parent_run_id"),
-    Index("durable_runs_by_end", "completed_at", "id"),
+    #: Ended runs in order; the dashboard's numbers by workflow are read from it alone.
+    Index("durable_runs_by_end", "completed_at", "id", "name", "status", "started_at"),
 )
 
 events = Table(
@@ -213,8 +217,18 @@ hooks = Table(
     Column("metadata", long_text()),
     Column("created_at", BigInteger, nullable=False),
     Column("closed_at", BigInteger),
+    #: How many requests were refused because their sender was not verified; when and why the last one was.
+    Column("refused", BigInteger),
+    Column("refused_at", BigInteger),
+    Column("refusal", exact_text(255)),
     Index("durable_hooks_by_token", "token_hash", "created_at"),
     Index("durable_hooks_by_age", "created_at"),
+    Index(
+        "durable_hooks_by_refusal",
+        "refused_at",
+        postgresql_where=text("refused_at IS NOT NULL"),
+        sqlite_where=text("refused_at IS NOT NULL"),
+    ),
 )
 
 requests = Table(
@@ -230,6 +244,8 @@ requests = Table(
     Column("holder", ascii_key(64)),
     #: A hash of what identifies a duplicate; NULL when the request had nothing of that.
     Column("dedupe_key", ascii_key(64)),
+    #: How many copies of the request came later; NULL for none.
+    Column("duplicates", BigInteger),
     Column("answered_at", BigInteger),
     Column("answer_head", long_text()),
     Column("answer_body", long_binary()),
@@ -307,6 +323,8 @@ workers = Table(
     Column("queues", long_text()),
     #: The worker's pool, as ``celery worker --pool`` names it; NULL when unknown.
     Column("pool", ascii_key(32)),
+    #: JSON object: the versions of ``durable``, ``celery`` and ``python``; NULL when unknown.
+    Column("versions", exact_text(255)),
     #: How far the process's clock is ahead of the database's, in microseconds.
     Column("clock_ahead", BigInteger),
     #: JSON object: for each queue, the send time of the latest message that the process has taken.
@@ -335,6 +353,21 @@ broker_sentinel = Table(
     Column("lost_at", BigInteger),
 )
 
+#: Calls of ``on_run_failed`` and ``on_run_blocked`` that are due; see run_calls.py.
+run_calls = Table(
+    "durable_run_calls",
+    metadata,
+    Column("run_id", ascii_key(64), primary_key=True),
+    #: The RunStatus that the run got.
+    Column("status", ascii_key(16), primary_key=True),
+    #: How often the functions were called again.
+    Column("tries", Integer, nullable=False),
+    #: When the sweep sends a turn (again), and how often it did.
+    Column("next_send_at", BigInteger, nullable=False),
+    Column("sends", Integer, nullable=False),
+    Index("durable_run_calls_by_send", "next_send_at"),
+)
+
 #: What all processes have measured, in sum; see measures.py.  Durations are microseconds.
 totals = Table(
     "durable_totals",
@@ -359,6 +392,7 @@ __all__ = [
     "payloads",
     "references",
     "requests",
+    "run_calls",
     "runs",
     "steps",
     "totals",

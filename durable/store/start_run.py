@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from sqlalchemy import Connection, text
 
 from .. import codec
-from ..events import RunCreated
-from . import requests, run_log, runs
+from ..events import ROOT, AttributesSet, RunCreated
+from . import attributes, requests, run_log, runs
 from .database import Store
 from .outbox import SendTimes
 from .runs import Run
@@ -25,22 +25,39 @@ _AT_ONCE = Prepared(
 )
 
 
-def create(tx: Connection, run: Run, created: RunCreated, sending: SendTimes) -> None:
-    """Insert the run and the inbox item for its first turn; raises IntegrityError when the id or the key exists."""
+def create(
+    tx: Connection, run: Run, created: RunCreated, sending: SendTimes, given: Mapping[str, str] | None = None
+) -> None:
+    """
+    Insert the run, its attributes *given*, and the inbox items for its first turn.
+
+    Raises IntegrityError when the id or the key exists.
+    """
     if tx.dialect.name != "postgresql":
         runs.create(tx, run)
         run_log.post(tx, run.id, created, sending)
-        return
-    _AT_ONCE.changed(tx, runs.values(tx, run) | run_log.inbox_parameters(tx, run.id, created, sending))
-    requests.record_references(tx, run.id, codec.request_ids(created.args))
+    else:
+        _AT_ONCE.changed(tx, runs.values(tx, run) | run_log.inbox_parameters(tx, run.id, created, sending))
+        requests.record_references(tx, run.id, codec.request_ids(created.args))
+    if given:
+        # The rows find the run before its first turn, and the event brings them into its log.
+        attributes.write(tx, run.id, run.created_at, [given])
+        run_log.post(tx, run.id, AttributesSet(at=created.at, op_id=ROOT, attributes=given), sending)
 
 
-def commit(store: Store, run: Run, created: RunCreated, plan: Callable[[Connection], SendTimes]) -> None:
+def commit(
+    store: Store,
+    run: Run,
+    created: RunCreated,
+    plan: Callable[[Connection], SendTimes],
+    given: Mapping[str, str] | None = None,
+) -> None:
     """
     As ``create``, in a transaction of its own.
 
     Args:
         plan: Called in the transaction; returns when the message of the first turn is sent.
     """
-    is_single = run.not_before is None and not is_large(created.args) and not codec.request_ids(created.args)
-    store.write(lambda tx: create(tx, run, created, plan(tx)), is_single_statement=is_single)
+    is_single = not given and run.not_before is None
+    is_single = is_single and not is_large(created.args) and not codec.request_ids(created.args)
+    store.write(lambda tx: create(tx, run, created, plan(tx), given), is_single_statement=is_single)

@@ -10,12 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from ..measures import Key
 from .schema import totals
-
-_INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
 
 def add(tx: Connection, deltas: Mapping[Key, int]) -> None:
@@ -29,10 +26,21 @@ def add(tx: Connection, deltas: Mapping[Key, int]) -> None:
 
 
 def _upsert(dialect: str) -> Any:
-    if dialect not in _INSERT:
-        added = mysql.insert(totals)
-        return added.on_duplicate_key_update(value=totals.c.value + added.inserted.value)
-    added = _INSERT[dialect](totals)
+    # A process imports only its own dialect of SQLAlchemy: each of them takes long to import.
+    if dialect in ("mysql", "mariadb"):
+        from sqlalchemy.dialects import mysql
+
+        new = mysql.insert(totals)
+        return new.on_duplicate_key_update(value=totals.c.value + new.inserted.value)
+    added: Any
+    if dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        added = postgresql.insert(totals)
+    else:
+        from sqlalchemy.dialects import sqlite
+
+        added = sqlite.insert(totals)
     summed = {"value": totals.c.value + added.excluded.value}
     return added.on_conflict_do_update(index_elements=["name", "label", "detail"], set_=summed)
 

@@ -27,7 +27,7 @@ from .transitions import StepStatus
 _ADVANCE = (
     "UPDATE durable_runs SET turn = :turn + 1, seq = :seq, last_at = :last_at, status = :status,"
     " started_at = :run_started_at, completed_at = :completed_at, python_version = :python_version,"
-    " blocked = NULL, blocked_version = NULL, turn_tries = NULL, turn_tried = NULL"
+    " blocked = NULL, blocked_version = NULL, mistake_at = NULL, turn_tries = NULL, turn_tried = NULL"
 )
 #: The row of the step that ends becomes that of the step that begins.
 _CONTINUE = (

@@ -76,7 +76,7 @@ def key_id_of(text: str) -> str:
     return text[len(_SEALED) :].partition(".")[0]
 
 
-class Body(NamedTuple):
+class UnfetchedBody(NamedTuple):
     """A large body that was not fetched, and its size in bytes."""
 
     reference: str
@@ -152,7 +152,7 @@ class Vault:
         key_id, token = self._encrypted(body, run_id, f"{place} body")
         return sealed, f"{_SEALED}{key_id}.".encode("ascii") + token
 
-    def unseal_body(self, run_id: str, place: str, head: str, body: bytes) -> tuple[str, bytes | Body]:
+    def unseal_body(self, run_id: str, place: str, head: str, body: bytes) -> tuple[str, bytes | UnfetchedBody]:
         """What ``seal_body`` was given; a large body is not fetched.  Raises what ``unseal`` raises."""
         if head[:1] != MARK:
             return head, body
@@ -161,13 +161,13 @@ class Vault:
         if body.startswith(REFERENCE.encode("ascii")):
             reference = Reference.parse(body.decode("ascii"))
             self._require_key(reference, run_id)
-            return plain, Body(str(reference), reference.size)
+            return plain, UnfetchedBody(str(reference), reference.size)
         key_id, _, token = body[len(_SEALED) :].partition(b".")
         return plain, self._decrypted(key_id.decode("ascii"), token, run_id, f"{place} body")
 
-    def fetch_body(self, tx: Connection, run_id: str, body: bytes | Body) -> bytes:
+    def fetch_body(self, tx: Connection, run_id: str, body: bytes | UnfetchedBody) -> bytes:
         """The body; fetches a large one.  Raises what ``fetch`` raises."""
-        return self._fetched(tx, run_id, Reference.parse(body.reference)) if isinstance(body, Body) else body
+        return self._fetched(tx, run_id, Reference.parse(body.reference)) if isinstance(body, UnfetchedBody) else body
 
     # Digests
 

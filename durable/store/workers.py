@@ -26,6 +26,7 @@ class Worker:
     names: str
     queues: str | None = None
     pool: str | None = None
+    versions: str | None = None
     clock_ahead: int | None = None
     progress: str | None = None
 
@@ -40,6 +41,7 @@ def beat(tx: Connection, worker: Worker, now: Any) -> None:
             names=worker.names,
             queues=worker.queues,
             pool=worker.pool,
+            versions=worker.versions,
             clock_ahead=worker.clock_ahead,
             progress=worker.progress,
         )

@@ -17,11 +17,11 @@ def url_in(folder: Path) -> str:
 
 def create_in(folder: Path) -> None:
     """Create the database in a folder."""
-    (folder / "durable.db").write_bytes(_empty())
+    (folder / "durable.db").write_bytes(empty())
 
 
 @cache
-def _empty() -> bytes:
+def empty() -> bytes:
     """The bytes of an empty database.  It is created once per process, since copying is much faster."""
     with tempfile.TemporaryDirectory(prefix="durable-testing-") as name:
         folder = Path(name)

@@ -28,6 +28,7 @@ class EnclosedEngine(Durable):
     def flush_measures(self) -> None:
         """Forget what was measured: nothing reads it."""
         self.measures.take()
+        self.webhook_counts.take()
 
     def make_notifier(self) -> Notifier:
         """A notifier that sends nothing: all waiting is by polling."""

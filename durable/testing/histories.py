@@ -59,6 +59,7 @@ def replay(history: History | Path | str, workflow: Workflow[..., Any] | None = 
 
     Raises:
         NonDeterminismError: The code does not match the history.  The message names the line.
+        WorkflowCodeError: The code makes a mistake that would block the run.  The message names the line.
         ConfigurationError: No workflow of that name has been imported.
     """
     fields = history if isinstance(history, Mapping) else json.loads(Path(history).read_text())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from .. import registry
-from ..attempts import Address, Body, Conclude, attempt, run_claimed
+from ..attempts import Address, Conclude, StepBody, attempt, run_claimed
 from ..broker import DRIVE, WAKE
 from ..engine import Engine
 from ..turns import Continuation, conclude, drive, wake
@@ -44,7 +44,7 @@ def _run_message(engine: Engine, message: Message) -> None:
         held = continuation and continuation.begin()
         if not held:
             return
-        run_claimed(engine, held, Body(registry.steps[held.name]), _conclude(engine, continuation))
+        run_claimed(engine, held, StepBody(registry.steps[held.name]), _conclude(engine, continuation))
 
 
 def _conclude(engine: Engine, continuation: Continuation | None) -> Conclude | None:

@@ -14,6 +14,7 @@ Files, in import order::
     decide.py        replays the workflow, and decides what the turn writes
     emit_spans.py    emits the spans of what has ended with a turn
     forward.py       sends messages on whose workflow or step this process does not know
+    report.py        logs how a run has ended or was blocked, and calls the application's handlers
     poison.py        counts turns that end their process, and blocks the run after three
     drive.py         takes turns of a run until its inbox is empty
     wake.py          ends waits that are due

@@ -16,7 +16,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from .. import events, measures, registry
-from ..engine import Engine
+from ..engine import CALL_TIME, Engine
+from ..errors import WorkflowCodeError
 from ..replay import commands
 from ..store import (
     Claim,
@@ -54,7 +55,7 @@ def commit(engine: Engine, decision: Decision, begins: Claim | None = None) -> C
     result = CommitResult()
     _store_large_values(engine, decision)
     try:
-        if _is_plain(decision, begins):
+        if _is_plain(decision, begins) and not engine.run_handlers.wants(decision.becomes):
             _write_plain(engine, decision, begins, result)
         else:
             with engine.store.begin() as tx:
@@ -71,25 +72,22 @@ def commit(engine: Engine, decision: Decision, begins: Claim | None = None) -> C
     return result
 
 
-#: What counts the runs that end, by the status that they end with.
-_ENDED = {
-    "completed": measures.RUNS_COMPLETED,
-    "failed": measures.RUNS_FAILED,
-    "cancelled": measures.RUNS_CANCELLED,
+#: What counts the runs that get a status.
+_COUNTERS = {
+    RunStatus.COMPLETED: measures.RUNS_COMPLETED,
+    RunStatus.FAILED: measures.RUNS_FAILED,
+    RunStatus.CANCELLED: measures.RUNS_CANCELLED,
+    RunStatus.BLOCKED: measures.RUNS_BLOCKED,
 }
 
 
 def _count(engine: Engine, decision: Decision) -> None:
     """Count what a committed turn has changed of its run's status."""
     run = decision.run
-    if decision.fault is not None:
-        if run.status != RunStatus.BLOCKED:
-            engine.measures.count(measures.RUNS_BLOCKED, run.name)
-        return
-    if run.started_at is None and started_at(decision) is not None:
+    if decision.fault is None and run.started_at is None and started_at(decision) is not None:
         engine.measures.count(measures.RUNS_STARTED, run.name)
-    if decision.outcome is not None and not run.ended:
-        engine.measures.count(_ENDED[decision.outcome.status], run.name)
+    if decision.becomes is not None:
+        engine.measures.count(_COUNTERS[decision.becomes], run.name)
 
 
 def _store_large_values(engine: Engine, decision: Decision) -> None:
@@ -165,6 +163,8 @@ def _write_plain(engine: Engine, decision: Decision, begins: Claim | None, resul
 
 def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | None, result: CommitResult) -> None:
     now, run = engine.store.now(), decision.run
+    if decision.becomes is not None:
+        engine.run_handlers.plan(tx, run.id, decision.becomes, now + CALL_TIME)
     if decision.fault is not None:
         _block(engine, tx, decision)
         return
@@ -208,9 +208,11 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
 
 def _block(engine: Engine, tx: Connection, decision: Decision) -> None:
     """Block the run.  Its log stays as it is, so that the run goes on with code that matches it."""
-    version = current_code_version(engine, decision.run)
     reason = vault.of(tx).seal(tx, decision.run.id, "blocked", str(decision.fault))
-    if not runs.advance(tx, decision.run, status="blocked", blocked=reason, blocked_version=version):
+    changes: dict[str, Any] = {"status": RunStatus.BLOCKED, "blocked": reason}
+    changes |= {"blocked_version": current_code_version(engine, decision.run)}
+    changes |= {"mistake_at": engine.now() if isinstance(decision.fault, WorkflowCodeError) else None}
+    if not runs.advance(tx, decision.run, **changes):
         raise Overtaken("another turn came first")
 
 
@@ -271,7 +273,7 @@ def _changes(decision: Decision, seq: int, at: int) -> dict[str, Any]:
     if run.ended:
         return changes
     changes |= {"status": decision.outcome.status if decision.outcome else RunStatus.RUNNING}
-    changes |= {"blocked": None, "blocked_version": None}
+    changes |= {"blocked": None, "blocked_version": None, "mistake_at": None}
     if run.started_at is None:
         changes |= {"started_at": started_at(decision), "python_version": platform.python_version()}
     return changes

@@ -116,7 +116,7 @@ def _replay(engine: Engine, view: View, workflow: registry.Workflow[..., object]
     if isinstance(fault, LogTooLong):
         # A log that grows without end makes each turn longer than the last: the run fails.
         decision = _inbox_only(view, came_in)
-        failed = Outcome(status="failed", value=codec.encode_error(fault))
+        failed = Outcome(status="failed", value=codec.encode_error(fault), error=fault)
         return replace(decision, outcome=failed, taken=replay.taken, at=new.at)
     if fault is not None:
         return Decision.block(run, fault)
@@ -145,7 +145,9 @@ def _new_replay(engine: Engine, view: View, workflow: registry.Workflow[..., obj
     if started is None:
         at = max(engine.now(), view.run.last_at, created.at)
         started = events.RunStarted(at=at, public_url=engine.settings.public_url)
-    info = RunInfo(run_id=view.run.id, name=view.run.name, started_at=started.at, public_url=started.public_url)
+    # A run that began without the setting, and was blocked for it, goes on once a process has it.
+    public_url = started.public_url or engine.settings.public_url
+    info = RunInfo(run_id=view.run.id, name=view.run.name, started_at=started.at, public_url=public_url)
     return Replay(workflow, info, created.args, view.requests, max_operations=engine.settings.max_events)
 
 

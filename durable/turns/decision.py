@@ -9,7 +9,7 @@ from ..errors import DurableError
 from ..events import Event
 from ..http import Request
 from ..replay import Command, Outcome
-from ..store import Claim, Run, StepRow, WaitRow
+from ..store import Claim, Run, RunStatus, StepRow, WaitRow
 
 
 class Overtaken(Exception):
@@ -84,6 +84,13 @@ class Decision:
     def is_cancelled(self) -> bool:
         """Whether the run ends with this turn, cancelled."""
         return self.outcome is not None and self.outcome.status == "cancelled"
+
+    @property
+    def becomes(self) -> RunStatus | None:
+        """The status that the run gets with this turn, if it ends, or if it is blocked and was not before."""
+        if self.fault is not None:
+            return None if self.run.status == RunStatus.BLOCKED else RunStatus.BLOCKED
+        return None if self.outcome is None or self.run.ended else RunStatus(self.outcome.status)
 
     def unended(self, op_ids: Iterable[str]) -> list[str]:
         """Return those of the operations that *events* don't end: the workflow may have given some up itself."""

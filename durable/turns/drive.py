@@ -24,6 +24,7 @@ from .decision import CommitResult, Decision, Overtaken
 from .emit_spans import emit_spans
 from .forward import forward_turn
 from .poison import Deferred, decide_counted
+from .report import report
 from .view import View, read
 
 #: How often a turn that was overtaken starts again before it leaves the run to the next drive.
@@ -53,10 +54,14 @@ def drive(
         hops: How often the turn's message was sent on by workers that do not know the workflow.
     """
     engine.check_schema()
+    has_turned = False
     for _ in range(TRIES):
         try:
             if not turn(engine, run_id, continuation=continuation, redelivered=redelivered):
+                if not has_turned:
+                    engine.run_handlers.call_again(engine.store, registry.Run(run_id, engine))
                 return
+            has_turned = True
             if continuation is not None and (continuation.next is not None or engine.replays.out(run_id) > MANY):
                 return
             redelivered = False
@@ -88,13 +93,7 @@ def turn(engine: Engine, run_id: str, *, continuation: Continuation | None = Non
     with engine.replays.checked_out(run_id) as checkout:
         with engine.store.read() as tx:
             view = read(tx, run_id, engine.now(), checkout)
-        # A run that this version of the code has blocked waits for another version, or for a cancel.
-        if view is None or (
-            view.run.status == RunStatus.BLOCKED
-            and view.cancel is None
-            and view.run.blocked_version is not None
-            and view.run.blocked_version == current_code_version(engine, view.run)
-        ):
+        if view is None or (view.cancel is None and _waits_for_other_code(engine, view.run)):
             checkout.give_back()
             return False
 
@@ -107,15 +106,21 @@ def turn(engine: Engine, run_id: str, *, continuation: Continuation | None = Non
         failpoints.hit("turn.read")
         result = _commit(engine, decision, continuation)
         _measure(engine, decision, began)
-        if decision.fault is not None:
-            log.error("Run %s is blocked.  %s", run_id, decision.fault)
-            # The next turn cancels a blocked run, if a cancel came.
-            return view.cancel is not None
         _keep_replay(checkout, decision, result)
         failpoints.hit("turn.committed")
         send(engine, result)
         emit_spans(engine, view, checkout, decision, result)
-        return True
+    report(engine, decision)
+    # A turn that blocks its run leaves the inbox as it is; the next one cancels the run, if a cancel came.
+    return decision.fault is None or view.cancel is not None
+
+
+def _waits_for_other_code(engine: Engine, run: Run) -> bool:
+    """Return whether a run is blocked, and not to be tried by the code of this process."""
+    if run.status != RunStatus.BLOCKED or run.blocked_version != current_code_version(engine, run):
+        return False
+    # A retry leaves no version.  A mistake may be corrected by what is no code of the workflow's: a setting, a package.
+    return run.blocked_version is not None and not (run.mistake_at and run.mistake_at < engine.loaded_at())
 
 
 def conclude(engine: Engine, continuation: Continuation, held: Claim, ended: events.AttemptEnded) -> bool:
@@ -147,6 +152,7 @@ def conclude(engine: Engine, continuation: Continuation, held: Claim, ended: eve
     continuation.has_turned = True
     failpoints.hit("turn.committed")
     send(engine, result)
+    report(engine, decision)
     return True
 
 

@@ -20,6 +20,7 @@ from ..store import Run, RunStatus, runs, workers
 from .commit import commit, current_code_version
 from .decide import decide
 from .decision import Decision, Overtaken
+from .report import log_change
 from .view import View
 
 #: How many tries of one turn may end badly before the run is blocked.
@@ -107,7 +108,10 @@ def block_stuck(engine: Engine) -> None:
             run = runs.find(tx, run_id)
         if run is not None and not run.ended and run.status != RunStatus.BLOCKED:
             try:
-                commit(engine, Decision.block(run, reason))
+                decision = Decision.block(run, reason)
+                commit(engine, decision)
+                # The handlers may take long, and this thread sends heartbeats: the sweep has them called.
+                log_change(decision)
             except Overtaken:
                 continue  # at the next tick
         del engine.stuck[run_id]

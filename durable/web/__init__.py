@@ -31,6 +31,7 @@ Files, in import order::
     control_view.py        one control request, from its credentials to its answer
     openapi.py             the OpenAPI document
     webhook_view.py        one webhook request, from its URL to its answer
+    health.py              the health route
 """
 
 from __future__ import annotations
@@ -45,13 +46,16 @@ from werkzeug.exceptions import ClientDisconnected
 from werkzeug.routing import BaseConverter
 
 from ..engine import Engine
+from ..errors import RunConflict
 from ..store import is_unavailable
 from . import body, masking, problems, servers, wsgi_request
 from .bearer import bearer
 from .control_operations import OPERATIONS
 from .control_view import Authorize, Controller
+from .health import NAME as HEALTH
+from .health import Health
 from .hub import Answers, Waiter, drain
-from .masking import MaskTokens, mask
+from .masking import MaskTokens
 from .openapi import NAME, Describer
 from .webhook_view import Receiver
 from .wsgi_request import PATH, ROOT
@@ -64,7 +68,6 @@ __all__ = [
     "bearer",
     "create_blueprint",
     "drain",
-    "mask",
 ]
 
 
@@ -77,7 +80,8 @@ def create_blueprint(
     """
     Make the blueprint named ``durable``, for one engine.
 
-    When you register it, it checks the database's schema, and masks tokens in the loggers that log paths.
+    When you register it, it checks the database's schema, and masks tokens in the loggers that log paths.  A
+    RunConflict that leaves any view of the app is answered 409, unless the app has an error handler of its own for it.
 
     Args:
         url_prefix: Flask's ``url_prefix``; ``public_url`` then has to end with it.
@@ -104,10 +108,13 @@ def blueprint(receiver: Receiver, url_prefix: str | None = None, control: Author
         masking.install([*masking.LOGGERS, app.name])
         app.url_map.converters |= {"durable_rest": _AnyPath, "durable_control": _ControlPath}
         _add_rule(state, "webhook", PATH + "<durable_rest:token>", receiver.view)
+        _add_rule(state, "health", ROOT + HEALTH, Health(receiver).view)
         _add_rule(state, "openapi", ROOT + NAME, Describer(engine, control).view)
         if control is not None:
             _add_rule(state, "control", ROOT + "<durable_control:rest>", Controller(engine, control).view)
         app.wsgi_app = body.KeepBodies(app.wsgi_app, (state.url_prefix or "").rstrip("/") + ROOT)
+        if RunConflict not in app.error_handler_spec[None][None]:
+            app.register_error_handler(RunConflict, lambda _: problems.to_flask(problems.run_conflict()))
         engine.check_messages()
         try:
             receiver.check_schema()

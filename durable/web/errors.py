@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import traceback
 
+from ..display import mask
 from ..errors import ConfigurationError, DecryptionError, SchemaOutOfDate
 from ..http import Response
 from ..store import is_unavailable
 from . import problems
-from .masking import mask
 
 log = logging.getLogger("durable.web")
 

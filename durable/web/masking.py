@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from ..display import mask
 from ..http import is_secret
 
 #: Loggers that log the request line.  A filter works only on its own logger, so each gets one.
@@ -26,22 +27,8 @@ LOGGERS = (
     "_granian.access",
 )
 
-# The token of parse_target, also percent-encoded.
-_TOKEN = re.compile(r"(v1/webhook(?:/|%2F))[A-Za-z0-9_%-]{20,}", re.IGNORECASE)
-
-
-# Credentials that Meta, CloudEvents, Graph and X put into the query.
-_QUERY = re.compile(r"\b((?:hub\.verify_token|access_token|validationToken|crc_token|clientState)=)[^&\s\"'#]+")
-
 #: How gunicorn's access log format names a header of the request or the answer.
 _HEADER_ATOM = re.compile(r"\{(.+)\}[io]")
-
-
-def mask(text: str) -> str:
-    """Return *text* with ``...`` for each token in a webhook's path and each credential in its query."""
-    if "webhook" not in text:
-        return text
-    return _QUERY.sub(r"\1...", _TOKEN.sub(r"\1...", text))
 
 
 class MaskTokens(logging.Filter):

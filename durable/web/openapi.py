@@ -83,6 +83,7 @@ def document(base: str, root: str, *, security: Mapping[str, Any] | None, contro
     """
     paths = {root + "webhook/{token}": _webhook(), root + "webhook/{token}/requests/{request_id}": _poll()}
     paths[root + NAME] = {"get": {"operationId": "describe", "summary": "This document", "responses": _OK}}
+    paths[root + "health"] = {"get": {"operationId": "health", "summary": "Health", "responses": _HEALTH}}
     for operation in OPERATIONS if controls else ():
         at = paths.setdefault(root + operation.path, {})
         at[operation.method.lower()] = _control(operation, secured=security is not None)
@@ -107,6 +108,12 @@ def document(base: str, root: str, *, security: Mapping[str, Any] | None, contro
 
 
 _OK = {"200": {"description": "This document.", "content": {"application/json": {"schema": {"type": "object"}}}}}
+
+
+_HEALTH = {
+    "200": {"description": "Webhooks are accepted.", "content": {"application/json": {"schema": {"type": "object"}}}},
+    "503": {"description": _CONTROL_PROBLEMS[503], "content": {"application/problem+json": _PROBLEM}},
+}
 
 
 def _webhook() -> dict[str, Any]:

@@ -28,7 +28,11 @@ class RequestRefused(Exception):
 
 
 class NotVerified(RequestRefused):
-    """Raised for a request whose signature is missing or wrong."""
+    """Raised for a request whose signature is missing or wrong.  Its sender does not learn the *reason*."""
+
+    def __init__(self, answer: Response, reason: str) -> None:
+        super().__init__(answer)
+        self.reason = reason
 
 
 def unknown() -> Response:
@@ -212,6 +216,17 @@ def unknown_workflow() -> Response:
 
 def run_ended() -> Response:
     return problem(409, "run-ended", "Conflict", "The run has ended, so it cannot be cancelled.")
+
+
+def run_conflict() -> Response:
+    """Return the answer to a request whose view raised RunConflict; it names no key and no run."""
+    return problem(
+        409,
+        "run-conflict",
+        "Conflict",
+        "An earlier request with the same key or id started a run of another workflow or with other arguments."
+        "  Nothing was started.",
+    )
 
 
 def idempotency_key_reused() -> Response:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.exc import IntegrityError
 
-from .. import duration, failpoints
+from .. import duration, failpoints, measures
 from ..context import WebhookConfig, recorded_url
 from ..engine import Engine
 from ..errors import HookClosed
@@ -99,6 +99,8 @@ def accept_request(engine: Engine, webhook: WebhookRow, request: Request, *, hol
                 raise
     failpoints.hit("request.recorded")
     if earlier is not None:
+        engine.measures.count(measures.DUPLICATES)
+        engine.webhook_counts.duplicate(earlier)
         return Accepted(request_id=earlier, is_duplicate=True)
     run_id, carried = webhook.run_id, arrived.trace_context
     engine.wake(DriveRow(run_id, arrived.queue, arrived.priority, trace_context=carried))

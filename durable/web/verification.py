@@ -78,7 +78,7 @@ def _refusals(webhook: WebhookRow) -> Iterator[None]:
         yield
     except Rejected as reason:
         log.warning("A request to a webhook of run %s was refused: %s", webhook.run_id, reason)
-        raise problems.NotVerified(problems.not_verified()) from None
+        raise problems.NotVerified(problems.not_verified(), str(reason)) from None
     except (ConfigurationError, Unavailable) as error:
         log.error(
             "A request to a webhook of run %s could not be verified, and was answered 503: %s", webhook.run_id, error

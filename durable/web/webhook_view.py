@@ -26,6 +26,7 @@ from .. import duration, measures
 from ..engine import Engine
 from ..errors import ConfigurationError, HookClosed
 from ..http import Request, Response
+from ..store import Refusals
 from . import body, errors, gunicorn, limits, prefer, problems, record_request, servers, verification, wsgi_request
 from .fetch import Fetcher
 from .hub import Holder, Hub, Waiter
@@ -238,9 +239,12 @@ class Receiver:
             raise RequestRefused(problems.wrong_method(incoming.method, webhook.config.methods))
         try:
             return request, verification.verify(webhook, request, self._fetch)
-        except NotVerified:
+        except NotVerified as refused:
             sender = "" if webhook.config.verification is None else webhook.config.verification.by
             self.engine.measures.count(measures.NOT_VERIFIED, sender)
+            reason = "".join(c if c.isprintable() else " " for c in refused.reason)
+            last = Refusals(1, self.engine.now(), reason)
+            self.engine.webhook_counts.refused(webhook.run_id, webhook.op_id, last)
             raise
 
     def _record(self, webhook: WebhookRow, request: Request, *, holder: str | None) -> Accepted:

@@ -12,13 +12,14 @@ Files, in import order::
     versions.py        which versions this process and other workers run
     tasks.py           the tasks ``durable.drive`` and ``durable.wake``, and one task for each step
     registration.py    which engine the tasks of an app run for, and when they are made
-    signals.py         checks a worker at its start, starts and stops housekeeping
+    lifecycle.py       checks a worker at its start, starts and stops housekeeping
+    signals.py         connects an engine to the signals of workers
 """
 
 from __future__ import annotations
 
 from ..engine import Engine
-from . import registration, signals, versions
+from . import registration, signals
 
 __all__ = ["install"]
 
@@ -27,4 +28,3 @@ def install(engine: Engine) -> None:
     """Register the engine's tasks with its Celery app, and connect it to the signals of the app's workers."""
     registration.register(engine)
     signals.connect(engine)
-    versions.install()

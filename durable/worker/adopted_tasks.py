@@ -18,7 +18,7 @@ from celery.exceptions import Ignore, Reject, Retry, TaskPredicate
 from celery.utils.time import maybe_make_aware
 
 from .. import current, duration, events, registry
-from ..attempts import Address, Body, RunningAttempt, attempt
+from ..attempts import Address, RunningAttempt, StepBody, attempt
 from ..broker import celery_internals
 from ..engine import Engine
 from ..errors import ConfigurationError, StepFailed
@@ -118,7 +118,7 @@ class AdoptedRun:
             return self._retry(*args, **kwargs)
 
 
-class TaskBody(Body):
+class TaskBody(StepBody):
     """
     The body of an attempt: the task's own function.
 

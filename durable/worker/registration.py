@@ -2,6 +2,9 @@
 Registration: which engine the tasks of a Celery app run for, and when the tasks are made.
 
 If an app has several engines, its tasks run for the one that was made last and is not closed.
+
+The modules that run turns and attempts are imported when Celery makes the app's tasks, and not with the engine: a
+process that only reads runs does not need them.
 """
 
 from __future__ import annotations
@@ -11,14 +14,12 @@ from functools import partial
 from celery import Celery
 
 from .. import current, registry
-from ..attempts import outcome
 from ..broker import DRIVE
 from ..engine import Engine
 from ..errors import ConfigurationError
 from ..registry import Defined
 from ..sandbox import log_records
-from . import adopted_tasks, tasks
-from .in_place import engine_of
+from ..store import StepRow
 
 log = log_records.get("durable.tasks")
 
@@ -36,18 +37,27 @@ def register(engine: Engine) -> None:
 
     def on_defined(defined: Defined) -> None:
         if served_by(app) is engine:
+            from . import tasks
+
             tasks.register_step(engine, defined)
 
     def on_close() -> None:
         if served_by(app) is not engine:
             return
+        from . import adopted_tasks
+
         adopted_tasks.remove(engine)
         # Serve the engine that was made before this one for the same app.
         others = [each for each in current.engines() if each.celery is app]
         if others:
             _serve(others[-1])
 
-    engine.on_impossible = partial(outcome.fail_unsendable, engine)
+    def on_impossible(row: StepRow, error: Exception) -> None:
+        from ..attempts import outcome
+
+        outcome.fail_unsendable(engine, row, error)
+
+    engine.on_impossible = on_impossible
     engine.on_close(on_close)
     engine.on_close(registry.subscribe(on_defined))
     if app.finalized:
@@ -60,11 +70,17 @@ def register(engine: Engine) -> None:
 
 def served_by(app: Celery) -> Engine | None:
     """The engine that our tasks of the app run for; None before Celery has made them."""
-    return engine_of(app.tasks.get(DRIVE)) if app.finalized else None
+    if not app.finalized:
+        return None
+    from .in_place import engine_of
+
+    return engine_of(app.tasks.get(DRIVE))
 
 
 def _serve(engine: Engine) -> None:
     """Make our tasks of the app run for this engine, in place of another engine of the same app."""
+    from . import tasks
+
     tasks.register_turns(engine)
     for defined in registry.all_definitions():
         try:

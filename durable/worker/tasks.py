@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import events
-from ..attempts import Address, Body, Finished, RunningAttempt, attempt, run_claimed, take_over_run
+from ..attempts import Address, Finished, RunningAttempt, StepBody, attempt, run_claimed, take_over_run
 from ..broker import DRIVE, FORWARD, HEADER, QUEUE, WAKE, celery_internals, header_of, hops_of
 from ..engine import Engine
 from ..recovery import housekeeping
@@ -127,7 +127,7 @@ def register_step(engine: Engine, defined: Defined) -> None:
             raise_failure(engine, request, run_id, finished)
 
 
-class _TracedBody(Body):
+class _TracedBody(StepBody):
     """The body of an attempt that a Celery task runs: Celery logs the failure with its traceback."""
 
     def log_failure(self, running: RunningAttempt, ended: events.AttemptEnded) -> None:

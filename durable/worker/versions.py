@@ -1,5 +1,5 @@
 """
-The versions of this process, and of the workers, which are asked through the broker.
+The versions of the workers, which are asked through the broker.
 
 A worker answers this command as it answers Celery's own ``inspect`` commands.  Question and answer go through the
 broker, so an answer proves that the broker works in both directions.
@@ -7,23 +7,12 @@ broker, so an answer proves that the broker works in both directions.
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import version
-
-import celery
 from celery import Celery
 from celery.worker.control import inspect_command
 
+from ..engine import versions
+
 COMMAND = "durable_versions"
-
-
-def versions() -> dict[str, str]:
-    """The versions in this process: ``durable``, ``python``, ``celery``."""
-    return {
-        "durable": version("durable-celery"),
-        "python": platform.python_version(),
-        "celery": celery.__version__,
-    }
 
 
 def install() -> None:

@@ -147,6 +147,7 @@ def test_it_ends_when_its_starter_is_killed(tmp_path):
 
     until(lambda: not answers(tmp_path))
     ended(process)
+    assert process.returncode == -signal.SIGKILL
 
 
 def test_ensure_running_leaves_another_process_server_alone(tmp_path):

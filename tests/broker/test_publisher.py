@@ -238,13 +238,17 @@ def test_settings_that_lose_messages_are_refused(settings, fix):
 
 
 @pytest.mark.parametrize("settings", FINE.values(), ids=FINE)
-def test_settings_that_lose_nothing_are_not_refused(settings):
-    """Whatever else the application has set is its own."""
-    app = Celery("fine", broker="memory://")
+def test_settings_that_lose_nothing_are_not_refused(broker, settings):
+    """The checks pass, and a message that is sent with them stands in the queue."""
+    app, sender = publisher(broker)
     app.conf.update(settings)
 
     check_settings(app)
     check_worker_settings(app)
+
+    with closing(sender):
+        assert sender.send([Outgoing(app.signature("a.b", immutable=True))])
+        assert sender.length(app.conf.task_default_queue) == 1
 
 
 def test_a_worker_of_an_eager_app_is_refused():

@@ -57,6 +57,14 @@ async def nap(note: str = "") -> str:
     await sleep("1h")
     return note
 
+@step(name="yard.drop", max_retries=1, retry_backoff=0.001, retry_jitter=False)
+def drop(note: str) -> str:
+    raise Broken(f"dropped {note}")
+
+@workflow(name="yard.dropping")
+async def dropping(note: str) -> str:
+    return await drop(note)
+
 @workflow(name="yard.broken")
 async def broken(text: str) -> None:
     raise Broken(text)

@@ -1,5 +1,6 @@
 """The command line: what it prints where, and its exit codes."""
 
+import importlib
 import importlib.metadata
 import json
 import platform
@@ -66,11 +67,14 @@ def shop_database(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory, shop_database):
-    """A folder with an application in it, ``shop.py``."""
+    """A folder with an application in it, ``shop.py``, imported here too."""
     folder = tmp_path_factory.mktemp("shop")
     (folder / "shop.py").write_text(SHOP)
     (folder / "empty.py").write_text("")
-    (folder / "broken.py").write_text("import no_such_library\n")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(str(folder))
+        patched.setenv("DURABLE_DATABASE_URL", shop_database)
+        importlib.import_module("shop").engine.migrate()
     yield folder
     sys.modules.pop("shop").engine.close()
     for name in [name for name in registry.workflows if name.startswith("shop.")]:
@@ -94,8 +98,7 @@ def durable(shop, shop_database, monkeypatch):
 
 @pytest.fixture
 def engine(durable):
-    """The shop's engine, its database made."""
-    assert durable("migrate").exit_code == 0
+    """The shop's engine."""
     return sys.modules["shop"].engine
 
 
@@ -152,6 +155,14 @@ def test_arguments_that_do_not_fit_are_refused(durable, engine):
     assert "missing a required argument: 'item'" in refused.stderr
 
 
+def test_arguments_that_do_not_fit_the_annotations_are_refused(durable, engine):
+    """By their path, before a run is started that could only fail."""
+    refused = durable("start", "shop:order", '["tea", "many"]')
+
+    assert refused.exit_code == 1
+    assert "shop:order was not started: args.count" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -194,12 +205,37 @@ def test_wrong_usage_ends_with_2(durable, engine, args, message):
     assert message in result.stderr
 
 
-def test_a_module_that_imports_what_is_missing_keeps_its_traceback(durable):
-    """`No module named no_such_library` is not "there is no module broken"."""
-    result = durable("--app", "broken", "runs", "list")
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
+        ("raise ValueError('a table of one column')", "ValueError: a table of one column"),
+        ("len(3)", "TypeError: object of type 'int' has no len()"),
+        ("from durable import step\n@step(retries=3)\ndef f(): ...", "TypeError: @step has no option 'retries'"),
+        ("def f(:", "SyntaxError: invalid syntax"),
+    ],
+)
+@pytest.mark.parametrize("args", [("runs", "list"), ("start", "broken:f")])
+def test_an_error_of_importing_the_application_is_shown_as_it_is(durable, shop, source, shown, args):
+    """Python's traceback from the author's first line on, whichever command imports the module; exit code 1."""
+    (shop / "broken.py").write_text(source)
+    app = "broken" if args[0] == "runs" else "shop"
+    result = durable("--app", app, *args)
 
-    assert isinstance(result.exception, ModuleNotFoundError)
-    assert result.exception.name == "no_such_library"
+    assert (result.exit_code, result.stdout) == (1, "")
+    first, *lines = result.stderr.rstrip().splitlines()
+    assert shown in lines[-1] if lines else shown in first
+    assert 'broken.py", line' in result.stderr
+    assert "durable/cli" not in result.stderr
+
+
+@pytest.mark.parametrize("name", ["wörker app", "worker/app.py", "..app", "app-1", ""])
+def test_a_name_that_no_module_can_have_is_said_so(durable, name):
+    """The exit code is that of a wrong command line, and the message has an example."""
+    result = durable("--app", name or ":engine", "runs", "list")
+
+    assert result.exit_code == 2
+    assert "is not the name of a module.  Write a name such as worker.app." in result.stderr
 
 
 def test_a_module_that_names_an_engine_made_elsewhere_will_do(durable, engine):
@@ -273,6 +309,21 @@ def test_c104_a_run_is_started_again_like_another(durable, engine):
         assert tx.execute(sa.select(schema.runs.c.queue).where(schema.runs.c.id == again["id"])).scalar() == "slow"
 
 
+def test_starting_a_run_like_one_that_has_called_steps_warns(durable, engine):
+    """The steps may have had effects, and the new run's idempotency keys are others; stdout has the id only."""
+    run_id = start(durable, "shop:order", "tea")
+    drive(engine, run_id)
+    without = durable("start", "--like", run_id)
+    run_id = start(durable, "shop:payment", 5)
+    drive(engine, run_id)
+    with_steps = durable("start", "--like", run_id)
+
+    assert without.stderr == ""
+    assert re.fullmatch(r"[0-9a-f]+\n", with_steps.stdout)
+    assert f"Warning: run {run_id} has called steps: shop.pay." in with_steps.stderr
+    assert "other idempotency keys" in with_steps.stderr
+
+
 def test_a_run_of_a_workflow_that_is_gone_is_not_started_again(durable, engine, monkeypatch):
     """The message names the workflow, and where it should be; so it does for a run that is not there."""
     run_id = start(durable, "shop:order", "tea")
@@ -313,6 +364,47 @@ def test_runs_are_cancelled_by_what_they_are_once_that_is_confirmed(durable, eng
         drive(engine, run_id)
     assert (done.exit_code, json.loads(done.stdout)) == (0, {"cancelled": 2})
     assert {engine.get_run(run_id).status for run_id in ids} == {"cancelled"}
+
+
+def blocked(durable, engine):
+    """A run that `shop.order` has blocked with a mistake."""
+    run_id = start(durable, "shop:order", "tea")
+    with engine.store.begin() as tx:
+        block = sa.update(schema.runs).where(schema.runs.c.id == run_id)
+        tx.execute(block.values(status="blocked", blocked="(a reason)", blocked_version="old"))
+    return run_id
+
+
+def test_a_retry_says_whether_the_run_continues_or_is_blocked_again(durable, engine, monkeypatch):
+    """It waits for the turn; without a worker it says that none has taken it."""
+    waiting, continues, again, other = (blocked(durable, engine) for _ in range(4))
+    result = durable("runs", "retry", waiting, "--wait", "0s")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        f"Run {waiting} is being retried.  No worker has taken its turn yet.\n",
+    )
+
+    # A worker takes the turn at once.
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "wake", lambda *rows: [drive(engine, row.id) for row in rows])
+        assert durable("runs", "retry", continues).stdout == f"Run {continues} continues: it is running.\n"
+
+    def block_again(row):
+        with engine.store.begin() as tx:
+            in_database = sa.update(schema.runs).where(schema.runs.c.id == row.id)
+            tx.execute(in_database.values(blocked="(as before)", blocked_version="new"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "wake", block_again)
+        assert durable("runs", "retry", again).stdout == f"Run {again} is blocked again.  (as before)\n"
+        result = durable("runs", "retry", other, "nobody", "--json")
+    told = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert told[0] == {"id": other, "retried": True, "error": "(as before)", "status": "blocked"}
+    assert told[1]["retried"] is False
+    for run_id in (waiting, continues, again, other):
+        engine.get_run(run_id).cancel()
+        drive(engine, run_id)
 
 
 def test_all_blocked_runs_of_a_workflow_are_tried_again(durable, engine, monkeypatch):
@@ -534,11 +626,13 @@ def test_dev_without_an_application_shows_how_to_begin(durable):
 def test_c104_every_command_that_reports_has_json(durable):
     """What a program would call, it can read."""
     without = {"dev", "migrate"}
+    ctx = click.Context(main)
     lacking = [
         name
-        for group in (main, main.commands["runs"], main.commands["hooks"])
-        for name, command in group.commands.items()
-        if not isinstance(command, click.Group) and "as_json" not in {parameter.name for parameter in command.params}
+        for group in (main, main.get_command(ctx, "runs"), main.get_command(ctx, "hooks"))
+        for name in group.list_commands(ctx)
+        if not isinstance(command := group.get_command(ctx, name), click.Group)
+        and "as_json" not in {parameter.name for parameter in command.params}
     ]
 
     assert set(lacking) == without

@@ -10,7 +10,7 @@ import pytest
 from celery import Celery
 from werkzeug.test import Client
 
-from durable import Durable, current, registry
+from durable import Durable, registry
 from durable.cli import application as loading
 from durable.cli import dev
 from durable.cli.application import Application
@@ -22,7 +22,7 @@ from durable.registry.retry import RetryPolicy
 def engine():
     made = Durable(Celery("test_dev", broker="memory://"))
     yield made
-    current.forget(made)
+    made.close()
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_the_embedded_application_loads():
 
     assert loaded.celery_path == "worker.app:celery"
     assert "worker.workflows.payments.process_event" in loaded.engine.celery.tasks
-    current.forget(loaded.engine)
+    loaded.engine.close()
 
 
 def get(served, path):

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from celery import Celery
 from servers import DATABASES, new_broker, new_database
 
-from durable import ConfigurationError, Durable, current, doctor, registry, sleep, start, step, workflow
+from durable import ConfigurationError, Durable, doctor, registry, sleep, start, step, workflow
+from durable.doctor.finding import check
 from durable.recovery.housekeeping import Housekeeping
 from durable.store import schema, workers
 from durable.turns.drive import drive
@@ -55,7 +56,6 @@ def made(broker="memory://", **settings):
         yield engine
     finally:
         engine.close()
-        current.forget(engine)
 
 
 @pytest.fixture
@@ -103,13 +103,14 @@ def test_a_database_that_is_down_is_found_and_nothing_else_is_guessed(engine):
 
 
 def test_a_database_without_the_schema_is_found(tmp_path):
-    """Before the first `durable migrate` the command is named."""
+    """Before the first `durable migrate` the doctor says one thing: run that command."""
     with new_database("postgresql", tmp_path) as url, made(database_url=url) as engine:
-        before = examined(engine)["database"]
+        (before,) = doctor.examine(engine)
         engine.migrate()
         after = examined(engine)["database"]
 
-    assert (before.ok, after.ok) == (False, True)
+    assert (before.name, before.ok, after.ok) == ("database", False, True)
+    assert "has no tables of durable yet" in before.detail
     assert "durable migrate" in before.fix
     assert schema.REVISION in after.detail
 
@@ -124,7 +125,8 @@ def test_a_schema_of_another_version_is_found(tmp_path):
 
     assert not found.ok
     assert "0001" in found.detail
-    assert schema.REVISION in found.fix
+    assert schema.REVISION in found.detail
+    assert "durable migrate" in found.fix
 
 
 @pytest.mark.parametrize(
@@ -330,6 +332,24 @@ def test_blocked_runs_are_found(engine, worker):
     assert "durable runs retry" in found.fix
 
 
+def test_failed_runs_are_counted_by_workflow(engine, worker):
+    """Those of the last hour, and of the last day; they are no fault of the system."""
+    assert examined(engine)["failures"].detail == "no run has failed within a day"
+    hour = 3600 * 1_000_000
+    ages = [(greeting, 0), (greeting, 2 * hour), (greeting, 25 * hour), (napping, 0)]
+    for definition, age in ages:
+        run = start(definition)
+        with engine.store.begin() as tx:
+            failed = sa.update(schema.runs).where(schema.runs.c.id == run.id)
+            tx.execute(failed.values(status="failed", completed_at=engine.now() - age))
+
+    found = examined(engine)["failures"]
+    assert found.ok
+    assert "doctor.greeting (1 in the last hour, 2 in a day)" in found.detail
+    assert "doctor.napping (1 in the last hour, 1 in a day)" in found.detail
+    assert "durable runs list --status failed" in found.fix
+
+
 def test_steps_in_doubt_are_found(engine, worker):
     """Which, of which run, and what to do; their runs are not among those that new code could help."""
     run = start(weighing)
@@ -408,3 +428,37 @@ def test_a_web_app_that_would_lose_messages_registers_no_blueprint(database):
 
         with pytest.raises(ConfigurationError, match="accept_content"):
             flask.Flask("losing").register_blueprint(create_blueprint(engine))
+
+
+@pytest.mark.parametrize("broker", ["reddis://127.0.0.1/0", ["amqp://127.0.0.1", "rabbit://127.0.0.1"]])
+def test_a_broker_url_of_an_unknown_scheme_is_found(database, broker):
+    """Also in the Celery app's own configuration, which durable does not parse."""
+    with made(database_url=database, broker=broker) as engine:
+        found = examined(engine)["messages"]
+
+    assert not found.ok
+    assert "Celery knows no broker with the scheme" in found.detail
+
+
+def test_workers_of_a_broker_that_cannot_broadcast_are_not_asked(tmp_path, engine, worker):
+    """The check is skipped, and its text says why."""
+    celery = Celery("doctor-sqla", broker=f"sqla+sqlite:///{tmp_path}/broker.db")
+    other = Durable(celery, database_url=engine.store.url.render_as_string(hide_password=False))
+    try:
+        found = {each.name: each for each in doctor.examine(other)}
+    finally:
+        other.close()
+
+    assert found["answers"].ok
+    assert "cannot broadcast" in found["answers"].detail
+
+
+def test_a_check_that_cannot_be_made_here_is_skipped():
+    """NotImplementedError of a broker's or a database's driver is no fault of the installation."""
+
+    def count(what):
+        raise NotImplementedError("this transport counts no messages")
+
+    skipped = check("queues", count, None)
+
+    assert (skipped.ok, skipped.detail) == (True, "not checked: this transport counts no messages")

@@ -68,12 +68,13 @@ def test_c37_the_text_depends_on_the_value_only(value):
     assert codec.encode(crossed(value)) == codec.encode(value)
 
 
+@pytest.mark.slow
 def test_c37_the_text_is_the_same_in_every_process():
     """Sets are written in one order, whatever the process's hash seed."""
     program = "from durable import codec; print(codec.encode({'a', 'b', 'c', ('d', 1), 2.5, None, b'x'}))"
     texts = {
         run([sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True).stdout
-        for seed in "123"
+        for seed in "12"
     }
 
     assert len(texts) == 1
@@ -213,18 +214,20 @@ def test_a_registered_kind():
 @given(VALUES)
 def test_every_value_has_a_plain_form(value):
     """What `runs show` prints is strict JSON, without tags."""
-    json.dumps(codec.plain(codec.encode(value)), allow_nan=False)
+    plain = codec.plain(codec.encode(value))
+
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
 
 
 @given(FOREIGN)
 @settings(max_examples=100, deadline=None)
 def test_whatever_json_the_log_holds_it_is_refused_or_read(value):
-    """What a newer release, or a hand, wrote there: decoding raises SerializationError at most, showing nothing."""
+    """What a newer release, or a hand, wrote there: decoding raises SerializationError at most; it can be shown."""
     text = json.dumps(value)
     with suppress(SerializationError):
         codec.decode(text)
 
-    codec.plain(text)
+    assert json.dumps(codec.plain(text))
 
 
 def test_the_plain_form_of_each_kind():

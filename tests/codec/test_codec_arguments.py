@@ -226,6 +226,7 @@ def test_a_digest_is_of_the_value(value):
     assert digest("a", value) == digest("a", backwards) == digest("a", codec.decode(codec.encode(value)))
 
 
+@pytest.mark.slow
 def test_c37_a_digest_is_the_same_in_every_process():
     """Whatever the hash seed."""
     program = (

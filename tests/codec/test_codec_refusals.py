@@ -151,6 +151,7 @@ def test_decoding_imports_nothing():
     assert "this" not in sys.modules
 
 
+@pytest.mark.slow
 def test_a_class_of_main():
     """A class of the program itself crosses within it."""
     program = (

@@ -10,8 +10,9 @@ import pytest
 from celery import Celery
 from conftest import Browser, Permissions
 from driving import settle
+from servers import migrate
 
-from durable import Durable, cipher, create_webhook, current, step, workflow
+from durable import Durable, cipher, create_webhook, step, workflow
 from durable.dashboard import create_dashboard
 from durable.web import create_blueprint
 
@@ -44,14 +45,13 @@ def make(tmp_path):
             cipher=chosen,
             continuation=0,
         )
-        engine.migrate()
+        migrate(engine)
         made.append(engine)
         return engine
 
     yield of
     for engine in made:
         engine.close()
-        current.forget(engine)
 
 
 def browser_of(engine, permissions=None, **options):
@@ -141,7 +141,6 @@ def test_a_database_that_is_away_is_a_page(make, tmp_path):
         assert "does not answer" in answer.text
         assert "Traceback" not in answer.text
     engine.close()
-    current.forget(engine)
 
 
 def test_a_database_with_an_older_schema_is_a_page(make, monkeypatch):

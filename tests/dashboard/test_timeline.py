@@ -128,26 +128,6 @@ def test_a_clock_that_goes_back_makes_no_bar_backwards():
     assert [(bar.start, bar.end) for bar in row.bars] == [(10, 12)]
 
 
-@pytest.mark.parametrize("span", [1, 999, SECOND, 61 * SECOND, 86_400 * SECOND, 10_000 * 86_400 * SECOND])
-def test_an_axis_has_few_round_ticks(span):
-    """However long the axis is, it has at most seven ticks, all within it."""
-    axis = charts.Axis(1_700_000_000_123_456, 1_700_000_000_123_456 + span)
-    ticks = axis.ticks()
-
-    assert len(ticks) <= 7
-    assert all(0 <= axis.x(tick) <= charts.WIDTH for tick in ticks)
-
-
-def test_an_axis_cuts_what_is_beyond_it():
-    """Bars that begin before or end after the axis are drawn to its ends; others are not shown."""
-    axis = charts.Axis(100, 200)
-
-    assert (axis.x(50), axis.x(150), axis.x(300)) == (0, 50, 100)
-    assert axis.shows(50, 120)
-    assert not axis.shows(10, 99)
-    assert (axis.zoomed(0.5).span, axis.moved(0.5).start) == (1000, 150)
-
-
 def test_the_columns_of_a_plot():
     """The highest column has the plot's height, an empty slice none, and failures are a part of their column."""
     columns = charts.columns([4, 0, 2], [1, 0, 2], 32)

@@ -16,6 +16,8 @@ from celery.exceptions import SoftTimeLimitExceeded
 from durable.engine.deadlines import Deadlines, Limit, grace
 from durable.engine.timer import TimerThread
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 SECOND = 1_000_000
 
 

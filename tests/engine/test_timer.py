@@ -16,6 +16,8 @@ from durable.engine.timer import TimerThread
 from durable.engine.watchdog import Watchdog
 from durable.errors import TurnTooLong
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 
 @pytest.fixture
 def timer() -> Iterator[TimerThread]:

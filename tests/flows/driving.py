@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from durable import Durable, Run, registry
-from durable.attempts.attempt import Body, attempt, run_claimed
+from durable.attempts.attempt import StepBody, attempt, run_claimed
 from durable.attempts.claim import Address
 from durable.store.schema import runs, steps, waits
 from durable.turns import wake
@@ -97,7 +97,7 @@ def go(engine: Durable, act: Callable[[Continuation | None], object]) -> None:
     continuation = Continuation(engine, "celery")
     act(continuation)
     while (held := continuation.begin()) is not None:
-        run_claimed(engine, held, Body(registry.steps[held.name]), _conclude(engine, continuation))
+        run_claimed(engine, held, StepBody(registry.steps[held.name]), _conclude(engine, continuation))
         if not continuation.has_turned:
             drive(engine, held.run_id, continuation=continuation)
 

@@ -22,9 +22,9 @@ from celery.contrib.testing.worker import start_worker
 from celery.exceptions import Ignore, MaxRetriesExceededError, Reject
 from driving import kinds
 from pydantic import BaseModel
-from registries import only_own_engines
+from servers import migrate
 
-from durable import Durable, Run, RunFailed, StepFailed, current, get_step_metadata, sleep, step, workflow
+from durable import Durable, Run, RunFailed, StepFailed, get_step_metadata, sleep, step, workflow
 from durable.recovery import housekeeping
 from durable.store.steps import StepRow
 
@@ -59,7 +59,7 @@ class Site:
             broker_transport_options={"polling_interval": 0.005},
         )
         self.engine = Durable(self.celery, database_url=database, resend_after="300ms")
-        self.engine.migrate()
+        migrate(self.engine)
         self.worker: Any = None
 
     @contextmanager
@@ -68,7 +68,6 @@ class Site:
         housekeeping.end(self.engine)
         self.engine.close()
         self.celery.close()
-        current.forget(self.engine)
 
     @contextmanager
     def working(self) -> Iterator[Site]:
@@ -107,7 +106,7 @@ def eventually(predicate: Callable[[], Any], run: Run[Any] | None = None) -> Non
 @pytest.fixture(scope="module")
 def _site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     database = f"sqlite:///{tmp_path_factory.mktemp('adopted')}/durable.db"
-    with only_own_engines(), Site(database).open() as made, made.working():
+    with Site(database).open() as made, made.working():
         yield made
 
 
@@ -120,7 +119,7 @@ def site(_site: Site, own_registry: None) -> Site:
 @pytest.fixture
 def idle(database: str) -> Iterator[Site]:
     """An app that is not used yet, without a worker: Celery makes its tasks later."""
-    with only_own_engines(), Site(database).open() as made:
+    with Site(database).open() as made:
         yield made
 
 

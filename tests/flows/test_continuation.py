@@ -17,7 +17,7 @@ from driving import all_databases, kinds, settle
 from trouble import cut_off, refused, unacknowledged
 
 from durable import RunFailed, create_hook, get_workflow_metadata, registry, resume_hook, sleep, step, workflow
-from durable.attempts.attempt import Body, attempt, run_claimed
+from durable.attempts.attempt import StepBody, attempt, run_claimed
 from durable.attempts.claim import Address
 from durable.client.run import post_cancel
 from durable.duration import to_datetime
@@ -131,7 +131,7 @@ def walk(engine, continuation, most=1000):
         if held is None:
             return number
         step = registry.steps[held.name]
-        run_claimed(engine, held, Body(step), partial(conclude, engine, continuation))
+        run_claimed(engine, held, StepBody(step), partial(conclude, engine, continuation))
         if not continuation.has_turned:
             drive(engine, held.run_id, continuation=continuation)
     return most
@@ -368,7 +368,7 @@ def test_an_attempt_that_was_given_up_concludes_nothing(engine):
         tx.execute(sa.update(steps).where(steps.c.run_id == run.id).values(claim="another's"))
     before = kinds(run)
 
-    run_claimed(engine, held, Body(adds), partial(conclude, engine, continuation))
+    run_claimed(engine, held, StepBody(adds), partial(conclude, engine, continuation))
 
     assert not continuation.has_turned
     assert kinds(run) == before
@@ -383,7 +383,7 @@ def test_a_turn_elsewhere_sends_the_outcome_through_the_inbox(engine):
     with engine.store.begin() as tx:
         tx.execute(sa.update(runs).where(runs.c.id == run.id).values(turn=runs.c.turn + 1))
 
-    run_claimed(engine, held, Body(adds), partial(conclude, engine, continuation))
+    run_claimed(engine, held, StepBody(adds), partial(conclude, engine, continuation))
 
     assert not continuation.has_turned
     settle(engine, run)

@@ -19,7 +19,7 @@ from driving import all_databases, kinds, settle
 from trouble import read_only, refused, unacknowledged
 
 from chaos.servers import MariaDB, PostgreSQL, Server
-from durable import Durable, Request, Run, RunCancelled, create_webhook, current, resume_hook, step, workflow
+from durable import Durable, Request, Run, RunCancelled, create_webhook, resume_hook, step, workflow
 from durable.events import HookReceived
 from durable.store import is_unavailable
 from durable.turns.drive import drive
@@ -194,7 +194,6 @@ def few(engine: Durable) -> Iterator[Durable]:
     made = Durable(Celery("few", broker="memory://"), database_url=url, public_url="https://hooks.test")
     yield made
     made.close()
-    current.forget(made)
     with engine.store.engine.begin() as tx:
         for statement in NO_MORE[engine.store.dialect]:
             tx.exec_driver_sql(statement.format(**known))
@@ -276,7 +275,6 @@ def test_a_full_disk_is_told_and_passes_on_sqlite(small_disk):
     settle(engine, run)
     assert is_whole(run)
     engine.close()
-    current.forget(engine)
 
 
 @pytest.mark.live
@@ -302,7 +300,6 @@ def test_a_full_disk_is_told_and_passes_on_postgresql(small_disk, open_folder):
         settle(engine, run)
         assert is_whole(run)
         engine.close()
-        current.forget(engine)
 
 
 @pytest.mark.live
@@ -338,7 +335,6 @@ def test_a_full_disk_and_a_read_only_server_are_told_and_pass_on_mariadb(small_d
             settle(engine, run)
             assert is_whole(run)
             engine.close()
-            current.forget(engine)
         server.dispose()
 
 

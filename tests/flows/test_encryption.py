@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from celery import Celery
 from driving import all_databases, restart, settle, settle_family
+from servers import migrate
 from sqlalchemy.orm import Session
 
 from durable import (
@@ -59,13 +60,12 @@ def make(database: str, manner: dict[str, Any]) -> Iterator[Make]:
         celery = Celery(f"test-{secrets.token_hex(4)}", broker="memory://")
         settings = {"public_url": "https://hooks.test", **manner, **settings}
         made.append(Durable(celery, database_url=database, cipher=cipher, **settings))
-        made[-1].migrate()
+        migrate(made[-1])
         return made[-1]
 
     yield engine
     for each in made:
         each.close()
-        current.forget(each)
 
 
 @step

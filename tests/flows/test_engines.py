@@ -18,7 +18,7 @@ import pytest
 from celery import Celery, signals
 from celery.app import trace
 from celery.contrib.testing.worker import start_worker
-from registries import only_own_engines
+from servers import migrate
 
 from durable import ConfigurationError, Durable, Run, current, start, step, workflow
 from durable.recovery import housekeeping
@@ -55,8 +55,7 @@ def app() -> Iterator[Celery]:
     """An app that Celery has not finalized yet."""
     made = Celery(f"engines-{secrets.token_hex(4)}", broker="memory://")
     made.conf.update(task_default_queue=made.main, broker_transport_options={"polling_interval": 0.005})
-    with only_own_engines():
-        yield made
+    yield made
     made.close()
 
 
@@ -66,7 +65,7 @@ def make(app: Celery, tmp_path: Path) -> Callable[[str], Durable]:
 
     def make(name: str) -> Durable:
         engine = Durable(app, database_url=f"sqlite:///{tmp_path}/{name}.db", continuation=0)
-        engine.migrate()
+        migrate(engine)
         return engine
 
     return make

@@ -403,3 +403,30 @@ def test_a_process_that_is_stopped_hands_its_attempt_back_uncounted(engine):
     with engine.store.read() as tx:
         row = tx.execute(sa.select(steps.c.status, steps.c.attempt).where(steps.c.run_id == run.id)).one()
     assert tuple(row) == ("pending", 1)
+
+
+@step(max_retries=0)
+async def awaits_a_step() -> Any:
+    return await rejects_nothing(1)  # type: ignore[misc]
+
+
+@step
+def rejects_nothing(n: int) -> int:
+    return n
+
+
+@workflow(name="errors.awaits_in_a_step")
+async def awaits_in_a_step() -> Any:
+    try:
+        await awaits_a_step()
+    except TypeError as error:
+        return error.__notes__
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_step_that_awaits_a_step_is_told_what_to_do(engine):
+    """In a step, a call of a step returns a value; awaiting it fails with the fix in a note."""
+    run = awaits_in_a_step.start()
+    settle(engine, run)
+
+    assert any("so remove `await`" in note for note in run.result(timeout=5))

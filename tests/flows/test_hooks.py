@@ -24,7 +24,6 @@ from durable import (
     Run,
     create_hook,
     create_webhook,
-    current,
     get_run,
     resume_hook,
     sleep,
@@ -467,7 +466,6 @@ def test_c56_a_callback_of_the_first_step_finds_the_hook(tmp_path, token):
         assert run.result(timeout=1) == ["called back", run.id]
     finally:
         engine.close()
-        current.forget(engine)
 
 
 @all_databases()
@@ -501,3 +499,43 @@ def test_a_wait_that_is_none_is_refused(engine, token, wait):
     """As sleep refuses it."""
     with pytest.raises(ValueError, match=r"soon|-1|nan"):
         engine.resume_hook(token, 1, wait=wait)
+
+
+@all_databases()
+def test_a_sender_can_wait_until_the_run_has_taken_the_payload_in(engine, token):
+    """``wait_taken``: the call returns once a turn has the payload in the log."""
+    run = engine.start(conversation, token)
+    settle(engine, run)
+    with ThreadPoolExecutor(1) as threads:
+        sender = threads.submit(engine.resume_hook, token, "one", wait_taken="20s")
+        deadline = time.monotonic() + 10
+        while not queued(engine, run) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not sender.done()
+        settle(engine, run)
+
+        assert sender.result(10) == run
+    assert kinds(run)[-1] == "hook_received"
+
+
+def test_a_sender_waits_no_longer_than_it_says(engine, token):
+    """When the time is over, the call returns: the payload is committed, and a later turn takes it in."""
+    run = engine.start(conversation, token)
+    settle(engine, run)
+    began = time.monotonic()
+    engine.resume_hook(token, "bye", wait_taken="100ms")
+
+    assert time.monotonic() - began >= 0.1
+    assert queued(engine, run) == 1
+    settle(engine, run)
+    assert run.result(timeout=1) == ["bye"]
+
+
+def test_a_wait_for_taking_that_is_none_is_refused(engine, token):
+    """Before anything is recorded."""
+    run = engine.start(conversation, token)
+    settle(engine, run)
+    with pytest.raises(ValueError, match="wait_taken"):
+        engine.resume_hook(token, 1, wait_taken="soon")
+
+    assert queued(engine, run) == 0

@@ -67,6 +67,7 @@ def shown(engine: Durable, run: Any) -> str:
 
 
 @all_databases()
+@pytest.mark.usefixtures("unmeasured")
 def test_a_body_that_spins_blocks_its_run_and_the_worker_goes_on(limited):
     """The log stays as it was, the reason names the line and the fix, and the next run is run."""
     run = limited.start(thinks, -1)
@@ -84,6 +85,7 @@ def test_a_body_that_spins_blocks_its_run_and_the_worker_goes_on(limited):
     assert after.result() == 1
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_run_that_spun_goes_on_with_code_that_does_not(limited, monkeypatch):
     """Like any blocked run: once by each version of the code."""
     run = limited.start(thinks, -1)

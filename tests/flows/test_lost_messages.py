@@ -10,9 +10,9 @@ import pytest
 import sqlalchemy as sa
 from celery import Celery
 from kombu import Exchange, Queue
-from servers import DATABASES
+from servers import DATABASES, migrate
 
-from durable import Durable, current, sleep, start, step, workflow
+from durable import Durable, sleep, start, step, workflow
 from durable.broker import eta_budget
 from durable.broker.dispatcher import DRIVE, WAKE
 from durable.measures import MESSAGES_LOST
@@ -65,13 +65,12 @@ async def nap() -> None:
 def site(database, broker):
     """An engine on a broker that is a server, where this process is registered as one that runs steps."""
     engine = Durable(Celery("lost", broker=broker), database_url=database, public_url="https://hooks.test")
-    engine.migrate()
+    migrate(engine)
     keeper = Housekeeping(engine)
     keeper._beat()
     yield engine
     keeper._unregister()
     engine.close()
-    current.forget(engine)
 
 
 def later(engine, seconds):

@@ -186,3 +186,14 @@ def test_a_claim_check_keeps_the_file_out_of_the_log(engine: Durable) -> None:
     settle(engine, run)
 
     assert run.result(timeout=0) == "index of s3://up/1"
+
+
+def test_a_bounded_map_resizes_ten_images_at_a_time(engine: Durable) -> None:
+    """The results are in the order of the images."""
+    images = [str(n) for n in range(12)]
+    run = program("bounded_map").resize_all.start(images)
+    drive(engine, run.id)
+    assert len(steps_of(run)) == 10
+    settle(engine, run)
+
+    assert run.result(timeout=0) == [f"small {n}" for n in range(12)]

@@ -17,7 +17,7 @@ import pytest
 from celery import Celery
 from driving import all_databases, kinds, settle
 
-from durable import Durable, current, get_step_metadata, get_workflow_metadata, registry, step, workflow
+from durable import Durable, get_step_metadata, get_workflow_metadata, registry, step, workflow
 from durable.client import describe
 from durable.turns.drive import drive
 
@@ -99,7 +99,6 @@ def test_c3_a_step_reached_only_by_an_import_is_registered_in_the_worker(databas
 
     assert f"{second}.who" in celery.tasks
     engine.close()
-    current.forget(engine)
 
 
 def test_c4_a_step_called_in_a_script_or_a_step_is_the_plain_function(engine):
@@ -172,7 +171,6 @@ def test_c10_a_module_that_fails_to_import_is_told(database, modules):
         celery.loader.import_default_modules()
 
     engine.close()
-    current.forget(engine)
 
 
 # HTTP by a step.

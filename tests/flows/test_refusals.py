@@ -12,7 +12,6 @@ from celery import Celery
 from driving import all_databases, kinds, settle
 
 from durable import (
-    ConfigurationError,
     Durable,
     HookNotFound,
     RunFailed,
@@ -20,7 +19,6 @@ from durable import (
     SchemaOutOfDate,
     SerializationError,
     create_webhook,
-    current,
     events,
     registry,
     sleep,
@@ -28,6 +26,7 @@ from durable import (
     step,
     workflow,
 )
+from durable.client import operate
 from durable.store import run_log
 from durable.store.outbox import SendTimes
 from durable.store.schema import runs
@@ -63,7 +62,6 @@ def other(database: str) -> Iterator[Any]:
     for engine in made:
         engine.celery.close()
         engine.close()
-        current.forget(engine)
 
 
 @all_databases()
@@ -113,14 +111,17 @@ def test_arguments_that_do_not_fit_start_nothing(engine):
 
 
 def test_a_webhook_without_a_public_url_names_the_setting(engine, other):
-    """The run fails where it asks for the webhook, and says what to set."""
+    """The run is blocked where it asks for the webhook, says what to set, and goes on once it is set."""
     unset = other()
     run = unset.start(listens)
     settle(unset, run)
 
-    with pytest.raises(RunFailed, match="public_url") as failed:
-        run.result()
-    assert isinstance(failed.value.__cause__, ConfigurationError)
+    assert run.status == "blocked"
+    with pytest.raises(TimeoutError, match=r"ConfigurationError: .*public_url"):
+        run.result(timeout=0)
+    operate.retry(engine, run.id)
+    settle(engine, run)
+    assert run.status == "running"
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -137,7 +138,6 @@ def test_a_server_database_is_never_migrated_silently(database):
         assert sa.inspect(admin).get_table_names(schema=schema) == []
     finally:
         engine.close()
-        current.forget(engine)
         with admin.begin() as tx:
             tx.exec_driver_sql(f"DROP SCHEMA {schema} CASCADE")
 
@@ -167,11 +167,8 @@ async def misbehaves(how: str) -> Any:
     return await echo(object())
 
 
-@pytest.mark.parametrize(
-    ("how", "error"),
-    [("start", "NonDeterministicCall"), ("sleep", "ValueError"), ("value", "SerializationError")],
-)
-def test_what_a_workflow_may_not_do_fails_the_run(engine, how, error):
+@pytest.mark.parametrize(("how", "error"), [("sleep", "ValueError"), ("value", "SerializationError")])
+def test_a_value_that_a_call_refuses_fails_the_run(engine, how, error):
     """The error comes up where the workflow did it, and the run ends."""
     run = engine.start(misbehaves, how)
     settle(engine, run)
@@ -179,6 +176,16 @@ def test_what_a_workflow_may_not_do_fails_the_run(engine, how, error):
     with pytest.raises(RunFailed, match=error):
         run.result()
     assert kinds(run)[-1] == "run_failed"
+
+
+def test_a_call_that_a_workflow_may_not_make_blocks_the_run(engine):
+    """It is a mistake in the code."""
+    run = engine.start(misbehaves, "start")
+    settle(engine, run)
+
+    assert run.status == "blocked"
+    with pytest.raises(TimeoutError, match="NonDeterministicCall"):
+        run.result(timeout=0)
 
 
 class NoError(BaseException):

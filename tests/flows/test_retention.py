@@ -21,7 +21,6 @@ from durable import (
     Run,
     create_hook,
     create_webhook,
-    current,
     registry,
     set_attributes,
     sleep,
@@ -369,7 +368,6 @@ def test_housekeeping_prunes_when_told_for_how_long_to_keep_runs(database, engin
         left.append(len(engine_runs(engine)))
     keeper.stop()
     tidy.close()
-    current.forget(tidy)
 
     assert left == [RUNS + 2, 2, 1]
     with pytest.raises(RunNotFound):

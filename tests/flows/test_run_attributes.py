@@ -420,3 +420,55 @@ def test_c75_the_workflow_counts_what_steps_have_set(engine):
     assert run.result() == ["full", "room"]
     assert "more1" in run.attributes
     assert len(run.attributes) == COUNT_LIMIT
+
+
+# Given at the start
+
+
+@workflow(name="run_attributes.given")
+async def relabelled(phase: str | None) -> None:
+    if phase is not None:
+        set_attributes(phase=phase)
+
+
+def test_attributes_given_at_start_find_the_run_before_its_first_turn(engine):
+    """They are there once ``start`` has returned, come into the log with the first turn, and stay."""
+    customer = secrets.token_hex(4)
+    run = relabelled.with_options(attributes={"customer": customer, "phase": "new", "note": None}).start(None)
+    expected = {"customer": customer, "phase": "new"}
+
+    assert run.attributes == expected
+    listed = describe.list_runs(engine, attributes={"customer": customer}, limit=10)
+    assert [each["id"] for each in listed] == [run.id]
+    settle(engine, run)
+
+    assert kinds(run) == ["run_created", "run_started", "attributes_set", "run_completed"]
+    assert run.attributes == as_logged(run) == expected
+
+
+def test_what_the_workflow_sets_replaces_what_it_was_given(engine):
+    """In the log, the attributes of the start come first."""
+    run = relabelled.with_options(attributes={"customer": "acme", "phase": "new"}).start("paid")
+    settle(engine, run)
+
+    assert run.attributes == as_logged(run) == {"customer": "acme", "phase": "paid"}
+
+
+def test_a_start_that_finds_its_key_used_changes_no_attributes(engine):
+    """The run that exists keeps its own."""
+    key = secrets.token_hex(4)
+    first = relabelled.with_options(idempotency_key=key, attributes={"a": "1"}).start(None)
+    again = relabelled.with_options(idempotency_key=key, attributes={"a": "2", "b": "3"}).start(None)
+
+    assert again == first
+    assert first.attributes == {"a": "1"}
+
+
+@pytest.mark.parametrize("given", [{"customer": 1}, {"": "x"}, {"customer": "x" * 300}])
+def test_attributes_that_no_run_may_have_start_none(engine, given):
+    """As ``set_attributes`` refuses them; nothing is written."""
+    before = len(describe.list_runs(engine, limit=100))
+    with pytest.raises((TypeError, ValueError), match="attribute"):
+        relabelled.with_options(attributes=given).start(None)
+
+    assert len(describe.list_runs(engine, limit=100)) == before

@@ -14,6 +14,7 @@ from opentelemetry import baggage, trace
 from opentelemetry import context as contexts
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import SpanKind, StatusCode
+from servers import migrate
 from tracing import Spans, attributes, traced
 
 from durable import (
@@ -408,7 +409,6 @@ def test_with_a_cipher_the_context_is_encrypted(database, manner, monkeypatch, o
 
     from celery import Celery
 
-    from durable import current
     from durable.cipher import aes_gcm
     from durable.store import runs
 
@@ -419,7 +419,7 @@ def test_with_a_cipher_the_context_is_encrypted(database, manner, monkeypatch, o
         contextvars=[tenant],
         **manner,
     )
-    sealed.migrate()
+    migrate(sealed)
     token = tenant.set("acme")
     with traced(monkeypatch) as spans:
         run = sealed.start(order, "A-1")
@@ -432,4 +432,3 @@ def test_with_a_cipher_the_context_is_encrypted(database, manner, monkeypatch, o
         stored = runs.find(tx, run.id).trace_context
     assert stored.startswith("~s.")
     sealed.close()
-    current.forget(sealed)

@@ -24,7 +24,7 @@ from durable.store import steps as step_rows
 from durable.store.schema import steps
 from durable.turns.drive import drive
 
-pytestmark = all_databases()
+pytestmark = [all_databases(), pytest.mark.usefixtures("unmeasured")]
 
 TIMEOUT_SECS = 10
 

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import pytest
 from celery import Celery
 
-from durable import Durable, current
+from durable import Durable
 from durable.recovery import housekeeping
 from durable.store import workers
 
@@ -155,7 +155,6 @@ class Deployment:
         housekeeping.end(self._engine)
         self._engine.celery.close()
         self._engine.close()
-        current.forget(self._engine)
         shutil.rmtree(self.temporary)
 
     def start_worker(

@@ -21,7 +21,7 @@ from celery import Celery
 from framings import BODY, CASES, REFUSED, SECOND
 from webservers import Server, body_of, chunked, header_of, post, serve, status_of
 
-from durable import Durable, Request, create_webhook, current, workflow
+from durable import Durable, Request, create_webhook, workflow
 from durable.store.schema import requests
 from durable.turns.drive import drive
 from durable.web.body import DISCARDED
@@ -132,7 +132,6 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             made.answers = dict(zip(CASES, threads.map(made.talk, raws), strict=True))
         yield made
     engine.close()
-    current.forget(engine)
 
 
 @pytest.mark.parametrize("name", CASES)

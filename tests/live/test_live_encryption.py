@@ -13,7 +13,7 @@ from live_flows import works
 from processes import Deployment, deployed, eventually
 from servers import new_broker, new_database
 
-from durable import Durable, current
+from durable import Durable
 from durable.cipher import aes_gcm
 
 pytestmark = pytest.mark.live
@@ -54,4 +54,3 @@ def test_a_run_waits_for_the_worker_that_has_the_key(site, tmp_path):
     assert [event.attempt for event in run.events() if event.kind == "step_completed"] == [1]
     engine.celery.close()
     engine.close()
-    current.forget(engine)

@@ -25,7 +25,7 @@ from celery import Celery
 from servers import new_broker
 from webservers import Server, body_of, header_of, post, read_one, serve, status_of
 
-from durable import Durable, Response, create_webhook, current, workflow
+from durable import Durable, Response, create_webhook, workflow
 from durable.store.schema import requests
 from durable.turns.drive import drive
 from durable.web.wsgi_request import PATH
@@ -118,7 +118,6 @@ def make_world(folder: Path, broker: str) -> World:
 
 def end_world(world: World) -> None:
     world.engine.close()
-    current.forget(world.engine)
 
 
 @pytest.fixture

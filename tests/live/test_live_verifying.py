@@ -14,7 +14,7 @@ from senders import SENDERS
 from servers import new_broker, new_database
 from webservers import Server, body_of, header_of, post, serve, status_of
 
-from durable import Durable, create_webhook, current, verify, workflow
+from durable import Durable, create_webhook, verify, workflow
 from durable.store.schema import requests
 from durable.turns.drive import drive
 from durable.web.wsgi_request import PATH
@@ -84,7 +84,6 @@ def test_no_worker_is_needed_to_refuse_to_shake_hands_and_to_record(tmp_path: Pa
             assert _recorded(engine) == 1
         said = server.log.read_text()
         engine.close()
-        current.forget(engine)
     assert "POST /.well-known/workflow/v1/webhook/..." in said
     assert not [value for value in [*paths.values(), *secrets.values(), "v1="] if value in said]
 

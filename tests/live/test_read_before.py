@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from celery import Celery
 from webservers import Server, body_of, chunked, post, serve, status_of
 
-from durable import Durable, Request, create_webhook, current, workflow
+from durable import Durable, Request, create_webhook, workflow
 from durable.store.schema import requests
 from durable.turns.drive import drive
 from durable.web.wsgi_request import PATH
@@ -150,7 +150,6 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     with serve(request.param, "read_before_app:app", folder, env={"DATABASE": database}) as server:
         yield Site(request.param, server, engine, PATH + run.hooks()[0]["token"])
     engine.close()
-    current.forget(engine)
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])

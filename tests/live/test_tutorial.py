@@ -1,4 +1,4 @@
-"""Follow docs/tutorial.md word for word: write its files, run its commands, compare the output."""
+"""Follow docs/tutorial.md and the README word for word: write the files, run the commands, compare the output."""
 
 from __future__ import annotations
 
@@ -126,3 +126,19 @@ def test_the_tutorial_is_true(reader: Reader) -> None:
                 typed += 1
 
     assert typed > 20
+
+
+def test_the_first_program_of_the_readme_runs_as_it_stands(reader: Reader) -> None:
+    """Its commands start everything, start a run, and show its result."""
+    readme = (TUTORIAL.parents[1] / "README.md").read_text()
+    program, shell = (
+        re.findall(rf"^```{language}\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)[0] for language in ("python", "sh")
+    )
+    install, dev, start, show = (line.partition("  ")[0] for line in shell.splitlines())
+    (reader.folder / "app.py").write_text(program)
+
+    assert install == "pip install 'durable-celery[dev]'"
+    reader.start(dev)
+    run_id = reader.said(start)
+    shown = eventually(lambda: (text := reader.said(show.replace("ID", run_id))) and "completed" in text and text, 60)
+    assert "Hello, world!" in shown

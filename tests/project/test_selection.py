@@ -42,6 +42,17 @@ def project(tmp_path):
     return tmp_path
 
 
+def run_pytest(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *arguments],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "quick", "other"),
     [
@@ -55,16 +66,32 @@ def project(tmp_path):
 )
 def test_pytest_runs_the_quick_tests_unless_it_is_asked_for_others(project, arguments, quick, other):
     """Without a path and without ``-m``, only quick tests run; `make test` names the folder, and runs all."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *arguments],
-        cwd=project,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    ended = run_pytest(project, *arguments)
 
     assert ended.returncode == 0, ended.stdout
     passed = set(re.findall(r"tests/(?:codec|flows)/test_[ab]\.py::[\w\[\]]+", ended.stdout))
     expected = {f"tests/codec/test_a.py::{name}" for name in quick}
     assert passed == expected | {f"tests/flows/test_b.py::{name}" for name in other}, ended.stdout
+
+
+LIVE = """
+import pytest
+
+@pytest.mark.live
+@pytest.mark.parametrize("number", range(10))
+def test_live(number): pass
+"""
+
+
+def test_of_two_processes_one_runs_all_live_tests_that_measure_time(project):
+    """They would disturb each other.  Those that measure no time are kept together too, so that they share fixtures."""
+    (project / "tests/live").mkdir()
+    for name in ("test_c.py", "test_d.py", "test_framing.py", "test_reading.py"):
+        (project / "tests/live" / name).write_text(LIVE)
+
+    ended = run_pytest(project, "-n", "2", "--dist", "loadgroup", "tests")
+
+    assert ended.returncode == 0, ended.stdout
+    for names in ("c|d", "framing|reading"):
+        ran = re.findall(rf"\[(gw\d)\] .* PASSED tests/live/test_(?:{names})\.py::", ended.stdout)
+        assert (len(ran), len(set(ran))) == (20, 1), ended.stdout

@@ -416,3 +416,34 @@ def test_argsrepr_is_text():
     """Anything else would fail each message of the step, so it is refused where the step is defined."""
     with pytest.raises(ConfigurationError, match="argsrepr=5 is no text"):
         step(argsrepr=5)
+
+
+@pytest.mark.parametrize(
+    ("define", "message"),
+    [
+        (
+            lambda: step(retries=3),
+            r"@step has no option 'retries'.  Did you mean max_retries\?  The options are max_re",
+        ),
+        (lambda: step(module_level, time_out=3), r"@step has no option 'time_out'.  Did you mean timeout\?"),
+        (lambda: step(bind=True), r"@step has no option 'bind'.  The options are"),
+        (
+            lambda: workflow(que="slow"),
+            r"@workflow has no option 'que'.  Did you mean queue\?  The options are name, qu",
+        ),
+    ],
+)
+def test_a_misspelt_option_is_refused_with_the_nearest(define, message):
+    """A TypeError, as for a keyword of any function, with the options that there are."""
+    with pytest.raises(TypeError, match=message):
+        define()
+
+
+def test_a_misspelt_option_of_a_start_is_refused_with_the_nearest():
+    """``with_options(idempotence_key=…)`` would start a run that may start twice."""
+
+    @workflow(name="misspelt.start")
+    async def body() -> None: ...
+
+    with pytest.raises(TypeError, match=r"'idempotence_key'.*  Did you mean idempotency_key\?"):
+        body.with_options(idempotence_key="a")

@@ -864,14 +864,20 @@ def test_what_is_cancelled_while_parking_is_not_withdrawn():
 
 
 def test_parking_twice_is_no_error():
-    """A caller need not remember."""
+    """A caller need not remember: the body is closed once."""
+    closed = []
 
     async def flow():
-        await s(1)
+        try:
+            await s(1)
+        finally:
+            closed.append("closed")
 
     sim = play(flow, checked=False)
     sim.kept.park()
     sim.kept.park()
+
+    assert closed == ["closed"]
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """The schema and its history."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from alembic.migration import MigrationContext
 from celery import Celery
 from servers import DATABASES, new_database
 
-from durable import ConfigurationError, Durable, SchemaOutOfDate, current, doctor, migrations, set_attributes, workflow
+from durable import ConfigurationError, Durable, SchemaOutOfDate, doctor, migrations, set_attributes, workflow
 from durable.store import broker_sentinel
 from durable.store.schema import REVISION, VERSION_TABLE, leases, metadata
 from durable.turns.drive import drive
@@ -26,7 +28,6 @@ def fresh(database):
         tx.exec_driver_sql(f"DROP TABLE IF EXISTS {VERSION_TABLE}")
     yield made
     made.close()
-    current.forget(made)
 
 
 @pytest.mark.parametrize("database", DATABASES, indirect=True)
@@ -149,3 +150,13 @@ def test_text_is_kept_by_mariadb_as_utf8mb4(tmp_path, options, query):
     """Our columns name their character set, so that of the database is no matter, nor is that of the URL."""
     with new_database("mariadb", tmp_path, options) as url:
         assert holds_every_text(f"{url}{query}")
+
+
+def test_only_a_migration_loads_alembic():
+    """Alembic would be a seventh of what a worker or a web process loads at its start."""
+    loaded = subprocess.check_output(
+        [sys.executable, "-c", "import durable, sys; print(*sys.modules)"], text=True
+    ).split()
+
+    assert "durable.migrations" in loaded
+    assert "alembic" not in loaded

@@ -131,7 +131,8 @@ def test_steps_are_created_by_one_statement_of_one_text(engine):
     with engine.store.read() as tx:
         found = tx.execute(
             sa.text(
-                "SELECT name, queue, attempt, status, next_send_at, sent_at, sends FROM durable_steps WHERE run_id = :run"
+                "SELECT name, queue, attempt, status, next_send_at, sent_at, sends FROM durable_steps"
+                " WHERE run_id = :run"
             ),
             {"run": run.id},
         ).all()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import flask
 import pytest
 import sqlalchemy as sa
+from celery import Celery
+from celery.exceptions import DuplicateTaskNameWarning
 
 from durable import (
     HookNotFound,
@@ -391,3 +394,27 @@ def test_the_example_passes():
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout
+
+
+@step(name="test_testing.once")
+def give_one() -> int:
+    return 1
+
+
+@workflow(name="test_testing.of_one_app")
+async def of_one_app() -> int:
+    return await give_one()
+
+
+def test_environments_of_one_application_warn_of_no_duplicate_task():
+    """Each environment, and each restart, registers the tasks again, in place of the ones before."""
+    app = Celery("test_testing_app", broker="memory://", set_as_current=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DuplicateTaskNameWarning)
+        for celery in (app, app, None):
+            with Environment(celery=celery) as env:
+                assert env.run(of_one_app) == 1
+                env.restart()
+                assert env.run(of_one_app) == 1
+                with Environment(celery=celery) as inner:
+                    assert inner.run(of_one_app) == 1

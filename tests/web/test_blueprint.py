@@ -20,10 +20,11 @@ import pytest
 import sqlalchemy as sa
 from celery import Celery
 from flask.testing import FlaskClient
+from servers import migrate
 from sqlalchemy.orm import scoped_session, sessionmaker
 from werkzeug.test import TestResponse
 
-from durable import Durable, Request, Response, Run, create_hook, create_webhook, current, step, workflow
+from durable import Durable, Request, Response, Run, create_hook, create_webhook, step, workflow
 from durable.errors import SchemaOutOfDate
 from durable.recovery import housekeeping
 from durable.web import MaskTokens, body, create_blueprint, drain, webhook_view
@@ -81,10 +82,10 @@ def eager_engine(folder: Path) -> Iterator[Durable]:
     celery = Celery("test_web", broker="memory://")
     celery.conf.task_always_eager = True
     made = Durable(celery, database_url=f"sqlite:///{folder}/durable.db", public_url="https://hooks.test/base")
+    migrate(made)
     yield made
     housekeeping.end(made)
     made.close()
-    current.forget(made)
 
 
 @pytest.fixture
@@ -596,7 +597,6 @@ def test_c68_an_unreachable_database_is_503(caplog):
     assert response.headers["Retry-After"] == "2"
     assert "unreachable" in caplog.text
     down.close()
-    current.forget(down)
 
 
 class Outdated(Durable):
@@ -613,7 +613,7 @@ def test_an_old_schema_stops_the_web_process(tmp_path):
     with pytest.raises(SchemaOutOfDate, match="durable migrate"):
         make_app(outdated)
 
-    current.forget(outdated)
+    outdated.close()
 
 
 def test_a_bug_is_500_and_shows_nothing(listen, caplog, monkeypatch):

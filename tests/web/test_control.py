@@ -12,9 +12,10 @@ import flask
 import pytest
 from celery import Celery
 from flask.testing import FlaskClient
+from servers import migrate
 from werkzeug.test import TestResponse
 
-from durable import Durable, create_hook, create_webhook, current, define_hook, workflow
+from durable import Durable, create_hook, create_webhook, define_hook, workflow
 from durable.client import describe
 from durable.recovery import housekeeping
 from durable.web import bearer, create_blueprint
@@ -61,11 +62,10 @@ def engine(tmp_path: Path) -> Iterator[Durable]:
     made = Durable(
         celery, database_url=f"sqlite:///{tmp_path}/durable.db", public_url="https://h.test/base", max_body=2000
     )
-    made.migrate()
+    migrate(made)
     yield made
     housekeeping.end(made)
     made.close()
-    current.forget(made)
 
 
 def client_of(engine: Durable, control: Any) -> FlaskClient:
@@ -450,7 +450,7 @@ def test_a_database_that_is_away_is_503():
     """With Retry-After."""
     made = Durable(Celery("away", broker="memory://"), database_url="postgresql://x@127.0.0.1:9/x")
     answer = client_of(made, lambda _request: True).get(RUNS)
-    current.forget(made)
+    made.close()
 
     assert problem_of(answer) == (503, "store-unreachable")
     assert answer.headers["Retry-After"] == "2"

@@ -17,9 +17,10 @@ from celery import Celery
 from schemathesis.engine import from_schema
 from schemathesis.engine.events import EngineEvent, NonFatalError, ScenarioFinished
 from schemathesis.hooks import unregister
+from servers import migrate
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from durable import Durable, Request, Response, create_hook, create_webhook, current, step, workflow
+from durable import Durable, Request, Response, create_hook, create_webhook, step, workflow
 from durable.recovery import housekeeping
 from durable.web import bearer, create_blueprint
 from durable.web.wsgi_request import ROOT
@@ -65,11 +66,10 @@ def engine(tmp_path: Path) -> Iterator[Durable]:
     celery = Celery("openapi", broker="memory://")
     celery.conf.task_always_eager = True
     made = Durable(celery, database_url=f"sqlite:///{tmp_path}/durable.db", public_url="http://localhost")
-    made.migrate()
+    migrate(made)
     yield made
     housekeeping.end(made)
     made.close()
-    current.forget(made)
 
 
 @pytest.fixture
@@ -173,6 +173,7 @@ REACHED = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_document_is_true(schema: Any) -> None:
     """Examples, edge cases, random and wrong requests, and sequences of them: every check of schemathesis passes."""
     answered, wrong = failures_of(from_schema(schema).execute())

@@ -1,4 +1,4 @@
-/* Reloads a page's content while it changes, remembers selections, and keeps what a reader has opened. */
+/* Reloads a page's content while it changes, lets durations grow, and keeps what a reader has selected and opened. */
 "use strict";
 
 (() => {
@@ -7,10 +7,35 @@
   let etag = main.dataset.etag || null;
   let isBusy = false;
 
+  const hasSelectedText = () => Boolean(window.getSelection && String(window.getSelection()).length);
+
   const isInUse = () => {
     const active = document.activeElement;
     const isForm = active && main.contains(active) && active.matches("input:not([type=checkbox]), textarea, select");
-    return isForm || Boolean(window.getSelection && String(window.getSelection()).length);
+    return isForm || hasSelectedText();
+  };
+
+  /* The server's time in microseconds when it made the content, and the browser's in milliseconds when it came. */
+  let made = Number(main.dataset.now || 0);
+  let came = Date.now();
+
+  /* A length of time in microseconds as text, as formats.py writes it. */
+  const took = (micros) => {
+    const secs = Math.max(0, micros) / 1e6;
+    if (secs < 1) return `${(secs * 1000).toFixed(0)} ms`;
+    if (secs < 60) return `${secs.toFixed(secs < 10 ? 1 : 0)} s`;
+    if (secs < 3600) return `${Math.floor(secs / 60)} min ${Math.floor(secs % 60)} s`;
+    if (secs < 86400) return `${Math.floor(secs / 3600)} h ${Math.floor((secs % 3600) / 60)} min`;
+    return `${Math.floor(secs / 86400)} d ${Math.floor((secs % 86400) / 3600)} h`;
+  };
+
+  const grow = () => {
+    if (document.hidden || hasSelectedText()) return;
+    const now = made + (Date.now() - came) * 1000;
+    for (const each of main.querySelectorAll("[data-since]")) {
+      const text = took(now - Number(each.dataset.since));
+      if (each.textContent !== text) each.textContent = text;
+    }
   };
 
   const opened = () =>
@@ -40,6 +65,8 @@
           const before = opened();
           const focused = document.activeElement && main.contains(document.activeElement) ? document.activeElement.id : "";
           main.replaceChildren(...content.childNodes);
+          made = Number(content.dataset.now || 0);
+          came = Date.now();
           keepState(before, checked, focused);
           etag = response.headers.get("ETag");
         }
@@ -74,4 +101,5 @@
 
   showSelection();
   if (every) setInterval(refresh, every);
+  if (made) setInterval(grow, 1000);
 })();

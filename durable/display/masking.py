@@ -1,0 +1,30 @@
+"""Masks the tokens of webhooks in text that people read and paste: such a token works like a password."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+# The token of parse_target, also percent-encoded.
+_TOKEN = re.compile(r"(v1/webhook(?:/|%2F))[A-Za-z0-9_%-]{20,}", re.IGNORECASE)
+
+# Credentials that Meta, CloudEvents, Graph and X put into the query.
+_QUERY = re.compile(r"\b((?:hub\.verify_token|access_token|validationToken|crc_token|clientState)=)[^&\s\"'#]+")
+
+
+def mask(text: str) -> str:
+    """Return *text* with ``...`` for each token in a webhook's path and each credential in its query."""
+    if "webhook" not in text:
+        return text
+    return _QUERY.sub(r"\1...", _TOKEN.sub(r"\1...", text))
+
+
+def masked_deeply(value: Any) -> Any:
+    """A plain value whose texts have no token of a webhook."""
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, list):
+        return [masked_deeply(item) for item in value]
+    if isinstance(value, dict):
+        return {mask(str(key)): masked_deeply(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,79 @@
+"""The commands of examples/deploy/ as plain processes: they serve the example application, and stop as promised."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from processes import ROOT, Deployment, deployed, eventually, fetch, post_json
+from servers import new_broker, new_database
+
+pytestmark = pytest.mark.live
+
+DEPLOY = ROOT / "examples" / "deploy"
+SERVICES = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Deployment]:
+    """A worker and a web process by the commands and variables of compose.yaml, on servers of this machine."""
+    with (
+        new_database("postgresql", tmp_path) as database_url,
+        new_broker("redis", tmp_path) as broker_url,
+        deployed(Deployment(tmp_path, database_url, broker_url, "worker.app", "webapp:create_app()")) as made,
+    ):
+        shutil.copy(DEPLOY / "gunicorn.conf.py", tmp_path)
+        start(made, "worker")
+        start(made, "web", "--no-control-socket", "--bind", f"127.0.0.1:{made.port}")
+        made.wait_for("worker", "web")
+        yield made
+
+
+def start(site: Deployment, name: str, *options: str) -> None:
+    """Start a service; *options* come before its last argument, the application."""
+    program, *arguments = SERVICES[name]["command"]
+    own = {key: value for key, value in SERVICES[name]["environment"].items() if not key.startswith("DURABLE_")}
+    if options:
+        arguments[-1:] = [*options, arguments[-1]]
+    site._spawn(name, program, *arguments, environment=own)
+
+
+def order(site: Deployment, order_id: str) -> str:
+    """The URL of a new order's webhook, once it is open."""
+    run_id = post_json(f"{site.url}/api/orders", {"order_id": order_id}).json()["run_id"]
+    return str(eventually(lambda: fetch("GET", f"{site.url}/api/runs/{run_id}").json()["webhooks"], 60)[0])
+
+
+def test_the_commands_serve_the_example_and_stop_as_promised(site):
+    """A worker answers a webhook; an idle worker ends at once; a held sender gets 202 as soon as the web app stops."""
+    url = order(site, "o-1")
+    assert post_json(url, {"type": "payment.succeeded"}).json()["ack"]
+
+    other = order(site, "o-2")
+    worker = site.processes["worker"]
+    worker.signal(signal.SIGTERM, 40)
+    assert worker.popen.returncode == 0
+
+    answers: list[int] = []
+    sender = threading.Thread(target=lambda: answers.append(post_json(other, {"type": "payment.failed"}).status))
+    sender.start()
+    eventually(lambda: _is_held(site))
+    asked = time.monotonic()
+    web = site.processes["web"]
+    web.signal(signal.SIGTERM, 35)
+    sender.join(5)
+    assert answers == [202]
+    assert web.popen.returncode == 0
+    assert time.monotonic() - asked < 20
+
+
+def _is_held(site: Deployment) -> bool:
+    """Whether a request is recorded that has no answer."""
+    with site.engine.store.read() as tx:
+        return bool(tx.exec_driver_sql("SELECT 1 FROM durable_requests WHERE answered_at IS NULL").first())

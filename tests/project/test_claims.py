@@ -1,0 +1,167 @@
+"""What pages say in numbers, messages and programs is what the code has and does."""
+
+import ast
+import importlib
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import durable
+from durable.client import describe
+from durable.engine.settings import Settings
+from durable.testing import Environment
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+#: Units of sizes in bytes and of times in microseconds; a bare number is a count.
+UNITS = {"KiB": 1024, "MiB": 1024**2, "ms": 1_000, "s": 1_000_000}
+
+
+def rows(page):
+    """The table rows of a page, without heads: the text of each cell."""
+    lines = [line for line in (DOCS / page).read_text().splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def code(page, language="python"):
+    return re.findall(rf"^```{language}\n(.*?)^```$", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+LIMITS = {row[0]: row for row in rows("reference/limits.md") if row[2].startswith("`")}
+
+
+@pytest.mark.parametrize("row", LIMITS.values(), ids=list(LIMITS))
+def test_a_limit_is_the_codes(row):
+    """docs/reference/limits.md gives each number as the setting's default, or the constant, has it."""
+    _, written, source = row
+    number, _, unit = written.partition(" ")
+    name = source.strip("`")
+    if "." in name:
+        module, _, constant = name.rpartition(".")
+        given = getattr(importlib.import_module(module), constant)
+    else:
+        given = getattr(Settings(), name)
+    if name.endswith("_SECS"):
+        given *= UNITS["s"]
+
+    assert int(number.replace(",", "")) * UNITS.get(unit, 1) == given
+
+
+def test_there_are_limits():
+    """The test above finds the rows."""
+    assert len(LIMITS) > 30
+
+
+def messages():
+    """Every text in durable/ that is no docstring, with … for what is filled in, and single blanks."""
+    for path in (ROOT / "durable").rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        docstrings = {node.value for node in nodes if isinstance(node, ast.Expr)}
+        for node in nodes:
+            if node in docstrings:
+                continue
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield _normal(node.value)
+            elif isinstance(node, ast.JoinedStr | ast.BinOp):
+                yield _normal(_text(node))
+
+
+def _text(node):
+    """An f-string, or texts and expressions that are added."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(_text, node.values))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _text(node.left) + _text(node.right)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else "…"
+
+
+def _normal(text):
+    return re.sub(r"\s+", " ", re.sub(r"%(?:\(\w+\))?[sdrg]|\{\w*\}", "…", text).replace("`", ""))
+
+
+MESSAGES = [row[0].strip("`") for row in rows("how-to/troubleshooting.md") if row[0].startswith("`")]
+
+
+@pytest.fixture(scope="module")
+def written():
+    return set(messages())
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_a_message_is_written_by_the_code(message, written):
+    """docs/how-to/troubleshooting.md quotes only messages that a text in durable/ makes."""
+    parts = [re.escape(part) for part in message.split("…") if part]
+    pattern = re.compile(".*?".join(parts))
+
+    assert any(pattern.search(text) for text in written)
+
+
+def test_there_are_messages():
+    """The test above finds the rows, and no message twice."""
+    assert len(MESSAGES) == len(set(MESSAGES)) > 40
+
+
+def test_the_versions_that_the_status_needs_are_those_of_the_package():
+    """docs/reference/status.md names the minimum of each dependency, the Pythons and the version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    text = (DOCS / "reference" / "status.md").read_text()
+
+    needed = re.findall(r"\| `([a-z]+>=[\d.]+)` \|", text)
+    assert len(needed) == 6
+    assert set(needed) <= set(project["dependencies"])
+    assert f"| {project['requires-python'].removeprefix('>=')} or newer |" in text
+    pythons = [each.rpartition(" ")[2] for each in project["classifiers"] if "Python :: 3" in each]
+    assert all(each in text for each in pythons)
+    assert f"durable {project['version'].rpartition('.')[0]} is Alpha" in text
+    assert "Development Status :: 3 - Alpha" in project["classifiers"]
+    readme = (ROOT / "README.md").read_text()
+    assert "**Celery 5.7 or newer**" in readme
+    assert "celery>=5.7" in project["dependencies"]
+
+
+@pytest.fixture
+def schedules(tmp_path, monkeypatch, own_registry):
+    """The programs of docs/how-to/schedules.md, as one module."""
+    (tmp_path / "schedules_shop.py").write_text("\n".join(["from durable import sleep", *code("how-to/schedules.md")]))
+    monkeypatch.syspath_prepend(tmp_path)
+    made = list(durable.current._engines)
+    yield importlib.import_module("schedules_shop")
+    for engine in list(durable.current._engines):
+        if engine not in made:
+            engine.close()
+    durable.current._engines[:] = made
+    del sys.modules["schedules_shop"]
+
+
+def test_a_schedules_task_starts_one_run_a_day(schedules):
+    """However often beat's task runs, its key makes one run."""
+    with Environment(celery=schedules.celery) as env:
+        for _ in range(3):
+            schedules.start_report()
+        env.jump()
+
+        (run,) = describe.list_runs(env.engine)
+        assert durable.get_run(run["id"]).result(timeout=0).startswith("report of ")
+
+
+def test_a_workflow_that_starts_the_next_is_a_schedule(schedules):
+    """Each hour one run does its work and starts the next one."""
+    with Environment(celery=schedules.celery) as env:
+        schedules.rounds.start(1)
+        env.advance("3h 5s")
+
+        runs = describe.list_runs(env.engine)
+        assert [run["status"] for run in runs] == ["running", "completed", "completed", "completed"]
+
+
+@pytest.mark.parametrize("name", ["webhooks.py", "fastapi_app.py"])
+def test_the_programs_for_frameworks_are_those_that_are_tested(name):
+    """docs/how-to/fastapi-django.md shows lines of examples/frameworks/ and no others."""
+    (shown,) = [each for each in code("how-to/fastapi-django.md") if each.startswith(f"# {name}\n")]
+    lines = (ROOT / "examples" / "frameworks" / name).read_text().splitlines()
+
+    assert [line for line in shown.splitlines()[1:] if line not in lines] == []
