@@ -101,6 +101,9 @@ MESSAGES_RESENT = Counter(
 MESSAGES_LOST = Counter(
     "durable_messages_lost", "Messages that were found lost: nothing took them, or the broker lost its data.", ("kind",)
 )
+MESSAGES_FORWARDED = Counter(
+    "durable_messages_forwarded", "Messages that a worker sent on because it does not know their name.", ("kind",)
+)
 
 #: Every instrument, in the order of the documentation.
 INSTRUMENTS: tuple[Counter | Histogram, ...] = (
@@ -123,6 +126,7 @@ INSTRUMENTS: tuple[Counter | Histogram, ...] = (
     MESSAGES_SENT,
     MESSAGES_RESENT,
     MESSAGES_LOST,
+    MESSAGES_FORWARDED,
 )
 
 

@@ -20,14 +20,15 @@ Files, in import order::
 
 from .celery_settings import check_settings, check_url, check_worker_settings
 from .choose_notifier import make_notifier
-from .dispatcher import BATCH_SIZE, DRIVE, GRACE, WAKE, Dispatcher
+from .dispatcher import BATCH_SIZE, DRIVE, FORWARD, GRACE, WAKE, Dispatcher
 from .notifier import SUBSCRIPTION_SECS, Notifier, PollingNotifier
-from .progress import HEADER, QUEUE, Progress, Route, furthest, header_of
+from .progress import HEADER, QUEUE, Progress, Route, furthest, header_of, hops_of
 from .publisher import Broker, Outgoing, Publisher
 
 __all__ = [
     "BATCH_SIZE",
     "DRIVE",
+    "FORWARD",
     "GRACE",
     "HEADER",
     "QUEUE",
@@ -46,5 +47,6 @@ __all__ = [
     "check_worker_settings",
     "furthest",
     "header_of",
+    "hops_of",
     "make_notifier",
 ]

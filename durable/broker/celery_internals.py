@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 from billiard.process import current_process
-from celery import Celery, Task
+from celery import Celery, Task, bootsteps
 from celery._state import _task_stack
 from celery.app import trace
 from celery.backends.base import DisabledBackend
@@ -213,6 +213,47 @@ class ChildWatch:
             self._timer = None
         if consumer.hub is not None:
             self._timer = consumer.hub.call_repeatedly(CHILD_CHECK_SECS, consumer.pool.maintain_pool)
+
+
+# Unknown tasks.  ``consumer.strategies`` maps the name of a task to the function that receives its messages.  Celery
+# fills it after the consumer's steps are made, and looks each message's name up in it.  A KeyError there means
+# ``consumer.on_unknown_task(None, message, error)``.
+
+
+class _Strategies(dict[str, Any]):
+    """The strategies of a consumer; that of *forward* receives the messages with our header of unknown tasks."""
+
+    def __init__(self, consumer: Any, header: str, forward: str) -> None:
+        super().__init__(consumer.strategies)
+        self._consumer = consumer
+        self._header = header
+        self._forward = forward
+
+    def __missing__(self, name: str) -> Any:
+        if self._forward not in self:
+            raise KeyError(name)
+        return functools.partial(self._receive, name)
+
+    def _receive(self, name: str, message: Any, *rest: Any) -> Any:
+        if not isinstance(message.headers.get(self._header), Mapping):
+            return self._consumer.on_unknown_task(None, message, KeyError(name))
+        message.headers["task"] = self._forward
+        return self[self._forward](message, *rest)
+
+
+def redirect_unknown_tasks(app: Celery, header: str, forward: str) -> None:
+    """
+    Have workers of this app that start from now on run the task *forward* for messages of tasks that they don't know.
+
+    Only for messages that have this header.  Otherwise Celery throws such a message away, with an error in its log.
+    """
+
+    class RedirectUnknownTasks(bootsteps.Step):  # type: ignore[misc]
+        def __init__(self, consumer: Any, **options: Any) -> None:
+            super().__init__(consumer, **options)
+            consumer.strategies = _Strategies(consumer, header, forward)
+
+    app.steps["consumer"].add(RedirectUnknownTasks)
 
 
 # Queues.  ``app.amqp.queues.consume_from`` holds the queues by name; kombu's virtual transports (Redis, memory) count

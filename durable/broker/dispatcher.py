@@ -23,7 +23,7 @@ from .. import codec, failpoints, measures, registry
 from ..errors import ConfigurationError
 from ..store import DriveRow, SendTimes, StepRow, WaitRow
 from .eta_budget import EtaBudget
-from .progress import HEADER, QUEUE, SENT, Route
+from .progress import HEADER, HOPS, QUEUE, SENT, Route
 from .publisher import Broker, Outgoing
 
 #: Returns the trace in which a run's message is sent, by the run's id and its ``trace_context``.
@@ -31,6 +31,8 @@ Within = Callable[[str, str | None], AbstractContextManager[None]]
 
 DRIVE = "durable.drive"
 WAKE = "durable.wake"
+#: The task that a worker runs for the message of a step that it does not know.
+FORWARD = "durable.forward"
 #: The format of our messages, whatever the app's or an adopted task's settings are: every worker reads JSON.
 #: Celery would make the texts that its tools show from the message's own arguments, and needs long for that.
 FORMAT: dict[str, Any] = {"serializer": "json", "compression": None, "argsrepr": "()", "kwargsrepr": "{}"}
@@ -87,14 +89,15 @@ class Dispatcher:
         """Close connections that are not in use."""
         self.broker.close()
 
-    def send_turn(self, row: DriveRow, *, not_before: int = 0) -> bool:
+    def send_turn(self, row: DriveRow, *, not_before: int = 0, hops: int = 0) -> bool:
         """
         Send a turn.  Returns whether the broker took it.
 
         Args:
             not_before: Deliver it then; ``plan_at`` or the sweep has taken it from the ETA budget.
+            hops: How often it was sent on, with this time.
         """
-        turn = self._turn(DRIVE, row.run_id, row.queue, row.priority)
+        turn = self._turn(DRIVE, row.run_id, row.queue, row.priority, hops)
         return self._publish("publish.drive", [self._due(row, turn, not_before)]) == 1
 
     def send_turns(self, rows: Iterable[DriveRow]) -> int:
@@ -102,37 +105,38 @@ class Dispatcher:
         turns = (self._due(row, self._turn(DRIVE, row.run_id, row.queue, row.priority), 0) for row in rows)
         return self._publish("publish.drive", turns)
 
-    def send_step(self, row: StepRow) -> bool:
+    def send_step(self, row: StepRow, *, hops: int = 0) -> bool:
         """Send one attempt, unless it is deferred.  Returns whether the broker took it."""
-        return self.send_steps([row]) == 1
+        return self.send_steps([row], hops=hops) == 1
 
-    def send_steps(self, rows: Iterable[StepRow]) -> int:
+    def send_steps(self, rows: Iterable[StepRow], *, hops: int = 0) -> int:
         """
         Send attempts.  The second task of each chain drives the run once the outcome is recorded.
 
         Returns how many of them, from the first on, the broker took.  Deferred ones are neither sent nor counted.
         """
-        return self._publish("publish.step", (self._step(row) for row in rows if not row.is_deferred))
+        return self._publish("publish.step", (self._step(row, hops) for row in rows if not row.is_deferred))
 
-    def _step(self, row: StepRow) -> Outgoing:
+    def _step(self, row: StepRow, hops: int) -> Outgoing:
         drive = self._turn(DRIVE, row.run_id, row.queue, row.priority)
         is_adopted = isinstance(registry.steps.get(row.name), registry.AdoptedStep)
         if is_adopted and row.name in self._celery.tasks:
             what: Any = _AdoptedChain(
-                self._celery, row, drive, self._header_of(row), self.shown_arguments(row.name, row.args)
+                self._celery, row, drive, self._header_of(row, hops), self.shown_arguments(row.name, row.args)
             )
         else:
-            what = _Chain(self._attempt(row), drive)
+            what = _Chain(self._attempt(row, hops), drive)
         return replace(self._due(row, what, row.not_before), impossible=partial(self._impossible, row))
 
-    def _attempt(self, row: StepRow) -> Any:
+    def _attempt(self, row: StepRow, hops: int) -> Any:
         step = self._celery.signature(row.name, immutable=True)
+        queue = _option_of(row.name, "queue") if row.name in registry.steps else row.step_queue
         return step.set(
-            headers=self._header_of(row),
+            headers=self._header_of(row, hops),
             task_id=f"{row.run_id}:{row.op_id}:{row.attempt}"[:255],
             retries=row.attempt - 1,
             **FORMAT | self.shown_arguments(row.name, row.args),
-            **_options(_option_of(row.name, "queue"), _option_of(row.name, "priority")),
+            **_options(queue, _option_of(row.name, "priority")),
         )
 
     def send_wakes(self, rows: Iterable[WaitRow]) -> int:
@@ -264,10 +268,10 @@ class Dispatcher:
         """Whether a message that is due after so many microseconds may wait in a worker, within the ETA budget."""
         return self.holds_etas and delay <= self._horizon
 
-    def _turn(self, name: str, run_id: str, queue: str | None, priority: int | None) -> Any:
+    def _turn(self, name: str, run_id: str, queue: str | None, priority: int | None, hops: int = 0) -> Any:
         turn = self._celery.signature(name, args=(run_id,), immutable=True)
         shown = {"argsrepr": f"({run_id!r},)"}
-        return turn.set(headers=self._sent(name, queue), **FORMAT | shown, **_options(queue, priority))
+        return turn.set(headers=self._sent(name, queue, hops), **FORMAT | shown, **_options(queue, priority))
 
     def shown_arguments(self, name: str, args: str | None) -> dict[str, str]:
         """
@@ -283,12 +287,14 @@ class Dispatcher:
             return {"argsrepr": "()", "kwargsrepr": "{}"}
         return {"argsrepr": "()", "kwargsrepr": "{...}" if args is None else codec.shown_arguments(args)}
 
-    def _header_of(self, row: StepRow) -> dict[str, Any]:
-        sent = {SENT: self._now(), QUEUE: self.find_queue_of_step(row.name)}
+    def _header_of(self, row: StepRow, hops: int) -> dict[str, Any]:
+        queue = self.find_queue_of_step(row.name) if row.name in registry.steps else row.step_queue
+        sent = {SENT: self._now(), QUEUE: queue} | ({HOPS: hops} if hops else {})
         return {HEADER: {"run": row.run_id, "op": row.op_id, "attempt": row.attempt, **sent}}
 
-    def _sent(self, task: str, queue: str | None) -> dict[str, Any]:
-        return {HEADER: {SENT: self._now(), QUEUE: self._find_queue(task, queue)}}
+    def _sent(self, task: str, queue: str | None, hops: int = 0) -> dict[str, Any]:
+        sent = {SENT: self._now(), QUEUE: self._find_queue(task, queue)} | ({HOPS: hops} if hops else {})
+        return {HEADER: sent}
 
 
 @dataclass(frozen=True)

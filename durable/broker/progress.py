@@ -13,10 +13,12 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-#: The header of our messages, and its fields: when the message was sent, and to which queue.
+#: The header of our messages, and its fields: when the message was sent, to which queue, and how often it was sent on
+#: by a worker that did not know its name.
 HEADER = "durable"
 SENT = "sent"
 QUEUE = "queue"
+HOPS = "hops"
 
 #: A queue and a priority: messages of one route do not overtake each other.  None: the queue is not known.
 Route = tuple[str | None, int]
@@ -26,6 +28,12 @@ def header_of(request: Any) -> Mapping[str, Any]:
     """Our header of the message of a Celery request; empty when it has none."""
     found = (request.headers or {}).get(HEADER) if request.headers else getattr(request, HEADER, None)
     return found if isinstance(found, Mapping) else {}
+
+
+def hops_of(request: Any) -> int:
+    """How often the message of a Celery request was sent on."""
+    found = header_of(request).get(HOPS)
+    return found if isinstance(found, int) else 0
 
 
 class Progress:

@@ -10,6 +10,9 @@ Files, in import order::
     application.py  imports an application, and takes its engine
     terminal.py     what stdout can show, and text that is safe to print on it
     common.py       what all commands share: errors, options, argument types
+    dev_runs.py     a line for each event of a run
+    dev_reload.py   watches the application's files, and loads a change in another process
+    dev_worker.py   the worker of ``durable dev``, without Celery's lines about tasks
     dev.py          ``durable dev``
     chart.py        draws the timeline of a run
     printing.py     prints results: JSON for programs, tables for people

@@ -3,6 +3,9 @@
 
 Each child process is supervised (``broker/supervise.py``) and has a session of its own.  So Ctrl-C reaches only this
 process, which then stops all children.  When one child ends, this process stops the others and exits with its code.
+
+When a file of the application changes, a new worker and a new web process start, and the old ones end: they finish what
+they have begun, for ``GRACE_SECS`` at most.  The web processes share one listening socket, so no connection is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -35,9 +40,12 @@ from ..engine import Engine
 from ..store import workers
 from ..web import create_blueprint
 from . import application as applications
+from . import dev_reload
 from .application import Application
 from .common import Context
 from .default_app import ApplicationNotFound
+from .dev_reload import Plan
+from .dev_runs import RunLines
 
 #: Shown when there is no application yet.
 FIRST_STEPS = """\
@@ -71,6 +79,9 @@ THREADS = 64
 DASHBOARD = "/durable"
 
 _READY_SECS = 60.0
+#: Exit codes of a worker or a web process that does not start because of the application: after a reload, the next
+#: change may correct it.  Celery, and gunicorn when a worker cannot boot.
+_FAULTS_OF_CODE = (1, 2, 3)
 _FIRST_PORT = 8000
 
 
@@ -83,14 +94,18 @@ _FIRST_PORT = 8000
 @click.option(
     "--concurrency", "-c", type=click.IntRange(1), default=4, show_default=True, help="The worker's processes."
 )
+@click.option("--reload/--no-reload", default=True, show_default=True, help="Start again when a Python file changes.")
+@click.option(
+    "--verbose", "-v", is_flag=True, help="Print Celery's lines about tasks, not one for each event of a run."
+)
 @click.pass_obj
-def dev(context: Context, host: str, port: int | None, web: str | None, concurrency: int) -> None:
+def dev(context: Context, /, **options: Any) -> None:
     """Run a broker, a worker and the web app in one terminal.  Stop them with Ctrl-C."""
     try:
         application = context.application
     except ApplicationNotFound as error:
         raise click.UsageError(f"{error}\n\n{FIRST_STEPS}") from error
-    sys.exit(run(application, context.spec, host=host, port=port, web=web, concurrency=concurrency))
+    sys.exit(run(application, context.spec, **options))
 
 
 @dataclass(frozen=True)
@@ -99,6 +114,13 @@ class ChildExited:
 
     name: str
     code: int
+
+
+@dataclass(frozen=True)
+class CodeChanged:
+    """Files of the application have changed, and the new code can be loaded."""
+
+    plan: Plan
 
 
 @dataclass(frozen=True)
@@ -112,13 +134,16 @@ class Supervisor:
     """Starts and stops the child processes, and puts what happens to them into ``events``."""
 
     def __init__(self, environment: dict[str, str]) -> None:
-        self.events: SimpleQueue[ChildExited | StopRequested] = SimpleQueue()
+        self.events: SimpleQueue[ChildExited | CodeChanged | StopRequested] = SimpleQueue()
         self._environment = environment
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        #: Those that were replaced, and finish what they have begun.
+        self._ending: list[subprocess.Popen[bytes]] = []
         self._watchers: list[threading.Thread] = []
 
     def spawn(self, name: str, command: list[str], pass_fds: tuple[int, ...] = ()) -> None:
-        """Start a child.  Its output is printed line by line, each after the child's name."""
+        """Start a child, in place of one of the same name.  Its output is printed, each line after the child's name."""
+        self.replace(name)
         child = embedded.supervised(
             command,
             grace_secs=GRACE_SECS,
@@ -132,33 +157,57 @@ class Supervisor:
             assert child.stdout is not None
             for line in child.stdout:
                 print_line(line.decode(errors="replace").rstrip("\n"), name)
-            self.events.put(ChildExited(name, child.wait()))
+            code = child.wait()
+            if self._children.get(name) is child:
+                self.events.put(ChildExited(name, code))
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         self._watchers.append(watcher)
 
-    def stop(self) -> None:
-        """Stop all children, and wait until they have ended.  A second Ctrl-C kills them."""
-
-        def kill(*_: object) -> None:
-            for child in self._children.values():
-                child.send_signal(signal.SIGTERM)
-
-        for child in self._children.values():
+    def replace(self, name: str) -> None:
+        """Ask a child to end, if there is one, and do not wait for it."""
+        self._ending = [child for child in self._ending if child.poll() is None]
+        child = self._children.pop(name, None)
+        if child is not None:
             assert child.stdin is not None
             child.stdin.close()
+            self._ending.append(child)
+
+    def stop(self) -> None:
+        """Stop all children, and wait until they have ended.  A second Ctrl-C kills them."""
+        for name in list(self._children):
+            self.replace(name)
+
+        def kill(*_: object) -> None:
+            for child in self._ending:
+                child.send_signal(signal.SIGTERM)
+
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, kill)
-        for child in self._children.values():
+        for child in self._ending:
             child.wait()
         for watcher in self._watchers:
             watcher.join(timeout=1.0)
 
 
-def run(application: Application, spec: str, *, host: str, port: int | None, web: str | None, concurrency: int) -> int:
+def run(
+    application: Application,
+    spec: str,
+    *,
+    host: str,
+    port: int | None,
+    web: str | None,
+    concurrency: int,
+    verbose: bool = False,
+    reload: bool = True,
+) -> int:
     """
     Run everything until Ctrl-C, SIGTERM or the end of a child.
+
+    Args:
+        verbose: Print Celery's lines about tasks instead of a line for each event of a run.
+        reload: Start the worker and the web app again when a file below the current folder changes.
 
     Returns:
         The exit code: 0 after Ctrl-C or SIGTERM, else the child's.
@@ -183,23 +232,82 @@ def run(application: Application, spec: str, *, host: str, port: int | None, web
     with listener, broker:
         engine.migrate()
         started_at = engine.now()
-        supervisor.spawn("worker", _worker_command(application, concurrency))
-        gunicorn = [sys.executable, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}"]
-        gunicorn += ["--worker-class", "gthread", "--threads", str(THREADS), "--log-level", "warning"]
-        target = web or web_target(application, spec)
-        app = f"durable.cli.dev:with_dashboard({target!r}, {spec!r})"
-        supervisor.spawn("web", [*gunicorn, app], pass_fds=(listener.fileno(),))
-        watcher = threading.Thread(target=_announce, args=(engine, address, started_at), daemon=True)
-        watcher.start()
+
+        def start_all(what: Plan, number: int) -> None:
+            hostname = f"dev-{os.getpid()}-{number}@%h"
+            supervisor.spawn("worker", _worker_command(what, concurrency, hostname, verbose=verbose))
+            gunicorn = [sys.executable, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}"]
+            gunicorn += ["--worker-class", "gthread", "--threads", str(THREADS), "--log-level", "warning"]
+            app = f"durable.cli.dev:with_dashboard({what.web!r}, {spec!r})"
+            supervisor.spawn("web", [*gunicorn, app], pass_fds=(listener.fileno(),))
+
+        start_all(plan(application, spec, web), 1)
+        stopping = threading.Event()
+        threads = [threading.Thread(target=_announce, args=(engine, address, started_at), daemon=True)]
+        if not verbose:
+            lines = RunLines(engine, partial(print_line, name="run"))
+            threads.append(threading.Thread(target=lines.follow, args=(stopping,), daemon=True))
+        if reload:
+            threads.append(
+                threading.Thread(target=_watch, args=(supervisor, Path.cwd(), spec, web, stopping), daemon=True)
+            )
+        for thread in threads:
+            thread.start()
         try:
-            event = supervisor.events.get()
-            if isinstance(event, StopRequested):
+            return _serve(supervisor, start_all)
+        finally:
+            stopping.set()
+            supervisor.stop()
+
+
+def _serve(supervisor: Supervisor, start_all: Callable[[Plan, int], None]) -> int:
+    """Handle what happens until everything has to stop.  Returns the exit code."""
+    number = 1
+    while True:
+        match supervisor.events.get():
+            case CodeChanged(changed):
+                number += 1
+                start_all(changed, number)
+            case StopRequested():
                 print_line("stopping.")
                 return 0
-            print_line(f"The {event.name} has ended with code {event.code}; stopping the rest.")
-            return event.code
-        finally:
-            supervisor.stop()
+            case ChildExited(name, code) if number > 1 and code in _FAULTS_OF_CODE:
+                print_line(f"The {name} has ended with code {code}; waiting for the next change.")
+            case ChildExited(name, code):
+                print_line(f"The {name} has ended with code {code}; stopping the rest.")
+                return code
+
+
+def _watch(supervisor: Supervisor, folder: Path, spec: str, web: str | None, stopping: threading.Event) -> None:
+    """Put a ``CodeChanged`` for each change that can be loaded.  Print the error of any other."""
+
+    def on_change(paths: list[str]) -> None:
+        print_line(f"{', '.join(paths)} changed; loading …")
+        loaded = dev_reload.load(spec, web)
+        if stopping.is_set():
+            return
+        if isinstance(loaded, Plan):
+            supervisor.events.put(CodeChanged(loaded))
+            return
+        for line in loaded.splitlines():
+            print_line(line)
+        print_line("This cannot be loaded, so the code from before goes on.  Waiting for the next change.")
+
+    try:
+        dev_reload.changes(folder, on_change, stopping)
+    except ImportError:
+        print_line("Nothing is reloaded, because watchfiles is not installed: pip install 'durable-celery[dev]'.")
+    except Exception as error:  # whatever the operating system has against it
+        print_line(f"Changes in {folder} cannot be watched, so nothing is reloaded: {error}")
+
+
+def plan(application: Application, spec: str, web: str | None = None) -> Plan:
+    """What to start for an application that is loaded here."""
+    return Plan(
+        celery_path=application.celery_path,
+        queues=tuple(queues_of(application.engine.celery)),
+        web=web or web_target(application, spec),
+    )
 
 
 def bare_app(spec: str) -> flask.Flask:
@@ -242,12 +350,12 @@ def listen(host: str, port: int | None) -> socket.socket:
     raise click.ClickException(f"Cannot listen on {host}: {failure}.  Choose another port with --port.")
 
 
-def _worker_command(application: Application, concurrency: int) -> list[str]:
-    celery = [sys.executable, "-m", "celery", "-A", application.celery_path, "worker"]
-    options = ["--loglevel", "INFO", "--concurrency", str(concurrency), "--hostname", f"dev-{os.getpid()}@%h"]
+def _worker_command(what: Plan, concurrency: int, hostname: str, *, verbose: bool) -> list[str]:
+    celery = ["celery"] if verbose else ["durable.cli.dev_worker", "--quiet"]
+    celery = [sys.executable, "-m", *celery, "-A", what.celery_path, "worker"]
+    options = ["--loglevel", "INFO", "--concurrency", str(concurrency), "--hostname", hostname]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-    queues = queues_of(application.engine.celery)
-    return [*celery, *options, *quiet, *(["--queues", ",".join(queues)] if queues else [])]
+    return [*celery, *options, *quiet, *(["--queues", ",".join(what.queues)] if what.queues else [])]
 
 
 def queues_of(celery: Celery) -> list[str]:

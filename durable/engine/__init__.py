@@ -8,6 +8,7 @@ Files, in import order::
     completions.py   waiting for runs to end
     fan_in.py        takes the outcomes of many steps in together
     flusher.py       adds what a web process has measured to the totals
+    forwarder.py     sends messages on that another worker can handle
     interrupts.py    raises an exception in another thread, and repairs what that leaves
     process.py       which process this is, and whether another one still lives
     replay_cache.py  replays that a process keeps, so that a turn feeds only new events

@@ -43,6 +43,7 @@ from .completions import Completions
 from .deadlines import Deadlines
 from .fan_in import FanIn
 from .flusher import Flusher
+from .forwarder import Forwarder
 from .replay_cache import Replays, unclosable
 from .run_handlers import Handler, RunHandlers
 from .settings import Settings, check_names, check_variables, resolve
@@ -209,6 +210,12 @@ class Engine:
         fan_in = FanIn(self._drive_waiting)
         self.on_close(fan_in.close)
         return fan_in
+
+    @cached_property
+    def forwarder(self) -> Forwarder:
+        forwarder = Forwarder()
+        self.on_close(forwarder.close)
+        return forwarder
 
     @cached_property
     def flusher(self) -> Flusher:

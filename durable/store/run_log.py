@@ -310,6 +310,12 @@ def due_drives(
     ]
 
 
+def set_send_times(tx: Connection, run_id: str, sending: SendTimes) -> None:
+    """Record when the turn for the run's inbox items is sent, and when the sweep checks them."""
+    times = {"next_send_at": sending.next_send_at, "sent_at": sending.sent_at}
+    tx.execute(update(inbox).where(inbox.c.run_id == run_id).values(times))
+
+
 def sent_drives(tx: Connection, run_ids: Collection[str], now: int, delay: int) -> None:
     """Record that turns of these runs were sent; the sweep checks again after a delay that grows with each send."""
     tx.execute(

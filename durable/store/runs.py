@@ -194,6 +194,14 @@ def newest(
     return [Run(**row) for row in tx.execute(query).mappings()]
 
 
+def changed(tx: Connection, since: int, limit: int) -> list[Run]:
+    """The runs whose last event is at *since* or later, and the blocked ones; the newest runs first."""
+    is_changed = (runs.c.status.not_in(ENDED) | (runs.c.completed_at >= since)) & (runs.c.last_at >= since)
+    query = select(runs).where(is_changed | (runs.c.status == RunStatus.BLOCKED))
+    rows = tx.execute(query.order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)).mappings()
+    return [Run(**row) for row in rows][::-1]
+
+
 def count(tx: Connection, *, statuses: Collection[str], name: str | None, limit: int) -> int:
     """How many runs have one of these statuses and this name; counts up to *limit*."""
     some = select(runs.c.id).where(runs.c.status.in_(statuses), *_named(name)).limit(limit).subquery()

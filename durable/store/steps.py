@@ -34,6 +34,8 @@ class StepRow:
     #: The encoded arguments, for Celery's tools; None where they are too long to be shown.
     args: str | None = None
     trace_context: str | None = None
+    #: The step's queue, as the process knew it that wrote the row; for processes that do not know the step.
+    step_queue: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +194,22 @@ _ROW = select(
     runs.c.priority,
     runs.c.trace_context,
     _ARGUMENTS.correlate(steps).scalar_subquery().label("args"),
+    steps.c.queue.label("step_queue"),
 ).join(runs, runs.c.id == steps.c.run_id)
+
+
+def pending(tx: Connection, run_id: str, op_id: str, attempt: int) -> StepRow | None:
+    """The attempt, if no process has claimed it."""
+    mine = (steps.c.run_id == run_id, steps.c.op_id == op_id, steps.c.attempt == attempt)
+    row = tx.execute(_ROW.where(*mine, steps.c.status == StepStatus.PENDING)).mappings().one_or_none()
+    return None if row is None else StepRow(**row)
+
+
+def set_send_times(tx: Connection, row: StepRow, sending: SendTimes) -> None:
+    """Record when the message of an attempt that nobody has claimed is sent, and when the sweep checks it."""
+    mine = (steps.c.run_id == row.run_id, steps.c.op_id == row.op_id, steps.c.attempt == row.attempt)
+    times = {"next_send_at": sending.next_send_at, "sent_at": sending.sent_at}
+    tx.execute(update(steps).where(*mine, steps.c.status == StepStatus.PENDING).values(times))
 
 
 def groups_due(tx: Connection, now: int) -> list[MessageGroup]:

@@ -64,6 +64,20 @@ def registered(tx: Connection, since: int = 0) -> set[str]:
     return {name for names in lists for name in json.loads(names)}
 
 
+def is_known(tx: Connection, name: str, queue: str | None, since: int) -> bool | None:
+    """
+    Whether a process that takes messages from this queue has registered the name of a workflow or step.
+
+    None when no process at all has.  Only processes with a heartbeat since *since* count.  A process whose queues are
+    not known takes from every queue, and every process takes from a queue that is not known (None).
+    """
+    rows = tx.execute(select(workers.c.names, workers.c.queues).where(workers.c.beat_at >= since).distinct())
+    found = [row.queues for row in rows if name in json.loads(row.names)]
+    if not found:
+        return None
+    return queue is None or any(queues is None or queue in json.loads(queues) for queues in found)
+
+
 def count(tx: Connection) -> int:
     """How many processes have a row."""
     return int(tx.execute(select(func.count()).select_from(workers)).scalar_one())

@@ -13,6 +13,7 @@ Files, in import order::
     view.py          what a turn reads
     decide.py        replays the workflow, and decides what the turn writes
     emit_spans.py    emits the spans of what has ended with a turn
+    forward.py       sends messages on whose workflow or step this process does not know
     report.py        logs how a run has ended or was blocked, and calls the application's handlers
     poison.py        counts turns that end their process, and blocks the run after three
     drive.py         takes turns of a run until its inbox is empty
@@ -21,10 +22,12 @@ Files, in import order::
 
 from .continuation import Continuation
 from .drive import conclude, drive, take_in
+from .forward import forward_attempt
 
 __all__ = [
     "Continuation",
     "conclude",
     "drive",
+    "forward_attempt",
     "take_in",
 ]

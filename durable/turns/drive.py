@@ -22,6 +22,7 @@ from .continuation import Continuation
 from .decide import decide
 from .decision import CommitResult, Decision, Overtaken
 from .emit_spans import emit_spans
+from .forward import forward_turn
 from .poison import Deferred, decide_counted
 from .report import report
 from .view import View, read
@@ -32,16 +33,25 @@ TRIES = 20
 log = log_records.get("durable.drive")
 
 
-def drive(engine: Engine, run_id: str, *, continuation: Continuation | None = None, redelivered: bool = False) -> None:
+def drive(
+    engine: Engine,
+    run_id: str,
+    *,
+    continuation: Continuation | None = None,
+    redelivered: bool = False,
+    hops: int = 0,
+) -> None:
     """
     Take turns of a run until its inbox is empty.
 
-    Return earlier when this process cannot take a turn of the run: the inbox stays as it is, and the sweep sends the
-    turn again.  While many steps run, leave the outcomes that come meanwhile to the next batch.
+    Return earlier when this process cannot take a turn of the run: the inbox stays as it is, and the turn is sent on
+    to a worker that knows the workflow, or the sweep sends it again.  While many steps run, leave the outcomes that
+    come meanwhile to the next batch.
 
     Args:
         continuation: May go on with the step that the last turn asks for.
         redelivered: Whether the broker has delivered the turn's message before.
+        hops: How often the turn's message was sent on by workers that do not know the workflow.
     """
     engine.check_schema()
     has_turned = False
@@ -57,6 +67,9 @@ def drive(engine: Engine, run_id: str, *, continuation: Continuation | None = No
             redelivered = False
         except Overtaken as overtaken:
             log.debug("Run %s: %s; the turn starts again.", run_id, overtaken)
+        except UnknownWorkflow as unknown:
+            forward_turn(engine, unknown.run, hops)
+            return
         except DecryptionError as unreadable:
             log.error("Run %s is left for a worker that can read it: %s", run_id, unreadable)
             return
@@ -64,6 +77,14 @@ def drive(engine: Engine, run_id: str, *, continuation: Continuation | None = No
             log.warning("Left for later: %s.", deferred)
             return
     log.warning("Run %s was overtaken %d times in a row; the sweep sends its next turn.", run_id, TRIES)
+
+
+class UnknownWorkflow(Exception):
+    """Raised when this process does not know the workflow of a run."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run.name)
+        self.run = run
 
 
 def turn(engine: Engine, run_id: str, *, continuation: Continuation | None = None, redelivered: bool = False) -> bool:
@@ -80,13 +101,7 @@ def turn(engine: Engine, run_id: str, *, continuation: Continuation | None = Non
         workflow = registry.workflows.get(view.run.name)
         decision = decide_counted(engine, view, workflow, checkout, redelivered=redelivered)
         if decision is None:
-            log.warning(
-                "Run %s: this worker knows no workflow %r; left for one that does.  Is its module among the"
-                " Celery app's include or imports?",
-                run_id,
-                view.run.name,
-            )
-            return False
+            raise UnknownWorkflow(view.run)
 
         failpoints.hit("turn.read")
         result = _commit(engine, decision, continuation)

@@ -11,7 +11,7 @@ from typing import Any
 
 from celery import signals
 
-from ..broker import celery_internals
+from ..broker import FORWARD, HEADER, celery_internals
 from ..engine import Engine
 
 
@@ -26,6 +26,7 @@ def connect(engine: Engine) -> None:
         if is_of_our_app(sender):
             engine.sends_task_events = bool(getattr(sender, "task_events", False))
             engine.pool = celery_internals.pool_name(sender)
+            celery_internals.redirect_unknown_tasks(engine.celery, HEADER, FORWARD)
             from . import lifecycle
 
             lifecycle.begin(engine)

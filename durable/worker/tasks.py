@@ -1,5 +1,5 @@
 """
-The Celery tasks that a worker runs: ``durable.drive``, ``durable.wake``, and one task for each step.
+The Celery tasks that a worker runs: ``durable.drive``, ``durable.wake``, ``durable.forward``, and one for each step.
 
 Each handles a message.  If the next message of its chain would come to the same queue, it also drives the run in place.
 The message of a step has the attempt's address in a header, and no arguments.
@@ -16,13 +16,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .. import events
 from ..attempts import Address, Finished, RunningAttempt, StepBody, attempt, run_claimed, take_over_run
-from ..broker import DRIVE, HEADER, QUEUE, WAKE, celery_internals, header_of
+from ..broker import DRIVE, FORWARD, HEADER, QUEUE, WAKE, celery_internals, header_of, hops_of
 from ..engine import Engine
 from ..recovery import housekeeping
 from ..registry import AdoptedStep, Defined, Step
 from ..sandbox import log_records
 from ..store import is_unavailable, reason
-from ..turns import conclude, drive, take_in, wake
+from ..turns import conclude, drive, forward_attempt, take_in, wake
 from . import adopted_tasks, sentry
 from .celery_outcome import raise_failure
 from .in_place import base_task, continuation_of, engine_of
@@ -46,7 +46,7 @@ log = log_records.get("durable.tasks")
 
 
 def register_turns(engine: Engine) -> None:
-    """Register ``durable.drive`` and ``durable.wake`` with the engine's app."""
+    """Register ``durable.drive``, ``durable.wake`` and ``durable.forward`` with the engine's app."""
 
     @_task(engine, DRIVE)
     def drive_run(task: Any, run_id: str) -> None:
@@ -57,7 +57,8 @@ def register_turns(engine: Engine) -> None:
             if _is_redelivered(request):
                 # The process that had the message may have died in a step that it ran after the turn.
                 take_over_run(engine, run_id)
-            drive(engine, run_id, continuation=continuation_of(request), redelivered=_is_redelivered(request))
+            again = _is_redelivered(request)
+            drive(engine, run_id, continuation=continuation_of(request), redelivered=again, hops=hops_of(request))
 
     @_task(engine, WAKE)
     def wake_run(task: Any, run_id: str, op_id: str) -> None:
@@ -69,6 +70,17 @@ def register_turns(engine: Engine) -> None:
                 take_over_run(engine, run_id)
             wake.fire(engine, run_id, op_id)
             _drive_in_place(engine, request, run_id)
+
+    @_task(engine, FORWARD)
+    def forward_unknown_step(task: Any, *args: object, **kwargs: object) -> None:
+        """Runs for the message of a step that this worker does not know."""
+        request = task.request
+        celery_internals.drop_chain(request)
+        address = Address.of(request)
+        if address is not None:
+            _note_message(engine, request)
+            with _left_to_the_sweep(address.run):
+                forward_attempt(engine, address.run, address.op, address.attempt, hops_of(request))
 
 
 def register_step(engine: Engine, defined: Defined) -> None:

@@ -10,14 +10,16 @@ import asyncio
 import contextvars
 import os
 import threading
+import time
 from types import SimpleNamespace
 
 import billiard
 import celery
 import celery.concurrency.prefork
 import pytest
-from celery import Celery
+from celery import Celery, signals
 from celery.app import trace
+from celery.contrib.testing.worker import start_worker
 from celery.exceptions import Ignore, Retry
 from celery.worker.consumer import Consumer
 from kombu.asynchronous import Hub
@@ -254,3 +256,27 @@ def test_a_tracers_result_says_which_event_a_worker_sends(app, outcome, kind):
     if kind in ("task-failed", "task-retried"):
         assert "ValueError('no')" in event[1]["exception"]
         assert "in ends" in event[1]["traceback"]
+
+
+def test_a_worker_runs_another_task_for_messages_of_unknown_tasks(app):
+    """The consumer looks a message's task up in ``strategies``, which a step of the consumer may replace."""
+    seen = []
+
+    @app.task(shared=False, name="forwards", bind=True, ignore_result=True)
+    def forwards(task, *args, **kwargs):
+        seen.append((task.request.id, task.request.ours))
+
+    refused = []
+    signals.task_unknown.connect(lambda name, **_: refused.append(name), weak=False, dispatch_uid="internals")
+    celery_internals.redirect_unknown_tasks(app, "ours", "forwards")
+    app.send_task("unknown", task_id="without")
+    app.send_task("unknown", task_id="with", headers={"ours": {"run": "r"}})
+    try:
+        with start_worker(app, perform_ping_check=False, shutdown_timeout=30):
+            deadline = time.monotonic() + 20
+            while not (seen and refused) and time.monotonic() < deadline:
+                threading.Event().wait(0.01)
+    finally:
+        signals.task_unknown.disconnect(dispatch_uid="internals")
+
+    assert (seen, refused) == ([("with", {"run": "r"})], ["unknown"])

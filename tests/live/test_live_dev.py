@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -162,6 +163,54 @@ def test_nobody_outlives_a_killed_dev(running):
     running.process.wait()
 
     until(lambda: not any(is_running(pid) for pid in pids), 30)
+
+
+def started(running, argument: str = '["world"]') -> str:
+    return json.loads(running.durable("start", "app:hello", argument, "--json"))["id"]
+
+
+def status(running, run_id: str) -> str:
+    return json.loads(running.durable("runs", "show", run_id, "--json"))["status"]
+
+
+@pytest.mark.timeout(240)
+def test_a_change_is_reloaded_and_an_error_in_it_waits_for_the_next(running):
+    """A run goes on through both; the error is shown with its line, and the old code serves meanwhile."""
+    program = running.folder / "app.py"
+    asleep = started(running)
+    program.write_text(PROGRAM.replace("Hello, {name}!", "Hello, {name"))
+    until(lambda: "Waiting for the next change" in running.log.read_text(), 60)
+    assert "SyntaxError" in running.log.read_text()
+    assert running.process.poll() is None
+    assert status(running, asleep) in ("running", "completed")
+
+    program.write_text(PROGRAM.replace("Hello, {name}!", "Good day, {name}!"))
+    until(lambda: _greets(running, "Good day"), 90)
+    until(lambda: status(running, asleep) == "completed", 60)
+
+
+def _greets(running, word: str) -> bool:
+    run_id = started(running)
+    until(lambda: status(running, run_id) == "completed", 60)
+    return word in json.loads(running.durable("runs", "show", run_id, "--json"))["result"]
+
+
+@pytest.mark.timeout(120)
+def test_each_event_of_a_run_has_a_line(running):
+    """In place of Celery's two lines for each task, with their ids."""
+    run_id = started(running)
+    begins = f"run     | hello {run_id[:12]}… "
+    until(lambda: f"{begins}completed in " in running.log.read_text(), 60)
+
+    lines = [line.removeprefix(begins) for line in running.log.read_text().splitlines() if line.startswith(begins)]
+    assert [re.sub(r"[\d.]+ s", "_ s", line) for line in lines] == [
+        "started",
+        "sleeps for _ s",
+        "greet completed in _ s",
+        "completed in _ s",
+    ]
+    assert "durable.drive" not in running.log.read_text()
+    assert "/durable/" in running.log.read_text()
 
 
 def _is_leader(pid: int) -> bool:

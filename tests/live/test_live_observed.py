@@ -16,8 +16,6 @@ from pools import MANNERS, own_flows, worker_in_pool
 from processes import Deployment, eventually, fetch, free_port
 from task_events import events_of
 
-from durable import registry
-
 pytestmark = pytest.mark.live
 
 FLAKY, BROKEN, ADOPTED = (f"observed_flows.{name}" for name in ("flaky", "broken", "adopted_broken"))

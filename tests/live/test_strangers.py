@@ -42,12 +42,12 @@ def waiting(site: Deployment, run: Run[Any]) -> list[tuple[str, str]]:
 
 
 def test_c05_a_step_unknown_to_the_worker_waits_for_one_that_knows_it(site: Deployment) -> None:
-    """Celery throws its message away; the run stays running, says why, and goes on once such a worker is there."""
+    """The worker puts its message aside; the run stays running, says why, and goes on once such a worker is there."""
     stranger = site.start_worker("stranger", app="stranger_app")
     run = site.engine.start(naps, "0s")
     drive(site.engine, run.id)
     drive(site.engine, run.id)
-    eventually(lambda: "Received unregistered task" in stranger.tail(), what="the stranger throws the step away")
+    eventually(lambda: "knows no step" in stranger.tail(), what="the stranger has had the step")
 
     assert (run.status, waiting(site, run)) == ("running", [("step", "unknown")])
     assert "live_flows.note (1 waiting" in findings(site)["names"].detail
