@@ -11,6 +11,7 @@ Files, in import order::
     terminal.py     what stdout can show, and text that is safe to print on it
     common.py       what all commands share: errors, options, argument types
     dev_runs.py     a line for each event of a run
+    dev_plan.py     what ``durable dev`` starts, found by importing the application
     dev_reload.py   watches the application's files, and loads a change in another process
     dev_worker.py   the worker of ``durable dev``, without Celery's lines about tasks
     dev.py          ``durable dev``

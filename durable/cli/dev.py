@@ -11,7 +11,6 @@ they have begun, for ``GRACE_SECS`` at most.  The web processes share one listen
 from __future__ import annotations
 
 import http.client
-import importlib.util
 import os
 import signal
 import socket
@@ -29,11 +28,9 @@ from urllib.request import urlopen
 
 import click
 import flask
-from celery import Celery
 from gunicorn.util import import_app
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from .. import registry
 from ..broker import embedded
 from ..dashboard import DEV_VARIABLE, create_dashboard
 from ..engine import Engine
@@ -44,7 +41,7 @@ from . import dev_reload
 from .application import Application
 from .common import Context
 from .default_app import ApplicationNotFound
-from .dev_reload import Plan
+from .dev_plan import Plan, plan
 from .dev_runs import RunLines
 
 #: Shown when there is no application yet.
@@ -94,7 +91,9 @@ _FIRST_PORT = 8000
 @click.option(
     "--concurrency", "-c", type=click.IntRange(1), default=4, show_default=True, help="The worker's processes."
 )
-@click.option("--reload/--no-reload", default=True, show_default=True, help="Start again when a Python file changes.")
+@click.option(
+    "--no-reload", "reload", flag_value=False, default=True, help="Do not start again when a Python file changes."
+)
 @click.option(
     "--verbose", "-v", is_flag=True, help="Print Celery's lines about tasks, not one for each event of a run."
 )
@@ -301,15 +300,6 @@ def _watch(supervisor: Supervisor, folder: Path, spec: str, web: str | None, sto
         print_line(f"Changes in {folder} cannot be watched, so nothing is reloaded: {error}")
 
 
-def plan(application: Application, spec: str, web: str | None = None) -> Plan:
-    """What to start for an application that is loaded here."""
-    return Plan(
-        celery_path=application.celery_path,
-        queues=tuple(queues_of(application.engine.celery)),
-        web=web or web_target(application, spec),
-    )
-
-
 def bare_app(spec: str) -> flask.Flask:
     """A web app with only the blueprint, for an application that has no web app."""
     engine = applications.load(spec).engine
@@ -356,33 +346,6 @@ def _worker_command(what: Plan, concurrency: int, hostname: str, *, verbose: boo
     options = ["--loglevel", "INFO", "--concurrency", str(concurrency), "--hostname", hostname]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     return [*celery, *options, *quiet, *(["--queues", ",".join(what.queues)] if what.queues else [])]
-
-
-def queues_of(celery: Celery) -> list[str]:
-    """The queues of all workflows and steps and of the app, or none if they all use the app's default queue."""
-    definitions: list[registry.Workflow[..., Any] | registry.Step[..., Any]] = []
-    definitions += registry.workflows.values()
-    definitions += registry.steps.values()
-    named = {item.options["queue"] for item in definitions if item.options.get("queue")}
-    return sorted({*named, *celery.amqp.queues}) if named else []
-
-
-def web_target(application: Application, spec: str) -> str:
-    """What gunicorn serves: the module's Flask app, else that of a package ``webapp`` beside it, else a bare one."""
-    modules = [application.module]
-    webapp = importlib.util.find_spec("webapp")
-    if webapp is not None and webapp.origin is not None and application.module.__file__ is not None:
-        # The folder that the application's module was imported from.
-        depth = application.module.__name__.count(".")
-        root = Path(application.module.__file__).resolve().parents[depth]
-        if Path(webapp.origin).resolve().is_relative_to(root):
-            modules.append(applications.import_module("webapp"))
-    for module in modules:
-        if callable(getattr(module, "create_app", None)):
-            return f"{module.__name__}:create_app()"
-        if callable(getattr(module, "app", None)) and not isinstance(module.app, Celery):
-            return f"{module.__name__}:app"
-    return f"durable.cli.dev:bare_app({spec!r})"
 
 
 def _announce(engine: Engine, address: str, started_at: int) -> None:

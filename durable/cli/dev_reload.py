@@ -1,8 +1,7 @@
 """
 Reloading in ``durable dev``: watches the application's files, and loads a change in a process of its own first.
 
-Only what can be loaded is reloaded: ``main`` runs in that process.  It imports the application, and prints what
-``durable dev`` needs to start it, as JSON, or the error.
+Only what can be loaded is reloaded.
 """
 
 from __future__ import annotations
@@ -11,32 +10,15 @@ import json
 import subprocess
 import sys
 import threading
-import traceback
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
+
+from .dev_plan import Plan
 
 #: How long the files must be left alone before they are read, in milliseconds: an editor saves several at once.
 SETTLE_MS = 200
 
-_MAIN = "import sys; from durable.cli import dev_reload; sys.exit(dev_reload.main(sys.argv[1:]))"
-_ROOM = f"{Path(__file__).parents[1]}/"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """
-    What ``durable dev`` starts.
-
-    Attributes:
-        celery_path: The argument of ``celery -A``.
-        queues: The queues of the worker; empty for the app's default one.
-        web: What gunicorn serves.
-    """
-
-    celery_path: str
-    queues: tuple[str, ...]
-    web: str
+_MAIN = "import sys; from durable.cli import dev_plan; sys.exit(dev_plan.main(sys.argv[1:]))"
 
 
 def changes(folder: Path, on_change: Callable[[list[str]], object], stopping: threading.Event) -> None:
@@ -57,30 +39,3 @@ def load(spec: str, web: str | None) -> Plan | str:
     # The application may print when it is imported.
     found = json.loads(done.stdout.splitlines()[-1])
     return Plan(celery_path=found["celery_path"], queues=tuple(found["queues"]), web=found["web"])
-
-
-def shown(error: BaseException) -> str:
-    """The traceback of an import, from the application's first line on."""
-    frames = error.__traceback__
-    while frames is not None and _is_ours(frames.tb_frame.f_code.co_filename):
-        frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames)).rstrip()
-
-
-def _is_ours(filename: str) -> bool:
-    return filename.startswith((_ROOM, "<frozen")) or Path(filename).parent.name == "importlib"
-
-
-def main(arguments: Iterable[str]) -> int:
-    """Load the application of SPEC and WEB, and print the plan.  Returns the exit code."""
-    from . import dev
-    from .application import load as load_application
-
-    spec, *web = arguments
-    try:
-        plan = dev.plan(load_application(spec), spec, *web)
-    except Exception as error:  # the application's own
-        print(shown(error), file=sys.stderr)
-        return 1
-    print(json.dumps(asdict(plan)))
-    return 0

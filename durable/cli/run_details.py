@@ -88,7 +88,11 @@ def steps_table(steps: Sequence[Mapping[str, Any]], now: int, *, full: bool) -> 
 
 
 def failure_lines(failure: Mapping[str, Any], *, full: bool) -> list[Line]:
-    """Which step has failed, at which line, and the traceback; frames of durable are folded unless *full*."""
+    """
+    Which step has failed, at which line, and the traceback; frames of durable are folded unless *full*.
+
+    The traceback is indented: the text of an error may have lines that look like fields of the run.
+    """
     if "hidden" in failure:
         return [[(str(failure["hidden"]), "")]]
     lines: list[Line] = []
@@ -99,7 +103,7 @@ def failure_lines(failure: Mapping[str, Any], *, full: bool) -> list[Line]:
     if failure["file"] is not None:
         lines.append(_field("line", f"{failure['file']}:{failure['line']} in {failure['function']}"))
     text = failure["traceback"] if full else fold(failure["traceback"])
-    return [*lines, [], *([(printable(line), "")] for line in text.rstrip().splitlines())]
+    return [*lines, [], *([(f"  {printable(line)}", "")] for line in text.rstrip().splitlines())]
 
 
 def events_table(events: Sequence[Mapping[str, Any]], *, full: bool) -> list[Line]:

@@ -23,7 +23,6 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    text,
 )
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
@@ -223,12 +222,7 @@ hooks = Table(
     Column("refusal", exact_text(255)),
     Index("durable_hooks_by_token", "token_hash", "created_at"),
     Index("durable_hooks_by_age", "created_at"),
-    Index(
-        "durable_hooks_by_refusal",
-        "refused_at",
-        postgresql_where=text("refused_at IS NOT NULL"),
-        sqlite_where=text("refused_at IS NOT NULL"),
-    ),
+    Index("durable_hooks_by_refusal", "refused_at"),
 )
 
 requests = Table(

@@ -12,7 +12,7 @@ from werkzeug.test import Client
 
 from durable import Durable, registry
 from durable.cli import application as loading
-from durable.cli import dev
+from durable.cli import dev, dev_plan
 from durable.cli.application import Application
 from durable.errors import ConfigurationError
 from durable.registry.retry import RetryPolicy
@@ -54,7 +54,7 @@ def application(engine, tmp_path, monkeypatch):
 )
 def test_the_web_app_is_the_modules_own_or_a_bare_one(application, names, target):
     """``app`` is taken too, wrapped in middleware or not, unless it is the Celery app."""
-    assert dev.web_target(application(**names), "shop:engine") == target
+    assert dev_plan.web_target(application(**names), "shop:engine") == target
 
 
 def test_a_webapp_beside_the_module_is_served(application, tmp_path):
@@ -62,7 +62,7 @@ def test_a_webapp_beside_the_module_is_served(application, tmp_path):
     (tmp_path / "webapp").mkdir()
     (tmp_path / "webapp" / "__init__.py").write_text("def create_app(): ...\n")
 
-    assert dev.web_target(application(), "shop") == "webapp:create_app()"
+    assert dev_plan.web_target(application(), "shop") == "webapp:create_app()"
 
 
 def test_a_webapp_elsewhere_is_not_ours(application, tmp_path):
@@ -72,7 +72,7 @@ def test_a_webapp_elsewhere_is_not_ours(application, tmp_path):
     shop = application()
     shop.module.__file__ = str(tmp_path / "elsewhere" / "shop.py")
 
-    assert dev.web_target(shop, "shop") == "durable.cli.dev:bare_app('shop')"
+    assert dev_plan.web_target(shop, "shop") == "durable.cli.dev:bare_app('shop')"
 
 
 def test_the_worker_serves_the_queues_that_are_asked_for(engine, monkeypatch):
@@ -83,7 +83,7 @@ def test_the_worker_serves_the_queues_that_are_asked_for(engine, monkeypatch):
     parcel = registry.Step(send, name="parcel", policy=RetryPolicy(), timeout=None, options={"queue": "parcels"})
     monkeypatch.setitem(registry.steps, parcel.name, parcel)
 
-    assert {"celery", "parcels"} <= set(dev.queues_of(engine.celery))
+    assert {"celery", "parcels"} <= set(dev_plan.queues_of(engine.celery))
 
 
 def test_the_next_free_port_is_taken():

@@ -866,7 +866,7 @@ def test_resume_hands_over_what_pydantic_made_of_it():
     sent = []
 
     class Engine:
-        def resume_hook(self, token, payload):
+        def resume_hook(self, token, payload, wait, wait_taken):
             sent.append((token, payload))
 
     engine, before = Engine(), list(current._engines)

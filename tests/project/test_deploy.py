@@ -73,7 +73,7 @@ def test_commands_and_options_exist(command):
         parsed(read_by, arguments[3:])
     elif program == "durable":
         verb, *options = arguments
-        parsed(cli.main.commands[verb], options)
+        parsed(cli.main.get_command(click.Context(cli.main), verb), options)
     else:
         assert program == "gunicorn"
         options = vars(Config().parser().parse_args(arguments))

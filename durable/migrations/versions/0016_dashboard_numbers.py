@@ -25,14 +25,7 @@ def upgrade() -> None:
     op.add_column("durable_hooks", sa.Column("refused_at", sa.BigInteger(), nullable=True))
     op.add_column("durable_hooks", sa.Column("refusal", _exact(255), nullable=True))
     op.add_column("durable_requests", sa.Column("duplicates", sa.BigInteger(), nullable=True))
-    has_refused = sa.text("refused_at IS NOT NULL")
-    op.create_index(
-        "durable_hooks_by_refusal",
-        "durable_hooks",
-        ["refused_at"],
-        postgresql_where=has_refused,
-        sqlite_where=has_refused,
-    )
+    op.create_index("durable_hooks_by_refusal", "durable_hooks", ["refused_at"])
     op.drop_index("durable_runs_by_end", table_name="durable_runs")
     op.create_index("durable_runs_by_end", "durable_runs", ["completed_at", "id", "name", "status", "started_at"])
 
