@@ -87,7 +87,7 @@ def test_a_failed_run_names_the_step_the_line_and_the_traceback(yard, failed):
     assert lines[0] == "step  yard.drop (r#1), after 2 attempts"
     assert re.fullmatch(rf"line  {re.escape(str(yard.folder))}/yard\.py:\d+ in drop", lines[1])
     assert re.search(
-        r"^ *Traceback .*\n +\[\d+ frames of durable\]\n  File .*yard\.py.*\n    raise Broken", traceback, re.M
+        r"^  Traceback .*\n    \[\d+ frames of durable\]\n    File .*yard\.py.*\n      raise Broken", traceback, re.M
     )
     assert "durable/attempts" not in shown
     assert "durable/attempts" in whole
