@@ -19,10 +19,10 @@ import celery.concurrency.prefork
 import pytest
 from celery import Celery, signals
 from celery.app import trace
-from celery.contrib.testing.worker import start_worker
 from celery.exceptions import Ignore, Retry
 from celery.worker.consumer import Consumer
 from kombu.asynchronous import Hub
+from worker_thread import worker_in_thread
 
 from durable.broker import celery_internals
 from durable.broker.celery_internals import CurrentTask
@@ -272,7 +272,7 @@ def test_a_worker_runs_another_task_for_messages_of_unknown_tasks(app):
     app.send_task("unknown", task_id="without")
     app.send_task("unknown", task_id="with", headers={"ours": {"run": "r"}})
     try:
-        with start_worker(app, perform_ping_check=False, shutdown_timeout=30):
+        with worker_in_thread(app):
             deadline = time.monotonic() + 20
             while not (seen and refused) and time.monotonic() < deadline:
                 threading.Event().wait(0.01)

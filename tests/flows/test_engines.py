@@ -9,16 +9,14 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from celery import Celery, signals
-from celery.app import trace
-from celery.contrib.testing.worker import start_worker
+from celery import Celery
 from servers import migrate
+from worker_thread import worker_in_thread
 
 from durable import ConfigurationError, Durable, Run, current, start, step, workflow
 from durable.recovery import housekeeping
@@ -71,21 +69,6 @@ def make(app: Celery, tmp_path: Path) -> Callable[[str], Durable]:
     return make
 
 
-@contextmanager
-def working(app: Celery) -> Iterator[None]:
-    """A worker of the app, in a thread."""
-    signals.setup_logging.connect(_no_logging)
-    try:
-        with start_worker(app, pool="solo", perform_ping_check=False):
-            yield
-    finally:
-        signals.setup_logging.disconnect(_no_logging)
-        trace.reset_worker_optimizations(app)
-
-
-def _no_logging(**_: object) -> None: ...
-
-
 def ended(run: Run[Any]) -> Any:
     """The result of a run that a worker runs."""
     return run.result(timeout=20)
@@ -124,7 +107,7 @@ def test_the_engine_made_last_serves_the_app(app, make, finalized):
         if finalized:
             app.finalize()
         last = make("same")
-        with working(app):
+        with worker_in_thread(app):
             results = [ended(start(doubled, 1)), ended(first.start(doubled, 2))]
 
     assert results == [2, 4]
@@ -139,7 +122,7 @@ def test_a_closed_engine_serves_no_more(app, make, finalized):
         app.finalize()
     make("last").close()
 
-    with working(app):
+    with worker_in_thread(app):
         assert ended(start(doubled, 1)) == 2
     assert app.tasks["durable.drive"].durable_engine is first
 
@@ -178,7 +161,7 @@ def test_a_module_that_is_reloaded_counts_as_it_is_now(app, make, tmp_path, monk
         if finalized:
             app.finalize()
         flow = load(tmp_path, 100, monkeypatch)
-        with working(app):
+        with worker_in_thread(app):
             assert ended(start(flow.quote, 1)) == 100
 
 
@@ -193,7 +176,7 @@ def test_a_task_with_the_name_of_a_step_stops_the_worker(app, make):
 
     make("taken")
 
-    with pytest.raises(SystemExit), working(app):
+    with pytest.raises(SystemExit), worker_in_thread(app):
         pass
     assert app.tasks["engines.taken"].run() is None
 
@@ -224,7 +207,7 @@ def test_an_environment_with_the_applications_celery_app(app, make, finalized):
     with Environment(celery=app) as env:
         assert env.run(charges, 1) == 2
     app.conf.task_always_eager = False
-    with working(app):
+    with worker_in_thread(app):
         assert ended(start(charges, 10)) == 11
     assert calls == [1, 10]
 
