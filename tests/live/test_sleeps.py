@@ -24,7 +24,7 @@ pytestmark = pytest.mark.live
 SECOND = 1_000_000
 #: How many seconds a sleep may be late if its ETA message is lost: one until the sweep looks for it, the sweep's
 #: interval, and what a busy machine adds.
-LATE = 5
+LATE = 8
 
 
 @pytest.fixture(params=["redis"])
@@ -50,7 +50,7 @@ def test_a_message_that_the_broker_delivers_again_and_again_wakes_once_and_in_ti
     slept = [site.engine.start(naps, "5s") for _ in range(3)]
 
     assert [run.result(timeout="20s") for run in slept] == ["awake"] * 3
-    assert all(0 <= lateness(run) < LATE for run in slept)
+    assert [late for late in map(lateness, slept) if not 0 <= late < LATE] == []
     assert len(re.findall(r"Task durable\.wake\[\S+\] received", worker.log.read_text())) > 3
 
 
@@ -74,7 +74,7 @@ def test_workers_whose_clocks_are_off_by_an_hour_are_at_most_late(site):
     slept = [site.engine.start(naps, "2s") for _ in range(12)]
 
     assert [run.result(timeout="20s") for run in slept] == ["awake"] * 12
-    assert all(0 <= lateness(run) < LATE for run in slept)
+    assert [late for late in map(lateness, slept) if not 0 <= late < LATE] == []
     ahead = {round(worker.clock_ahead / SECOND / 3600) for worker in site.workers() if worker.clock_ahead is not None}
     assert ahead == {-1, 0, 1}
     assert not [name for name, said in site.log_tails().items() if "attempts are given up" in said]
