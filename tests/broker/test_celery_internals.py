@@ -260,6 +260,8 @@ def test_a_tracers_result_says_which_event_a_worker_sends(app, outcome, kind):
 
 def test_a_worker_runs_another_task_for_messages_of_unknown_tasks(app):
     """The consumer looks a message's task up in ``strategies``, which a step of the consumer may replace."""
+    # Apps of one process share their memory broker.
+    app.conf.task_default_queue = "internals"
     seen = []
 
     @app.task(shared=False, name="forwards", bind=True, ignore_result=True)
