@@ -6,14 +6,17 @@ It goes on with a run where the engine's ``continuation`` says so.
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from celery import Celery
 
 from durable import Durable, Run, registry
 from durable.attempts.attempt import StepBody, attempt, run_claimed
@@ -29,6 +32,22 @@ DATABASES = ("sqlite", "postgresql", "mariadb")
 def all_databases() -> Any:
     """The mark of tests whose ``engine`` comes on every database."""
     return pytest.mark.parametrize("database", DATABASES, indirect=True)
+
+
+@contextmanager
+def more_engines(database: str) -> Iterator[Callable[..., Durable]]:
+    """Makes more engines on the same database, as processes that start later; they are closed afterwards."""
+    made: list[Durable] = []
+
+    def make(**settings: Any) -> Durable:
+        celery = Celery(f"test-{secrets.token_hex(4)}", broker="memory://")
+        made.append(Durable(celery, database_url=database, continuation=0, **settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.celery.close()
+        each.close()
 
 
 def settle(engine: Durable, *runs: Run[Any], within_secs: float = 10) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from celery import Celery
-from driving import all_databases, settle, settle_family
+from driving import all_databases, more_engines, settle, settle_family
 
 from durable import (
     ConfigurationError,
@@ -354,19 +352,9 @@ def test_waiting_for_the_result_of_a_blocked_run_says_why(engine):
 
 
 @pytest.fixture
-def other(database: str) -> Iterator[Any]:
-    """Makes more engines on the same database, as processes that start later; they are closed afterwards."""
-    made: list[Durable] = []
-
-    def make(**settings: Any) -> Durable:
-        celery = Celery(f"test-{secrets.token_hex(4)}", broker="memory://")
-        made.append(Durable(celery, database_url=database, continuation=0, **settings))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.celery.close()
-        each.close()
+def other(database: str) -> Iterator[Callable[..., Durable]]:
+    with more_engines(database) as make:
+        yield make
 
 
 def test_the_registry_knows_what_fails_a_workflow():

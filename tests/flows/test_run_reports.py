@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from celery import Celery
-from driving import all_databases, settle
+from driving import all_databases, more_engines, settle
 
 from durable import ConfigurationError, Durable, Run, failpoints, step, workflow
 from durable.client import operate
@@ -296,16 +294,6 @@ def later(engine: Durable) -> None:
 
 
 @pytest.fixture
-def other(database: str) -> Iterator[Any]:
-    """Makes more engines on the same database; they are closed afterwards."""
-    made: list[Durable] = []
-
-    def make(**settings: Any) -> Durable:
-        celery = Celery(f"test-{secrets.token_hex(4)}", broker="memory://")
-        made.append(Durable(celery, database_url=database, continuation=0, **settings))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.celery.close()
-        each.close()
+def other(database: str) -> Iterator[Callable[..., Durable]]:
+    with more_engines(database) as make:
+        yield make
