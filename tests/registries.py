@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,9 +37,11 @@ def no_engine_left() -> Iterator[None]:
     It would be the current one of later tests, it would be called by Celery's signals, which name no app, and each step
     that a later test defines would become a task of its app.
     """
-    before = current.engines()
+    before, threads = current.engines(), threading.enumerate()
     yield
     left = [engine for engine in current.engines() if engine not in before]
     for engine in left:
         engine.close()
     assert not left, f"engines left open, with the databases {[engine.settings.database_url for engine in left]}"
+    keepers = [each for each in threading.enumerate() if each.name == "durable-housekeeping" and each not in threads]
+    assert not keepers, "the housekeeping of an engine goes on, and would log in later tests"

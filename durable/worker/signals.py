@@ -18,12 +18,16 @@ from ..engine import Engine
 def connect(engine: Engine) -> None:
     """Connect the engine to the signals of workers of its app, until it is closed."""
     children = celery_internals.ChildWatch()
+    # Whether this process is a worker of our app, or a child of one.  The signals of processes name no app.
+    serves = False
 
     def is_of_our_app(sender: Any) -> bool:
         return getattr(sender, "app", engine.celery) is engine.celery
 
     def on_worker_init(sender: Any = None, **_: object) -> None:
-        if is_of_our_app(sender):
+        nonlocal serves
+        serves = is_of_our_app(sender)
+        if serves:
             engine.sends_task_events = bool(getattr(sender, "task_events", False))
             engine.pool = celery_internals.pool_name(sender)
             celery_internals.redirect_unknown_tasks(engine.celery, HEADER, FORWARD)
@@ -33,6 +37,8 @@ def connect(engine: Engine) -> None:
 
     def on_process_init(**_: object) -> None:
         # Celery sends this in each prefork child, and also in the only process of a solo pool.
+        if not serves:
+            return
         engine.expendable = celery_internals.is_pool_child()
         from . import lifecycle
 
@@ -50,6 +56,8 @@ def connect(engine: Engine) -> None:
             lifecycle.start_housekeeping(engine)
 
     def on_shutdown(**_: object) -> None:
+        if not serves:
+            return
         from . import lifecycle
 
         lifecycle.end(engine)

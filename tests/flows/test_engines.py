@@ -20,6 +20,7 @@ from worker_thread import worker_in_thread
 
 from durable import ConfigurationError, Durable, Run, current, start, step, workflow
 from durable.recovery import housekeeping
+from durable.store import workers
 from durable.testing import Environment, crash_everywhere, export, replay
 
 FLOW = """
@@ -124,6 +125,18 @@ def test_a_closed_engine_serves_no_more(app, make, finalized):
     with worker_in_thread(app):
         assert ended(start(doubled, 1)) == 2
     assert app.tasks["durable.drive"].durable_engine is first
+
+
+def test_a_worker_leaves_engines_of_other_apps_alone(app, make, tmp_path):
+    """No housekeeping of theirs starts in it: it would sweep their runs, and their database need not be there yet."""
+    other = Durable(Celery("other", broker="memory://"), database_url=f"sqlite:///{tmp_path}/other.db")
+    migrate(other)
+    make("own")
+
+    with worker_in_thread(app):
+        assert ended(start(doubled, 1)) == 2
+        with other.store.read() as tx:
+            assert workers.count(tx) == 0
 
 
 def test_a_worker_refuses_two_engines_with_two_databases(tmp_path):
