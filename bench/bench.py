@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from typing import Any
 
 from . import site
 from .figures import Report, Workload, summed_up
-from .site import Setup, Site
+from .site import CHILDREN, Setup, Site
 
 
 class Bench:
@@ -27,9 +27,9 @@ class Bench:
         """The site that workloads share; brought up when first used."""
         return self._stack.enter_context(site.opened(self.setup))
 
-    def new_site(self) -> AbstractContextManager[Site]:
-        """One for a workload that looks at its processes, or fills its database."""
-        return site.opened(self.setup)
+    def new_site(self, children: Sequence[int] = (CHILDREN,)) -> AbstractContextManager[Site]:
+        """One for a workload that looks at its processes, fills its database, or needs workers of other sizes."""
+        return site.opened(self.setup, children=children)
 
     def measure(self, workload: Workload[Any]) -> Report:
         """The workload's figures over its rounds."""

@@ -45,6 +45,13 @@ def tell(inbox: str) -> None:
     _redis().rpush(inbox, repr(time.time()))
 
 
+@shared_task(name=PREFIX + "nap", ignore_result=True)  # type: ignore[untyped-decorator]
+def nap(secs: float, inbox: str) -> None:
+    """Sleep, as a task does that waits for a server, and tell the caller."""
+    time.sleep(secs)
+    _redis().rpush(inbox, repr(time.time()))
+
+
 @shared_task(name=PREFIX + "part")  # type: ignore[untyped-decorator]
 def part(number: int) -> dict[str, Any]:
     """One task of a chord: its result is kept in the result backend."""

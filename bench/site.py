@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,13 +61,19 @@ class Site:
     celery: Celery
     side: redis.Redis
     rows: Rows
-    worker: subprocess.Popen[bytes] = field(init=False)
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     port: int
     #: The module with ``celery`` and ``create_app``.
     application: str
 
+    @property
+    def worker(self) -> subprocess.Popen[bytes]:
+        """The worker, of a site that has one."""
+        (worker,) = self.workers
+        return worker
+
     def task(self, name: str) -> Any:
-        """A plain task: ``nothing``, ``row``, ``tell``, ``part``, ``whole``."""
+        """A plain task: ``nap``, ``nothing``, ``row``, ``tell``, ``part``, ``whole``."""
         return self.celery.tasks[plain.PREFIX + name]
 
     def told(self, inbox: str) -> float:
@@ -99,15 +105,18 @@ class Site:
             yield process
 
     def children(self) -> list[int]:
-        """The process ids of the worker's children that beat."""
+        """The process ids of the workers' children that beat."""
         with self.engine.store.read() as tx:
             beating = {worker.pid for worker in workers.alive(tx)}
-        return sorted(pid for pid in beating if _group_of(pid) == self.worker.pid)
+        groups = {worker.pid for worker in self.workers}
+        return sorted(pid for pid in beating if _group_of(pid) in groups)
 
 
 @contextmanager
-def opened(setup: Setup, application: str = "bench.application") -> Iterator[Site]:
-    """A site whose worker is ready and warm."""
+def opened(
+    setup: Setup, application: str = "bench.application", children: Sequence[int] = (CHILDREN,)
+) -> Iterator[Site]:
+    """A site whose workers are ready and warm, with that many *children* each."""
     with ExitStack() as stack:
         database_url = stack.enter_context(servers.database(setup.database))
         side_url = stack.enter_context(servers.redis_database())
@@ -116,8 +125,9 @@ def opened(setup: Setup, application: str = "bench.application") -> Iterator[Sit
         port = servers.free_port()
         site = _site(setup, database_url, broker_url, side_url, port, application)
         stack.callback(_close, site)
-        site.worker = stack.enter_context(_worker(site))
-        _warm_up(site)
+        for number, count in enumerate(children):
+            site.workers.append(stack.enter_context(_worker(site, number, count)))
+        _warm_up(site, sum(children))
         yield site
 
 
@@ -165,16 +175,17 @@ def _named(database_url: str, name: str) -> str:
 
 
 @contextmanager
-def _worker(site: Site) -> Iterator[subprocess.Popen[bytes]]:
-    sizes = ("--concurrency", str(CHILDREN), "--prefetch-multiplier", str(site.setup.prefetch))
+def _worker(site: Site, number: int, children: int) -> Iterator[subprocess.Popen[bytes]]:
+    sizes = ("--concurrency", str(children), "--prefetch-multiplier", str(site.setup.prefetch))
     command = ["celery", "-A", f"{site.application}:celery", "worker", *sizes, *_QUIET]
-    with servers.process("the worker", [*command, "--hostname", f"bench-{site.port}@%h"], site.environment) as process:
+    command += ["--hostname", f"bench-{site.port}-{number}@%h"]
+    with servers.process("the worker", command, site.environment) as process:
         yield process
 
 
-def _warm_up(site: Site) -> None:
-    until(lambda: len(site.children()) >= CHILDREN, f"{CHILDREN} children of the worker beat")
-    for _ in range(2 * CHILDREN):
+def _warm_up(site: Site, children: int) -> None:
+    until(lambda: len(site.children()) >= children, f"{children} children of the workers beat")
+    for _ in range(2 * children):
         site.plain_secs()
 
 

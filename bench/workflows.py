@@ -15,6 +15,13 @@ def stamp(number: int) -> dict[str, Any]:
     return {"number": number, "at": time.time()}
 
 
+@step(name="bench.item")
+def item(secs: float) -> float:
+    """Sleep, as a step does that waits for a server."""
+    time.sleep(secs)
+    return time.time()
+
+
 @step(name="bench.answer")
 def answer(request: Request) -> dict[str, Any]:
     """Answer the sender with the time just before."""
@@ -60,3 +67,15 @@ async def held_requests(count: int, token: str) -> None:
     requests = [await webhook for _ in range(count)]
     await create_hook(token)
     await asyncio.gather(*map(answer, requests))
+
+
+@workflow(name="bench.batch")
+async def batch(items: int, at_once: int, secs: float) -> int:
+    """That many steps, a bounded number of them *at_once*."""
+    slots = asyncio.Semaphore(at_once)
+
+    async def one() -> float:
+        async with slots:
+            return await item(secs)
+
+    return len(await asyncio.gather(*(one() for _ in range(items))))

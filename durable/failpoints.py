@@ -31,6 +31,8 @@ POINTS: Mapping[str, str] = {
     "start.committed": "a new run is committed → its first turn is sent",
     "turn.read": "a turn has read the run → it decides and commits",
     "turn.committed": "a turn is committed → its messages are sent",
+    "lease.taken": "a drive has taken the lease of a run's turns → its turn is decided",
+    "lease.released": "a drive has released the lease → it reads the inbox again",
     "step.claimed": "an attempt is claimed → the step's function runs",
     "step.finished": "the step's function has returned or raised → its outcome is recorded",
     "step.recorded": "an outcome is recorded → the next attempt is sent, or the run driven",

@@ -70,6 +70,7 @@ RUNS_FAILED = Counter("durable_runs_failed", "Runs that raised an exception.", (
 RUNS_CANCELLED = Counter("durable_runs_cancelled", "Runs that were cancelled.", ("workflow",))
 RUNS_BLOCKED = Counter("durable_runs_blocked", "How often a run became blocked.", ("workflow",))
 TURN_SECONDS = Histogram("durable_turn_duration_seconds", "Duration of turns, with their commit.", ("workflow",))
+TURNS_OVERTAKEN = Counter("durable_turns_overtaken", "Turns that started again: another one was committed first.")
 
 ATTEMPTS = Counter("durable_step_attempts", "Attempts of steps that ended.", ("step", "outcome"))
 ATTEMPTS_GIVEN_UP = Counter(
@@ -113,6 +114,7 @@ INSTRUMENTS: tuple[Counter | Histogram, ...] = (
     RUNS_CANCELLED,
     RUNS_BLOCKED,
     TURN_SECONDS,
+    TURNS_OVERTAKEN,
     ATTEMPTS,
     ATTEMPTS_GIVEN_UP,
     ATTEMPT_SECONDS,

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..figures import Workload
 from . import (
+    batch,
     fairness,
     fan_out,
     first_step,
@@ -30,6 +31,7 @@ _FILES = (
     held,
     old_runs,
     long_haul,
+    batch,
     fairness,
 )
 

@@ -6,9 +6,9 @@ An engine is passed to every function that needs it.  Making one does no I/O.
 Files, in import order::
 
     completions.py   waiting for runs to end
-    fan_in.py        takes the outcomes of many steps in together
     flusher.py       adds what a web process has measured to the totals
-    forwarder.py     sends messages on that another worker can handle
+    forwarder.py     how long a message waits that another worker can handle
+    later.py         calls that the process makes a moment later
     interrupts.py    raises an exception in another thread, and repairs what that leaves
     process.py       which process this is, and whether another one still lives
     replay_cache.py  replays that a process keeps, so that a turn feeds only new events
@@ -23,16 +23,13 @@ Files, in import order::
 
 from .deadlines import Limit, grace
 from .engine import Engine, transport_defaults
-from .fan_in import BATCH_DELAY_SECS, MANY
 from .process import ProcessIdentity, identify, is_gone, versions
 from .replay_cache import Checkout, Kept, unclosable
 from .run_handlers import CALL_TIME
 from .watchdog import TurnWatch
 
 __all__ = [
-    "BATCH_DELAY_SECS",
     "CALL_TIME",
-    "MANY",
     "Checkout",
     "Engine",
     "Kept",

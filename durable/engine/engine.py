@@ -41,9 +41,9 @@ from ..store import (
 from ..tracing import ContextVariables, Tracing, make_tracing
 from .completions import Completions
 from .deadlines import Deadlines
-from .fan_in import FanIn
 from .flusher import Flusher
 from .forwarder import Forwarder
+from .later import Later
 from .replay_cache import Replays, unclosable
 from .run_handlers import Handler, RunHandlers
 from .settings import Settings, check_names, check_variables, resolve
@@ -206,16 +206,14 @@ class Engine:
         return Deadlines(self.timer)
 
     @cached_property
-    def fan_in(self) -> FanIn:
-        fan_in = FanIn(self._drive_waiting)
-        self.on_close(fan_in.close)
-        return fan_in
+    def later(self) -> Later:
+        later = Later()
+        self.on_close(later.close)
+        return later
 
     @cached_property
     def forwarder(self) -> Forwarder:
-        forwarder = Forwarder()
-        self.on_close(forwarder.close)
-        return forwarder
+        return Forwarder()
 
     @cached_property
     def flusher(self) -> Flusher:
@@ -291,7 +289,7 @@ class Engine:
         time.sleep(max(0, due_at - self.now()) / 1_000_000 + 0.002)
         return True
 
-    def _drive_waiting(self, run_id: str) -> None:
+    def wake_if_waiting(self, run_id: str) -> None:
         """Send a turn to a run that has something in its inbox."""
         try:
             with self.store.read() as tx:

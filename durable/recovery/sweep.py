@@ -19,7 +19,19 @@ from ..attempts import outcome
 from ..broker import GRACE
 from ..engine import Engine, ProcessIdentity, identify, is_gone
 from ..sandbox import log_records
-from ..store import DriveRow, MessageGroup, StepRow, WaitRow, Worker, run_calls, run_log, steps, waits, workers
+from ..store import (
+    DriveRow,
+    MessageGroup,
+    StepRow,
+    WaitRow,
+    Worker,
+    run_calls,
+    run_log,
+    steps,
+    turn_leases,
+    waits,
+    workers,
+)
 from .lost_messages import LostMessages
 
 #: The most steps, waits and turns that one sweep sends, each.
@@ -53,6 +65,7 @@ def sweep(engine: Engine) -> bool:
         _send_waits(engine, now, lost.waits(due_waits, GRACE)),
         _send_turns(engine, now, registered, lost.turns(due_turns, delay)),
         _send_calls(engine, now),
+        _drop_leases(engine, now),
     ]
     return BATCH in sent
 
@@ -139,6 +152,16 @@ def _send_calls(engine: Engine, now: int) -> int:
     return len(due)
 
 
+def _drop_leases(engine: Engine, now: int) -> int:
+    """Send a turn to the runs whose lease has expired: other processes have left outcomes to a holder that is gone."""
+    with engine.store.read() as tx:
+        if not turn_leases.has_expired(tx, now):
+            return 0
+    run_ids = engine.store.write(lambda tx: turn_leases.drop_expired(tx, now))
+    engine.wake(*run_ids)
+    return len(run_ids)
+
+
 def _count_resent(engine: Engine, kind: str, sent: Sequence[StepRow | WaitRow | DriveRow]) -> None:
     """Count the messages that were sent again.  What was never sent, or not before it was due, is not lost."""
     resent = sum(row.is_lost for row in sent)
@@ -192,6 +215,8 @@ def _reap(engine: Engine, worker: Worker, *, spared_since: int | None) -> None:
         return
     with engine.store.begin() as tx:
         workers.remove(tx, worker.id)
+        leased = turn_leases.drop_of(tx, worker.id)
+    engine.wake(*leased)
 
 
 def release_forgotten(engine: Engine) -> None:

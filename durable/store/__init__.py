@@ -35,6 +35,7 @@ Files, in import order::
     start_run.py           start a run: its row and its first inbox item
     steps.py               steps, from the call until the outcome
     in_doubt.py            steps in doubt
+    turn_leases.py         which process takes a run's turns
     turns.py               what a turn reads, and the commit of a plain turn
     waits.py               pending sleeps and timeouts
     end_operation.py       end an attempt or a wait: delete its row, add the outcome to the inbox

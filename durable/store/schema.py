@@ -28,7 +28,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
 #: The Alembic revision that this file describes.
-REVISION = "0016"
+REVISION = "0017"
 #: Alembic's table with our revision; the application's own migrations have another one.
 VERSION_TABLE = "durable_version"
 
@@ -333,6 +333,19 @@ leases = Table(
     Column("owner", ascii_key(64)),
     #: How often the lease was taken or renewed.
     Column("token", BigInteger, nullable=False),
+    #: From then on another process may take the lease.
+    Column("expires_at", BigInteger, nullable=False),
+)
+
+#: Which process takes the turns of a run; see turn_leases.py.  On PostgreSQL the table is UNLOGGED: a crash of the
+#: database may empty it.
+turn_leases = Table(
+    "durable_turn_leases",
+    metadata,
+    Column("run_id", ascii_key(64), primary_key=True),
+    #: A random id of the one that took the lease.
+    Column("holder", ascii_key(32), nullable=False),
+    Column("worker_id", ascii_key(64), nullable=False),
     #: From then on another process may take the lease.
     Column("expires_at", BigInteger, nullable=False),
 )

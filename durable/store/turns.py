@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, select, text
+from sqlalchemy import BindParameter, Connection, bindparam, or_, select, text
 
 from ..events import Event
 from . import run_log
@@ -19,7 +19,7 @@ from .claims import Claim
 from .database import Store
 from .run_log import TURN_LIMIT, InboxItem, inbox_item
 from .runs import Run
-from .schema import inbox, runs
+from .schema import inbox, runs, turn_leases
 from .statements import Prepared, array
 from .transitions import StepStatus
 
@@ -48,18 +48,28 @@ _HAS_CLAIM = (
 
 
 _INBOX = [column.label(f"item_{column.name}") for column in inbox.c]
+_IS_FREE = or_(
+    turn_leases.c.holder.is_(None),
+    turn_leases.c.holder == bindparam("holder"),
+    turn_leases.c.expires_at <= bindparam("now"),
+)
 _TURN = Prepared(
     select(runs, *_INBOX)
-    .outerjoin(inbox, inbox.c.run_id == runs.c.id)
+    .outerjoin(turn_leases, turn_leases.c.run_id == runs.c.id)
+    .outerjoin(inbox, (inbox.c.run_id == runs.c.id) & _IS_FREE)
     .where(runs.c.id == bindparam("run"))
     .order_by(inbox.c.id)
     .limit(TURN_LIMIT)
 )
 
 
-def read(tx: Connection, run_id: str) -> tuple[Run | None, list[InboxItem]]:
-    """The run, and its inbox items as ``run_log.read_inbox`` returns them, read at one moment."""
-    rows = _TURN.rows(tx, {"run": run_id})
+def read(tx: Connection, run_id: str, now: int, holder: str | None = None) -> tuple[Run | None, list[InboxItem]]:
+    """
+    The run, and its inbox items as ``run_log.read_inbox`` returns them, read at one moment.
+
+    No items while another than *holder* has the lease of the run's turns.
+    """
+    rows = _TURN.rows(tx, {"run": run_id, "now": now, "holder": holder})
     if not rows:
         return None, []
     run = Run(**{name: getattr(rows[0], name) for name in runs.c.keys()})  # noqa: SIM118

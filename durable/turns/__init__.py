@@ -11,6 +11,7 @@ Files, in import order::
     commit.py        writes a decision in one transaction
     continuation.py  goes on with a run in place, instead of sending a message
     view.py          what a turn reads
+    turn_lease.py    one process takes the turns of a run while several record outcomes
     decide.py        replays the workflow, and decides what the turn writes
     emit_spans.py    emits the spans of what has ended with a turn
     forward.py       sends messages on whose workflow or step this process does not know
@@ -21,7 +22,7 @@ Files, in import order::
 """
 
 from .continuation import Continuation
-from .drive import conclude, drive, take_in
+from .drive import conclude, drive
 from .forward import forward_attempt
 
 __all__ = [
@@ -29,5 +30,4 @@ __all__ = [
     "conclude",
     "drive",
     "forward_attempt",
-    "take_in",
 ]

@@ -8,15 +8,16 @@ one of them fails its fence and starts again.  A turn with nothing new takes one
 from __future__ import annotations
 
 import time
+from enum import Enum
 from functools import partial
 
 from .. import events, failpoints, measures, registry
 from ..broker import BATCH_SIZE
-from ..engine import BATCH_DELAY_SECS, MANY, Checkout, Engine, Kept, identify
+from ..engine import Checkout, Engine, Kept
 from ..errors import DecryptionError
 from ..registry import definitions
 from ..sandbox import log_records
-from ..store import Claim, InboxItem, Run, RunStatus, StepRow, WaitRow, run_log, steps
+from ..store import Claim, InboxItem, Run, RunStatus, StepRow, WaitRow, steps
 from .commit import commit, current_code_version
 from .continuation import Continuation
 from .decide import decide
@@ -25,9 +26,10 @@ from .emit_spans import emit_spans
 from .forward import forward_turn
 from .poison import Deferred, decide_counted
 from .report import report
+from .turn_lease import MANY, TurnLease, is_contended
 from .view import View, read
 
-#: How often a turn that was overtaken starts again before it leaves the run to the next drive.
+#: How many turns a drive takes or tries before it leaves the run to the next one.
 TRIES = 20
 
 log = log_records.get("durable.drive")
@@ -40,43 +42,87 @@ def drive(
     continuation: Continuation | None = None,
     redelivered: bool = False,
     hops: int = 0,
+    in_batches: bool = False,
 ) -> None:
     """
     Take turns of a run until its inbox is empty.
 
-    Return earlier when this process cannot take a turn of the run: the inbox stays as it is, and the turn is sent on
-    to a worker that knows the workflow, or the sweep sends it again.  While many steps run, leave the outcomes that
-    come meanwhile to the next batch.
+    Return earlier when another drive has the lease of the run's turns, or when this process cannot take a turn of the
+    run.  Then the inbox stays as it is: the holder of the lease takes it in, the turn is sent on to a worker that knows
+    the workflow, or the sweep sends it again.
 
     Args:
         continuation: May go on with the step that the last turn asks for.
         redelivered: Whether the broker has delivered the turn's message before.
         hops: How often the turn's message was sent on by workers that do not know the workflow.
+        in_batches: While many steps run, leave the outcomes that come meanwhile to a later turn.
     """
     engine.check_schema()
+    lease = TurnLease(engine, run_id)
+    if lease.is_kept:
+        return
+    rest = Rest.STAYS
+    try:
+        rest = _take_turns(
+            engine, run_id, lease, continuation, redelivered=redelivered, hops=hops, in_batches=in_batches
+        )
+    finally:
+        if rest is Rest.COMES:
+            lease.keep()
+        else:
+            lease.release(wakes=rest is not Rest.STAYS)
+
+
+class Rest(Enum):
+    """What is to become of the items that are in the inbox after a drive."""
+
+    TAKEN = "none is there, but what has come meanwhile"
+    COMES = "more come soon: many steps run, and the workflow waits for all of them"
+    STAYS = "they stay: this process cannot take them in"
+
+
+def _take_turns(
+    engine: Engine,
+    run_id: str,
+    lease: TurnLease,
+    continuation: Continuation | None,
+    *,
+    redelivered: bool,
+    hops: int,
+    in_batches: bool,
+) -> Rest:
+    """Take turns of a run, as ``drive`` does."""
     has_turned = False
     for _ in range(TRIES):
         try:
-            if not turn(engine, run_id, continuation=continuation, redelivered=redelivered):
-                if not has_turned:
-                    engine.run_handlers.call_again(engine.store, registry.Run(run_id, engine))
-                return
-            has_turned = True
-            if continuation is not None and (continuation.next is not None or engine.replays.out(run_id) > MANY):
-                return
-            redelivered = False
+            decision = turn(engine, run_id, lease, continuation=continuation, redelivered=redelivered)
         except Overtaken as overtaken:
+            engine.measures.count(measures.TURNS_OVERTAKEN)
             log.debug("Run %s: %s; the turn starts again.", run_id, overtaken)
+            continue
         except UnknownWorkflow as unknown:
             forward_turn(engine, unknown.run, hops)
-            return
+            return Rest.STAYS
         except DecryptionError as unreadable:
             log.error("Run %s is left for a worker that can read it: %s", run_id, unreadable)
-            return
+            return Rest.STAYS
         except Deferred as deferred:
             log.warning("Left for later: %s.", deferred)
-            return
-    log.warning("Run %s was overtaken %d times in a row; the sweep sends its next turn.", run_id, TRIES)
+            return Rest.STAYS
+        if decision is None:
+            if not has_turned:
+                engine.run_handlers.call_again(engine.store, registry.Run(run_id, engine))
+            return Rest.TAKEN
+        if continuation is not None and continuation.next is not None:
+            return Rest.TAKEN
+        if in_batches and not decision.commands and engine.replays.out(run_id) > MANY:
+            return Rest.COMES
+        has_turned, redelivered = True, False
+    if has_turned:
+        engine.wake(run_id)  # So many turns: other runs come first.
+    else:
+        log.warning("Run %s was overtaken %d times in a row; the sweep sends its next turn.", run_id, TRIES)
+    return Rest.STAYS
 
 
 class UnknownWorkflow(Exception):
@@ -87,15 +133,25 @@ class UnknownWorkflow(Exception):
         self.run = run
 
 
-def turn(engine: Engine, run_id: str, *, continuation: Continuation | None = None, redelivered: bool = False) -> bool:
-    """Take one turn of a run.  Return whether there may be more to do."""
+def turn(
+    engine: Engine,
+    run_id: str,
+    lease: TurnLease,
+    *,
+    continuation: Continuation | None = None,
+    redelivered: bool = False,
+) -> Decision | None:
+    """Take one turn of a run, and return what it has decided; None when there is nothing to do, or nothing more."""
     began = time.monotonic_ns()
     with engine.replays.checked_out(run_id) as checkout:
         with engine.store.read() as tx:
-            view = read(tx, run_id, engine.now(), checkout)
+            view = read(tx, run_id, engine.now(), checkout, holder=lease.holder)
         if view is None or (view.cancel is None and _waits_for_other_code(engine, view.run)):
             checkout.give_back()
-            return False
+            return None
+        if (lease.holder or is_contended(view, checkout)) and not lease.take():
+            checkout.give_back()
+            return None
 
         # No transaction is open while the workflow's code runs.
         workflow = registry.workflows.get(view.run.name)
@@ -112,7 +168,7 @@ def turn(engine: Engine, run_id: str, *, continuation: Continuation | None = Non
         emit_spans(engine, view, checkout, decision, result)
     report(engine, decision)
     # A turn that blocks its run leaves the inbox as it is; the next one cancels the run, if a cancel came.
-    return decision.fault is None or view.cancel is not None
+    return decision if decision.fault is None or view.cancel is not None else None
 
 
 def _waits_for_other_code(engine: Engine, run: Run) -> bool:
@@ -230,34 +286,3 @@ def _send_waits(engine: Engine, rows: list[WaitRow]) -> None:
     if engine.on_due is not None:
         for row in unsent:
             engine.on_due(row.due_at)
-
-
-# Batches: while many steps run, one turn takes the outcomes of several
-
-
-def take_in(
-    engine: Engine, run_id: str, *, continuation: Continuation | None = None, redelivered: bool = False
-) -> None:
-    """Take the turn that a recorded outcome asks for, unless the outcome joins a batch."""
-    if joins_batch(engine, run_id):
-        return
-    drive(engine, run_id, continuation=continuation, redelivered=redelivered)
-    engine.fan_in.turn_ended(run_id)
-
-
-def joins_batch(engine: Engine, run_id: str) -> bool:
-    """Leave a recorded outcome to a later turn that takes in several, where many steps run.  Return whether it is."""
-    out = engine.replays.out(run_id)
-    if engine.fan_in.defer(run_id, out):
-        return True
-    if out < MANY:
-        return False
-    # Another process is about to take a turn of the run if the oldest inbox item is its own, and recent.
-    with engine.store.read() as tx:
-        oldest = run_log.oldest_inbox_item(tx, run_id)
-    if not isinstance(oldest, events.AttemptEnded) or oldest.worker == identify().place:
-        return False
-    if engine.now() - oldest.at >= 2 * BATCH_DELAY_SECS * 1_000_000:
-        return False
-    engine.fan_in.postpone(run_id)
-    return True

@@ -83,7 +83,7 @@ def _forward(
             return
         sent_at = now + int(pause * 1_000_000)
         engine.store.write(lambda tx: write(tx, SendTimes(sent_at + engine.settings.resend_after, sent_at)))
-        engine.forwarder.hold(key, pause, send)
+        engine.later.call(key, pause, send)
         return
     log.warning("%s; left for one that does.  Is its module among the Celery app's include or imports?", what)
     if is_known is None:

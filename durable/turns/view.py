@@ -59,9 +59,17 @@ class View:
         return self.cancel is not None and self.run.status in ("pending", "blocked")
 
 
-def read(tx: Connection, run_id: str, now: int, checkout: Checkout | None = None) -> View | None:
-    """Read what the turn needs.  Return None when there is nothing to do, which takes one query."""
-    run, inbox = turns.read(tx, run_id)
+def read(
+    tx: Connection, run_id: str, now: int, checkout: Checkout | None = None, holder: str | None = None
+) -> View | None:
+    """
+    Read what the turn needs.  Return None when there is nothing to do, which takes one query.
+
+    Args:
+        holder: The id under which the caller has the lease of the run's turns.  While another has it, there is nothing
+            to do.
+    """
+    run, inbox = turns.read(tx, run_id, now, holder)
     if run is None or not inbox:
         return None
     view = View(run, inbox)

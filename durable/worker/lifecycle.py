@@ -70,6 +70,5 @@ def begin(engine: Engine) -> None:
 
 def end(engine: Engine) -> None:
     """Stop what this process does beside its tasks."""
-    engine.fan_in.close()
-    engine.forwarder.close()
+    engine.later.close()
     housekeeping.end(engine)

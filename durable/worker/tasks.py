@@ -22,7 +22,7 @@ from ..recovery import housekeeping
 from ..registry import AdoptedStep, Defined, Step
 from ..sandbox import log_records
 from ..store import is_unavailable, reason
-from ..turns import conclude, drive, forward_attempt, take_in, wake
+from ..turns import conclude, drive, forward_attempt, wake
 from . import adopted_tasks, sentry
 from .celery_outcome import raise_failure
 from .in_place import base_task, continuation_of, engine_of
@@ -57,8 +57,14 @@ def register_turns(engine: Engine) -> None:
             if _is_redelivered(request):
                 # The process that had the message may have died in a step that it ran after the turn.
                 take_over_run(engine, run_id)
-            again = _is_redelivered(request)
-            drive(engine, run_id, continuation=continuation_of(request), redelivered=again, hops=hops_of(request))
+            drive(
+                engine,
+                run_id,
+                continuation=continuation_of(request),
+                redelivered=_is_redelivered(request),
+                hops=hops_of(request),
+                in_batches=True,
+            )
 
     @_task(engine, WAKE)
     def wake_run(task: Any, run_id: str, op_id: str) -> None:
@@ -106,7 +112,7 @@ def register_step(engine: Engine, defined: Defined) -> None:
             finished: Finished | None = run_claimed(engine, held, _TracedBody(defined), concluded)
             if not continuation.has_turned:
                 try:
-                    take_in(engine, run_id, continuation=continuation)
+                    drive(engine, run_id, continuation=continuation, in_batches=True)
                 except Exception:
                     log.exception("A turn of run %s failed in place; its message is sent.", run_id)
                     engine.wake(run_id)
@@ -123,7 +129,7 @@ def register_step(engine: Engine, defined: Defined) -> None:
             sentry.note_retry(engine, task.name, address)
             _note_message(engine, request)
             finished = attempt(engine, defined, address, request.id, _TracedBody(defined), concluded)
-            _drive_in_place(engine, request, run_id, has_ended=finished is not None)
+            _drive_in_place(engine, request, run_id)
         if finished is not None:
             raise_failure(engine, request, run_id, finished)
 
@@ -178,15 +184,12 @@ def _left_to_the_sweep(run_id: str) -> Iterator[None]:
         log.warning("The database cannot be used now (%s): run %s is driven later.", reason(error), run_id)
 
 
-def _drive_in_place(engine: Engine, request: Any, run_id: str, *, has_ended: bool = False) -> None:
+def _drive_in_place(engine: Engine, request: Any, run_id: str) -> None:
     """
     Drive the run here instead of sending the next message of the chain, which saves a trip through the broker.
 
     This happens only if that message would have come to the same queue: the workers of another queue may be the only
     ones that have the workflow.  If the turn fails, the message is sent.
-
-    Args:
-        has_ended: An attempt has ended, and its outcome may wait for other outcomes.
     """
     continuation = continuation_of(request)
     if continuation is not None and continuation.has_turned:
@@ -198,8 +201,7 @@ def _drive_in_place(engine: Engine, request: Any, run_id: str, *, has_ended: boo
     if headers.get(HEADER, {}).get(QUEUE) != header_of(request).get(QUEUE):
         return
     try:
-        act = take_in if has_ended else drive
-        act(engine, run_id, continuation=continuation, redelivered=_is_redelivered(request))
+        drive(engine, run_id, continuation=continuation, redelivered=_is_redelivered(request), in_batches=True)
     except Exception:
         log.exception("A turn of run %s failed in place; its message is sent.", run_id)
     else:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-
 import pytest
 
 from durable.engine.forwarder import LONGEST_SECS, SPACING_SECS, Forwarder
@@ -30,36 +28,3 @@ def test_many_messages_are_spaced():
 
     assert pauses[0] == 0.0
     assert pauses[-1] == pytest.approx(999 * SPACING_SECS)
-
-
-def test_what_waits_is_sent_after_its_pause():
-    """The one with the shorter pause comes first."""
-    sent: queue.Queue[str] = queue.Queue()
-    forwarder = Forwarder()
-    forwarder.hold("late", 0.05, lambda: sent.put("late"))
-    forwarder.hold("soon", 0.01, lambda: sent.put("soon"))
-
-    assert [sent.get(timeout=10), sent.get(timeout=10)] == ["soon", "late"]
-    forwarder.close()
-
-
-def test_a_message_that_comes_twice_is_sent_once():
-    """The sweep may have sent it again meanwhile: the copies do not add up."""
-    sent: list[str] = []
-    forwarder = Forwarder()
-    for number in range(3):
-        forwarder.hold("same", 60, lambda number=number: sent.append(f"copy {number}"))
-    forwarder.close()
-
-    assert sent == ["copy 2"]
-
-
-def test_a_process_that_ends_sends_all_that_waits():
-    """An error with one message leaves no other behind."""
-    sent: list[str] = []
-    forwarder = Forwarder()
-    forwarder.hold("bad", 60, lambda: 1 / 0)
-    forwarder.hold("good", 60, lambda: sent.append("good"))
-    forwarder.close()
-
-    assert sent == ["good"]

@@ -9,15 +9,13 @@ import pytest
 import sqlalchemy as sa
 from servers import DATABASES
 
-from durable import registry, sleep, start, step, workflow
+from durable import sleep, start, step, workflow
 from durable.attempts import outcome
-from durable.attempts.attempt import attempt
 from durable.attempts.claim import Address, claim
-from durable.engine.fan_in import FanIn
 from durable.recovery import sweep
 from durable.recovery.housekeeping import Housekeeping
 from durable.store import schema, steps
-from durable.turns.drive import drive, joins_batch
+from durable.turns.drive import drive
 
 LATER = 6_000_000
 
@@ -130,32 +128,3 @@ def test_steps_that_take_long_to_send_are_not_sent_again_before_they_are_sent(en
 
     assert clock[0] == began + 12_000_000
     assert [sends for _, sends in due_again(engine, schema.steps, (run,))] == [0] * 12
-
-
-@pytest.mark.parametrize("manner", [{"continuation": "60s"}])
-@pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
-def test_outcomes_that_wait_for_each_other_are_swept_when_their_process_dies(engine, worker, monkeypatch):
-    """Only the first of many is taken in at once; for the others the sweep sends the turn that their process owed."""
-    run = start(fan_out)
-    drive(engine, run.id)
-    fan_in = FanIn(lambda run_id: None, lambda: 100.0)  # whose timer never rings
-    monkeypatch.setattr(engine, "fan_in", fan_in)
-    waited = []
-    for number in range(1, 13):
-        attempt(engine, registry.steps[noop.name], Address(run.id, f"r#{number}", 1), None)
-        waited.append(joins_batch(engine, run.id))
-    fan_in.close()
-    assert waited == [False] + [True] * 11
-
-    engine.celery.control.purge()  # the steps' own messages, which are done with
-    now, sent = engine.now() + LATER, []
-    monkeypatch.setattr(engine, "now", lambda: now)
-    monkeypatch.setattr(
-        engine.dispatch, "send_turns", lambda rows: sent.extend(row.run_id for row in rows) or len(sent)
-    )
-    sweep.sweep(engine)
-    assert run.id in sent
-
-    monkeypatch.undo()
-    drive(engine, run.id)
-    assert run.status == "completed"

@@ -372,6 +372,18 @@ async def many_short(number: int) -> int:
     return sum(await asyncio.gather(*(short() for _ in range(number))))
 
 
+@workflow
+async def bounded_batch(number: int) -> int:
+    """That many short steps, ten at once."""
+    slots = asyncio.Semaphore(10)
+
+    async def one() -> int:
+        async with slots:
+            return await short()
+
+    return sum(await asyncio.gather(*(one() for _ in range(number))))
+
+
 @step(retry_backoff=0)
 def notes_its_attempt(folder: str) -> int:
     """Leave a mark of this attempt."""

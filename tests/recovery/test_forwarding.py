@@ -136,7 +136,7 @@ def test_what_waits_before_a_hop_is_not_taken_for_lost(engine, old_code, beat):
     ((sent_at,)) = send_times(engine, schema.inbox)
     assert now + 400_000 < sent_at < now + 5_000_000
 
-    engine.forwarder.close()
+    engine.later.close()
     assert [header["hops"] for _, header in taken(engine, run)] == [22]
 
 
