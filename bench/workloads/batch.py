@@ -130,11 +130,11 @@ WORKLOAD = Workload(
     short=Items(items=100),
     targets=(
         Target(name="the run by plain tasks, 2 children", figure="few_by_plain", at_most=1.5, gate=4),
-        Target(name="with 10 children", figure="many_by_plain", at_most=1.5, gate=6),
-        Target(name="with 2 workers of 5", figure="two_by_plain", at_most=1.5, gate=6),
-        Target(name="CPU time by plain tasks', 2 children", figure="few_cpu_by_plain", at_most=1.5, gate=6),
-        Target(name="with 10 children", figure="many_cpu_by_plain", at_most=1.5, gate=6),
-        Target(name="with 2 workers of 5", figure="two_cpu_by_plain", at_most=1.5, gate=6),
+        Target(name="the same with 10 children", figure="many_by_plain", at_most=1.5, gate=6),
+        Target(name="the same with 2 workers of 5", figure="two_by_plain", at_most=1.5, gate=6),
+        Target(name="CPU time by that of plain tasks, 2 children", figure="few_cpu_by_plain", at_most=1.5, gate=6),
+        Target(name="CPU time with 10 children", figure="many_cpu_by_plain", at_most=1.5, gate=6),
+        Target(name="CPU time with 2 workers of 5", figure="two_cpu_by_plain", at_most=1.5, gate=6),
     ),
     opened=_opened,
 )
