@@ -7,7 +7,7 @@ transaction of their own, which on PostgreSQL is one statement where that is fas
 
 Files, in import order::
 
-    schema.py              the tables
+    schema/                the tables
     transitions.py         the statuses of runs and steps, and every change from one to another
     outages.py             which database errors pass, and retrying until the database is back
     outbox.py              when a row's message was sent, and when it is sent again
