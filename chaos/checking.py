@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from durable import Run, codec, events
 from durable.engine.engine import Engine
 from durable.events import Event
-from durable.registry.decorators import workflows
+from durable.registry import workflows
 from durable.replay.replay import Replay
 from durable.replay.run_context import RunInfo
 from durable.store import requests as asked

@@ -50,6 +50,9 @@ SHARED = {"Hook", "Run"}
 
 FILES = sorted(path for path in DURABLE.rglob("*.py") if "versions" not in path.parts)
 
+#: The rooms that are folders, and folders in rooms.
+FOLDERS = [path.parent for path in FILES if path.name == "__init__.py" and path.parent != DURABLE]
+
 
 def name(path: Path) -> str:
     """A path as a test's id."""
@@ -86,9 +89,9 @@ def room_of(path: Path) -> str:
     return path.relative_to(DURABLE).parts[0].removesuffix(".py")
 
 
-def listed(room: str) -> list[str]:
-    """The files of a room, as its docstring lists them."""
-    docstring = ast.get_docstring(ast.parse((DURABLE / room / "__init__.py").read_text())) or ""
+def listed(folder: Path) -> list[str]:
+    """The files of a folder, as its docstring lists them."""
+    docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
     listing = docstring.partition("Files, in import order::")[2]
     return [line.split()[0].removesuffix(".py").removesuffix("/") for line in listing.splitlines() if line.strip()]
 
@@ -121,20 +124,20 @@ def test_a_file_imports_rooms_and_not_their_files(path):
     assert set() == inner
 
 
-@pytest.mark.parametrize("room", [room for room in ROOMS if (DURABLE / room).is_dir()])
-def test_a_room_lists_its_files_in_import_order(room):
-    """The docstring of a room lists each of its files once, and each imports only files listed before it."""
-    order = listed(room)
-    present = {path.stem for path in (DURABLE / room).iterdir() if path.name[0] not in "_."}
+@pytest.mark.parametrize("folder", FOLDERS, ids=name)
+def test_a_room_lists_its_files_in_import_order(folder):
+    """The docstring of a folder lists each of its files once, and each imports only files listed before it."""
+    order = listed(folder)
+    present = {path.stem for path in folder.iterdir() if path.name[0] not in "_."}
+    place = folder.relative_to(DURABLE).parts
 
     assert sorted(order) == sorted(present)
     for path in FILES:
-        parts = path.relative_to(DURABLE).parts
-        if parts[0] != room or parts[1] == "__init__.py":
+        if folder not in path.parents or path == folder / "__init__.py":
             continue
-        here = parts[1].removesuffix(".py")
-        used = {each[1] for each in imports(path) if each[0] == room and len(each) > 1} & set(order)
-        assert set() == used - set(order[: order.index(here)]) - {here}, path
+        here = path.relative_to(folder).parts[0].removesuffix(".py")
+        within = {each[len(place)] for each in imports(path) if each[: len(place)] == place and len(each) > len(place)}
+        assert set() == (within & set(order)) - set(order[: order.index(here)]) - {here}, path
 
 
 def test_no_two_classes_have_one_name():

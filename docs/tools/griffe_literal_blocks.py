@@ -1,4 +1,9 @@
-"""Docstrings as Markdown: removes the ``::`` of reStructuredText before an indented block of code."""
+"""
+Docstrings as Markdown.
+
+Removes the ``::`` of reStructuredText before an indented block of code, and a room's list of its files, which is for
+readers of the code.
+"""
 
 from __future__ import annotations
 
@@ -14,5 +19,6 @@ class LiteralBlocks(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         """Griffe calls this for every module, class, function and attribute that it has loaded."""
         if obj.docstring is not None:
-            text = re.sub(r"^ *::\n", "", obj.docstring.value, flags=re.MULTILINE)
+            text = obj.docstring.value.partition("Files, in import order::")[0]
+            text = re.sub(r"^ *::\n", "", text, flags=re.MULTILINE)
             obj.docstring.value = re.sub(r"::$", ":", text, flags=re.MULTILINE)

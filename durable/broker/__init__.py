@@ -14,7 +14,8 @@ Files, in import order::
     choose_notifier.py   chooses the notifier for a broker
     progress.py          the latest message that a process has taken from each queue
     publisher.py         sends messages to the broker, and gives up at the first error
-    dispatcher.py        turns, steps and wakes as Celery messages; the only place that builds chains
+    chains.py            chains of a task that ends an operation and the turn that follows
+    dispatcher.py        turns, steps and wakes as Celery messages
     supervise.py         a script that ends a command when the process that started it ends
 """
 

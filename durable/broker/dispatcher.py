@@ -1,5 +1,5 @@
 """
-The dispatcher: turns, steps and wakes as Celery messages.  This is the only place that builds chains.
+The dispatcher: turns, steps and wakes as Celery messages.  No other room makes them.
 
 A message carries only ids.  The broker may lose, repeat, delay or reorder it: durable can make each message again from
 the rows of the database, and a second delivery changes nothing.  So sending never raises and never retries.  The sweep
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
 from typing import Any
@@ -22,6 +22,7 @@ from sqlalchemy import Connection
 from .. import codec, failpoints, measures, registry
 from ..errors import ConfigurationError
 from ..store import DriveRow, SendTimes, StepRow, WaitRow
+from .chains import FORMAT, AdoptedChain, Chain
 from .eta_budget import EtaBudget
 from .progress import HEADER, HOPS, QUEUE, SENT, Route
 from .publisher import Broker, Outgoing
@@ -33,9 +34,6 @@ DRIVE = "durable.drive"
 WAKE = "durable.wake"
 #: The task that a worker runs for the message of a step that it does not know.
 FORWARD = "durable.forward"
-#: The format of our messages, whatever the app's or an adopted task's settings are: every worker reads JSON.
-#: Celery would make the texts that its tools show from the message's own arguments, and needs long for that.
-FORMAT: dict[str, Any] = {"serializer": "json", "compression": None, "argsrepr": "()", "kwargsrepr": "{}"}
 #: The kinds of messages, by the failpoint that each hits.
 KINDS = {"publish.drive": "turn", "publish.step": "step", "publish.wait": "timer"}
 #: The most messages that are sent in one round trip.
@@ -121,11 +119,11 @@ class Dispatcher:
         drive = self._turn(DRIVE, row.run_id, row.queue, row.priority)
         is_adopted = isinstance(registry.steps.get(row.name), registry.AdoptedStep)
         if is_adopted and row.name in self._celery.tasks:
-            what: Any = _AdoptedChain(
+            what: Any = AdoptedChain(
                 self._celery, row, drive, self._header_of(row, hops), self.shown_arguments(row.name, row.args)
             )
         else:
-            what = _Chain(self._attempt(row, hops), drive)
+            what = Chain(self._attempt(row, hops), drive)
         return replace(self._due(row, what, row.not_before), impossible=partial(self._impossible, row))
 
     def _attempt(self, row: StepRow, hops: int) -> Any:
@@ -151,7 +149,7 @@ class Dispatcher:
         wake = self._celery.signature(WAKE, args=(row.run_id, row.op_id), immutable=True)
         shown = {"argsrepr": f"({row.run_id!r}, {row.op_id!r})"}
         wake.set(headers=self._sent(WAKE, row.queue), **FORMAT | shown, **_options(row.queue, row.priority))
-        return self._due(row, _Chain(wake, self._turn(DRIVE, row.run_id, row.queue, row.priority)), row.due_at)
+        return self._due(row, Chain(wake, self._turn(DRIVE, row.run_id, row.queue, row.priority)), row.due_at)
 
     def _due(self, row: DriveRow | StepRow | WaitRow, what: Any, at: int) -> Outgoing:
         delay = at and at - self._now()
@@ -295,60 +293,6 @@ class Dispatcher:
     def _sent(self, task: str, queue: str | None, hops: int = 0) -> dict[str, Any]:
         sent = {SENT: self._now(), QUEUE: self._find_queue(task, queue)} | ({HOPS: hops} if hops else {})
         return {HEADER: sent}
-
-
-@dataclass(frozen=True)
-class _Chain:
-    """``chain(first, drive)``: the same message without Celery's canvas, which costs more than the rest of sending."""
-
-    first: Any
-    drive: Any
-
-    @property
-    def name(self) -> str:
-        """The name of the task."""
-        return str(self.first.task)
-
-    @property
-    def tasks(self) -> tuple[Any, Any]:
-        """The two tasks, as ``celery.chain`` has them."""
-        return self.first, self.drive
-
-    def apply_async(self, **options: Any) -> None:
-        self.first.apply_async(chain=[self.drive], **options)
-
-
-@dataclass(frozen=True)
-class _AdoptedChain:
-    """
-    ``chain(step, drive)`` for an adopted task, since ``Task.apply_async`` refuses to send it without its arguments.
-
-    Its id is the same in each attempt, as with Celery's own retries.
-    """
-
-    celery: Celery
-    row: StepRow
-    drive: Any
-    headers: dict[str, Any]
-    shown: dict[str, str]
-
-    @property
-    def name(self) -> str:
-        """The name of the task."""
-        return self.row.name
-
-    def apply_async(self, **options: Any) -> None:
-        task = self.celery.tasks[self.row.name]
-        message = {
-            "task_id": f"{self.row.run_id}:{self.row.op_id}"[:255],
-            "headers": self.headers,
-            "retries": self.row.attempt - 1,
-        }
-        if self.celery.conf.task_always_eager:
-            task.apply(throw=False, **message)  # without a chain: the attempt drives the run itself
-        else:
-            message |= {"ignore_result": task.ignore_result, **FORMAT, **self.shown}
-            self.celery.send_task(task.name, chain=[self.drive], **message, **options)
 
 
 def _options(queue: str | None, priority: int | None) -> dict[str, Any]:

@@ -6,26 +6,29 @@ A command's module is imported when the command runs, and the application when t
 
 Files, in import order::
 
-    default_app.py  the application of a folder, where ``--app`` names none
-    application.py  imports an application, and takes its engine
-    terminal.py     what stdout can show, and text that is safe to print on it
-    common.py       what all commands share: errors, options, argument types
-    dev_runs.py     a line for each event of a run
-    dev_plan.py     what ``durable dev`` starts, found by importing the application
-    dev_reload.py   watches the application's files, and loads a change in another process
-    dev_worker.py   the worker of ``durable dev``, without Celery's lines about tasks
-    dev.py          ``durable dev``
-    chart.py        draws the timeline of a run
-    printing.py     prints results: JSON for programs, tables for people
-    run_details.py  the steps of a run, why it has failed, and its log
-    maintenance.py  ``durable migrate``, ``durable doctor``, ``durable prune``
-    top.py          ``durable top``
-    bulk.py         acts on several runs
-    hooks.py        ``durable hooks``
-    follow.py       ``durable runs list --follow``
-    watch.py        ``durable runs watch``
-    runs.py         ``durable runs``
-    start.py        ``durable start``
+    default_app.py     the application of a folder, where ``--app`` names none
+    application.py     imports an application, and takes its engine
+    terminal.py        what stdout can show, and text that is safe to print on it
+    common.py          what all commands share: errors, options, argument types
+    dev_runs.py        a line for each event of a run
+    dev_plan.py        what ``durable dev`` starts, found by importing the application
+    dev_reload.py      watches the application's files, and loads a change in another process
+    dev_worker.py      the worker of ``durable dev``, without Celery's lines about tasks
+    dev_supervisor.py  the child processes, and what happens to them
+    dev_web.py         the web apps, as gunicorn names them
+    dev_ready.py       the addresses that are printed once everything is ready
+    dev.py             ``durable dev``
+    chart.py           draws the timeline of a run
+    printing.py        prints results: JSON for programs, tables for people
+    run_details.py     the steps of a run, why it has failed, and its log
+    maintenance.py     ``durable migrate``, ``durable doctor``, ``durable prune``
+    top.py             ``durable top``
+    bulk.py            acts on several runs
+    hooks.py           ``durable hooks``
+    follow.py          ``durable runs list --follow``
+    watch.py           ``durable runs watch``
+    runs.py            ``durable runs``
+    start.py           ``durable start``
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def web_target(application: Application, spec: str) -> str:
             return f"{module.__name__}:create_app()"
         if callable(getattr(module, "app", None)) and not isinstance(module.app, Celery):
             return f"{module.__name__}:app"
-    return f"durable.cli.dev:bare_app({spec!r})"
+    return f"durable.cli.dev_web:bare_app({spec!r})"
 
 
 def shown(error: BaseException) -> str:

@@ -5,24 +5,26 @@ An engine is passed to every function that needs it.  Making one does no I/O.
 
 Files, in import order::
 
-    completions.py   waiting for runs to end
-    flusher.py       adds what a web process has measured to the totals
-    forwarder.py     how long a message waits that another worker can handle
-    later.py         calls that the process makes a moment later
-    interrupts.py    raises an exception in another thread, and repairs what that leaves
-    process.py       which process this is, and whether another one still lives
-    replay_cache.py  replays that a process keeps, so that a turn feeds only new events
-    settings.py      the settings: names, defaults, and where a value comes from
-    timer.py         the thread that checks turns and attempts which may be over their time
-    webhook_counts.py  what webhooks have refused and received twice, until it is written
-    watchdog.py      stops a workflow body that takes too long in one turn
-    deadlines.py     stops an attempt that takes longer than its step's timeout
-    run_handlers.py  the application's functions that are called when a run has failed or is blocked
-    engine.py        ``Engine``: store, dispatcher, notifier and settings of one application
+    celery_defaults.py  settings of Celery that the engine sets where the application leaves them unset
+    completions.py      waiting for runs to end
+    webhook_counts.py   what webhooks have refused and received twice, until it is written
+    flusher.py          adds what a web process has measured to the totals
+    forwarder.py        how long a message waits that another worker can handle
+    later.py            calls that the process makes a moment later
+    interrupts.py       raises an exception in another thread, and repairs what that leaves
+    process.py          which process this is, and whether another one still lives
+    replay_cache.py     replays that a process keeps, so that a turn feeds only new events
+    settings.py         the settings: names, defaults, and where a value comes from
+    timer.py            the thread that checks turns and attempts which may be over their time
+    watchdog.py         stops a workflow body that takes too long in one turn
+    deadlines.py        stops an attempt that takes longer than its step's timeout
+    run_handlers.py     the application's functions that are called when a run has failed or is blocked
+    engine.py           ``Engine``: store, dispatcher, notifier and settings of one application
 """
 
+from .celery_defaults import transport_defaults
 from .deadlines import Limit, grace
-from .engine import Engine, transport_defaults
+from .engine import Engine
 from .process import ProcessIdentity, identify, is_gone, versions
 from .replay_cache import Checkout, Kept, unclosable
 from .run_handlers import CALL_TIME

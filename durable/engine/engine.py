@@ -13,35 +13,20 @@ from functools import cached_property
 from typing import Any
 
 from celery import Celery
-from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import failpoints, forks, migrations, registry
-from ..broker import Broker, Dispatcher, Notifier, Progress, Publisher, check_settings, embedded, make_notifier
+from ..broker import Broker, Dispatcher, Notifier, Progress, Publisher, check_settings, make_notifier
 from ..errors import DurableError, SchemaOutOfDate, TurnTooLong
 from ..measures import Measures
 from ..replay import Replay
 from ..sandbox import log_records
-from ..store import (
-    REVISION,
-    DriveRow,
-    Run,
-    RunStatus,
-    StepRow,
-    Store,
-    UrlPayloads,
-    Vault,
-    hooks,
-    reason,
-    requests,
-    run_log,
-    runs,
-    totals,
-)
+from ..store import REVISION, DriveRow, Run, RunStatus, StepRow, Store, UrlPayloads, Vault, reason, run_log, runs
 from ..tracing import ContextVariables, Tracing, make_tracing
+from . import celery_defaults
 from .completions import Completions
 from .deadlines import Deadlines
-from .flusher import Flusher
+from .flusher import Flusher, write_measured
 from .forwarder import Forwarder
 from .later import Later
 from .replay_cache import Replays, unclosable
@@ -56,26 +41,6 @@ log = log_records.get("durable")
 #: What is due within this time is waited for in place, in microseconds: the clocks of a worker and of the database may
 #: be so far apart without a sleep being late.
 NEAR = 250_000
-
-#: Celery settings that the engine sets where the application leaves them unset.
-CELERY_DEFAULTS: dict[str, Any] = {
-    "broker_connection_retry_on_startup": True,
-    "broker_connection_max_retries": None,
-    "worker_cancel_long_running_tasks_on_connection_loss": False,
-}
-
-#: Options of the Redis transport that the engine sets where the application leaves them unset.  See
-#: docs/how-to/operating.md for the reasons.
-REDIS_OPTIONS: dict[str, Any] = {
-    "visibility_timeout": 21600,
-    "unacked_restore_interval": 10,
-    "unacked_restore_throttle": 1,
-    "socket_timeout": 5.0,
-    "socket_connect_timeout": 2.0,
-    "socket_keepalive": True,
-    "health_check_interval": 25,
-    "queue_order_strategy": "round_robin",
-}
 
 
 class Engine:
@@ -93,8 +58,8 @@ class Engine:
         self._given = settings
         self._made = time.monotonic_ns()
         # This reports malformed keywords and variables now.  The app's configuration is read when it is needed.
-        resolve(settings, lambda name: None)
-        self._configure()
+        known = resolve(settings, lambda name: None)
+        celery_defaults.configure(celery_app, known.broker_url)
         self._begin_in_process()
         forks.call_in_child(self._begin_in_process)
         self._schema_checked = False
@@ -255,8 +220,7 @@ class Engine:
 
     def broker_url(self) -> str:
         """The broker in use."""
-        url = self.celery.conf.broker_write_url
-        return str(url[0] if isinstance(url, list | tuple) else url)
+        return celery_defaults.broker_url(self.celery)
 
     def code_version(self, workflow: registry.Workflow[..., Any]) -> str:
         """The code version that a run records when it starts."""
@@ -336,8 +300,6 @@ class Engine:
     def migrate(self) -> None:
         """Bring the database to the schema that this code needs; one process at a time."""
         with self.store.begin() as tx:
-            if self.store.dialect == "postgresql":
-                tx.execute(text("SELECT pg_advisory_xact_lock(hashtext('durable_migrate'))"))
             migrations.upgrade(tx)
 
     def check_schema(self) -> None:
@@ -388,21 +350,7 @@ class Engine:
         """Write what this process has measured since the last flush; on an error, keep it for the next."""
         # One thread at a time, so that after a call everything is written that was measured before it.
         with self._flushing:
-            deltas, counted = self.measures.take(), self.webhook_counts.take()
-            if not (deltas or counted.refused or counted.duplicates):
-                return
-
-            def write(tx: Connection) -> None:
-                hooks.add_refused(tx, counted.refused)
-                requests.add_duplicates(tx, counted.duplicates)
-                totals.add(tx, deltas)
-
-            try:
-                self.store.write(write)
-            except BaseException:
-                self.measures.put_back(deltas)
-                self.webhook_counts.put_back(counted)
-                raise
+            write_measured(self.store, self.measures, self.webhook_counts)
 
     def on_close(self, act: Callable[[], object]) -> None:
         """Call *act* when the engine is closed."""
@@ -422,27 +370,3 @@ class Engine:
     def _revision(self) -> str | None:
         with self.store.read() as tx:
             return migrations.revision(tx)
-
-    def _configure(self) -> None:
-        broker_url = resolve(self._given, lambda name: None).broker_url
-        if broker_url is not None:
-            self.celery.conf.broker_url = broker_url
-        self.celery.add_defaults(lambda: {**CELERY_DEFAULTS, "broker_url": embedded.url()})
-        if self.celery.configured:
-            self._fill_transport_options(self.celery)
-        else:
-            self.celery.on_after_configure.connect(self._fill_transport_options, weak=False)
-
-    def _fill_transport_options(self, sender: Celery, **_: object) -> None:
-        given = dict(sender.conf.broker_transport_options or {})
-        sender.conf.broker_transport_options = {**transport_defaults(self.broker_url()), **given}
-
-
-def transport_defaults(url: str) -> dict[str, Any]:
-    """The transport options that the engine sets for a broker of this URL where the application leaves them unset."""
-    scheme = url.partition("://")[0].partition("+")[0]
-    if scheme in ("redis", "rediss", "valkey", "valkeys", "sentinel"):
-        return dict(REDIS_OPTIONS)
-    if scheme in ("amqp", "amqps", "pyamqp"):
-        return {"confirm_publish": True}
-    return {}

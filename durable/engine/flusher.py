@@ -1,5 +1,5 @@
 """
-Adds what a process without housekeeping has measured to the totals, from time to time: a web process.
+Adds what a process has measured to the totals; in a process without housekeeping, a web process, from time to time.
 
 The thread starts with the first request, so that it is never started before a server forks.
 """
@@ -10,13 +10,35 @@ import atexit
 import threading
 from collections.abc import Callable
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import forks
+from ..measures import Measures
 from ..sandbox import log_records
-from ..store import reason
+from ..store import Store, hooks, reason, requests, totals
+from .webhook_counts import WebhookCounts
 
 log = log_records.get("durable.metrics")
+
+
+def write_measured(store: Store, measures: Measures, webhook_counts: WebhookCounts) -> None:
+    """Write what was measured since the last call; on an error, keep it for the next."""
+    deltas, counted = measures.take(), webhook_counts.take()
+    if not (deltas or counted.refused or counted.duplicates):
+        return
+
+    def write(tx: Connection) -> None:
+        hooks.add_refused(tx, counted.refused)
+        requests.add_duplicates(tx, counted.duplicates)
+        totals.add(tx, deltas)
+
+    try:
+        store.write(write)
+    except BaseException:
+        measures.put_back(deltas)
+        webhook_counts.put_back(counted)
+        raise
 
 
 class Flusher:

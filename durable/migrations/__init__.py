@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, inspect, text
 
 from ..errors import ConfigurationError
 from ..store import VERSION_TABLE
@@ -24,7 +24,14 @@ ENCODING_FIX = (
 
 
 def upgrade(tx: Connection) -> None:
-    """Upgrade the database of *tx* to the newest revision; ConfigurationError when its encoding is not UTF8."""
+    """
+    Upgrade the database of *tx* to the newest revision; one process at a time.
+
+    Raises:
+        ConfigurationError: The encoding of the database is not UTF8.
+    """
+    if tx.dialect.name == "postgresql":
+        tx.execute(text("SELECT pg_advisory_xact_lock(hashtext('durable_migrate'))"))
     encoding = unfit_encoding(tx)
     if encoding is not None:
         raise ConfigurationError(

@@ -25,6 +25,7 @@ from ..store import (
     StepRow,
     WaitRow,
     Worker,
+    due_steps,
     run_calls,
     run_log,
     steps,
@@ -55,15 +56,15 @@ def sweep(engine: Engine) -> bool:
     now = engine.now()
     with engine.store.read() as tx:
         registered = workers.registered(tx)
-        due_steps = steps.groups_due(tx, now)
-        due_waits = waits.groups_due(tx, now)
-        due_turns = run_log.groups_due(tx, now)
+        step_groups = due_steps.groups_due(tx, now)
+        wait_groups = waits.groups_due(tx, now)
+        turn_groups = run_log.groups_due(tx, now)
     lost = LostMessages(engine, now)
     delay = engine.settings.resend_after
     sent = [
-        _send_steps(engine, now, registered, lost.steps(due_steps, delay)),
-        _send_waits(engine, now, lost.waits(due_waits, GRACE)),
-        _send_turns(engine, now, registered, lost.turns(due_turns, delay)),
+        _send_steps(engine, now, registered, lost.steps(step_groups, delay)),
+        _send_waits(engine, now, lost.waits(wait_groups, GRACE)),
+        _send_turns(engine, now, registered, lost.turns(turn_groups, delay)),
         _send_calls(engine, now),
         _drop_leases(engine, now),
     ]
@@ -83,13 +84,13 @@ def _send_steps(
     engine: Engine, now: int, registered: set[str], lost_before: Mapping[MessageGroup, int], since: int = 0
 ) -> int:
     with engine.store.read() as tx:
-        due = steps.due(tx, now, registered, BATCH, lost_before=lost_before, since=since)
-    due = _sendable(engine, now, due, attrgetter("not_before"), None if since else steps.postpone)
+        due = due_steps.due(tx, now, registered, BATCH, lost_before=lost_before, since=since)
+    due = _sendable(engine, now, due, attrgetter("not_before"), None if since else due_steps.postpone)
     sent = due[: engine.dispatch.send_steps(due)]
     if sent:
         _count_resent(engine, "step", sent)
         failpoints.hit("sweep.sent")
-        engine.store.write(lambda tx: steps.sent(tx, sent, engine.now(), engine.settings.resend_after))
+        engine.store.write(lambda tx: due_steps.sent(tx, sent, engine.now(), engine.settings.resend_after))
     return len(sent)
 
 

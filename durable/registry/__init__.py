@@ -12,25 +12,16 @@ Files, in import order::
     run.py           ``Run``: the handle of a run
     definitions.py   ``Step`` and ``Workflow``
     celery_tasks.py  an existing Celery task as a step
-    decorators.py    ``@step`` and ``@workflow``, and the tables of all steps and workflows
+    tables.py        the tables of all steps and workflows
+    decorators.py    ``@step`` and ``@workflow``
 """
 
 from .celery_tasks import AdoptedStep
-from .decorators import (
-    Defined,
-    all_definitions,
-    code_version,
-    register,
-    step,
-    steps,
-    subscribe,
-    unnamed,
-    workflow,
-    workflows,
-)
-from .definitions import SEMANTICS, Step, Workflow
+from .decorators import step, workflow
+from .definitions import SEMANTICS, Step, Workflow, code_version
 from .retry import RetryPolicy
 from .run import Run
+from .tables import Defined, all_definitions, register, steps, subscribe, unnamed, workflows
 
 __all__ = [
     "SEMANTICS",

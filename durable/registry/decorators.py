@@ -1,10 +1,4 @@
-"""
-``@workflow`` and ``@step``, and the tables of all steps and workflows of the process.
-
-The decorators need no engine.  As with Celery's ``shared_task``, a definition
-becomes a task of every engine's app, whether the engine is created before or
-after it.
-"""
+"""``@workflow`` and ``@step``.  They need no engine."""
 
 from __future__ import annotations
 
@@ -18,27 +12,10 @@ from .. import duration
 from ..errors import ConfigurationError
 from ..nearest import did_you_mean
 from ..sandbox import lint
-from . import fingerprint
 from .celery_tasks import AdoptedStep, is_celery_task
-from .definitions import SEMANTICS, AsyncStep, StartOptions, Step, Workflow
+from .definitions import SEMANTICS, AsyncStep, Step, Workflow
 from .retry import RetryPolicy
-
-__all__ = [
-    "AdoptedStep",
-    "AsyncStep",
-    "StartOptions",
-    "Step",
-    "Workflow",
-    "all_definitions",
-    "code_version",
-    "register",
-    "step",
-    "steps",
-    "subscribe",
-    "unnamed",
-    "workflow",
-    "workflows",
-]
+from .tables import announce, register, unnamed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,52 +25,6 @@ Semantics = Literal["at_least_once", "at_most_once", "transactional"]
 #: The default of ``max_retries``, which depends on ``semantics``.
 _BY_SEMANTICS: Any = object()
 _RETRIES = {"at_least_once": 3, "at_most_once": 0, "transactional": 3}
-
-#: Every step and workflow of this process, by name.
-steps: dict[str, Step[..., Any]] = {}
-workflows: dict[str, Workflow[..., Any]] = {}
-#: Adopted Celery tasks whose name is not known yet, because Celery has not created the task.
-unnamed: list[AdoptedStep[..., Any]] = []
-
-Defined = Step[..., Any] | Workflow[..., Any]
-_subscribers: list[Callable[[Defined], object]] = []
-
-
-def subscribe(callback: Callable[[Defined], object]) -> Callable[[], None]:
-    """Call *callback* for every step and workflow that is defined from now on.  Returns a function that ends this."""
-    _subscribers.append(callback)
-    return lambda: _subscribers.remove(callback) if callback in _subscribers else None
-
-
-def all_definitions() -> list[Defined]:
-    """All steps and workflows that are defined now."""
-    return [*steps.values(), *workflows.values(), *unnamed]
-
-
-def register(defined: Defined) -> None:
-    """Add a step or workflow to the tables.  Raises ConfigurationError when another function has its name."""
-    table: dict[str, Any] = steps if isinstance(defined, Step) else workflows
-    before = table.get(defined.name)
-    # A reloader imports the same lines again.  The later definition replaces the earlier one.
-    if before is not None and before.place != defined.place:
-        raise ConfigurationError(
-            f"Two {defined.noun}s are named {defined.name!r}: {before.place} and {defined.place}."
-            "  Give one of them another name with name=..."
-        )
-    table[defined.name] = defined
-    if defined in unnamed:
-        unnamed.remove(defined)
-
-
-def _announce(defined: Defined) -> None:
-    for callback in list(_subscribers):
-        callback(defined)
-
-
-def code_version(workflow: Workflow[..., Any]) -> str:
-    """A hash of the code of the workflow and of its module, as this process has loaded them."""
-    function = workflow.function
-    return f"{fingerprint.of_function(function)[:8]}{fingerprint.of_module(function.__module__)[:8]}"
 
 
 @overload
@@ -147,7 +78,7 @@ def workflow(
         )
         lint.check(defined.function, defined.name, defined.passthrough_modules)
         register(defined)
-        _announce(defined)
+        announce(defined)
         return defined
 
     return define if function is None else define(function)
@@ -226,25 +157,17 @@ def step(
         TypeError: There is no such option.
     """
     _refuse_unknown("step", unknown, step)
-    if semantics not in SEMANTICS:
-        raise ConfigurationError(f"@step: semantics={semantics!r} is not one of {', '.join(map(repr, SEMANTICS))}.")
-    if argsrepr is not None and not isinstance(argsrepr, str):
-        raise ConfigurationError(f"@step: argsrepr={argsrepr!r} is no text.  Celery's tools show it as it is.")
+    _check(semantics, argsrepr)
     retries = _RETRIES[semantics] if max_retries is _BY_SEMANTICS else max_retries
+    options = _given(queue=queue, priority=priority, rate_limit=rate_limit, argsrepr=argsrepr)
+    options |= _given(time_limit=time_limit, soft_time_limit=soft_time_limit)
     define = partial(
         _define_step,
         name=name,
         policy=RetryPolicy(retries, retry_backoff, retry_backoff_max, retry_jitter),
         timeout=_timeout(timeout),
         semantics=semantics,
-        options=_given(
-            queue=queue,
-            priority=priority,
-            rate_limit=rate_limit,
-            time_limit=time_limit,
-            soft_time_limit=soft_time_limit,
-            argsrepr=argsrepr,
-        ),
+        options=options,
         adopts=function is not None,
     )
     return define if function is None else define(function)
@@ -279,7 +202,7 @@ def _define_step(
             )
         defined = kind(function, name=name, policy=policy, timeout=timeout, semantics=semantics, options=options)
         register(defined)
-    _announce(defined)
+    announce(defined)
     return defined
 
 
@@ -292,6 +215,13 @@ def _refuse_unknown(decorator: str, unknown: dict[str, Any], function: Callable[
         raise TypeError(
             f"@{decorator} has no option {name!r}.{did_you_mean(name, options)}  The options are {', '.join(options)}."
         )
+
+
+def _check(semantics: str, argsrepr: object) -> None:
+    if semantics not in SEMANTICS:
+        raise ConfigurationError(f"@step: semantics={semantics!r} is not one of {', '.join(map(repr, SEMANTICS))}.")
+    if argsrepr is not None and not isinstance(argsrepr, str):
+        raise ConfigurationError(f"@step: argsrepr={argsrepr!r} is no text.  Celery's tools show it as it is.")
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from .. import codec, current
 from ..errors import ConfigurationError
 from ..nearest import did_you_mean
 from ..sandbox import guards
+from . import fingerprint
 from .retry import RetryPolicy
 from .run import Run
 from .signatures import Signature
@@ -337,3 +338,9 @@ def fit_arguments(called: Definition[..., Any], bound: inspect.BoundArguments) -
         elif annotation is not Any and kind is inspect.Parameter.VAR_KEYWORD:
             annotation = dict.__class_getitem__((str, annotation))
         bound.arguments[name] = codec.fit(value, annotation, f"args.{name}")
+
+
+def code_version(workflow: Workflow[..., Any]) -> str:
+    """A hash of the code of the workflow and of its module, as this process has loaded them."""
+    function = workflow.function
+    return f"{fingerprint.of_function(function)[:8]}{fingerprint.of_module(function.__module__)[:8]}"

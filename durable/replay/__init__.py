@@ -16,7 +16,8 @@ Files, in import order::
     parking.py          close a suspended coroutine without running its ``except Exception`` blocks
     bare_loop.py        asyncio's event loop without I/O: methods that raise, or return a constant
     mistakes.py         which errors of a body say that its code is wrong, and block its run
-    loop.py             the deterministic event loop
+    task_loop.py        the deterministic event loop: callbacks, tasks and generators in an order that repeats
+    loop.py             the same with a workflow's calls and timers as operations of its log
     hooks.py            hooks: queues that the log fills and the workflow awaits
     race.py             ``race``: the first outcome in the log wins
     bounded_map.py      ``map``: a call for each item, at most so many at the same time

@@ -7,7 +7,7 @@ transaction of their own, which on PostgreSQL is one statement where that is fas
 
 Files, in import order::
 
-    schema.py              the tables
+    schema/                the tables
     transitions.py         the statuses of runs and steps, and every change from one to another
     outages.py             which database errors pass, and retrying until the database is back
     outbox.py              when a row's message was sent, and when it is sent again
@@ -34,6 +34,7 @@ Files, in import order::
     retention.py           ended runs, and their deletion
     start_run.py           start a run: its row and its first inbox item
     steps.py               steps, from the call until the outcome
+    due_steps.py           steps whose messages the sweep sends
     in_doubt.py            steps in doubt
     turn_leases.py         which process takes a run's turns
     turns.py               what a turn reads, and the commit of a plain turn

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, func, insert, select, text, update
 
 from ..codec import EXAMINED_LENGTH
 from .claims import Claim
-from .outbox import MessageGroup, SendTimes, growing_delay, is_one_of, later, unsent_or_lost
+from .outbox import SendTimes
 from .schema import events, runs, steps, workers
 from .statements import Prepared, array
 from .transitions import StepStatus
@@ -184,7 +184,8 @@ _ARGUMENTS = select(events.c.value).where(
     events.c.phase == "created",
     func.length(events.c.value) <= EXAMINED_LENGTH,
 )
-_ROW = select(
+#: The query whose rows are those of ``StepRow``.
+ROW = select(
     steps.c.run_id,
     steps.c.op_id,
     steps.c.name,
@@ -201,7 +202,7 @@ _ROW = select(
 def pending(tx: Connection, run_id: str, op_id: str, attempt: int) -> StepRow | None:
     """The attempt, if no process has claimed it."""
     mine = (steps.c.run_id == run_id, steps.c.op_id == op_id, steps.c.attempt == attempt)
-    row = tx.execute(_ROW.where(*mine, steps.c.status == StepStatus.PENDING)).mappings().one_or_none()
+    row = tx.execute(ROW.where(*mine, steps.c.status == StepStatus.PENDING)).mappings().one_or_none()
     return None if row is None else StepRow(**row)
 
 
@@ -210,49 +211,6 @@ def set_send_times(tx: Connection, row: StepRow, sending: SendTimes) -> None:
     mine = (steps.c.run_id == row.run_id, steps.c.op_id == row.op_id, steps.c.attempt == row.attempt)
     times = {"next_send_at": sending.next_send_at, "sent_at": sending.sent_at}
     tx.execute(update(steps).where(*mine, steps.c.status == StepStatus.PENDING).values(times))
-
-
-def groups_due(tx: Connection, now: int) -> list[MessageGroup]:
-    """The queues and step names of the attempts that the sweep has to check now."""
-    query = select(steps.c.queue, steps.c.name).where(steps.c.next_send_at <= now).distinct()
-    return [(row.queue, row.name) for row in tx.execute(query)]
-
-
-def due(
-    tx: Connection,
-    now: int,
-    names: Collection[str],
-    limit: int,
-    *,
-    lost_before: Mapping[MessageGroup, int],
-    since: int = 0,
-) -> list[StepRow]:
-    """
-    Attempts of steps with these names to send (again), longest overdue first.
-
-    Args:
-        lost_before: By queue and step name, as ``outbox.unsent_or_lost`` takes it.
-        since: Only attempts that have become due after this moment.
-    """
-    overdue = (steps.c.next_send_at <= now, steps.c.next_send_at > since, steps.c.name.in_(names))
-    lost = unsent_or_lost(steps.c.sent_at, steps.c.queue, steps.c.name, lost_before)
-    query = (
-        _ROW.add_columns(steps.c.sent_at.is_not(None).label("is_lost"))
-        .where(*overdue, lost)
-        .order_by(steps.c.next_send_at)
-        .limit(limit)
-    )
-    return [StepRow(**{**row, "is_lost": bool(row["is_lost"])}) for row in tx.execute(query).mappings()]
-
-
-def sent(tx: Connection, rows: Collection[StepRow], now: int, delay: int) -> None:
-    """Record that these messages were sent; the sweep checks the rows again after a delay that grows with each send."""
-    sent_at = later(now, steps.c.not_before)
-    tx.execute(
-        update(steps)
-        .where(is_one_of(steps, rows), steps.c.next_send_at <= now)
-        .values(next_send_at=sent_at + growing_delay(steps.c.sends, delay), sent_at=sent_at, sends=steps.c.sends + 1)
-    )
 
 
 def refresh_send_times(tx: Connection, run_id: str, now: int, delay: int) -> None:
@@ -264,12 +222,6 @@ def refresh_send_times(tx: Connection, run_id: str, now: int, delay: int) -> Non
     mine = (steps.c.run_id == run_id, steps.c.status == StepStatus.PENDING, steps.c.sent_at < now, steps.c.sends == 0)
     soon = (steps.c.next_send_at > now - delay, steps.c.next_send_at <= now + delay)
     tx.execute(update(steps).where(*mine, *soon).values(next_send_at=now + delay, sent_at=now))
-
-
-def postpone(tx: Connection, rows: Collection[StepRow]) -> None:
-    """Leave these to the sweep, which sends them once they are due."""
-    mine = (is_one_of(steps, rows), steps.c.sent_at.is_(None), steps.c.next_send_at.is_not(None))
-    tx.execute(update(steps).where(*mine).values(next_send_at=steps.c.not_before))
 
 
 def arguments(tx: Connection, run_id: str, op_id: str) -> str | None:

@@ -12,7 +12,7 @@ from servers import BROKERS
 from durable import ConfigurationError
 from durable.broker import check_settings, check_worker_settings
 from durable.broker.publisher import Outgoing, Publisher
-from durable.engine.engine import transport_defaults
+from durable.engine import transport_defaults
 
 
 @pytest.fixture

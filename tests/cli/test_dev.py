@@ -12,7 +12,7 @@ from werkzeug.test import Client
 
 from durable import Durable, registry
 from durable.cli import application as loading
-from durable.cli import dev, dev_plan
+from durable.cli import dev, dev_plan, dev_web
 from durable.cli.application import Application
 from durable.errors import ConfigurationError
 from durable.registry.retry import RetryPolicy
@@ -48,8 +48,8 @@ def application(engine, tmp_path, monkeypatch):
         ({"create_app": lambda: None}, "shop:create_app()"),
         ({"app": lambda environ, start_response: []}, "shop:app"),
         ({"create_app": lambda: None, "app": lambda: None}, "shop:create_app()"),
-        ({"app": Celery("another")}, "durable.cli.dev:bare_app('shop:engine')"),
-        ({}, "durable.cli.dev:bare_app('shop:engine')"),
+        ({"app": Celery("another")}, "durable.cli.dev_web:bare_app('shop:engine')"),
+        ({}, "durable.cli.dev_web:bare_app('shop:engine')"),
     ],
 )
 def test_the_web_app_is_the_modules_own_or_a_bare_one(application, names, target):
@@ -72,7 +72,7 @@ def test_a_webapp_elsewhere_is_not_ours(application, tmp_path):
     shop = application()
     shop.module.__file__ = str(tmp_path / "elsewhere" / "shop.py")
 
-    assert dev_plan.web_target(shop, "shop") == "durable.cli.dev:bare_app('shop')"
+    assert dev_plan.web_target(shop, "shop") == "durable.cli.dev_web:bare_app('shop')"
 
 
 def test_the_worker_serves_the_queues_that_are_asked_for(engine, monkeypatch):
@@ -140,7 +140,7 @@ def shop(engine, application, tmp_path, monkeypatch):
 def test_the_web_app_has_the_dashboard_beside_it(shop):
     """``durable dev`` serves the dashboard below /durable, and everything else is the application's."""
     shop.app.add_url_rule("/", view_func=lambda: "the shop")
-    served = dev.with_dashboard("shop:app", "shop")
+    served = dev_web.with_dashboard("shop:app", "shop")
 
     assert get(served, "/") == (200, "the shop")
     status, page = get(served, "/durable/runs")
@@ -154,4 +154,4 @@ def test_routes_of_the_application_come_before_the_dashboard(shop):
     """An application with a dashboard of its own, or other routes at /durable, is served unchanged."""
     shop.app.add_url_rule("/durable/mine", view_func=lambda: "mine")
 
-    assert dev.with_dashboard("shop:app", "shop") is shop.app
+    assert dev_web.with_dashboard("shop:app", "shop") is shop.app

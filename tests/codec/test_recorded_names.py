@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 from datetime import UTC, datetime
 
 import pytest
 
-from durable import codec
+from durable import codec, errors
 from durable.client import HookInfo
 from durable.context import StepMetadata, WorkflowMetadata
 
@@ -43,6 +44,16 @@ def test_a_row_of_an_older_release_is_read(value, text):
 def test_a_row_can_be_read_by_an_older_release(value, text):
     """The text is what the older release wrote: a deploy may run both at once."""
     assert text == codec.encode(value)
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_an_error_is_named_by_its_room(name):
+    """Logs and pickles name each of our exceptions by ``durable.errors``, as releases did that had one file for all."""
+    error = getattr(errors, name)
+
+    assert f"durable.errors:{name}" == codec.kinds.class_path(error)
+    assert codec.kinds.find_class(f"durable.errors:{name}") is error
+    assert pickle.dumps(error, protocol=0) == f"cdurable.errors\n{name}\np0\n.".encode()
 
 
 def test_metadata_that_can_ask_its_attempt_crosses_without_that():

@@ -29,7 +29,7 @@ from durable import (
     workflow,
 )
 from durable.client import describe
-from durable.registry.decorators import workflows
+from durable.registry import workflows
 from durable.replay.commands import CreateHook
 from durable.store import claims, hooks, run_log, runs
 from durable.store.outbox import SendTimes

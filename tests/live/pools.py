@@ -27,7 +27,7 @@ def own_flows(module: str) -> Iterator[Any]:
     """The workflows of a module, forgotten afterwards: a shared task would become one of every app of this process."""
     with own_definitions(), pytest.MonkeyPatch.context() as patched:
         # Engines that other tests have left in this process do not look at what is defined here.
-        patched.setattr(registry.decorators, "_subscribers", [])
+        patched.setattr(registry.tables, "_subscribers", [])
         yield importlib.import_module(module)
 
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("own_registry")
 @pytest.fixture(autouse=True)
 def no_engines(monkeypatch):
     """Engines that other tests have left in this process do not look at what is defined here."""
-    monkeypatch.setattr(registry.decorators, "_subscribers", [])
+    monkeypatch.setattr(registry.tables, "_subscribers", [])
 
 
 @pytest.fixture

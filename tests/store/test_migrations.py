@@ -32,7 +32,7 @@ def fresh(database):
 
 @pytest.mark.parametrize("database", DATABASES, indirect=True)
 def test_all_revisions_in_order_come_to_the_schema(fresh):
-    """A migrated database has the tables of schema.py, and migrating again changes nothing."""
+    """A migrated database has the tables of store/schema, and migrating again changes nothing."""
     fresh.migrate()
     fresh.migrate()
 

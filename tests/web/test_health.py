@@ -11,7 +11,7 @@ import pytest
 from celery import Celery
 
 from durable import Durable, RunConflict, workflow
-from durable.cli import dev
+from durable.cli import dev_web
 from durable.recovery import housekeeping
 from durable.web import create_blueprint
 
@@ -70,8 +70,8 @@ def test_c103_a_web_process_without_its_database_says_so():
 
 def test_the_root_of_the_bare_app_leads_to_the_dashboard(engine, monkeypatch):
     """``durable dev`` of an application without a web app answers ``/``."""
-    monkeypatch.setattr(dev.applications, "load", lambda spec: type("Loaded", (), {"engine": engine}))
-    answer = dev.bare_app("shop").test_client().get("/")
+    monkeypatch.setattr(dev_web.applications, "load", lambda spec: type("Loaded", (), {"engine": engine}))
+    answer = dev_web.bare_app("shop").test_client().get("/")
 
     assert (answer.status_code, answer.location) == (302, "/durable/")
 

@@ -1,0 +1,72 @@
+"""
+Chains of two tasks: the one that ends an operation, and the turn that then drives its run.
+
+They are Celery's own messages, made without its canvas.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Celery
+
+from ..store import StepRow
+
+#: The format of our messages, whatever the app's or an adopted task's settings are: every worker reads JSON.
+#: Celery would make the texts that its tools show from the message's own arguments, and needs long for that.
+FORMAT: dict[str, Any] = {"serializer": "json", "compression": None, "argsrepr": "()", "kwargsrepr": "{}"}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """``chain(first, drive)``: the same message without Celery's canvas, which costs more than the rest of sending."""
+
+    first: Any
+    drive: Any
+
+    @property
+    def name(self) -> str:
+        """The name of the task."""
+        return str(self.first.task)
+
+    @property
+    def tasks(self) -> tuple[Any, Any]:
+        """The two tasks, as ``celery.chain`` has them."""
+        return self.first, self.drive
+
+    def apply_async(self, **options: Any) -> None:
+        self.first.apply_async(chain=[self.drive], **options)
+
+
+@dataclass(frozen=True)
+class AdoptedChain:
+    """
+    ``chain(step, drive)`` for an adopted task, since ``Task.apply_async`` refuses to send it without its arguments.
+
+    Its id is the same in each attempt, as with Celery's own retries.
+    """
+
+    celery: Celery
+    row: StepRow
+    drive: Any
+    headers: dict[str, Any]
+    shown: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """The name of the task."""
+        return self.row.name
+
+    def apply_async(self, **options: Any) -> None:
+        task = self.celery.tasks[self.row.name]
+        message = {
+            "task_id": f"{self.row.run_id}:{self.row.op_id}"[:255],
+            "headers": self.headers,
+            "retries": self.row.attempt - 1,
+        }
+        if self.celery.conf.task_always_eager:
+            task.apply(throw=False, **message)  # without a chain: the attempt drives the run itself
+        else:
+            message |= {"ignore_result": task.ignore_result, **FORMAT, **self.shown}
+            self.celery.send_task(task.name, chain=[self.drive], **message, **options)

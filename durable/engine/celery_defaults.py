@@ -1,0 +1,64 @@
+"""The settings of Celery and of its transports that the engine sets where the application leaves them unset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+
+from ..broker import embedded
+
+CELERY_DEFAULTS: dict[str, Any] = {
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+}
+
+#: Options of the Redis transport.  See docs/how-to/operating.md for the reasons.
+REDIS_OPTIONS: dict[str, Any] = {
+    "visibility_timeout": 21600,
+    "unacked_restore_interval": 10,
+    "unacked_restore_throttle": 1,
+    "socket_timeout": 5.0,
+    "socket_connect_timeout": 2.0,
+    "socket_keepalive": True,
+    "health_check_interval": 25,
+    "queue_order_strategy": "round_robin",
+}
+
+
+def configure(celery: Celery, url: str | None) -> None:
+    """
+    Set these settings, now or when the application is configured.
+
+    Args:
+        url: The broker that the engine was given; None leaves it to the application, and to the embedded broker.
+    """
+    if url is not None:
+        celery.conf.broker_url = url
+    celery.add_defaults(lambda: {**CELERY_DEFAULTS, "broker_url": embedded.url()})
+    if celery.configured:
+        _fill_transport_options(celery)
+    else:
+        celery.on_after_configure.connect(_fill_transport_options, weak=False)
+
+
+def broker_url(celery: Celery) -> str:
+    """The broker that messages are sent to."""
+    url = celery.conf.broker_write_url
+    return str(url[0] if isinstance(url, list | tuple) else url)
+
+
+def _fill_transport_options(sender: Celery, **_: object) -> None:
+    given = dict(sender.conf.broker_transport_options or {})
+    sender.conf.broker_transport_options = {**transport_defaults(broker_url(sender)), **given}
+
+
+def transport_defaults(url: str) -> dict[str, Any]:
+    """The transport options for a broker of this URL."""
+    scheme = url.partition("://")[0].partition("+")[0]
+    if scheme in ("redis", "rediss", "valkey", "valkeys", "sentinel"):
+        return dict(REDIS_OPTIONS)
+    if scheme in ("amqp", "amqps", "pyamqp"):
+        return {"confirm_publish": True}
+    return {}

@@ -1,0 +1,7 @@
+"""The base of the errors that durable raises."""
+
+from __future__ import annotations
+
+
+class DurableError(Exception):
+    """The base of the errors that durable raises."""

@@ -1,0 +1,66 @@
+"""Errors of hooks, for the workflow that awaits one and for a caller that resumes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .base import DurableError
+
+
+class HookNotFound(DurableError):
+    """Raised when no hook with this token is open."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__(token)
+        self.token = token
+
+    def __str__(self) -> str:
+        return (
+            f"No open hook has the token {self.token!r}.  Its run may have ended, or the hook may be closed or not"
+            ' created yet: resume_hook(token, payload, wait="5s") waits until it is created.'
+        )
+
+
+class HookClosed(DurableError):
+    """Raised when you await a closed hook that has no queued payload."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__(token)
+        self.token = token
+
+    def __str__(self) -> str:
+        return (
+            "This hook is closed (its `async for` or `with` was left, or close() was called) and has nothing"
+            " queued.  Await it before it is closed, or create a new hook."
+        )
+
+
+class HookConflict(DurableError):
+    """Raised when you await a hook whose token another run holds.  Attributes: ``token``, ``run_id``."""
+
+    def __init__(self, token: str, run_id: str) -> None:
+        super().__init__(token, run_id)
+        self.token = token
+        self.run_id = run_id
+
+    def __str__(self) -> str:
+        return (
+            f"The token {self.token!r} is held by run {self.run_id!r}.  Wait until that run ends or closes its"
+            " hook, resume that hook instead, or use another token."
+        )
+
+
+class HookPayloadError(DurableError):
+    """Raised when a payload does not fit the type of its hook.  Nothing is recorded.  ``errors`` are pydantic's."""
+
+    def __init__(self, token: str, errors: Sequence[Any]) -> None:
+        super().__init__(token, errors)
+        self.token = token
+        self.errors = errors
+
+    def __str__(self) -> str:
+        lines = "; ".join(
+            f"{'.'.join(map(str, error.get('loc', ()))) or 'payload'}: {error.get('msg')}" for error in self.errors
+        )
+        return f"The payload for hook {self.token!r} does not fit its type, and was not recorded: {lines}"

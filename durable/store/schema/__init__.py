@@ -1,0 +1,51 @@
+"""
+The tables (SQLAlchemy Core).
+
+The log (``durable_events``) is the only history of a run.  The work lists (inbox, steps, waits) have rows only while
+there is work to do, so they stay small however many runs have ended.
+
+Times are microseconds since 1970 UTC by the database's clock.
+
+Files, in import order::
+
+    columns.py         the types of columns, on each database
+    run_tables.py      runs, their logs, and what is kept with them
+    work_tables.py     the work lists: rows only while there is work to do
+    hook_tables.py     hooks and webhooks, and the requests that they have received
+    process_tables.py  what processes know of each other, and what they have measured
+"""
+
+from .columns import long_text, metadata
+from .hook_tables import hooks, references, requests
+from .process_tables import broker_sentinel, leases, totals, turn_leases, workers
+from .run_tables import attributes, audit, events, payloads, runs
+from .work_tables import inbox, run_calls, steps, waits
+
+#: The Alembic revision that describes these tables.
+REVISION = "0017"
+#: Alembic's table with our revision; the application's own migrations have another one.
+VERSION_TABLE = "durable_version"
+
+__all__ = [
+    "REVISION",
+    "VERSION_TABLE",
+    "attributes",
+    "audit",
+    "broker_sentinel",
+    "events",
+    "hooks",
+    "inbox",
+    "leases",
+    "long_text",
+    "metadata",
+    "payloads",
+    "references",
+    "requests",
+    "run_calls",
+    "runs",
+    "steps",
+    "totals",
+    "turn_leases",
+    "waits",
+    "workers",
+]
