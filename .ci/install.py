@@ -1,8 +1,8 @@
 """
 Make an environment and install into it, with progress: ``python .ci/install.py FOLDER ARGUMENT ...``.
 
-The arguments are those of ``pip install``.  uv installs if it is on PATH and knows dependency groups (0.7), else pip
-does.  With the variable NO_UV pip does anyway: uv does not read pip's configuration.
+The arguments are those of ``pip install``.  uv installs if it is on PATH and knows dependency groups, else pip does.
+With the variable NO_UV pip does anyway: uv does not read pip's configuration.
 
 It runs before anything is installed, so it imports only the standard library.
 """
@@ -59,20 +59,20 @@ def run(command: Sequence[str], what: str, folder: Path) -> int:
     """Run a command, and show how far it is.  If it fails, print what it has written.  Returns its exit code."""
     begun = shown = time.monotonic()
     show(f"{what} …")
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     lines: list[str] = []
-    assert process.stdout is not None
-    # It ends with the output.
-    reader = Thread(target=lines.extend, args=(process.stdout,), daemon=True)
-    reader.start()
-    while process.poll() is None:
-        time.sleep(0.1)
-        now = time.monotonic()
-        if sys.stdout.isatty() or now - shown >= _LINE_SECS:
-            last = lines[-1].strip() if lines else ""
-            show(f"{what}: {now - begun:.0f} s, {count(folder)} packages.  {last}")
-            shown = now
-    reader.join()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
+        reader = Thread(target=lines.extend, args=(process.stdout,), daemon=True)
+        reader.start()
+        while process.poll() is None:
+            time.sleep(0.1)
+            now = time.monotonic()
+            if sys.stdout.isatty() or now - shown >= _LINE_SECS:
+                last = lines[-1].strip() if lines else ""
+                show(f"{what}: {now - begun:.0f} s, {count(folder)} packages.  {last}")
+                shown = now
+        reader.join()
     if sys.stdout.isatty():
         print("\r\x1b[K", end="", flush=True)
     if process.returncode != 0:
