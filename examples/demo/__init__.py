@@ -4,8 +4,9 @@
 ======================  ==================================================================
 ``shop``                the program: two workflows, their steps and the web app
 ``deployment``          its processes: two Celery workers and gunicorn, started again when they end
-``outside``             the outside world: a sender of webhooks, and who starts and watches runs
+``clients``             HTTP clients: one starts and reads runs, one sends a webhook request
 ``screen``              what the demo prints
-``story``               what happens, and what has to be true afterwards
+``scenario``            the faults, and what has to be true after each of them
+``main``                starts everything, runs the scenario, stops everything
 ======================  ==================================================================
 """

@@ -1,4 +1,4 @@
-"""What the demo prints: chapters, what happens, what was checked, and a line that shows that time passes."""
+"""What the demo prints: headings, what happens, what was checked, and a line that shows that time passes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Screen:
         """The time since the start."""
         return time.monotonic() - self._started
 
-    def chapter(self, text: str) -> None:
+    def heading(self, text: str) -> None:
         """Print a heading below an empty line."""
         self._print(("", ""))
         self._print((text, "heading"))
@@ -48,7 +48,7 @@ class Screen:
         """Print what happens, and when."""
         self._print((f"  {self.secs:4.1f} s  ", "quiet"), (text, ""))
 
-    def strike(self, text: str) -> None:
+    def fault(self, text: str) -> None:
         """Print a fault that the demo causes."""
         self._print((f"  {self.secs:4.1f} s  ", "quiet"), (text, "blocked"))
 

@@ -24,7 +24,7 @@ def noted(what: str) -> Iterator[None]:
     """
     Note in a file when an attempt of a step begins and ends, and in which process.
 
-    This is the trace that the step leaves in the outside world.  It does not come from durable.
+    The demo counts attempts by these notes, because they do not come from durable.
     """
     for event in ("begins", "ends"):
         note = {"what": what, "event": event, "attempt": get_step_metadata().attempt, "process": os.getpid()}

@@ -1,4 +1,4 @@
-"""The outside world: it starts and watches runs over HTTP, and sends webhooks as payment providers do."""
+"""HTTP clients: one starts and reads runs, the other sends a webhook request as payment providers do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROUTES = "/.well-known/workflow/v1"
 _PAUSE_SECS = 0.25
 
 
-class Outside:
+class Client:
     """A client of the routes that start and show runs (docs/how-to/control.md)."""
 
     def __init__(self, url: str, secret: str) -> None:
