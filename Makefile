@@ -52,8 +52,9 @@ pythons:
 oldest:
 	@PYTHON=$(PYTHON) bash .ci/oldest
 
-demo: $(READY)
-	@$(BIN)/python examples/demo.py
+# It needs less than the rest, and so installs within seconds.
+demo: $(if $(wildcard $(READY)),$(READY),$(VENV)/.demo)
+	@cd examples && ../$(BIN)/python -m demo
 
 dev: $(READY)
 	$(BIN)/durable --app worker.app dev
@@ -88,9 +89,13 @@ recovery: $(READY)
 clean:
 	rm -rf $(VENV) .venv-pythons build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache .coverage-parts site
 
+INSTALL = test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3" >&2; exit 1; }; \
+	$(PYTHON) .ci/install.py $(VENV)
+
 $(READY): pyproject.toml
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check 'pip>=25.1'  # older ones know no --group
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[postgres,mysql,verify,crypto,fsspec,prometheus,otel,dev]' --group dev
+	@$(INSTALL) -e '.[postgres,mysql,verify,crypto,fsspec,prometheus,otel,dev]' --group dev
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml
+	@$(INSTALL) -e '.[dev]'
 	@touch $@
