@@ -144,8 +144,9 @@ def _of_operations(tx: Connection, query: Select[Any], op_id: Column[str], op_id
 
 def last_failures(tx: Connection, run_id: str, op_ids: Collection[str]) -> list[Event]:
     """The last event of each of these operations that records a failed attempt, its value as it is stored."""
-    failed = (events.c.run_id == run_id, events.c.op_id.in_(op_ids), events.c.kind.in_(_FAILED_ATTEMPTS))
-    last = select(func.max(events.c.seq)).where(*failed).group_by(events.c.op_id)
+    failed = select(events.c.op_id, events.c.seq).where(events.c.run_id == run_id, events.c.kind.in_(_FAILED_ATTEMPTS))
+    found = _of_operations(tx, failed, events.c.op_id, op_ids).subquery()
+    last = select(func.max(found.c.seq)).group_by(found.c.op_id)
     query = select(events.c.kind, events.c.seq, events.c.at, events.c.op_id, events.c.data, events.c.value)
     return [outline(row) for row in tx.execute(query.where(events.c.run_id == run_id, events.c.seq.in_(last)))]
 
