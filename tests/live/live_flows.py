@@ -384,6 +384,29 @@ async def bounded_batch(number: int) -> int:
     return sum(await asyncio.gather(*(one() for _ in range(number))))
 
 
+@workflow
+async def completed_batch(number: int) -> int:
+    """That many short steps, all at once, each taken in when it is done."""
+    return sum([await done for done in asyncio.as_completed([short() for _ in range(number)])])
+
+
+@workflow
+async def queued_batch(number: int) -> int:
+    """That many short steps, by ten tasks that take from a queue."""
+    items: asyncio.Queue[int] = asyncio.Queue()
+    for item in range(number):
+        items.put_nowait(item)
+
+    async def worker() -> int:
+        done = 0
+        while not items.empty():
+            items.get_nowait()
+            done += await short()
+        return done
+
+    return sum(await asyncio.gather(*(worker() for _ in range(10))))
+
+
 @step(retry_backoff=0)
 def notes_its_attempt(folder: str) -> int:
     """Leave a mark of this attempt."""

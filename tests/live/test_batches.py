@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
-from live_flows import bounded_batch
+from live_flows import bounded_batch, completed_batch, many_short, queued_batch
 from processes import Deployment, deployed
 from servers import new_broker, new_database
 
@@ -14,20 +19,40 @@ pytestmark = pytest.mark.live
 ITEMS = 100
 
 
-@pytest.mark.parametrize("children", [(2,), (8,), (4, 4)])
-def test_turns_of_a_batch_do_not_overtake_each_other(tmp_path, children):
-    """Ten steps at once, 100 in all: hardly a turn is for nothing, in one worker and in two (2 of 3 were, before)."""
-    with new_database("postgresql", tmp_path) as database_url, new_broker("redis", tmp_path) as broker_url:
-        described = Deployment(tmp_path, database_url, broker_url, "live_app", "")
+@contextmanager
+def working(folder: Path, children: Sequence[int]) -> Iterator[Deployment]:
+    """Workers with so many children each."""
+    with new_database("postgresql", folder) as database_url, new_broker("redis", folder) as broker_url:
+        described = Deployment(folder, database_url, broker_url, "live_app", "")
         with deployed(described) as site:
             for number, count in enumerate(children):
                 site.start_worker(f"worker-{number}", "--concurrency", str(count))
-            run = site.engine.start(bounded_batch, ITEMS)
-            assert run.result(timeout="120s") == ITEMS
-            # A process adds what it has counted when it ends.
-            for number in range(len(children)):
-                site.stop(f"worker-{number}", 15)
+            yield site
 
-            with site.engine.store.read() as tx:
-                overtaken = totals.read(tx).get(("durable_turns_overtaken", "", ""), 0)
-            assert overtaken <= ITEMS // 10
+
+def overtaken(site: Deployment) -> int:
+    """How many turns were for nothing; ends the workers, since a process adds what it has counted when it ends."""
+    for name in list(site.processes):
+        site.stop(name, signal.SIGTERM)
+    with site.engine.store.read() as tx:
+        return totals.read(tx).get(("durable_turns_overtaken", "", ""), 0)
+
+
+@pytest.mark.parametrize("children", [(2,), (8,), (4, 4)])
+def test_turns_of_a_batch_do_not_overtake_each_other(tmp_path, children):
+    """Ten steps at once, 100 in all: hardly a turn is for nothing, in one worker and in two (2 of 3 were, before)."""
+    with working(tmp_path, children) as site:
+        run = site.engine.start(bounded_batch, ITEMS)
+        assert run.result(timeout="120s") == ITEMS
+        assert overtaken(site) <= ITEMS // 10
+
+
+def test_turns_of_batches_of_every_form_do_not_overtake_each_other(tmp_path):
+    """All at once, taken in one by one, by tasks with a queue, and several runs side by side."""
+    forms = (many_short, completed_batch, queued_batch, bounded_batch, bounded_batch, bounded_batch)
+    with working(tmp_path, (8,)) as site:
+        for form in forms[:3]:
+            assert site.engine.start(form, ITEMS // 2).result(timeout="120s") == ITEMS // 2
+        runs = [site.engine.start(form, ITEMS // 4) for form in forms]
+        assert [run.result(timeout="120s") for run in runs] == [ITEMS // 4] * len(forms)
+        assert overtaken(site) <= ITEMS * 3 // 10
