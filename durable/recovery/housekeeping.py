@@ -12,6 +12,7 @@ import threading
 from bisect import bisect_right, insort
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 
@@ -36,6 +37,15 @@ _MOST_DUE_TIMES = 10_000
 log = log_records.get("durable.housekeeping")
 
 
+@dataclass(frozen=True, slots=True)
+class _Beat:
+    """When a heartbeat was sent, and what it has told of the process's steps and messages."""
+
+    at: int
+    names: str
+    progress: str | None
+
+
 class Housekeeping:
     """The housekeeping of one process.  Call ``start`` once, and ``stop`` when the process ends."""
 
@@ -45,6 +55,7 @@ class Housekeeping:
         self._changed = threading.Condition()
         self._due_times: list[int] = []
         self._beating_since: int | None = None
+        self._last_beat: _Beat | None = None
         self._has_more = False
         self._swept_at: int | None = None
         self._pruned_to = START
@@ -106,10 +117,11 @@ class Housekeeping:
                 self._changed.wait(longest / 1_000_000)
 
     def tick(self) -> None:
-        """Make one round: send a heartbeat, check this process's attempts, and sweep if this process has the lease."""
+        """Make one round: send a heartbeat if it is time, check this process's attempts, sweep if it has the lease."""
         with self._errors_logged():
-            self._beat()
-            release_forgotten(self._engine)
+            if self._has_to_beat():
+                self._beat()
+                release_forgotten(self._engine)
             poison.block_stuck(self._engine)
             cancellation.interrupt(self._engine)
             self._sweep()
@@ -132,25 +144,36 @@ class Housekeeping:
     def _beat(self) -> None:
         engine = self._engine
         process = identify()
-        with engine.store.begin() as tx:
-            row = Worker(
-                id=engine.process_id,
-                host=process.host,
-                boot_id=process.boot_id,
-                pid=process.pid,
-                pid_started=process.pid_started,
-                started_at=0,
-                beat_at=0,
-                names=json.dumps(sorted({*registry.steps, *registry.workflows})),
-                queues=json.dumps(celery_internals.consumed_queues(engine.celery)),
-                pool=engine.pool,
-                versions=json.dumps(versions()),
-                clock_ahead=engine.clock_ahead(),
-                progress=engine.progress.as_json(),
-            )
-            workers.beat(tx, row, engine.store.sql_now)
+        row = Worker(
+            id=engine.process_id,
+            host=process.host,
+            boot_id=process.boot_id,
+            pid=process.pid,
+            pid_started=process.pid_started,
+            started_at=0,
+            beat_at=0,
+            names=self._names(),
+            queues=json.dumps(celery_internals.consumed_queues(engine.celery)),
+            pool=engine.pool,
+            versions=json.dumps(versions()),
+            clock_ahead=engine.clock_ahead(),
+            progress=engine.progress.as_json(),
+        )
+        workers.commit_beat(engine.store, row)
+        self._last_beat = _Beat(engine.now(), row.names, row.progress)
         if self._beating_since is None:
-            self._beating_since = engine.now()
+            self._beating_since = self._last_beat.at
+
+    def _has_to_beat(self) -> bool:
+        """Whether most of the interval is over, the last heartbeat has failed, or others have to know something new."""
+        engine, last = self._engine, self._last_beat
+        if last is None or self._beating_since is None:
+            return True
+        is_due = engine.now() - last.at >= engine.settings.beat_interval * 3 // 4
+        return is_due or (last.names, last.progress) != (self._names(), engine.progress.as_json())
+
+    def _names(self) -> str:
+        return json.dumps(sorted({*registry.steps, *registry.workflows}))
 
     def _flush(self) -> None:
         """Add what this process has measured to the totals, once per heartbeat interval."""
@@ -162,9 +185,8 @@ class Housekeeping:
     def _sweep(self) -> None:
         """Sweep if this process has the lease; else send only what has just become due here."""
         engine = self._engine
-        with engine.store.begin() as tx:
-            ttl = 3 * engine.settings.sweep_interval
-            has_lease = workers.take_lease(tx, LEASE, engine.process_id, engine.now(), ttl)
+        ttl = 3 * engine.settings.sweep_interval
+        has_lease = workers.take_lease(engine.store, LEASE, engine.process_id, engine.now(), ttl)
         is_due = self._take_due()
         if not has_lease:
             self._has_more = False

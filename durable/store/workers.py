@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
+from .database import Store
 from .schema import leases, workers
+from .statements import Prepared
+
+#: What a heartbeat writes beside its time.
+_BEATS = ("names", "queues", "pool", "versions", "clock_ahead", "progress")
+_TAKE_LEASE = Prepared(
+    text(
+        "UPDATE durable_leases SET owner = :owner, token = token + 1, expires_at = :until"
+        " WHERE name = :name AND (owner = :owner OR expires_at < :now)"
+    )
+)
+_LEASE = Prepared(select(leases.c.name).where(leases.c.name == bindparam("name")))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,23 +45,27 @@ class Worker:
 
 
 def beat(tx: Connection, worker: Worker, now: Any) -> None:
-    """Record a heartbeat; inserts the process's row the first time, or when it was deleted as dead."""
-    updated = tx.execute(
-        update(workers)
-        .where(workers.c.id == worker.id)
-        .values(
-            beat_at=now,
-            names=worker.names,
-            queues=worker.queues,
-            pool=worker.pool,
-            versions=worker.versions,
-            clock_ahead=worker.clock_ahead,
-            progress=worker.progress,
-        )
-    )
-    if updated.rowcount == 0:
-        row = {name: getattr(worker, name) for name in workers.c.keys()}  # noqa: SIM118
+    """
+    Record a heartbeat; inserts the process's row the first time, or when it was deleted as dead.
+
+    Args:
+        now: The database's clock, as SQL without parameters.
+    """
+    row = {name: getattr(worker, name) for name in workers.c.keys()}  # noqa: SIM118
+    if _beat(str(now)).changed(tx, {name: row[name] for name in ("id", *_BEATS)}) == 0:
         tx.execute(insert(workers).values(**(row | {"started_at": now, "beat_at": now})))
+
+
+def commit_beat(store: Store, worker: Worker) -> None:
+    """As ``beat``, in a transaction of its own."""
+    with store.single_statement() as tx:
+        beat(tx, worker, store.sql_now)
+
+
+@lru_cache(maxsize=4)
+def _beat(now: str) -> Prepared:
+    changes = ", ".join(f"{name} = :{name}" for name in _BEATS)
+    return Prepared(text(f"UPDATE durable_workers SET beat_at = {now}, {changes} WHERE id = :id"))
 
 
 def alive(tx: Connection, since: int = 0) -> list[Worker]:
@@ -93,21 +110,18 @@ def remove(tx: Connection, worker_id: str) -> None:
     tx.execute(delete(workers).where(workers.c.id == worker_id))
 
 
-def take_lease(tx: Connection, name: str, owner: str, now: Any, ttl: int) -> bool:
+def take_lease(store: Store, name: str, owner: str, now: int, ttl: int) -> bool:
     """Take or renew the lease for *ttl* microseconds; False while another process has it."""
-    mine = (leases.c.owner == owner) | (leases.c.expires_at < now)
-    taken = tx.execute(
-        update(leases)
-        .where(leases.c.name == name, mine)
-        .values(owner=owner, token=leases.c.token + 1, expires_at=now + ttl)
-    )
-    if taken.rowcount == 1:
-        return True
-    if tx.execute(select(leases.c.name).where(leases.c.name == name)).one_or_none() is not None:
-        return False
+    parameters = {"name": name, "owner": owner, "now": now, "until": now + ttl}
+    with store.single_statement() as tx:
+        if _TAKE_LEASE.changed(tx, parameters) == 1:
+            return True
+    with store.read() as tx:
+        if _LEASE.one(tx, {"name": name}) is not None:
+            return False
     # There is no row yet.  A process that inserts it at the same moment may be first.
     try:
-        with tx.begin_nested():
+        with store.begin() as tx:
             tx.execute(insert(leases).values(name=name, owner=owner, token=1, expires_at=now + ttl))
     except IntegrityError:
         return False

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -13,8 +14,9 @@ from durable import RunFailed, events, sleep, start, step, workflow
 from durable.attempts import outcome, timeout
 from durable.attempts.attempt import attempt as run_attempt
 from durable.attempts.claim import Address
-from durable.broker import eta_budget
+from durable.broker import HEADER, QUEUE, eta_budget
 from durable.broker.dispatcher import DRIVE, WAKE
+from durable.broker.progress import SENT
 from durable.engine.process import identify
 from durable.recovery import housekeeping, sweep
 from durable.recovery.housekeeping import Housekeeping
@@ -333,14 +335,44 @@ def test_c102_attempts_that_kill_their_process_end(engine, worker):
 
 def test_only_one_process_sweeps(engine):
     """The lease is one process's until it expires, and free at once when it is given back."""
+    now = engine.store.now()
+    assert workers.take_lease(engine.store, "sweep", "a", now, 1_000_000)
+    assert not workers.take_lease(engine.store, "sweep", "b", now, 1_000_000)
+    assert workers.take_lease(engine.store, "sweep", "a", now, 1_000_000)
+    assert workers.take_lease(engine.store, "sweep", "b", now + 2_000_000, 1_000_000)
     with engine.store.begin() as tx:
-        now = engine.store.now()
-        assert workers.take_lease(tx, "sweep", "a", now, 1_000_000)
-        assert not workers.take_lease(tx, "sweep", "b", now, 1_000_000)
-        assert workers.take_lease(tx, "sweep", "a", now, 1_000_000)
-        assert workers.take_lease(tx, "sweep", "b", now + 2_000_000, 1_000_000)
         workers.drop_lease(tx, "sweep", "b")
-        assert workers.take_lease(tx, "sweep", "a", now, 1_000_000)
+    assert workers.take_lease(engine.store, "sweep", "a", now, 1_000_000)
+
+
+@pytest.mark.parametrize("database", DATABASES, indirect=True)
+def test_a_process_beats_when_it_is_time_or_has_something_to_tell(engine, keeper, own_registry):
+    """Rounds come more often than heartbeats: in between, only a new step or a message that was taken is told."""
+
+    def beat_at():
+        with engine.store.read() as tx:
+            (at,) = [each.beat_at for each in workers.alive(tx) if each.id == engine.process_id]
+        return at
+
+    keeper.tick()
+    first = beat_at()
+    keeper.tick()
+    assert beat_at() == first
+
+    step(name="sweep.new")(lambda: None)
+    keeper.tick()
+    second = beat_at()
+    assert second > first
+
+    header = {HEADER: {SENT: engine.now(), QUEUE: "celery"}}
+    engine.progress.note(SimpleNamespace(headers=header, delivery_info={}))
+    keeper.tick()
+    third = beat_at()
+    assert third > second
+
+    later(engine, 2)
+    keeper.tick()
+    assert beat_at() > third
 
 
 def test_c97_a_turn_with_nothing_new_writes_nothing(engine):
