@@ -63,14 +63,18 @@ def drive(
         return
     rest = Rest.STAYS
     try:
-        rest = _take_turns(
-            engine, run_id, lease, continuation, redelivered=redelivered, hops=hops, in_batches=in_batches
-        )
-    finally:
-        if rest is Rest.COMES:
-            lease.keep()
-        else:
-            lease.release(wakes=rest is not Rest.STAYS)
+        try:
+            rest = _take_turns(engine, run_id, lease, continuation, redelivered=redelivered, in_batches=in_batches)
+        finally:
+            if rest is Rest.COMES:
+                lease.keep()
+            else:
+                lease.release(wakes=rest is Rest.TAKEN)
+        # A message for another process comes after the release: that process would find the lease taken.
+        if rest is Rest.LEFT:
+            engine.wake(run_id)
+    except UnknownWorkflow as unknown:
+        forward_turn(engine, unknown.run, hops)
 
 
 class Rest(Enum):
@@ -78,6 +82,7 @@ class Rest(Enum):
 
     TAKEN = "none is there, but what has come meanwhile"
     COMES = "more come soon: many steps run, and the workflow waits for all of them"
+    LEFT = "some may be there: after so many turns, other runs come first"
     STAYS = "they stay: this process cannot take them in"
 
 
@@ -88,10 +93,9 @@ def _take_turns(
     continuation: Continuation | None,
     *,
     redelivered: bool,
-    hops: int,
     in_batches: bool,
 ) -> Rest:
-    """Take turns of a run, as ``drive`` does."""
+    """Take turns of a run, as ``drive`` does.  Raises UnknownWorkflow."""
     has_turned = False
     for _ in range(TRIES):
         try:
@@ -100,9 +104,6 @@ def _take_turns(
             engine.measures.count(measures.TURNS_OVERTAKEN)
             log.debug("Run %s: %s; the turn starts again.", run_id, overtaken)
             continue
-        except UnknownWorkflow as unknown:
-            forward_turn(engine, unknown.run, hops)
-            return Rest.STAYS
         except DecryptionError as unreadable:
             log.error("Run %s is left for a worker that can read it: %s", run_id, unreadable)
             return Rest.STAYS
@@ -119,9 +120,8 @@ def _take_turns(
             return Rest.COMES
         has_turned, redelivered = True, False
     if has_turned:
-        engine.wake(run_id)  # So many turns: other runs come first.
-    else:
-        log.warning("Run %s was overtaken %d times in a row; the sweep sends its next turn.", run_id, TRIES)
+        return Rest.LEFT
+    log.warning("Run %s was overtaken %d times in a row; the sweep sends its next turn.", run_id, TRIES)
     return Rest.STAYS
 
 

@@ -219,6 +219,36 @@ def test_the_sweep_sends_a_turn_for_what_was_left_to_a_dead_holder(engine, how):
     assert run.result() == sum(range(WIDTH))
 
 
+def test_a_drive_that_leaves_the_run_to_others_releases_the_lease_first(engine, monkeypatch):
+    """After so many turns another process goes on: its message comes when the lease is free."""
+    monkeypatch.setattr(sys.modules[drive.__module__], "TRIES", 1)
+    run = engine.start(wide, WIDTH)
+    drive(engine, run.id)
+    run_step(engine, run, 1)
+    when_woken = []
+    monkeypatch.setattr(engine, "wake", lambda *runs: when_woken.extend((each, leases(engine, run)) for each in runs))
+    drive(engine, run.id)
+
+    assert when_woken == [(run.id, [])]
+    assert ended(run) == ["r#1"]
+
+
+def test_a_turn_of_an_unknown_workflow_is_sent_on_once_the_lease_is_released(engine, monkeypatch):
+    """The worker that knows it must not find the lease taken."""
+    run = engine.start(wide, WIDTH)
+    drive(engine, run.id)
+    run_step(engine, run, 1)
+    when_forwarded = []
+    monkeypatch.setattr(
+        sys.modules[drive.__module__], "forward_turn", lambda *args: when_forwarded.append(leases(engine, run))
+    )
+    engine.replays.close()
+    monkeypatch.delitem(registry.workflows, wide.name)
+    drive(engine, run.id)
+
+    assert when_forwarded == [[]]
+
+
 def test_a_run_of_one_step_after_the_other_takes_no_lease(engine):
     """Nobody else can have news for it: its turns cost no statement more."""
     statements = []
