@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from live_flows import bounded_batch, completed_batch, many_short, queued_batch
-from processes import Deployment, deployed
+from processes import Deployment, deployed, eventually
 from servers import new_broker, new_database
 
 from durable.store import totals
@@ -56,3 +56,18 @@ def test_turns_of_batches_of_every_form_do_not_overtake_each_other(tmp_path):
         runs = [site.engine.start(form, ITEMS // 4) for form in forms]
         assert [run.result(timeout="120s") for run in runs] == [ITEMS // 4] * len(forms)
         assert overtaken(site) <= ITEMS * 3 // 10
+
+
+@pytest.mark.parametrize("point", ["lease.taken", "lease.released"])
+def test_a_process_that_dies_with_the_lease_costs_no_outcome(tmp_path, point):
+    """It is killed just after it has taken the lease, or released it: another worker ends the batch."""
+    with working(tmp_path, ()) as site:
+        crashes = {"DURABLE_FAILPOINTS": f"{point}=crash"}
+        fragile = site.start_worker("fragile", "--pool", "solo", environment=crashes)
+        run = site.engine.start(bounded_batch, ITEMS // 4)
+        eventually(lambda: not fragile.running, 30, "the process dies")
+        site.processes.pop("fragile")
+        assert run.status == "running"
+
+        site.start_worker("healthy", "--concurrency", "4")
+        assert run.result(timeout="60s") == ITEMS // 4
