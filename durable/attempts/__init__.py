@@ -15,11 +15,13 @@ Files, in import order::
     transaction.py      the transaction that a transactional step shares with its outcome
     running_attempt.py  the running attempt, as the step's function sees it
     attempt.py          runs one attempt from claim to record
+    go_on.py            what follows an attempt: the turn, and the next offered step
 """
 
 from .attempt import Conclude, Finished, StepBody, attempt, run_claimed
 from .attempt_end import AttemptEnd
 from .claim import Address, take_over_run
+from .go_on import go_on
 from .outcome import release
 from .running_attempt import RunningAttempt
 
@@ -31,6 +33,7 @@ __all__ = [
     "RunningAttempt",
     "StepBody",
     "attempt",
+    "go_on",
     "release",
     "run_claimed",
     "take_over_run",

@@ -23,7 +23,7 @@ from .celery_settings import check_settings, check_url, check_worker_settings
 from .choose_notifier import make_notifier
 from .dispatcher import BATCH_SIZE, DRIVE, FORWARD, GRACE, WAKE, Dispatcher
 from .notifier import SUBSCRIPTION_SECS, Notifier, PollingNotifier
-from .progress import HEADER, QUEUE, Progress, Route, furthest, header_of, hops_of
+from .progress import HEADER, OFFERS, QUEUE, Progress, Route, furthest, header_of, hops_of
 from .publisher import Broker, Outgoing, Publisher
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "FORWARD",
     "GRACE",
     "HEADER",
+    "OFFERS",
     "QUEUE",
     "SUBSCRIPTION_SECS",
     "WAKE",

@@ -24,7 +24,7 @@ from ..errors import ConfigurationError
 from ..store import DriveRow, SendTimes, StepRow, WaitRow
 from .chains import FORMAT, AdoptedChain, Chain
 from .eta_budget import EtaBudget
-from .progress import HEADER, HOPS, QUEUE, SENT, Route
+from .progress import HEADER, HOPS, OFFERS, QUEUE, SENT, Route
 from .publisher import Broker, Outgoing
 
 #: Returns the trace in which a run's message is sent, by the run's id and its ``trace_context``.
@@ -288,6 +288,8 @@ class Dispatcher:
     def _header_of(self, row: StepRow, hops: int) -> dict[str, Any]:
         queue = self.find_queue_of_step(row.name) if row.name in registry.steps else row.step_queue
         sent = {SENT: self._now(), QUEUE: queue} | ({HOPS: hops} if hops else {})
+        if row.has_offers:
+            sent[OFFERS] = True
         return {HEADER: {"run": row.run_id, "op": row.op_id, "attempt": row.attempt, **sent}}
 
     def _sent(self, task: str, queue: str | None, hops: int = 0) -> dict[str, Any]:

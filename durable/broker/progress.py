@@ -14,11 +14,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 #: The header of our messages, and its fields: when the message was sent, to which queue, and how often it was sent on
-#: by a worker that did not know its name.
+#: by a worker that did not know its name, and whether steps of the run are offered.
 HEADER = "durable"
 SENT = "sent"
 QUEUE = "queue"
 HOPS = "hops"
+OFFERS = "offers"
 
 #: A queue and a priority: messages of one route do not overtake each other.  None: the queue is not known.
 Route = tuple[str | None, int]

@@ -37,6 +37,10 @@ class LostMessages:
         """For each kind of step (queue, name): what was sent before this time, in microseconds, is lost."""
         return {kind: self._lost_before(self._engine.dispatch.route_of_step(*kind), delay) for kind in kinds}
 
+    def idle(self, kinds: Iterable[MessageGroup]) -> set[str]:
+        """The queues of these kinds of steps in which no message waits, or whose length is not known."""
+        return {queue for queue, _ in kinds if queue is not None and not self._length(queue)}
+
     def turns(self, kinds: Iterable[MessageGroup], delay: int) -> Mapping[MessageGroup, int]:
         """The same for turns, by the queue and the priority of their runs."""
         return {kind: self._lost_before(self._engine.dispatch.route_of_turn(*kind), delay) for kind in kinds}
@@ -49,10 +53,13 @@ class LostMessages:
         queue, _ = route
         if queue is None:
             return self._now - delay
-        if queue not in self._lengths:
-            self._lengths[queue] = self._engine.dispatch.broker.length(queue)
-        length = self._lengths[queue]
+        length = self._length(queue)
         if length == 0:
             return self._now - delay
         overtaken = self._progress.get(route, 0) - delay
         return overtaken if length else max(overtaken, self._now - _UNKNOWN_LENGTH * delay)
+
+    def _length(self, queue: str) -> int | None:
+        if queue not in self._lengths:
+            self._lengths[queue] = self._engine.dispatch.broker.length(queue)
+        return self._lengths[queue]

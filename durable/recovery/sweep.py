@@ -62,7 +62,7 @@ def sweep(engine: Engine) -> bool:
     lost = LostMessages(engine, now)
     delay = engine.settings.resend_after
     sent = [
-        _send_steps(engine, now, registered, lost.steps(step_groups, delay)),
+        _send_steps(engine, now, registered, lost.steps(step_groups, delay), lost.idle(step_groups)),
         _send_waits(engine, now, lost.waits(wait_groups, GRACE)),
         _send_turns(engine, now, registered, lost.turns(turn_groups, delay)),
         _send_calls(engine, now),
@@ -76,15 +76,20 @@ def publish_due(engine: Engine, since: int) -> None:
     now = engine.now()
     with engine.store.read() as tx:
         registered = workers.registered(tx)
-    _send_steps(engine, now, registered, {}, since)
+    _send_steps(engine, now, registered, {}, since=since)
     _send_waits(engine, now, {}, since)
 
 
 def _send_steps(
-    engine: Engine, now: int, registered: set[str], lost_before: Mapping[MessageGroup, int], since: int = 0
+    engine: Engine,
+    now: int,
+    registered: set[str],
+    lost_before: Mapping[MessageGroup, int],
+    idle: Collection[str] = (),
+    since: int = 0,
 ) -> int:
     with engine.store.read() as tx:
-        due = due_steps.due(tx, now, registered, BATCH, lost_before=lost_before, since=since)
+        due = due_steps.due(tx, now, registered, BATCH, lost_before=lost_before, idle=idle, since=since)
     due = _sendable(engine, now, due, attrgetter("not_before"), None if since else due_steps.postpone)
     sent = due[: engine.dispatch.send_steps(due)]
     if sent:

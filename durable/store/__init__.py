@@ -34,6 +34,7 @@ Files, in import order::
     retention.py           ended runs, and their deletion
     start_run.py           start a run: its row and its first inbox item
     steps.py               steps, from the call until the outcome
+    offers.py              steps that processes take without a message
     due_steps.py           steps whose messages the sweep sends
     in_doubt.py            steps in doubt
     turn_leases.py         which process takes a run's turns

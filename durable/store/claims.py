@@ -147,35 +147,42 @@ def commit_claim(
         )
 
 
+def set_claimed(now: str) -> str:
+    """SQL: what an UPDATE of ``durable_steps`` sets that claims an attempt."""
+    return (
+        f"status = '{StepStatus.CLAIMED}', claim = :by, worker_id = :worker_id, message_id = :message_id,"
+        f" claimed_at = {now}, started_at = COALESCE(started_at, {now}), semantics = :semantics,"
+        f" deadline_at = {now} + :timeout, heartbeat_at = NULL, next_send_at = NULL, offered_seq = NULL"
+    )
+
+
 @lru_cache(maxsize=16)
 def _take(now: str) -> TextClause:
     """The UPDATE that claims an attempt; cached for each database's expression of its time."""
     return text(
-        f"UPDATE durable_steps SET status = '{StepStatus.CLAIMED}', claim = :by, worker_id = :worker_id,"
-        f" message_id = :message_id,"
-        f" claimed_at = {now}, started_at = COALESCE(started_at, {now}), semantics = :semantics,"
-        f" deadline_at = {now} + :timeout, heartbeat_at = NULL, next_send_at = NULL"
+        f"UPDATE durable_steps SET {set_claimed(now)}"
         f" WHERE run_id = :run AND op_id = :op AND attempt = :attempt AND status = '{StepStatus.PENDING}'"
         f" AND not_before <= {now}"
     )
 
 
+_TAKEN = ("claim", "run_id", "op_id", "name", "attempt", "started_at", "claimed_at", "semantics")
+#: SQL for PostgreSQL: a ``Claim`` for each row of ``taken``, which are rows of ``durable_steps``.
+SELECT_TAKEN = (
+    f"SELECT {', '.join(f'taken.{name}' for name in (*_TAKEN, 'deadline_at', 'heartbeat'))},"
+    " GREATEST(called.at, taken.not_before) AS scheduled_at,"
+    " called.value AS args, runs.name AS run_name,"
+    " COALESCE(runs.started_at, runs.created_at) AS run_started_at, runs.turn AS run_turn, runs.trace_context"
+    " FROM taken JOIN durable_runs AS runs ON runs.id = taken.run_id"
+    " JOIN durable_events AS called"
+    " ON called.run_id = taken.run_id AND called.op_id = taken.op_id AND called.phase = 'created'"
+)
+
+
 @lru_cache(maxsize=16)
 def _at_once(now: str) -> Prepared:
     """The same for PostgreSQL, in one statement that also reads what the process needs for the attempt."""
-    columns = ("claim", "run_id", "op_id", "name", "attempt", "started_at", "claimed_at", "semantics")
-    taken = ", ".join(f"taken.{name}" for name in (*columns, "deadline_at", "heartbeat"))
-    return Prepared(
-        text(
-            f"WITH taken AS ({_take(now).text} RETURNING *)"
-            f" SELECT {taken}, GREATEST(called.at, taken.not_before) AS scheduled_at,"
-            " called.value AS args, runs.name AS run_name,"
-            " COALESCE(runs.started_at, runs.created_at) AS run_started_at, runs.turn AS run_turn, runs.trace_context"
-            " FROM taken JOIN durable_runs AS runs ON runs.id = taken.run_id"
-            " JOIN durable_events AS called"
-            " ON called.run_id = taken.run_id AND called.op_id = taken.op_id AND called.phase = 'created'"
-        )
-    )
+    return Prepared(text(f"WITH taken AS ({_take(now).text} RETURNING *) {SELECT_TAKEN}"))
 
 
 def not_before(tx: Connection, run_id: str, op_id: str, attempt: int) -> int | None:

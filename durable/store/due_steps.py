@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, or_, select, update
 
 from .outbox import MessageGroup, growing_delay, is_one_of, later, unsent_or_lost
 from .schema import steps
@@ -24,6 +24,7 @@ def due(
     limit: int,
     *,
     lost_before: Mapping[MessageGroup, int],
+    idle: Collection[str] = (),
     since: int = 0,
 ) -> list[StepRow]:
     """
@@ -31,17 +32,20 @@ def due(
 
     Args:
         lost_before: By queue and step name, as ``outbox.unsent_or_lost`` takes it.
+        idle: The queues without messages.  Only their offered steps are due.
         since: Only attempts that have become due after this moment.
     """
     overdue = (steps.c.next_send_at <= now, steps.c.next_send_at > since, steps.c.name.in_(names))
     lost = unsent_or_lost(steps.c.sent_at, steps.c.queue, steps.c.name, lost_before)
+    is_left = or_(steps.c.offered_seq.is_(None), steps.c.queue.in_(idle))
     query = (
         ROW.add_columns(steps.c.sent_at.is_not(None).label("is_lost"))
-        .where(*overdue, lost)
+        .where(*overdue, lost, is_left)
         .order_by(steps.c.next_send_at)
         .limit(limit)
     )
-    return [StepRow(**{**row, "is_lost": bool(row["is_lost"])}) for row in tx.execute(query).mappings()]
+    rows = tx.execute(query).mappings()
+    return [StepRow(**{**row, "is_lost": bool(row["is_lost"])}, has_offers=True) for row in rows]
 
 
 def sent(tx: Connection, rows: Collection[StepRow], now: int, delay: int) -> None:
@@ -50,7 +54,12 @@ def sent(tx: Connection, rows: Collection[StepRow], now: int, delay: int) -> Non
     tx.execute(
         update(steps)
         .where(is_one_of(steps, rows), steps.c.next_send_at <= now)
-        .values(next_send_at=sent_at + growing_delay(steps.c.sends, delay), sent_at=sent_at, sends=steps.c.sends + 1)
+        .values(
+            next_send_at=sent_at + growing_delay(steps.c.sends, delay),
+            sent_at=sent_at,
+            sends=steps.c.sends + 1,
+            offered_seq=None,
+        )
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, case, func, select
 
 from .schema import inbox, leases, runs, steps, waits, workers
 from .transitions import RunStatus, StepStatus
@@ -56,8 +56,9 @@ def running_attempts(tx: Connection) -> int:
 
 def waiting_steps(tx: Connection, now: int) -> list[Backlog]:
     """Attempts that could run now and wait for a worker, by the queue of their last message."""
-    # A message that was never sent, since the broker is away, waits since the sweep checked it first.
-    since = func.coalesce(steps.c.sent_at, steps.c.next_send_at).label("since")
+    # A step without a message waits since the sweep checked it first: the broker is away, or the step is offered.
+    checked_at = case((steps.c.next_send_at > now, now), else_=steps.c.next_send_at)
+    since = func.coalesce(steps.c.sent_at, checked_at).label("since")
     some = (
         select(steps.c.queue, since)
         .where(steps.c.next_send_at.is_not(None), steps.c.not_before <= now)

@@ -149,7 +149,8 @@ def backlog_by_queue(tx: Connection, now: int) -> list[QueueBacklog]:
         .subquery()
     )
     since = case((some.c.not_before > func.coalesce(some.c.sent_at, 0), some.c.not_before), else_=some.c.sent_at)
-    query = select(some.c.queue, func.count(), func.min(func.coalesce(since, some.c.next_send_at)))
+    checked_at = case((some.c.next_send_at > now, now), else_=some.c.next_send_at)
+    query = select(some.c.queue, func.count(), func.min(func.coalesce(since, checked_at)))
     return [QueueBacklog(*row) for row in tx.execute(query.group_by(some.c.queue).order_by(some.c.queue))]
 
 

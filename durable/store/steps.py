@@ -34,6 +34,8 @@ class StepRow:
     #: The encoded arguments, for Celery's tools; None where they are too long to be shown.
     args: str | None = None
     trace_context: str | None = None
+    #: Whether other steps of the run may be offered: the process that takes the message takes those too.
+    has_offers: bool = False
     #: The step's queue, as the process knew it that wrote the row; for processes that do not know the step.
     step_queue: str | None = None
 
@@ -59,17 +61,17 @@ class ClaimedAttempt:
 
 _FIRST_ATTEMPTS = Prepared(
     text(
-        "INSERT INTO durable_steps (run_id, op_id, name, not_before, queue, attempt, status, cancelled,"
+        "INSERT INTO durable_steps (run_id, op_id, name, not_before, queue, offered_seq, attempt, status, cancelled,"
         " next_send_at, sent_at, sends)"
         f" SELECT new.*, 1, '{StepStatus.PENDING}', false, :next_send_at, :sent_at, :sends"
         " FROM unnest(CAST(:run_id AS text[]), CAST(:op_id AS text[]), CAST(:name AS text[]),"
-        " CAST(:not_before AS bigint[]), CAST(:queue AS text[])) AS new"
+        " CAST(:not_before AS bigint[]), CAST(:queue AS text[]), CAST(:offered_seq AS bigint[])) AS new"
     )
 )
 
 
 def create(tx: Connection, rows: Sequence[dict[str, Any]], sending: SendTimes) -> None:
-    """Insert first attempts; each row is ``{run_id, op_id, name, not_before, queue}``."""
+    """Insert first attempts; each row is ``{run_id, op_id, name, not_before, queue, offered_seq}``."""
     if rows and tx.dialect.name == "postgresql":
         columns = {name: array(row[name] for row in rows) for name in rows[0]}
         _FIRST_ATTEMPTS.changed(tx, columns | sending.values())
@@ -209,7 +211,7 @@ def pending(tx: Connection, run_id: str, op_id: str, attempt: int) -> StepRow | 
 def set_send_times(tx: Connection, row: StepRow, sending: SendTimes) -> None:
     """Record when the message of an attempt that nobody has claimed is sent, and when the sweep checks it."""
     mine = (steps.c.run_id == row.run_id, steps.c.op_id == row.op_id, steps.c.attempt == row.attempt)
-    times = {"next_send_at": sending.next_send_at, "sent_at": sending.sent_at}
+    times = {"next_send_at": sending.next_send_at, "sent_at": sending.sent_at, "offered_seq": None}
     tx.execute(update(steps).where(*mine, steps.c.status == StepStatus.PENDING).values(times))
 
 

@@ -95,6 +95,12 @@ def is_known(tx: Connection, name: str, queue: str | None, since: int) -> bool |
     return queue is None or any(queues is None or queue in json.loads(queues) for queues in found)
 
 
+def consumers(tx: Connection, queue: str, since: int) -> list[str | None]:
+    """The pool of each process with a heartbeat since *since* that takes messages from this queue."""
+    rows = tx.execute(select(workers.c.pool, workers.c.queues).where(workers.c.beat_at >= since))
+    return [row.pool for row in rows if row.queues is None or queue in json.loads(row.queues)]
+
+
 def count(tx: Connection) -> int:
     """How many processes have a row."""
     return int(tx.execute(select(func.count()).select_from(workers)).scalar_one())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..broker import DRIVE, HEADER, WAKE, Outgoing
+from ..broker import DRIVE, HEADER, OFFERS, WAKE, Outgoing
 from .clock import Clock
 
 
@@ -22,6 +22,8 @@ class Message:
     due_at: int
     #: The signature of an application's own Celery task; None for a task of this library.
     adopted: Any = None
+    #: Whether steps of the run may be offered.
+    has_offers: bool = False
 
     @property
     def what(self) -> str:
@@ -93,7 +95,8 @@ def _read(message: Any, number: int, due_at: int) -> Message:
         run_id, op_id = (*first.args, "")[:2]
         return Message(number, first.task, run_id, op_id, 0, due_at)
     address = first.options["headers"][HEADER]
-    return Message(number, first.task, address["run"], address["op"], address["attempt"], due_at)
+    address_and_due = (address["run"], address["op"], address["attempt"], due_at)
+    return Message(number, first.task, *address_and_due, has_offers=bool(address.get(OFFERS)))
 
 
 def later(message: Message, micros: int) -> Message:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from .. import registry
-from ..attempts import Address, Conclude, StepBody, attempt, run_claimed
+from ..attempts import Address, Conclude, StepBody, attempt, go_on, run_claimed
 from ..broker import DRIVE, WAKE
 from ..engine import Engine
 from ..turns import Continuation, conclude, drive, wake
@@ -28,21 +28,26 @@ def _run_message(engine: Engine, message: Message) -> None:
         message.adopted.apply_async()
         return
     # No limit of time, since no other run waits for this worker.
-    continuation = Continuation(engine, QUEUE, clock=lambda: 0.0) if engine.settings.continuation else None
+    continuation = None
+    if engine.settings.continuation:
+        continuation = Continuation(engine, QUEUE, has_offers=message.has_offers, clock=lambda: 0.0)
     if message.task == WAKE:
         wake.fire(engine, message.run_id, message.op_id)
     elif message.task != DRIVE:
         address = Address(message.run_id, message.op_id, message.attempt)
         attempt(engine, registry.steps[message.task], address, None, conclude=_conclude(engine, continuation))
-    if message.task != DRIVE and continuation is None:
-        engine.wake(message.run_id)  # the second task of the chain
+    if continuation is None:
+        if message.task == DRIVE:
+            drive(engine, message.run_id)
+        else:
+            engine.wake(message.run_id)  # the second task of the chain
         return
     while True:
         # The turn may have been taken together with the attempt's outcome.
-        if continuation is None or not continuation.has_turned:
-            drive(engine, message.run_id, continuation=continuation)
-        held = continuation and continuation.begin()
-        if not held:
+        if not continuation.has_turned:
+            go_on(engine, continuation, message.run_id, in_batches=False)
+        held = continuation.begin()
+        if held is None:
             return
         run_claimed(engine, held, StepBody(registry.steps[held.name]), _conclude(engine, continuation))
 

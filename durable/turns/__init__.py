@@ -8,6 +8,7 @@ Files, in import order::
     decision.py      what a turn decides, and what its commit leaves to send
     children.py      child runs: create them, cancel them, report their end to the parent
     run_end.py       a run's last turn: hooks close, and open requests are answered
+    offers.py        which steps are offered to processes at work, instead of sent
     commit.py        writes a decision in one transaction
     continuation.py  goes on with a run in place, instead of sending a message
     view.py          what a turn reads
@@ -24,8 +25,10 @@ Files, in import order::
 from .continuation import Continuation
 from .drive import conclude, drive
 from .forward import forward_attempt
+from .turn_lease import BATCH_DELAY_SECS
 
 __all__ = [
+    "BATCH_DELAY_SECS",
     "Continuation",
     "conclude",
     "drive",

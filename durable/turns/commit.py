@@ -9,6 +9,7 @@ the order run, step, hook.
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from ..store import (
     Claim,
     Run,
     RunStatus,
+    SendTimes,
     StepRow,
     WaitRow,
     attributes,
@@ -40,6 +42,7 @@ from ..store import (
 )
 from . import children, run_end
 from .decision import CommitResult, Decision, NewEvents, Overtaken
+from .offers import choose_offers
 
 
 def commit(engine: Engine, decision: Decision, begins: Claim | None = None) -> CommitResult:
@@ -233,25 +236,56 @@ def _create(
     if begins is not None:
         steps.create_claimed(tx, begins, engine.process_id)
         new_steps = [c for c in new_steps if c.op_id != begins.op_id]
-    queues = {name: engine.dispatch.find_queue_of_step(name) for name in {c.name for c in new_steps}}
-    step_rows = [
-        {"run_id": run.id, "op_id": c.op_id, "name": c.name, "not_before": 0, "queue": queues[c.name]}
-        for c in new_steps
-    ]
-    steps.create(tx, step_rows, engine.dispatch.plan(now))
-    route, carried = (run.queue, run.priority), run.trace_context
-    result.steps += [
-        StepRow(run.id, c.op_id, c.name, 1, 0, *route, args=c.args, trace_context=carried) for c in new_steps
-    ]
+    _create_steps(engine, tx, decision, new_steps, result, now)
     if decision.outcome is not None:
         return
 
+    route, carried = (run.queue, run.priority), run.trace_context
     new_waits = [c for c in wanted if isinstance(c, commands.CreateWait)]
     planned = [(c, engine.dispatch.plan_at(tx, now, c.due_at)) for c in new_waits]
     waits.create(tx, [{"run_id": run.id, "op_id": c.op_id, "due_at": c.due_at} | plan.values() for c, plan in planned])
     result.waits += [
         WaitRow(run.id, c.op_id, c.due_at, *route, is_deferred=plan.is_deferred, trace_context=carried)
         for c, plan in planned
+    ]
+
+
+def _create_steps(
+    engine: Engine,
+    tx: Connection,
+    decision: Decision,
+    wanted: Sequence[commands.CreateStep],
+    result: CommitResult,
+    now: int,
+) -> None:
+    """Create the steps that wait for a process: some are sent, the others are offered."""
+    run = decision.run
+    queues = {name: engine.dispatch.find_queue_of_step(name) for name in {c.name for c in wanted}}
+    offered = choose_offers(engine, tx, run, wanted, queues)
+    seqs = {event.op_id: event.seq for event in decision.events if event.phase == "created"} if offered else {}
+    rows = [
+        {"run_id": run.id, "op_id": c.op_id, "name": c.name, "not_before": 0, "queue": queues[c.name]}
+        | {"offered_seq": seqs[c.op_id] if c.op_id in offered else None}
+        for c in wanted
+    ]
+    sent_later = SendTimes(now + engine.settings.resend_after, None)
+    steps.create(tx, [row for row in rows if row["offered_seq"] is None], engine.dispatch.plan(now))
+    steps.create(tx, [row for row in rows if row["offered_seq"] is not None], sent_later)
+    result.steps += [
+        StepRow(
+            run.id,
+            c.op_id,
+            c.name,
+            1,
+            0,
+            run.queue,
+            run.priority,
+            args=c.args,
+            trace_context=run.trace_context,
+            has_offers=bool(offered),
+        )
+        for c in wanted
+        if c.op_id not in offered
     ]
 
 

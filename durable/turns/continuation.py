@@ -16,13 +16,12 @@ from collections.abc import Callable
 from .. import codec, registry
 from ..engine import Engine
 from ..http import Request
-from ..registry import SEMANTICS, AdoptedStep
+from ..registry import SEMANTICS
 from ..replay import commands
 from ..store import Claim, runs
 from .commit import started_at
 from .decision import Decision
-
-_LIMITS = ("task_time_limit", "task_soft_time_limit", "task_default_rate_limit")
+from .offers import may_run_in_place
 
 
 class Continuation:
@@ -32,20 +31,25 @@ class Continuation:
     Attributes:
         next: The attempt that this process has claimed and runs next.
         has_turned: Whether the turn after the attempt was taken together with its outcome.
+        has_offers: Whether steps of the run may be offered, for this process to take.
     """
 
-    def __init__(self, engine: Engine, queue: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, engine: Engine, queue: str, *, has_offers: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """
         Args:
             queue: The queue that the message came from.
             clock: Returns the time in seconds.
         """
         self.queue = queue
+        self.has_offers = has_offers
         self.next: Claim | None = None
         self.has_turned = False
         self._engine = engine
         self._clock = clock
         self._until = clock() + engine.settings.continuation / 1_000_000
+        self._drives_at = 0.0
         #: By step name: whether it may run here.
         self._runs_here: dict[str, bool] = {}
 
@@ -54,24 +58,41 @@ class Continuation:
         held, self.next, self.has_turned = self.next, None, False
         return held
 
+    @property
+    def is_over(self) -> bool:
+        """Whether other runs come first now."""
+        return self._clock() >= self._until
+
+    def puts_off_drive(self, secs: float) -> bool:
+        """
+        Return whether a turn can be put off while this process goes on with the run's steps.
+
+        One that cannot is taken now, and others can be put off for so many *secs*.
+        """
+        now = self._clock()
+        if now < self._drives_at:
+            return True
+        self._drives_at = now + secs
+        return False
+
+    def names(self) -> list[str]:
+        """The names of the steps that may run here."""
+        return [name for name in registry.steps if self._runs(name)]
+
     def leads_to_turn(self, queue: str | None) -> bool:
         """Return whether the turns of a run with this *queue* come to the queue of this message."""
         return self._engine.dispatch.find_queue_of_turn(queue) == self.queue
 
     def choose(self, decision: Decision) -> Claim | None:
-        """Return a claim for the step that a turn asks for, if it asks for one step, which may run here next."""
+        """Return a claim for the first step that a turn asks for and that may run here next."""
         if decision.fault is not None or decision.outcome is not None or decision.run.priority is not None:
             return None
-        if self._clock() >= self._until:
+        if self.is_over:
             return None
         given_up = {each.op_id for each in decision.commands if isinstance(each, commands.Withdraw)}
-        wanted = [each for each in decision.commands if isinstance(each, commands.CreateStep)]
-        if len(wanted) != 1 or wanted[0].op_id in given_up:
-            return None
-        command = wanted[0]
-        if command.name not in self._runs_here:
-            self._runs_here[command.name] = self._may_run(command.name)
-        if not self._runs_here[command.name]:
+        wanted = (each for each in decision.commands if isinstance(each, commands.CreateStep))
+        command = next((each for each in wanted if each.op_id not in given_up and self._runs(each.name)), None)
+        if command is None:
             return None
 
         run, now = decision.run, self._engine.now()
@@ -97,15 +118,9 @@ class Continuation:
             trace_context=runs.trace_context(self._engine.store.vault, run.id, run.trace_context),
         )
 
-    def _may_run(self, name: str) -> bool:
+    def _runs(self, name: str) -> bool:
         """Return whether a step may run here, without a message of its own."""
-        step, task = registry.steps.get(name), self._engine.celery.tasks.get(name)
-        if step is None or task is None or isinstance(step, AdoptedStep):
-            return False
-        if step.semantics != SEMANTICS[0] or step.timeout is not None:
-            return False
-        # Celery applies its limits and priorities to messages.
-        limits = (task.time_limit, task.soft_time_limit, task.rate_limit, task.priority, step.options.get("priority"))
-        if any(each is not None for each in limits) or any(task.app.conf.get(each) for each in _LIMITS):
-            return False
-        return self._engine.dispatch.find_queue_of_step(name) == self.queue
+        if name not in self._runs_here:
+            is_from_here = self._engine.dispatch.find_queue_of_step(name) == self.queue
+            self._runs_here[name] = is_from_here and may_run_in_place(self._engine, name)
+        return self._runs_here[name]

@@ -15,7 +15,7 @@ from celery import Task
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..attempts import release
-from ..broker import HEADER, QUEUE, celery_internals
+from ..broker import HEADER, OFFERS, QUEUE, celery_internals
 from ..engine import Engine
 from ..sandbox import log_records
 from ..store import Claim, reason
@@ -51,10 +51,11 @@ def _run_message(
     request = request or {}
     header = request.get(HEADER) or (request.get("headers") or {}).get(HEADER)
     # The queue as the sender wrote it: the routing key may be another word.
-    queue = header.get(QUEUE) if isinstance(header, Mapping) else None
+    header = header if isinstance(header, Mapping) else {}
+    queue = header.get(QUEUE)
     if not engine.settings.continuation or not queue or not isinstance(queue, str):
         return tracer(uuid, args, kwargs, request)
-    continuation = Continuation(engine, queue)
+    continuation = Continuation(engine, queue, has_offers=bool(header.get(OFFERS)))
     try:
         result = tracer(uuid, args, kwargs, {**request, _CONTINUATION: continuation})
         while (held := continuation.next) is not None:

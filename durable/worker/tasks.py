@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import events
-from ..attempts import Address, Finished, RunningAttempt, StepBody, attempt, run_claimed, take_over_run
+from ..attempts import Address, Finished, RunningAttempt, StepBody, attempt, go_on, run_claimed, take_over_run
 from ..broker import DRIVE, FORWARD, HEADER, QUEUE, WAKE, celery_internals, header_of, hops_of
 from ..engine import Engine
 from ..recovery import housekeeping
@@ -112,7 +112,7 @@ def register_step(engine: Engine, defined: Defined) -> None:
             finished: Finished | None = run_claimed(engine, held, _TracedBody(defined), concluded)
             if not continuation.has_turned:
                 try:
-                    drive(engine, run_id, continuation=continuation, in_batches=True)
+                    go_on(engine, continuation, run_id)
                 except Exception:
                     log.exception("A turn of run %s failed in place; its message is sent.", run_id)
                     engine.wake(run_id)
@@ -196,12 +196,12 @@ def _drive_in_place(engine: Engine, request: Any, run_id: str) -> None:
         celery_internals.drop_chain(request)
         return
     headers = celery_internals.next_in_chain(request)
-    if headers is None or not engine.settings.continuation:
+    if headers is None or continuation is None:
         return
     if headers.get(HEADER, {}).get(QUEUE) != header_of(request).get(QUEUE):
         return
     try:
-        drive(engine, run_id, continuation=continuation, redelivered=_is_redelivered(request), in_batches=True)
+        go_on(engine, continuation, run_id, redelivered=_is_redelivered(request))
     except Exception:
         log.exception("A turn of run %s failed in place; its message is sent.", run_id)
     else:

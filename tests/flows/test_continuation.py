@@ -119,7 +119,7 @@ class Time:
 
 def begun(engine, run, clock=None):
     """Take a run's first turn; returns its in-place continuation."""
-    continuation = Continuation(engine, "celery", clock or Time())
+    continuation = Continuation(engine, "celery", clock=clock or Time())
     drive(engine, run.id, continuation=continuation)
     return continuation
 
@@ -228,7 +228,7 @@ def test_an_outcome_goes_through_the_inbox_where_the_turn_might_cost_it(engine, 
     drive(engine, run.id)
     with engine.store.begin() as tx:
         tx.execute(sa.update(steps).where(steps.c.run_id == run.id).values(attempt=number))
-    continuation = Continuation(engine, "celery", Time())
+    continuation = Continuation(engine, "celery", clock=Time())
 
     attempt(engine, kind, Address(run.id, "r#1", number), None, conclude=partial(conclude, engine, continuation))
 
@@ -284,7 +284,7 @@ def test_parallel_steps_are_sent(engine):
     continuation = begun(engine, run)
 
     assert continuation.next is None
-    held = Continuation(engine, "celery", Time())
+    held = Continuation(engine, "celery", clock=Time())
     for op_id in ("r#1", "r#2"):
         attempt(engine, adds, Address(run.id, op_id, 1), None, conclude=partial(conclude, engine, held))
         assert not held.has_turned

@@ -1,0 +1,98 @@
+"""
+Offered steps: a process that is at work on their run takes them, one after the other, without a message.
+
+An offered step is a pending one whose message was not sent.  Its ``offered_seq`` is the ``seq`` of its call.  The sweep
+sends it when its time is over and its queue is empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, select, text
+
+from . import claims, steps
+from .claims import Claim
+from .database import Store
+from .outbox import SendTimes
+from .schema import steps as rows
+from .statements import Prepared, array
+from .steps import StepRow
+
+#: The first offered step of a run, of one queue and with one of these names, that no other transaction has locked.
+_FIRST = (
+    select(rows.c.op_id)
+    .where(
+        rows.c.run_id == bindparam("run"),
+        rows.c.queue == bindparam("queue"),
+        rows.c.offered_seq.is_not(None),
+        rows.c.name.in_(bindparam("names", expanding=True)),
+    )
+    .order_by(rows.c.offered_seq)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+)
+
+
+def claim_next(
+    store: Store, run_id: str, queue: str, names: Collection[str], *, by: str, worker_id: str, semantics: str
+) -> Claim | None:
+    """
+    Claim the offered step of a run that was called first; None when none is left for this process.
+
+    On PostgreSQL the commit does not wait for the disk.  If the database crashes and loses it, another process may run
+    the attempt too, and only that one can record its outcome.  So *semantics* must allow a second execution.
+
+    Args:
+        queue: Only steps of this queue.
+        names: Only steps with these names.
+        by: The claim, a random id.
+    """
+    parameters: dict[str, Any] = {"run": run_id, "queue": queue, "by": by, "worker_id": worker_id}
+    parameters |= {"semantics": semantics, "timeout": None, "message_id": None}
+    with store.single_statement() as tx:
+        if tx.dialect.name == "postgresql":
+            taken = _claim_next(str(store.sql_now)).one(tx, parameters | {"names": array(names)})
+            return None if taken is None else Claim(**taken._asdict())
+        op_id = _first(tx, run_id, queue, names)
+        if op_id is None:
+            return None
+        return claims.claim(
+            tx, run_id, op_id, 1, by=by, worker_id=worker_id, message_id=None, now=store.sql_now, semantics=semantics
+        )
+
+
+@lru_cache(maxsize=4)
+def _claim_next(now: str) -> Prepared:
+    first = (
+        "SELECT run_id AS run, op_id AS op FROM durable_steps"
+        " WHERE run_id = :run AND queue = :queue AND offered_seq IS NOT NULL AND name = ANY (CAST(:names AS text[]))"
+        " ORDER BY offered_seq LIMIT 1 FOR UPDATE SKIP LOCKED"
+    )
+    take = (
+        f"UPDATE durable_steps SET {claims.set_claimed(now)} FROM first"
+        " WHERE run_id = first.run AND op_id = first.op RETURNING durable_steps.*"
+    )
+    return Prepared(
+        text(
+            f"WITH first AS ({first}), taken AS ({take}) {claims.SELECT_TAKEN}"
+            " WHERE set_config('synchronous_commit', 'off', true) = 'off'"
+        )
+    )
+
+
+def mark_next_sent(
+    tx: Connection, run_id: str, queue: str, names: Collection[str], sending: SendTimes
+) -> StepRow | None:
+    """End the offer of the step that was called first, since its message is sent after the commit; None for none."""
+    op_id = _first(tx, run_id, queue, names)
+    row = None if op_id is None else steps.pending(tx, run_id, op_id, 1)
+    if row is not None:
+        steps.set_send_times(tx, row, sending)
+    return row
+
+
+def _first(tx: Connection, run_id: str, queue: str, names: Collection[str]) -> str | None:
+    return tx.execute(_FIRST, {"run": run_id, "queue": queue, "names": list(names)}).scalar_one_or_none()
