@@ -6,15 +6,12 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace
-from functools import partial
-
-from sqlalchemy import Connection
 
 from ..engine import Engine
 from ..errors import DecryptionError
 from ..registry import SEMANTICS
-from ..store import Claim, StepRow, claims, offers
-from ..turns import BATCH_DELAY_SECS, Continuation, drive
+from ..store import Claim, claims, offers
+from ..turns import BATCH_DELAY_SECS, Continuation, drive, put_off
 from .outcome import release
 
 
@@ -31,13 +28,10 @@ def go_on(
     """
     has_next = _take_offered(engine, continuation, run_id)
     if has_next and in_batches and continuation.puts_off_drive(BATCH_DELAY_SECS):
-        key = ("drive", run_id)
-        if key not in engine.later:
-            # The next step may take long.
-            engine.later.call(key, BATCH_DELAY_SECS, partial(engine.wake_if_waiting, run_id))
+        put_off(engine, run_id)
         return
     own = None if has_next else continuation
-    drive(engine, run_id, continuation=own, redelivered=redelivered, in_batches=in_batches)
+    drive(engine, run_id, continuation=own, redelivered=redelivered, in_batches=in_batches, resumes=has_next)
 
 
 def _take_offered(engine: Engine, continuation: Continuation, run_id: str) -> bool:
@@ -81,11 +75,7 @@ def _claim_next(engine: Engine, continuation: Continuation, run_id: str) -> Clai
 
 def _send_next(engine: Engine, continuation: Continuation, run_id: str) -> None:
     """Send the message of the next offered step, so that as many messages are on their way as before."""
-
-    def mark(tx: Connection) -> StepRow | None:
-        sending = engine.dispatch.plan(engine.store.now())
-        return offers.mark_next_sent(tx, run_id, continuation.queue, continuation.names(), sending)
-
-    row = engine.store.write(mark)
+    sending = engine.dispatch.plan(engine.store.now())
+    row = offers.commit_next_sent(engine.store, run_id, continuation.queue, continuation.names(), sending)
     if row is not None:
         engine.dispatch.send_step(replace(row, has_offers=True))

@@ -254,10 +254,11 @@ class Engine:
         return True
 
     def wake_if_waiting(self, run_id: str) -> None:
-        """Send a turn to a run that has something in its inbox."""
+        """Send a turn to a run that has something in its inbox, unless a process has the lease of its turns."""
         try:
+            now = self.now()
             with self.store.read() as tx:
-                run = runs.find(tx, run_id) if run_log.oldest_inbox_item(tx, run_id) else None
+                run = run_log.waiting_drive(tx, run_id, now)
         except SQLAlchemyError as error:
             log.warning("The inbox of run %s cannot be read (%s): the sweep sends its turn.", run_id, reason(error))
             return

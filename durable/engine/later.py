@@ -44,6 +44,20 @@ class Later:
                 self._thread.start()
             self._changed.notify()
 
+    def put_off(self, key: Hashable, secs: float) -> bool:
+        """Make the call that waits so many seconds from now; False when none waits."""
+        with self._changed:
+            if key not in self._waiting:
+                return False
+            self._waiting[key] = (self._clock() + secs, self._waiting[key][1])
+            return True
+
+    def cancel(self, key: Hashable) -> Callable[[], object] | None:
+        """Do not make the call that waits, and return it; None when none waits."""
+        with self._changed:
+            _, act = self._waiting.pop(key, (0.0, None))
+            return act
+
     def __contains__(self, key: Hashable) -> bool:
         """Whether a call with this key waits.  Once it is made, it does not."""
         with self._changed:

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, text
 
+from ..codec import EXAMINED_LENGTH
 from . import claims, steps
 from .claims import Claim
 from .database import Store
@@ -64,35 +65,52 @@ def claim_next(
         )
 
 
-@lru_cache(maxsize=4)
-def _claim_next(now: str) -> Prepared:
-    first = (
-        "SELECT run_id AS run, op_id AS op FROM durable_steps"
-        " WHERE run_id = :run AND queue = :queue AND offered_seq IS NOT NULL AND name = ANY (CAST(:names AS text[]))"
-        " ORDER BY offered_seq LIMIT 1 FOR UPDATE SKIP LOCKED"
-    )
-    take = (
-        f"UPDATE durable_steps SET {claims.set_claimed(now)} FROM first"
-        " WHERE run_id = first.run AND op_id = first.op RETURNING durable_steps.*"
-    )
-    return Prepared(
-        text(
-            f"WITH first AS ({first}), taken AS ({take}) {claims.SELECT_TAKEN}"
-            " WHERE set_config('synchronous_commit', 'off', true) = 'off'"
-        )
-    )
-
-
-def mark_next_sent(
-    tx: Connection, run_id: str, queue: str, names: Collection[str], sending: SendTimes
+def commit_next_sent(
+    store: Store, run_id: str, queue: str, names: Collection[str], sending: SendTimes
 ) -> StepRow | None:
     """End the offer of the step that was called first, since its message is sent after the commit; None for none."""
-    op_id = _first(tx, run_id, queue, names)
-    row = None if op_id is None else steps.pending(tx, run_id, op_id, 1)
-    if row is not None:
-        steps.set_send_times(tx, row, sending)
-    return row
+    parameters = {"run": run_id, "queue": queue, "names": array(names)}
+    with store.single_statement() as tx:
+        if tx.dialect.name == "postgresql":
+            marked = _MARK_NEXT.one(tx, parameters | sending.values())
+            return None if marked is None else StepRow(**marked._asdict())
+        op_id = _first(tx, run_id, queue, names)
+        row = None if op_id is None else steps.pending(tx, run_id, op_id, 1)
+        if row is not None:
+            steps.set_send_times(tx, row, sending)
+        return row
 
 
 def _first(tx: Connection, run_id: str, queue: str, names: Collection[str]) -> str | None:
     return tx.execute(_FIRST, {"run": run_id, "queue": queue, "names": list(names)}).scalar_one_or_none()
+
+
+# One statement each for PostgreSQL.
+
+_FIRST_AT_ONCE = (
+    "first AS (SELECT run_id AS run, op_id AS op FROM durable_steps"
+    " WHERE run_id = :run AND queue = :queue AND offered_seq IS NOT NULL AND name = ANY (CAST(:names AS text[]))"
+    " ORDER BY offered_seq LIMIT 1 FOR UPDATE SKIP LOCKED)"
+)
+_IS_FIRST = "FROM first WHERE run_id = first.run AND op_id = first.op RETURNING durable_steps.*"
+
+_MARK_NEXT = Prepared(
+    text(
+        f"WITH {_FIRST_AT_ONCE}, marked AS (UPDATE durable_steps"
+        f" SET next_send_at = :next_send_at, sent_at = :sent_at, sends = :sends, offered_seq = NULL {_IS_FIRST})"
+        " SELECT marked.run_id, marked.op_id, marked.name, marked.attempt, marked.not_before, runs.queue,"
+        " runs.priority, runs.trace_context, marked.queue AS step_queue,"
+        f" CASE WHEN length(called.value) <= {EXAMINED_LENGTH} THEN called.value END AS args"
+        " FROM marked JOIN durable_runs AS runs ON runs.id = marked.run_id"
+        " JOIN durable_events AS called"
+        " ON called.run_id = marked.run_id AND called.op_id = marked.op_id AND called.phase = 'created'"
+    )
+)
+
+
+@lru_cache(maxsize=4)
+def _claim_next(now: str) -> Prepared:
+    """Claims, without waiting for the disk."""
+    taken = f"taken AS (UPDATE durable_steps SET {claims.set_claimed(now)} {_IS_FIRST})"
+    unsynced = "set_config('synchronous_commit', 'off', true) = 'off'"
+    return Prepared(text(f"WITH {_FIRST_AT_ONCE}, {taken} {claims.SELECT_TAKEN} WHERE {unsynced}"))

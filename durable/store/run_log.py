@@ -10,14 +10,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, case, delete, func, insert, select, text, update
+from sqlalchemy import Connection, bindparam, case, delete, exists, func, insert, select, text, update
 
 from .. import codec
 from ..events import Event, RunCancelRequested, StepRetrying
 from . import requests, vault
 from .event_rows import from_row, load_large_values, outline, to_row
 from .outbox import MessageGroup, SendTimes, growing_delay, unsent_or_lost
-from .schema import events, inbox, runs
+from .schema import events, inbox, runs, turn_leases
 from .statements import Prepared, array
 from .vault import Vault
 
@@ -260,6 +260,21 @@ def oldest_inbox_item(tx: Connection, run_id: str) -> Event | None:
     """The event of the run's oldest inbox item, its value as it is stored."""
     row = _OLDEST.one(tx, {"run": run_id})
     return None if row is None else outline(row)
+
+
+_WAITING = Prepared(
+    select(runs.c.id.label("run_id"), runs.c.queue, runs.c.priority, runs.c.trace_context).where(
+        runs.c.id == bindparam("run"),
+        exists().where(inbox.c.run_id == runs.c.id),
+        ~exists().where(turn_leases.c.run_id == runs.c.id, turn_leases.c.expires_at > bindparam("now")),
+    )
+)
+
+
+def waiting_drive(tx: Connection, run_id: str, now: int) -> DriveRow | None:
+    """The turn that the run's inbox needs; None when it is empty, or a process that reads it later has the lease."""
+    row = _WAITING.one(tx, {"run": run_id, "now": now})
+    return None if row is None else DriveRow(row.run_id, row.queue, row.priority, trace_context=row.trace_context)
 
 
 def groups_due(tx: Connection, now: int) -> list[MessageGroup]:

@@ -25,7 +25,7 @@ Files, in import order::
 from .continuation import Continuation
 from .drive import conclude, drive
 from .forward import forward_attempt
-from .turn_lease import BATCH_DELAY_SECS
+from .turn_lease import BATCH_DELAY_SECS, put_off
 
 __all__ = [
     "BATCH_DELAY_SECS",
@@ -33,4 +33,5 @@ __all__ = [
     "conclude",
     "drive",
     "forward_attempt",
+    "put_off",
 ]

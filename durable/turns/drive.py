@@ -43,6 +43,7 @@ def drive(
     redelivered: bool = False,
     hops: int = 0,
     in_batches: bool = False,
+    resumes: bool = False,
 ) -> None:
     """
     Take turns of a run until its inbox is empty.
@@ -56,9 +57,10 @@ def drive(
         redelivered: Whether the broker has delivered the turn's message before.
         hops: How often the turn's message was sent on by workers that do not know the workflow.
         in_batches: While many steps run, leave the outcomes that come meanwhile to a later turn.
+        resumes: This is the later turn: take in what a drive of this process has left.
     """
     engine.check_schema()
-    lease = TurnLease(engine, run_id)
+    lease = TurnLease.resume(engine, run_id) if resumes else TurnLease(engine, run_id)
     if lease.is_kept:
         return
     rest = Rest.STAYS

@@ -12,6 +12,7 @@ several outcomes.  The lease of a dead holder is dropped by the sweep, which the
 from __future__ import annotations
 
 import secrets
+from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -42,10 +43,16 @@ class TurnLease:
         #: The random id of this drive, once it has taken the lease.
         self.holder: str | None = None
 
+    @classmethod
+    def resume(cls, engine: Engine, run_id: str) -> TurnLease:
+        """Return the lease that a drive of this process has kept; one that is not taken yet where there is none."""
+        kept = engine.later.cancel(_key(run_id))
+        return kept if isinstance(kept, cls) else cls(engine, run_id)
+
     @property
     def is_kept(self) -> bool:
         """Whether a drive of this process has kept the lease of this run, and will read the inbox."""
-        return self._key in self._engine.later
+        return _key(self._run_id) in self._engine.later
 
     def take(self) -> bool:
         """Take the lease, or renew it when half of its time is over; False while another drive has it."""
@@ -79,11 +86,24 @@ class TurnLease:
     def keep(self) -> None:
         """Release the lease a moment later: what comes until then is taken in by one turn."""
         if self.holder is not None:
-            self._engine.later.call(self._key, BATCH_DELAY_SECS, self.release)
+            self._engine.later.call(_key(self._run_id), BATCH_DELAY_SECS, self)
 
-    @property
-    def _key(self) -> tuple[str, str]:
-        return ("lease", self._run_id)
+    def __call__(self) -> None:
+        """Release it: ``keep`` has this called."""
+        self.release()
+
+
+def put_off(engine: Engine, run_id: str) -> None:
+    """Leave an outcome to a turn that this process takes a moment later, or sends if it is busy with a long step."""
+    if engine.later.put_off(_key(run_id), BATCH_DELAY_SECS):
+        return
+    key = ("drive", run_id)
+    if key not in engine.later:
+        engine.later.call(key, BATCH_DELAY_SECS, partial(engine.wake_if_waiting, run_id))
+
+
+def _key(run_id: str) -> tuple[str, str]:
+    return ("lease", run_id)
 
 
 def is_contended(view: View, checkout: Checkout) -> bool:
