@@ -132,6 +132,8 @@ async def newer() -> int:
 
 CASES = [
     Case(fan_out, (4,)),
+    # So many that some are offered.
+    Case(fan_out, (19,)),
     Case(gather_fails),
     Case(raced),
     Case(sleep_wins),

@@ -278,16 +278,17 @@ def test_a_failed_step_goes_on_too(engine):
     assert run.result(timeout=0) == "ValueError 2"
 
 
-def test_parallel_steps_are_sent(engine):
+def test_of_parallel_steps_the_first_begins_here_and_the_others_are_sent(engine):
     """Turns of their own would be in each other's way: their outcomes go through the inbox."""
     run = engine.start(pairs)
     continuation = begun(engine, run)
 
-    assert continuation.next is None
-    held = Continuation(engine, "celery", clock=Time())
-    for op_id in ("r#1", "r#2"):
-        attempt(engine, adds, Address(run.id, op_id, 1), None, conclude=partial(conclude, engine, held))
-        assert not held.has_turned
+    held = continuation.begin()
+    assert held.op_id == "r#1"
+    run_claimed(engine, held, StepBody(adds), partial(conclude, engine, continuation))
+    assert not continuation.has_turned
+    attempt(engine, adds, Address(run.id, "r#2", 1), None, conclude=partial(conclude, engine, continuation))
+    assert not continuation.has_turned
     settle(engine, run)
     assert run.result(timeout=0) == [2, 3]
 

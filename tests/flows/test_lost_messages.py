@@ -64,7 +64,9 @@ async def nap() -> None:
 @pytest.fixture
 def site(database, broker):
     """An engine on a broker that is a server, where this process is registered as one that runs steps."""
-    engine = Durable(Celery("lost", broker=broker), database_url=database, public_url="https://hooks.test")
+    celery = Celery("lost", broker=broker)
+    # Every step has a message.
+    engine = Durable(celery, database_url=database, public_url="https://hooks.test", continuation=0)
     migrate(engine)
     keeper = Housekeeping(engine)
     keeper._beat()

@@ -372,6 +372,17 @@ async def many_short(number: int) -> int:
     return sum(await asyncio.gather(*(short() for _ in range(number))))
 
 
+@step
+def lasts(secs: float) -> int:
+    time.sleep(secs)
+    return 1
+
+
+@workflow
+async def many_long(number: int, secs: float) -> int:
+    return sum(await asyncio.gather(*(lasts(secs) for _ in range(number))))
+
+
 @workflow
 async def bounded_batch(number: int) -> int:
     """That many short steps, ten at once."""

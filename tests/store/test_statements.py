@@ -121,7 +121,14 @@ def test_steps_are_created_by_one_statement_of_one_text(engine):
     run, texts = make_run(engine, "steps"), []
     for count in (1, 100):
         rows = [
-            {"run_id": run.id, "op_id": f"s#{count}.{n}", "name": 'a "b", {c}', "not_before": n, "queue": None}
+            {
+                "run_id": run.id,
+                "op_id": f"s#{count}.{n}",
+                "name": 'a "b", {c}',
+                "not_before": n,
+                "queue": None,
+                "offered_seq": None,
+            }
             for n in range(count)
         ]
         with said(engine) as statements, engine.store.begin() as tx:
