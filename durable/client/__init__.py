@@ -16,9 +16,15 @@ Files, in import order::
     run.py        ``Client``: what the methods of ``Run`` do
     sessions.py   the caller's SQLAlchemy session, for a start in its transaction
     start.py      starts a run, or repeats one
+    arrival.py    a request to a receiver before it is recorded: its route, and the run that it may start
+    placement.py  where a request to a receiver belongs: a run that it starts or resumes, or none
+    receive.py    requests to receivers: each recorded with what it does to runs
+    route_again.py  routes a recorded request again
 """
 
 from .hooks import HookInfo
+from .placement import TooManyPending
+from .receive import KeyReused, Reception
 from .run import Client
 from .run_view import RunView
 from .start import Options
@@ -27,8 +33,11 @@ from .workforce import LiveProcess, Workforce
 __all__ = [
     "Client",
     "HookInfo",
+    "KeyReused",
     "LiveProcess",
     "Options",
+    "Reception",
     "RunView",
+    "TooManyPending",
     "Workforce",
 ]

@@ -41,6 +41,26 @@ class Options:
     attributes: Mapping[str, str | None] | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedRun:
+    """A run that is about to be committed: its row, its encoded arguments and its attributes."""
+
+    row: RunRow
+    args: str
+    attributes: Mapping[str, str]
+
+    def create(self, engine: Engine, tx: Connection) -> SendTimes:
+        """Write the run in this transaction; return when its first turn is sent, for ``send``."""
+        planned: list[SendTimes] = []
+        created = _created(self.row, self.args)
+        start_run.create(tx, self.row, created, _plan(engine, tx, self.row, planned), self.attributes)
+        return planned[-1]
+
+    def send(self, engine: Engine, sending: SendTimes) -> None:
+        """Send the first turn, once the run is committed."""
+        _send(engine, self.row, sending)
+
+
 def start(
     engine: Engine,
     workflow: Workflow[..., Any],
@@ -67,20 +87,34 @@ def start(
         raise TypeError(f"start takes a function decorated with @workflow, not {workflow!r}.")
     engine.check_schema()
     options = options or Options()
-    bound = codec.bind(workflow.signature, args, dict(kwargs or {}))
-    text = codec.encode_arguments(bound)
-    row = _new_row(engine, workflow, codec.digest(bound, workflow.signature), options)
-    attributes.check({}, options.attributes or {})
-    given = attributes.merged({}, options.attributes or {})
-    engine.dispatch.check_queue_of_turn(row.queue)
-    with engine.tracing.start(row.name, row.id) as trace_context:
-        row = replace(row, trace_context=trace_context)
+    prepared = prepare(engine, workflow, args, kwargs, options)
+    text, given = prepared.args, prepared.attributes
+    with engine.tracing.start(prepared.row.name, prepared.row.id) as trace_context:
+        row = replace(prepared.row, trace_context=trace_context)
         if options.session is not None:
             # It imports SQLAlchemy's ORM, which an application without sessions does without.
             from . import sessions
 
             return _start_in_session(engine, sessions.of(options.session), row, text, given)
         return _commit(engine, row, text, given)
+
+
+def prepare(
+    engine: Engine,
+    workflow: Workflow[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    options: Options | None = None,
+) -> PreparedRun:
+    """Check all that ``start`` checks, and return the run.  Writes nothing."""
+    options = options or Options()
+    bound = codec.bind(workflow.signature, args, dict(kwargs or {}))
+    text = codec.encode_arguments(bound)
+    row = _new_row(engine, workflow, codec.digest(bound, workflow.signature), options)
+    attributes.check({}, options.attributes or {})
+    given = attributes.merged({}, options.attributes or {})
+    engine.dispatch.check_queue_of_turn(row.queue)
+    return PreparedRun(row=row, args=text, attributes=given)
 
 
 def _commit(engine: Engine, row: RunRow, text: str, given: Mapping[str, str]) -> Run[Any]:

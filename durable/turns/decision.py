@@ -109,6 +109,8 @@ class CommitResult:
     to_wake: list[str] = field(default_factory=list)
     #: Answered webhook requests, each with the process that holds the sender's connection: (process, request id).
     answered: list[tuple[str, str]] = field(default_factory=list)
+    #: Tokens that the workflow has chosen, of hooks that are open now: requests to receivers may wait for them.
+    opened: list[str] = field(default_factory=list)
     #: The run's id, if it has ended.
     ended: str | None = None
     #: What the commit has added to the log.

@@ -11,12 +11,12 @@ Files, in import order::
     columns.py         the types of columns, on each database
     run_tables.py      runs, their logs, and what is kept with them
     work_tables.py     the work lists: rows only while there is work to do
-    hook_tables.py     hooks and webhooks, and the requests that they have received
+    hook_tables.py     hooks and webhooks, and the requests that they and receivers have received
     process_tables.py  what processes know of each other, and what they have measured
 """
 
 from .columns import long_text, metadata
-from .hook_tables import hooks, references, requests
+from .hook_tables import hooks, received, references, requests
 from .process_tables import broker_sentinel, leases, totals, turn_leases, workers
 from .run_tables import attributes, audit, events, payloads, runs
 from .work_tables import inbox, run_calls, steps, waits
@@ -39,6 +39,7 @@ __all__ = [
     "long_text",
     "metadata",
     "payloads",
+    "received",
     "references",
     "requests",
     "run_calls",
