@@ -53,7 +53,7 @@ class Decision:
         outcome: How the run ends with this turn; None: it goes on.
         reason: Why the run was cancelled.
         fault: Why the run is blocked.  Then nothing else is written.
-        has_only_steps: Whether the run ends and has had steps and nothing else: no hook and no child.
+        has_only_steps: Whether the run ends and has had steps and nothing else: no hook, no child, no request.
         taken: Ids of the webhook requests that the workflow has taken.
         refused: Ids of the webhook requests that came to a hook which the workflow has closed.
         requests: The webhook requests that the turn has loaded, by id.
