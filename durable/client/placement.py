@@ -104,7 +104,7 @@ def _event_for(
     """
     limit, is_held = engine.settings.max_pending, receiver.config.mode == "manual"
     if 0 < limit <= requests.count_pending(tx, hook.run_id, hook.op_id, held=is_held, limit=limit):
-        raise TooManyPending(limit)
+        raise TooManyPending(f"{limit} requests to the hook are waiting already, as many as max_pending allows.")
     now = engine.store.now()
     if route.payload is None:
         if hook.name not in _UNTYPED:

@@ -14,7 +14,7 @@ Files, in import order::
 """
 
 from .receivers import RECEIVE_PATH, ReceiverDefinition, ResumeRule, StartRule, receiver, receivers
-from .routing import ResumeRoute, StartRoute, Unroutable, events_of, route
+from .routing import ResumeRoute, StartRoute, Unroutable, event_id, events_of, route
 from .step import StepMetadata, get_step_metadata, heartbeat, step_session
 from .typed_hooks import define_hook, definitions
 from .webhooks import WebhookConfig, recorded_url
@@ -49,6 +49,7 @@ __all__ = [
     "create_webhook",
     "define_hook",
     "definitions",
+    "event_id",
     "events_of",
     "get_step_metadata",
     "get_workflow_metadata",

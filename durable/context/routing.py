@@ -80,13 +80,17 @@ def events_of(receiver: ReceiverDefinition, request: Request) -> list[Request]:
     return [_event(request, number, body) for number, body in enumerate(bodies)]
 
 
+def event_id(batch_id: str, number: int) -> str:
+    """The id of an event of a batch.  It is as hard to guess as that of the batch."""
+    return urlsafe_b64encode(hashlib.sha256(f"{batch_id}/{number}".encode()).digest()[:18]).decode()
+
+
 def _event(batch: Request, number: int, body: bytes) -> Request:
-    """One event of a batch.  Its id is as hard to guess as that of the batch."""
-    hashed = hashlib.sha256(f"{batch.id}/{number}".encode()).digest()
+    """One event of a batch."""
     headers = Headers([(name, value) for name, value in batch.headers if name.lower() not in _OF_BODY])
     headers["Content-Type"] = "application/json"
     headers["Content-Length"] = str(len(body))
-    return replace(batch, id=urlsafe_b64encode(hashed[:18]).decode(), data=body, headers=headers)
+    return replace(batch, id=event_id(str(batch.id), number), data=body, headers=headers)
 
 
 def route(receiver: ReceiverDefinition, request: Request) -> StartRoute | ResumeRoute | None:

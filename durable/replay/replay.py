@@ -212,7 +212,7 @@ class Replay:
 
     @property
     def has_only_steps(self) -> bool:
-        """Whether the workflow has asked for nothing but steps, was not asked to cancel, and has no request to answer."""
+        """Whether the workflow has asked only for steps, was not asked to cancel, and has taken no request."""
         if self.cancel is not None or self.taken:
             return False
         return all(asked.kind == "step" for asked in self._operations.issued.values())

@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 
 from .. import duration
 from ..app import Durable
-from ..context import ReceiverDefinition
+from ..context import RECEIVE_PATH, ReceiverDefinition
 from ..recovery import Housekeeping
 from ..registry import Run, Step, Workflow
 from ..store import ENDED, ReceivedRow, RunStatus, received, schema
@@ -185,13 +185,18 @@ class Environment:
         """
         Send a request to the URL of a webhook or of a receiver, and do what follows while its connection is held.
 
+        After a request to a receiver, do all that follows: the test cannot know the run before.
+
         Args:
             options: The options of Werkzeug's test client: ``json=``, ``data=``, ``headers=``.
 
         Returns:
             The response; 202 when no work is left and there is no response.
         """
-        return self._senders.send(url, method, options)
+        answer = self._senders.send(url, method, options)
+        if RECEIVE_PATH in url:
+            self.run_until_idle()
+        return answer
 
     def received(self, receiver: ReceiverDefinition) -> list[ReceivedRow]:
         """What became of the requests to a receiver, oldest first, each with ``outcome``, ``rule`` and ``run_id``."""
