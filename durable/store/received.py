@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from . import vault
 from .schema import hooks, received, requests, runs
@@ -140,11 +140,13 @@ def forget_started(tx: Connection, token_hash: str) -> None:
 
 
 def due(tx: Connection, now: int, limit: int) -> list[str]:
-    """Requests that wait no longer: a hook with their token is open, or their time is over.  The oldest first."""
-    is_open = exists().where(hooks.c.active_token_hash == received.c.waits_for)
-    is_over = received.c.waits_until <= now
-    query = select(received.c.request_id).where(received.c.waits_until.is_not(None), is_open | is_over)
-    return list(tx.execute(query.order_by(received.c.waits_until).limit(limit)).scalars())
+    """Requests that wait no longer: a hook with their token is open, or their time is over; at most *limit* each."""
+    found = select(received.c.request_id)
+    is_open = hooks.c.active_token_hash == received.c.waits_for
+    opened = found.join(hooks, is_open).where(received.c.waits_until.is_not(None)).order_by(received.c.waits_until)
+    over = found.where(received.c.waits_until <= now).order_by(received.c.waits_until)
+    ids = [row for query in (opened, over) for row in tx.execute(query.limit(limit)).scalars()]
+    return list(dict.fromkeys(ids))
 
 
 def waiting_for(tx: Connection, token_hashes: Collection[str], limit: int) -> list[str]:
