@@ -7,7 +7,7 @@ The author's functions read the request here, and the run is prepared, so that t
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .. import context
 from ..context import ReceiverDefinition, ResumeRoute, StartRoute, StartRule, Unroutable
@@ -102,8 +102,7 @@ def arrival_of(
 def _prepared(engine: Engine, rule: StartRule, request: Request) -> PreparedRun:
     run = prepare(engine, rule.workflow, (request,))
     engine.store.vault.store_early(run.row.id, [request.data])
-    with engine.tracing.start(run.row.name, run.row.id) as trace_context:
-        return replace(run, row=replace(run.row, trace_context=trace_context))
+    return run
 
 
 def unroutable(receiver: ReceiverDefinition, request: Request, reason: Unroutable) -> Settled:
@@ -121,5 +120,5 @@ def unroutable(receiver: ReceiverDefinition, request: Request, reason: Unroutabl
 
 
 def _kept(request: Request) -> Response:
-    """The answer to a request that is kept until somebody routes it again: its sender need not send it again."""
+    """The answer to a request that is kept until it is routed again: its sender need not send it again."""
     return Response.json({"request_id": request.id, "status": RequestOutcome.UNROUTABLE}, 202)

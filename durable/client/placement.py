@@ -6,9 +6,7 @@ Everything here happens in the transaction that records the request.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 from sqlalchemy import Connection
 
@@ -17,7 +15,7 @@ from ..context import ReceiverDefinition, ResumeRoute, StartRoute, Unroutable
 from ..engine import Engine
 from ..errors import HookPayloadError, SerializationError
 from ..http import Response, problem
-from ..store import Hook, RequestOutcome, hooks, received, requests, run_log
+from ..store import DriveRow, Hook, RequestOutcome, hooks, received, requests, run_log
 from .arrival import Arrival, Settled, unroutable
 
 #: Names of hooks without a type, which receive the request itself.
@@ -45,8 +43,8 @@ class Placement:
     waits_for: str | None = None
     waits_until: int | None = None
     started_for: str | None = None
-    trace_context: str | None = None
-    send: Callable[[], object] = lambda: None
+    #: What the message for the run's turn is made from.
+    drive: DriveRow | None = None
 
 
 def find_place(engine: Engine, tx: Connection, receiver: ReceiverDefinition, arrival: Arrival) -> Placement:
@@ -73,22 +71,19 @@ def find_place(engine: Engine, tx: Connection, receiver: ReceiverDefinition, arr
         op_id=hook.op_id,
         answer=_static_answer(receiver),
         token=route.token,
-        trace_context=drive.trace_context,
-        send=partial(engine.wake, drive),
+        drive=drive,
     )
 
 
 def _start(engine: Engine, tx: Connection, receiver: ReceiverDefinition, arrival: Arrival) -> Placement:
     run = arrival.run
     assert run is not None, "a route that starts a run comes with the run"
-    sending = run.create(engine, tx)
     return Placement(
         outcome=RequestOutcome.STARTED,
         rule=f"start {run.row.name}",
         run_id=run.row.id,
         answer=_static_answer(receiver),
-        trace_context=run.row.trace_context,
-        send=partial(run.send, engine, sending),
+        drive=run.create(engine, tx),
     )
 
 
@@ -138,7 +133,7 @@ def _without_hook(
         return replace(place, outcome=RequestOutcome.REJECTED, answer=NO_HOOK)
     hashed = hooks.token_hash(token)
     if rule.missing == "start" and received.running_for(tx, hashed) is None:
-        received.forget_started(tx, hashed)
+        received.forget_ended(tx, hashed)
         return replace(_start(engine, tx, receiver, arrival), token=token, started_for=hashed)
     until = now + rule.wait if arrival.waits_until is None else arrival.waits_until
     if until <= now:

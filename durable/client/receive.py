@@ -7,7 +7,7 @@ the commit; the sweep sends those that a crash has lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from .. import events, failpoints
 from ..context import ReceiverDefinition, Unroutable
 from ..engine import Engine
 from ..http import Request, Response
-from ..store import ReceivedRow, RequestOutcome, received, requests
+from ..store import DriveRow, ReceivedRow, RequestOutcome, received, requests
 from ..verify import keys
 from .arrival import Arrival, arrivals_of, unroutable
 from .placement import Placement, find_place
@@ -42,8 +42,8 @@ class Reception:
         request_id: The id under which it is recorded; that of the earlier request if this one is a copy.
         answer: The answer that was recorded with it; None if a step gives it, and for a copy.
         op_id: The hook that has received it.
-        trace_context: What its run carries, as it is stored.
-        send: Sends the messages, once the transaction is committed.
+        drive: What the message for the turn of its run is made from.
+        notifies: The process to notify of the answer; "" for none.
     """
 
     request_id: str
@@ -52,8 +52,8 @@ class Reception:
     op_id: str = events.ROOT
     answer: Response | None = None
     is_duplicate: bool = False
-    trace_context: str | None = None
-    send: Callable[[], object] = lambda: None
+    drive: DriveRow | None = None
+    notifies: str = ""
 
 
 def accept(
@@ -72,10 +72,16 @@ def accept(
     """
     arrivals = arrivals_of(engine, receiver, request)
     receptions = write(engine, lambda tx: [record(engine, tx, receiver, each, holder) for each in arrivals])
-    failpoints.hit("request.recorded")
-    for reception in receptions:
-        reception.send()
+    send(engine, receptions)
     return receptions
+
+
+def send(engine: Engine, receptions: Sequence[Reception]) -> None:
+    """Send the turns of the runs that requests have reached, once that is committed."""
+    failpoints.hit("request.recorded")
+    engine.dispatch.send_turns([each.drive for each in receptions if each.drive is not None])
+    for each in receptions:
+        engine.notify(each.notifies, each.request_id)
 
 
 def write(engine: Engine, act: Callable[[Connection], T]) -> T:
@@ -151,6 +157,5 @@ def reception_of(request_id: str, place: Placement) -> Reception:
         run_id=place.run_id,
         op_id=place.op_id,
         answer=place.answer,
-        trace_context=place.trace_context,
-        send=place.send,
+        drive=place.drive,
     )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from .. import context, failpoints
+from .. import context
 from ..context import ReceiverDefinition, ResumeRule
 from ..engine import Engine
 from ..errors import ConfigurationError
@@ -17,7 +17,7 @@ from ..store import ReceivedRow, RequestOutcome, hooks, reason, received, reques
 from ..verify import keys
 from .arrival import Arrival, arrival_of, arrivals_of
 from .placement import NO_HOOK, Placement, TooManyPending, find_place
-from .receive import Reception, reception_of, record, row_of, write
+from .receive import Reception, reception_of, record, row_of, send, write
 
 log = log_records.get("durable.receivers")
 
@@ -68,9 +68,7 @@ def route_again(
         return [_change(engine, tx, receiver, locked, arrivals[0])]
 
     receptions: list[Reception] | None = write(engine, act)
-    failpoints.hit("request.recorded")
-    for reception in receptions or ():
-        reception.send()
+    send(engine, receptions or [])
     return receptions
 
 
@@ -100,12 +98,7 @@ def _answered(engine: Engine, tx: Connection, request_id: str, place: Placement)
     holder = None
     if place.answer is not None:
         holder = requests.answer(tx, request_id, place.answer, engine.store.now())
-
-    def send() -> None:
-        place.send()
-        engine.notify(holder or "", request_id)
-
-    return replace(reception_of(request_id, place), send=send)
+    return replace(reception_of(request_id, place), notifies=holder or "")
 
 
 # Requests that wait
@@ -144,7 +137,8 @@ def _route_each(engine: Engine, request_ids: Sequence[str]) -> None:
             raise
         except Exception:
             # It must not keep the others waiting.
-            log.exception("Request %s waits longer: it could not be routed.", request_id)
+            log.exception("Request %s could not be routed.", request_id)
+            _miss_if_over(engine, request_id)
 
 
 def _miss_if_over(engine: Engine, request_id: str) -> None:
@@ -160,4 +154,4 @@ def _miss_if_over(engine: Engine, request_id: str) -> None:
 
     missed: Reception | None = engine.store.write(act)
     if missed is not None:
-        missed.send()
+        send(engine, [missed])

@@ -17,7 +17,7 @@ from ..engine import Engine
 from ..errors import ConfigurationError, RunConflict, RunNotFound
 from ..registry import Run, Workflow
 from ..sandbox import log_records, refuse_in_workflow
-from ..store import OPTION, RunStatus, SendTimes, is_unavailable, requests, run_log, runs, start_run
+from ..store import OPTION, DriveRow, RunStatus, SendTimes, is_unavailable, requests, run_log, runs, start_run
 from ..store import Run as RunRow
 from .describe import creation, value_of
 
@@ -43,22 +43,19 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparedRun:
-    """A run that is about to be committed: its row, its encoded arguments and its attributes."""
+    """A run that is about to be committed, to begin at once: its row, its encoded arguments and its attributes."""
 
     row: RunRow
     args: str
     attributes: Mapping[str, str]
 
-    def create(self, engine: Engine, tx: Connection) -> SendTimes:
-        """Write the run in this transaction; return when its first turn is sent, for ``send``."""
-        planned: list[SendTimes] = []
-        created = _created(self.row, self.args)
-        start_run.create(tx, self.row, created, _plan(engine, tx, self.row, planned), self.attributes)
-        return planned[-1]
-
-    def send(self, engine: Engine, sending: SendTimes) -> None:
-        """Send the first turn, once the run is committed."""
-        _send(engine, self.row, sending)
+    def create(self, engine: Engine, tx: Connection) -> DriveRow:
+        """Write the run in this transaction; return what the message of its first turn is made from."""
+        row = self.row
+        with engine.tracing.start(row.name, row.id) as trace_context:
+            row = replace(row, trace_context=trace_context)
+            start_run.create(tx, row, _created(row, self.args), engine.dispatch.plan(row.created_at), self.attributes)
+        return DriveRow(row.id, row.queue, row.priority, trace_context=trace_context)
 
 
 def start(

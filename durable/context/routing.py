@@ -21,7 +21,7 @@ from ..http import Request
 from .receivers import ReceiverDefinition, ResumeRule, StartRule
 
 #: The most events of one batch: they are recorded in one transaction.
-MAX_EVENTS = 5_000
+MAX_EVENTS = 1_000
 #: The longest token, in characters.
 _MAX_TOKEN = 255
 #: Headers that describe the body of a batch, and not that of one event.

@@ -134,9 +134,11 @@ def running_for(tx: Connection, token_hash: str) -> str | None:
     return tx.execute(query.where(received.c.started_for == token_hash, is_running)).scalar_one_or_none()
 
 
-def forget_started(tx: Connection, token_hash: str) -> None:
-    """Let another request start a run for this token: the one before has ended."""
-    tx.execute(update(received).where(received.c.started_for == token_hash).values(started_for=None))
+def forget_ended(tx: Connection, token_hash: str) -> None:
+    """Let another request start a run for this token, if the run that one has started for it has ended."""
+    # The condition is in the statement itself: another process may have committed a start a moment ago.
+    has_ended = received.c.run_id.in_(select(runs.c.id).where(runs.c.status.in_(ENDED)))
+    tx.execute(update(received).where(received.c.started_for == token_hash, has_ended).values(started_for=None))
 
 
 def due(tx: Connection, now: int, limit: int) -> list[str]:

@@ -13,6 +13,7 @@ from sqlalchemy import (
     String,
     any_,
     bindparam,
+    delete,
     exists,
     func,
     insert,
@@ -94,7 +95,7 @@ def row_of(tx: Connection, incoming: IncomingRequest) -> dict[str, Any]:
 
 
 def move(tx: Connection, request_id: str, run_id: str, op_id: str) -> None:
-    """Give a request, with its answer if it has one, to another run."""
+    """Give a request that belongs to no run to a run, with its answer if it has one."""
     row = tx.execute(select(requests).where(requests.c.id == request_id)).one()
     own_vault = vault.of(tx)
     place, answer_place = _request_place(request_id), _answer_place(request_id)
@@ -104,6 +105,8 @@ def move(tx: Connection, request_id: str, run_id: str, op_id: str) -> None:
         plain = _whole(tx, row.run_id, answer_place, row.answer_head, row.answer_body)
         moved["answer_head"], moved["answer_body"] = own_vault.seal_body(tx, run_id, answer_place, *plain)
     tx.execute(update(requests).where(requests.c.id == request_id).values(moved))
+    # The run was written with a reference to it, while it was not the run's own.
+    tx.execute(delete(references).where(references.c.owner_run_id == row.run_id))
 
 
 def _request_place(request_id: str) -> str:

@@ -87,8 +87,8 @@ class ReceiverEndpoint:
         fresh = [each for each in receptions if not each.is_duplicate]
         first = next((each for each in fresh if each.answer != self.definition.unmatched), (fresh or receptions)[0])
         trace = RequestTrace()
-        if first.run_id is not None and not first.is_duplicate:
-            carried = runs.trace_context(engine.store.vault, first.run_id, first.trace_context)
+        if first.run_id is not None and first.drive is not None:
+            carried = runs.trace_context(engine.store.vault, first.run_id, first.drive.trace_context)
             received_at = duration.from_datetime(request.received_at) if request.received_at else engine.now()
             trace = engine.tracing.request(first.run_id, first.op_id, first.request_id, carried, received_at)
         return Accepted(request_id=first.request_id, is_duplicate=first.is_duplicate, answer=first.answer, trace=trace)
