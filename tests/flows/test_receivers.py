@@ -123,6 +123,7 @@ async def cart(first: Request) -> list[str]:
     return seen
 
 
+receiver("receivers.meta", verify=verify.meta("env:RECEIVERS_KEY", verify_token="env:RECEIVERS_TOKEN"))
 signed = receiver("receivers.signed", verify=verify.hmac("env:RECEIVERS_KEY", header="X-Signature"))
 batch = receiver("receivers.batch", dedupe="/id", each=lambda request: request.json()["events"])
 batch_by_header = receiver("receivers.batch_by_header", dedupe="auto", each=lambda request: request.json()["events"])
@@ -466,6 +467,19 @@ def test_a_wrong_signature_records_nothing(
 
     assert (refused.status_code, taken.status_code) == (401, 202)
     assert len(rows(engine)) == 1
+
+
+def test_a_handshake_is_answered_and_not_recorded(
+    engine: Durable, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the sender sends it when its receiver is configured."""
+    monkeypatch.setenv("RECEIVERS_KEY", "secret")
+    monkeypatch.setenv("RECEIVERS_TOKEN", "token")
+    query = {"hub.mode": "subscribe", "hub.challenge": "1158201444", "hub.verify_token": "token"}
+    answer = client.get(PATH + "receivers.meta", query_string=query)
+
+    assert (answer.status_code, answer.data) == (200, b"1158201444")
+    assert rows(engine) == []
 
 
 def test_other_refusals_are_those_of_webhooks(engine: Durable, client: FlaskClient) -> None:
