@@ -105,11 +105,10 @@ def _answered(engine: Engine, tx: Connection, request_id: str, place: Placement)
 
 
 def route_waiting(engine: Engine, limit: int) -> int:
-    """Route the requests that wait no longer: their hook is open, or their time is over.  Return how many."""
+    """Route requests that wait no longer: their hook is open, or their time is over.  Return how many."""
     with engine.store.read() as tx:
         due = received.due(tx, engine.now(), limit)
-    _route_each(engine, due)
-    return len(due)
+    return _route_each(engine, due[:limit])
 
 
 def hooks_opened(engine: Engine, tokens: Sequence[str]) -> None:
@@ -124,10 +123,12 @@ def hooks_opened(engine: Engine, tokens: Sequence[str]) -> None:
         log.warning("Requests that wait for a hook are left to the sweep: %s.", reason(error))
 
 
-def _route_each(engine: Engine, request_ids: Sequence[str]) -> None:
+def _route_each(engine: Engine, request_ids: Sequence[str]) -> int:
+    """Route these requests; return how many wait no longer."""
+    routed = 0
     for request_id in request_ids:
         try:
-            route_again(engine, request_id, [RequestOutcome.WAITING])
+            routed += route_again(engine, request_id, [RequestOutcome.WAITING]) is not None
         except ConfigurationError:
             # Another process has the receiver.
             _miss_if_over(engine, request_id)
@@ -139,6 +140,7 @@ def _route_each(engine: Engine, request_ids: Sequence[str]) -> None:
             # It must not keep the others waiting.
             log.exception("Request %s could not be routed.", request_id)
             _miss_if_over(engine, request_id)
+    return routed
 
 
 def _miss_if_over(engine: Engine, request_id: str) -> None:
