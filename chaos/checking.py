@@ -192,7 +192,7 @@ def _replays_otherwise(engine: Engine, told: Sequence[Event]) -> Iterator[str]:
     wanted |= {each for e in told if e.value_field for each in codec.request_ids(getattr(e, e.value_field) or "")}
     with engine.store.read() as tx:
         known = asked.load(tx, wanted)
-    info = RunInfo(run_id="checked", name=created.name, started_at=started.at, public_url=started.public_url)
+    info = RunInfo.of("checked", created.name, created, started)
     replay = Replay(workflows[created.name], info, created.args, known)
     try:
         replay.feed(told, known, replaying=True)

@@ -45,6 +45,7 @@ from .errors import (
 if TYPE_CHECKING:
     from .app import Durable, get_hook, get_run, resume_hook, start
     from .context import (
+        continue_as_new,
         create_hook,
         create_webhook,
         define_hook,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         random,
         receiver,
         set_attributes,
+        should_continue_as_new,
         sleep,
         step_session,
         timeout,
@@ -70,6 +72,7 @@ else:
     _ROOMS = {
         "app": ("Durable", "get_hook", "get_run", "resume_hook", "start"),
         "context": (
+            "continue_as_new",
             "create_hook",
             "create_webhook",
             "define_hook",
@@ -83,6 +86,7 @@ else:
             "random",
             "receiver",
             "set_attributes",
+            "should_continue_as_new",
             "sleep",
             "step_session",
             "timeout",
@@ -141,6 +145,7 @@ __all__ = [
     "TurnLost",
     "TurnTooLong",
     "WorkflowCodeError",
+    "continue_as_new",
     "create_hook",
     "create_webhook",
     "define_hook",
@@ -157,6 +162,7 @@ __all__ = [
     "receiver",
     "resume_hook",
     "set_attributes",
+    "should_continue_as_new",
     "sleep",
     "start",
     "step",

@@ -38,6 +38,7 @@ class EventKind(StrEnum):
     RUN_STARTED = "run_started"
     RUN_COMPLETED = "run_completed"
     RUN_FAILED = "run_failed"
+    RUN_CONTINUED = "run_continued"
     RUN_CANCEL_REQUESTED = "run_cancel_requested"
     RUN_CANCELLED = "run_cancelled"
     STEP_CREATED = "step_created"
@@ -93,10 +94,17 @@ def _event(kind: EventKind, phase: Phase | None = None, value: str | None = None
 
 @_event(EventKind.RUN_CREATED, Phase.CREATED, value="args")
 class RunCreated(Event):
-    """The run was started.  ``args`` is the encoded object of arguments by parameter name."""
+    """
+    The run was started.  ``args`` is the encoded object of arguments by parameter name.
+
+    A later generation ``continues`` the run with this id, and is handed over its open hooks: for each, a dict of
+    ``op_id name token label``.
+    """
 
     name: str
     args: str
+    continues: str | None = None
+    handed_over: tuple[Mapping[str, str | None], ...] = ()
 
 
 @_event(EventKind.RUN_STARTED)
@@ -105,9 +113,11 @@ class RunStarted(Event):
     The first turn of the run began; the run's clock starts at ``at``.
 
     ``public_url`` is recorded so that a webhook's URL is the same on every replay, even after the setting changes.
+    So is ``continue_at``, the ``seq`` from which ``should_continue_as_new`` is true.
     """
 
     public_url: str | None = None
+    continue_at: int | None = None
 
 
 @_event(EventKind.RUN_COMPLETED, Phase.ENDED, value="result")
@@ -122,6 +132,14 @@ class RunFailedEvent(Event):
     """The workflow raised."""
 
     error: str
+
+
+@_event(EventKind.RUN_CONTINUED, Phase.ENDED, value="args")
+class RunContinued(Event):
+    """The workflow continued as new: ``run_id`` is the next generation, with the arguments ``args``."""
+
+    args: str
+    run_id: str
 
 
 @_event(EventKind.RUN_CANCEL_REQUESTED)
@@ -323,6 +341,8 @@ def from_row(kind: str, *, seq: int, at: int, op_id: str, data: str, value: str 
     values: dict[str, Any] = _load(data)
     if "responded" in values:
         values["responded"] = tuple(values["responded"])
+    if "handed_over" in values:
+        values["handed_over"] = tuple(values["handed_over"])
     if cls.value_field:
         values[cls.value_field] = value
     return cls(seq=seq, at=at, op_id=op_id, **values)

@@ -68,6 +68,7 @@ RUNS_STARTED = Counter("durable_runs_started", "Runs that took their first turn.
 RUNS_COMPLETED = Counter("durable_runs_completed", "Runs that returned a result.", ("workflow",))
 RUNS_FAILED = Counter("durable_runs_failed", "Runs that raised an exception.", ("workflow",))
 RUNS_CANCELLED = Counter("durable_runs_cancelled", "Runs that were cancelled.", ("workflow",))
+RUNS_CONTINUED = Counter("durable_runs_continued", "Runs that continued as new.", ("workflow",))
 RUNS_BLOCKED = Counter("durable_runs_blocked", "How often a run became blocked.", ("workflow",))
 TURN_SECONDS = Histogram("durable_turn_duration_seconds", "Duration of turns, with their commit.", ("workflow",))
 TURNS_OVERTAKEN = Counter("durable_turns_overtaken", "Turns that started again: another one was committed first.")
@@ -112,6 +113,7 @@ INSTRUMENTS: tuple[Counter | Histogram, ...] = (
     RUNS_COMPLETED,
     RUNS_FAILED,
     RUNS_CANCELLED,
+    RUNS_CONTINUED,
     RUNS_BLOCKED,
     TURN_SECONDS,
     TURNS_OVERTAKEN,

@@ -15,7 +15,7 @@ from ..engine import Engine
 from ..errors import DecryptionError, PayloadMissing, RunNotFound
 from ..events import ROOT, Event
 from ..store import Run as RunRow
-from ..store import RunStatus, attributes, event_rows, hooks, requests, run_log, runs
+from ..store import RunStatus, attributes, event_rows, generations, hooks, requests, run_log, runs
 from .pending import waiting_for
 
 #: ``count`` counts no further.
@@ -134,14 +134,18 @@ def describe(engine: Engine, run_id: str) -> dict[str, Any]:
         labels = attributes.read(tx, run_id)
         pending = waiting_for(engine, tx, row)
         blocked = blocked_reason(engine, tx, row)
+        before, after = generations.neighbours(tx, row)
     error = value_of(ended) if isinstance(ended, events.RunFailedEvent | events.RunCancelledEvent) else None
     has_failed = row.status in (RunStatus.FAILED, RunStatus.CANCELLED)
     return _summary(row) | {
         "args": arguments if args is None or value_of(args) else {},
-        "result": None if has_failed else result,
+        "result": None if has_failed or row.status == RunStatus.CONTINUED else result,
         "error": str(codec.error_summary(error)) if error is not None else result if has_failed else blocked,
         "attributes": labels,
         "parent": row.parent_run_id,
+        "generation": row.generation,
+        "previous_generation": before,
+        "next_generation": after,
         "waiting_for": pending,
     }
 

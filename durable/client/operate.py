@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from .. import codec, events, failpoints, registry
 from ..engine import Engine
 from ..errors import NotInDoubt, RunNotFound, StepFailed
-from ..store import InDoubt, RunStatus, in_doubt, run_log, runs, waits
+from ..store import InDoubt, RunStatus, generations, in_doubt, run_log, runs, waits
 from .describe import blocked_reason
 
 #: The worker, in the log, of an outcome that an operator gave.
@@ -91,13 +91,13 @@ def _outcome(engine: Engine, doubt: InDoubt, result: Any, fail: str | None) -> e
 
 
 def retry(engine: Engine, run_id: str) -> bool:
-    """Try a blocked run again with this code.  Return False when it is not blocked."""
+    """Try a blocked run, or its last generation, again with this code.  Return False when it is not blocked."""
     engine.check_schema()
     with engine.store.begin() as tx:
-        row = runs.find(tx, run_id)
+        row = generations.latest(tx, run_id)
         if row is None:
             raise RunNotFound(run_id)
-        unblocked = runs.unblock(tx, run_id)
+        unblocked = runs.unblock(tx, row.id)
     if unblocked:
         engine.wake(row)
     return unblocked
@@ -124,7 +124,7 @@ def await_retries(engine: Engine, run_ids: Sequence[str], timeout_secs: float) -
     while True:
         for run_id in [each for each, outcome in found.items() if outcome.status is None]:
             with engine.store.read() as tx:
-                row = runs.find(tx, run_id)
+                row = generations.latest(tx, run_id)
                 if row is not None and row.status != RunStatus.BLOCKED:
                     found[run_id] = RetryOutcome(row.status)
                 elif row is not None and row.blocked_version is not None:

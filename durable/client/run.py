@@ -13,7 +13,7 @@ from ..engine import Engine
 from ..errors import RunCancelled, RunFailed, RunNotFound
 from ..events import ROOT, Event
 from ..store import Run as RunRow
-from ..store import attributes, requests, run_log, runs
+from ..store import RunStatus, attributes, generations, requests, run_log, runs
 from . import operate
 from .describe import blocked_reason, list_hooks, value_of
 
@@ -29,23 +29,36 @@ class Client:
         with self._engine.store.read() as tx:
             return runs.find(tx, run_id)
 
+    def latest(self, run_id: str) -> RunRow:
+        """Return the row of the run's last generation, which is the run itself if it has not continued as new."""
+        with self._engine.store.read() as tx:
+            row = generations.latest(tx, run_id)
+        if row is None:
+            raise RunNotFound(run_id)
+        return row
+
+    def generations(self, run_id: str) -> list[str]:
+        """Return the ids of the run's generations, the first one first."""
+        with self._engine.store.read() as tx:
+            found = generations.all_of(tx, run_id)
+        if not found:
+            raise RunNotFound(run_id)
+        return found
+
     def attributes(self, run_id: str) -> dict[str, str]:
         """Return what the run has set with ``set_attributes``."""
-        self._row(run_id)
+        last = self.latest(run_id)
         with self._engine.store.read() as tx:
-            return attributes.read(tx, run_id)
+            return attributes.read(tx, last.id)
 
     def result(self, run_id: str, timeout: Any) -> Any:
         """Wait for the run to end, and return its result; see ``Run.result``."""
-        row = self._row(run_id)
+        row = self.latest(run_id)
         if not row.ended:
             until = math.inf if timeout is None else time.monotonic() + duration.to_micros(timeout) / 1_000_000
-            with self._engine.completions.expected(run_id) as end:
-                while not (row := self._row(run_id)).ended:
-                    left = until - time.monotonic()
-                    if left <= 0:
-                        raise TimeoutError(self._why_unended(row, timeout))
-                    end.wait(left)
+            while not row.ended:
+                row = self._wait(row, until, timeout)
+        run_id = row.id
         with self._engine.store.read() as tx:
             ended = run_log.outcome(tx, run_id, ROOT)
             loaded = requests.load(tx, codec.request_ids(value_of(ended) or ""))
@@ -59,6 +72,17 @@ class Client:
             case events.RunCancelledEvent(reason=reason, error=text):
                 raise RunCancelled(run_id, reason) from (codec.decode_error(text, loaded) if text else None)
         raise AssertionError(f"run {run_id} is {row.status} and its log has no end")
+
+    def _wait(self, row: RunRow, until: float, timeout: Any) -> RunRow:
+        """Wait until the run has ended or has a next generation; return the row of the last one."""
+        waited_for = row.id
+        with self._engine.completions.expected(waited_for) as end:
+            while (row := self.latest(waited_for)).id == waited_for and not row.ended:
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(self._why_unended(row, timeout))
+                end.wait(left)
+        return row
 
     def _why_unended(self, row: RunRow, timeout: Any) -> str:
         """Return why there is no result after the *timeout*; for a blocked run with the reason."""
@@ -78,12 +102,11 @@ class Client:
 
     def resolve(self, run_id: str, step: str | None, *, result: object, fail: str | None) -> str:
         """Resolve a step in doubt; see ``Run.resolve``."""
-        return operate.resolve(self._engine, run_id, step, result=result, fail=fail)
+        return operate.resolve(self._engine, self.latest(run_id).id, step, result=result, fail=fail)
 
     def wake_up(self, run_id: str) -> int:
         """End the run's pending sleeps, and return how many there were."""
-        self._row(run_id)
-        return operate.wake_up(self._engine, run_id)
+        return operate.wake_up(self._engine, self.latest(run_id).id)
 
     def events(
         self, run_id: str, *, after: int, before: int, limit: int | None, newest_first: bool, payloads: bool
@@ -97,8 +120,7 @@ class Client:
 
     def hooks(self, run_id: str) -> list[dict[str, Any]]:
         """Return the run's open hooks in the order of their creation."""
-        self._row(run_id)
-        return list_hooks(self._engine, run_id=run_id, limit=1000)
+        return list_hooks(self._engine, run_id=self.latest(run_id).id, limit=1000)
 
     def _row(self, run_id: str) -> RunRow:
         row = self.find(run_id)
@@ -108,13 +130,23 @@ class Client:
 
 
 def post_cancel(engine: Engine, tx: Connection, run_id: str, reason: str | None) -> RunRow:
-    """Put a cancel into the run's inbox, unless the run has ended.  Return the run's row, which is locked."""
+    """
+    Put a cancel into the inbox of the run's last generation, unless that has ended.
+
+    Returns:
+        The row of the last generation, which is locked.
+    """
     row = runs.lock(tx, run_id)
+    while row is not None and row.status == RunStatus.CONTINUED:
+        last = generations.latest(tx, row.id)
+        if last is None or last.id == row.id:
+            break
+        row = runs.lock(tx, last.id)
     if row is None:
         raise RunNotFound(run_id)
     if not row.ended:
         # A turn that ends the run in one statement does not see an inbox item that comes at that moment.
-        runs.invalidate_turn(tx, run_id)
+        runs.invalidate_turn(tx, row.id)
         now = engine.store.now()
-        run_log.post(tx, run_id, events.RunCancelRequested(at=now, reason=reason), engine.dispatch.plan(now))
+        run_log.post(tx, row.id, events.RunCancelRequested(at=now, reason=reason), engine.dispatch.plan(now))
     return row

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -150,7 +149,7 @@ def _new_row(engine: Engine, workflow: Workflow[..., Any], digest: str, options:
     elif options.eta is not None:
         not_before = duration.due_at(options.eta, now)
     return RunRow(
-        id=run_id or new_run_id(now),
+        id=run_id or start_run.new_run_id(now),
         name=workflow.name,
         status=RunStatus.PENDING,
         turn=0,
@@ -171,11 +170,6 @@ def _new_row(engine: Engine, workflow: Workflow[..., Any], digest: str, options:
         started_at=None,
         completed_at=None,
     )
-
-
-def new_run_id(now: int) -> str:
-    """Return an id that begins with the time, so that new rows are neighbours in the index."""
-    return f"{now // 1000:012x}{secrets.token_hex(10)}"
 
 
 def _key(given: str | None) -> str | None:

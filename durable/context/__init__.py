@@ -20,6 +20,7 @@ from .typed_hooks import define_hook, definitions
 from .webhooks import WebhookConfig, recorded_url
 from .workflow import (
     WorkflowMetadata,
+    continue_as_new,
     create_hook,
     create_webhook,
     get_workflow_metadata,
@@ -29,6 +30,7 @@ from .workflow import (
     race,
     random,
     set_attributes,
+    should_continue_as_new,
     sleep,
     timeout,
     uuid4,
@@ -45,6 +47,7 @@ __all__ = [
     "Unroutable",
     "WebhookConfig",
     "WorkflowMetadata",
+    "continue_as_new",
     "create_hook",
     "create_webhook",
     "define_hook",
@@ -64,6 +67,7 @@ __all__ = [
     "recorded_url",
     "route",
     "set_attributes",
+    "should_continue_as_new",
     "sleep",
     "step_session",
     "timeout",

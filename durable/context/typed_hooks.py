@@ -23,10 +23,10 @@ class HookDefinition(Generic[T]):
         self.type = payload_type
         self.name = _type_name(payload_type) if name is None else name
 
-    def create(self, token: str | None = None, metadata: object = None) -> Hook[T]:
+    def create(self, token: str | None = None, metadata: object = None, *, name: str | None = None) -> Hook[T]:
         """Open a hook for payloads of this type; see ``create_hook``."""
         context = run_context(f"{self.name}.create")
-        return context.open_hook(Hook, self.name, token, metadata, payload_type=self.type)
+        return context.open_hook(Hook, self.name, token, metadata, label=name, payload_type=self.type)
 
     def resume(self, token: str, payload: Any, *, wait: Any = None, wait_taken: Any = None) -> Any:
         """

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, NoReturn, TypeVar, overload
 from uuid import UUID
 
 from .. import current, duration
@@ -152,7 +152,7 @@ def map(
     return bounded_map.bounded_map(loop, call, listed, limit or len(listed), return_exceptions)
 
 
-def create_hook(token: str | None = None, metadata: object = None) -> Hook[Any]:
+def create_hook(token: str | None = None, metadata: object = None, *, name: str | None = None) -> Hook[Any]:
     """
     Open a hook, which receives payloads that ``resume_hook(token, payload)`` sends.
 
@@ -160,8 +160,9 @@ def create_hook(token: str | None = None, metadata: object = None) -> Hook[Any]:
         token: 1 to 255 characters, by default a random token.  If another run holds the token, awaiting a
             payload raises HookConflict.
         metadata: Any value; ``get_hook(token)`` returns it.
+        name: By which the next generation finds a hook with a random token; see ``continue_as_new``.
     """
-    return run_context("create_hook").open_hook(Hook, "hook", token, metadata)
+    return run_context("create_hook").open_hook(Hook, "hook", token, metadata, label=name)
 
 
 def create_webhook(
@@ -174,6 +175,7 @@ def create_webhook(
     verify: Verification | None = None,
     dedupe: Dedupe = None,
     max_body: int | None = None,
+    name: str | None = None,
 ) -> Webhook:
     """
     Open a webhook, which receives HTTP requests at its own URL, ``webhook.url``.
@@ -192,6 +194,7 @@ def create_webhook(
             ``verify.dedupe_key``.  A duplicate gets the response of the first request.  By default the
             preset's own key, or no key without ``verify``; False turns it off.
         max_body: The largest body in bytes; by default the setting ``max_body``.
+        name: By which the next generation finds the webhook, and keeps its URL; see ``continue_as_new``.
 
     Raises:
         ConfigurationError: The setting ``public_url`` is missing.
@@ -209,10 +212,41 @@ def create_webhook(
         verify=verify,
         dedupe=dedupe,
     )
-    hook = context.open_hook(Webhook, "webhook", None, metadata, config=config, payload_type=Request)
+    hook = context.open_hook(Webhook, "webhook", None, metadata, label=name, config=config, payload_type=Request)
     assert isinstance(hook, Webhook)
     hook.url = webhooks.url_of(context.info.public_url, hook.token)
     return hook
+
+
+def should_continue_as_new() -> bool:
+    """
+    Whether the run's log is so long that the workflow should call ``continue_as_new``.
+
+    It is true from 4,000 events on, or from half of what the setting ``max_events`` allows.  The answer is the same on
+    every replay.
+    """
+    return run_context("should_continue_as_new").should_continue_as_new()
+
+
+def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
+    """
+    End the run here, and start its next generation: the same workflow with these arguments and an empty log.
+
+    Open hooks and webhooks go along, with the payloads that were not taken: the next generation finds each again by its
+    token or its name.  So do attributes, parent, queue, priority and trace.  ``Run.result()`` of any generation returns
+    what the last one returns.
+
+    The call does not return, whichever task makes it.  ``except Exception`` does not catch it; ``finally`` blocks run,
+    and can call nothing durable.  A run that was asked to cancel ends as cancelled.
+
+    Args:
+        args, kwargs: The arguments of the workflow.
+
+    Raises:
+        TypeError: They do not fit the workflow.  Without an ``except`` of yours, the run is blocked.
+        ConfigurationError: An open hook has a random token and no name, so it could not be found again.
+    """
+    run_context("continue_as_new").continue_as_new(args, kwargs)
 
 
 def patched(name: str) -> bool:

@@ -14,6 +14,7 @@ from ..client import Options
 from ..client import start as client_start
 from ..errors import DurableError
 from ..registry import Workflow, definitions
+from ..store import start_run
 from .actions import parse_json, record
 from .pages import Dashboard, back_to
 from .security import Refused
@@ -60,7 +61,7 @@ def start(dashboard: Dashboard) -> flask.Response:
         # Arguments that would fail the run at its first turn are refused here.
         definitions.fit_arguments(workflow, workflow.signature.bind(*args, **kwargs))
         key = form.get("idempotency_key", "").strip() or None
-        options = Options(run_id=client_start.new_run_id(engine.now()), idempotency_key=key)
+        options = Options(run_id=start_run.new_run_id(engine.now()), idempotency_key=key)
         run = client_start.start(engine, workflow, args, kwargs, options)
     except (DurableError, TypeError, ValueError) as error:
         raise Refused(422, "The run was not started", f"{error}  Go back and correct it.") from error

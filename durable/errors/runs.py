@@ -63,7 +63,8 @@ class LogTooLong(DurableError):
         last = f" (the last is asked for at {self.where})" if self.where else ""
         return (
             f"The log of run {self.run_id!r} would have {self.wanted} events{last}, and the setting max_events allows"
-            f" {self.limit}.  A workflow that runs for ever should start its next run from a step and return."
+            f" {self.limit}.  A workflow that runs for ever should call continue_as_new(...) once"
+            " should_continue_as_new() is true: its next generation has an empty log, and keeps its hooks and webhooks."
             "  One that calls very many steps should call them in child runs.  Look also for a loop that never awaits."
         )
 

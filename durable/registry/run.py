@@ -40,6 +40,10 @@ class RunClient(Protocol):
 
     def find(self, run_id: str) -> RunRow | None: ...
 
+    def latest(self, run_id: str) -> RunRow: ...
+
+    def generations(self, run_id: str) -> list[str]: ...
+
     def attributes(self, run_id: str) -> dict[str, str]: ...
 
     def result(self, run_id: str, timeout: Any) -> Any: ...
@@ -62,6 +66,9 @@ class Run(Generic[R]):
     A run, by its id.  Creating the object does no I/O; each property reads the database again.
 
     All properties and methods except ``id`` and ``exists`` raise RunNotFound when there is no such run.
+
+    If the run has continued as new, its handle speaks for its last generation, except for ``name``, ``created_at``,
+    ``started_at`` and ``events``.
     """
 
     def __init__(self, run_id: str, engine: Any = None) -> None:
@@ -85,7 +92,7 @@ class Run(Generic[R]):
     @property
     def status(self) -> str:
         """``pending running completed failed cancelled blocked``; a waiting run is ``running``."""
-        return self._row("Run.status").status
+        return self._client("Run.status").latest(self.id).status
 
     @property
     def name(self) -> str:
@@ -105,7 +112,7 @@ class Run(Generic[R]):
     @property
     def completed_at(self) -> datetime | None:
         """When it ended."""
-        return _moment(self._row("Run.completed_at").completed_at)
+        return _moment(self._client("Run.completed_at").latest(self.id).completed_at)
 
     @property
     def attributes(self) -> dict[str, str]:
@@ -183,6 +190,10 @@ class Run(Generic[R]):
     def hooks(self) -> list[dict[str, Any]]:
         """The run's open hooks in the order of their creation, each as a dict; webhooks have a ``url``."""
         return self._client("Run.hooks").hooks(self.id)
+
+    def generations(self) -> list[Run[R]]:
+        """The runs that continue each other, the first one first; this run alone if it has not continued as new."""
+        return [Run(each, self._engine) for each in self._client("Run.generations").generations(self.id)]
 
     def _client(self, call: str) -> RunClient:
         refuse_in_workflow(call)

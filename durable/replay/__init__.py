@@ -19,6 +19,7 @@ Files, in import order::
     task_loop.py        the deterministic event loop: callbacks, tasks and generators in an order that repeats
     loop.py             the same with a workflow's calls and timers as operations of its log
     hooks.py            hooks: queues that the log fills and the workflow awaits
+    handed_over.py      the open hooks that a generation was handed over by the one before it
     race.py             ``race``: the first outcome in the log wins
     bounded_map.py      ``map``: a call for each item, at most so many at the same time
     run_context.py      a workflow's calls as operations of its run
@@ -26,19 +27,24 @@ Files, in import order::
     replay.py           ``Replay``: feeds a log to a workflow, and collects commands and the outcome
 """
 
-from .commands import Command, CreateHook, Outcome
+from .commands import Command, CreateHook, OpenHook, Outcome, UnreadPayload
+from .handed_over import op_ids as handed_over_op_ids
 from .hooks import Hook, Webhook
 from .replay import Replay
-from .run_context import RunContext, RunInfo, child_run_id
+from .run_context import CONTINUE_AT, RunContext, RunInfo, child_run_id
 
 __all__ = [
+    "CONTINUE_AT",
     "Command",
     "CreateHook",
     "Hook",
+    "OpenHook",
     "Outcome",
     "Replay",
     "RunContext",
     "RunInfo",
+    "UnreadPayload",
     "Webhook",
     "child_run_id",
+    "handed_over_op_ids",
 ]

@@ -40,6 +40,7 @@ class CreateHook:
         drawn: Whether the token is random, so that no other hook can hold it.
         config: A webhook's options as JSON text, which the blueprint reads; None for other hooks.
         metadata: An encoded value.
+        is_handed_over: Whether the hook is open already: the generation before had it.
     """
 
     op_id: str
@@ -49,6 +50,7 @@ class CreateHook:
     drawn: bool
     config: str | None = None
     metadata: str | None = None
+    is_handed_over: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,16 +98,41 @@ class SetAttributes:
 Command = CreateStep | CreateWait | CreateHook | CreateChild | CloseHook | Withdraw | RecordMarker | SetAttributes
 
 
+@dataclass(frozen=True, slots=True)
+class UnreadPayload:
+    """A payload that a hook has received and the workflow has not taken; ``stamp`` orders those of all hooks."""
+
+    stamp: int
+    op_id: str
+    payload: str | None
+    request_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenHook:
+    """A hook that is open when the run continues as new, and that its next generation finds by token or label."""
+
+    op_id: str
+    token: str
+    label: str | None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
     """
     How a run ended.
 
     Attributes:
-        value: The encoded result, the encoded exception, or None.
+        value: The encoded result, the encoded exception, the encoded arguments of the next generation, or None.
         error: The exception of a failed run, in the process that has run its code.
+        digest: The digest of the next generation's arguments.
+        hooks: What the next generation is handed over.
+        unread: The payloads of these hooks that the workflow has not taken, in the order received.
     """
 
-    status: Literal["completed", "failed", "cancelled"]
+    status: Literal["completed", "failed", "cancelled", "continued"]
     value: str | None = None
     error: BaseException | None = field(default=None, compare=False, repr=False)
+    digest: str = ""
+    hooks: tuple[OpenHook, ...] = ()
+    unread: tuple[UnreadPayload, ...] = ()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import collections
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from .. import codec, events
@@ -19,7 +20,7 @@ from ..http import Request
 from ..registry import Workflow, definitions
 from ..sandbox import ends_process
 from . import failures
-from .commands import Outcome
+from .commands import Outcome, UnreadPayload
 from .hooks import Received
 from .loop import DurableLoop
 from .mistakes import find_mistake
@@ -60,7 +61,7 @@ class Execution:
         self.loop = DurableLoop(info.run_id)  # type: ignore[abstract]  # its other methods raise
         self.loop.passthrough_modules = workflow.passthrough_modules
         self.operations = self.loop.operations
-        self.context = RunContext(self.loop, info)
+        self.context = RunContext(self.loop, info, workflow)
         # A run that a receiver has started has its request from the beginning.
         self.context.taken |= codec.request_ids(args)
         self.outcome: Outcome | None = None
@@ -71,6 +72,8 @@ class Execution:
     def expects(self, event: Event) -> bool:
         """Whether the workflow has asked for the event's operation, which has no outcome yet; else note a fault."""
         if type(event) in _OF_THE_RUN:
+            return True
+        if event.op_id in self.context.handed_over.unclaimed and isinstance(event, events.HookReceived):
             return True
         if event.op_id not in self.operations.issued:
             recorded = describe(event) if isinstance(event, CREATED) else f"{event.kind} of {event.op_id}"
@@ -191,7 +194,8 @@ class Execution:
     def receive(self, event: events.HookReceived) -> None:
         """Put a payload into its hook's queue; a request that came after the hook was closed is kept apart."""
         hook = self.context.hooks.get(event.op_id)
-        if hook is None or not hook.open:
+        unclaimed = self.context.handed_over.unclaimed.get(event.op_id)
+        if unclaimed is None and (hook is None or not hook.open):
             if event.request_id is not None:
                 self.late_requests[event.op_id].append(event.request_id)
             return
@@ -203,9 +207,40 @@ class Execution:
             text = event.payload or "null"
             requests = {each: self.requests[each] for each in codec.request_ids(text) if each in self.requests}
             received = Received(stamp, payload=text, requests=requests)
-        self.loop.run(hook.put, received)
+        if unclaimed is not None:
+            unclaimed.queue.append(received)
+        elif hook is not None:
+            self.loop.run(hook.put, received)
+
+    def hand_over(self, event: events.HookReceived) -> None:
+        """Leave a payload to the next generation: it came in one turn with the call of ``continue_as_new``."""
+        outcome = self.outcome
+        if outcome is not None and any(hook.op_id == event.op_id for hook in outcome.hooks):
+            unread = UnreadPayload(self.loop.next_stamp(), event.op_id, event.payload, event.request_id)
+            self.outcome = replace(outcome, unread=(*outcome.unread, unread))
 
     # The end
+
+    def finish_if_over(self) -> None:
+        """Make the end of the workflow the run's outcome, if it has ended."""
+        main = self.loop.main
+        if self.operations.fault is not None or self.outcome is not None or main is None:
+            return
+        if self.loop.continued is not None:
+            if self._records_everything():
+                # A run that was asked to cancel ends as cancelled, whatever its cleanup did.
+                self.outcome = Outcome(status="cancelled") if self._is_cancelling else self.loop.continued
+        elif main.done():
+            self.finish(main)
+
+    def _records_everything(self) -> bool:
+        """Whether the workflow has asked for all that the log records; else note a fault."""
+        unclaimed = next(iter(self.operations.recorded.values()), None)
+        if unclaimed is not None:
+            place = self.workflow.place
+            # The loop notes no difference once the workflow has continued as new.
+            self.operations.diverge(unclaimed.op_id, describe(unclaimed), "the end of the workflow", place)
+        return unclaimed is None
 
     def finish(self, main: asyncio.Task[Any]) -> None:
         """
@@ -213,10 +248,7 @@ class Execution:
 
         It is a fault when the log records more operations, or when the task raised a mistake in the code.
         """
-        unclaimed = next(iter(self.operations.recorded.values()), None)
-        if unclaimed is not None:
-            place = self.workflow.place
-            self.loop.diverge(unclaimed.op_id, describe(unclaimed), "the end of the workflow", place)
+        if not self._records_everything():
             return
         error: BaseException | None = asyncio.CancelledError() if main.cancelled() else main.exception()
         if error is not None and ends_process(error):

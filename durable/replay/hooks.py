@@ -55,13 +55,18 @@ class Hook(Generic[T]):
         token: str,
         read: Callable[[Received], T],
         closed: Callable[[Hook[Any]], None],
+        label: str | None = None,
     ) -> None:
         self.token = token
+        #: The name by which the next generation finds the hook.
+        self.label = label
         self._loop = loop
         self.op_id = op_id
         self._read = read
         self._on_close = closed
         self._buffer: collections.deque[Received] = collections.deque()
+        #: What a race has taken out of the queue and not read yet, by stamp.
+        self._in_race: dict[int, Received] = {}
         self._waiters: collections.deque[asyncio.Future[None]] = collections.deque()
         self._registered = False
         self._owner: str | None = None
@@ -120,6 +125,11 @@ class Hook(Generic[T]):
         """What the workflow has received and not taken yet."""
         return self._buffer
 
+    @property
+    def unread(self) -> list[Received]:
+        """What the workflow has received and not read, in the order received."""
+        return sorted((*self._in_race.values(), *self._buffer), key=lambda received: received.stamp)
+
     def put(self, received: Received) -> None:
         """Add to the queue, and wake a task that waits."""
         self._buffer.append(received)
@@ -143,18 +153,22 @@ class Hook(Generic[T]):
             if self._owner is not None:
                 raise HookConflict(self.token, self._owner)
             if self._buffer:
-                return self._buffer.popleft()
+                received = self._buffer.popleft()
+                self._in_race[received.stamp] = received
+                return received
             if self._closed:
                 raise HookClosed(self.token)
             await self._wait()
 
     def put_back(self, received: Received) -> None:
         """Put back what ``take`` returned, when the task that took it does not use it."""
+        self._in_race.pop(received.stamp, None)
         self._buffer.appendleft(received)
         self._wake()
 
     def read(self, received: Received) -> T:
         """The payload of an item, decoded."""
+        self._in_race.pop(received.stamp, None)
         return self._read(received)
 
     # Waiting
@@ -167,7 +181,7 @@ class Hook(Generic[T]):
             if iterates:
                 raise StopAsyncIteration from None
             raise
-        return self._read(received)
+        return self.read(received)
 
     async def _wait(self) -> None:
         waiter = self._loop.create_future()

@@ -54,12 +54,15 @@ class DurableLoop(TaskLoop):
 
     # Operations
 
-    def issue(self, asked: OperationSpec, build: Callable[[str], Create]) -> Create | Created | None:
+    def issue(
+        self, asked: OperationSpec, build: Callable[[str], Create], op_id: str | None = None
+    ) -> Create | Created | None:
         """
         Add an operation under the next op id of the running task.
 
         Args:
             build: Makes the command from the op id.
+            op_id: Another op id, which the operation has had from the beginning.
 
         Returns:
             The event that records the operation, or else the new command.  None while the workflow is
@@ -70,7 +73,7 @@ class DurableLoop(TaskLoop):
         """
         if self._refuse_while_closing():
             return None
-        issued = self.operations.issue(self.next_name("#"), asked, build)
+        issued = self.operations.issue(op_id or self.next_name("#"), asked, build)
         if issued is None:
             raise Parked
         return issued

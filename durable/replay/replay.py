@@ -144,13 +144,14 @@ class Replay:
                 if event.phase == "ended" and event.op_id in operations.issued:
                     # The workflow withdrew the operation just before it ended, and the outcome came first.
                     operations.end(event.op_id)
+                elif isinstance(event, events.HookReceived):
+                    execution.hand_over(event)
                 continue
+            self._loop.seq = event.seq
             apply = _HANDLERS.get(type(event))
             if apply is not None and execution.expects(event):
                 apply(execution, event)
-            main = self._loop.main
-            if main is not None and main.done() and operations.fault is None and execution.outcome is None:
-                execution.finish(main)
+            execution.finish_if_over()
 
     # Commands and state out
 
@@ -186,7 +187,8 @@ class Replay:
     @property
     def open_hooks(self) -> set[str]:
         """Hooks that were asked for, and neither closed nor in conflict."""
-        return {op_id for op_id, hook in self._context.hooks.items() if hook.open}
+        mine = {op_id for op_id, hook in self._context.hooks.items() if hook.open}
+        return mine.union(self._context.handed_over.unclaimed)
 
     @property
     def taken(self) -> set[str]:

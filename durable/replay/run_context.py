@@ -11,39 +11,65 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
 from secrets import token_bytes
-from typing import Any
+from typing import Any, NoReturn
 from unicodedata import category
 
 from .. import attributes, codec, duration
 from ..errors import SerializationError
-from ..registry import Step, Workflow
+from ..events import RunCreated, RunStarted
+from ..registry import Step, Workflow, definitions
 from ..sandbox import calling_line
-from .commands import CloseHook, CreateChild, CreateHook, CreateStep, RecordMarker, SetAttributes
+from .commands import CloseHook, CreateChild, CreateHook, CreateStep, Outcome, RecordMarker, SetAttributes
 from .futures import Parked
-from .hooks import Hook, Received
+from .handed_over import HandedOver, open_hooks
+from .hooks import Hook, Received, Webhook
 from .loop import DurableLoop
 from .operations import OperationSpec
 
 #: The longest name of a patch, in characters; it is part of an op id.
 MAX_PATCH_NAME = 200
 
-#: The longest token of a hook, in characters.
+#: The longest token of a hook, and the longest name, in characters.
 MAX_TOKEN = 255
+
+#: At how many events ``should_continue_as_new`` is true, if the setting ``max_events`` allows twice as many.
+CONTINUE_AT = 4_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """The facts of a run that its workflow can see.  ``started_at`` is microseconds since 1970 UTC."""
+    """
+    The facts of a run that its workflow can see.
+
+    Attributes:
+        started_at: Microseconds since 1970 UTC.
+        continue_at: The ``seq`` from which ``should_continue_as_new`` is true.
+        handed_over: The open hooks that the generation before has left, as ``RunCreated`` has them.
+    """
 
     run_id: str
     name: str
     started_at: int
     public_url: str | None = None
+    continue_at: int = CONTINUE_AT
+    handed_over: tuple[Mapping[str, str | None], ...] = ()
+
+    @classmethod
+    def of(cls, run_id: str, name: str, created: RunCreated, started: RunStarted) -> RunInfo:
+        """The facts of a run whose log has these two events."""
+        return cls(
+            run_id=run_id,
+            name=name,
+            started_at=started.at,
+            public_url=started.public_url,
+            continue_at=started.continue_at or CONTINUE_AT,
+            handed_over=created.handed_over,
+        )
 
 
 class RunContext:
@@ -54,14 +80,19 @@ class RunContext:
         hooks: By op id.  A closed hook stays while its queue holds something.
         taken: Ids of the webhook requests that the workflow has taken out of a queue.
         attributes: The attributes that the workflow and its steps have set.
+        handed_over: The hooks of the generation before that the workflow has not opened again.
     """
 
-    def __init__(self, loop: DurableLoop, info: RunInfo) -> None:
+    def __init__(self, loop: DurableLoop, info: RunInfo, workflow: Workflow[..., Any]) -> None:
         self.loop = loop
+        self.workflow = workflow
         self.info = info
         self.hooks: dict[str, Hook[Any]] = {}
         self.taken: set[str] = set()
         self.attributes = attributes.RunAttributes()
+        self.handed_over = HandedOver(info.handed_over)
+        #: The op ids of the hooks with a random token.
+        self._drawn: set[str] = set()
         self._randoms: dict[str, Random] = {}
         self._patches: dict[str, bool] = {}
         loop.context = self
@@ -110,10 +141,15 @@ class RunContext:
         token: str | None,
         metadata: object,
         *,
+        label: str | None = None,
         config: str | None = None,
         payload_type: Any = Any,
     ) -> Hook[Any]:
-        """Open a hook under *token*, or under a random token."""
+        """
+        Open a hook under *token*, or under a random token.
+
+        A hook of the generation before with this token or *label* is opened again.
+        """
         # Cc: control characters; Cs: halves of surrogate pairs, which databases refuse.
         if token is not None and (
             not isinstance(token, str)
@@ -123,26 +159,78 @@ class RunContext:
             raise ValueError(
                 f"token {token!r} must be a str of 1 to {MAX_TOKEN} characters without control characters."
             )
+        self._check_label(name, label)
         encoded_metadata = None if metadata is None else codec.encode(metadata, "metadata")
         digest = hashlib.sha256(json.dumps([name, token]).encode()).hexdigest()[:32]
+
+        before = None if self.loop.closing else self.handed_over.claim(name, token, label)
+        known = token if before is None else before.token
 
         def build(op_id: str) -> CreateHook:
             return CreateHook(
                 op_id=op_id,
                 name=name,
                 digest=digest,
-                token=token or base64.urlsafe_b64encode(token_bytes(32)).rstrip(b"=").decode("ascii"),
-                drawn=token is None,
+                token=known or base64.urlsafe_b64encode(token_bytes(32)).rstrip(b"=").decode("ascii"),
+                drawn=known is None,
                 config=config,
                 metadata=encoded_metadata,
+                is_handed_over=before is not None,
             )
 
-        issued: Any = self.loop.issue(OperationSpec("hook", name, digest), build)
+        issued: Any = self.loop.issue(
+            OperationSpec("hook", name, digest), build, None if before is None else before.op_id
+        )
         op_id, address = (None, token or "") if issued is None else (issued.op_id, issued.token)
-        hook = kind(self.loop, op_id, address, lambda item: self._read(op_id, item, payload_type), self._on_close)
+        hook = kind(
+            self.loop, op_id, address, lambda item: self._read(op_id, item, payload_type), self._on_close, label
+        )
         if op_id is not None:
             self.hooks[op_id] = hook
+            if token is None:
+                self._drawn.add(op_id)
+        for received in () if before is None else before.queue:
+            hook.put(received)
         return hook
+
+    def _check_label(self, name: str, label: str | None) -> None:
+        if label is None:
+            return
+        if not isinstance(label, str) or not 1 <= len(label) <= MAX_TOKEN or not label.isprintable():
+            raise ValueError(f"name {label!r} must be a str of 1 to {MAX_TOKEN} printable characters.")
+        if any(
+            each.open and each.label == label and isinstance(each, Webhook) == (name == "webhook")
+            for each in self.hooks.values()
+        ):
+            raise ValueError(
+                f"A hook of this run with the name {label!r} is open already.  Close it, or use another name."
+            )
+
+    # Generations
+
+    def should_continue_as_new(self) -> bool:
+        """Whether the log is long, as of the event that the workflow sees now; the same on every replay."""
+        return self.loop.seq >= self.info.continue_at
+
+    def continue_as_new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
+        """End the run, and start its next generation with these arguments, which are checked here."""
+        if self.loop.closing:
+            raise Parked
+        signature = self.workflow.signature
+        try:
+            bound = signature.bind(*args, **kwargs)
+            definitions.fit_arguments(self.workflow, bound)
+            text = codec.encode_arguments(bound.arguments)
+        except (TypeError, SerializationError) as error:
+            # A TypeError blocks the run, which loses nothing, and goes on with corrected code.
+            raise TypeError(
+                f"continue_as_new(): {self.workflow.name}{signature} cannot be called with these arguments: {error}"
+            ) from error
+        handed, unread = open_hooks(self.hooks.values(), self.handed_over.unclaimed.values(), self._drawn)
+        outcome = Outcome(
+            status="continued", value=text, digest=codec.digest(bound.arguments, signature), hooks=handed, unread=unread
+        )
+        self.loop.continue_as_new(outcome)
 
     def patched(self, name: str) -> bool:
         """Whether the run takes the new way.  It is decided once for each name and run, and recorded."""

@@ -15,12 +15,13 @@ import itertools
 import sys
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from ..events import ROOT
 from ..sandbox import ends_process, log_records, waiting_line
 from . import asyncio_patches
 from .bare_loop import BareLoop
+from .commands import Outcome
 from .futures import OrdinalFuture, OrdinalTask, Parked
 from .operations import Operations
 from .parking import close, close_awaited, close_generator
@@ -46,7 +47,9 @@ class TaskLoop(BareLoop):
         ordinals: What futures and tasks hash by, counted up.
         now: The time of the last event applied.
         muted: The events that are applied now were applied before, in an earlier turn.
-        closing: The workflow is parked, or is being parked.
+        closing: The workflow is parked, is being parked, or has continued as new: it can ask for nothing more.
+        seq: The ``seq`` of the event that is applied now.
+        continued: How the run ends, once the workflow has continued as new.
         unclosable: Where a coroutine waits that could not be closed.
     """
 
@@ -63,6 +66,9 @@ class TaskLoop(BareLoop):
         self._gens: weakref.WeakKeyDictionary[AsyncGenerator[Any, Any], None] = weakref.WeakKeyDictionary()
         self.unclosable: str | None = None
         self.closing = False
+        self._parked = False
+        self.seq = 0
+        self.continued: Outcome | None = None
         self.muted = False
         self._refused = 0
 
@@ -109,7 +115,7 @@ class TaskLoop(BareLoop):
         sys.set_asyncgen_hooks(firstiter=self._gens.setdefault, finalizer=self._generator_dropped)
         try:
             function(*args)
-            while self._ready and self.operations.fault is None:
+            while self._ready and self.operations.fault is None and self.continued is None:
                 if self.main is not None and self.main.done():
                     # As in run_until_complete, callbacks that are ready when the main task ends still run, once.
                     for _ in range(len(self._ready)):
@@ -146,9 +152,11 @@ class TaskLoop(BareLoop):
 
     def park(self) -> None:
         """Close every coroutine, the newest first.  ``finally`` blocks run, ``except Exception`` blocks do not."""
-        if self.closing:
+        if self._parked:
             return
-        self.closing = True
+        self._parked = self.closing = True
+        # From here on, the loop runs what closes the workflow.
+        self.continued = None
 
         def close_all() -> None:
             # After a fault, callbacks are left.  No new ones are added while the loop closes.
@@ -175,6 +183,13 @@ class TaskLoop(BareLoop):
         if self._refused <= MAX_REFUSALS:
             raise Parked
         return True
+
+    def continue_as_new(self, outcome: Outcome) -> NoReturn:
+        """End the workflow here, whichever task calls this: from now on it can ask for nothing, and nothing runs."""
+        # A workflow that has returned has its outcome.
+        if self.main is not None and not self.main.done():
+            self.continued, self.closing = outcome, True
+        raise Parked
 
     # The methods of asyncio's loop
 

@@ -32,6 +32,7 @@ Files, in import order::
     run_list.py            the dashboard's list of runs: pages, filters, searches
     run_page.py            what the dashboard's page of one run reads
     accept_request.py      record a webhook request: its row and its run's inbox item
+    generations.py         the generations of a run
     retention.py           ended runs, and their deletion
     start_run.py           start a run: its row and its first inbox item
     steps.py               steps, from the call until the outcome

@@ -89,6 +89,20 @@ def create(tx: Connection, run_id: str, command: CreateHook, now: int, *, closed
     )
 
 
+def open_again(tx: Connection, run_id: str, command: CreateHook) -> None:
+    """Give a hook that was handed over, and is open, what the workflow opens it with now."""
+    own_vault, op_id = vault.of(tx), command.op_id
+    tx.execute(
+        update(hooks)
+        .where(hooks.c.run_id == run_id, hooks.c.op_id == op_id)
+        .values(
+            name=command.name,
+            config=own_vault.seal(tx, run_id, f"{op_id} config", command.config),
+            metadata=own_vault.seal(tx, run_id, f"{op_id} metadata", command.metadata),
+        )
+    )
+
+
 def owner(tx: Connection, token: str) -> tuple[str, str] | None:
     """The run and the operation of the open hook with this token."""
     row = tx.execute(

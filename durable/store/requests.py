@@ -20,6 +20,7 @@ from sqlalchemy import (
     literal,
     select,
     text,
+    union_all,
     update,
 )
 
@@ -64,9 +65,8 @@ class IncomingRequest:
         return HookReceived(at=self.at, op_id=self.op_id, request_id=self.request.id)
 
 
-#: A request's columns.
-#: Of a new request: it has no duplicates yet.
-COLUMNS = tuple(name for name in requests.c.keys() if name != "duplicates")  # noqa: SIM118
+#: The columns of a new request: it has no duplicates yet, and was not handed over.
+COLUMNS = tuple(name for name in requests.c.keys() if name not in ("duplicates", "handed_to"))  # noqa: SIM118
 
 
 def create(tx: Connection, incoming: IncomingRequest) -> None:
@@ -125,14 +125,16 @@ def _answer_columns(tx: Connection, run_id: str, request_id: str, answer: Respon
     return {"answered_at": now, "answer_head": head, "answer_body": body}
 
 
-def find_by_key(tx: Connection, run_id: str, op_id: str, dedupe_key: str) -> tuple[str, bytes] | None:
-    """The id and the body of the webhook's request with this key."""
+def find_by_key(tx: Connection, token_hash: str, dedupe_key: str) -> tuple[str, bytes] | None:
+    """The id and the body of the request with this key to the webhook with this token, in any generation of its run."""
     row = tx.execute(
-        select(requests.c.id, requests.c.head, requests.c.body).where(
-            requests.c.run_id == run_id, requests.c.op_id == op_id, requests.c.dedupe_key == dedupe_key
-        )
+        select(requests.c.id, requests.c.run_id, requests.c.head, requests.c.body)
+        .join(hooks, (hooks.c.run_id == requests.c.run_id) & (hooks.c.op_id == requests.c.op_id))
+        .where(hooks.c.token_hash == token_hash, requests.c.dedupe_key == dedupe_key)
+        .order_by(requests.c.received_at)
+        .limit(1)
     ).one_or_none()
-    return None if row is None else (row.id, _whole(tx, run_id, _request_place(row.id), row.head, row.body)[1])
+    return None if row is None else (row.id, _whole(tx, row.run_id, _request_place(row.id), row.head, row.body)[1])
 
 
 def count_pending(tx: Connection, run_id: str, op_id: str, *, held: bool, limit: int) -> int:
@@ -255,9 +257,22 @@ def commit_answer(store: Store, held: Claim, request_id: str, response: Response
 
 
 def unanswered(tx: Connection, run_id: str) -> list[str]:
-    """The run's requests without an answer."""
-    rows = tx.execute(select(requests.c.id).where(requests.c.run_id == run_id, requests.c.answered_at.is_(None)))
-    return list(rows.scalars())
+    """The requests without an answer that the run has: its own, and those it was handed over."""
+    own = select(requests.c.id).where(
+        requests.c.run_id == run_id, requests.c.answered_at.is_(None), requests.c.handed_to.is_(None)
+    )
+    handed = select(requests.c.id).where(requests.c.handed_to == run_id, requests.c.answered_at.is_(None))
+    return list(tx.execute(union_all(own, handed)).scalars())
+
+
+def hand_over(tx: Connection, ids: Collection[str], to_run: str) -> None:
+    """Make these requests another run's, which will answer those that have no answer, and keep them as long as it."""
+    given = sorted(ids)
+    for first in range(0, len(given), 500):
+        batch = given[first : first + 500]
+        mine = (requests.c.id.in_(batch), requests.c.answered_at.is_(None))
+        tx.execute(update(requests).where(*mine).values(handed_to=to_run))
+        record_references(tx, to_run, batch)
 
 
 def answers(tx: Connection, ids: Collection[str]) -> dict[str, Response]:

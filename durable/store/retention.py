@@ -55,7 +55,8 @@ def in_use(tx: Connection, ids: Collection[str], before: int) -> set[str]:
     """
     Those of these runs that must be kept.
 
-    They have work left, or a child run, or a run that refers to one of their requests, has not ended before *before*.
+    They have work left; or a child run, a run that refers to one of their requests, or of a first generation a later
+    one, has not ended before *before*.
     """
     work = [select(table.c.run_id).where(table.c.run_id.in_(ids)) for table in (inbox, steps, waits)]
     children = select(runs.c.parent_run_id).where(runs.c.parent_run_id.in_(ids), _is_kept(before))
@@ -64,7 +65,11 @@ def in_use(tx: Connection, ids: Collection[str], before: int) -> set[str]:
         .join(runs, runs.c.id == references.c.run_id)
         .where(references.c.owner_run_id.in_(ids), _is_kept(before))
     )
-    return set(tx.execute(union_all(*work, children, referring)).scalars())
+    # The first generation has the id and the key by which the run was started.
+    later = select(runs.c.first_run_id).where(
+        runs.c.first_run_id.in_(ids), runs.c.first_run_id != runs.c.id, _is_kept(before)
+    )
+    return set(tx.execute(union_all(*work, children, referring, later)).scalars())
 
 
 def _is_kept(before: int) -> ColumnElement[bool]:

@@ -186,6 +186,13 @@ def post(tx: Connection, run_id: str, event: Event, sending: SendTimes) -> int:
     return int(added.inserted_primary_key[0])  # type: ignore[index]
 
 
+def post_all(tx: Connection, run_id: str, new: Sequence[Event], sending: SendTimes) -> None:
+    """Add events to the run's inbox, in this order, without their references to requests."""
+    rows = [{"run_id": run_id, **sending.values(), **to_row(tx, run_id, event)} for event in new]
+    if rows:
+        tx.execute(insert(inbox), [{name: row[name] for name in _INBOX_COLUMNS} for row in rows])
+
+
 def is_in_inbox(tx: Connection, item_id: int) -> bool:
     """Whether no turn has taken this item in yet."""
     return tx.execute(select(inbox.c.id).where(inbox.c.id == item_id)).first() is not None

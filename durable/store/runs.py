@@ -57,6 +57,8 @@ class Run:
     turn_tried: str | None = None
     trace_context: str | None = None
     mistake_at: int | None = None
+    first_run_id: str | None = None
+    generation: int | None = None
 
     @property
     def ended(self) -> bool:

@@ -21,6 +21,8 @@ class RunStatus(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    #: The run has ended, and another run, its next generation, goes on.
+    CONTINUED = "continued"
     #: The run has no turns until an operator or new code lets it go on.
     BLOCKED = "blocked"
 
@@ -37,7 +39,7 @@ class StepStatus(StrEnum):
 
 
 #: The statuses of runs that have ended.
-ENDED = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
+ENDED = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.CONTINUED)
 
 #: From a status to another one, and what causes it.  From None: the row is inserted.  To None: it is deleted.
 RUN_TRANSITIONS: Mapping[tuple[RunStatus | None, RunStatus | None], str] = {
@@ -46,6 +48,7 @@ RUN_TRANSITIONS: Mapping[tuple[RunStatus | None, RunStatus | None], str] = {
     (RunStatus.PENDING, RunStatus.COMPLETED): "the first turn ends the run",
     (RunStatus.PENDING, RunStatus.FAILED): "the first turn raises",
     (RunStatus.PENDING, RunStatus.CANCELLED): "the run is cancelled before its first turn",
+    (RunStatus.PENDING, RunStatus.CONTINUED): "the first turn continues as new",
     (
         RunStatus.PENDING,
         RunStatus.BLOCKED,
@@ -53,11 +56,13 @@ RUN_TRANSITIONS: Mapping[tuple[RunStatus | None, RunStatus | None], str] = {
     (RunStatus.RUNNING, RunStatus.COMPLETED): "the workflow returns",
     (RunStatus.RUNNING, RunStatus.FAILED): "the workflow raises",
     (RunStatus.RUNNING, RunStatus.CANCELLED): "the run is cancelled",
+    (RunStatus.RUNNING, RunStatus.CONTINUED): "the workflow continues as new",
     (RunStatus.RUNNING, RunStatus.BLOCKED): "the code has a mistake or does not match the log, or a step is in doubt",
     (RunStatus.BLOCKED, RunStatus.RUNNING): "the code is right again, or no step is in doubt any more",
     (RunStatus.BLOCKED, RunStatus.COMPLETED): "a turn succeeds and ends the run",
     (RunStatus.BLOCKED, RunStatus.FAILED): "a turn succeeds and the workflow raises",
     (RunStatus.BLOCKED, RunStatus.CANCELLED): "the run is cancelled",
+    (RunStatus.BLOCKED, RunStatus.CONTINUED): "a turn succeeds and continues as new",
     **{(status, None): "the retention time is over" for status in ENDED},
 }
 

@@ -105,7 +105,8 @@ def crash_everywhere(
 
 def _value(run: Run[Any]) -> Any:
     """A run's result, or the type and message of its error."""
-    ended = next(event for event in reversed(run.events()) if event.op_id == ROOT and event.phase == "ended")
+    last = run.generations()[-1]
+    ended = next(event for event in reversed(last.events()) if event.op_id == ROOT and event.phase == "ended")
     match ended:
         case events.RunCompleted(result=text):
             return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def replay(history: History | Path | str, workflow: Workflow[..., Any] | None = 
     if started is None:
         # The run has had no turn, so it is pending, or was cancelled before it began.
         return Outcome(status="cancelled") if isinstance(log[-1], events.RunCancelledEvent) else None
-    info = RunInfo(run_id=fields["run_id"], name=chosen.name, started_at=started.at, public_url=fields["public_url"])
+    info = changed(RunInfo.of(fields["run_id"], chosen.name, created, started), public_url=fields["public_url"])
     replay = Replay(chosen, info, created.args, stored)
     try:
         replay.feed(log, stored, replaying=True)

@@ -26,7 +26,10 @@ def check(env: Environment, run: Run[Any]) -> Iterable[str]:
     """What is wrong with a run that has ended, with its child runs, and with the responses to webhook requests."""
     runs = run_tree(env, run)
     log = [event for each in runs for event in each.events()]
-    received = Counter(event.request_id for event in log if isinstance(event, events.HookReceived))
+    received: Counter[str | None] = Counter()
+    for each in runs:
+        # A request that one generation has not taken is in the log of the next one too.
+        received |= Counter(event.request_id for event in each.events() if isinstance(event, events.HookReceived))
     for sent in tuple(env.sent_requests):
         yield from (f"{sent.request_id}: {problem}" for problem in _check_sent(env, sent, received[sent.request_id]))
     # At most one attempt may answer a request.
@@ -36,17 +39,19 @@ def check(env: Environment, run: Run[Any]) -> Iterable[str]:
         yield f"attempts have answered requests that had an answer: {twice}"
     yield from unfinished_work(env, run)
     for each in runs:
-        yield from (f"run {each.id}: {problem}" for problem in _check_run(each))
+        yield from (f"run {each.id}: {problem}" for problem in _check_run(env, each))
 
 
 def run_tree(env: Environment, run: Run[Any]) -> list[Run[Any]]:
-    """A run, its child runs, their child runs, and so on."""
-    found, generation = [run], [run.id]
-    while generation:
+    """A run with its generations, its child runs with theirs, their child runs, and so on."""
+    found = level = run.generations()
+    while level:
+        ids = [each.id for each in level]
         with env.store.read() as tx:
-            children = sa.select(schema.runs.c.id).where(schema.runs.c.parent_run_id.in_(generation))
-            generation = list(tx.execute(children.order_by(schema.runs.c.id)).scalars())
-        found += [env.engine.get_run(run_id) for run_id in generation]
+            # Each generation of a child has the same parent.
+            children = sa.select(schema.runs.c.id).where(schema.runs.c.parent_run_id.in_(ids))
+            level = [env.engine.get_run(each) for each in tx.execute(children.order_by(schema.runs.c.id)).scalars()]
+        found = [*found, *level]
     return found
 
 
@@ -62,7 +67,7 @@ def unfinished_work(env: Environment, run: Run[Any]) -> list[str]:
     return problems + ([f"requests are not answered: {unanswered}"] if unanswered else [])
 
 
-def _check_run(run: Run[Any]) -> Iterable[str]:
+def _check_run(env: Environment, run: Run[Any]) -> Iterable[str]:
     log = run.events()
     if [event.seq for event in log] != list(range(1, len(log) + 1)):
         yield f"the log has holes: {[event.seq for event in log]}"
@@ -78,8 +83,9 @@ def _check_run(run: Run[Any]) -> Iterable[str]:
         if isinstance(event, events.WaitCompleted) and not event.early and event.at < due[event.op_id]:
             yield f"{event.op_id} ended {due[event.op_id] - event.at} us early"
     replayed = replay(export(run))
-    if replayed is None or replayed.status != run.status:
-        yield f"replaying the log comes to {replayed}, and the run is {run.status}"
+    row = env.engine.client.find(run.id)
+    if row is None or replayed is None or replayed.status != row.status:
+        yield f"replaying the log comes to {replayed}, and the run is {row and row.status}"
 
 
 def _check_sent(env: Environment, sent: SentRequest, received: int) -> Iterable[str]:

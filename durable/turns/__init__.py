@@ -7,6 +7,7 @@ Files, in import order::
 
     decision.py      what a turn decides, and what its commit leaves to send
     children.py      child runs: create them, cancel them, report their end to the parent
+    generations.py   starts the next generation of a run that continues as new
     run_end.py       a run's last turn: hooks close, and open requests are answered
     offers.py        which steps are offered to processes at work, instead of sent
     commit.py        writes a decision in one transaction

@@ -40,7 +40,7 @@ from ..store import (
     vault,
     waits,
 )
-from . import children, run_end
+from . import children, generations, run_end
 from .decision import CommitResult, Decision, NewEvents, Overtaken
 from .offers import choose_offers
 
@@ -81,6 +81,7 @@ _COUNTERS = {
     RunStatus.FAILED: measures.RUNS_FAILED,
     RunStatus.CANCELLED: measures.RUNS_CANCELLED,
     RunStatus.BLOCKED: measures.RUNS_BLOCKED,
+    RunStatus.CONTINUED: measures.RUNS_CONTINUED,
 }
 
 
@@ -135,8 +136,9 @@ def _is_plain(decision: Decision, begins: Claim | None) -> bool:
         return False
     if decision.outcome is None:
         return bool(decision.events)
-    # A parent, a child, a hook or a request may need to learn of the end.
-    ends_alone = decision.has_only_steps and not decision.is_cancelled and decision.run.parent_run_id is None
+    # A parent, a child, a hook, a request or the next generation may need to learn of the end.
+    ends_alone = decision.has_only_steps and decision.run.parent_run_id is None
+    ends_alone = ends_alone and not decision.is_cancelled and not decision.is_continued
     return ends_alone and not vault.is_large(decision.outcome.value)
 
 
@@ -190,6 +192,9 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
     conflicted = {e.op_id for e in decision.events if isinstance(e, events.HookConflicted)}
     created = [c for c in decision.commands if isinstance(c, commands.CreateHook) and c.op_id not in conflicted]
     for place, command in enumerate(created):
+        if command.is_handed_over:
+            hooks.open_again(tx, run.id, command)
+            continue
         # A microsecond apart, so that they are listed in the order of their creation.
         hooks.create(tx, run.id, command, now + place, closed=command.op_id in closed)
     result.opened = [command.token for command in created if not command.drawn and command.op_id not in closed]
@@ -206,6 +211,8 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
     _create(engine, tx, decision, begins, result, now)
     result.to_wake += children.cancel(engine, tx, decision, now)
     run_end.refuse(tx, decision.refused, now, result)
+    for event in decision.forwarded:
+        result.to_wake += generations.forward(engine, tx, run, event, now)
     if decision.outcome is None and not run.ended:
         result.run = _row_after(decision, new.seq, new.at)
 

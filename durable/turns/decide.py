@@ -22,8 +22,8 @@ from .. import codec, events, registry
 from ..engine import Checkout, Engine, TurnWatch, unclosable
 from ..errors import DurableError, LogTooLong, TurnTooLong
 from ..events import Event
-from ..replay import Command, Outcome, Replay, RunInfo, commands
-from ..store import InboxItem, hooks
+from ..replay import CONTINUE_AT, Command, Outcome, Replay, RunInfo, commands
+from ..store import InboxItem, RunStatus, hooks
 from .decision import Decision, NewEvents
 from .view import View
 
@@ -39,7 +39,10 @@ def decide(
     if view.run.ended:
         # A step that ran on may still record its outcome.  All else comes too late.
         late = _unended(view.inbox, view.ended)
-        return _inbox_only(view, [event for event in late if isinstance(event, events.AttemptEnded)])
+        decision = _inbox_only(view, [event for event in late if isinstance(event, events.AttemptEnded)])
+        if view.run.status == RunStatus.CONTINUED and view.cancel is not None:
+            return replace(decision, forwarded=[view.cancel])
+        return decision
     if view.cancels_at_once:
         # The run has not started, or is blocked: no code of it could clean up.
         decision = _inbox_only(view, _unended(view.inbox, view.ended))
@@ -98,7 +101,10 @@ def _replay(engine: Engine, view: View, workflow: registry.Workflow[..., object]
             for event in came_in:
                 new.add(event)
                 if isinstance(event, events.RunCreated):
-                    new.add(events.RunStarted(at=replay.info.started_at, public_url=replay.info.public_url))
+                    info = replay.info
+                    new.add(
+                        events.RunStarted(at=info.started_at, public_url=info.public_url, continue_at=info.continue_at)
+                    )
             watch.run(replay.feed, new.events, requests)
             new.at = max(new.at, engine.now())
             asked = _take_commands(engine, run.id, replay, watch, new)
@@ -144,10 +150,12 @@ def _new_replay(engine: Engine, view: View, workflow: registry.Workflow[..., obj
     started = next((e for e in view.past if isinstance(e, events.RunStarted)), None)
     if started is None:
         at = max(engine.now(), view.run.last_at, created.at)
-        started = events.RunStarted(at=at, public_url=engine.settings.public_url)
+        limit = engine.settings.max_events
+        continue_at = min(CONTINUE_AT, limit // 2) if limit > 0 else CONTINUE_AT
+        started = events.RunStarted(at=at, public_url=engine.settings.public_url, continue_at=continue_at)
     # A run that began without the setting, and was blocked for it, goes on once a process has it.
-    public_url = started.public_url or engine.settings.public_url
-    info = RunInfo(run_id=view.run.id, name=view.run.name, started_at=started.at, public_url=public_url)
+    started = replace(started, public_url=started.public_url or engine.settings.public_url)
+    info = RunInfo.of(view.run.id, view.run.name, created, started)
     return Replay(workflow, info, created.args, view.requests, max_operations=engine.settings.max_events)
 
 
@@ -164,7 +172,8 @@ def _take_commands(engine: Engine, run_id: str, replay: Replay, watch: TurnWatch
             if isinstance(command, commands.CloseHook):
                 closed.add(command.op_id)
             elif isinstance(command, commands.CreateHook):
-                owner = None if command.drawn else _owner(engine, run_id, command.token, opened, closed)
+                is_own = command.drawn or command.is_handed_over
+                owner = None if is_own else _owner(engine, run_id, command.token, opened, closed)
                 event = _event(command, new.at)
                 if owner is None:
                     opened[command.token] = command.op_id

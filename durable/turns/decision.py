@@ -55,6 +55,7 @@ class Decision:
         fault: Why the run is blocked.  Then nothing else is written.
         has_only_steps: Whether the run ends and has had steps and nothing else: no hook, no child, no request.
         taken: Ids of the webhook requests that the workflow has taken.
+        forwarded: Cancels that came to a run which has continued as new: they are for its last generation.
         refused: Ids of the webhook requests that came to a hook which the workflow has closed.
         requests: The webhook requests that the turn has loaded, by id.
         ends: The attempt whose outcome is among *events* and was not in the inbox; the turn's commit ends it.
@@ -72,6 +73,7 @@ class Decision:
     has_only_steps: bool = False
     taken: Collection[str] = ()
     refused: Sequence[str] = ()
+    forwarded: Sequence[Event] = ()
     requests: Mapping[str, Request] = field(default_factory=dict)
     ends: Claim | None = None
 
@@ -84,6 +86,11 @@ class Decision:
     def is_cancelled(self) -> bool:
         """Whether the run ends with this turn, cancelled."""
         return self.outcome is not None and self.outcome.status == "cancelled"
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether the run ends with this turn, and its next generation begins."""
+        return self.outcome is not None and self.outcome.status == "continued"
 
     @property
     def becomes(self) -> RunStatus | None:

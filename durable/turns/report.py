@@ -45,7 +45,11 @@ def log_change(decision: Decision) -> None:
             log.info("Run %s of %s %s%s.", row.id, row.name, _ENDS[status], _took(decision), extra=fields)
 
 
-_ENDS = {RunStatus.COMPLETED: "completed", RunStatus.CANCELLED: "was cancelled"}
+_ENDS = {
+    RunStatus.COMPLETED: "completed",
+    RunStatus.CANCELLED: "was cancelled",
+    RunStatus.CONTINUED: "continued as new",
+}
 
 
 def _log_failure(decision: Decision, fields: dict[str, Any]) -> None:

@@ -10,8 +10,8 @@ from .. import events
 from ..engine import Engine
 from ..http import Response, problem
 from ..replay import commands
-from ..store import hooks, requests, run_log, runs, steps, waits
-from . import children
+from ..store import hooks, requests, run_log, runs, start_run, steps, waits
+from . import children, generations
 from .decision import CommitResult, Decision, NewEvents, Overtaken
 
 _REFUSED = problem(410, "webhook-closed", "Gone", "The workflow stopped listening before it took this request.")
@@ -34,7 +34,7 @@ def end(
         new: Gets the events that the decision does not have, since they depend on rows which this transaction locks.
 
     Returns:
-        The ids of the inbox items that went into *new*.
+        The ids of the inbox items that went into *new*, or to the next generation.
     """
     run = decision.run
     # Nothing comes in after this.  What came in since the turn read the inbox goes into the log all the same.
@@ -43,7 +43,16 @@ def end(
     late = [item for item in run_log.read_inbox(tx, run.id, limit=None) if item.id not in seen]
     if any(isinstance(item.event, events.RunCancelRequested) for item in late):
         raise Overtaken("a cancel came first")
-    taken_in = [item for item in late if isinstance(item.event, events.HookReceived | events.AttributesSet)]
+    following = None
+    if decision.is_continued:
+        following = generations.begin_next(engine, tx, decision, late, start_run.new_run_id(now), max(now, new.at))
+        result.to_wake.append(following.run_id)
+    moved = {item.id for item in following.taken_along} if following else set()
+    taken_in = [
+        item
+        for item in late
+        if isinstance(item.event, events.HookReceived | events.AttributesSet) and item.id not in moved
+    ]
     for item in taken_in:
         new.add(item.event)
 
@@ -54,8 +63,9 @@ def end(
         for op_id in decision.unended((*pending, *never_sent)):
             new.add(events.StepCancelled(at=new.at, op_id=op_id))
         children.record_cancelled(tx, decision, new)
-    last = new.add(end_event(decision, max(now, new.at)))
-    result.to_wake += children.report_end(engine, tx, run, last)
+    last = new.add(end_event(decision, max(now, new.at), None if following is None else following.run_id))
+    if following is None:
+        result.to_wake += children.report_end(engine, tx, run, last)
     runs.record_end(tx, run.id, seq=new.seq, at=new.at)
 
     unanswered = requests.unanswered(tx, run.id)
@@ -64,10 +74,10 @@ def end(
     else:
         _answer(tx, (r for r in unanswered if r in decision.taken), _NOT_SENT, now, result)
         refuse(tx, (r for r in unanswered if r not in decision.taken), now, result)
-    return [item.id for item in taken_in]
+    return [*(item.id for item in taken_in), *moved]
 
 
-def end_event(decision: Decision, at: int) -> events.Event:
+def end_event(decision: Decision, at: int, next_run_id: str | None = None) -> events.Event:
     """Return the event that ends the run."""
     assert decision.outcome is not None
     value = decision.outcome.value
@@ -76,6 +86,8 @@ def end_event(decision: Decision, at: int) -> events.Event:
             return events.RunCompleted(at=at, result=value or "null")
         case "failed":
             return events.RunFailedEvent(at=at, error=value or "null")
+        case "continued":
+            return events.RunContinued(at=at, args=value or "{}", run_id=str(next_run_id))
         case _:
             return events.RunCancelledEvent(at=at, error=value, reason=decision.reason)
 

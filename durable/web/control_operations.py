@@ -19,6 +19,7 @@ from ..client import describe, hooks, start
 from ..engine import Engine
 from ..errors import HookNotFound, HookPayloadError, RunConflict, RunNotFound, SerializationError
 from ..registry import Run, definitions
+from ..store import start_run
 from . import problems, schemas
 from .problems import RequestRefused
 
@@ -84,7 +85,7 @@ def _start(call: Call) -> Reply:
         definitions.fit_arguments(workflow, workflow.signature.bind(*args, **kwargs))
     except (TypeError, SerializationError) as error:
         raise RequestRefused(problems.bad_arguments(str(error))) from None
-    new_id = start.new_run_id(call.engine.now())
+    new_id = start_run.new_run_id(call.engine.now())
     options = start.Options(run_id=new_id, idempotency_key=call.key, countdown=body.countdown or None)
     try:
         run = start.start(call.engine, workflow, tuple(args), kwargs, options)

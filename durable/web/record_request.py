@@ -158,16 +158,20 @@ def accept_request(engine: Engine, webhook: WebhookRow, request: Request, *, hol
     assert request.id is not None, "a request is recorded under its id"
     key = keys.key_of(webhook.config.dedupe, request)
     earlier = _earlier(engine, webhook, request, key)
-    if earlier is None:
+    arrived: incoming.RecordingResult | None = None
+    while earlier is None and arrived is None:
         try:
             arrived = _record(engine, webhook, request, holder, key)
-        except (HookClosed, TooManyPending, IntegrityError):
+        except (HookClosed, TooManyPending, IntegrityError) as error:
             # A copy may have been committed after our first check.  It is visible now.
             earlier = _earlier(engine, webhook, request, key)
-            if earlier is None:
+            following = _opened_again(engine, webhook) if isinstance(error, HookClosed) else None
+            if earlier is None and following is None:
                 raise
+            webhook = following or webhook
     failpoints.hit("request.recorded")
-    if earlier is not None:
+    if arrived is None:
+        assert earlier is not None
         engine.measures.count(measures.DUPLICATES)
         engine.webhook_counts.duplicate(earlier)
         return Accepted(request_id=earlier, is_duplicate=True)
@@ -179,12 +183,19 @@ def accept_request(engine: Engine, webhook: WebhookRow, request: Request, *, hol
     return Accepted(request_id=request.id, is_duplicate=False, answer=_static_answer(webhook), trace=trace)
 
 
+def _opened_again(engine: Engine, webhook: WebhookRow) -> WebhookRow | None:
+    """Return the webhook as the next generation of its run has it, if the run has continued as new meanwhile."""
+    found = find_webhook(engine, webhook.token)
+    is_another = found is not None and (found.run_id, found.op_id) != (webhook.run_id, webhook.op_id)
+    return found if found is not None and found.is_open and is_another else None
+
+
 def _earlier(engine: Engine, webhook: WebhookRow, request: Request, key: str | None) -> str | None:
     """Return the id of the earlier request with this dedupe key, if any; raise KeyReused if it had another body."""
     if key is None:
         return None
     with engine.store.read() as tx:
-        found = requests.find_by_key(tx, webhook.run_id, webhook.op_id, key)
+        found = requests.find_by_key(tx, hooks.token_hash(webhook.token), key)
     if found is None:
         return None
     request_id, body = found

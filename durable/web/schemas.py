@@ -15,7 +15,7 @@ KEY = r"^[!-~]{1,255}$"
 _NO_NUL = r"^[^\x00]+$"
 _TEN_YEARS_SECS = 10 * 365 * 86_400
 
-Status = Literal["pending", "running", "completed", "failed", "cancelled", "blocked"]
+Status = Literal["pending", "running", "completed", "failed", "cancelled", "blocked", "continued"]
 
 
 class _Strict(BaseModel):

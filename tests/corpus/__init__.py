@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from .cases import Case
 from .concurrency import CASES as CONCURRENCY
+from .generations import CASES as GENERATIONS
 from .hooks import CASES as HOOKS
 from .patterns import CASES as PATTERNS
 from .receivers import CASES as RECEIVERS
 from .runs import CASES as RUNS
 from .steps import CASES as STEPS
 
-CASES: list[Case] = [*PATTERNS, *STEPS, *CONCURRENCY, *HOOKS, *RECEIVERS, *RUNS]
+CASES: list[Case] = [*PATTERNS, *STEPS, *CONCURRENCY, *HOOKS, *RECEIVERS, *RUNS, *GENERATIONS]

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from driving import settle
 from giving_up import attempting, here, rows, seen
 
-from durable import Durable, Run, create_hook, get_workflow_metadata, resume_hook, step, workflow
+from durable import Durable, Run, continue_as_new, create_hook, get_workflow_metadata, resume_hook, step, workflow
 from durable.attempts import outcome
 from durable.client import operate
 from durable.recovery.prune import prune_batch
@@ -60,6 +60,8 @@ async def does(*deeds: str) -> Any:
                     pass
             case "work":
                 await works()
+            case "continue":
+                continue_as_new()
             case "pay":
                 await pays()
             case "drop":
@@ -110,17 +112,20 @@ def test_runs(engine, transitions):
     runs = [engine.start(does), engine.start(does, "raise")]
     settle(engine, *runs)
     runs += [listening(engine, "listen"), listening(engine, "listen", "raise"), listening(engine, "listen", "spin")]
+    runs += [engine.start(does, "continue"), listening(engine, "listen", "continue")]
+    settle(engine, runs[-2])
     runs += [engine.start(does, "listen"), engine.start(does, "spin")]
     settle(engine, *runs[-2:])
     for run in (*runs[-2:], engine.start(does)):
         run.cancel()
         settle(engine, run)
-    blocked = [engine.start(does, "spin", *rest) for rest in ((), ("raise",), ("listen",))]
+    blocked = [engine.start(does, "spin", *rest) for rest in ((), ("raise",), ("listen",), ("continue",))]
     settle(engine, *blocked)
     spinning["now"] = False
     for run in blocked:
         operate.retry(engine, run.id)
     settle(engine, *blocked)
+    settle(engine, *(each for run in (*runs, *blocked) for each in run.generations()))
     prune_batch(engine, engine.now() + 1_000_000)
 
     assert transitions("runs") == set(RUN_TRANSITIONS)

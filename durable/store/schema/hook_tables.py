@@ -45,11 +45,14 @@ requests = Table(
     Column("dedupe_key", ascii_key(64)),
     #: How many copies of the request came later; NULL for none.
     Column("duplicates", BigInteger),
+    #: The generation of the run that has the request now, if it was handed over; NULL: the run itself.
+    Column("handed_to", ascii_key(64)),
     Column("answered_at", BigInteger),
     Column("answer_head", long_text()),
     Column("answer_body", long_binary()),
     Index("durable_requests_by_run", "run_id", "answered_at"),
     Index("durable_requests_by_age", "received_at", "id"),
+    Index("durable_requests_by_handed_to", "handed_to"),
     Index("durable_requests_once", "run_id", "op_id", "dedupe_key", unique=True),
 )
 

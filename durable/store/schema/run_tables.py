@@ -40,6 +40,9 @@ runs = Table(
     Column("turn_tried", long_text()),
     #: What crosses from the caller of ``start`` into the steps: trace context, baggage, context variables, as JSON.
     Column("trace_context", long_text()),
+    #: The first generation of the run, and which of its generations this is; NULL if it has not continued as new.
+    Column("first_run_id", ascii_key(64)),
+    Column("generation", Integer),
     Column("created_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
     Column("completed_at", BigInteger),
@@ -49,6 +52,7 @@ runs = Table(
     #: The runs of one workflow with one status; counts of open runs by workflow.
     Index("durable_runs_by_status_and_name", "status", "name", "created_at", "id"),
     Index("durable_runs_by_parent", "parent_run_id"),
+    Index("durable_runs_by_generation", "first_run_id", "generation", unique=True),
     #: Ended runs in order; the dashboard's numbers by workflow are read from it alone.
     Index("durable_runs_by_end", "completed_at", "id", "name", "status", "started_at"),
 )
