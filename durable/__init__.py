@@ -43,7 +43,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .app import Durable, get_hook, get_run, resume_hook, start
+    from .app import Durable, get_hook, get_run, resume_hook, start, start_many
     from .context import (
         continue_as_new,
         create_hook,
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
 else:
     # A type checker does not see this, so it reports a name that does not exist.
     _ROOMS = {
-        "app": ("Durable", "get_hook", "get_run", "resume_hook", "start"),
+        "app": ("Durable", "get_hook", "get_run", "resume_hook", "start", "start_many"),
         "context": (
             "continue_as_new",
             "create_hook",
@@ -165,6 +165,7 @@ __all__ = [
     "should_continue_as_new",
     "sleep",
     "start",
+    "start_many",
     "step",
     "step_session",
     "timeout",

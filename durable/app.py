@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property, partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -11,9 +11,10 @@ from celery import Celery
 from . import current, worker
 from .client import Client, HookInfo, Options, hooks
 from .client import start as starting
+from .client import start_many as starting_many
 from .engine import Engine
 from .http import Response
-from .registry import Run, Workflow
+from .registry import Run, StartOptions, Workflow
 from .sandbox import guards, log_records
 
 P = ParamSpec("P")
@@ -58,6 +59,16 @@ class Durable(Engine):
         """Start a run with options.  ``with_options``, ``delay`` and ``apply_async`` call this."""
         return starting.start(self, workflow, args, kwargs, Options(**options))
 
+    def start_many(
+        self,
+        workflow: Workflow[..., R] | StartOptions[..., R],
+        args: Iterable[Any],
+        keys: Iterable[str] | None = None,
+        session: Any = None,
+    ) -> list[Run[R]]:
+        """Start a run of the workflow for each item of *args*; see ``durable.start_many``."""
+        return starting_many.start_many(self, workflow, args, keys, session)
+
     def get_run(self, run_id: str) -> Run[Any]:
         """The handle of the run with this id.  Does no I/O, and does not raise for an unknown id."""
         guards.refuse_in_workflow("get_run")
@@ -81,6 +92,36 @@ def start(workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[R]
     guards.refuse_in_workflow("start", "call the workflow and await it, or start it in a step")
     engine: Durable = current.current_engine()
     return engine.start(workflow, *args, **kwargs)
+
+
+def start_many(
+    workflow: Workflow[..., R] | StartOptions[..., R],
+    args: Iterable[Any],
+    keys: Iterable[str] | None = None,
+    session: Any = None,
+) -> list[Run[R]]:
+    """
+    Start a run of the workflow for each item of *args*, on the current engine, and return the runs in that order.
+
+    ::
+
+        runs = start_many(invoice, [("c-1", 100), ("c-2", 250)], keys=["c-1/may", "c-2/may"])
+
+    All arguments are checked before the first run is started.  Each 500 runs are started in one transaction.
+
+    Args:
+        workflow: The workflow, or ``workflow.with_options(...)`` with options for all runs.
+        args: For each run a tuple of its arguments, or a dict of them by name.
+        keys: An idempotency key for each run.  A run whose key was used before is not started again.
+        session: A SQLAlchemy session: all runs are started in its transaction.
+
+    Raises:
+        TypeError, ValueError, SerializationError: An item or a key is invalid.  No run was started.
+        RunConflict: A key has started another workflow, or one with other arguments.
+    """
+    guards.refuse_in_workflow("start_many", "call the workflow for each item and await them, or start them in a step")
+    engine: Durable = current.current_engine()
+    return engine.start_many(workflow, args, keys, session)
 
 
 def get_run(run_id: str) -> Run[Any]:

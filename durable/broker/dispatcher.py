@@ -98,9 +98,13 @@ class Dispatcher:
         turn = self._turn(DRIVE, row.run_id, row.queue, row.priority, hops)
         return self._publish("publish.drive", [self._due(row, turn, not_before)]) == 1
 
-    def send_turns(self, rows: Iterable[DriveRow]) -> int:
-        """Send the turns of several runs.  Returns how many of them, from the first on, the broker took."""
-        turns = (self._due(row, self._turn(DRIVE, row.run_id, row.queue, row.priority), 0) for row in rows)
+    def send_turns(self, rows: Iterable[DriveRow], *, not_before: int = 0) -> int:
+        """
+        Send the turns of several runs; *not_before* is that of ``send_turn``.
+
+        Returns how many of them, from the first on, the broker took.
+        """
+        turns = (self._due(row, self._turn(DRIVE, row.run_id, row.queue, row.priority), not_before) for row in rows)
         return self._publish("publish.drive", turns)
 
     def send_step(self, row: StepRow, *, hops: int = 0) -> bool:

@@ -16,6 +16,7 @@ Files, in import order::
     run.py             ``Client``: what the methods of ``Run`` do
     sessions.py        the caller's SQLAlchemy session, for a start in its transaction
     start.py           starts a run, or repeats one
+    start_many.py      starts many runs of one workflow
     arrival.py         a request to a receiver before it is recorded: its route, and the run that it may start
     placement.py       where a request to a receiver belongs: a run that it starts or resumes, or none
     receive.py         requests to receivers: each recorded with what it does to runs

@@ -53,7 +53,7 @@ class PreparedRun:
         row = self.row
         with engine.tracing.start(row.name, row.id) as trace_context:
             row = replace(row, trace_context=trace_context)
-            start_run.create(tx, row, _created(row, self.args), engine.dispatch.plan(row.created_at), self.attributes)
+            start_run.create(tx, row, created_event(row, self.args), engine.dispatch.plan(row.created_at), self.attributes)
         return DriveRow(row.id, row.queue, row.priority, trace_context=trace_context)
 
 
@@ -106,7 +106,7 @@ def prepare(
     options = options or Options()
     bound = codec.bind(workflow.signature, args, dict(kwargs or {}))
     text = codec.encode_arguments(bound)
-    row = _new_row(engine, workflow, codec.digest(bound, workflow.signature), options)
+    row = new_row(engine, workflow, codec.digest(bound, workflow.signature), options, engine.now())
     attributes.check({}, options.attributes or {})
     given = attributes.merged({}, options.attributes or {})
     engine.dispatch.check_queue_of_turn(row.queue)
@@ -119,7 +119,9 @@ def _commit(engine: Engine, row: RunRow, text: str, given: Mapping[str, str]) ->
     planned: list[SendTimes] = []
     failure: SQLAlchemyError | None = None
     try:
-        start_run.commit(engine.store, row, _created(row, text), lambda tx: _plan(engine, tx, row, planned), given)
+        start_run.commit(
+            engine.store, row, created_event(row, text), lambda tx: plan_first_turn(engine, tx, row, planned), given
+        )
     except SQLAlchemyError as error:
         failure = error
     if failure is not None:
@@ -134,12 +136,12 @@ def _commit(engine: Engine, row: RunRow, text: str, given: Mapping[str, str]) ->
     return Run(row.id, engine)
 
 
-def _new_row(engine: Engine, workflow: Workflow[..., Any], digest: str, options: Options) -> RunRow:
+def new_row(engine: Engine, workflow: Workflow[..., Any], digest: str, options: Options, now: int) -> RunRow:
+    """Return the row of a run that is started now.  Raises as ``start``."""
     run_id = options.run_id
     is_id = isinstance(run_id, str) and 1 <= len(run_id) <= 64 and all("!" <= c <= "~" for c in run_id)
     if run_id is not None and not is_id:
         raise ValueError(f"run_id {run_id!r} must be 1 to 64 printable ASCII characters without blanks.")
-    now = engine.now()
     not_before = None
     if options.countdown is not None and options.eta is not None:
         raise TypeError("Give countdown or eta, not both.")
@@ -184,11 +186,12 @@ def _key(given: str | None) -> str | None:
     return given
 
 
-def _created(row: RunRow, args: str) -> events.RunCreated:
+def created_event(row: RunRow, args: str) -> events.RunCreated:
+    """Return the event that creates a run."""
     return events.RunCreated(at=row.created_at, name=row.name, args=args)
 
 
-def _plan(engine: Engine, tx: Connection, row: RunRow, planned: list[SendTimes]) -> SendTimes:
+def plan_first_turn(engine: Engine, tx: Connection, row: RunRow, planned: list[SendTimes]) -> SendTimes:
     """Plan the first turn's message.  *planned* gets the plan too, since a commit may be applied though it raises."""
     sending = engine.dispatch.plan_at(tx, row.created_at, row.not_before or 0)
     if sending.is_deferred:
@@ -221,7 +224,7 @@ def _existing_after(engine: Engine, row: RunRow, error: SQLAlchemyError) -> Run[
             existing = _existing(tx, row)
     except SQLAlchemyError:
         return None
-    return None if existing is None else _same_run(engine, row, existing)
+    return None if existing is None else same_run(engine, row, existing)
 
 
 def _existing(tx: Connection, row: RunRow) -> RunRow | None:
@@ -230,7 +233,8 @@ def _existing(tx: Connection, row: RunRow) -> RunRow | None:
     return by_key or runs.find(tx, row.id)
 
 
-def _same_run(engine: Engine, row: RunRow, existing: RunRow) -> Run[Any]:
+def same_run(engine: Engine, row: RunRow, existing: RunRow) -> Run[Any]:
+    """Return the run that the id or key of *row* has started; raise RunConflict if it is another call."""
     if existing.name != row.name or not engine.store.vault.is_digest(existing.digest, row.digest, existing.id):
         raise RunConflict(row.idempotency_key or row.id, existing.id)
     return Run(existing.id, engine)
@@ -246,7 +250,7 @@ def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str, 
     tx = sessions.connection(session, engine.store.url).execution_options(**{OPTION: engine.store.vault})
     existing = _existing(tx, row)
     if existing is not None:
-        return _same_run(engine, row, existing)
+        return same_run(engine, row, existing)
     planned: list[SendTimes] = []
 
     def send() -> None:
@@ -265,7 +269,7 @@ def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str, 
     try:
         # PostgreSQL ends the whole transaction when a statement fails, and the caller's work would be lost with it.
         with tx.begin_nested() if tx.dialect.name == "postgresql" else nullcontext():
-            start_run.create(tx, row, _created(row, args), _plan(engine, tx, row, planned), given)
+            start_run.create(tx, row, created_event(row, args), plan_first_turn(engine, tx, row, planned), given)
     except IntegrityError as error:
         failure = error
     if failure is not None:

@@ -18,7 +18,7 @@ Files, in import order::
 
 from .celery_tasks import AdoptedStep
 from .decorators import step, workflow
-from .definitions import SEMANTICS, Step, Workflow, code_version
+from .definitions import SEMANTICS, StartOptions, Step, Workflow, code_version
 from .retry import RetryPolicy
 from .run import Run
 from .tables import Defined, all_definitions, register, steps, subscribe, unnamed, workflows
@@ -29,6 +29,7 @@ __all__ = [
     "Defined",
     "RetryPolicy",
     "Run",
+    "StartOptions",
     "Step",
     "Workflow",
     "all_definitions",

@@ -6,7 +6,7 @@ The log is the run's history.  The inbox has the events that the next turn will 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -186,9 +186,9 @@ def post(tx: Connection, run_id: str, event: Event, sending: SendTimes) -> int:
     return int(added.inserted_primary_key[0])  # type: ignore[index]
 
 
-def post_all(tx: Connection, run_id: str, new: Sequence[Event], sending: SendTimes) -> None:
-    """Add events to the run's inbox, in this order, without their references to requests."""
-    rows = [{"run_id": run_id, **sending.values(), **to_row(tx, run_id, event)} for event in new]
+def post_all(tx: Connection, new: Iterable[tuple[str, Event, SendTimes]]) -> None:
+    """Add events to inboxes, in this order, each with its run's id; without their references to requests."""
+    rows = [{"run_id": run_id, **sending.values(), **to_row(tx, run_id, event)} for run_id, event, sending in new]
     if rows:
         tx.execute(insert(inbox), [{name: row[name] for name in _INBOX_COLUMNS} for row in rows])
 

@@ -81,6 +81,15 @@ def find_by_key(tx: Connection, key: str) -> Run | None:
     return _one(tx, runs.c.idempotency_key == key)
 
 
+def find_any(tx: Connection, ids: Collection[str], keys: Collection[str]) -> list[Run]:
+    """The runs with one of these ids or idempotency keys."""
+    found = []
+    for column, values in ((runs.c.id, ids), (runs.c.idempotency_key, keys)):
+        rows = tx.execute(select(runs).where(column.in_(values))).mappings() if values else ()
+        found += [Run(**row) for row in rows]
+    return found
+
+
 def _one(tx: Connection, where: Any) -> Run | None:
     row = tx.execute(select(runs).where(where)).mappings().one_or_none()
     return None if row is None else Run(**row)

@@ -69,7 +69,7 @@ def begin_next(
     taken_along = [item for item in late if isinstance(item.event, events.HookReceived) and item.event.op_id in renamed]
     arrived = event_rows.load_large_values(tx, run.id, [item.event for item in taken_along])
     received = [event for event in (*unread, *arrived) if isinstance(event, events.HookReceived)]
-    run_log.post_all(tx, run_id, [replace(event, op_id=renamed[event.op_id]) for event in received], sending)
+    run_log.post_all(tx, [(run_id, replace(event, op_id=renamed[event.op_id]), sending) for event in received])
     requests.hand_over(tx, _request_ids(received, outcome), run_id)
     return NextGeneration(run_id, taken_along)
 
