@@ -150,17 +150,10 @@ def _batches(new: Sequence[NewRun]) -> Iterable[Sequence[NewRun]]:
 
 
 def _existing(engine: Engine, tx: Connection, batch: Sequence[NewRun]) -> dict[str, Run[Any]]:
-    """Return the runs that exist already, by the id of the row that would start them.  Raises RunConflict."""
-    keys = {each.row.idempotency_key for each in batch if each.row.idempotency_key is not None}
-    found = runs.find_any(tx, [each.row.id for each in batch], keys)
-    by_id = {row.id: row for row in found}
-    by_key = {row.idempotency_key: row for row in found if row.idempotency_key is not None}
-    existing = {}
-    for each in batch:
-        row = by_id.get(each.row.id) or by_key.get(each.row.idempotency_key or "")
-        if row is not None:
-            existing[each.row.id] = same_run(engine, each.row, row)
-    return existing
+    """Return the runs that the keys have started already, by key.  Raises RunConflict."""
+    by_key = {each.row.idempotency_key: each.row for each in batch if each.row.idempotency_key is not None}
+    found = {str(row.idempotency_key): row for row in runs.find_by_keys(tx, list(by_key))}
+    return {key: same_run(engine, by_key[key], row) for key, row in found.items()}
 
 
 def _write(
@@ -169,18 +162,17 @@ def _write(
     """Write a batch; return its runs, and those that are new with the plan of their first messages."""
     existing = _existing(engine, tx, batch)
     new: list[tuple[RunRow, Any, SendTimes]] = []
-    by_key: dict[str, NewRun] = {}
     started = []
     for each in batch:
         key = each.row.idempotency_key
-        twin = by_key.setdefault(key, each) if key is not None else each
-        if each.row.id in existing:
-            started.append(existing[each.row.id])
-            continue
-        if twin is each:
+        run = None if key is None else existing.get(key)
+        if run is None:
             sending = plan_first_turn(engine, tx, each.row, [])
             new.append((each.row, created_event(each.row, each.text), sending))
-        started.append(Run(twin.row.id, engine))
+            run = Run(each.row.id, engine)
+            if key is not None:
+                existing[key] = run
+        started.append(run)
     start_run.create_all(tx, new, given)
     return started, [(row, sending) for row, _, sending in new]
 
