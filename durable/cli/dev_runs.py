@@ -105,8 +105,9 @@ class RunLines:
                 return f"completed{_took(run.started_at, event.at)}"
             case events.RunFailedEvent(error=error):
                 return f"failed{_took(run.started_at, event.at, 'after')}: {_error(error)}"
-            case events.RunCancelledEvent():
-                return "was cancelled"
+            case events.RunCancelledEvent() | events.RunContinued():
+                is_continued = isinstance(event, events.RunContinued)
+                return f"continues as run {event.run_id[:_ID]}…" if is_continued else "was cancelled"
         return None
 
     def _name(self, run: Run, event: Event) -> str:

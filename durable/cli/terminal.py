@@ -29,6 +29,7 @@ STYLES: dict[str, dict[str, object]] = {
     "pending": {"fg": "yellow"},
     "waiting": {"fg": "yellow"},
     "cancelled": {"fg": "magenta"},
+    "continued": {"fg": "green", "dim": True},
     "sleep": {"fg": "blue"},
     "listening": {"fg": "blue"},
 }

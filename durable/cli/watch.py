@@ -29,17 +29,29 @@ _EVENTS = 1_000
 
 
 def watch(engine: Durable, run_id: str, interval_secs: float, *, no_color: bool, as_json: bool) -> int:
-    """Follow the run; return the exit code of the command."""
+    """Follow the run, and its next generations; return the exit code of the command."""
     terminal = of_stdout(no_color=no_color)
     try:
+        while True:
+            if terminal.is_live and not as_json:
+                last = _redraw(engine, run_id, interval_secs, no_color)
+            else:
+                last = _print_events(engine, run_id, interval_secs, as_json)
+            if last.run.status != RunStatus.CONTINUED:
+                break
+            run_id = _next_generation(engine, run_id)
         if terminal.is_live and not as_json:
-            last = _redraw(engine, run_id, interval_secs, no_color)
             print_run(*read_run(engine, run_id, operations=_OPERATIONS), terminal)
-        else:
-            last = _print_events(engine, run_id, interval_secs, as_json)
     except KeyboardInterrupt:
         return INTERRUPTED
     return EXIT_CODES[RunStatus(last.run.status)]
+
+
+def _next_generation(engine: Durable, run_id: str) -> str:
+    """Return the id of the generation after this one, or of the last one if that was deleted."""
+    ids = [run.id for run in engine.get_run(run_id).generations()]
+    place = ids.index(run_id) + 1 if run_id in ids else -1
+    return ids[place] if place < len(ids) else ids[-1]
 
 
 def _redraw(engine: Durable, run_id: str, interval_secs: float, no_color: bool) -> RunView:
@@ -121,7 +133,7 @@ def _details(event: Event) -> str:
             return f"attempt {event.attempt} on {event.worker or 'an unknown process'}{took}{retry}"
         case events.WaitCreated():
             return f"until {duration.iso(event.due_at)}"
-        case events.ChildCreated():
+        case events.ChildCreated() | events.RunContinued():
             return f"run {event.run_id}"
         case events.RunCancelRequested() | events.RunCancelledEvent() | events.ChildCancelled():
             return event.reason or ""

@@ -14,7 +14,20 @@ from ..display import mask
 from ..engine import Engine
 from ..errors import DecryptionError, PayloadMissing, RunNotFound
 from ..events import ROOT, Event
-from ..store import Hook, RequestRow, Run, attributes, audit, hooks, in_doubt, received, run_log, run_page, runs
+from ..store import (
+    Hook,
+    RequestRow,
+    Run,
+    attributes,
+    audit,
+    generations,
+    hooks,
+    in_doubt,
+    received,
+    run_log,
+    run_page,
+    runs,
+)
 from . import notices, timeline_section
 from .filters import whole_number
 from .pages import Dashboard
@@ -65,6 +78,7 @@ def show(dashboard: Dashboard, run_id: str) -> flask.Response:
             "error": _error(payloads, ended),
             "reason": ended.reason if isinstance(ended, events.RunCancelledEvent) else None,
             "blocked": payloads.text("blocked", run.blocked) if run.blocked is not None else None,
+            "generations": generations.neighbours(tx, run),
             "attributes": attributes.read(tx, run_id),
             "waiting": _waiting(engine, tx, run),
             "doubts": in_doubt.of_run(tx, run_id) if not run.ended else [],

@@ -21,7 +21,7 @@ YARD = '''
 import asyncio
 import threading
 from celery import Celery
-from durable import Durable, create_hook, create_webhook, sleep, step, workflow
+from durable import Durable, continue_as_new, create_hook, create_webhook, sleep, step, workflow
 
 celery = Celery("yard", broker="memory://")
 engine = Durable(celery, public_url="https://yard.example")
@@ -51,6 +51,12 @@ async def loading(crate: str) -> str:
     await asyncio.gather(weigh(lifted), weighing(lifted))
     await asyncio.gather(sleep("1h"), create_webhook(), create_hook(token=crate))
     return lifted
+
+@workflow(name="yard.hauling")
+async def hauling(left: int) -> str:
+    if left:
+        continue_as_new(left - 1)
+    return "hauled"
 
 @workflow(name="yard.nap")
 async def nap(note: str = "") -> str:

@@ -197,3 +197,21 @@ def test_watch_shows_that_a_run_is_blocked_and_goes_on(yard, napping):
         process.communicate(timeout=60)
 
     assert (line["kind"], line["seq"], process.returncode) == ("run_blocked", None, 130)
+
+
+def test_generations_are_linked_and_watched_one_after_the_other(yard):
+    """``runs show`` names the generation before and after; ``runs watch`` ends with the last one."""
+    run = yard.engine.start(yard.module.hauling, 2)
+    for number in range(3):
+        settle(yard.engine, run.generations()[number])
+    first, second, third = (each.id for each in run.generations())
+    watched = yard.durable("runs", "watch", first)
+
+    shown = yard.json("runs", "show", second)
+    assert (shown["status"], shown["generation"]) == ("continued", 2)
+    assert (shown["previous_generation"], shown["next_generation"]) == (first, third)
+    assert watched.returncode == 0
+    assert [line.split()[1] for line in watched.stdout.splitlines()] == [
+        *["run_created", "run_started", "run_continued"] * 2,
+        *["run_created", "run_started", "run_completed"],
+    ]

@@ -9,7 +9,7 @@ import scene
 import sqlalchemy as sa
 from driving import settle
 
-from durable import Request, create_webhook, receiver, step, workflow
+from durable import Request, continue_as_new, create_webhook, receiver, step, workflow
 from durable.store.schema import runs as runs_table
 from durable.web import create_blueprint
 
@@ -159,6 +159,29 @@ def test_the_pages_of_other_runs(shop, browser):
     parent = browser.get(f"/run/{shop.parent.id}")
     child_id = re.search(r'href="/durable/run/([0-9a-f]+)">child run', parent)[1]
     assert shop.parent.id in browser.get(f"/run/{child_id}")
+
+
+@workflow
+async def shown_generations(left: int) -> int:
+    if left:
+        continue_as_new(left - 1)
+    return left
+
+
+def test_generations_link_to_each_other(engine, browser):
+    """A page has links to the generation before it and the one after it."""
+    run = engine.start(shown_generations, 2)
+    for number in range(3):
+        settle(engine, run.generations()[number])
+    first, second, third = (each.id for each in run.generations())
+
+    page = browser.get(f"/run/{second}")
+    assert "Continues</dt><dd><a" in page
+    assert "Continued by" in page
+    assert first in page
+    assert third in page
+    assert "Continued by" not in browser.get(f"/run/{third}")
+    assert first in browser.get("/runs?status=continued")
 
 
 def test_an_operation_shows_its_arguments_attempts_and_errors(shop, browser):
