@@ -106,8 +106,8 @@ class RunLines:
             case events.RunFailedEvent(error=error):
                 return f"failed{_took(run.started_at, event.at, 'after')}: {_error(error)}"
             case events.RunCancelledEvent() | events.RunContinued():
-                is_continued = isinstance(event, events.RunContinued)
-                return f"continues as run {event.run_id[:_ID]}…" if is_continued else "was cancelled"
+                next_id = getattr(event, "run_id", None)
+                return "was cancelled" if next_id is None else f"continues as run {next_id[:_ID]}…"
         return None
 
     def _name(self, run: Run, event: Event) -> str:

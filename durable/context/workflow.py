@@ -249,6 +249,10 @@ def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
     run_context("continue_as_new").continue_as_new(args, kwargs)
 
 
+#: By which ``sandbox.continuing`` knows the function.
+vars(continue_as_new)["durable_continues"] = True
+
+
 def patched(name: str) -> bool:
     """
     Whether the run takes the new way at a change of the code: ``if patched("x"): new() else: old()``.

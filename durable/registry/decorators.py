@@ -11,7 +11,7 @@ from typing import Any, Literal, ParamSpec, Protocol, TypeVar, overload
 from .. import duration
 from ..errors import ConfigurationError
 from ..nearest import did_you_mean
-from ..sandbox import lint
+from ..sandbox import continuing, lint
 from .celery_tasks import AdoptedStep, is_celery_task
 from .definitions import SEMANTICS, AsyncStep, Step, Workflow
 from .retry import RetryPolicy
@@ -63,7 +63,7 @@ def workflow(
     Raises:
         ConfigurationError: The function is no ``async def``, another function has the name, *failure_exceptions*
             are no exception classes, or the body reads the clock or randomness in a way that cannot be detected
-            when it runs (``lint``).
+            when it runs (``lint``), or calls ``continue_as_new`` with arguments that do not fit the signature.
         TypeError: There is no such option.
     """
     _refuse_unknown("workflow", unknown, workflow)
@@ -77,6 +77,7 @@ def workflow(
             failure_exceptions=failure_exceptions,
         )
         lint.check(defined.function, defined.name, defined.passthrough_modules)
+        continuing.check(defined.function, defined.name, defined.signature)
         register(defined)
         announce(defined)
         return defined

@@ -14,6 +14,7 @@ Files, in import order::
     restrictions.py  the list of calls that are refused, and what to do instead
     guards.py        refuses those calls while a workflow body runs
     lint.py          finds those calls in a workflow's source before it runs
+    continuing.py    finds calls of ``continue_as_new`` in the source that do not fit the workflow
 """
 
 from .guards import forbid, refuse_in_workflow, unrestricted

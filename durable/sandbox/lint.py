@@ -98,6 +98,23 @@ def _findings(
     function: FunctionType, forbidden: Mapping[Any, tuple[str, str]], seen: set[CodeType] | None
 ) -> list[ForbiddenCall]:
     """The calls of *forbidden* in *function*; with *seen*, also in the functions of its module that it calls."""
+    found = []
+    for called, call in calls_in(function):
+        if isinstance(called, _FUNCTIONS) and called in forbidden:
+            found.append(ForbiddenCall(f"{function.__code__.co_filename}:{call.lineno}", *forbidden[called]))
+        elif (
+            seen is not None
+            and isinstance(called, FunctionType)
+            and called.__globals__ is function.__globals__
+            and called.__code__ not in seen
+        ):
+            seen.add(called.__code__)
+            found += _findings(called, forbidden, seen)
+    return found
+
+
+def calls_in(function: FunctionType) -> list[tuple[Any, ast.Call]]:
+    """The objects that the source of *function* calls, where they are certain, each with the call."""
     node = _parsed(function)
     if node is None:
         return []
@@ -109,22 +126,9 @@ def _findings(
     free = dict.fromkeys(function.__code__.co_freevars, _UNKNOWN)
     names = ChainMap[str, Any]({**free, **closure}, function.__globals__, vars(builtins))
     try:
-        calls = list(_Scope(node, names).calls())
+        return list(_Scope(node, names).calls())
     except RecursionError:  # generated code, nested very deeply
         return []
-    found = []
-    for called, line in calls:
-        if isinstance(called, _FUNCTIONS) and called in forbidden:
-            found.append(ForbiddenCall(f"{function.__code__.co_filename}:{line}", *forbidden[called]))
-        elif (
-            seen is not None
-            and isinstance(called, FunctionType)
-            and called.__globals__ is function.__globals__
-            and called.__code__ not in seen
-        ):
-            seen.add(called.__code__)
-            found += _findings(called, forbidden, seen)
-    return found
 
 
 def _parsed(function: FunctionType) -> _Function | None:
@@ -179,16 +183,16 @@ class _Scope:
         self._names = outer.new_child(local)
         self._body = body
 
-    def calls(self) -> Iterator[tuple[Any, int]]:
-        """The objects called in this scope and in those nested in it, each with its line."""
+    def calls(self) -> Iterator[tuple[Any, ast.Call]]:
+        """The objects called in this scope and in those nested in it, each with the call."""
         yield from self._calls_in(self._body)
 
-    def _calls_in(self, nodes: Iterable[ast.AST]) -> Iterator[tuple[Any, int]]:
+    def _calls_in(self, nodes: Iterable[ast.AST]) -> Iterator[tuple[Any, ast.Call]]:
         for node in nodes:
             if isinstance(node, ast.Call):
                 called = self._value(node.func)
                 if called is not _UNKNOWN:
-                    yield called, node.lineno
+                    yield called, node
             if isinstance(node, ast.With) and any(self._is_unrestricted(item.context_expr) for item in node.items):
                 continue
             if isinstance(node, _SCOPES):

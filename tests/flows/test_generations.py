@@ -378,7 +378,7 @@ async def misfitting(number: int = 0, bad: str = "count") -> int:
         return number
     match bad:
         case "count":
-            continue_as_new(1, 2, 3)
+            continue_as_new(*(1, 2, 3))
         case "type":
             continue_as_new("many")
         case "value":

@@ -158,6 +158,28 @@ def test_a_workflow_that_starts_the_next_is_a_schedule(schedules):
         assert [run["status"] for run in runs] == ["running", "completed", "completed", "completed"]
 
 
+def test_the_ledger_without_end_keeps_its_url(tmp_path, monkeypatch, own_registry):
+    """The first program of docs/how-to/runs-without-end.md continues as new, and is one run to its sender."""
+    (tmp_path / "ledger_without_end.py").write_text(code("how-to/runs-without-end.md")[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    ledger = importlib.import_module("ledger_without_end").ledger
+    with Environment(max_events=20) as env:
+        run = env.start(ledger, "a-17")
+        url = run.hooks()[0]["url"]
+        for cents in (250, 100, 50, 7):
+            assert env.post(url, json={"cents": cents}).status_code == 202
+            env.run_until_idle()
+        assert run.status == "running"
+        assert run.hooks()[0]["url"] == url
+        assert len(run.generations()) > 1
+        env.post(url, data="close")
+        env.run_until_idle()
+
+        assert run.result(timeout=0) == 407
+        assert env.post(url, data="close").status_code == 410
+    del sys.modules["ledger_without_end"]
+
+
 @pytest.mark.parametrize("name", ["webhooks.py", "fastapi_app.py"])
 def test_the_programs_for_frameworks_are_those_that_are_tested(name):
     """docs/how-to/fastapi-django.md shows lines of examples/frameworks/ and no others."""
