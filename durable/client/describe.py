@@ -122,13 +122,19 @@ def find_by_prefix(engine: Engine, text: str, limit: int) -> list[dict[str, Any]
         return [_summary(row) for row in runs.beginning_with(tx, text, limit)] if _GENERATED.fullmatch(text) else []
 
 
-def describe(engine: Engine, run_id: str) -> dict[str, Any]:
-    """Return one run, as ``durable runs show --json`` prints it.  Raise RunNotFound for an unknown id."""
+def describe(engine: Engine, run_id: str, *, follow: bool = False) -> dict[str, Any]:
+    """
+    Return one run, as ``durable runs show --json`` prints it.  Raise RunNotFound for an unknown id.
+
+    Args:
+        follow: Describe the last generation of the run.
+    """
     engine.check_schema()
     with engine.store.read() as tx:
-        row = runs.find(tx, run_id)
+        row = generations.latest(tx, run_id) if follow else runs.find(tx, run_id)
         if row is None:
             raise RunNotFound(run_id)
+        run_id = row.id
         args, arguments = _shown(tx, lambda: creation(tx, run_id))
         ended, result = _shown(tx, lambda: run_log.outcome(tx, run_id, ROOT) if row.ended else None)
         labels = attributes.read(tx, run_id)

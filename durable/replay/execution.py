@@ -110,6 +110,8 @@ class Execution:
             else:
                 self._fail(error)
             return
+        # The generation before may have left requests to answer.
+        self.context.taken |= codec.request_ids(self.args)
         self.loop.start(workflow.function(*bound.args, **bound.kwargs), event.at)
 
     def _diverge_in_arguments(self, error: BaseException) -> None:

@@ -37,7 +37,8 @@ MAX_PATCH_NAME = 200
 #: The longest token of a hook, and the longest name, in characters.
 MAX_TOKEN = 255
 
-#: At how many events ``should_continue_as_new`` is true, if the setting ``max_events`` allows twice as many.
+#: At how many events ``should_continue_as_new`` is true, if the setting ``max_events`` allows twice as many.  Logs
+#: without another number rely on this one: a replay must answer as the run did.
 CONTINUE_AT = 4_000
 
 
@@ -48,7 +49,7 @@ class RunInfo:
 
     Attributes:
         started_at: Microseconds since 1970 UTC.
-        continue_at: The ``seq`` from which ``should_continue_as_new`` is true.
+        continue_at: The ``seq`` from which ``should_continue_as_new`` is true; None: ``CONTINUE_AT``.
         handed_over: The open hooks that the generation before has left, as ``RunCreated`` has them.
     """
 
@@ -56,7 +57,7 @@ class RunInfo:
     name: str
     started_at: int
     public_url: str | None = None
-    continue_at: int = CONTINUE_AT
+    continue_at: int | None = None
     handed_over: tuple[Mapping[str, str | None], ...] = ()
 
     @classmethod
@@ -67,7 +68,7 @@ class RunInfo:
             name=name,
             started_at=started.at,
             public_url=started.public_url,
-            continue_at=started.continue_at or CONTINUE_AT,
+            continue_at=started.continue_at,
             handed_over=created.handed_over,
         )
 
@@ -210,7 +211,7 @@ class RunContext:
 
     def should_continue_as_new(self) -> bool:
         """Whether the log is long, as of the event that the workflow sees now; the same on every replay."""
-        return self.loop.seq >= self.info.continue_at
+        return self.loop.seq >= (self.info.continue_at or CONTINUE_AT)
 
     def continue_as_new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
         """End the run, and start its next generation with these arguments, which are checked here."""

@@ -100,7 +100,7 @@ def _store_large_values(engine: Engine, decision: Decision) -> None:
     if not values.payloads.is_outside:
         return
     event_rows.store_early(values, run.id, decision.events)
-    for run_id in (run.id, run.parent_run_id):
+    for run_id in (run.id, None if decision.is_continued else run.parent_run_id):
         if run_id is not None and decision.outcome is not None:
             values.store_early(run_id, [decision.outcome.value])
     for command in decision.commands:

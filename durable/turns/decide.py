@@ -151,7 +151,8 @@ def _new_replay(engine: Engine, view: View, workflow: registry.Workflow[..., obj
     if started is None:
         at = max(engine.now(), view.run.last_at, created.at)
         limit = engine.settings.max_events
-        continue_at = min(CONTINUE_AT, limit // 2) if limit > 0 else CONTINUE_AT
+        # A process of an older version does not know the field, so it is written only where it is needed.
+        continue_at = limit // 2 if 0 < limit < 2 * CONTINUE_AT else None
         started = events.RunStarted(at=at, public_url=engine.settings.public_url, continue_at=continue_at)
     # A run that began without the setting, and was blocked for it, goes on once a process has it.
     started = replace(started, public_url=started.public_url or engine.settings.public_url)

@@ -120,7 +120,8 @@ def _list(call: Call) -> Reply:
 
 def _show(call: Call) -> Reply:
     try:
-        return Reply(200, describe.describe(call.engine, call.path["run_id"]))
+        # A client that polls the run which it has started asks for the last generation.
+        return Reply(200, describe.describe(call.engine, call.path["run_id"], follow=True))
     except RunNotFound:
         raise RequestRefused(problems.unknown_run()) from None
 

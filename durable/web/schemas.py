@@ -107,6 +107,9 @@ class Details(Summary):
     error: str | None
     attributes: dict[str, str]
     parent: str | None
+    generation: int | None
+    previous_generation: str | None
+    next_generation: str | None
     waiting_for: list[dict[str, Any]]
 
 
