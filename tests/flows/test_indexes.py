@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import json
 
+import flask
 import pytest
 import sqlalchemy as sa
 from driving import settle
 from servers import DATABASES
 
-from durable import Request, create_hook, duration, receiver, start, step, workflow
+from durable import (
+    Request,
+    continue_as_new,
+    create_hook,
+    create_webhook,
+    duration,
+    receiver,
+    start,
+    start_many,
+    step,
+    workflow,
+)
 from durable.client import receive
 from durable.recovery import broker_sentinel, sweep
 from durable.recovery.housekeeping import Housekeeping
 from durable.recovery.prune import Place, prune, prune_batch
+from durable.web import create_blueprint
 
 ROWS = 20_000
 FAR = 2**60
@@ -67,6 +80,14 @@ async def on_request(request: Request) -> str:
     return await create_hook(token=request.json()["token"])
 
 
+@workflow(name="indexes.two_generations")
+async def two_generations(again: bool = True) -> int:
+    payload = await create_webhook(name="indexes", dedupe="X-Id") if again else None
+    if again:
+        continue_as_new(False)
+    return await noop() if payload is None else 0
+
+
 @pytest.fixture
 def full(engine):
     """The engine, on a database that has seen many runs and has long lists; they are emptied again."""
@@ -106,6 +127,12 @@ def test_every_query_of_runs_and_sweeps_uses_an_index(full):
     sa.event.listen(full.store.engine, "before_cursor_execute", note)
     keeper = Housekeeping(full)
     keeper.tick()
+    continuing = start_many(two_generations, [()], keys=["indexes"])[0]
+    settle(full, continuing)
+    post(full, continuing)
+    settle(full, continuing)
+    settle(full, *continuing.generations())
+    assert continuing.result(0) == 1
     run = start(one)
     settle(full, run)
     # One starts a run, whose hook the other waits for.
@@ -128,6 +155,14 @@ def test_every_query_of_runs_and_sweeps_uses_an_index(full):
     assert len(asked) > 30
     whole = {statement: found for statement, args in asked.items() if (found := scans(full, statement, args))}
     assert whole == {}
+
+
+def post(engine, run):
+    """A request to the run's webhook."""
+    app = flask.Flask("indexes")
+    app.register_blueprint(create_blueprint(engine))
+    path = run.hooks()[0]["url"].removeprefix("https://hooks.test")
+    assert app.test_client().post(path, data=b"", headers={"X-Id": "1"}).status_code == 202
 
 
 def scans(engine, statement, parameters):
