@@ -145,8 +145,10 @@ def test_a_hook_goes_along_with_what_was_not_taken(engine):
     assert run.result(0) == 63
     assert len(run.generations()) == 3
     with engine.store.read() as tx:
-        assert tx.execute(sa.select(hooks.c.run_id).where(hooks.c.active_token_hash.is_not(None))).all() == []
-        assert tx.execute(sa.select(inbox)).all() == []
+        still_open = sa.select(hooks.c.run_id).where(hooks.c.token == "taken-along", hooks.c.closed_at.is_(None))
+        assert tx.execute(still_open).all() == []
+        ids = [each.id for each in run.generations()]
+        assert tx.execute(sa.select(inbox).where(inbox.c.run_id.in_(ids))).all() == []
 
 
 @step
