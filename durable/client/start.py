@@ -53,7 +53,9 @@ class PreparedRun:
         row = self.row
         with engine.tracing.start(row.name, row.id) as trace_context:
             row = replace(row, trace_context=trace_context)
-            start_run.create(tx, row, created_event(row, self.args), engine.dispatch.plan(row.created_at), self.attributes)
+            start_run.create(
+                tx, row, created_event(row, self.args), engine.dispatch.plan(row.created_at), self.attributes
+            )
         return DriveRow(row.id, row.queue, row.priority, trace_context=trace_context)
 
 

@@ -22,7 +22,7 @@ from .run_tables import attributes, audit, events, payloads, runs
 from .work_tables import inbox, run_calls, steps, waits
 
 #: The Alembic revision that describes these tables.
-REVISION = "0019"
+REVISION = "0020"
 #: Alembic's table with our revision; the application's own migrations have another one.
 VERSION_TABLE = "durable_version"
 
