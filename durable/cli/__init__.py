@@ -29,6 +29,7 @@ Files, in import order::
     watch.py           ``durable runs watch``
     runs.py            ``durable runs``
     start.py           ``durable start``
+    schedules.py       ``durable schedules``
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ COMMANDS = {
     "migrate": LazyCommand("maintenance:migrate", "Migrate the database to the schema that this code needs."),
     "prune": LazyCommand("maintenance:prune", "Delete runs that ended long ago, with all their data."),
     "runs": LazyCommand("runs:runs", "Show runs, and act on them."),
+    "schedules": LazyCommand("schedules:schedules", "Show schedules, and act on them."),
     "start": LazyCommand("start:start", "Start a run."),
     "top": LazyCommand(
         "top:top_command", "Show workers, queues and running steps, and refresh them until you press Ctrl-C."

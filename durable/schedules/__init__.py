@@ -12,11 +12,13 @@ Files, in import order::
     plan.py        decides what a schedule does now; pure
     fire.py        the transaction that starts the runs of planned times
     declared.py    schedules that are declared in code, and their rows
+    describe.py    schedules as plain JSON
     rounds.py      what a process does for schedules in its rounds
     handle.py      ``Schedule``, and the functions that make and find one
 """
 
 from .declared import registered_names
+from .definition import define
 from .handle import Schedule, create_schedule, get_schedule, schedule
 from .rounds import Rounds
 
@@ -24,6 +26,7 @@ __all__ = [
     "Rounds",
     "Schedule",
     "create_schedule",
+    "define",
     "get_schedule",
     "registered_names",
     "schedule",

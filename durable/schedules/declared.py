@@ -69,6 +69,15 @@ def write_all(engine: Engine) -> None:
         write(engine, ordered[begin : begin + _BATCH], loaded_at)
 
 
+def write_missing(engine: Engine) -> None:
+    """Write what this process declares and nobody has written: a web process may start before the first worker."""
+    with engine.store.read() as tx:
+        known = {name for name, absent_at in schedules.declared(tx) if absent_at is None}
+    missing = [definition for name, definition in sorted(definitions.items()) if name not in known]
+    for begin in range(0, len(missing), _BATCH):
+        write(engine, missing[begin : begin + _BATCH], engine.loaded_at())
+
+
 def write(engine: Engine, given: Sequence[ScheduleDefinition], declared_at: int | None) -> None:
     """
     Create schedules, or change them; what is the same already costs one read.

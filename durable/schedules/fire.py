@@ -92,7 +92,7 @@ def _plan(
 
 def _move(tx: Connection, row: ScheduleRow, plan: SchedulePlan) -> bool:
     position = plan.position
-    return schedules.change(
+    return schedules.move(
         tx,
         row,
         planned_at=position.planned_at,

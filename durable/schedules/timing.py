@@ -22,6 +22,9 @@ from . import wall_clock
 
 SECOND = 1_000_000
 
+#: Units in which people read an interval.
+_UNITS = (("d", 86_400 * SECOND), ("h", 3_600 * SECOND), ("m", 60 * SECOND))
+
 #: How far ``last_until`` looks back, each time when nothing was nearer.
 _LOOKS_BACK = (60 * SECOND, 3_600 * SECOND, 86_400 * SECOND, 32 * 86_400 * SECOND, 400 * 86_400 * SECOND)
 
@@ -61,6 +64,9 @@ class Every:
         return following if following <= duration.LATEST else None
 
     def describe(self) -> str:
+        for unit, size in _UNITS:
+            if self.interval % size == 0:
+                return f"every {self.interval // size}{unit}"
         return f"every {duration.to_text(self.interval)}"
 
     def to_json(self) -> str:

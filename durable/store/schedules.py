@@ -11,9 +11,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, text, update
 
 from .schema import runs, schedule_runs, schedules
+from .statements import Prepared
 from .transitions import ENDED
 from .vault import Vault
 
@@ -113,6 +114,22 @@ def change(tx: Connection, row: ScheduleRow, **changes: Any) -> bool:
     return changed.rowcount == 1
 
 
+_MOVE = Prepared(
+    text(
+        "UPDATE durable_schedules SET version = version + 1, planned_at = :planned_at, fire_at = :fire_at,"
+        " is_held = :is_held, skipped = :skipped WHERE name = :name AND version = :version"
+    )
+)
+
+
+def move(
+    tx: Connection, row: ScheduleRow, *, planned_at: int | None, fire_at: int | None, is_held: bool, skipped: int
+) -> bool:
+    """As ``change``, to the next planned time: many schedules move at midnight."""
+    position = {"planned_at": planned_at, "fire_at": fire_at, "is_held": is_held, "skipped": skipped}
+    return _MOVE.changed(tx, {"name": row.name, "version": row.version, **position}) == 1
+
+
 def remove(tx: Connection, name: str) -> bool:
     """Delete a schedule.  Its runs stay."""
     tx.execute(delete(schedule_runs).where(schedule_runs.c.schedule == name))
@@ -151,9 +168,14 @@ def set_absent(tx: Connection, names: Collection[str], now: int) -> None:
 # Runs
 
 
+_ADD_RUN = Prepared(
+    text("INSERT INTO durable_schedule_runs (schedule, run_id, planned_at) VALUES (:schedule, :run_id, :planned_at)")
+)
+
+
 def add_run(tx: Connection, name: str, run_id: str, planned_at: int) -> None:
     """Note a run of the schedule."""
-    tx.execute(insert(schedule_runs).values(schedule=name, run_id=run_id, planned_at=planned_at))
+    _ADD_RUN.changed(tx, {"schedule": name, "run_id": run_id, "planned_at": planned_at})
 
 
 def latest_runs(tx: Connection, names: Collection[str]) -> dict[str, list[ScheduledRun]]:
