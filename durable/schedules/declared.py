@@ -70,9 +70,13 @@ def write_all(engine: Engine) -> None:
 
 
 def write_missing(engine: Engine) -> None:
-    """Write what this process declares and nobody has written: a web process may start before the first worker."""
+    """
+    Write what this process declares and nobody has written: a web process may start before the first worker.
+
+    What workers have removed stays removed, since a web process may have older code.
+    """
     with engine.store.read() as tx:
-        known = {name for name, absent_at in schedules.declared(tx) if absent_at is None}
+        known = {name for name, _ in schedules.declared(tx)}
     missing = [definition for name, definition in sorted(definitions.items()) if name not in known]
     for begin in range(0, len(missing), _BATCH):
         write(engine, missing[begin : begin + _BATCH], engine.loaded_at())

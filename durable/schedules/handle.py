@@ -144,15 +144,11 @@ class Schedule:
         engine.check_schema()
         with engine.store.read() as tx:
             row = schedules.find(tx, self.name)
-        if row is not None and row.absent_at is None:
-            return row
-        if self.name not in declared.definitions:
-            raise ScheduleNotFound(self.name)
-        # This process declares it, and no worker has written it yet.
-        declared.write(engine, [declared.definitions[self.name]], engine.loaded_at())
-        with engine.store.read() as tx:
-            row = schedules.find(tx, self.name)
-        if row is None:
+        if row is None and self.name in declared.definitions:
+            declared.write_missing(engine)
+            with engine.store.read() as tx:
+                row = schedules.find(tx, self.name)
+        if row is None or row.absent_at is not None:
             raise ScheduleNotFound(self.name)
         return row
 

@@ -7,8 +7,9 @@ from ..store import schedules, workers
 from . import declared
 from .fire import fire_due
 
-#: How often removed declarations are looked for.
-_LOOK_FOR_REMOVED = 5_000_000
+#: How often removed declarations are looked for: when the live processes have changed, and when they have not.
+_LOOK_FOR_CHANGES = 5_000_000
+_LOOK_ANYWAY = 60_000_000
 #: How many batches one round fires.
 _MOST_BATCHES = 6
 
@@ -24,7 +25,7 @@ class Rounds:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._written: tuple[object, ...] = ()
-        self._looked_at = 0
+        self._looked_at = self._compared_at = 0
         self._registered: set[str] | None = None
         self.next_at: int | None = None
 
@@ -50,13 +51,13 @@ class Rounds:
         self.next_at = None
 
     def _remove_absent(self) -> None:
-        """Remove what no live process declares, whenever the live processes have changed."""
+        """Remove what no live process declares."""
         now = self._engine.now()
-        if now - self._looked_at < _LOOK_FOR_REMOVED:
+        if now - self._compared_at < _LOOK_FOR_CHANGES:
             return
-        self._looked_at = now
+        self._compared_at = now
         with self._engine.store.read() as tx:
             registered = workers.registered(tx)
-        if registered != self._registered:
+        if registered != self._registered or now - self._looked_at >= _LOOK_ANYWAY:
             declared.remove_absent(self._engine, registered)
-            self._registered = registered
+            self._registered, self._looked_at = registered, now

@@ -152,7 +152,8 @@ def arguments_of(own_vault: Vault, row: ScheduleRow) -> tuple[str, str]:
 
 def declared(tx: Connection) -> list[tuple[str, int | None]]:
     """The schedules that are declared in code, each with the time since which no process declares it."""
-    query = select(schedules.c.name, schedules.c.absent_at).where(schedules.c.declared_at.is_not(None))
+    # SQLite uses the index for a comparison, and not for IS NOT NULL.
+    query = select(schedules.c.name, schedules.c.absent_at).where(schedules.c.declared_at > 0)
     return [(row.name, row.absent_at) for row in tx.execute(query)]
 
 

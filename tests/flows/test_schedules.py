@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from driving import all_databases, more_engines, settle
 
 from durable import (
@@ -23,12 +24,13 @@ from durable import (
     step,
     workflow,
 )
+from durable.cipher import aes_gcm
 from durable.duration import from_datetime, to_datetime
 from durable.recovery import Housekeeping
 from durable.schedules import declared
-from durable.schedules.fire import fire_due
+from durable.schedules.fire import BATCH, fire_due
 from durable.schedules.handle import Schedule
-from durable.store import schedules
+from durable.store import Vault, schedules
 
 pytestmark = all_databases()
 
@@ -368,3 +370,43 @@ def test_the_housekeeping_writes_and_fires(engine, name):
     assert planned(get_schedule(name))[-1] == when
     assert housekeeping.schedules.next_at == when + 1_000_000
     housekeeping.stop()
+
+
+def statements(engine: Durable, act: Any) -> int:
+    """How many statements *act* sends."""
+    sent = []
+
+    def note(_connection, _cursor, statement, _parameters, _context, _many):
+        sent.append(statement)
+
+    sa.event.listen(engine.store.engine, "before_cursor_execute", note)
+    act()
+    sa.event.remove(engine.store.engine, "before_cursor_execute", note)
+    return len(sent)
+
+
+def test_many_schedules_at_one_time_start_in_few_statements_each_and_cost_nothing_else(at, name):
+    """At midnight a few statements for each; at any other time one round costs what it costs without schedules."""
+    idle = statements(at.engine, at.fire)
+    for number in range(2 * BATCH + 10):
+        create_schedule(f"{name}-{number:03}", short, cron="0 0 * * *")
+    assert statements(at.engine, lambda: at.fire(1)) == idle
+    at.now = from_datetime(get_schedule(f"{name}-000").next(1)[0])
+    assert statements(at.engine, at.fire) <= 7 * (2 * BATCH + 10) + 30
+    with at.engine.store.read() as tx:
+        latest = schedules.latest_runs(tx, [f"{name}-{number:03}" for number in range(2 * BATCH + 10)])
+    assert all([run.planned_at for run in runs] == [at.now] for runs in latest.values())
+    assert statements(at.engine, lambda: at.fire(1)) == idle
+
+
+def test_arguments_are_encrypted_with_the_rest(at, name):
+    """Nobody who reads the table finds them, and a run gets them."""
+    at.engine.store.vault = Vault(aes_gcm({"k": bytes(32)}), None)
+    found = create_schedule(name, short, ("very secret",), every="1h")
+    assert "secret" not in found.row().arguments
+    before = found.row().version
+    create_schedule(name, short, ("very secret",), every="1h")
+    assert found.row().version == before
+    run = found.trigger()
+    settle(at.engine, run)
+    assert run.result(timeout=0)[0] == "very secret"

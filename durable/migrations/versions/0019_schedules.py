@@ -50,6 +50,7 @@ def upgrade() -> None:
         sa.Column("skipped", sa.BigInteger(), nullable=False),
     )
     op.create_index("durable_schedules_by_fire", "durable_schedules", ["fire_at"])
+    op.create_index("durable_schedules_by_declaration", "durable_schedules", ["declared_at"])
     op.create_table(
         "durable_schedule_runs",
         sa.Column("schedule", _ascii(200), primary_key=True),
@@ -62,5 +63,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_column("durable_runs", "scheduled_for")
     op.drop_table("durable_schedule_runs")
+    op.drop_index("durable_schedules_by_declaration", table_name="durable_schedules")
     op.drop_index("durable_schedules_by_fire", table_name="durable_schedules")
     op.drop_table("durable_schedules")

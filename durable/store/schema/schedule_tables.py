@@ -39,6 +39,7 @@ schedules = Table(
     #: How many planned times have started no run because the run before was going on.
     Column("skipped", BigInteger, nullable=False),
     Index("durable_schedules_by_fire", "fire_at"),
+    Index("durable_schedules_by_declaration", "declared_at"),
 )
 
 #: The runs of a schedule that go on, and the newest ones of those that have ended.
