@@ -193,7 +193,10 @@ class Housekeeping:
         ttl = 3 * engine.settings.sweep_interval
         has_lease = workers.take_lease(engine.store, LEASE, engine.process_id, engine.now(), ttl)
         is_due = self._take_due()
-        has_more_schedules = self._fire_schedules(has_lease)
+        has_more_schedules = False
+        with self._errors_logged():
+            # An error with a schedule must not keep the sweep from its work.
+            has_more_schedules = self._fire_schedules(has_lease)
         if not has_lease:
             self._has_more = False
             if is_due:

@@ -8,7 +8,8 @@ process that declares it again, after a restart for example, goes on where it wa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection
@@ -26,6 +27,8 @@ KEPT = 7 * 86_400_000_000
 #: Before a schedule's name, in the list of names that a process has registered.
 PREFIX = "schedule:"
 _BATCH = 100
+#: How often a write is tried again when other processes change the schedules at that moment.
+_TRIES = 10
 
 #: Every schedule that this process declares, by name, and where.
 definitions: dict[str, ScheduleDefinition] = {}
@@ -89,23 +92,28 @@ def write(engine: Engine, given: Sequence[ScheduleDefinition], declared_at: int 
     Args:
         declared_at: When the process loaded the code that declares them; None for one made at run time.
     """
-    with engine.store.read() as tx:
-        found = schedules.find_all(tx, [each.name for each in given])
-    differing = [each for each in given if not _is_written(engine, each, found.get(each.name), declared_at)]
-    if not differing:
-        return
+    for _ in range(_TRIES):
+        with engine.store.read() as tx:
+            found = schedules.find_all(tx, [each.name for each in given])
+        differing = [each for each in given if not _is_written(engine, each, found.get(each.name), declared_at)]
+        if not differing:
+            return
+        # Another process may create one of them meanwhile, or fire it: then it is looked at again.
+        with suppress(IntegrityError):
+            engine.store.write(lambda tx: _write_all(engine, tx, differing, found, declared_at))  # noqa: B023
+    names = ", ".join(each.name for each in differing)
+    raise RuntimeError(f"These schedules change all the time, and could not be written: {names}.")
 
-    def write_differing(tx: Connection) -> None:
-        for each in differing:
-            _write(engine, tx, each, found.get(each.name), declared_at)
 
-    try:
-        engine.store.write(write_differing)
-    except IntegrityError:
-        # Another process has created one of them meanwhile.
-        if len(differing) > 1:
-            for each in differing:
-                write(engine, [each], declared_at)
+def _write_all(
+    engine: Engine,
+    tx: Connection,
+    differing: Sequence[ScheduleDefinition],
+    found: Mapping[str, ScheduleRow],
+    declared_at: int | None,
+) -> None:
+    for each in differing:
+        _write(engine, tx, each, found.get(each.name), declared_at)
 
 
 def _is_written(
@@ -114,11 +122,9 @@ def _is_written(
     """Whether nothing is to be written: the row is the same, or a process with later code has written it."""
     if row is None:
         return False
-    if declared_at is None:
-        return definition.is_in(engine.store, row)
-    if row.declared_at is None or row.absent_at is not None:
+    if (row.declared_at is None) != (declared_at is None) or row.absent_at is not None:
         return False
-    return row.declared_at > declared_at or definition.is_in(engine.store, row)
+    return (row.declared_at or 0) > (declared_at or 0) or definition.is_in(engine.store, row)
 
 
 def _write(
@@ -151,6 +157,7 @@ def _write(
         absent_at=None,
         planned_at=position.planned_at,
         fire_at=None if row.paused_at is not None else position.fire_at,
+        is_held=row.is_held and position.planned_at == row.planned_at,
         **columns,
     )
 

@@ -27,7 +27,7 @@ from durable import (
 from durable.cipher import aes_gcm
 from durable.duration import from_datetime, to_datetime
 from durable.recovery import Housekeeping
-from durable.schedules import declared
+from durable.schedules import declared, describe
 from durable.schedules.fire import BATCH, fire_due
 from durable.schedules.handle import Schedule
 from durable.store import Vault, schedules
@@ -327,6 +327,39 @@ def test_of_two_processes_the_one_with_later_code_decides(at, name):
     run = get_schedule(name).runs()[0]
     settle(at.engine, run)
     assert run.result(timeout=0)[0] == "new"
+
+
+def test_a_change_in_code_is_written_though_the_schedule_fires_at_that_moment(at, name, monkeypatch):
+    """The process that writes finds the row changed, and looks again."""
+    create_schedule(name, short, ("old",), every="1h")
+    read, fired = schedules.find_all, []
+
+    def read_and_fire(tx, names):
+        found = read(tx, names)
+        if not fired:
+            fired.append(name)
+            at.fire(60)
+        return found
+
+    monkeypatch.setattr(schedules, "find_all", read_and_fire)
+    create_schedule(name, short, ("new",), every="1h", overlap="allow")
+    at.fire(60)
+    latest = get_schedule(name).runs()[0]
+    settle(at.engine, latest)
+    assert latest.result(timeout=0)[0] == "new"
+    assert len(planned(get_schedule(name))) == 2
+
+
+def test_what_workers_have_removed_is_not_brought_back_by_a_web_process(at, name):
+    """Its code may be older; and a schedule of that name can be made at run time."""
+    schedule(name, short, every="1h")
+    declared.write_all(at.engine)
+    declared.remove_absent(at.engine, [])
+    describe.list_schedules(at.engine, limit=10)
+    with pytest.raises(ScheduleNotFound):
+        get_schedule(name)
+    declared.clear()
+    assert create_schedule(name, short, every="1h").next(1)
 
 
 def test_a_schedule_whose_workers_were_away_goes_on_where_it_was(at, name):
