@@ -25,6 +25,7 @@ Files, in import order::
     top.py             ``durable top``
     bulk.py            acts on several runs
     hooks.py           ``durable hooks``
+    receivers.py       ``durable receivers``
     follow.py          ``durable runs list --follow``
     watch.py           ``durable runs watch``
     runs.py            ``durable runs``
@@ -49,6 +50,7 @@ COMMANDS = {
     "hooks": LazyCommand("hooks:hooks", "List open hooks, and resume them."),
     "migrate": LazyCommand("maintenance:migrate", "Migrate the database to the schema that this code needs."),
     "prune": LazyCommand("maintenance:prune", "Delete runs that ended long ago, with all their data."),
+    "receivers": LazyCommand("receivers:receivers", "List receivers and their requests, and route requests again."),
     "runs": LazyCommand("runs:runs", "Show runs, and act on them."),
     "schedules": LazyCommand("schedules:schedules", "Show schedules, and act on them."),
     "start": LazyCommand("start:start", "Start a run."),

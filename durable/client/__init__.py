@@ -5,20 +5,27 @@ The Python functions, the command line and the control routes all call this room
 
 Files, in import order::
 
-    hooks.py      payloads for hooks, and answers to webhook requests
-    pending.py    what a run waits for now
-    timeline.py   the rows and bars of a run's timeline
-    run_view.py   one run as a person watches it
-    describe.py   runs and hooks as plain JSON
-    operate.py    end a run's sleeps, retry it, resolve a step in doubt
-    details.py    the steps of a run, its failure, and its log with the values
-    workforce.py  live processes, what they run, and the queues
-    run.py        ``Client``: what the methods of ``Run`` do
-    sessions.py   the caller's SQLAlchemy session, for a start in its transaction
-    start.py      starts a run, or repeats one
+    hooks.py           payloads for hooks, and answers to webhook requests
+    pending.py         what a run waits for now
+    timeline.py        the rows and bars of a run's timeline
+    run_view.py        one run as a person watches it
+    describe.py        runs and hooks as plain JSON
+    operate.py         end a run's sleeps, retry it, resolve a step in doubt
+    details.py         the steps of a run, its failure, and its log with the values
+    workforce.py       live processes, what they run, and the queues
+    run.py             ``Client``: what the methods of ``Run`` do
+    sessions.py        the caller's SQLAlchemy session, for a start in its transaction
+    start.py           starts a run, or repeats one
+    arrival.py         a request to a receiver before it is recorded: its route, and the run that it may start
+    placement.py       where a request to a receiver belongs: a run that it starts or resumes, or none
+    receive.py         requests to receivers: each recorded with what it does to runs
+    route_again.py     routes a recorded request again
+    receiver_lists.py  receivers and their requests as plain JSON
 """
 
 from .hooks import HookInfo
+from .placement import TooManyPending
+from .receive import KeyReused, Reception
 from .run import Client
 from .run_view import RunView
 from .start import Options
@@ -27,8 +34,11 @@ from .workforce import LiveProcess, Workforce
 __all__ = [
     "Client",
     "HookInfo",
+    "KeyReused",
     "LiveProcess",
     "Options",
+    "Reception",
     "RunView",
+    "TooManyPending",
     "Workforce",
 ]

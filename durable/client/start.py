@@ -17,7 +17,7 @@ from ..engine import Engine
 from ..errors import ConfigurationError, RunConflict, RunNotFound
 from ..registry import Run, Workflow
 from ..sandbox import log_records, refuse_in_workflow
-from ..store import OPTION, RunStatus, SendTimes, is_unavailable, requests, run_log, runs, start_run
+from ..store import OPTION, DriveRow, RunStatus, SendTimes, is_unavailable, requests, run_log, runs, start_run
 from ..store import Run as RunRow
 from .describe import creation, value_of
 
@@ -39,6 +39,23 @@ class Options:
     eta: Any = None
     session: Any = None
     attributes: Mapping[str, str | None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedRun:
+    """A run that is about to be committed, to begin at once: its row, its encoded arguments and its attributes."""
+
+    row: RunRow
+    args: str
+    attributes: Mapping[str, str]
+
+    def create(self, engine: Engine, tx: Connection) -> DriveRow:
+        """Write the run in this transaction; return what the message of its first turn is made from."""
+        row = self.row
+        with engine.tracing.start(row.name, row.id) as trace_context:
+            row = replace(row, trace_context=trace_context)
+            start_run.create(tx, row, _created(row, self.args), engine.dispatch.plan(row.created_at), self.attributes)
+        return DriveRow(row.id, row.queue, row.priority, trace_context=trace_context)
 
 
 def start(
@@ -67,20 +84,34 @@ def start(
         raise TypeError(f"start takes a function decorated with @workflow, not {workflow!r}.")
     engine.check_schema()
     options = options or Options()
-    bound = codec.bind(workflow.signature, args, dict(kwargs or {}))
-    text = codec.encode_arguments(bound)
-    row = _new_row(engine, workflow, codec.digest(bound, workflow.signature), options)
-    attributes.check({}, options.attributes or {})
-    given = attributes.merged({}, options.attributes or {})
-    engine.dispatch.check_queue_of_turn(row.queue)
-    with engine.tracing.start(row.name, row.id) as trace_context:
-        row = replace(row, trace_context=trace_context)
+    prepared = prepare(engine, workflow, args, kwargs, options)
+    text, given = prepared.args, prepared.attributes
+    with engine.tracing.start(prepared.row.name, prepared.row.id) as trace_context:
+        row = replace(prepared.row, trace_context=trace_context)
         if options.session is not None:
             # It imports SQLAlchemy's ORM, which an application without sessions does without.
             from . import sessions
 
             return _start_in_session(engine, sessions.of(options.session), row, text, given)
         return _commit(engine, row, text, given)
+
+
+def prepare(
+    engine: Engine,
+    workflow: Workflow[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    options: Options | None = None,
+) -> PreparedRun:
+    """Check all that ``start`` checks, and return the run.  Writes nothing."""
+    options = options or Options()
+    bound = codec.bind(workflow.signature, args, dict(kwargs or {}))
+    text = codec.encode_arguments(bound)
+    row = _new_row(engine, workflow, codec.digest(bound, workflow.signature), options)
+    attributes.check({}, options.attributes or {})
+    given = attributes.merged({}, options.attributes or {})
+    engine.dispatch.check_queue_of_turn(row.queue)
+    return PreparedRun(row=row, args=text, attributes=given)
 
 
 def _commit(engine: Engine, row: RunRow, text: str, given: Mapping[str, str]) -> Run[Any]:

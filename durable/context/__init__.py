@@ -7,10 +7,14 @@ Files, in import order::
 
     step.py         for steps: metadata, heartbeat, the transactional session
     webhooks.py     checks a webhook's options and writes them as JSON; its URL
+    receivers.py    ``receiver``: fixed URLs whose requests start and resume runs
+    routing.py      which rule of a receiver a request matches
     workflow.py     for workflows: sleep, hooks, webhooks, race, the run's time and randomness
     typed_hooks.py  ``define_hook``: hooks whose payloads have a type
 """
 
+from .receivers import RECEIVE_PATH, ReceiverDefinition, ResumeRule, StartRule, receiver, receivers
+from .routing import ResumeRoute, StartRoute, Unroutable, event_id, events_of, route
 from .step import StepMetadata, get_step_metadata, heartbeat, step_session
 from .typed_hooks import define_hook, definitions
 from .webhooks import WebhookConfig, recorded_url
@@ -31,13 +35,22 @@ from .workflow import (
 )
 
 __all__ = [
+    "RECEIVE_PATH",
+    "ReceiverDefinition",
+    "ResumeRoute",
+    "ResumeRule",
+    "StartRoute",
+    "StartRule",
     "StepMetadata",
+    "Unroutable",
     "WebhookConfig",
     "WorkflowMetadata",
     "create_hook",
     "create_webhook",
     "define_hook",
     "definitions",
+    "event_id",
+    "events_of",
     "get_step_metadata",
     "get_workflow_metadata",
     "heartbeat",
@@ -46,7 +59,10 @@ __all__ = [
     "patched",
     "race",
     "random",
+    "receiver",
+    "receivers",
     "recorded_url",
+    "route",
     "set_attributes",
     "sleep",
     "step_session",

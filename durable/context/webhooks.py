@@ -42,13 +42,18 @@ def url_of(public_url: str | None, token: str) -> str:
     Raises:
         ConfigurationError: The setting ``public_url`` is missing.
     """
+    return public_base(public_url, "A webhook's") + f"{PATH}/{token}"
+
+
+def public_base(public_url: str | None, whose: str) -> str:
+    """The setting ``public_url`` without a slash at its end; raises ConfigurationError without one."""
     if public_url is None:
         raise ConfigurationError(
-            "A webhook's URL begins with the setting public_url, which is not set.  Set DURABLE_PUBLIC_URL,"
+            f"{whose} URL begins with the setting public_url, which is not set.  Set DURABLE_PUBLIC_URL,"
             " or Durable(celery_app, public_url=...), to the public address of the web app, e.g."
             ' "https://example.com".'
         )
-    return f"{public_url.rstrip('/')}{PATH}/{token}"
+    return public_url.rstrip("/")
 
 
 def recorded_url(config: str, token: str) -> str | None:

@@ -43,12 +43,12 @@ class ShownError:
 
 
 class Payloads:
-    """Reads the values of one run for one caller."""
+    """Reads the values of one run, or of a request that belongs to no run, for one caller."""
 
-    def __init__(self, dashboard: Dashboard, tx: Connection, run_id: str) -> None:
+    def __init__(self, dashboard: Dashboard, tx: Connection, run_id: str | None) -> None:
         self._dashboard = dashboard
         self._tx = tx
-        self._run_id = run_id
+        self._run_id = run_id or ""
         self._vault = vault.of(tx)
         self.may_reveal = self._vault.cipher is None or dashboard.guard.allows("reveal", run_id)
 

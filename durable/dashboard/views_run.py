@@ -9,12 +9,12 @@ import flask
 from sqlalchemy import Connection
 
 from .. import events, http
-from ..client import pending, timeline
+from ..client import pending, receiver_lists, timeline
 from ..display import mask
 from ..engine import Engine
 from ..errors import DecryptionError, PayloadMissing, RunNotFound
 from ..events import ROOT, Event
-from ..store import Hook, RequestRow, Run, attributes, audit, hooks, in_doubt, run_log, run_page, runs
+from ..store import Hook, RequestRow, Run, attributes, audit, hooks, in_doubt, received, run_log, run_page, runs
 from . import notices, timeline_section
 from .filters import whole_number
 from .pages import Dashboard
@@ -122,21 +122,26 @@ def show_operation(dashboard: Dashboard, run_id: str, op_id: str) -> flask.Respo
 
 
 def show_request(dashboard: Dashboard, run_id: str, request_id: str) -> flask.Response:
-    """A webhook request and its answer, with headers and bodies."""
-    dashboard.guard.require("read", run_id)
+    """A request to a webhook or a receiver and its answer, with headers and bodies."""
+    # A request to a receiver that has reached no run belongs to none.
+    is_of_run = run_id != received.owner(request_id)
+    dashboard.guard.require("read", run_id if is_of_run else None)
     dashboard.engine.check_schema()
     with dashboard.engine.store.read() as tx:
-        run = find(tx, run_id)
-        row = run_page.find_request(tx, request_id)
+        run = find(tx, run_id) if is_of_run else None
+        row = run_page.find_request(tx, request_id) if is_run_id(request_id) else None
         if row is None or row.run_id != run_id:
             raise Refused(404, "Request not found", "This run has no webhook request with this id.")
-        payloads = Payloads(dashboard, tx, run_id)
+        payloads = Payloads(dashboard, tx, run_id if is_of_run else None)
         (listed,) = _listed(payloads, tx, [row])
+        routed = received.find(tx, request_id)
         sent, answer = listed.request, listed.answer
         return dashboard.page(
             "request.html",
             run=run,
             row=row,
+            routed=routed,
+            reason=receiver_lists.detail_of(tx, routed) if routed is not None and payloads.may_reveal else None,
             request=sent,
             url=mask(sent.url) if sent is not None else None,
             headers=payloads.headers(sent) if sent is not None else [],

@@ -1,4 +1,4 @@
-"""Recent webhook requests over all runs."""
+"""Recent requests to webhooks and receivers, over all runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import flask
 from ..display import mask
 from ..errors import DecryptionError, PayloadMissing
 from ..http import Request, Response
-from ..store import RequestRow, hooks, run_page, runs
+from ..store import RequestRow, hooks, received, run_page, runs
 from . import filters
 from .pages import Dashboard
 from .views_runs import place
@@ -27,6 +27,7 @@ def show(dashboard: Dashboard) -> flask.Response:
     with engine.store.read() as tx:
         found = run_page.recent_requests(tx, before=before, limit=PAGE + 1)
         rows = found[:PAGE]
+        routed = received.of_requests(tx, [row.id for row in rows])
         refusing = hooks.refusing(tx, now - REFUSALS_KEPT, REFUSING)
         names = runs.names_of(tx, {*(row.run_id for row in rows), *(each.run_id for each in refusing)})
         may_see = engine.store.vault.cipher is None or dashboard.guard.allows("reveal")
@@ -39,9 +40,10 @@ def show(dashboard: Dashboard) -> flask.Response:
     ]
     return dashboard.live_page(
         "webhooks.html",
-        seen=[repr(rows), repr(refusing)],
+        seen=[repr(rows), repr(refusing), repr(routed)],
         entries=entries,
         refusing=refusing,
+        received=routed,
         names=names,
         mask=mask,
         older=place(rows[-1].received_at, rows[-1].id) if len(found) > PAGE else None,

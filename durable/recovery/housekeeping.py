@@ -28,7 +28,7 @@ from ..store import PayloadStoreError, Worker, is_contention, is_unavailable, re
 from ..turns import poison
 from . import broker_sentinel
 from .orphans import Orphans
-from .prune import START, prune_batch
+from .prune import START, prune_batch, prune_received
 from .sweep import publish_due, reap_dead_workers, release_forgotten, sweep
 
 LEASE = "sweep"
@@ -245,7 +245,9 @@ class Housekeeping:
         """Prune one batch in each round, since it is never urgent."""
         retention = self._engine.settings.retention
         if retention and not self._has_more:
-            batch = prune_batch(self._engine, self._engine.now() - retention, self._pruned_to)
+            before = self._engine.now() - retention
+            batch = prune_batch(self._engine, before, self._pruned_to)
+            prune_received(self._engine, before)
             self._pruned_to = batch.next or START
 
     def _collect_orphans(self) -> None:

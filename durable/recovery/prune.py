@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from .. import duration
 from ..engine import Engine
 from ..sandbox import log_records
-from ..store import PayloadStoreError, reason, retention
+from ..store import PayloadStoreError, reason, received, retention
 from . import orphans
 
 log = log_records.get("durable.prune")
@@ -60,6 +60,8 @@ def prune(engine: Engine, older_than: Any) -> int:
         batch = prune_batch(engine, before, place)
         deleted += batch.runs
         if batch.next is None:
+            while prune_received(engine, before):
+                pass
             orphans.collect_all(engine)
             return deleted
         place = batch.next
@@ -87,6 +89,15 @@ def prune_batch(engine: Engine, before: int, after: Place = START) -> Pruned:
         log.warning("Payloads of %d deleted runs are left to the sweep: %s", len(deleted), reason(error))
     has_more = len(batch) < len(page) or len(page) == RUNS
     return Pruned(len(deleted), Place(batch[-1].ended_at, batch[-1].id) if has_more else None)
+
+
+def prune_received(engine: Engine, before: int) -> bool:
+    """Delete some of the requests to receivers that came before then and have reached no run; whether more may be."""
+    with engine.store.read() as tx:
+        old = received.old(tx, before, RUNS)
+    if old:
+        engine.store.write(lambda tx: received.remove_old(tx, old, before))
+    return len(old) == RUNS
 
 
 def _delete(tx: Connection, ids: Sequence[str], before: int) -> Sequence[str]:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from .. import failpoints, measures
 from ..attempts import outcome
 from ..broker import GRACE
+from ..client import route_again
 from ..engine import Engine, ProcessIdentity, identify, is_gone
 from ..sandbox import log_records
 from ..store import (
@@ -47,6 +48,8 @@ def sweep(engine: Engine) -> bool:
     """
     Send the steps, waits and turns whose messages were not sent or are lost, and the turns that call handlers again.
 
+    Requests to receivers that wait for a hook are routed, when the hook is open or their time is over.
+
     Returns whether more are due.
 
     A step or workflow that no live process has registered is not sent, since Celery throws away messages of
@@ -67,6 +70,7 @@ def sweep(engine: Engine) -> bool:
         _send_turns(engine, now, registered, lost.turns(turn_groups, delay)),
         _send_calls(engine, now),
         _drop_leases(engine, now),
+        route_again.route_waiting(engine, BATCH),
     ]
     return BATCH in sent
 

@@ -61,6 +61,8 @@ class Execution:
         self.loop.passthrough_modules = workflow.passthrough_modules
         self.operations = self.loop.operations
         self.context = RunContext(self.loop, info)
+        # A run that a receiver has started has its request from the beginning.
+        self.context.taken |= codec.request_ids(args)
         self.outcome: Outcome | None = None
         self.late_requests: dict[str, list[str]] = collections.defaultdict(list)
         self._is_cancelling = False

@@ -212,8 +212,10 @@ class Replay:
 
     @property
     def has_only_steps(self) -> bool:
-        """Whether the workflow has asked for nothing but steps, and was not asked to cancel."""
-        return self.cancel is None and all(asked.kind == "step" for asked in self._operations.issued.values())
+        """Whether the workflow has asked only for steps, was not asked to cancel, and has taken no request."""
+        if self.cancel is not None or self.taken:
+            return False
+        return all(asked.kind == "step" for asked in self._operations.issued.values())
 
     @property
     def unclosable(self) -> str | None:

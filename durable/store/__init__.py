@@ -27,6 +27,7 @@ Files, in import order::
     gauges.py              what is there now, for metrics
     hooks.py               hooks and webhooks, and the tokens that find them
     requests.py            webhook requests and their answers
+    received.py            what became of each request to a receiver
     run_log.py             a run's log and inbox
     run_list.py            the dashboard's list of runs: pages, filters, searches
     run_page.py            what the dashboard's page of one run reads
@@ -57,6 +58,7 @@ from .in_doubt import InDoubt
 from .outages import RETRY_DELAYS_SECS, is_contention, is_unavailable, reason, retry_until_available
 from .outbox import WORK_LISTS, MessageGroup, SendTimes, count_held_until_due
 from .payloads import PayloadStore, PayloadStoreError, SqlPayloads, StoredPayload, UrlPayloads
+from .received import ReceivedRow, RequestOutcome
 from .retention import EndedRun
 from .run_list import ErrorSearch, RunFilter, Waits
 from .run_log import DriveRow, InboxItem
@@ -98,8 +100,10 @@ __all__ = [
     "PayloadStore",
     "PayloadStoreError",
     "QueueBacklog",
+    "ReceivedRow",
     "Refusals",
     "RefusingWebhook",
+    "RequestOutcome",
     "RequestRow",
     "Run",
     "RunFilter",

@@ -13,6 +13,7 @@ from sqlalchemy import (
     String,
     any_,
     bindparam,
+    delete,
     exists,
     func,
     insert,
@@ -27,7 +28,7 @@ from ..http import Request, Response
 from . import vault
 from .claims import Claim
 from .database import Store
-from .schema import hooks, inbox, references, requests
+from .schema import hooks, inbox, received, references, requests
 from .statements import Prepared
 from .vault import LIMIT, UnfetchedBody
 
@@ -91,6 +92,21 @@ def row_of(tx: Connection, incoming: IncomingRequest) -> dict[str, Any]:
         "dedupe_key": incoming.dedupe_key,
         **_answer_columns(tx, incoming.run_id, request_id, incoming.answer, incoming.at),
     }
+
+
+def move(tx: Connection, request_id: str, run_id: str, op_id: str) -> None:
+    """Give a request that belongs to no run to a run, with its answer if it has one."""
+    row = tx.execute(select(requests).where(requests.c.id == request_id)).one()
+    own_vault = vault.of(tx)
+    place, answer_place = _request_place(request_id), _answer_place(request_id)
+    head, body = own_vault.seal_body(tx, run_id, place, *_whole(tx, row.run_id, place, row.head, row.body))
+    moved = {"run_id": run_id, "op_id": op_id, "head": head, "body": body}
+    if row.answered_at is not None:
+        plain = _whole(tx, row.run_id, answer_place, row.answer_head, row.answer_body)
+        moved["answer_head"], moved["answer_body"] = own_vault.seal_body(tx, run_id, answer_place, *plain)
+    tx.execute(update(requests).where(requests.c.id == request_id).values(moved))
+    # The run was written with a reference to it, while it was not the run's own.
+    tx.execute(delete(references).where(references.c.owner_run_id == row.run_id))
 
 
 def _request_place(request_id: str) -> str:
@@ -260,6 +276,12 @@ def is_for_token(tx: Connection, request_id: str, token_hash: str) -> bool:
         .where(requests.c.id == request_id, hooks.c.token_hash == token_hash)
     ).one_or_none()
     return row is not None
+
+
+def is_for_receiver(tx: Connection, request_id: str, receiver: str) -> bool:
+    """Whether the request was sent to the receiver of this name."""
+    query = select(received.c.receiver).where(received.c.request_id == request_id)
+    return tx.execute(query).scalar_one_or_none() == receiver
 
 
 _ADD_DUPLICATES = (

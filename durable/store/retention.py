@@ -14,6 +14,7 @@ from .schema import (
     hooks,
     inbox,
     payloads,
+    received,
     references,
     requests,
     run_calls,
@@ -72,6 +73,6 @@ def _is_kept(before: int) -> ColumnElement[bool]:
 
 def remove(tx: Connection, ids: Collection[str]) -> None:
     """Delete these runs and every row of theirs."""
-    for table in (attributes, audit, run_calls, references, payloads, requests, hooks, events):
+    for table in (attributes, audit, run_calls, references, payloads, received, requests, hooks, events):
         tx.execute(delete(table).where(table.c.run_id.in_(ids)))
     tx.execute(delete(runs).where(runs.c.id.in_(ids)))

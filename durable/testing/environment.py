@@ -17,10 +17,11 @@ from werkzeug.test import TestResponse
 
 from .. import duration
 from ..app import Durable
+from ..context import RECEIVE_PATH, ReceiverDefinition
 from ..recovery import Housekeeping
 from ..registry import Run, Step, Workflow
 from ..schedules import Rounds
-from ..store import ENDED, RunStatus, schema
+from ..store import ENDED, ReceivedRow, RunStatus, received, schema
 from . import database, worker
 from .clock import Clock, ClockedStore
 from .engine import EnclosedEngine
@@ -142,6 +143,7 @@ class Environment:
         lists = (schema.steps, schema.waits, schema.inbox)
         with self.store.read() as tx:
             found = [tx.execute(sa.select(sa.func.min(each.c.next_send_at))).scalar() for each in lists]
+            found.append(tx.execute(sa.select(sa.func.min(schema.received.c.waits_until))).scalar())
         planned = None if self._housekeeping.schedules is None else self._rounds.next_at
         moments = [at for at in (*found, planned, self.broker.next_due_at()) if at is not None]
         if not moments:
@@ -194,7 +196,9 @@ class Environment:
 
     def post(self, url: str, *, method: str = "POST", **options: Any) -> TestResponse:
         """
-        Send a request to a webhook's URL, and do what follows while its connection is held.
+        Send a request to the URL of a webhook or of a receiver, and do what follows while its connection is held.
+
+        After a request to a receiver, do all that follows: the test cannot know the run before.
 
         Args:
             options: The options of Werkzeug's test client: ``json=``, ``data=``, ``headers=``.
@@ -202,4 +206,17 @@ class Environment:
         Returns:
             The response; 202 when no work is left and there is no response.
         """
-        return self._senders.send(url, method, options)
+        answer = self._senders.send(url, method, options)
+        if RECEIVE_PATH in url:
+            self.run_until_idle()
+        return answer
+
+    def received(self, receiver: ReceiverDefinition) -> list[ReceivedRow]:
+        """What became of the requests to a receiver, oldest first, each with ``outcome``, ``rule`` and ``run_id``."""
+        with self.store.read() as tx:
+            return received.newest(tx, receiver=receiver.name, outcomes=(), limit=1_000, oldest_first=True)
+
+    def run_of(self, request: ReceivedRow) -> Run[Any]:
+        """The run that a request to a receiver has started or resumed; raises AssertionError if it has reached none."""
+        assert request.run_id is not None, f"the request has reached no run: it is {request.outcome}"
+        return self.engine.get_run(request.run_id)

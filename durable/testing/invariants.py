@@ -9,13 +9,17 @@ from typing import Any
 import sqlalchemy as sa
 
 from .. import events
+from ..context import event_id
 from ..events import ROOT
 from ..http import Response
 from ..registry import Run
-from ..store import requests, schema
+from ..store import RequestOutcome, requests, runs, schema
 from .environment import Environment
 from .histories import export, replay
 from .senders import SentRequest
+
+#: How many events of a batch are looked for.
+_EVENTS = 100
 
 
 def check(env: Environment, run: Run[Any]) -> Iterable[str]:
@@ -80,19 +84,21 @@ def _check_run(run: Run[Any]) -> Iterable[str]:
 
 def _check_sent(env: Environment, sent: SentRequest, received: int) -> Iterable[str]:
     """Whether an accepted request is recorded, with the response that its sender got."""
+    # A batch to a receiver is recorded as its events.
+    ids: list[str | None] = [event_id(sent.request_id or "", number) for number in range(_EVENTS)]
     with env.store.read() as tx:
-        query = sa.select(schema.requests.c.id).where(schema.requests.c.id == sent.request_id)
-        is_recorded = tx.execute(query).one_or_none() is not None
+        is_recorded = _is_recorded(tx, [sent.request_id])
+        is_batch = not is_recorded and _is_recorded(tx, ids)
         recorded = requests.answers(tx, [sent.request_id or ""]).get(sent.request_id or "")
     if received > 1:
         yield f"is in the log {received} times"
-    if sent.answer is None or sent.is_replayed:
+    if sent.answer is None or sent.is_replayed or is_batch:
         return
     if not is_recorded:
         if sent.answer.status_code < 300 and sent.request_id is not None:
             yield f"was answered {sent.answer.status_code}, and is not recorded"
         return
-    if sent.answer.status_code < 300 and not received:
+    if sent.answer.status_code < 300 and not received and not _has_started_a_run(env, sent.request_id):
         yield f"was answered {sent.answer.status_code}, and is not in the log"
     if sent.location is not None:
         said = env.post(sent.location, method="GET")
@@ -102,6 +108,20 @@ def _check_sent(env: Environment, sent: SentRequest, received: int) -> Iterable[
         said = sent.answer
     if recorded is None or (said.status_code, said.data) != (recorded.status, recorded.body):
         yield f"its sender was answered {said.status} {said.data!r}, and recorded is {_brief(recorded)}"
+
+
+def _is_recorded(tx: sa.Connection, ids: list[str | None]) -> bool:
+    return tx.execute(sa.select(schema.requests.c.id).where(schema.requests.c.id.in_(ids)).limit(1)).first() is not None
+
+
+def _has_started_a_run(env: Environment, request_id: str | None) -> bool:
+    """Whether a receiver has started a run for the request, which is in the run's arguments then."""
+    with env.store.read() as tx:
+        query = sa.select(schema.received.c.run_id).where(
+            schema.received.c.request_id == request_id, schema.received.c.outcome == RequestOutcome.STARTED
+        )
+        run_id = tx.execute(query).scalar_one_or_none()
+        return run_id is not None and runs.find(tx, run_id) is not None
 
 
 def _brief(answer: Response | None) -> str:

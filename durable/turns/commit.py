@@ -192,6 +192,7 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
     for place, command in enumerate(created):
         # A microsecond apart, so that they are listed in the order of their creation.
         hooks.create(tx, run.id, command, now + place, closed=command.op_id in closed)
+    result.opened = [command.token for command in created if not command.drawn and command.op_id not in closed]
 
     new, drained = NewEvents(decision.seq, decision.at), list(decision.drained)
     if decision.outcome is not None and not run.ended:

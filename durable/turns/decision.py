@@ -53,7 +53,7 @@ class Decision:
         outcome: How the run ends with this turn; None: it goes on.
         reason: Why the run was cancelled.
         fault: Why the run is blocked.  Then nothing else is written.
-        has_only_steps: Whether the run ends and has had steps and nothing else: no hook and no child.
+        has_only_steps: Whether the run ends and has had steps and nothing else: no hook, no child, no request.
         taken: Ids of the webhook requests that the workflow has taken.
         refused: Ids of the webhook requests that came to a hook which the workflow has closed.
         requests: The webhook requests that the turn has loaded, by id.
@@ -109,6 +109,8 @@ class CommitResult:
     to_wake: list[str] = field(default_factory=list)
     #: Answered webhook requests, each with the process that holds the sender's connection: (process, request id).
     answered: list[tuple[str, str]] = field(default_factory=list)
+    #: Tokens that the workflow has chosen, of hooks that are open now: requests to receivers may wait for them.
+    opened: list[str] = field(default_factory=list)
     #: The run's id, if it has ended.
     ended: str | None = None
     #: What the commit has added to the log.

@@ -13,6 +13,7 @@ from functools import partial
 
 from .. import events, failpoints, measures, registry
 from ..broker import BATCH_SIZE
+from ..client import route_again
 from ..engine import Checkout, Engine, Kept
 from ..errors import DecryptionError
 from ..registry import definitions
@@ -268,6 +269,8 @@ def send(engine: Engine, result: CommitResult) -> None:
     _send_steps(engine, result.steps)
     _send_waits(engine, result.waits)
     engine.wake(*result.to_wake)
+    if result.opened:
+        route_again.hooks_opened(engine, result.opened)
 
 
 def _send_steps(engine: Engine, rows: list[StepRow]) -> None:

@@ -20,18 +20,18 @@ Files, in import order::
     prefer.py              the header ``Prefer: respond-async, wait=N``
     problems.py            the blueprint's own answers: problem details (RFC 9457)
     errors.py              logs an unexpected exception of a view, and answers it
-    record_request.py      finds a webhook, records a request, and finds its answer
+    wsgi_request.py        reads a WSGI request as its sender wrote it
+    record_request.py      finds a webhook or receiver, records a request, and finds its answer
     schemas.py             models of the bodies of control requests and answers
     servers.py             what each WSGI server can do: hold connections, notice that a client left
     verification.py        answers handshakes and verifies signatures
-    wsgi_request.py        reads a WSGI request as its sender wrote it
     body.py                the whole body of a request, even if the application reads it first
     bearer.py              ``bearer``: allows control requests that send a secret
     control_operations.py  the operations of the control routes
     schedule_operations.py those on schedules, and all of them together
     control_view.py        one control request, from its credentials to its answer
     openapi.py             the OpenAPI document
-    webhook_view.py        one webhook request, from its URL to its answer
+    webhook_view.py        one request to a webhook or receiver, from its URL to its answer
     health.py              the health route
 """
 
@@ -59,7 +59,7 @@ from .masking import MaskTokens
 from .openapi import NAME, Describer
 from .schedule_operations import OPERATIONS
 from .webhook_view import Receiver
-from .wsgi_request import PATH, ROOT
+from .wsgi_request import PATH, RECEIVE, ROOT
 
 __all__ = [
     "Answers",
@@ -109,6 +109,7 @@ def blueprint(receiver: Receiver, url_prefix: str | None = None, control: Author
         masking.install([*masking.LOGGERS, app.name])
         app.url_map.converters |= {"durable_rest": _AnyPath, "durable_control": _ControlPath}
         _add_rule(state, "webhook", PATH + "<durable_rest:token>", receiver.view)
+        _add_rule(state, "receive", RECEIVE + "<durable_rest:name>", receiver.receiver_view)
         _add_rule(state, "health", ROOT + HEALTH, Health(receiver).view)
         _add_rule(state, "openapi", ROOT + NAME, Describer(engine, control).view)
         if control is not None:

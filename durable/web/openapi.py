@@ -30,6 +30,13 @@ _TOKEN = {
     "description": "The token at the end of `webhook.url`.",
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{20,128}$"},
 }
+_NAME = {
+    "name": "name",
+    "in": "path",
+    "required": True,
+    "description": "The name of the receiver.",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
+}
 _REQUEST_ID = {
     "name": "request_id",
     "in": "path",
@@ -88,7 +95,12 @@ def document(base: str, root: str, *, security: Mapping[str, Any] | None, contro
         security: The OpenAPI security scheme of the control routes; None if it is unknown.
         controls: Whether there are control routes.
     """
-    paths = {root + "webhook/{token}": _webhook(), root + "webhook/{token}/requests/{request_id}": _poll()}
+    paths = {
+        root + "webhook/{token}": _deliveries("deliver", _TOKEN, "pollAnswer"),
+        root + "webhook/{token}/requests/{request_id}": _poll("pollAnswer", _TOKEN),
+        root + "receive/{name}": _deliveries("receive", _NAME, "pollReceived"),
+        root + "receive/{name}/requests/{request_id}": _poll("pollReceived", _NAME),
+    }
     paths[root + NAME] = {"get": {"operationId": "describe", "summary": "This document", "responses": _OK}}
     paths[root + "health"] = {"get": {"operationId": "health", "summary": "Health", "responses": _HEALTH}}
     for operation in OPERATIONS if controls else ():
@@ -107,7 +119,11 @@ def document(base: str, root: str, *, security: Mapping[str, Any] | None, contro
         components["securitySchemes"] = {"control": dict(security)}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "durable", "version": "1", "description": "Webhooks of runs, and the control of runs."},
+        "info": {
+            "title": "durable",
+            "version": "1",
+            "description": "Webhooks of runs, receivers, and the control of runs.",
+        },
         "servers": [{"url": base or "/"}],
         "paths": paths,
         "components": components,
@@ -123,19 +139,21 @@ _HEALTH = {
 }
 
 
-def _webhook() -> dict[str, Any]:
-    """Describe every method that a webhook may accept; each webhook accepts some of them."""
+def _deliveries(verb: str, address: dict[str, Any], poll: str) -> dict[str, Any]:
+    """Describe every method that a webhook or receiver may accept; each accepts some of them."""
     body = {"content": {"*/*": {}}, "description": "Anything, up to the webhook's limit."}
     methods: dict[str, Any] = {}
     for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
         methods[method.lower()] = {
-            "operationId": f"deliver{method.capitalize()}",
+            "operationId": f"{verb}{method.capitalize()}",
             "summary": f"Deliver a request to a workflow by {method}",
-            "parameters": [_TOKEN],
+            "parameters": [address],
             **({} if method == "GET" else {"requestBody": body}),
             "responses": {
                 "202": _accepted(
-                    "Recorded.  The body is empty, the workflow's answer, or `pending`: then poll Location."
+                    "Recorded.  The body is empty, the workflow's answer, or `pending`: then poll Location.",
+                    address,
+                    poll,
                 ),
                 **{str(status): _anything(description) for status, description in _WEBHOOK_PROBLEMS.items()},
                 "default": {"description": "The workflow's answer.", "content": {"*/*": {}}},
@@ -144,14 +162,14 @@ def _webhook() -> dict[str, Any]:
     return methods
 
 
-def _poll() -> dict[str, Any]:
+def _poll(operation_id: str, address: dict[str, Any]) -> dict[str, Any]:
     problems = {status: _WEBHOOK_PROBLEMS[status] for status in (404, 405, 410, 429, 500, 503)}
     get = {
-        "operationId": "pollAnswer",
+        "operationId": operation_id,
         "summary": "Poll the answer to a request",
-        "parameters": [_TOKEN, _REQUEST_ID],
+        "parameters": [address, _REQUEST_ID],
         "responses": {
-            "202": _accepted("There is no answer yet; or the answer is a 202."),
+            "202": _accepted("There is no answer yet; or the answer is a 202.", address, operation_id),
             **{str(status): _anything(text) for status, text in problems.items()},
             "default": {"description": "The workflow's answer.", "content": {"*/*": {}}},
         },
@@ -159,13 +177,16 @@ def _poll() -> dict[str, Any]:
     return {"get": get}
 
 
-def _accepted(description: str) -> dict[str, Any]:
+def _accepted(description: str, address: dict[str, Any], poll: str) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": description, "content": {"*/*": {}}}
     answer["headers"] = {"Location": {"schema": {"type": "string"}, "description": "The URL to poll for the answer."}}
     answer["links"] = {
         "answer": {
-            "operationId": "pollAnswer",
-            "parameters": {"token": "$request.path.token", "request_id": "$response.body#/request_id"},
+            "operationId": poll,
+            "parameters": {
+                address["name"]: f"$request.path.{address['name']}",
+                "request_id": "$response.body#/request_id",
+            },
         }
     }
     return answer

@@ -1,7 +1,7 @@
 """
-Find the webhook of a token, record a request to it, and find the answer to a request.
+Find the webhook of a token or the receiver of a name, record a request to it, and find the answer to a request.
 
-``accept_request`` is the one place where a request enters a run.
+``accept_request`` is the one place where a request to a webhook enters a run; for receivers it is ``client.receive``.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.exc import IntegrityError
 
-from .. import duration, failpoints, measures
-from ..context import WebhookConfig, recorded_url
+from .. import context, duration, failpoints, measures
+from ..client import KeyReused, TooManyPending, receive
+from ..context import ReceiverDefinition, WebhookConfig, recorded_url
 from ..engine import Engine
 from ..errors import HookClosed
 from ..http import Request, Response
-from ..store import DriveRow, hooks, requests, runs
+from ..store import DriveRow, Refusals, hooks, requests, runs
 from ..store import accept_request as incoming
 from ..tracing import RequestTrace
-from ..verify import keys, presets
+from ..verify import keys
+from .wsgi_request import ReceiverTarget, Target
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +36,70 @@ class WebhookRow:
     is_open: bool
     config: WebhookConfig
 
+    @property
+    def target(self) -> Target:
+        """Its address below the blueprint's path."""
+        return Target(self.token, None)
+
+    def __str__(self) -> str:
+        """For logs, without the token."""
+        return f"a webhook of run {self.run_id}"
+
+    def accept(self, engine: Engine, request: Request, holder: str | None) -> Accepted:
+        """Commit a request; see ``accept_request``."""
+        return accept_request(engine, self, request, holder=holder)
+
+    def count_refused(self, engine: Engine, last: Refusals) -> None:
+        """Count a request whose sender is not verified, for the dashboard."""
+        engine.webhook_counts.refused(self.run_id, self.op_id, last)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReceiverEndpoint:
+    """A receiver, as the receiving view sees it."""
+
+    definition: ReceiverDefinition
+    url: str | None
+    is_open: bool = True
+
+    @property
+    def config(self) -> WebhookConfig:
+        """How it accepts and answers requests."""
+        return self.definition.config
+
+    @property
+    def target(self) -> ReceiverTarget:
+        """Its address below the blueprint's path."""
+        return ReceiverTarget(self.definition.name, None)
+
+    def __str__(self) -> str:
+        """For logs."""
+        return f"the receiver {self.definition.name!r}"
+
+    def accept(self, engine: Engine, request: Request, holder: str | None) -> Accepted:
+        """Commit a request, or the events of a batch; see ``client.receive.accept``."""
+        receptions = receive.accept(engine, self.definition, request, holder=holder)
+        for each in receptions:
+            if each.is_duplicate:
+                engine.measures.count(measures.DUPLICATES)
+                engine.webhook_counts.duplicate(each.request_id)
+        # A batch has one answer: that of an event that has reached a run or waits for one, if there is such an event.
+        fresh = [each for each in receptions if not each.is_duplicate]
+        first = next((each for each in fresh if each.answer != self.definition.unmatched), (fresh or receptions)[0])
+        trace = RequestTrace()
+        if first.run_id is not None and first.drive is not None:
+            carried = runs.trace_context(engine.store.vault, first.run_id, first.drive.trace_context)
+            received_at = duration.from_datetime(request.received_at) if request.received_at else engine.now()
+            trace = engine.tracing.request(first.run_id, first.op_id, first.request_id, carried, received_at)
+        return Accepted(request_id=first.request_id, is_duplicate=first.is_duplicate, answer=first.answer, trace=trace)
+
+    def count_refused(self, engine: Engine, last: Refusals) -> None:
+        """Nothing: the log and the metrics have it."""
+
+
+#: Where requests are sent to.
+Endpoint = WebhookRow | ReceiverEndpoint
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accepted:
@@ -41,16 +107,10 @@ class Accepted:
 
     request_id: str
     is_duplicate: bool
+    #: The answer that was recorded with it; None if a step gives it, and for a copy.
+    answer: Response | None = None
     #: The request's span in the trace of the run.
     trace: RequestTrace = field(default_factory=RequestTrace)
-
-
-class KeyReused(Exception):
-    """Raised when a request has the dedupe key of an earlier one but another body; it is not recorded."""
-
-
-class TooManyPending(Exception):
-    """Raised when ``max_pending`` requests to a webhook are waiting; the request is not recorded."""
 
 
 def find_webhook(engine: Engine, token: str) -> WebhookRow | None:
@@ -67,6 +127,15 @@ def find_webhook(engine: Engine, token: str) -> WebhookRow | None:
         is_open=hook.open,
         config=WebhookConfig.from_json(hook.config),
     )
+
+
+def find_receiver(engine: Engine, name: str) -> ReceiverEndpoint | None:
+    """Return the receiver of this name, if this process has imported it."""
+    definition = context.receivers.get(name)
+    if definition is None:
+        return None
+    public_url = engine.settings.public_url
+    return ReceiverEndpoint(definition=definition, url=None if public_url is None else definition.url_below(public_url))
 
 
 def accept_request(engine: Engine, webhook: WebhookRow, request: Request, *, holder: str | None) -> Accepted:
@@ -107,7 +176,7 @@ def accept_request(engine: Engine, webhook: WebhookRow, request: Request, *, hol
     carried = runs.trace_context(engine.store.vault, run_id, carried)
     received_at = duration.from_datetime(request.received_at) if request.received_at else engine.now()
     trace = engine.tracing.request(run_id, webhook.op_id, request.id, carried, received_at)
-    return Accepted(request_id=request.id, is_duplicate=False, trace=trace)
+    return Accepted(request_id=request.id, is_duplicate=False, answer=_static_answer(webhook), trace=trace)
 
 
 def _earlier(engine: Engine, webhook: WebhookRow, request: Request, key: str | None) -> str | None:
@@ -119,12 +188,7 @@ def _earlier(engine: Engine, webhook: WebhookRow, request: Request, key: str | N
     if found is None:
         return None
     request_id, body = found
-    if body == request.data:
-        return request_id
-    # Some senders change a part of the body when they send an event again, such as a count of deliveries.
-    sender = (webhook.config.dedupe or {}).get("sender")
-    same = bytes if sender is None else presets.find(sender).same
-    if same(body) != same(request.data):
+    if not keys.is_same_body(webhook.config.dedupe, body, request.data):
         raise KeyReused(request_id)
     return request_id
 
@@ -146,7 +210,7 @@ def _record(
         request=request,
         holder=holder,
         dedupe_key=key,
-        answer=None if webhook.config.mode == "manual" else webhook.config.response or Response(status=202),
+        answer=_static_answer(webhook),
         limit=engine.settings.max_pending,
         at=engine.store.now(),
     )
@@ -158,15 +222,24 @@ def _record(
     return result
 
 
+def _static_answer(webhook: WebhookRow) -> Response | None:
+    """Return the answer that needs no step; None if a step gives it."""
+    return None if webhook.config.mode == "manual" else webhook.config.response or Response(status=202)
+
+
 def answers(engine: Engine, request_ids: Collection[str]) -> dict[str, Response]:
     """Return the answers that these requests have by now, by request id."""
     with engine.store.read() as tx:
         return requests.answers(tx, request_ids)
 
 
-def find_answer(engine: Engine, token: str, request_id: str) -> Response | None:
-    """Return the answer to one request, or None; raise KeyError if the webhook of this token has no such request."""
+def find_answer(engine: Engine, target: Target | ReceiverTarget, request_id: str) -> Response | None:
+    """Return the answer to one request, or None; raise KeyError if the webhook or receiver has no such request."""
     with engine.store.read() as tx:
-        if not requests.is_for_token(tx, request_id, hooks.token_hash(token)):
+        if isinstance(target, Target):
+            is_known = requests.is_for_token(tx, request_id, hooks.token_hash(target.token))
+        else:
+            is_known = requests.is_for_receiver(tx, request_id, target.name)
+        if not is_known:
             raise KeyError(request_id)
         return requests.answers(tx, [request_id]).get(request_id)

@@ -21,14 +21,14 @@ from ..http import Request, Response
 from ..verify import Delivery, Rejected, Unavailable, Verification, presets, verdict
 from . import problems
 from .problems import RequestRefused
-from .record_request import WebhookRow
+from .record_request import Endpoint
 
 log = logging.getLogger("durable.web")
 
 Fetch = Callable[[str], bytes]
 
 
-def takes_handshakes_by(webhook: WebhookRow, method: str) -> bool:
+def takes_handshakes_by(webhook: Endpoint, method: str) -> bool:
     """Return whether the webhook's preset answers handshakes of this method, even if the method does not deliver."""
     verification = webhook.config.verification
     if verification is None:
@@ -37,7 +37,7 @@ def takes_handshakes_by(webhook: WebhookRow, method: str) -> bool:
         return method in presets.find(verification.by).greets
 
 
-def answer_unsigned_handshake(webhook: WebhookRow, request: Request, fetch: Fetch) -> Response | None:
+def answer_unsigned_handshake(webhook: Endpoint, request: Request, fetch: Fetch) -> Response | None:
     """Return the answer to a handshake that its sender does not sign; None for any other request."""
     verification = webhook.config.verification
     if verification is None:
@@ -49,7 +49,7 @@ def answer_unsigned_handshake(webhook: WebhookRow, request: Request, fetch: Fetc
         return verdict.answer(preset.greeting, _delivery(webhook, verification, request, fetch))
 
 
-def verify(webhook: WebhookRow, request: Request, fetch: Fetch) -> Response | None:
+def verify(webhook: Endpoint, request: Request, fetch: Fetch) -> Response | None:
     """
     Verify the request's sender.
 
@@ -72,21 +72,19 @@ def verify(webhook: WebhookRow, request: Request, fetch: Fetch) -> Response | No
 
 
 @contextmanager
-def _refusals(webhook: WebhookRow) -> Iterator[None]:
+def _refusals(webhook: Endpoint) -> Iterator[None]:
     """Log why a request cannot be accepted, and raise RequestRefused, which says less to its sender."""
     try:
         yield
     except Rejected as reason:
-        log.warning("A request to a webhook of run %s was refused: %s", webhook.run_id, reason)
+        log.warning("A request to %s was refused: %s", webhook, reason)
         raise problems.NotVerified(problems.not_verified(), str(reason)) from None
     except (ConfigurationError, Unavailable) as error:
-        log.error(
-            "A request to a webhook of run %s could not be verified, and was answered 503: %s", webhook.run_id, error
-        )
+        log.error("A request to %s could not be verified, and was answered 503: %s", webhook, error)
         raise RequestRefused(problems.unavailable()) from None
 
 
-def _delivery(webhook: WebhookRow, verification: Verification, request: Request, fetch: Fetch) -> Delivery:
+def _delivery(webhook: Endpoint, verification: Verification, request: Request, fetch: Fetch) -> Delivery:
     assert request.received_at is not None
     # Senders sign the URL that they were given: the webhook's own, with the query and the last slash as sent.
     sent_url, question_mark, query = request.url.partition("?")

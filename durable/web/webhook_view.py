@@ -1,5 +1,5 @@
 """
-One request to a webhook's URL: check it, record it, answer it.
+One request to the URL of a webhook or of a receiver: check it, record it, answer it.
 
 ``Receiver._receive`` does it from top to bottom.  The order of its steps is part of the interface:
 
@@ -23,6 +23,7 @@ import flask
 from werkzeug.datastructures import Headers
 
 from .. import duration, measures
+from ..client import KeyReused, TooManyPending
 from ..engine import Engine
 from ..errors import ConfigurationError, HookClosed
 from ..http import Request, Response
@@ -32,8 +33,8 @@ from .fetch import Fetcher
 from .hub import Holder, Hub, Waiter
 from .prefer import Preference
 from .problems import NotVerified, RequestRefused
-from .record_request import Accepted, WebhookRow
-from .wsgi_request import Target
+from .record_request import Accepted, Endpoint
+from .wsgi_request import ReceiverTarget, Target
 
 log = logging.getLogger("durable.web")
 
@@ -71,14 +72,21 @@ class Receiver:
         self._fetch = Fetcher()
 
     def view(self, token: str) -> flask.Response:
-        """Answer one request; this is Flask's view.  Every error becomes an answer, and no token reaches a log."""
-        target = wsgi_request.parse_target(token)
+        """Answer one request to a webhook; this is Flask's view.  No token reaches a log."""
+        return self._view(wsgi_request.parse_target(token), secret=token)
+
+    def receiver_view(self, name: str) -> flask.Response:
+        """Answer one request to a receiver; this is Flask's view."""
+        return self._view(wsgi_request.parse_receiver(name), secret=name)
+
+    def _view(self, target: Target | ReceiverTarget | None, secret: str) -> flask.Response:
+        """Answer one request.  Every error becomes an answer."""
         try:
             response = self._receive(target)
         except RequestRefused as refused:
             response = _refuse(refused.answer)
         except Exception as error:
-            response = _refuse(errors.answer(error, secret=token))
+            response = _refuse(errors.answer(error, secret=secret))
         is_poll = target is not None and target.request_id is not None
         self.engine.measures.count(measures.POLLS if is_poll else measures.REQUESTS, str(response.status_code))
         return response
@@ -94,14 +102,14 @@ class Receiver:
             self.engine.check_schema()
             self._schema_is_good = True
 
-    def _receive(self, target: Target | None) -> flask.Response:
-        """One request, from its address to its answer.  *target* is None for a path that names no webhook."""
+    def _receive(self, target: Target | ReceiverTarget | None) -> flask.Response:
+        """One request, from its address to its answer.  *target* is None for a path that names nothing."""
         if target is None:
             raise RequestRefused(problems.unknown())
         self.check_schema()
         if target.request_id is not None:
-            return self._poll(target.token, target.request_id)
-        webhook = self._find_webhook(target.token)
+            return self._poll(target, target.request_id)
+        webhook = self._find(target)
         if not webhook.is_open:
             return self._repeat_on_closed(webhook)
 
@@ -112,7 +120,7 @@ class Receiver:
             accepted = self._record(webhook, request, holder=None)
             if accepted.is_duplicate:
                 return self._repeat_answer(webhook, accepted.request_id)
-            return self._answer(accepted, webhook.config.response or problems.ACCEPTED)
+            return self._answer(accepted, accepted.answer or problems.ACCEPTED)
 
         hub = self._hub()
         preference = prefer.parse(flask.request.headers.get("Prefer"))
@@ -121,10 +129,11 @@ class Receiver:
         try:
             accepted = self._record(webhook, request, holder=None if waiter is None else self.engine.process_id)
             del request  # A held connection keeps no body in memory.
-            if accepted.is_duplicate or waiter is None:
+            answer = accepted.answer
+            if answer is None and (accepted.is_duplicate or waiter is None):
                 answer = self._find_answer(accepted.request_id)
-                if answer is not None:
-                    return self._answer(accepted, answer)
+            if answer is not None:
+                return self._answer(accepted, answer)
             if waiter is None:
                 return self._answer(accepted, self._pending(webhook, accepted.request_id, preference))
             if accepted.is_duplicate:
@@ -142,12 +151,22 @@ class Receiver:
         accepted.trace.answered(answer.status, self.engine.now())
         return problems.to_flask(answer)
 
-    def _find_webhook(self, token: str) -> WebhookRow:
-        """Return the webhook of a token; raise RequestRefused, with 404, if there is none."""
-        webhook = record_request.find_webhook(self.engine, token)
-        if webhook is None:
+    def _find(self, target: Target | ReceiverTarget) -> Endpoint:
+        """Return the webhook or the receiver; raise RequestRefused, with 404, if there is none."""
+        found: Endpoint | None
+        if isinstance(target, Target):
+            found = record_request.find_webhook(self.engine, target.token)
+        else:
+            found = record_request.find_receiver(self.engine, target.name)
+            if found is None:
+                log.warning(
+                    "A request was answered 404: this web application has no receiver %r.  If it is yours, import the"
+                    " module that defines it.",
+                    target.name,
+                )
+        if found is None:
             raise self._unknown()
-        return webhook
+        return found
 
     def _hub(self) -> Holder:
         """Return the hub of this process."""
@@ -165,25 +184,25 @@ class Receiver:
         self.engine.measures.observe(measures.HOLD_SECONDS, (time.monotonic_ns() - began) // 1000, outcome)
         return answer
 
-    def _hold_secs(self, webhook: WebhookRow, preference: Preference) -> float:
+    def _hold_secs(self, webhook: Endpoint, preference: Preference) -> float:
         """Return how long a connection is held: the webhook's timeout or the setting, or less if the caller prefers."""
         timeout = self.engine.settings.hold_timeout if webhook.config.timeout is None else webhook.config.timeout
         wanted_secs = math.inf if preference.wait_secs is None else preference.wait_secs
         return min(timeout / 1_000_000, wanted_secs)
 
-    def _poll(self, token: str, request_id: str) -> flask.Response:
+    def _poll(self, target: Target | ReceiverTarget, request_id: str) -> flask.Response:
         """Answer a poll: with the answer to one earlier request, if there is one by now."""
         try:
-            answer = record_request.find_answer(self.engine, token, request_id)
+            answer = record_request.find_answer(self.engine, target, request_id)
         except KeyError:
             raise self._unknown() from None
         if flask.request.method != "GET":
             raise RequestRefused(problems.wrong_method(flask.request.method, ["GET"]))
         if answer is None:
-            return problems.to_flask(problems.pending(request_id, self._location(token, request_id)))
+            return problems.to_flask(problems.pending(request_id, self._location(target, request_id)))
         return problems.to_flask(answer, [("Durable-Recorded", "true")])
 
-    def _repeat_on_closed(self, webhook: WebhookRow) -> flask.Response:
+    def _repeat_on_closed(self, webhook: Endpoint) -> flask.Response:
         """
         Answer a copy of a request that came before the webhook closed; its sender may have lost the answer.
 
@@ -201,14 +220,14 @@ class Receiver:
             answer = problems.key_reused() if refused.answer.status == 422 else problems.closed()
             raise RequestRefused(answer) from None
 
-    def _repeat_answer(self, webhook: WebhookRow, request_id: str) -> flask.Response:
+    def _repeat_answer(self, webhook: Endpoint, request_id: str) -> flask.Response:
         """Answer a copy of an earlier request like that request."""
         answer = self._find_answer(request_id)
         if answer is None:
             return problems.to_flask(self._pending(webhook, request_id, Preference()))
         return problems.to_flask(answer, _REPLAYED)
 
-    def _read_and_verify(self, webhook: WebhookRow) -> tuple[Request, Response | None]:
+    def _read_and_verify(self, webhook: Endpoint) -> tuple[Request, Response | None]:
         """
         Read the whole request and verify its sender.
 
@@ -244,21 +263,21 @@ class Receiver:
             self.engine.measures.count(measures.NOT_VERIFIED, sender)
             reason = "".join(c if c.isprintable() else " " for c in refused.reason)
             last = Refusals(1, self.engine.now(), reason)
-            self.engine.webhook_counts.refused(webhook.run_id, webhook.op_id, last)
+            webhook.count_refused(self.engine, last)
             raise
 
-    def _record(self, webhook: WebhookRow, request: Request, *, holder: str | None) -> Accepted:
+    def _record(self, webhook: Endpoint, request: Request, *, holder: str | None) -> Accepted:
         """Record the request, or find the earlier one that it repeats; raise RequestRefused if it can do neither."""
         try:
-            return record_request.accept_request(self.engine, webhook, request, holder=holder)
+            return webhook.accept(self.engine, request, holder)
         except HookClosed:
             raise RequestRefused(problems.closed()) from None
-        except record_request.KeyReused:
+        except KeyReused:
             raise RequestRefused(problems.key_reused()) from None
-        except record_request.TooManyPending:
+        except TooManyPending:
             raise RequestRefused(problems.too_many_pending()) from None
         except ConfigurationError as error:
-            log.error("A request to a webhook of run %s was answered 503: %s", webhook.run_id, error)
+            log.error("A request to %s was answered 503: %s", webhook, error)
             raise RequestRefused(problems.unavailable()) from None
 
     def _open_waiter(self, hub: Holder, request: Request) -> Waiter | None:
@@ -277,11 +296,11 @@ class Receiver:
             )
         return None
 
-    def _pending(self, webhook: WebhookRow, request_id: str, preference: Preference) -> Response:
+    def _pending(self, webhook: Endpoint, request_id: str, preference: Preference) -> Response:
         """Return the answer while there is none: the webhook's ``on_timeout``, unless the sender asked for 202."""
         if webhook.config.on_timeout is not None and not preference.respond_async:
             return webhook.config.on_timeout
-        location = self._location(webhook.token, request_id)
+        location = self._location(webhook.target, request_id)
         return problems.pending(request_id, location, preferred=preference.respond_async)
 
     def _find_answer(self, request_id: str) -> Response | None:
@@ -300,10 +319,10 @@ class Receiver:
             return RequestRefused(problems.unknown())
         return RequestRefused(problems.too_many_lookups(retry_after_secs))
 
-    def _location(self, token: str, request_id: str) -> str:
+    def _location(self, target: Target | ReceiverTarget, request_id: str) -> str:
         """Return the URL to poll for the answer."""
         base = wsgi_request.base_of(self.engine.settings.public_url, flask.request)
-        return f"{base}{wsgi_request.PATH}{token}/requests/{request_id}"
+        return f"{base}{target.path}/requests/{request_id}"
 
 
 def _refuse(answer: Response) -> flask.Response:

@@ -1,4 +1,4 @@
-"""Read a WSGI request as its sender wrote it: the webhook it names, its URL, and whether its framing is clear."""
+"""Read a WSGI request as its sender wrote it: what it names, its URL, and whether its framing is clear."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from urllib.parse import quote
 
 import flask
 
-#: The path of the blueprint, below ``public_url``; and that of its webhooks.
+#: The path of the blueprint, below ``public_url``; and those of its webhooks and receivers.
 ROOT = "/.well-known/workflow/v1/"
 PATH = ROOT + "webhook/"
+RECEIVE = ROOT + "receive/"
 
 # Used with fullmatch, since $ also matches before a trailing newline.
 _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
-_TARGET = re.compile(r"([A-Za-z0-9_-]{20,128})(?:/requests/([A-Za-z0-9_-]{20,64}))?/?")
+_REQUEST = r"(?:/requests/([A-Za-z0-9_-]{20,64}))?/?"
+_TARGET = re.compile(r"([A-Za-z0-9_-]{20,128})" + _REQUEST)
+_RECEIVER = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})" + _REQUEST)
 
 
 class Target(NamedTuple):
@@ -24,11 +27,34 @@ class Target(NamedTuple):
     token: str
     request_id: str | None
 
+    @property
+    def path(self) -> str:
+        """The path of the webhook."""
+        return PATH + self.token
+
+
+class ReceiverTarget(NamedTuple):
+    """What a path names: a receiver, or one request to it."""
+
+    name: str
+    request_id: str | None
+
+    @property
+    def path(self) -> str:
+        """The path of the receiver."""
+        return RECEIVE + self.name
+
 
 def parse_target(rest: str) -> Target | None:
     """Parse the part of the path after ``PATH``, with or without a slash at the end; None if it names nothing."""
     match = _TARGET.fullmatch(rest)
     return Target(match[1], match[2]) if match else None
+
+
+def parse_receiver(rest: str) -> ReceiverTarget | None:
+    """Parse the part of the path after ``RECEIVE``, as ``parse_target`` does."""
+    match = _RECEIVER.fullmatch(rest)
+    return ReceiverTarget(match[1], match[2]) if match else None
 
 
 def exact_url(environ: Mapping[str, Any]) -> str:

@@ -6,7 +6,8 @@ from .cases import Case
 from .concurrency import CASES as CONCURRENCY
 from .hooks import CASES as HOOKS
 from .patterns import CASES as PATTERNS
+from .receivers import CASES as RECEIVERS
 from .runs import CASES as RUNS
 from .steps import CASES as STEPS
 
-CASES: list[Case] = [*PATTERNS, *STEPS, *CONCURRENCY, *HOOKS, *RUNS]
+CASES: list[Case] = [*PATTERNS, *STEPS, *CONCURRENCY, *HOOKS, *RECEIVERS, *RUNS]

@@ -9,7 +9,7 @@ import scene
 import sqlalchemy as sa
 from driving import settle
 
-from durable import create_webhook, step, workflow
+from durable import Request, create_webhook, receiver, step, workflow
 from durable.store.schema import runs as runs_table
 from durable.web import create_blueprint
 
@@ -37,11 +37,27 @@ async def listening() -> str:
     return ""
 
 
+@workflow(name="pages.listening_for_one")
+async def listening_for_one(request: Request) -> str:
+    return request.text()
+
+
 @pytest.fixture
 def shop(engine):
     """Runs in every state; the database may be shared with other tests, so it is emptied first."""
     with engine.store.begin() as tx:
-        for table in ("events", "runs", "inbox", "steps", "waits", "hooks", "requests", "attributes", "audit"):
+        for table in (
+            "events",
+            "runs",
+            "inbox",
+            "steps",
+            "waits",
+            "hooks",
+            "requests",
+            "received",
+            "attributes",
+            "audit",
+        ):
             tx.execute(sa.text(f"DELETE FROM durable_{table}"))
     return scene.make(engine)
 
@@ -255,3 +271,29 @@ def test_large_and_missing_values(engine, browser, shop):
     with engine.store.begin() as tx:
         tx.execute(sa.text("DELETE FROM durable_payloads"))
     assert "is not there" in browser.get(f"/run/{large.id}")
+
+
+def test_webhooks_shows_what_became_of_requests_to_receivers(engine, app, browser, own_registry):
+    """The receiver, the rule and the outcome; a request that has reached no run has a page too, with the reason."""
+    app.register_blueprint(create_blueprint(engine))
+    shop = receiver("pages.shop", dedupe="/id")
+    shop.start(when=lambda request: request.json()["type"] == "paid")(listening_for_one)
+    for body in ({"id": 1, "type": "paid"}, {"id": 2}, {"id": 3, "type": "other"}):
+        browser.client.post("/.well-known/workflow/v1/receive/pages.shop", json=body)
+
+    page = browser.get("/webhooks")
+    by_outcome = {
+        outcome: next(row for row in page.split("<tr>") if f">{outcome}</span>" in row)
+        for outcome in ("started", "unroutable", "ignored")
+    }
+    shown = {
+        outcome: browser.get(re.search(r'href="/durable(/run/[^"]*/request/[^"]*)"', row)[1])
+        for outcome, row in by_outcome.items()
+    }
+
+    assert "start pages.listening_for_one" in by_outcome["started"]
+    assert "pages.listening_for_one" in by_outcome["started"].partition("</span></td>")[2]
+    assert "receiver:" not in re.sub(r'href="[^"]*"', "", page)
+    assert "when raised KeyError: &#39;type&#39;" in shown["unroutable"]
+    assert all("pages.shop" in each for each in shown.values())
+    assert "&#34;id&#34;: 3" in shown["ignored"]

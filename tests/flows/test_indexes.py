@@ -9,10 +9,11 @@ import sqlalchemy as sa
 from driving import settle
 from servers import DATABASES
 
-from durable import create_schedule, duration, start, step, workflow
+from durable import Request, create_hook, create_schedule, duration, receiver, start, step, workflow
+from durable.client import receive
 from durable.recovery import broker_sentinel, sweep
 from durable.recovery.housekeeping import Housekeeping
-from durable.recovery.prune import Place, prune_batch
+from durable.recovery.prune import Place, prune, prune_batch
 from durable.schedules import describe
 from durable.schedules.fire import fire_due
 from durable.store import schedules
@@ -37,6 +38,8 @@ FILL = (
     " SELECT {id}, 'r#1', 'h', {id}, {id}, i, i FROM ({numbers}) AS m",
     "INSERT INTO durable_requests (id, run_id, op_id, received_at, head, body, answered_at)"
     " SELECT {id}, {id}, 'r#1', i, '{{}}', '', i FROM ({numbers}) AS m",
+    "INSERT INTO durable_received (request_id, receiver, received_at, dedupe_key, outcome, run_id)"
+    " SELECT {id}, 'indexes.receiver', i, {id}, 'started', {id} FROM ({numbers}) AS m",
     "INSERT INTO durable_inbox (run_id, at, kind, op_id, data, next_send_at, sends)"
     f" SELECT {{id}}, i, 'hook_received', 'r#1', '{{{{}}}}', {FAR} + i, 0 FROM ({{numbers}}) AS m",
     "INSERT INTO durable_waits (run_id, op_id, due_at, next_send_at, sends)"
@@ -49,7 +52,7 @@ FILL = (
     f" {FAR} + i, {FAR} + i, {{no}}, 0 FROM ({{numbers}}) AS m",
     "INSERT INTO durable_schedule_runs (schedule, run_id, planned_at) SELECT {id}, {id}, i FROM ({numbers}) AS m",
 )
-TABLES = ("runs", "events", "hooks", "requests", "inbox", "waits", "steps", "schedules", "schedule_runs")
+TABLES = ("runs", "events", "hooks", "requests", "received", "inbox", "waits", "steps", "schedules", "schedule_runs")
 #: The column by which the rows that were filled in are found, where it is not the run.
 FILLED = {"runs": "id", "schedules": "name"}
 
@@ -62,6 +65,16 @@ def noop() -> int:
 @workflow(name="indexes.one")
 async def one() -> int:
     return await noop()
+
+
+received = receiver("indexes.receiver", dedupe="/id")
+received.resume(lambda request: request.json()["token"], missing="start")
+
+
+@received.start
+@workflow(name="indexes.received")
+async def on_request(request: Request) -> str:
+    return await create_hook(token=request.json()["token"])
 
 
 @pytest.fixture
@@ -112,6 +125,13 @@ def test_every_query_of_runs_and_sweeps_uses_an_index(full):
     assert len(every_second.runs()) == 1
     describe.list_schedules(full, limit=10)
     every_second.delete()
+    # One starts a run, whose hook the other waits for.
+    bodies = [{"id": number, "token": f"indexes:{run.id}"} for number in range(2)]
+    requests = [Request(data=json.dumps(body).encode(), id=f"indexes-{body['id']}-{run.id[-40:]}") for body in bodies]
+    (first, second) = [receive.accept(full, received, request)[0] for request in requests]
+    settle(full, full.get_run(first.run_id))
+    assert (first.outcome, second.outcome) == ("started", "waiting")
+    assert prune(full, "100000d") == 0
     # The filled runs have work left, and stay; this one goes, of all that have ended in this database.  (For a whole
     # page of so short a list PostgreSQL rather reads all of it.)
     ended_at = duration.from_datetime(run.completed_at)

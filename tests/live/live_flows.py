@@ -22,6 +22,7 @@ from durable import (
     create_webhook,
     get_step_metadata,
     race,
+    receiver,
     set_attributes,
     sleep,
     step,
@@ -431,3 +432,13 @@ async def dies_after_a_step(folder: str) -> None:
     """A body that ends its process in the turn that records its step."""
     await notes_its_attempt(folder)
     os._exit(3)
+
+
+desk = receiver("live.desk", dedupe="/id", respond_with="manual")
+
+
+@desk.start
+@workflow(name="live.received")
+async def received(request: Request) -> str:
+    """Started by a request to a receiver, and answered by a step."""
+    return await answer(request)

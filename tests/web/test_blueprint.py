@@ -28,7 +28,7 @@ from durable import Durable, Request, Response, Run, create_hook, create_webhook
 from durable.errors import SchemaOutOfDate
 from durable.recovery import housekeeping
 from durable.web import MaskTokens, body, create_blueprint, drain, webhook_view
-from durable.web.wsgi_request import PATH, ROOT
+from durable.web.wsgi_request import PATH, ROOT, Target
 
 BYTES = bytes(range(256))
 EXACT = Response(
@@ -761,6 +761,7 @@ def test_c92_webhooks_and_their_description_are_all_there_is(app):
 
     assert {rule.rule for rule in ours} == {
         f"/base{PATH}<durable_rest:token>",
+        f"/base{ROOT}receive/<durable_rest:name>",
         f"/base{ROOT}openapi.json",
         f"/base{ROOT}health",
     }
@@ -781,7 +782,7 @@ def test_location_is_relative_without_a_public_url():
     app = flask.Flask(__name__)
 
     with app.test_request_context(f"/base{PATH}tok", headers={"Host": "evil.test"}):
-        assert receiver._location("tok", "id") == f"/base{PATH}tok/requests/id"
+        assert receiver._location(Target("tok", None), "id") == f"/base{PATH}tok/requests/id"
 
 
 def test_request_ids_cannot_be_guessed():

@@ -1,4 +1,4 @@
-"""Hooks and webhooks, and the requests that they have received."""
+"""Hooks and webhooks, the requests that they have received, and the requests that receivers have."""
 
 from __future__ import annotations
 
@@ -51,6 +51,37 @@ requests = Table(
     Index("durable_requests_by_run", "run_id", "answered_at"),
     Index("durable_requests_by_age", "received_at", "id"),
     Index("durable_requests_once", "run_id", "op_id", "dedupe_key", unique=True),
+)
+
+#: What became of each request to a receiver.  The request itself is in ``durable_requests``.
+received = Table(
+    "durable_received",
+    metadata,
+    Column("request_id", ascii_key(64), primary_key=True),
+    Column("receiver", ascii_key(64), nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    #: A hash of what identifies a duplicate; NULL when the request had nothing of that.
+    Column("dedupe_key", ascii_key(64)),
+    Column("outcome", ascii_key(16), nullable=False),
+    #: The rule that the request matched, and the run that it has started or resumed.
+    Column("rule", exact_text(255)),
+    Column("run_id", ascii_key(64)),
+    #: The token that a rule has read from the request.
+    Column("token", exact_text(255)),
+    #: The token's hash while the request waits for a hook, and until when it waits.
+    Column("waits_for", ascii_key(64)),
+    Column("waits_until", BigInteger),
+    #: The token's hash when the request has started the run that is about to open a hook with this token: two requests
+    #: that come at once start one run.
+    Column("started_for", ascii_key(64), unique=True),
+    #: Why the request could not be routed.
+    Column("detail", long_text()),
+    Index("durable_received_once", "receiver", "dedupe_key", unique=True),
+    Index("durable_received_by_age", "receiver", "received_at"),
+    Index("durable_received_by_outcome", "receiver", "outcome", "received_at"),
+    Index("durable_received_by_run", "run_id", "received_at"),
+    Index("durable_received_by_wait", "waits_until"),
+    Index("durable_received_by_token", "waits_for"),
 )
 
 #: A run refers to a request of another run, which is kept as long as the first one.

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
 
-revision, down_revision, phase = "0019", "0018", "pre"
+revision, down_revision, phase = "0020", "0019", "pre"
 
 
 def _ascii(length):
