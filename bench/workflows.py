@@ -79,3 +79,33 @@ async def batch(items: int, at_once: int, secs: float) -> int:
             return await item(secs)
 
     return len(await asyncio.gather(*(one() for _ in range(items))))
+
+
+@workflow(name="bench.gathered")
+async def gathered(items: int, at_once: int, secs: float) -> int:
+    """The same without a bound: all at once."""
+    return len(await asyncio.gather(*(item(secs) for _ in range(items))))
+
+
+@workflow(name="bench.completed")
+async def completed(items: int, at_once: int, secs: float) -> int:
+    """All at once, each taken in when it is done."""
+    return len([await each for each in asyncio.as_completed([item(secs) for _ in range(items)])])
+
+
+@workflow(name="bench.queued")
+async def queued(items: int, at_once: int, secs: float) -> int:
+    """By so many tasks that take from a queue."""
+    waiting: asyncio.Queue[int] = asyncio.Queue()
+    for number in range(items):
+        waiting.put_nowait(number)
+
+    async def worker() -> int:
+        done = 0
+        while not waiting.empty():
+            waiting.get_nowait()
+            await item(secs)
+            done += 1
+        return done
+
+    return sum(await asyncio.gather(*(worker() for _ in range(at_once))))

@@ -1,7 +1,8 @@
 """
 W11: one run of many steps, ten at once, beside as many plain tasks; with few children, many, and in two workers.
 
-The steps sleep, so the CPU time is that of Celery and of durable.
+The steps sleep, so the CPU time is that of Celery and of durable.  With many children, also: all steps at once, each
+taken in when it is done, by tasks with a queue, and as many steps in 20 runs side by side.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+
+from durable.registry import Workflow
 
 from .. import procfs
 from ..bench import Bench
 from ..figures import Sizes, Target, Workload
 from ..site import TIMEOUT_SECS, Site
-from ..workflows import batch
+from ..workflows import batch, completed, gathered, queued
 
 AT_ONCE = 10
+SIDE_BY_SIDE = 20
 NAP_SECS = 0.05
 
 #: The children of each worker.
@@ -52,6 +57,10 @@ class Figures:
     two_plain_secs: float
     two_cpu_ms: float
     two_plain_cpu_ms: float
+    gathered_secs: float
+    completed_secs: float
+    queued_secs: float
+    side_by_side_secs: float
 
     @property
     def few_by_plain(self) -> float:
@@ -83,6 +92,26 @@ class Figures:
         """With 5 children in each of two workers."""
         return self.two_cpu_ms / self.two_plain_cpu_ms
 
+    @property
+    def gathered_by_plain(self) -> float:
+        """All at once, with 10 children."""
+        return self.gathered_secs / self.many_plain_secs
+
+    @property
+    def completed_by_plain(self) -> float:
+        """Each taken in when it is done, with 10 children."""
+        return self.completed_secs / self.many_plain_secs
+
+    @property
+    def queued_by_plain(self) -> float:
+        """By ten tasks with a queue, with 10 children."""
+        return self.queued_secs / self.many_plain_secs
+
+    @property
+    def side_by_side_by_plain(self) -> float:
+        """In 20 runs, with 10 children."""
+        return self.side_by_side_secs / self.many_plain_secs
+
 
 def _measured(site: Site, act: Callable[[Site, int], object], items: int) -> tuple[float, float]:
     """Seconds that *act* takes with the site and that many items, and milliseconds of the workers' CPU time an item."""
@@ -93,10 +122,12 @@ def _measured(site: Site, act: Callable[[Site, int], object], items: int) -> tup
     return took, (sum(map(procfs.cpu_secs, processes)) - cpu_before) / items * 1000
 
 
-def _run(site: Site, items: int) -> None:
-    found = site.engine.start(batch, items, AT_ONCE, NAP_SECS).result(timeout=TIMEOUT_SECS)
-    if found != items:
-        raise RuntimeError(f"the run has {found} results of {items}")
+def _run(site: Site, items: int, form: Workflow[[int, int, float], int] = batch, runs: int = 1) -> None:
+    started = [site.engine.start(form, items // runs, AT_ONCE, NAP_SECS) for _ in range(runs)]
+    for run in started:
+        found = run.result(timeout=TIMEOUT_SECS)
+        if found != items // runs:
+            raise RuntimeError(f"the run has {found} results of {items // runs}")
 
 
 def _run_plain(site: Site, items: int) -> None:
@@ -113,7 +144,16 @@ def _round(sites: Sequence[Site], items: int) -> Figures:
         secs, cpu_ms = _measured(site, _run, items)
         plain_secs, plain_cpu_ms = _measured(site, _run_plain, items)
         measured += [secs, plain_secs, cpu_ms, plain_cpu_ms]
+    _, many, _ = sites
+    measured += [_secs(partial(_run, many, items, form)) for form in (gathered, completed, queued)]
+    measured.append(_secs(partial(_run, many, items, runs=min(SIDE_BY_SIDE, items))))
     return Figures(**dict(zip(Figures.__dataclass_fields__, measured, strict=True)))
+
+
+def _secs(act: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
 
 
 @contextmanager
@@ -135,6 +175,10 @@ WORKLOAD = Workload(
         Target(name="CPU time by that of plain tasks, 2 children", figure="few_cpu_by_plain", at_most=1.5, gate=6),
         Target(name="CPU time with 10 children", figure="many_cpu_by_plain", at_most=1.5, gate=6),
         Target(name="CPU time with 2 workers of 5", figure="two_cpu_by_plain", at_most=1.5, gate=6),
+        Target(name="all at once, 10 children", figure="gathered_by_plain", at_most=1.5, gate=9),
+        Target(name="each when it is done, 10 children", figure="completed_by_plain", at_most=1.5, gate=9),
+        Target(name="by tasks with a queue, 10 children", figure="queued_by_plain", at_most=1.5, gate=9),
+        Target(name="in 20 runs, 10 children", figure="side_by_side_by_plain", at_most=1.5, gate=12),
     ),
     opened=_opened,
 )

@@ -6,7 +6,7 @@ The work lists: rows only while there is work to do.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, Table, text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, Table
 
 from .columns import ascii_key, exact_text, long_text, metadata, op_ref, run_ref
 
@@ -68,15 +68,8 @@ steps = Table(
     #: While the step is offered: the ``seq`` of its call.  Processes take offered steps in this order; see offers.py.
     Column("offered_seq", BigInteger),
     Index("durable_steps_by_send", "next_send_at"),
-    Index(
-        "durable_steps_offered",
-        "run_id",
-        "queue",
-        "offered_seq",
-        # On MariaDB, with the steps that are not offered.
-        postgresql_where=text("offered_seq IS NOT NULL"),
-        sqlite_where=text("offered_seq IS NOT NULL"),
-    ),
+    # The migration leaves out the steps that are not offered, where the database can.
+    Index("durable_steps_offered", "run_id", "queue", "offered_seq"),
     Index("durable_steps_by_deadline", "deadline_at"),
     Index("durable_steps_by_worker", "worker_id"),
 )
