@@ -33,6 +33,7 @@ from .errors import (
     RunConflict,
     RunFailed,
     RunNotFound,
+    ScheduleNotFound,
     SchemaOutOfDate,
     SerializationError,
     StepFailed,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     )
     from .http import Request, Response
     from .registry import Run, step, workflow
+    from .schedules import create_schedule, get_schedule, schedule
 else:
     # A type checker does not see this, so it reports a name that does not exist.
     _ROOMS = {
@@ -94,6 +96,7 @@ else:
         ),
         "http": ("Request", "Response"),
         "registry": ("Run", "step", "workflow"),
+        "schedules": ("create_schedule", "get_schedule", "schedule"),
     }
     _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
     _PUBLIC_MODULES = ("metrics", "testing", "verify", "web")
@@ -138,6 +141,7 @@ __all__ = [
     "RunConflict",
     "RunFailed",
     "RunNotFound",
+    "ScheduleNotFound",
     "SchemaOutOfDate",
     "SerializationError",
     "StepFailed",
@@ -147,10 +151,12 @@ __all__ = [
     "WorkflowCodeError",
     "continue_as_new",
     "create_hook",
+    "create_schedule",
     "create_webhook",
     "define_hook",
     "get_hook",
     "get_run",
+    "get_schedule",
     "get_step_metadata",
     "get_workflow_metadata",
     "heartbeat",
@@ -161,6 +167,7 @@ __all__ = [
     "random",
     "receiver",
     "resume_hook",
+    "schedule",
     "set_attributes",
     "should_continue_as_new",
     "sleep",

@@ -99,12 +99,15 @@ class RunCreated(Event):
 
     A later generation ``continues`` the run with this id, and is handed over its open hooks: for each, a dict of
     ``op_id name token label``.
+
+    ``scheduled_for`` is the time for which a schedule has started it.
     """
 
     name: str
     args: str
     continues: str | None = None
     handed_over: tuple[Mapping[str, str | None], ...] = ()
+    scheduled_for: int | None = None
 
 
 @_event(EventKind.RUN_STARTED)

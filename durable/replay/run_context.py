@@ -49,6 +49,7 @@ class RunInfo:
 
     Attributes:
         started_at: Microseconds since 1970 UTC.
+        scheduled_for: The time for which a schedule has started the run, likewise.
         continue_at: The ``seq`` from which ``should_continue_as_new`` is true; None: ``CONTINUE_AT``.
         handed_over: The open hooks that the generation before has left, as ``RunCreated`` has them.
     """
@@ -57,6 +58,7 @@ class RunInfo:
     name: str
     started_at: int
     public_url: str | None = None
+    scheduled_for: int | None = None
     continue_at: int | None = None
     handed_over: tuple[Mapping[str, str | None], ...] = ()
 
@@ -68,6 +70,7 @@ class RunInfo:
             name=name,
             started_at=started.at,
             public_url=started.public_url,
+            scheduled_for=created.scheduled_for,
             continue_at=started.continue_at,
             handed_over=created.handed_over,
         )

@@ -59,6 +59,7 @@ class Run:
     mistake_at: int | None = None
     first_run_id: str | None = None
     generation: int | None = None
+    scheduled_for: int | None = None
 
     @property
     def ended(self) -> bool:

@@ -57,7 +57,12 @@ def begin_next(
                 {"op_id": renamed[hook.op_id], "name": row.name, "token": row.token, "label": hook.label}
             )
     created = events.RunCreated(
-        at=now, name=run.name, args=str(outcome.value), continues=run.id, handed_over=tuple(handed_over)
+        at=now,
+        name=run.name,
+        args=str(outcome.value),
+        scheduled_for=run.scheduled_for,
+        continues=run.id,
+        handed_over=tuple(handed_over),
     )
     start_run.create(tx, following, created, sending, _attributes(tx, decision, late))
 
@@ -78,8 +83,8 @@ def _row(engine: Engine, run: Run, outcome: Outcome, run_id: str, now: int) -> R
     """
     Return the row of the next generation.
 
-    Whatever a run belongs to goes along here, by columns of its row: its parent and trace, as later a schedule or a
-    limit.  The idempotency key stays with the first generation, whose row is kept while the run goes on.
+    Whatever a run belongs to goes along here, by columns of its row: its parent, trace and schedule, as later a limit.
+    The idempotency key stays with the first generation, whose row is kept while the run goes on.
     """
     workflow = registry.workflows.get(run.name)
     return Run(
@@ -104,6 +109,7 @@ def _row(engine: Engine, run: Run, outcome: Outcome, run_id: str, now: int) -> R
         started_at=None,
         completed_at=None,
         trace_context=runs.trace_context(engine.store.vault, run.id, run.trace_context),
+        scheduled_for=run.scheduled_for,
         first_run_id=run.first_run_id or run.id,
         generation=(run.generation or 1) + 1,
     )

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
 
-revision, down_revision, phase = "0020", "0019", "pre"
+revision, down_revision, phase = "0021", "0020", "pre"
 
 
 def _ascii(length):
