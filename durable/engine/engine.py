@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..measures import Measures
 from ..replay import Replay
 from ..sandbox import log_records
 from ..store import REVISION, DriveRow, Run, RunStatus, StepRow, Store, UrlPayloads, Vault, reason, run_log, runs
-from ..tracing import ContextVariables, Tracing, make_tracing
+from ..tracing import ContextVariables, Tracing, is_sqlalchemy_instrumented, make_tracing
 from . import celery_defaults
 from .completions import Completions
 from .deadlines import Deadlines
@@ -41,6 +41,7 @@ log = log_records.get("durable")
 #: What is due within this time is waited for in place, in microseconds: the clocks of a worker and of the database may
 #: be so far apart without a sleep being late.
 NEAR = 250_000
+_NOTHING = nullcontext()
 
 
 class Engine:
@@ -123,7 +124,7 @@ class Engine:
         store = self.make_store()
         url = self.settings.payload_url
         store.vault = Vault(self.settings.cipher, None if url is None else UrlPayloads(url))
-        store.quiet = self.tracing.quiet
+        store.quiet = self._quiet
         return store
 
     @cached_property
@@ -268,6 +269,11 @@ class Engine:
     def _within_trace(self, run_id: str, trace_context: str | None) -> AbstractContextManager[None]:
         """Return the trace in which a run's message is sent, by the context as it is stored."""
         return self.tracing.within(run_id, runs.trace_context(self.store.vault, run_id, trace_context))
+
+    def _quiet(self) -> AbstractContextManager[None]:
+        """Return what keeps OpenTelemetry's instrumentation of SQLAlchemy from making spans of our statements."""
+        # Only then: a process that traces nothing need not import OpenTelemetry.
+        return self.tracing.quiet() if is_sqlalchemy_instrumented() else _NOTHING
 
     def _impossible(self, row: StepRow, error: Exception) -> None:
         if self.on_impossible is not None:

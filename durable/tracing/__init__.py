@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from .carried import ContextVariables
 from .operations import EndedOperation, OpenOperation, OpenOperations
-from .tracing import RequestTrace, Tracing
+from .tracing import RequestTrace, Tracing, is_sqlalchemy_instrumented
 
 __all__ = [
     "ContextVariables",
@@ -31,6 +31,7 @@ __all__ = [
     "OpenOperations",
     "RequestTrace",
     "Tracing",
+    "is_sqlalchemy_instrumented",
     "make_tracing",
 ]
 

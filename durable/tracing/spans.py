@@ -162,8 +162,6 @@ class SpanTracing(tracing.Tracing):
 
     def quiet(self) -> AbstractContextManager[None]:
         """Keep OpenTelemetry's instrumentations from making spans in the block: of durable's own statements."""
-        if "opentelemetry.instrumentation.sqlalchemy" not in sys.modules:
-            return _NOTHING
         return _attached(contexts.set_value(_SUPPRESS, True))
 
     def emit(self, run: Run, carried: str | None, ended: Sequence[EndedOperation]) -> None:

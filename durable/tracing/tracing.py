@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from ..store import Claim, Run
 from .carried import Carried, ContextVariables, parse
 from .operations import EndedOperation
+
+
+def is_sqlalchemy_instrumented() -> bool:
+    """Whether OpenTelemetry's instrumentation of SQLAlchemy may make spans in this process."""
+    return "opentelemetry.instrumentation.sqlalchemy" in sys.modules
 
 
 class AttemptTrace:
