@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from .carried import ContextVariables
 from .operations import EndedOperation, OpenOperation, OpenOperations
-from .tracing import RequestTrace, Tracing, is_sqlalchemy_instrumented
+from .tracing import RequestTrace, Tracing, quiet
 
 __all__ = [
     "ContextVariables",
@@ -31,8 +31,8 @@ __all__ = [
     "OpenOperations",
     "RequestTrace",
     "Tracing",
-    "is_sqlalchemy_instrumented",
     "make_tracing",
+    "quiet",
 ]
 
 

@@ -28,6 +28,7 @@ from ..store import (
     StepRow,
     WaitRow,
     attributes,
+    claimed_attempts,
     event_rows,
     hooks,
     is_contention,
@@ -114,7 +115,7 @@ def _is_claimed(engine: Engine, begins: Claim | None) -> bool:
 
     def check() -> bool:
         with engine.store.read() as tx:
-            held = steps.claimed(tx, begins.run_id, begins.op_id)
+            held = claimed_attempts.find(tx, begins.run_id, begins.op_id)
         return held is not None and held.claim == begins.claim
 
     return retry_until_available(check)
