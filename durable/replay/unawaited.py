@@ -125,7 +125,6 @@ class AwaitOnly:
             raise AttributeError(name)
         raise NotAwaited(shown(self.called), f"asked for its attribute {name!r}", calling_line())
 
-
     def __setattr__(self, name: str, value: object) -> None:
         if not name.startswith("_"):  # asyncio sets those
             raise NotAwaited(shown(self.called), f"given an attribute {name!r}", calling_line())
