@@ -33,6 +33,7 @@ from .errors import (
     RunConflict,
     RunFailed,
     RunNotFound,
+    ScheduleNotFound,
     SchemaOutOfDate,
     SerializationError,
     StepFailed,
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     )
     from .http import Request, Response
     from .registry import Run, step, workflow
+    from .schedules import create_schedule, get_schedule, schedule
 else:
     # A type checker does not see this, so it reports a name that does not exist.
     _ROOMS = {
@@ -90,6 +92,7 @@ else:
         ),
         "http": ("Request", "Response"),
         "registry": ("Run", "step", "workflow"),
+        "schedules": ("create_schedule", "get_schedule", "schedule"),
     }
     _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
     _PUBLIC_MODULES = ("metrics", "testing", "verify", "web")
@@ -134,6 +137,7 @@ __all__ = [
     "RunConflict",
     "RunFailed",
     "RunNotFound",
+    "ScheduleNotFound",
     "SchemaOutOfDate",
     "SerializationError",
     "StepFailed",
@@ -142,10 +146,12 @@ __all__ = [
     "TurnTooLong",
     "WorkflowCodeError",
     "create_hook",
+    "create_schedule",
     "create_webhook",
     "define_hook",
     "get_hook",
     "get_run",
+    "get_schedule",
     "get_step_metadata",
     "get_workflow_metadata",
     "heartbeat",
@@ -156,6 +162,7 @@ __all__ = [
     "random",
     "receiver",
     "resume_hook",
+    "schedule",
     "set_attributes",
     "sleep",
     "start",

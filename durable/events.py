@@ -93,10 +93,15 @@ def _event(kind: EventKind, phase: Phase | None = None, value: str | None = None
 
 @_event(EventKind.RUN_CREATED, Phase.CREATED, value="args")
 class RunCreated(Event):
-    """The run was started.  ``args`` is the encoded object of arguments by parameter name."""
+    """
+    The run was started.  ``args`` is the encoded object of arguments by parameter name.
+
+    ``scheduled_for`` is the time for which a schedule has started it.
+    """
 
     name: str
     args: str
+    scheduled_for: int | None = None
 
 
 @_event(EventKind.RUN_STARTED)

@@ -26,7 +26,7 @@ FLOORS = {
     "storage": ["cipher", "failpoints", "forks", "measures", "store", "migrations"],
     "delivery": ["broker"],
     "engine": ["tracing", "engine"],
-    "work": ["client", "turns", "attempts", "recovery", "worker"],
+    "work": ["client", "schedules", "turns", "attempts", "recovery", "worker"],
     "faces": ["doctor", "web", "metrics", "dashboard", "app", "cli", "testing"],
 }
 ROOMS = [room for floor in FLOORS.values() for room in floor]

@@ -239,6 +239,7 @@ def describe(engine: Engine, step: Step[..., Any], held: Claim) -> RunningAttemp
             name=held.run_name,
             started_at=duration.to_datetime(held.run_started_at),
             public_url=engine.settings.public_url,
+            scheduled_for=None if held.scheduled_for is None else duration.to_datetime(held.scheduled_for),
         ),
     )
 

@@ -30,6 +30,7 @@ Files, in import order::
     watch.py           ``durable runs watch``
     runs.py            ``durable runs``
     start.py           ``durable start``
+    schedules.py       ``durable schedules``
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ COMMANDS = {
     "prune": LazyCommand("maintenance:prune", "Delete runs that ended long ago, with all their data."),
     "receivers": LazyCommand("receivers:receivers", "List receivers and their requests, and route requests again."),
     "runs": LazyCommand("runs:runs", "Show runs, and act on them."),
+    "schedules": LazyCommand("schedules:schedules", "Show schedules, and act on them."),
     "start": LazyCommand("start:start", "Start a run."),
     "top": LazyCommand(
         "top:top_command", "Show workers, queues and running steps, and refresh them until you press Ctrl-C."

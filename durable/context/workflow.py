@@ -31,12 +31,18 @@ T4 = TypeVar("T4")
 
 @dataclass(frozen=True, kw_only=True)
 class WorkflowMetadata:
-    """Which run this is, as ``get_workflow_metadata`` returns it."""
+    """
+    Which run this is, as ``get_workflow_metadata`` returns it.
+
+    Attributes:
+        scheduled_for: The time for which a schedule has started the run; None for a run that no schedule has started.
+    """
 
     run_id: str
     name: str
     started_at: datetime
     public_url: str | None
+    scheduled_for: datetime | None = None
 
 
 def run_context(function: str, *, or_in: str = "") -> RunContext:
@@ -261,4 +267,5 @@ def get_workflow_metadata() -> WorkflowMetadata:
         name=info.name,
         started_at=duration.to_datetime(info.started_at),
         public_url=info.public_url,
+        scheduled_for=None if info.scheduled_for is None else duration.to_datetime(info.scheduled_for),
     )

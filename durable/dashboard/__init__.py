@@ -26,6 +26,7 @@ Files, in import order::
     views_workers.py     workers and queues
     views_webhooks.py    webhook requests over all runs
     actions.py           cancel, retry, wake, resolve, resume, bulk actions; the audit
+    views_schedules.py   schedules, and what people do to them
     start_form.py        starts a workflow by a form made from its signature
 """
 
@@ -43,6 +44,7 @@ from . import (
     start_form,
     views_run,
     views_runs,
+    views_schedules,
     views_webhooks,
     views_workers,
     views_workflows,
@@ -87,6 +89,11 @@ ROUTES: tuple[tuple[str, str, str, View], ...] = (
     ("/workflows", "workflows", "GET", views_workflows.show),
     ("/workers", "workers", "GET", views_workers.show),
     ("/webhooks", "webhooks", "GET", views_webhooks.show),
+    ("/schedules", "schedules", "GET", views_schedules.show),
+    ("/schedule/<path:name>", "schedule", "GET", views_schedules.show_one),
+    ("/schedule/<path:name>/pause", "pause_schedule", "POST", views_schedules.pause),
+    ("/schedule/<path:name>/resume", "resume_schedule", "POST", views_schedules.resume),
+    ("/schedule/<path:name>/trigger", "trigger_schedule", "POST", views_schedules.trigger),
     ("/start", "start_form", "GET", start_form.show),
     ("/start", "start", "POST", start_form.start),
     ("/<path:rest>", "missing", "GET", _missing),

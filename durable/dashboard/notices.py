@@ -13,6 +13,8 @@ _SENTENCES = {
     "resolve": "The step is resolved, and the run continues.",
     "resume": "The hook has the payload.",
     "start": "The run is started.",
+    "pause_schedule": "The schedule is paused.  Runs that go on are not stopped.",
+    "resume_schedule": "The schedule goes on at its next planned time.",
     "bulk_cancel": "{count} runs are asked to stop.  {refused} were left as they are.",
     "bulk_retry": "{count} runs are being retried.  {refused} were left as they are.",
 }

@@ -36,6 +36,9 @@ ACTIONS = (
     "start",
     "bulk_cancel",
     "bulk_retry",
+    "pause_schedule",
+    "resume_schedule",
+    "trigger_schedule",
 )
 
 #: ``durable dev`` sets this variable for its web process.

@@ -18,6 +18,7 @@ Every exception of durable.
     ├── LogTooLong                a run has more events than the setting max_events allows
     ├── RunCancelled              the run whose result you ask for was cancelled
     ├── RunConflict               a key or id is used again with other arguments
+    ├── ScheduleNotFound          no schedule has this name
     ├── HookNotFound              no open hook has this token
     ├── HookClosed                a closed hook without queued payloads is awaited
     ├── HookConflict              another run holds the token
@@ -66,6 +67,7 @@ from .runs import (
     RunConflict,
     RunFailed,
     RunNotFound,
+    ScheduleNotFound,
 )
 from .steps import (
     AttemptLost,
@@ -114,6 +116,7 @@ __all__ = [
     "RunConflict",
     "RunFailed",
     "RunNotFound",
+    "ScheduleNotFound",
     "SchemaOutOfDate",
     "SerializationError",
     "StepFailed",

@@ -84,6 +84,20 @@ class RunCancelled(DurableError):
         return f"Run {self.run_id!r} was cancelled" + (f": {self.reason}" if self.reason else ".")
 
 
+class ScheduleNotFound(DurableError):
+    """Raised when no schedule has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return (
+            f"There is no schedule {self.name!r}.  It may be deleted, or no live worker declares it any more."
+            "  `durable schedules list` shows all schedules."
+        )
+
+
 class RunConflict(DurableError):
     """Raised when a run id or an idempotency key is used again with other arguments."""
 

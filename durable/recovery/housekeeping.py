@@ -23,6 +23,7 @@ from ..attempts import cancellation, timeout
 from ..broker import celery_internals
 from ..engine import Engine, identify, versions
 from ..sandbox import log_records
+from ..schedules import Rounds, registered_names
 from ..store import PayloadStoreError, Worker, is_contention, is_unavailable, reason, workers
 from ..turns import poison
 from . import broker_sentinel
@@ -61,6 +62,8 @@ class Housekeeping:
         self._pruned_to = START
         self._flushed_at = 0
         self._orphans = Orphans(engine)
+        #: The schedules of this process; None when it fires none.
+        self.schedules: Rounds | None = Rounds(engine)
         # A generator of its own, since the application may seed the shared one and expect its numbers.
         self._draw = Random()
         self._has_threads = False
@@ -113,6 +116,8 @@ class Housekeeping:
         with self._changed:
             if self._due_times:
                 longest = min(longest, max(0, self._due_times[0] - engine.now()))
+            if self.schedules is not None and self.schedules.next_at is not None:
+                longest = min(longest, max(0, self.schedules.next_at - engine.now()))
             if longest and not self._stopping.is_set():
                 self._changed.wait(longest / 1_000_000)
 
@@ -173,7 +178,7 @@ class Housekeeping:
         return is_due or (last.names, last.progress) != (self._names(), engine.progress.as_json())
 
     def _names(self) -> str:
-        return json.dumps(sorted({*registry.steps, *registry.workflows}))
+        return json.dumps(sorted({*registry.steps, *registry.workflows, *registered_names()}))
 
     def _flush(self) -> None:
         """Add what this process has measured to the totals, once per heartbeat interval."""
@@ -188,6 +193,10 @@ class Housekeeping:
         ttl = 3 * engine.settings.sweep_interval
         has_lease = workers.take_lease(engine.store, LEASE, engine.process_id, engine.now(), ttl)
         is_due = self._take_due()
+        has_more_schedules = False
+        with self._errors_logged():
+            # An error with a schedule must not keep the sweep from its work.
+            has_more_schedules = self._fire_schedules(has_lease)
         if not has_lease:
             self._has_more = False
             if is_due:
@@ -199,9 +208,19 @@ class Housekeeping:
         timeout.give_up_overdue(engine)
         self._has_more = False
         is_unsending = broker_sentinel.check(engine)
-        self._has_more = sweep(engine) or is_unsending
+        self._has_more = sweep(engine) or is_unsending or has_more_schedules
         self._swept_at = engine.now()
         self._tidy()
+
+    def _fire_schedules(self, has_lease: bool) -> bool:
+        """Write what this process declares, and fire what is due if it has the lease; whether more may be due."""
+        if self.schedules is None:
+            return False
+        self.schedules.write_declared()
+        if not has_lease:
+            self.schedules.rest()
+            return False
+        return self.schedules.fire()
 
     def _tidy(self) -> None:
         """Prune, and collect orphans; in a thread of its own where payloads are elsewhere, as that may take long."""

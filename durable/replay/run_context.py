@@ -38,12 +38,13 @@ MAX_TOKEN = 255
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """The facts of a run that its workflow can see.  ``started_at`` is microseconds since 1970 UTC."""
+    """The facts of a run that its workflow can see.  Times are microseconds since 1970 UTC."""
 
     run_id: str
     name: str
     started_at: int
     public_url: str | None = None
+    scheduled_for: int | None = None
 
 
 class RunContext:

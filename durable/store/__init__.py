@@ -32,6 +32,7 @@ Files, in import order::
     run_log.py             a run's log and inbox
     run_list.py            the dashboard's list of runs: pages, filters, searches
     run_page.py            what the dashboard's page of one run reads
+    schedules.py           schedules, and their latest runs
     accept_request.py      record a webhook request: its row and its run's inbox item
     retention.py           ended runs, and their deletion
     start_run.py           start a run: its row and its first inbox item
@@ -65,6 +66,7 @@ from .run_list import ErrorSearch, RunFilter, Waits
 from .run_log import DriveRow, InboxItem
 from .run_page import OpenStep, RequestRow, WholeRequest
 from .runs import Run
+from .schedules import ScheduledRun, ScheduleRow
 from .schema import REVISION, VERSION_TABLE, inbox
 from .statistics import Durations, Ended, QueueBacklog, Window
 from .steps import StepRow
@@ -108,6 +110,8 @@ __all__ = [
     "Run",
     "RunFilter",
     "RunStatus",
+    "ScheduleRow",
+    "ScheduledRun",
     "SendTimes",
     "SqlPayloads",
     "StepRow",

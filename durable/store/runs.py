@@ -57,6 +57,7 @@ class Run:
     turn_tried: str | None = None
     trace_context: str | None = None
     mistake_at: int | None = None
+    scheduled_for: int | None = None
 
     @property
     def ended(self) -> bool:

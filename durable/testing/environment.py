@@ -20,6 +20,7 @@ from ..app import Durable
 from ..context import RECEIVE_PATH, ReceiverDefinition
 from ..recovery import Housekeeping
 from ..registry import Run, Step, Workflow
+from ..schedules import Rounds
 from ..store import ENDED, ReceivedRow, RunStatus, received, schema
 from . import database, worker
 from .clock import Clock, ClockedStore
@@ -85,6 +86,8 @@ class Environment:
         self.engine = EnclosedEngine(celery, self.store, self.broker, database_url=url, **self._settings)
         self._senders = Senders(self.engine, self.sent_requests, self.run_until_idle)
         self._housekeeping = Housekeeping(self.engine)
+        # Only ``advance`` fires schedules: a test that runs one workflow has no other runs.
+        self._rounds, self._housekeeping.schedules = Rounds(self.engine), None
         self._housekeeping.tick()
 
     def restart(self) -> None:
@@ -107,12 +110,21 @@ class Environment:
         return duration.to_datetime(self.clock.now)
 
     def advance(self, by: Any) -> None:
-        """Let a duration (``"3d"``) pass, and do everything that becomes due."""
+        """
+        Let a duration (``"3d"``) pass, and do everything that becomes due; schedules fire.
+
+        ``run``, ``finish`` and ``jump`` let time pass for the runs that there are, and fire no schedules.
+        """
         until = self.clock.now + duration.to_micros(by)
-        self.run_until_idle()
-        while (at := self._next_moment()) is not None and at <= until:
-            self._jump_to(at)
-        self._jump_to(until)
+        self._housekeeping.schedules = self._rounds
+        try:
+            self._rounds.write_declared()
+            self._jump_to(self.clock.now)
+            while (at := self._next_moment()) is not None and at <= until:
+                self._jump_to(at)
+            self._jump_to(until)
+        finally:
+            self._housekeeping.schedules = None
 
     def jump(self) -> bool:
         """Let time pass until something is due, and do it.  Returns False when nothing will become due."""
@@ -132,7 +144,8 @@ class Environment:
         with self.store.read() as tx:
             found = [tx.execute(sa.select(sa.func.min(each.c.next_send_at))).scalar() for each in lists]
             found.append(tx.execute(sa.select(sa.func.min(schema.received.c.waits_until))).scalar())
-        moments = [at for at in (*found, self.broker.next_due_at()) if at is not None]
+        planned = None if self._housekeeping.schedules is None else self._rounds.next_at
+        moments = [at for at in (*found, planned, self.broker.next_due_at()) if at is not None]
         if not moments:
             return None
         # Work that is overdue was left by the sweep, which checks it again in its next round.

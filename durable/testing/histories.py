@@ -85,7 +85,13 @@ def replay(history: History | Path | str, workflow: Workflow[..., Any] | None = 
     if started is None:
         # The run has had no turn, so it is pending, or was cancelled before it began.
         return Outcome(status="cancelled") if isinstance(log[-1], events.RunCancelledEvent) else None
-    info = RunInfo(run_id=fields["run_id"], name=chosen.name, started_at=started.at, public_url=fields["public_url"])
+    info = RunInfo(
+        run_id=fields["run_id"],
+        name=chosen.name,
+        started_at=started.at,
+        public_url=fields["public_url"],
+        scheduled_for=created.scheduled_for,
+    )
     replay = Replay(chosen, info, created.args, stored)
     try:
         replay.feed(log, stored, replaying=True)

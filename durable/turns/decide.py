@@ -147,7 +147,13 @@ def _new_replay(engine: Engine, view: View, workflow: registry.Workflow[..., obj
         started = events.RunStarted(at=at, public_url=engine.settings.public_url)
     # A run that began without the setting, and was blocked for it, goes on once a process has it.
     public_url = started.public_url or engine.settings.public_url
-    info = RunInfo(run_id=view.run.id, name=view.run.name, started_at=started.at, public_url=public_url)
+    info = RunInfo(
+        run_id=view.run.id,
+        name=view.run.name,
+        started_at=started.at,
+        public_url=public_url,
+        scheduled_for=created.scheduled_for,
+    )
     return Replay(workflow, info, created.args, view.requests, max_operations=engine.settings.max_events)
 
 

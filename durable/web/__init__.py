@@ -28,6 +28,7 @@ Files, in import order::
     body.py                the whole body of a request, even if the application reads it first
     bearer.py              ``bearer``: allows control requests that send a secret
     control_operations.py  the operations of the control routes
+    schedule_operations.py those on schedules, and all of them together
     control_view.py        one control request, from its credentials to its answer
     openapi.py             the OpenAPI document
     webhook_view.py        one request to a webhook or receiver, from its URL to its answer
@@ -50,13 +51,13 @@ from ..errors import RunConflict
 from ..store import is_unavailable
 from . import body, masking, problems, servers, wsgi_request
 from .bearer import bearer
-from .control_operations import OPERATIONS
 from .control_view import Authorize, Controller
 from .health import NAME as HEALTH
 from .health import Health
 from .hub import Answers, Waiter, drain
 from .masking import MaskTokens
 from .openapi import NAME, Describer
+from .schedule_operations import OPERATIONS
 from .webhook_view import Receiver
 from .wsgi_request import PATH, RECEIVE, ROOT
 

@@ -18,8 +18,9 @@ from werkzeug.exceptions import HTTPException
 
 from ..engine import Engine
 from . import body, errors, problems, schemas, wsgi_request
-from .control_operations import OPERATIONS, Call, Operation
+from .control_operations import Call, Operation
 from .problems import RequestRefused
+from .schedule_operations import OPERATIONS
 
 log = logging.getLogger("durable.web")
 
@@ -28,6 +29,10 @@ Authorize = Callable[[flask.Request], bool | None]
 
 #: An ``Idempotency-Key`` in quotes, as a structured field's string.
 _QUOTED = re.compile(r'"([^"]+)"')
+
+
+#: The parameters of paths, each with its pattern.
+_PARAMETERS = {"run_id": schemas.RUN_ID, "schedule": schemas.SCHEDULE}
 
 
 class Controller:
@@ -113,7 +118,9 @@ def _find(method: str, path: str) -> tuple[Operation, dict[str, str]]:
     """Return the operation of this method and path, and the parameters in the path."""
     found = {}
     for operation in OPERATIONS:
-        pattern = re.escape(operation.path).replace(r"\{run_id\}", f"(?P<run_id>{schemas.RUN_ID.strip('^$')})")
+        pattern = re.escape(operation.path)
+        for name, allowed in _PARAMETERS.items():
+            pattern = pattern.replace(rf"\{{{name}\}}", f"(?P<{name}>{allowed.strip('^$')})")
         match = re.fullmatch(pattern, path)
         if match is not None:
             found[operation.method] = operation, match.groupdict()

@@ -13,8 +13,9 @@ from pydantic.json_schema import models_json_schema
 from ..engine import Engine
 from ..http import Response
 from . import body, errors, problems, schemas, wsgi_request
-from .control_operations import OPERATIONS, Operation
+from .control_operations import Operation
 from .control_view import Authorize
+from .schedule_operations import OPERATIONS
 
 NAME = "openapi.json"
 
@@ -43,6 +44,12 @@ _REQUEST_ID = {
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{20,64}$"},
 }
 _RUN_ID = {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string", "pattern": schemas.RUN_ID}}
+_SCHEDULE = {
+    "name": "schedule",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": schemas.SCHEDULE},
+}
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -215,7 +222,8 @@ def _control(operation: Operation, *, secured: bool) -> dict[str, Any]:
 
 
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
-    parameters: list[dict[str, Any]] = [_RUN_ID] if "{run_id}" in operation.path else []
+    in_path = {"{run_id}": _RUN_ID, "{schedule}": _SCHEDULE}
+    parameters: list[dict[str, Any]] = [each for name, each in in_path.items() if name in operation.path]
     if operation.takes_key:
         parameters.append(_KEY)
     if operation.query is not None:

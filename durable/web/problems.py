@@ -201,6 +201,10 @@ def unknown_run() -> Response:
     return problem(404, "run-not-found", "Not found", "There is no run with this id.  It may have been pruned.")
 
 
+def unknown_schedule() -> Response:
+    return problem(404, "schedule-not-found", "Not found", "There is no schedule with this name.")
+
+
 def unknown_hook() -> Response:
     return problem(404, "hook-not-found", "Not found", "No open hook has this token.  Nothing was recorded.")
 

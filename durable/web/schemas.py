@@ -10,6 +10,8 @@ from ..attributes import COUNT_LIMIT, NAME_LIMIT, VALUE_LIMIT
 
 #: A run's id in a path.  An id with a slash cannot be used there, because paths are split at slashes.
 RUN_ID = r"^[!-.0-~]{1,64}$"
+#: A schedule's name in a path.  As with ids, one with a slash cannot be used there.
+SCHEDULE = r"^[A-Za-z0-9][A-Za-z0-9._:@+-]{0,199}$"
 #: An ``Idempotency-Key``.
 KEY = r"^[!-~]{1,255}$"
 
@@ -65,6 +67,28 @@ class Resume(_Strict):
 
     token: Annotated[str, Field(min_length=1, max_length=255)]
     payload: Annotated[Any, Field(description="Checked against the hook's type, if this process has imported it.")]
+
+
+class Nothing(_Strict):
+    """An empty object."""
+
+
+class ScheduleQuery(BaseModel):
+    """Which schedules to list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Annotated[int, Field(ge=1, le=1000, description="The most to list.")] = 50
+    after: Annotated[
+        Annotated[str, StringConstraints(max_length=200, pattern=r"^[!-~]+$")] | None,
+        Field(description="The `next` of the page before."),
+    ] = None
+
+    @field_validator("limit", mode="before")
+    @classmethod
+    def limit_is_digits(cls, text: object) -> object:
+        """As ``Query``."""
+        return Query.limit_is_digits(text)
 
 
 class Query(BaseModel):
@@ -146,6 +170,44 @@ class Cancelling(BaseModel):
 class Resumed(BaseModel):
     """The run has the payload in its inbox."""
 
+    run_id: str
+
+
+class ScheduleState(BaseModel):
+    """What a schedule does."""
+
+    name: str
+    status: Literal["active", "paused", "ended"]
+
+
+class ScheduleDetails(ScheduleState):
+    """A schedule, as `durable schedules show` shows it; times in ISO 8601."""
+
+    workflow: str
+    timing: str
+    tz: str
+    overlap: Literal["skip", "queue", "allow", "cancel"]
+    catch_up: Literal["none", "last", "all"]
+    jitter: str | None
+    until: str | None
+    declared: bool
+    next: list[str]
+    waits_for: str | None
+    skipped: int
+    runs: list[dict[str, str]]
+
+
+class Schedules(BaseModel):
+    """Schedules by name; `next` is the parameter `after` of the next page."""
+
+    schedules: list[ScheduleDetails]
+    next: str | None
+
+
+class Triggered(BaseModel):
+    """The run that was started."""
+
+    name: str
     run_id: str
 
 

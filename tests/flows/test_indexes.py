@@ -9,11 +9,14 @@ import sqlalchemy as sa
 from driving import settle
 from servers import DATABASES
 
-from durable import Request, create_hook, duration, receiver, start, step, workflow
+from durable import Request, create_hook, create_schedule, duration, receiver, start, step, workflow
 from durable.client import receive
 from durable.recovery import broker_sentinel, sweep
 from durable.recovery.housekeeping import Housekeeping
 from durable.recovery.prune import Place, prune, prune_batch
+from durable.schedules import describe
+from durable.schedules.fire import fire_due
+from durable.store import schedules
 
 ROWS = 20_000
 FAR = 2**60
@@ -43,8 +46,15 @@ FILL = (
     f" SELECT {{id}}, 'r#1', {FAR} + i, {FAR} + i, 0 FROM ({{numbers}}) AS m",
     "INSERT INTO durable_steps (run_id, op_id, name, attempt, status, not_before, cancelled, next_send_at, sends)"
     f" SELECT {{id}}, 'r#1', 's', 1, 'pending', 0, {{no}}, {FAR} + i, 0 FROM ({{numbers}}) AS m",
+    "INSERT INTO durable_schedules (name, version, workflow, arguments, timing, tz, overlap, catch_up, jitter,"
+    " created_at, planned_at, fire_at, is_held, skipped)"
+    " SELECT {id}, 1, 'w', '', '{{\"every\": 60000000}}', 'UTC', 'skip', 'last', 0, i,"
+    f" {FAR} + i, {FAR} + i, {{no}}, 0 FROM ({{numbers}}) AS m",
+    "INSERT INTO durable_schedule_runs (schedule, run_id, planned_at) SELECT {id}, {id}, i FROM ({numbers}) AS m",
 )
-TABLES = ("runs", "events", "hooks", "requests", "received", "inbox", "waits", "steps")
+TABLES = ("runs", "events", "hooks", "requests", "received", "inbox", "waits", "steps", "schedules", "schedule_runs")
+#: The column by which the rows that were filled in are found, where it is not the run.
+FILLED = {"runs": "id", "schedules": "name"}
 
 
 @step(name="indexes.noop")
@@ -79,7 +89,7 @@ def full(engine):
     yield engine
     with engine.store.begin() as tx:
         for table in TABLES:
-            column = "id" if table == "runs" else "run_id"
+            column = FILLED.get(table, "run_id")
             tx.execute(sa.text(f"DELETE FROM durable_{table} WHERE {column} LIKE :filled"), {"filled": "f%"})
 
 
@@ -108,6 +118,13 @@ def test_every_query_of_runs_and_sweeps_uses_an_index(full):
     keeper.tick()
     run = start(one)
     settle(full, run)
+    every_second = create_schedule("indexes", one, every="1s")
+    with full.store.begin() as tx:
+        schedules.change(tx, every_second.row(), fire_at=0, planned_at=full.now() // 10**6 * 10**6)
+    fire_due(full)
+    assert len(every_second.runs()) == 1
+    describe.list_schedules(full, limit=10)
+    every_second.delete()
     # One starts a run, whose hook the other waits for.
     bodies = [{"id": number, "token": f"indexes:{run.id}"} for number in range(2)]
     requests = [Request(data=json.dumps(body).encode(), id=f"indexes-{body['id']}-{run.id[-40:]}") for body in bodies]

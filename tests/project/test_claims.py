@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import durable
-from durable.client import describe
 from durable.engine.settings import Settings
 from durable.testing import Environment
 
@@ -126,7 +125,7 @@ def test_the_versions_that_the_status_needs_are_those_of_the_package():
 @pytest.fixture
 def schedules(tmp_path, monkeypatch, own_registry):
     """The programs of docs/how-to/schedules.md, as one module."""
-    (tmp_path / "schedules_shop.py").write_text("\n".join(["from durable import sleep", *code("how-to/schedules.md")]))
+    (tmp_path / "schedules_shop.py").write_text("\n".join(code("how-to/schedules.md")))
     monkeypatch.syspath_prepend(tmp_path)
     made = list(durable.current._engines)
     yield importlib.import_module("schedules_shop")
@@ -137,25 +136,25 @@ def schedules(tmp_path, monkeypatch, own_registry):
     del sys.modules["schedules_shop"]
 
 
-def test_a_schedules_task_starts_one_run_a_day(schedules):
-    """However often beat's task runs, its key makes one run."""
+def test_the_schedule_of_the_docs_knows_its_day(schedules):
+    """The report of each weekday is of that day in UTC, and the test that the page shows passes."""
     with Environment(celery=schedules.celery) as env:
-        for _ in range(3):
-            schedules.start_report()
-        env.jump()
-
-        (run,) = describe.list_runs(env.engine)
-        assert durable.get_run(run["id"]).result(timeout=0).startswith("report of ")
+        schedules.test_the_report_runs_on_weekdays(env)
+        results = [run.result(timeout=0) for run in durable.get_schedule("nightly-report").runs()]
+        assert results[-1] == "report of 2025-01-01 for EU"
 
 
-def test_a_workflow_that_starts_the_next_is_a_schedule(schedules):
-    """Each hour one run does its work and starts the next one."""
+def test_the_schedules_of_the_docs_that_are_made_at_run_time(schedules):
+    """One per customer, changed by a second call, and deleted."""
     with Environment(celery=schedules.celery) as env:
-        schedules.rounds.start(1)
-        env.advance("3h 5s")
-
-        runs = describe.list_runs(env.engine)
-        assert [run["status"] for run in runs] == ["running", "completed", "completed", "completed"]
+        schedules.on_signup("acme", 6)
+        schedules.on_signup("acme", 7)
+        env.advance("1d")
+        (run,) = durable.get_schedule("report:acme").runs()
+        assert run.result(timeout=0) == "report of 2025-01-01 for acme"
+        schedules.on_leave("acme")
+        with pytest.raises(durable.ScheduleNotFound):
+            durable.get_schedule("report:acme")
 
 
 @pytest.mark.parametrize("name", ["webhooks.py", "fastapi_app.py"])

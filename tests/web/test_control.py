@@ -15,11 +15,11 @@ from flask.testing import FlaskClient
 from servers import migrate
 from werkzeug.test import TestResponse
 
-from durable import Durable, create_hook, create_webhook, define_hook, workflow
+from durable import Durable, create_hook, create_schedule, create_webhook, define_hook, get_run, workflow
 from durable.client import describe
 from durable.recovery import housekeeping
 from durable.web import bearer, create_blueprint
-from durable.web.control_operations import OPERATIONS
+from durable.web.schedule_operations import OPERATIONS
 from durable.web.wsgi_request import ROOT
 
 RUNS = ROOT + "runs"
@@ -460,7 +460,7 @@ def test_other_methods_are_405(client, path):
     """Allow lists the methods; HEAD, OPTIONS and unknown methods get 405."""
     allowed = {operation.method for operation in OPERATIONS if operation.path == path}
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE", "BREW"} - allowed:
-        answer = client.open(ROOT + path.format(run_id="r"), method=method)
+        answer = client.open(ROOT + path.format(run_id="r", schedule="s"), method=method)
 
         assert answer.status_code == 405
         assert set(answer.headers["Allow"].split(", ")) == allowed
@@ -496,3 +496,20 @@ def test_the_document_says_who_may(engine):
 def test_the_document_takes_get_alone(client):
     """405 for all else."""
     assert problem_of(client.post(ROOT + "openapi.json")) == (405, "method-not-allowed")
+
+
+def test_schedules_are_listed_paused_and_triggered(engine, client):
+    """As the command line does it."""
+    for name in ("a-hourly", "b-hourly"):
+        create_schedule(name, listening, every="1h")
+    page = client.get(ROOT + "schedules?limit=1").json
+    assert [each["name"] for each in page["schedules"]] == ["a-hourly"]
+    assert client.get(f"{ROOT}schedules?after={page['next']}").json["schedules"][0]["name"] == "b-hourly"
+    assert len(client.get(ROOT + "schedules/a-hourly").json["next"]) == 10
+    for action, status in (("pause", "paused"), ("pause", "paused"), ("resume", "active")):
+        answer = client.post(f"{ROOT}schedules/a-hourly/{action}", json={})
+        assert (answer.status_code, answer.json) == (200, {"name": "a-hourly", "status": status})
+    answer = client.post(ROOT + "schedules/a-hourly/trigger", json={})
+    assert answer.status_code == 201
+    assert get_run(answer.json["run_id"]).exists
+    assert problem_of(client.get(ROOT + "schedules/nothing")) == (404, "schedule-not-found")

@@ -20,13 +20,14 @@ from schemathesis.hooks import unregister
 from servers import migrate
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from durable import Durable, Request, Response, create_hook, create_webhook, step, workflow
+from durable import Durable, Request, Response, create_hook, create_schedule, create_webhook, step, workflow
 from durable.recovery import housekeeping
 from durable.web import bearer, create_blueprint
 from durable.web.wsgi_request import ROOT
 
 SECRET = "let-me-in"
 HOOK = "openapi-hook"
+SCHEDULE = "openapi-schedule"
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 #: Deterministic, and bounded: about fifteen seconds.
@@ -105,6 +106,9 @@ class Quiet(WSGIRequestHandler):
 def schema(engine: Durable, base_url: str) -> Iterator[Any]:
     """The served document; well-formed requests use ids that exist."""
     engine.start(listener)
+    create_schedule(SCHEDULE, anything, cron="0 3 * * *")
+    ended = engine.start(anything)
+    ended.cancel()
     (webhook,) = engine.start(receiver).hooks()
     numbers = itertools.count()
     config = schemathesis.Config.from_dict(CONFIG | {"base-url": base_url})
@@ -123,8 +127,11 @@ def schema(engine: Durable, base_url: str) -> Iterator[Any]:
         number = next(numbers)
         if number % 2:
             put(case.path_parameters, "token", webhook["token"])
+            put(case.path_parameters, "schedule", SCHEDULE)
             put(case.body, "token", HOOK)
             put(case.body, "workflow", "openapi.anything")
+        if number % 4 == 3:
+            put(case.path_parameters, "run_id", ended.id)
         key = (case.headers or {}).get("Idempotency-Key")
         if isinstance(key, str) and re.fullmatch("[!-~]{1,240}", key):
             # The same key with other arguments is refused, which is correct.
@@ -166,6 +173,11 @@ REACHED = {
     f"GET {ROOT}runs/{{run_id}}": {200, 401, 404},
     f"POST {ROOT}runs/{{run_id}}/cancel": {202, 401, 404, 409, 422},
     f"POST {ROOT}hooks/resume": {202, 401, 404, 422},
+    f"GET {ROOT}schedules": {200, 401, 422},
+    f"GET {ROOT}schedules/{{schedule}}": {200, 401, 404},
+    f"POST {ROOT}schedules/{{schedule}}/pause": {200, 401, 404, 422},
+    f"POST {ROOT}schedules/{{schedule}}/resume": {200, 401, 404, 422},
+    f"POST {ROOT}schedules/{{schedule}}/trigger": {201, 401, 404, 422},
     f"POST {ROOT}webhook/{{token}}": {203, 404},
     f"DELETE {ROOT}webhook/{{token}}": {202, 404},
     f"GET {ROOT}webhook/{{token}}/requests/{{request_id}}": {202, 404},

@@ -12,6 +12,7 @@ Files, in import order::
     run_tables.py      runs, their logs, and what is kept with them
     work_tables.py     the work lists: rows only while there is work to do
     hook_tables.py     hooks and webhooks, and the requests that they and receivers have received
+    schedule_tables.py schedules, and their latest runs
     process_tables.py  what processes know of each other, and what they have measured
 """
 
@@ -19,10 +20,11 @@ from .columns import long_text, metadata
 from .hook_tables import hooks, received, references, requests
 from .process_tables import broker_sentinel, leases, totals, turn_leases, workers
 from .run_tables import attributes, audit, events, payloads, runs
+from .schedule_tables import schedule_runs, schedules
 from .work_tables import inbox, run_calls, steps, waits
 
 #: The Alembic revision that describes these tables.
-REVISION = "0019"
+REVISION = "0020"
 #: Alembic's table with our revision; the application's own migrations have another one.
 VERSION_TABLE = "durable_version"
 
@@ -44,6 +46,8 @@ __all__ = [
     "requests",
     "run_calls",
     "runs",
+    "schedule_runs",
+    "schedules",
     "steps",
     "totals",
     "turn_leases",

@@ -30,6 +30,8 @@ runs = Table(
     Column("parent_op_id", ascii_key(255)),
     #: The first turn is not before this time (countdown, eta).
     Column("not_before", BigInteger),
+    #: The time for which a schedule has started the run.
+    Column("scheduled_for", BigInteger),
     #: Why the run is blocked, and by which code version.
     Column("blocked", long_text()),
     Column("blocked_version", exact_text(64)),

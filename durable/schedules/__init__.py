@@ -1,0 +1,33 @@
+"""
+Schedules: runs that start at planned times, by cron expressions or intervals.
+
+A schedule is a row that knows its next planned time.  The process with the sweep's lease fires what is due; any process
+may pause, trigger or backfill.
+
+Files, in import order::
+
+    wall_clock.py  wall-clock times of a time zone as moments, each once
+    timing.py      cron expressions and intervals: the planned times
+    definition.py  checks what an author writes
+    plan.py        decides what a schedule does now; pure
+    fire.py        the transaction that starts the runs of planned times
+    declared.py    schedules that are declared in code, and their rows
+    describe.py    schedules as plain JSON
+    rounds.py      what a process does for schedules in its rounds
+    handle.py      ``Schedule``, and the functions that make and find one
+"""
+
+from .declared import registered_names
+from .definition import define
+from .handle import Schedule, create_schedule, get_schedule, schedule
+from .rounds import Rounds
+
+__all__ = [
+    "Rounds",
+    "Schedule",
+    "create_schedule",
+    "define",
+    "get_schedule",
+    "registered_names",
+    "schedule",
+]
