@@ -15,7 +15,8 @@ from ..broker import header_of
 from ..engine import Engine, ProcessIdentity, identify, is_gone
 from ..errors import DecryptionError
 from ..registry import Step
-from ..store import RETRY_DELAYS_SECS, Claim, ClaimedAttempt, claims, retry_until_available, steps
+from ..store import RETRY_DELAYS_SECS, Claim, ClaimedAttempt, claimed_attempts, claims, retry_until_available
+from ..turns import drop_lease_of_gone_process
 from .outcome import give_up_and_send, release
 
 #: A worker goes on in place with one step of a run at a time.  Where more run than this, each has its own message.
@@ -86,7 +87,7 @@ def take_over(engine: Engine, address: Address) -> None:
     That is the message's own attempt, or one that the process had gone on to in place.
     """
     with engine.store.read() as tx:
-        own = steps.claimed(tx, address.run, address.op)
+        own = claimed_attempts.find(tx, address.run, address.op)
     if own is None:
         take_over_run(engine, address.run)
     elif own.attempt == address.attempt:
@@ -94,9 +95,14 @@ def take_over(engine: Engine, address: Address) -> None:
 
 
 def take_over_run(engine: Engine, run_id: str) -> None:
-    """Give up the run's attempts whose processes are gone from this host: a turn's message was delivered again."""
+    """
+    Give up what processes had of the run that are gone from this host: a turn's message was delivered again.
+
+    That is the lease of the run's turns, and attempts.
+    """
+    drop_lease_of_gone_process(engine, run_id)
     with engine.store.read() as tx:
-        found = steps.claimed_in_run(tx, run_id, _MOST)
+        found = claimed_attempts.of_run(tx, run_id, _MOST)
     for held in found:
         _give_up_if_gone(engine, held)
 

@@ -17,7 +17,7 @@ from ..engine import Engine, Limit, grace
 from ..errors import StepTimeout
 from ..registry import Step
 from ..sandbox import log_records
-from ..store import Claim, ClaimedAttempt, retry_until_available, steps
+from ..store import Claim, ClaimedAttempt, claimed_attempts, retry_until_available
 from .outcome import give_up_and_send, held_by_this_process
 
 #: How many attempts one sweep gives up at most.
@@ -59,6 +59,6 @@ def timed_out(held: Claim | ClaimedAttempt, timeout: int | None = None) -> StepT
 def give_up_overdue(engine: Engine) -> None:
     """Give up the attempts of all processes whose deadlines are long past."""
     with engine.store.read() as tx:
-        overdue = steps.past_deadline(tx, engine.now() - _PROCESS_GRACE, _BATCH)
+        overdue = claimed_attempts.past_deadline(tx, engine.now() - _PROCESS_GRACE, _BATCH)
     for held in overdue:
         give_up_and_send(engine, held, timed_out(held))

@@ -2,7 +2,8 @@
 All code that depends on the internals of Celery and kombu, and not on their documented interfaces.
 
 Each part names what it relies on.  tests/broker/test_celery_internals.py has one test for each part.  When a version of
-Celery changes one of them, its test fails.
+Celery changes one of them, its test fails.  What only a worker or a sender needs is imported where it is used: the
+command and a web process that only read runs do without.
 """
 
 from __future__ import annotations
@@ -14,15 +15,12 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 from billiard.process import current_process
-from celery import Celery, Task, bootsteps
+from celery import Celery, Task
 from celery._state import _task_stack
-from celery.app import trace
 from celery.backends.base import DisabledBackend
-from celery.concurrency import ALIASES
 from celery.states import FAILURE, RETRY
 from celery.utils.serialization import get_pickled_exception
 from celery.utils.threads import get_ident
-from kombu.transport import virtual
 from kombu.utils.encoding import safe_repr
 
 #: ``tracer(uuid, args, kwargs, request)``: runs a task as for a message, with its signals and log lines.
@@ -71,6 +69,8 @@ def traced_task(app: Celery, run_message: RunMessage) -> type[Task]:
 def tracer_of(task: Any, hostname: str | None) -> Tracer:
     """Celery's tracer of a traced task; made here for a task that was defined after the worker started."""
     if task.tracer is None:
+        from celery.app import trace
+
         # Through its module, since Sentry's integration replaces it there.
         task.tracer = trace.build_tracer(task.name, task, hostname=hostname, app=task.app)
     return task.tracer  # type: ignore[no-any-return]
@@ -176,6 +176,8 @@ def is_prefork(consumer: Any) -> bool:
 
 def pool_name(worker: Any) -> str | None:
     """The pool of a worker that starts, as the module of its class is named: ``prefork``, ``thread``."""
+    from celery.concurrency import ALIASES
+
     pool = getattr(worker, "pool_cls", None)
     # Celery turns an alias into its class only after worker_init, when the application has patched what it patches.
     path = ALIASES.get(pool, pool) if isinstance(pool, str) else getattr(pool, "__module__", None)
@@ -247,6 +249,7 @@ def redirect_unknown_tasks(app: Celery, header: str, forward: str) -> None:
 
     Only for messages that have this header.  Otherwise Celery throws such a message away, with an error in its log.
     """
+    from celery import bootsteps
 
     class RedirectUnknownTasks(bootsteps.Step):  # type: ignore[misc]
         def __init__(self, consumer: Any, **options: Any) -> None:
@@ -272,6 +275,8 @@ def consumed_queues(app: Celery) -> list[str]:
 
 def virtual_queue_length(channel: Any, queue: str) -> int | None:
     """How many messages wait in a queue of a virtual transport; None when the transport is another."""
+    from kombu.transport import virtual
+
     if not isinstance(channel, virtual.Channel):
         return None
     size: Any = channel._size  # which has no types

@@ -13,9 +13,16 @@ from celery import Celery
 
 from ..store import StepRow
 
-#: The format of our messages, whatever the app's or an adopted task's settings are: every worker reads JSON.
+#: The form of our messages, whatever the app's or an adopted task's settings are: every worker reads JSON.
 #: Celery would make the texts that its tools show from the message's own arguments, and needs long for that.
-FORMAT: dict[str, Any] = {"serializer": "json", "compression": None, "argsrepr": "()", "kwargsrepr": "{}"}
+#: No message expires: a worker revokes the id of one that does, and refuses the next message of the attempt too.
+FORMAT: dict[str, Any] = {
+    "serializer": "json",
+    "compression": None,
+    "expires": None,
+    "argsrepr": "()",
+    "kwargsrepr": "{}",
+}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ..engine import Engine
 from ..errors import DecryptionError, PayloadMissing, RunNotFound
 from ..events import ROOT, Event
 from ..store import Run as RunRow
-from ..store import RunStatus, attributes, event_rows, generations, hooks, requests, run_log, runs
+from ..store import RunStatus, attributes, event_rows, generations, hooks, requests, run_list, run_log, runs
 from .pending import waiting_for
 
 #: ``count`` counts no further.
@@ -60,7 +60,7 @@ def page_of_runs(
     after: str | None,
 ) -> tuple[list[dict[str, Any]], str | None]:
     """
-    Return one page of the same list, and the *after* of the next page; None when this is the last.
+    Return one page of the same list with the runs' attributes, and the *after* of the next page; None for the last.
 
     Raises:
         ValueError: *after* does not come from an earlier page.
@@ -69,9 +69,10 @@ def page_of_runs(
     place = None if after is None else _place(after)
     with engine.store.read() as tx:
         found = runs.newest(tx, status=status, name=name, attributes=attributes, since=0, limit=limit + 1, after=place)
-    page = found[:limit]
+        page = found[:limit]
+        labels = run_list.attributes_of(tx, [row.id for row in page])
     following = f"{page[-1].created_at}.{page[-1].id}" if len(found) > limit else None
-    return [_summary(row) for row in page], following
+    return [_summary(row) | {"attributes": labels.get(row.id, {})} for row in page], following
 
 
 def _place(text: str) -> tuple[int, str]:

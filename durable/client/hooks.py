@@ -86,9 +86,11 @@ def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None, w
     if engine.tracing.is_on:
         carried = runs.trace_context(engine.store.vault, run.run_id, run.trace_context)
         engine.tracing.resumed(run.run_id, hook.op_id, carried, began_at, engine.now())
-    deadline = time.monotonic() + taken_secs
-    while time.monotonic() < deadline and _is_waiting(engine, item_id):
-        time.sleep(_POLL_SECS)
+    if taken_secs:
+        until = time.monotonic() + taken_secs
+        with engine.completions.expected(run.run_id) as taken:
+            while (left := until - time.monotonic()) > 0 and _is_waiting(engine, item_id):
+                taken.wait(left)
     return run.run_id
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from ..engine import Engine
-from ..store import ClaimedAttempt, QueueBacklog, Worker, statistics, steps, workers
+from ..store import ClaimedAttempt, QueueBacklog, Worker, claimed_attempts, statistics, workers
 
 #: How many running attempts are read.
 LISTED = 500
@@ -49,7 +49,7 @@ class Workforce:
 def read(engine: Engine, tx: Connection, now: int) -> Workforce:
     """Return the processes with a heartbeat within ``dead_after``, by host and pid, and the queues by name."""
     alive = workers.alive(tx, now - engine.settings.dead_after)
-    running = steps.claimed_by(tx, [worker.id for worker in alive], LISTED) if alive else []
+    running = claimed_attempts.of_workers(tx, [worker.id for worker in alive], LISTED) if alive else []
     running.sort(key=lambda attempt: (attempt.claimed_at, attempt.run_id, attempt.op_id))
     by_worker: dict[str, list[ClaimedAttempt]] = defaultdict(list)
     for attempt in running:

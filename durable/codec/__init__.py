@@ -8,7 +8,7 @@ written as a list of pairs.  The text is ASCII, and the same in every process.
 The kinds are in a table (``kinds.py``), to which the files below it add with ``register`` and ``add``.  Classes are
 written as ``module:qualname``; ``decode`` finds them in modules that are already imported and imports none.  A value's
 exact type must have a kind: an instance of a subclass is refused, because it would come back as the base class.
-Nothing is pickled.
+Nothing is pickled.  The last three files import pydantic, once a value or an annotation needs it.
 
 Files, in import order::
 
@@ -16,11 +16,12 @@ Files, in import order::
     kinds.py           the table of kinds; how classes are named and found
     encoder.py         a value to JSON text
     decoder.py         JSON text to a value
-    builtin.py         kinds: Python's own types, dates and times, requests and responses
+    builtin.py         kinds: Python's own types, dates and times, addresses, requests and responses
     display.py         an encoded value as plain JSON, for people
     failures.py        kinds: exceptions
-    objects.py         kinds: enums, named tuples, dataclasses, pydantic models
+    objects.py         kinds: enums, named tuples, dataclasses
     arguments.py       a call by parameter name, and its digest
+    models.py          kinds: models of pydantic
     pydantic_types.py  kinds: URLs, secrets and other types of pydantic
     fit.py             whether a value fits an annotation, by pydantic
 """
@@ -41,7 +42,7 @@ from .failures import (
     remote_traceback,
 )
 from .fit import fit, holds_secret, is_checked
-from .kinds import register
+from .kinds import load_pydantic, register
 
 __all__ = [
     "EXAMINED_LENGTH",
@@ -61,6 +62,7 @@ __all__ = [
     "fit",
     "holds_secret",
     "is_checked",
+    "load_pydantic",
     "mark_failed_step",
     "members",
     "plain",

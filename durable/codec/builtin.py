@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Any, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -253,3 +254,5 @@ kinds.add(ClockKind("datetime", datetime), datetime)
 kinds.add(ClockKind("time", time), time)
 kinds.add(RequestKind(), Request)
 kinds.add(ResponseKind(), Response)
+for _cls in (IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network):
+    kinds.register(_cls.__name__.lower(), _cls, str, _cls)

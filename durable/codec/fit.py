@@ -1,4 +1,8 @@
-"""Check a value against an annotation.  Pydantic checks it, and converts it where it can."""
+"""
+Check a value against an annotation.  Pydantic checks it, and converts it where it can.
+
+Pydantic is imported with the first annotation that needs it.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +13,19 @@ import sys
 import types
 import typing
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypeAliasType, TypedDict
 
 from ..errors import SerializationError
 from .kinds import kind_of
-from .pydantic_types import is_secret
 from .refusals import part_of, shown
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 #: Types whose values lose nothing when pydantic converts them.
 _ATOMS = frozenset({str, int, float, bytes, type(None)})
-_CONFIG = ConfigDict(arbitrary_types_allowed=True)
-#: Pydantic's errors appear in tracebacks, and would show the value.
-_CONFIG_OF_SECRETS = ConfigDict(arbitrary_types_allowed=True, hide_input_in_errors=True)
 _new_tuple: Any = tuple.__new__
 _make_alias: Any = TypeAliasType
 
@@ -48,7 +50,11 @@ def fit(value: Any, annotation: Any, what: str) -> Any:
         return value
     try:
         fitted = adapter.validate_python(value)
-    except ValidationError as error:
+    except Exception as error:
+        from pydantic import ValidationError
+
+        if not isinstance(error, ValidationError):  # of an author's validator
+            raise
         first, *others = error.errors(include_url=False, include_context=False)
         path = "".join(map(part_of, first["loc"]))
         more = f"  (And {len(others)} more.)" if others else ""
@@ -98,6 +104,8 @@ def _mentions_secret(schema: Any) -> bool:
         return any(map(_mentions_secret, schema.values()))
     if isinstance(schema, list | tuple):
         return any(map(_mentions_secret, schema))
+    from .pydantic_types import is_secret
+
     return is_secret(schema)
 
 
@@ -117,11 +125,14 @@ def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
     """Pydantic's adapter, None if it does not support the annotation.  Only through an alias it is configurable."""
     if inspect.isroutine(annotation):  # pydantic 2.10 would call it
         return None
+    from pydantic import TypeAdapter
+
     try:
         alias = _make_alias("Fitted", _with_new_dicts(annotation))
-        adapter: TypeAdapter[Any] = TypeAdapter(alias, config=_CONFIG)
+        adapter: TypeAdapter[Any] = TypeAdapter(alias, config={"arbitrary_types_allowed": True})
         if adapter.pydantic_complete and _mentions_secret(adapter.core_schema):
-            adapter = TypeAdapter(alias, config=_CONFIG_OF_SECRETS)
+            # Pydantic's errors appear in tracebacks, and would show the value.
+            adapter = TypeAdapter(alias, config={"arbitrary_types_allowed": True, "hide_input_in_errors": True})
     except Exception:  # an author's annotation may be anything
         return None
     return adapter if adapter.pydantic_complete else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from importlib import import_module
 from types import MemberDescriptorType
 from typing import Any, Protocol, get_args, get_origin
 
@@ -89,6 +90,9 @@ class ConvertedKind(Kind):
         return self.from_plain(fields["v"])
 
 
+#: Modules that add the kinds of pydantic's types.  Importing pydantic is slow, and many processes have no such value.
+_OF_PYDANTIC = (".models", ".pydantic_types")
+
 _by_tag: dict[str, Kind] = {}
 _by_class: dict[type, Kind] = {}
 
@@ -113,11 +117,15 @@ def register(tag: str, cls: type, to_plain: Callable[[Any], Any], from_plain: Ca
 @lru_cache(maxsize=4096)
 def kind_of(cls: type) -> Kind | None:
     """The kind of instances of *cls*; None if they cannot be encoded."""
+    if "pydantic" in sys.modules:
+        load_pydantic()
     return _by_class.get(cls) or next((kind for kind in _by_tag.values() if kind.matches(cls)), None)
 
 
 def kind_by_tag(tag: object) -> Kind:
     """The kind with this tag; SerializationError if this process does not have it."""
+    if isinstance(tag, str) and tag not in _by_tag:
+        load_pydantic()
     kind = _by_tag.get(tag) if isinstance(tag, str) else None
     if kind is None:
         raise SerializationError(
@@ -126,6 +134,12 @@ def kind_by_tag(tag: object) -> Kind:
             " that is not imported in this process.",
         )
     return kind
+
+
+def load_pydantic() -> None:
+    """Import pydantic, and add the kinds of its types.  Otherwise the first value that needs them does."""
+    for name in _OF_PYDANTIC:
+        import_module(name, __package__)
 
 
 #: Classes of ours that have moved, by their name in recorded rows.  They are still written under that name, so that

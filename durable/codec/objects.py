@@ -1,8 +1,8 @@
 """
-Kinds: enums, named tuples, dataclasses, pydantic models.
+Kinds: enums, named tuples, dataclasses.
 
 They are rebuilt without running ``__init__``, ``__post_init__`` or validators, so that the decoded value equals the
-encoded one.  A field that the record lacks gets its default.  A field that the class no longer has is left out, as
+encoded one.  A field that the record lacks gets its default. A field that the class no longer has is left out, as
 pydantic does.  So code of the release before or after reads the value too.
 
 A digest leaves out class paths, and fields that equal their default.
@@ -10,21 +10,16 @@ A digest leaves out class paths, and fields that equal their default.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
-from pydantic import BaseModel, RootModel
-from pydantic.fields import ModelPrivateAttr
-from pydantic_core import PydanticUndefined
-
 from ..errors import SerializationError
 from . import kinds
 from .encoder import canonical_text
-from .kinds import TAG, Context, Fields, Kind, Writer, find_class, path_to, slots_of
+from .kinds import Context, Fields, Kind, Writer, find_class, path_to, slots_of
 from .refusals import Unencodable, part_of, why_no_class
 
 #: ``typing`` sets this on an instance that ``Box[int](4)`` creates.  The value equals one without it.
@@ -90,7 +85,7 @@ class NamedTupleKind(Kind):
         values = {**cls._field_defaults, **fields["v"]}
         for name in cls._fields:
             if name not in values:
-                raise _lacking(fields, name)
+                raise lacking(fields, name)
         return cls._make(values[name] for name in cls._fields)
 
 
@@ -121,7 +116,7 @@ class DataclassKind(Kind):
         written = writer.fields(value, _present(value, declared))
         for name, f in declared.items():
             if name not in written and f.init and not _has_default(f):
-                raise _unset(cls, name)
+                raise unset(cls, name)
         return {"c": path, "v": written}
 
     def digest(self, writer: Writer, value: Any) -> Fields:
@@ -139,82 +134,8 @@ class DataclassKind(Kind):
             elif _has_default(f):
                 object.__setattr__(value, f.name, _default(f))
             elif f.init:
-                raise _lacking(fields, f.name)
+                raise lacking(fields, f.name)
         return value
-
-
-class ModelKind(Kind):
-    """
-    Pydantic models by their fields, with what pydantic keeps beside these.
-
-    That is which fields were given, extra fields and private attributes.  A private attribute that cannot be encoded
-    but has a default, such as a client or a lock, is left out.
-    """
-
-    tag = "model"
-
-    def matches(self, cls: type) -> bool:
-        return issubclass(cls, BaseModel)
-
-    def write(self, writer: Writer, value: BaseModel) -> Fields:
-        cls = type(value)
-        path, written = named_class(value), writer.fields(value, _declared_items(value))
-        for name, declared in cls.model_fields.items():
-            if name not in written and declared.is_required():
-                raise _unset(cls, name)
-        if TAG in written:
-            raise Unencodable(
-                f"its field {TAG!r} has the name of the codec's own key.  Rename it, and give it an alias."
-            )
-        fields: Fields = {"c": path, "v": written}
-        if value.__pydantic_fields_set__ != set(written):
-            fields["set"] = sorted(value.__pydantic_fields_set__)
-        if value.__pydantic_extra__:
-            # As a dict, because the keys come from outside: one may be the codec's own key.
-            fields["extra"] = writer.write(value.__pydantic_extra__)
-        if value.__pydantic_private__:
-            kept = {
-                name: item
-                for name, item in value.__pydantic_private__.items()
-                if item is None
-                or writer.attempt(item) is not None
-                or _private_default(cls.__private_attributes__[name], {}) is PydanticUndefined
-            }
-            fields["private"] = writer.fields(value, kept.items())
-        return fields
-
-    def digest(self, writer: Writer, value: BaseModel) -> Fields:
-        written = writer.fields(value, _declared_items(value))
-        extra = writer.fields(value, (value.__pydantic_extra__ or {}).items())
-        kept = without_defaults(writer, written, lambda name: _model_default(type(value), name, value.__dict__))
-        return {"v": {**kept, **extra}}
-
-    def read(self, context: Context, fields: Fields) -> BaseModel:
-        cls = find_class(fields["c"], BaseModel)
-        assert issubclass(cls, BaseModel)
-        values = {name: item for name, item in fields["v"].items() if name in cls.model_fields}
-        given = set(values) if "set" not in fields else set(fields["set"])
-        for name, declared in cls.model_fields.items():
-            if name not in values:
-                if declared.is_required():
-                    raise _lacking(fields, name)
-                values[name] = _model_default(cls, name, values)
-        private = dict(fields.get("private", {}))
-        for name, attribute in cls.__private_attributes__.items():
-            if name not in private and (default := _private_default(attribute, values)) is not PydanticUndefined:
-                private[name] = default
-        model = object.__new__(cls)
-        restore: Any = RootModel.__setstate__ if issubclass(cls, RootModel) else BaseModel.__setstate__
-        restore(
-            model,
-            {
-                "__dict__": values,
-                "__pydantic_fields_set__": given,
-                "__pydantic_extra__": fields.get("extra", {}) if cls.model_config.get("extra") == "allow" else None,
-                "__pydantic_private__": private if cls.__private_attributes__ else None,
-            },
-        )
-        return model
 
 
 def named_class(value: object) -> str:
@@ -283,34 +204,14 @@ def _default(f: dataclasses.Field[Any]) -> Any:
     return f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
 
 
-def _declared_items(value: BaseModel) -> Iterator[tuple[str, Any]]:
-    """The declared fields of a model, without the cached properties that are in the same dict."""
-    declared = type(value).model_fields
-    return ((name, item) for name, item in value.__dict__.items() if name in declared)
-
-
-def _model_default(cls: type[BaseModel], name: str, values: dict[str, Any]) -> Any:
-    declared = cls.model_fields[name]
-    if declared.is_required():
-        raise LookupError(name)
-    return declared.get_default(call_default_factory=True, validated_data=values)
-
-
-def _private_default(declared: ModelPrivateAttr, values: Fields) -> Any:
-    factory: Any = declared.default_factory
-    if factory is None:
-        return copy.deepcopy(declared.default)
-    return factory(values) if getattr(declared, "default_factory_takes_validated_data", False) else factory()
-
-
-def _unset(cls: type, name: str) -> Unencodable:
+def unset(cls: type, name: str) -> Unencodable:
     """The refusal of a value without one of its required fields, because it could not be decoded."""
     refused = Unencodable(f"this required field of {cls.__qualname__} was never set.  Give it a value.")
     refused.under(part_of(name))
     return refused
 
 
-def _lacking(fields: Fields, name: str) -> SerializationError:
+def lacking(fields: Fields, name: str) -> SerializationError:
     return SerializationError(
         "value", f"{fields['c']} has a field {name!r} that the record lacks.  Give the new field a default."
     )
@@ -318,5 +219,4 @@ def _lacking(fields: Fields, name: str) -> SerializationError:
 
 kinds.add(EnumKind())
 kinds.add(NamedTupleKind())
-kinds.add(ModelKind())
 kinds.add(DataclassKind())

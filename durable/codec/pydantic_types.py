@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Any
 
 from pydantic import ByteSize, NameEmail, Secret, SecretBytes, SecretStr
@@ -80,5 +79,3 @@ kinds.add(UrlKind())
 kinds.add(SecretKind())
 kinds.register("bytesize", ByteSize, int, ByteSize)
 kinds.register("name_email", NameEmail, lambda value: [value.name, value.email], lambda parts: NameEmail(*parts))
-for _cls in (IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network):
-    kinds.register(_cls.__name__.lower(), _cls, str, _cls)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Generic, overload
 
-from pydantic import ValidationError
-
 from .. import codec, current
 from ..errors import ConfigurationError, HookPayloadError, SerializationError
 from ..replay import Hook
@@ -48,6 +46,8 @@ class HookDefinition(Generic[T]):
         try:
             return codec.fit(payload, self.type, "payload")  # type: ignore[no-any-return]
         except SerializationError as error:
+            from pydantic import ValidationError
+
             cause = error.__cause__
             hides = codec.holds_secret(self.type)
             found: Any = (

@@ -17,6 +17,7 @@ Files, in import order::
     settings.py         the settings: names, defaults, and where a value comes from
     timer.py            the thread that checks turns and attempts which may be over their time
     watchdog.py         stops a workflow body that takes too long in one turn
+    stuck_runs.py       the runs whose code this process can neither stop nor close
     deadlines.py        stops an attempt that takes longer than its step's timeout
     run_handlers.py     the application's functions that are called when a run has failed or is blocked
     engine.py           ``Engine``: store, dispatcher, notifier and settings of one application

@@ -1,5 +1,5 @@
 """
-Waiting for runs to end.
+Waiting for runs to end, or to take a payload in.
 
 A process that waits for a run subscribes to it (``Notifier.subscribe``) and then checks the run in SQL.  It checks
 again when a notification arrives, and at intervals without one, since notifications may be lost.
@@ -36,7 +36,7 @@ class Completions:
 
     @contextmanager
     def expected(self, run_id: str) -> Iterator[Completion]:
-        """Wait for the end of a run.  Check the run inside the block first, since it may have ended before."""
+        """Wait for a run.  Check it inside the block first: what you wait for may have happened before."""
         completion = Completion(self, run_id)
         with self._lock:
             self._waiters[run_id].add(completion.notified)
@@ -50,7 +50,7 @@ class Completions:
                     del self._waiters[run_id]
 
     def notify(self, run_id: str) -> None:
-        """Wake the threads that wait for this run, which may have ended."""
+        """Wake the threads that wait for this run, to check it."""
         with self._lock:
             waiters = tuple(self._waiters.get(run_id, ()))
         for notified in waiters:
@@ -58,7 +58,7 @@ class Completions:
 
 
 class Completion:
-    """The end of one run, as one thread waits for it."""
+    """What one thread waits for: the end of a run, or that it takes a payload in."""
 
     def __init__(self, completions: Completions, run_id: str) -> None:
         self.notified = threading.Event()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 import uuid
@@ -17,21 +16,21 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .. import failpoints, forks, migrations, registry
 from ..broker import Broker, Dispatcher, Notifier, Progress, Publisher, check_settings, make_notifier
-from ..errors import DurableError, SchemaOutOfDate, TurnTooLong
+from ..errors import SchemaOutOfDate
 from ..measures import Measures
-from ..replay import Replay
 from ..sandbox import log_records
 from ..store import REVISION, DriveRow, Run, RunStatus, StepRow, Store, UrlPayloads, Vault, reason, run_log, runs
-from ..tracing import ContextVariables, Tracing, make_tracing
+from ..tracing import ContextVariables, Tracing, make_tracing, quiet
 from . import celery_defaults
 from .completions import Completions
 from .deadlines import Deadlines
 from .flusher import Flusher, write_measured
 from .forwarder import Forwarder
 from .later import Later
-from .replay_cache import Replays, unclosable
+from .replay_cache import Replays
 from .run_handlers import Handler, RunHandlers
 from .settings import Settings, check_names, check_variables, resolve
+from .stuck_runs import StuckRuns
 from .timer import TimerThread
 from .watchdog import Watchdog
 from .webhook_counts import WebhookCounts
@@ -72,14 +71,12 @@ class Engine:
         self.webhook_counts = WebhookCounts()
         #: The latest message that this process has taken from each queue.
         self.progress = Progress()
-        #: By run whose code this process cannot stop or close, why the run has to be blocked.
-        self.stuck: dict[str, DurableError] = {}
+        #: The runs whose code this process can neither stop nor close.
+        self.stuck = StuckRuns()
         #: Whether the worker was told to send task events (``-E``).
         self.sends_task_events = False
         #: The pool of this worker, as ``celery worker --pool`` names it; None outside of workers.
         self.pool: str | None = None
-        #: Whether this process may be killed when nothing stops its turn: a prefork child runs nothing else.
-        self.expendable = False
         #: Called with an attempt for which no message can ever be made, and the error.
         self.on_impossible: Callable[[StepRow, Exception], object] | None = None
         #: Called with the time at which a message has to be sent that may not wait in a worker.
@@ -123,7 +120,7 @@ class Engine:
         store = self.make_store()
         url = self.settings.payload_url
         store.vault = Vault(self.settings.cipher, None if url is None else UrlPayloads(url))
-        store.quiet = self.tracing.quiet
+        store.quiet = lambda: quiet(lambda: self.tracing)
         return store
 
     @cached_property
@@ -153,7 +150,7 @@ class Engine:
     def watchdog(self) -> Watchdog:
         settings = self.settings
         limits = (settings.turn_cpu_limit / 1_000_000, settings.turn_timeout / 1_000_000)
-        return Watchdog(self.timer, *limits, self._give_up)
+        return Watchdog(self.timer, *limits, self.stuck.give_up)
 
     @cached_property
     def tracing(self) -> Tracing:
@@ -162,7 +159,7 @@ class Engine:
 
     @cached_property
     def replays(self) -> Replays:
-        replays = Replays(self.settings.replay_cache, self._put_away)
+        replays = Replays(self.settings.replay_cache, lambda replay: self.stuck.put_away(replay, self.watchdog))
         self.on_close(replays.close)
         return replays
 
@@ -272,27 +269,6 @@ class Engine:
     def _impossible(self, row: StepRow, error: Exception) -> None:
         if self.on_impossible is not None:
             self.on_impossible(row, error)
-
-    def _put_away(self, replay: Replay) -> None:
-        """Park a replay that was kept; note the run to be blocked if its body cannot be closed."""
-        fault: DurableError | None
-        try:
-            self.watchdog.watch(replay.info.run_id).run(replay.park)
-            fault = unclosable(replay)
-        except TurnTooLong as error:
-            fault = error
-        if fault is not None:
-            self.stuck[replay.info.run_id] = fault
-
-    def _give_up(self, reason: TurnTooLong) -> None:
-        """Deal with a turn that nothing stops: kill a prefork child, or else lose the thread."""
-        if not self.expendable:
-            self.stuck[reason.run_id] = reason
-            log.error("%s  Nothing stops it: its thread is lost until this process ends.", reason)
-            return
-        # The timer comes first, since the turn may hold the lock of a log handler.
-        threading.Timer(1, os.kill, (os.getpid(), signal.SIGKILL)).start()
-        log.error("%s  Nothing stops it: this process is killed.", reason)
 
     def is_embedded(self) -> bool:
         """Whether the database is SQLite, which is migrated without being asked."""

@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
-from pydantic_core import core_schema
 from werkzeug import wrappers
 from werkzeug.datastructures import FileStorage, Headers, ImmutableMultiDict, MultiDict
 from werkzeug.exceptions import HTTPException
@@ -25,6 +24,9 @@ from ..sandbox import guards
 from . import coding
 from .headers import FrozenHeaders, read_head, write_head
 from .response import Response
+
+if TYPE_CHECKING:
+    from pydantic_core import core_schema
 
 _MISSING: Any = object()
 
@@ -69,6 +71,8 @@ class Request:
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> core_schema.CoreSchema:
         """For annotations: pydantic checks the type, not the fields."""
+        from pydantic_core import core_schema
+
         return core_schema.is_instance_schema(cls)
 
     def __repr__(self) -> str:

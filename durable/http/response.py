@@ -15,17 +15,18 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
-from pydantic import BaseModel
-from pydantic_core import core_schema
 from werkzeug import wrappers
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 from werkzeug.urls import iri_to_uri
 
 from .headers import FrozenHeaders, HeadersLike, read_head, wire_headers, write_head
+
+if TYPE_CHECKING:
+    from pydantic_core import core_schema
 
 #: The most bytes of a body.  The database keeps it.
 MAX_BODY = 1024 * 1024
@@ -72,6 +73,8 @@ class Response:
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> core_schema.CoreSchema:
         """For annotations: pydantic checks the type, not the fields."""
+        from pydantic_core import core_schema
+
         return core_schema.is_instance_schema(cls)
 
     def __repr__(self) -> str:
@@ -266,6 +269,8 @@ def _plain(value: object) -> object:
         return str(value)
     if isinstance(value, Enum):
         return value.value
+    from pydantic import BaseModel
+
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if is_dataclass(value) and not isinstance(value, type):

@@ -26,10 +26,10 @@ from ..store import (
     StepRow,
     WaitRow,
     Worker,
+    claimed_attempts,
     due_steps,
     run_calls,
     run_log,
-    steps,
     turn_leases,
     waits,
     workers,
@@ -196,7 +196,7 @@ def reap_dead_workers(engine: Engine, *, beating_since: int) -> None:
     dead_before = now - engine.settings.dead_after
     with engine.store.read() as tx:
         alive = workers.alive(tx)
-        orphans = steps.claimed_by_unknown_process(tx, dead_before, BATCH)
+        orphans = claimed_attempts.of_unknown_workers(tx, dead_before, BATCH)
     ended = {w.id for w in alive if is_gone(ProcessIdentity(w.host, w.boot_id, w.pid, w.pid_started), this_process)}
     for worker in alive:
         if worker.id in ended:
@@ -215,7 +215,7 @@ def _reap(engine: Engine, worker: Worker, *, spared_since: int | None) -> None:
         spared_since: An attempt that has called ``heartbeat`` since then goes on; None for a process that has ended.
     """
     with engine.store.read() as tx:
-        running = steps.claimed_by(tx, [worker.id], BATCH)
+        running = claimed_attempts.of_workers(tx, [worker.id], BATCH)
     held = [a for a in running if spared_since is None or (a.heartbeat_at or 0) < spared_since]
     if held:
         log.warning("Process %s:%d is gone; %d attempts are given up.", worker.host, worker.pid, len(held))
@@ -233,7 +233,7 @@ def release_forgotten(engine: Engine) -> None:
     """Give up claims of this process that it does not run, as a commit whose acknowledgement was lost leaves."""
     before = engine.now() - engine.settings.dead_after
     with engine.store.read() as tx:
-        held = steps.claimed_by(tx, [engine.process_id], BATCH)
+        held = claimed_attempts.of_workers(tx, [engine.process_id], BATCH)
     for attempt in held:
         if attempt.claim not in engine.running and attempt.claimed_at < before:
             outcome.give_up_and_send(engine, attempt)

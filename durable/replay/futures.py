@@ -13,7 +13,7 @@ import contextvars
 from collections.abc import Coroutine, Iterator
 from typing import Any, Protocol, cast
 
-from .unawaited import AwaitOnly
+from .unawaited import AwaitOnly, set_own
 
 
 class OrdinalLoop(Protocol):
@@ -40,10 +40,13 @@ class Timer(asyncio.TimerHandle):
 class OrdinalFuture(asyncio.Future[Any]):
     """A future that hashes by its ordinal."""
 
+    ordinal: int
+    #: The loop's stamp (``next_stamp``) of the moment at which it was resolved, None before that.
+    settled: int | None = None
+
     def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
-        self.ordinal = next(cast(OrdinalLoop, loop).ordinals)  # before super().__init__, which may hash it
-        #: The loop's stamp (``next_stamp``) of the moment at which it was resolved, None before that.
-        self.settled: int | None = None
+        # Before super().__init__, which may hash it.
+        set_own(self, "ordinal", next(cast(OrdinalLoop, loop).ordinals))
         super().__init__(loop=loop)
 
     def __hash__(self) -> int:
@@ -59,7 +62,7 @@ class OpFuture(AwaitOnly, OrdinalFuture):
         """Resolve the future with the outcome from the log."""
         if self.done():
             return
-        self.settled = cast(OrdinalLoop, self.get_loop()).next_stamp()
+        set_own(self, "settled", cast(OrdinalLoop, self.get_loop()).next_stamp())
         if error is None:
             self.set_result(value)
         else:
@@ -77,6 +80,11 @@ class OpFuture(AwaitOnly, OrdinalFuture):
 class OrdinalTask(asyncio.Task[Any]):
     """A task that is named by its path, and hashes by its ordinal."""
 
+    ordinal: int
+    path: str
+    context: contextvars.Context
+    settled: int | None = None
+
     def __init__(
         self,
         coro: Coroutine[Any, Any, Any],
@@ -85,10 +93,11 @@ class OrdinalTask(asyncio.Task[Any]):
         path: str,
         context: contextvars.Context | None,
     ) -> None:
-        self.ordinal, self.path = next(cast(OrdinalLoop, loop).ordinals), path
-        self.settled: int | None = None
-        self.context = contextvars.copy_context() if context is None else context  # get_context() is 3.12+
-        super().__init__(coro, loop=loop, name=path, context=self.context)
+        own = contextvars.copy_context() if context is None else context  # get_context() is 3.12+
+        set_own(self, "ordinal", next(cast(OrdinalLoop, loop).ordinals))
+        set_own(self, "path", path)
+        set_own(self, "context", own)
+        super().__init__(coro, loop=loop, name=path, context=own)
         self._log_destroy_pending = False
         # asyncio keeps all tasks of the process in one set.  Tasks of different runs have the same
         # hashes, and those of suspended workflows stay in it: the set would become slow.

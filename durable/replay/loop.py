@@ -24,7 +24,7 @@ from .commands import Command, CreateWait
 from .futures import CallTask, OpFuture, OrdinalTask, Parked, Timer
 from .operations import Create, Created, OperationSpec
 from .task_loop import MICROS_PER_SECOND, TaskLoop
-from .unawaited import Unawaited
+from .unawaited import Unawaited, set_own
 
 log = log_records.get("durable")
 
@@ -88,7 +88,7 @@ class DurableLoop(TaskLoop):
         issued = self.issue(asked, build)
         future = OpFuture(loop=self)
         if issued is not None:
-            future.op_id = issued.op_id
+            set_own(future, "op_id", issued.op_id)
             self.pending[issued.op_id] = future
             self.unawaited.add(future, issued.op_id.partition("#")[0], asked.name or "sleep", frames=3)
         return future

@@ -25,6 +25,7 @@ from .commands import Outcome
 from .futures import OrdinalFuture, OrdinalTask, Parked
 from .operations import Operations
 from .parking import close, close_awaited, close_generator
+from .unawaited import set_own
 
 log = log_records.get("durable")
 
@@ -235,7 +236,7 @@ class TaskLoop(BareLoop):
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         assert isinstance(task, OrdinalTask)
-        task.settled = self.next_stamp()
+        set_own(task, "settled", self.next_stamp())
         self._tasks.pop(task.ordinal, None)
 
     def call_soon(  # type: ignore[override]

@@ -30,6 +30,10 @@ _USES = {
 }
 
 
+#: Sets an attribute of a future or a task that may be an ``AwaitOnly``.
+set_own = object.__setattr__
+
+
 class Unawaited:
     """The calls of a run that it has not awaited, by the ordinal of their future."""
 
@@ -47,7 +51,8 @@ class Unawaited:
             called: The name of what was called.
             frames: How many frames the author's line is above the caller of this method.
         """
-        call.called, call.unawaited = called, self
+        set_own(call, "called", called)
+        set_own(call, "unawaited", self)
         # The line is found when it is needed: replays add each of thousands of steps.
         frame = sys._getframe(frames + 1)
         self._calls[call.ordinal] = (path, called, frame.f_code, frame.f_lasti)
@@ -74,6 +79,8 @@ class Unawaited:
 class AwaitOnly:
     """
     A future that may be awaited, kept, hashed and given to asyncio, and that raises NotAwaited as any other value.
+
+    durable sets its own attributes with ``set_own``: ``__setattr__`` refuses the author's, and is slow.
 
     Attributes:
         called: The name of what was called.
@@ -117,6 +124,11 @@ class AwaitOnly:
         if name.startswith("_"):
             raise AttributeError(name)
         raise NotAwaited(shown(self.called), f"asked for its attribute {name!r}", calling_line())
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not name.startswith("_"):  # asyncio sets those
+            raise NotAwaited(shown(self.called), f"given an attribute {name!r}", calling_line())
+        super().__setattr__(name, value)
 
 
 def _refusal(use: str) -> Callable[..., NoReturn]:

@@ -23,6 +23,7 @@ Files, in import order::
     backlog.py             the backlog over all runs, for ``durable doctor``
     run_calls.py           calls of the application's functions that are due
     runs.py                runs
+    claimed_attempts.py    claimed attempts, as other processes see them
     claims.py              a process claims an attempt, and keeps it
     gauges.py              what is there now, for metrics
     hooks.py               hooks and webhooks, and the tokens that find them
@@ -52,6 +53,7 @@ Files, in import order::
 from .audit import AuditEntry
 from .backlog import BOUND, WaitingRun
 from .broker_sentinel import BrokerSentinel
+from .claimed_attempts import ClaimedAttempt
 from .claims import Claim
 from .database import Store
 from .hooks import Hook, Refusals, RefusingWebhook
@@ -68,7 +70,7 @@ from .runs import Run
 from .schedules import ScheduledRun, ScheduleRow
 from .schema import REVISION, VERSION_TABLE, inbox
 from .statistics import Durations, Ended, QueueBacklog, Window
-from .steps import ClaimedAttempt, StepRow
+from .steps import StepRow
 from .transitions import ENDED, RunStatus, StepStatus
 from .vault import LIMIT, OPTION, REFERENCE, Vault, is_large, key_id_of
 from .waits import WaitRow

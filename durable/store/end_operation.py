@@ -15,12 +15,12 @@ from sqlalchemy import Connection, text
 from .. import codec
 from ..events import AttemptEnded, WaitCompleted
 from . import requests, run_log, steps, waits
+from .claimed_attempts import ClaimedAttempt
 from .claims import Claim
 from .database import Store
 from .event_rows import has_large
 from .outbox import SendTimes
 from .statements import Prepared
-from .steps import ClaimedAttempt
 
 _AT_ONCE = Prepared(
     text(

@@ -13,10 +13,10 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
 
+from .claimed_attempts import ClaimedAttempt
 from .claims import Claim
 from .runs import Run
 from .schema import runs, steps
-from .steps import ClaimedAttempt
 from .transitions import RunStatus, StepStatus
 
 

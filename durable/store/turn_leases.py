@@ -7,12 +7,13 @@ fails its fence.  So the rows need not survive a crash of the database.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, select, text
 
 from .database import NOW, Store
-from .schema import turn_leases
+from .schema import turn_leases, workers
 from .statements import Prepared
 
 _INSERT = (
@@ -48,6 +49,28 @@ def release(store: Store, run_id: str, holder: str) -> None:
     """Release the lease, if the holder still has it."""
     with store.unsynced() as tx:
         _RELEASE.changed(tx, {"run": run_id, "holder": holder})
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseHolder:
+    """Which drive has the lease of a run, and its process."""
+
+    holder: str
+    host: str
+    boot_id: str
+    pid: int
+    pid_started: int
+
+
+def find_holder(tx: Connection, run_id: str) -> LeaseHolder | None:
+    """Who has the lease of a run; None when nobody has it, or a process without a row."""
+    query = (
+        select(turn_leases.c.holder, workers.c.host, workers.c.boot_id, workers.c.pid, workers.c.pid_started)
+        .join(workers, workers.c.id == turn_leases.c.worker_id)
+        .where(turn_leases.c.run_id == run_id)
+    )
+    row = tx.execute(query).one_or_none()
+    return None if row is None else LeaseHolder(*row)
 
 
 def has_expired(tx: Connection, now: int) -> bool:

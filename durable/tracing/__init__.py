@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from .carried import ContextVariables
 from .operations import EndedOperation, OpenOperation, OpenOperations
-from .tracing import RequestTrace, Tracing
+from .tracing import RequestTrace, Tracing, quiet
 
 __all__ = [
     "ContextVariables",
@@ -32,6 +32,7 @@ __all__ = [
     "RequestTrace",
     "Tracing",
     "make_tracing",
+    "quiet",
 ]
 
 

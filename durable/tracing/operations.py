@@ -12,6 +12,9 @@ from ..events import ROOT, Event, Phase
 #: How many payloads of one hook are remembered; as many events as a span has by default.
 MOST_RECEIVED = 128
 
+#: Events that create an operation which has no span.
+_WITHOUT_SPAN = (events.MarkerRecorded, events.HookConflicted)
+
 
 @dataclass(slots=True)
 class OpenOperation:
@@ -58,14 +61,14 @@ class OpenOperations:
         """Follow the next events of the log, and return what ends with them."""
         ended: list[EndedOperation] = []
         for event in log:
-            if event.phase == Phase.ENDED:
+            if event.phase is Phase.ENDED:
                 if event.op_id == ROOT:
                     # Nothing records that the end of a run closes its hooks.
                     closed = [op_id for op_id, each in self._open.items() if each.kind is events.HookCreated]
                     ended += [EndedOperation(self._open.pop(op_id), event, op_id) for op_id in closed]
                 ended.append(EndedOperation(self._open.pop(event.op_id, None), event, event.op_id))
-            elif event.phase == Phase.CREATED and event.op_id != ROOT:
-                if not isinstance(event, events.MarkerRecorded | events.HookConflicted):
+            elif event.phase is Phase.CREATED and event.op_id != ROOT:
+                if not isinstance(event, _WITHOUT_SPAN):
                     self._open[event.op_id] = OpenOperation.of(event)
             elif isinstance(event, events.HookReceived) and event.op_id in self._open:
                 received = self._open[event.op_id].received

@@ -8,7 +8,6 @@ hash of the run's id.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
@@ -21,26 +20,40 @@ from .carried import parse
 SCOPE = "durable"
 
 
-class RunTrace(NamedTuple):
+class RunTrace:
     """
     The trace of a run.
 
     Attributes:
         context: The span of the run's start, if that was traced, and the baggage.
         chooses_ids: Whether the ids of its spans are chosen; otherwise nothing is known about them before they exist.
+        run_span_id: The id of the run's span.
+        below_run: The context in which the run's span is the parent.
     """
 
-    context: Context
-    trace_id: int
-    flags: TraceFlags
-    state: TraceState | None
-    chooses_ids: bool
+    def __init__(
+        self,
+        run_id: str,
+        context: Context,
+        trace_id: int,
+        flags: TraceFlags,
+        state: TraceState | None,
+        *,
+        chooses_ids: bool,
+    ) -> None:
+        self.context = context
+        self.trace_id = trace_id
+        self.chooses_ids = chooses_ids
+        self._flags = flags
+        self._state = state
+        self.run_span_id = span_ids.span_id_of_run(run_id)
+        self.below_run = self.below(self.run_span_id)
 
     def below(self, span_id: int) -> Context:
         """Return the context in which the span with this id is the parent; without chosen ids, that of the start."""
         if not self.chooses_ids:
             return self.context
-        parent = SpanContext(self.trace_id, span_id, is_remote=True, trace_flags=self.flags, trace_state=self.state)
+        parent = SpanContext(self.trace_id, span_id, is_remote=True, trace_flags=self._flags, trace_state=self._state)
         return trace.set_span_in_context(NonRecordingSpan(parent), self.context)
 
 
@@ -50,7 +63,7 @@ def trace_of(tracer: Tracer, run_id: str, carried: str | None, *, chooses_ids: b
     context = extracted(carried)
     start = trace.get_current_span(context).get_span_context()
     if start.is_valid:
-        return RunTrace(context, start.trace_id, start.trace_flags, start.trace_state, chooses_ids)
+        return RunTrace(run_id, context, start.trace_id, start.trace_flags, start.trace_state, chooses_ids=chooses_ids)
     # It was started by a process without OpenTelemetry: every process derives the same trace, and the same decision,
     # if their samplers agree.
     trace_id, sampler = span_ids.trace_id_of(run_id), getattr(tracer, "sampler", None)
@@ -59,7 +72,7 @@ def trace_of(tracer: Tracer, run_id: str, carried: str | None, *, chooses_ids: b
     if not chooses_ids:
         start = SpanContext(trace_id, span_ids.span_id_of_run(run_id), is_remote=True, trace_flags=flags)
         context = trace.set_span_in_context(NonRecordingSpan(start), context)
-    return RunTrace(context, trace_id, flags, None, chooses_ids)
+    return RunTrace(run_id, context, trace_id, flags, None, chooses_ids=chooses_ids)
 
 
 @lru_cache(maxsize=1024)

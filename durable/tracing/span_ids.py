@@ -15,6 +15,7 @@ import hashlib
 import threading
 from typing import Any
 
+from opentelemetry.context import Context
 from opentelemetry.trace import Span, Tracer
 
 
@@ -48,10 +49,12 @@ class ChoosingTracer:
         copied.id_generator = self._generator
         self._tracer: Tracer = copied
 
-    def start_span(self, trace_id: int, span_id: int, name: str, **options: Any) -> Span:
-        """Start a span of these ids.  Its parent, if *options* has one, is of the same trace."""
+    def start_span(
+        self, trace_id: int, span_id: int, name: str, context: Context, attributes: dict[str, Any], start_time: int
+    ) -> Span:
+        """Start a span of these ids.  Its parent, if *context* has one, is of the same trace."""
         self._generator.trace_id, self._generator.span_id = trace_id, span_id
-        return self._tracer.start_span(name, **options)
+        return self._tracer.start_span(name, context, attributes=attributes, start_time=start_time)
 
 
 def _number(text: str, size: int) -> int:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry import context as contexts
 from opentelemetry import propagate, trace
@@ -49,9 +49,35 @@ from .run_trace import SCOPE, RunTrace, extracted, trace_of
 _SUPPRESS = "suppress_instrumentation"
 _NOTHING = nullcontext()
 
+#: How an operation or a run ended: ``completed``, ``failed`` or ``cancelled``, by the event that ends it.
+_STATUSES = {kind: kind.value.partition("_")[2] for kind in events.EventKind}
+
+_FAILURES = (events.StepFailedEvent, events.RunFailedEvent)
 _CHILD_ENDS = (events.ChildCompleted, events.ChildFailed, events.ChildCancelled)
 
 log = log_records.get("durable.tracing")
+
+
+class _SetUp(NamedTuple):
+    """
+    What the application has set up in this process.
+
+    Attributes:
+        is_on: Whether the provider makes spans.
+        choosing: Makes spans whose ids are chosen; None where the tracer does not take them.
+    """
+
+    provider: TracerProvider
+    is_on: bool
+    tracer: Tracer
+    choosing: span_ids.ChoosingTracer | None
+
+    @classmethod
+    def of(cls, provider: TracerProvider) -> _SetUp:
+        """Make durable's tracer of a provider."""
+        is_on = not isinstance(provider, ProxyTracerProvider | NoOpTracerProvider)
+        tracer = provider.get_tracer(SCOPE)
+        return cls(provider, is_on, tracer, span_ids.ChoosingTracer(tracer) if span_ids.can_choose(tracer) else None)
 
 
 class SpanTracing(tracing.Tracing):
@@ -59,31 +85,27 @@ class SpanTracing(tracing.Tracing):
 
     def __init__(self, variables: ContextVariables) -> None:
         super().__init__(variables)
-        self._provider: TracerProvider | None = None
-        self._known_tracer: Tracer | None = None
-        #: None where the tracer's ids cannot be chosen.
-        self._choosing: span_ids.ChoosingTracer | None = None
+        self._known = _SetUp.of(trace.get_tracer_provider())
 
     @property
     def is_on(self) -> bool:
         """Whether the application has set up OpenTelemetry in this process."""
-        return not isinstance(trace.get_tracer_provider(), ProxyTracerProvider | NoOpTracerProvider)
+        return self._set_up.is_on
 
     @property
-    def _tracer(self) -> Tracer:
+    def _set_up(self) -> _SetUp:
         provider = trace.get_tracer_provider()
         # The provider may be set after the first run, and in a prefork child.
-        if self._known_tracer is None or provider is not self._provider:
-            tracer = provider.get_tracer(SCOPE)
-            self._choosing = span_ids.ChoosingTracer(tracer) if span_ids.can_choose(tracer) else None
-            self._provider, self._known_tracer = provider, tracer
-        return self._known_tracer
+        if provider is not self._known.provider:
+            self._known = _SetUp.of(provider)
+        return self._known
 
     @contextmanager
     def start(self, workflow: str, run_id: str) -> Iterator[str | None]:
         """Trace the start of a run.  Yield what the run carries, for its row."""
         attributes = {"durable.run_id": run_id, "durable.workflow": workflow}
-        with self._tracer.start_as_current_span(f"start {workflow}", kind=SpanKind.PRODUCER, attributes=attributes):
+        tracer = self._set_up.tracer
+        with tracer.start_as_current_span(f"start {workflow}", kind=SpanKind.PRODUCER, attributes=attributes):
             headers: dict[str, str] = {}
             propagate.inject(headers)
             yield Carried(headers, self.variables.capture()).to_text()
@@ -122,7 +144,9 @@ class SpanTracing(tracing.Tracing):
         # The task that runs the attempt may have a span of Celery's instrumentation.
         task = trace.get_current_span().get_span_context()
         links = [Link(task)] if task.is_valid else []
-        span = self._tracer.start_span(f"attempt {held.attempt}", context=parent, attributes=attributes, links=links)
+        span = self._set_up.tracer.start_span(
+            f"attempt {held.attempt}", context=parent, attributes=attributes, links=links
+        )
         return _AttemptSpan(span, trace.set_span_in_context(span, parent))
 
     def within(self, run_id: str, carried: str | None) -> AbstractContextManager[None]:
@@ -138,8 +162,6 @@ class SpanTracing(tracing.Tracing):
 
     def quiet(self) -> AbstractContextManager[None]:
         """Keep OpenTelemetry's instrumentations from making spans in the block: of durable's own statements."""
-        if "opentelemetry.instrumentation.sqlalchemy" not in sys.modules:
-            return _NOTHING
         return _attached(contexts.set_value(_SUPPRESS, True))
 
     def emit(self, run: Run, carried: str | None, ended: Sequence[EndedOperation]) -> None:
@@ -187,7 +209,7 @@ class SpanTracing(tracing.Tracing):
         hook = self._trace(run_id, carried).below(span_ids.span_id_of(run_id, op_id))
         caller = trace.get_current_span()
         links = [Link(caller.get_span_context())] if caller.get_span_context().is_valid else []
-        span = self._tracer.start_span(
+        span = self._set_up.tracer.start_span(
             name, context=hook, attributes=attributes, links=links, start_time=began_at * 1000
         )
         if links and span.get_span_context().is_valid:
@@ -197,18 +219,18 @@ class SpanTracing(tracing.Tracing):
     # The trace of a run
 
     def _trace(self, run_id: str, carried: str | None) -> RunTrace:
-        tracer = self._tracer  # which sets ``_choosing`` too
-        return trace_of(tracer, run_id, carried, chooses_ids=self._choosing is not None)
+        set_up = self._set_up
+        return trace_of(set_up.tracer, run_id, carried, chooses_ids=set_up.choosing is not None)
 
     def _below_run(self, run_id: str, carried: str | None) -> Context:
-        return self._trace(run_id, carried).below(span_ids.span_id_of_run(run_id))
+        return self._trace(run_id, carried).below_run
 
     # Spans that are emitted when they end
 
     def _emit_run(self, run: Run, run_trace: RunTrace, ended: Event) -> None:
         began = run.created_at if run.started_at is None else run.started_at
-        attributes = {"durable.run_id": run.id, "durable.workflow": run.name, "durable.status": _status(ended)}
-        span = self._span(run_trace, span_ids.span_id_of_run(run.id), run.name, run_trace.context, began, attributes)
+        attributes = {"durable.run_id": run.id, "durable.workflow": run.name, "durable.status": _STATUSES[ended.kind]}
+        span = self._span(run_trace, run_trace.run_span_id, run.name, run_trace.context, began, attributes)
         _end(span, ended)
 
     def _emit_operation(
@@ -220,12 +242,12 @@ class SpanTracing(tracing.Tracing):
             "durable.operation": op_id,
         }
         if operation.kind is events.StepCreated:
-            attributes |= {"durable.step": operation.name, "durable.status": _status(ended)}
+            attributes["durable.step"] = operation.name
+            attributes["durable.status"] = _STATUSES[ended.kind]
         if isinstance(ended, events.AttemptEnded):
             attributes["durable.attempts"] = ended.attempt
-        parent = run_trace.below(span_ids.span_id_of_run(run.id))
         span_id = span_ids.span_id_of(run.id, op_id)
-        span = self._span(run_trace, span_id, operation.name, parent, operation.at, attributes)
+        span = self._span(run_trace, span_id, operation.name, run_trace.below_run, operation.at, attributes)
         for at, request_id in operation.received:
             span.add_event("received", {"durable.request_id": request_id} if request_id else None, at * 1000)
         # The end of the run is not the failure of a hook.
@@ -234,10 +256,10 @@ class SpanTracing(tracing.Tracing):
     def _span(
         self, run_trace: RunTrace, span_id: int, name: str, parent: Context, began: int, attributes: dict[str, Any]
     ) -> Span:
-        options: dict[str, Any] = {"context": parent, "attributes": attributes, "start_time": began * 1000}
-        if self._choosing is None:
-            return self._tracer.start_span(name, **options)
-        return self._choosing.start_span(run_trace.trace_id, span_id, name, **options)
+        set_up = self._set_up
+        if set_up.choosing is not None:
+            return set_up.choosing.start_span(run_trace.trace_id, span_id, name, parent, attributes, began * 1000)
+        return set_up.tracer.start_span(name, context=parent, attributes=attributes, start_time=began * 1000)
 
 
 class _AttemptSpan(tracing.AttemptTrace):
@@ -293,15 +315,10 @@ def _attached(context: Context) -> Iterator[None]:
         contexts.detach(token)
 
 
-def _status(ended: Event) -> str:
-    """Return how an operation or a run ended: ``completed``, ``failed`` or ``cancelled``."""
-    return ended.kind.value.partition("_")[2]
-
-
 def _end(span: Span, ended: Event, *, is_own: bool = True) -> None:
     """End a span with an event of the log."""
-    text = getattr(ended, "error", None) if is_own else None
-    if isinstance(ended, events.StepFailedEvent | events.RunFailedEvent) and text is not None:
+    text = ended.error if is_own and isinstance(ended, _FAILURES) else None
+    if text is not None:
         # A large error that has not been loaded is a reference, and no JSON.
         if text[:1] == "{":
             summary = codec.error_summary(text)

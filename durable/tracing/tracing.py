@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from ..store import Claim, Run
@@ -66,10 +67,6 @@ class Tracing:
         """Return what a message in the run's trace has for OpenTelemetry's instrumentation of Celery."""
         return {}
 
-    def quiet(self) -> AbstractContextManager[None]:
-        """Keep OpenTelemetry's instrumentations from making spans in the block: of durable's own statements."""
-        return nullcontext()
-
     def emit(self, run: Run, carried: str | None, ended: Sequence[EndedOperation]) -> None:
         """Emit the spans of what has ended with a turn of the run.  Never raises."""
 
@@ -79,3 +76,17 @@ class Tracing:
 
     def resumed(self, run_id: str, op_id: str, carried: str | None, began_at: int, committed_at: int) -> None:
         """Emit the span of a ``resume_hook`` that has committed its payload.  Never raises."""
+
+    def quiet(self) -> AbstractContextManager[None]:
+        """Keep OpenTelemetry's instrumentations from making spans in the block."""
+        return nullcontext()
+
+
+def quiet(make: Callable[[], Tracing]) -> AbstractContextManager[None]:
+    """
+    Keep OpenTelemetry's instrumentation of SQLAlchemy from making spans in the block: of durable's own statements.
+
+    The tracing is made only where that instrumentation is: a process that only reads runs need not import
+    OpenTelemetry.
+    """
+    return make().quiet() if "opentelemetry.instrumentation.sqlalchemy" in sys.modules else nullcontext()

@@ -26,13 +26,14 @@ Files, in import order::
 from .continuation import Continuation
 from .drive import conclude, drive
 from .forward import forward_attempt
-from .turn_lease import BATCH_DELAY_SECS, put_off
+from .turn_lease import BATCH_DELAY_SECS, drop_lease_of_gone_process, put_off
 
 __all__ = [
     "BATCH_DELAY_SECS",
     "Continuation",
     "conclude",
     "drive",
+    "drop_lease_of_gone_process",
     "forward_attempt",
     "put_off",
 ]

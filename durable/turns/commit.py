@@ -28,6 +28,7 @@ from ..store import (
     StepRow,
     WaitRow,
     attributes,
+    claimed_attempts,
     event_rows,
     hooks,
     is_contention,
@@ -69,8 +70,8 @@ def commit(engine: Engine, decision: Decision, begins: Claim | None = None) -> C
         if not (is_unavailable(error) and _is_claimed(engine, begins)):
             raise
         # The transaction was committed, and only the acknowledgement was lost.
-    if decision.outcome is not None:
-        result.ended = decision.run.id
+    if decision.outcome is not None or any(map(_is_payload, result.log)):
+        result.awaited = decision.run.id
     _count(engine, decision)
     return result
 
@@ -115,13 +116,18 @@ def _is_claimed(engine: Engine, begins: Claim | None) -> bool:
 
     def check() -> bool:
         with engine.store.read() as tx:
-            held = steps.claimed(tx, begins.run_id, begins.op_id)
+            held = claimed_attempts.find(tx, begins.run_id, begins.op_id)
         return held is not None and held.claim == begins.claim
 
     return retry_until_available(check)
 
 
 # A plain turn: one statement on PostgreSQL
+
+
+def _is_payload(event: events.Event) -> bool:
+    """Return whether a sender may wait for the turn that takes this in: a payload that is no webhook request."""
+    return isinstance(event, events.HookReceived) and event.request_id is None
 
 
 def _is_plain(decision: Decision, begins: Claim | None) -> bool:

@@ -118,8 +118,8 @@ class CommitResult:
     answered: list[tuple[str, str]] = field(default_factory=list)
     #: Tokens that the workflow has chosen, of hooks that are open now: requests to receivers may wait for them.
     opened: list[str] = field(default_factory=list)
-    #: The run's id, if it has ended.
-    ended: str | None = None
+    #: The run's id, if callers may wait for what has happened: its end, or that it has taken a payload in.
+    awaited: str | None = None
     #: What the commit has added to the log.
     log: list[Event] = field(default_factory=list)
     #: The run's row after the commit, of a run that goes on.

@@ -264,8 +264,8 @@ def send(engine: Engine, result: CommitResult) -> None:
     """Send what a turn has committed.  The sweep finds what cannot be sent now."""
     for holder, request_id in result.answered:
         engine.notify(holder, request_id)
-    if result.ended is not None:
-        engine.notifier.notify_subscribers(result.ended)
+    if result.awaited is not None:
+        engine.notifier.notify_subscribers(result.awaited)
     _send_steps(engine, result.steps)
     _send_waits(engine, result.waits)
     engine.wake(*result.to_wake)

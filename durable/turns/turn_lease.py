@@ -6,7 +6,10 @@ would be lost.  A process that finds the lease taken leaves its outcome in the i
 after it has released the lease.
 
 While many steps run, and a turn has nothing to begin, the holder keeps the lease for a moment: one turn then takes in
-several outcomes.  The lease of a dead holder is dropped by the sweep, which then sends a turn.
+several outcomes.
+
+The lease of a dead holder is dropped when a message of the run is delivered again to a process of the same host, or
+else by the sweep, which then sends a turn.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from functools import partial
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import failpoints
-from ..engine import Checkout, Engine
+from ..engine import Checkout, Engine, ProcessIdentity, identify, is_gone
 from ..events import ROOT
 from ..sandbox import log_records
 from ..store import reason, turn_leases
@@ -104,6 +107,17 @@ def put_off(engine: Engine, run_id: str) -> None:
 
 def _key(run_id: str) -> tuple[str, str]:
     return ("lease", run_id)
+
+
+def drop_lease_of_gone_process(engine: Engine, run_id: str) -> None:
+    """Drop the lease of a run, if the process that has it is gone from this host: a message was delivered again."""
+    with engine.store.read() as tx:
+        found = turn_leases.find_holder(tx, run_id)
+    if found is None:
+        return
+    if is_gone(ProcessIdentity(found.host, found.boot_id, found.pid, found.pid_started), identify()):
+        log.info("Run %s: process %s:%d is gone with the lease of its turns.", run_id, found.host, found.pid)
+        turn_leases.release(engine.store, run_id, found.holder)
 
 
 def is_contended(view: View, checkout: Checkout) -> bool:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel
 
-from .. import registry
+from .. import attributes, registry
 from ..client import describe, hooks, start
 from ..engine import Engine
 from ..errors import HookNotFound, HookPayloadError, RunConflict, RunNotFound, SerializationError
@@ -83,10 +83,13 @@ def _start(call: Call) -> Reply:
     try:
         # Arguments that would fail the run at its first turn are refused here.
         definitions.fit_arguments(workflow, workflow.signature.bind(*args, **kwargs))
-    except (TypeError, SerializationError) as error:
+        attributes.check({}, body.attributes)
+    except (TypeError, ValueError, SerializationError) as error:
         raise RequestRefused(problems.bad_arguments(str(error))) from None
     new_id = start_run.new_run_id(call.engine.now())
-    options = start.Options(run_id=new_id, idempotency_key=call.key, countdown=body.countdown or None)
+    options = start.Options(
+        run_id=new_id, idempotency_key=call.key, countdown=body.countdown or None, attributes=body.attributes
+    )
     try:
         run = start.start(call.engine, workflow, tuple(args), kwargs, options)
     except SerializationError as error:
@@ -103,15 +106,15 @@ def _start(call: Call) -> Reply:
 def _list(call: Call) -> Reply:
     query: schemas.Query = call.query
     pairs = [(name, value) for name, _, value in (pair.partition("=") for pair in query.attribute)]
-    attributes = dict(pairs)
-    if any(attributes[name] != value for name, value in pairs):
+    wanted = dict(pairs)
+    if any(wanted[name] != value for name, value in pairs):
         # One attribute with two values: no run has that.
         return Reply(200, {"runs": [], "next": None})
     runs, next_page = describe.page_of_runs(
         call.engine,
         status=query.status,
         name=query.name,
-        attributes=attributes,
+        attributes=wanted,
         limit=query.limit,
         after=query.after,
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, field_validator
+
+from ..attributes import COUNT_LIMIT, NAME_LIMIT, VALUE_LIMIT
 
 #: A run's id in a path.  An id with a slash cannot be used there, because paths are split at slashes.
 RUN_ID = r"^[!-.0-~]{1,64}$"
@@ -16,6 +18,23 @@ KEY = r"^[!-~]{1,255}$"
 #: Databases do not accept NUL.
 _NO_NUL = r"^[^\x00]+$"
 _TEN_YEARS_SECS = 10 * 365 * 86_400
+
+#: What Python counts as space, and control characters.
+_SPACE = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_ATTRIBUTES = {
+    "type": "object",
+    "maxProperties": COUNT_LIMIT,
+    "propertyNames": {"pattern": rf"^[^{_SPACE}]([^\x00]*[^{_SPACE}])?$", "maxLength": NAME_LIMIT},
+    "additionalProperties": {
+        "anyOf": [
+            # The limit is in bytes, which a JSON schema cannot say.
+            {"type": "string", "pattern": r"^[\x01-\x7f]*$", "maxLength": VALUE_LIMIT},
+            {"type": "string", "pattern": r"^[^\x00]*$", "maxLength": VALUE_LIMIT // 4},
+        ]
+    },
+    "description": "Attributes that the run has from the start: texts by name.",
+    "default": {},
+}
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled", "blocked", "continued"]
 
@@ -33,6 +52,8 @@ class Start(_Strict):
         Field(description="Its arguments, in order or by parameter name; checked against the workflow's annotations."),
     ] = []
     countdown: Annotated[float, Field(ge=0, le=_TEN_YEARS_SECS, description="Start after so many seconds.")] = 0.0
+    #: ``durable.attributes`` checks them.
+    attributes: Annotated[dict[str, str], WithJsonSchema(_ATTRIBUTES)] = {}
 
 
 class Cancel(_Strict):
@@ -116,20 +137,25 @@ class Summary(Started):
     code_version: str | None
 
 
+class Listed(Summary):
+    """A run in a list."""
+
+    attributes: dict[str, str]
+
+
 class Runs(BaseModel):
     """Runs, newest first; `next` is the parameter `after` of the next page."""
 
-    runs: list[Summary]
+    runs: list[Listed]
     next: str | None
 
 
-class Details(Summary):
+class Details(Listed):
     """A run, as `durable runs show` shows it."""
 
     args: Any
     result: Any
     error: str | None
-    attributes: dict[str, str]
     parent: str | None
     generation: int | None
     previous_generation: str | None

@@ -6,7 +6,7 @@ import sys
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from .. import registry
+from .. import codec, registry
 from ..broker import check_worker_settings, embedded
 from ..engine import Engine
 from ..errors import ConfigurationError
@@ -36,6 +36,8 @@ def begin(engine: Engine) -> None:
     Celery ignores exceptions of signal receivers, but not SystemExit.
     """
     versions.install()
+    # Here, and not in the first turn of each child.
+    codec.load_pydantic()
     try:
         if engine.broker_url() == embedded.url():
             embedded.ensure_running()

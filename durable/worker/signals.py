@@ -55,7 +55,7 @@ class _Worker:
         """Celery's ``worker_process_init``: a prefork child, or the only process of a solo pool."""
         if not self._serves:
             return
-        self._engine.expendable = celery_internals.is_pool_child()
+        self._engine.stuck.may_kill_process = celery_internals.is_pool_child()
         from . import lifecycle
 
         lifecycle.start_housekeeping(self._engine)

@@ -18,8 +18,7 @@ from servers import DATABASES, new_database
 from durable import registry
 from durable.attempts.outcome import give_up
 from durable.cli import main
-from durable.store import schema
-from durable.store import steps as step_rows
+from durable.store import claimed_attempts, schema
 from durable.turns.drive import drive
 
 SHOP = """
@@ -432,7 +431,7 @@ def test_a_step_in_doubt_is_shown_and_resolved(durable, engine):
         mine = sa.update(schema.steps).where(schema.steps.c.run_id == run_id)
         tx.execute(mine.values(semantics="at_most_once", **claimed))
     with engine.store.read() as tx:
-        held = step_rows.claimed(tx, run_id, "r#1")
+        held = claimed_attempts.find(tx, run_id, "r#1")
     give_up(engine, held)
 
     shown = durable("runs", "show", run_id)

@@ -20,14 +20,20 @@ from durable import Durable, sleep, step, workflow
 celery = Celery("quick", broker="memory://")
 engine = Durable(celery)
 
+@step
+def charge(cents: int) -> str:
+    return f"paid {cents}"
+
 @workflow
-async def nap() -> None:
+async def order(cents: int) -> str:
     await sleep("1h")
+    return await charge(cents)
 """
 
 #: What neither the command nor an application needs in order to list runs, each with what is below it.
 NOT_FOR_RUNS_LIST = (
     "alembic",
+    "celery.app.trace",
     "celery.worker.control",
     "durable.attempts",
     "durable.dashboard",
@@ -39,7 +45,12 @@ NOT_FOR_RUNS_LIST = (
     "flask",
     "gunicorn",
     "jinja2",
+    "kombu.transport.virtual",
+    "opentelemetry",
+    "pydantic",
+    "pydantic_core",
     "redis",
+    "sqlalchemy.dialects.mysql",
     "sqlalchemy.dialects.postgresql",
     "sqlalchemy.orm",
 )
@@ -56,7 +67,6 @@ NOT_FOR_HELP = (
     "durable.registry",
     "durable.store",
     "kombu",
-    "pydantic",
     "sqlalchemy",
     "werkzeug",
 )

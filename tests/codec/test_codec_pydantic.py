@@ -237,3 +237,12 @@ def test_a_subclass_that_cannot_cross_becomes_what_is_annotated(made):
     base = type(made).__base__
 
     assert type(codec.fit(made, base if base is str else dict[str, str], "result")) is base
+
+
+def test_a_call_is_shown_shortened_and_with_its_secrets_masked():
+    """As Celery's tools show it: at most 1,024 characters."""
+    shown = codec.shown_arguments(codec.encode_arguments({"password": SecretStr("hunter2"), "n": 1}))
+    long = codec.shown_arguments(codec.encode_arguments({"text": "x" * 5_000}))
+
+    assert shown == "{'password': '**********', 'n': 1}"
+    assert (len(long), long[-4:]) == (1_024, "...}")

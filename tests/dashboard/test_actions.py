@@ -14,7 +14,7 @@ from test_pages import ids
 from durable import create_hook, sleep, step, workflow
 from durable.attempts import outcome
 from durable.attempts.claim import Address, claim
-from durable.store import audit, retention, steps
+from durable.store import audit, claimed_attempts, retention
 from durable.store.schema import runs
 from durable.turns.drive import drive
 
@@ -127,7 +127,7 @@ def test_resolve_ends_a_doubt(engine, browser):
     drive(engine, run.id)
     claim(engine, once, Address(run.id, "r#1", 1), None)
     with engine.store.read() as tx:
-        claimed = steps.claimed(tx, run.id, "r#1")
+        claimed = claimed_attempts.find(tx, run.id, "r#1")
     assert claimed is not None
     outcome.give_up(engine, claimed)
 

@@ -26,7 +26,9 @@ from servers import migrate
 
 from durable import Durable, Run, RunFailed, StepFailed, get_step_metadata, sleep, step, workflow
 from durable.recovery import housekeeping
+from durable.store import steps as step_rows
 from durable.store.steps import StepRow
+from durable.turns.drive import drive
 
 
 @dataclass(frozen=True)
@@ -378,6 +380,74 @@ def test_celery_hears_of_it_as_ever(site):
     assert site.celery.AsyncResult(task_id).get(timeout=5)[1] == number
 
 
+def test_its_message_has_the_options_of_the_task_and_no_arguments(idle):
+    """
+    Priority as the task has it, the attempt in a header; no method of the task class is asked.
+
+    It does not expire: the worker would revoke its id, and refuse the step when durable sends it again.
+    """
+    called = []
+
+    class Own(Task):
+        priority = 4
+
+        def apply_async(self, *args: Any, **options: Any) -> Any:
+            called.append("apply_async")
+            return super().apply_async(*args, **options)
+
+        def shadow_name(self, *args: Any) -> str:
+            called.append("shadow_name")
+            return "another"
+
+    @idle.task(name="adopted.sent", base=Own, expires=77)
+    def sent(n: int) -> int:
+        return n
+
+    sent_step = step(sent)
+
+    async def sends() -> int:
+        return await sent_step(1)
+
+    run = idle.engine.start(workflow(sends))
+    drive(idle.engine, run.id)
+
+    with idle.celery.connection_for_read() as connection:
+        queue = connection.SimpleQueue(idle.queue)
+        messages = [queue.get(block=False) for _ in range(len(queue))]
+        queue.close()
+    (message,) = [each for each in messages if each.headers["task"] == "adopted.sent"]
+    assert (message.payload[:2], message.content_type) == ([[], {}], "application/json")
+    assert (message.headers["durable"]["run"], message.headers["durable"]["attempt"]) == (run.id, 1)
+    assert message.headers["expires"] is None
+    assert (message.properties["priority"], message.headers["shadow"], called) == (4, None, [])
+
+
+def test_handlers_see_no_arguments(site):
+    """Neither signals nor the task's request has them; the function gets them from the log."""
+    seen: list[Any] = []
+
+    @site.task(bind=True, name="adopted.bare")
+    def bare(self: Any, n: int) -> int:
+        seen.append((list(self.request.args), dict(self.request.kwargs)))
+        return n
+
+    bare_step = step(bare)
+
+    def note(sender: Any = None, args: Any = None, kwargs: Any = None, **_: Any) -> None:
+        if sender.name == "adopted.bare":
+            seen.append((list(args), dict(kwargs)))
+
+    async def asks() -> int:
+        return await bare_step(n=5)
+
+    signals.task_prerun.connect(note)
+    try:
+        assert site.run(asks).result(timeout=1) == 5
+    finally:
+        signals.task_prerun.disconnect(note)
+    assert seen == [([], {})] * 2
+
+
 # Its own retries.
 
 
@@ -456,6 +526,26 @@ def test_max_retries_are_counted_over_the_attempts(site):
 
     assert "MaxRetriesExceeded" in run.result(timeout=1)
     assert kinds(run).count("step_retrying") == 1
+
+
+def test_a_retry_has_no_options_for_the_message(site):
+    """``self.retry(queue=…)``: the next attempt comes to the queue of the task all the same."""
+    queues = []
+
+    @site.task(bind=True, name="adopted.moving")
+    def moving(self: Any) -> str:
+        queues.append(self.request.delivery_info["routing_key"])
+        if len(queues) == 1:
+            raise self.retry(queue="nowhere", countdown=0)
+        return "done"
+
+    moving_step = step(moving)
+
+    async def asks() -> str:
+        return await moving_step()
+
+    assert site.run(asks).result(timeout=1) == "done"
+    assert queues == [site.queue] * 2
 
 
 def test_a_retry_of_a_plain_call_is_celerys(site):
@@ -701,7 +791,7 @@ def test_the_format_of_the_whole_app_is_its_own_tasks(database, own_registry):
         other.celery.conf.update(
             task_serializer="yaml",
             task_compression="gzip",
-            task_annotations={"*": {"serializer": "morse", "compression": "vacuum"}},
+            task_annotations={"*": {"serializer": "morse", "compression": "vacuum", "expires": -1}},
             task_reject_on_worker_lost=False,
             task_acks_on_failure_or_timeout=False,
             task_ignore_result=False,
@@ -749,6 +839,27 @@ def test_a_simple_task_works_in_eager_mode(idle):
             return await divide_step(1, 4)
 
     assert idle.engine.start(workflow(divides)).result(timeout=1) == 0.25
+
+
+def test_in_eager_mode_a_retry_with_a_delay_stays_pending(idle):
+    """Nothing is there that would wait for it."""
+    idle.celery.conf.task_always_eager = True
+
+    @idle.task(bind=True, name="adopted.eager.later")
+    def later(self: Any) -> None:
+        raise self.retry(countdown=60)
+
+    later_step = step(later)
+
+    async def asks() -> None:
+        await later_step()
+
+    run = idle.engine.start(workflow(asks))
+
+    assert run.status == "running"
+    with idle.engine.store.read() as tx:
+        row = step_rows.pending(tx, run.id, "r#1", 2)
+    assert row is not None
 
 
 def test_the_example_of_the_docs_runs(idle):

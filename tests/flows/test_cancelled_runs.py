@@ -16,8 +16,7 @@ from durable import HookNotFound, Run, RunCancelled, create_hook, race, resume_h
 from durable.attempts.attempt import attempt
 from durable.attempts.outcome import give_up
 from durable.client import describe
-from durable.store import claims
-from durable.store import steps as step_rows
+from durable.store import claimed_attempts, claims
 from durable.turns.drive import drive
 
 pytestmark = all_databases()
@@ -121,7 +120,7 @@ def test_cleanup_goes_on_after_a_worker_died_in_it(engine):
             now=engine.store.sql_now,
         )
     with engine.store.read() as tx:
-        held = step_rows.claimed(tx, run.id, row.op_id)
+        held = claimed_attempts.find(tx, run.id, row.op_id)
     give_up(engine, held)
     settle(engine, run)
 

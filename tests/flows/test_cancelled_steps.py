@@ -17,7 +17,7 @@ from durable import create_hook, get_step_metadata, race, resume_hook, sleep, st
 from durable.attempts import cancellation
 from durable.attempts.attempt import attempt
 from durable.attempts.outcome import give_up
-from durable.store import steps as step_rows
+from durable.store import claimed_attempts
 from durable.store.schema import waits
 from durable.turns.drive import drive
 
@@ -123,7 +123,7 @@ def test_an_attempt_that_dies_after_its_call_was_given_up_is_not_tried_again(eng
         give_up_call(engine, run, "run")
         (row,) = rows(engine, run)
         with engine.store.read() as tx:
-            held = step_rows.claimed(tx, run.id, row.op_id)
+            held = claimed_attempts.find(tx, run.id, row.op_id)
         assert give_up(engine, held) is None
         assert rows(engine, run) == []
     settle(engine, run)

@@ -14,7 +14,7 @@ from giving_up import TIMEOUT_SECS, attempting, here, rows, seen
 
 from durable import AttemptLost, Request, create_webhook, get_step_metadata, heartbeat, set_attributes, step, workflow
 from durable.attempts import outcome
-from durable.store import steps as step_rows
+from durable.store import claimed_attempts
 from durable.store.schema import requests, steps
 from durable.turns.drive import drive
 from durable.web import record_request
@@ -78,5 +78,5 @@ def take_away(engine: Any, run: Any) -> None:
     """Give up the attempt, as the sweep does when its process seems dead."""
     with engine.store.read() as tx:
         op_id = tx.execute(sa.select(steps.c.op_id).where(steps.c.run_id == run.id)).scalar_one()
-        held = step_rows.claimed(tx, run.id, op_id)
+        held = claimed_attempts.find(tx, run.id, op_id)
     assert outcome.give_up(engine, held) is not None

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,9 @@ from durable import (
     step,
     workflow,
 )
+from durable.broker import PollingNotifier
 from durable.client import describe
+from durable.engine import completions
 from durable.store.schema import inbox
 from durable.turns.drive import drive
 from durable.web import record_request
@@ -516,6 +519,42 @@ def test_a_sender_can_wait_until_the_run_has_taken_the_payload_in(engine, token)
 
         assert sender.result(10) == run
     assert kinds(run)[-1] == "hook_received"
+
+
+class LocalNotifier(PollingNotifier):
+    """Notifications within this process."""
+
+    healthy = True
+
+    def __init__(self) -> None:
+        self.subscribed: set[str] = set()
+        self.receive: Callable[[str], None] = self.subscribed.discard
+
+    def subscribe(self, subject: str, holder: str) -> None:
+        self.subscribed.add(subject)
+
+    def listen(self, holder: str, receive: Callable[[str], None]) -> None:
+        self.receive = receive
+
+    def notify_subscribers(self, subject: str) -> None:
+        if subject in self.subscribed:
+            self.receive(subject)
+
+
+def test_a_sender_that_waits_is_notified_of_the_turn(engine, token, monkeypatch):
+    """With a notifier it does not poll: here it would do so once a minute."""
+    monkeypatch.setattr(engine, "_notifier", notifier := LocalNotifier())
+    monkeypatch.setattr(completions, "SLOW_SECS", 60.0)
+    run = engine.start(conversation, token)
+    settle(engine, run)
+    with ThreadPoolExecutor(1) as threads:
+        sender = threads.submit(engine.resume_hook, token, "one", wait_taken="30s")
+        deadline = time.monotonic() + 10
+        while run.id not in notifier.subscribed and time.monotonic() < deadline:
+            time.sleep(0.01)
+        settle(engine, run)
+
+        assert sender.result(10) == run
 
 
 def test_a_sender_waits_no_longer_than_it_says(engine, token):

@@ -21,8 +21,7 @@ from durable.attempts import outcome
 from durable.attempts.attempt import attempt
 from durable.client import describe, operate
 from durable.errors import ConfigurationError
-from durable.store import claims
-from durable.store import steps as step_rows
+from durable.store import claimed_attempts, claims
 from durable.store.schema import steps
 from durable.turns.commit import commit
 from durable.turns.decide import decide
@@ -99,7 +98,7 @@ def lose(engine: Any, run: Run[Any]) -> None:
     """Give up the attempt, as the sweep does when its process is gone."""
     (row,) = rows(engine, run)
     with engine.store.read() as tx:
-        held = step_rows.claimed(tx, run.id, row.op_id)
+        held = claimed_attempts.find(tx, run.id, row.op_id)
     assert held is not None
     assert outcome.give_up(engine, held) is None
 
@@ -349,7 +348,7 @@ def test_of_several_in_doubt_one_has_to_be_named(engine):
                 .values(status="claimed", claim=row.op_id, worker_id="gone", claimed_at=1, semantics="at_most_once")
             )
         with engine.store.read() as tx:
-            held = step_rows.claimed(tx, run.id, row.op_id)
+            held = claimed_attempts.find(tx, run.id, row.op_id)
         outcome.give_up(engine, held)
 
     with pytest.raises(NotInDoubt, match="name one with --step"):

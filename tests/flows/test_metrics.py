@@ -20,6 +20,7 @@ from durable.attempts.timeout import timed_out
 from durable.metrics import create_metrics, snapshot
 from durable.recovery import sweep
 from durable.recovery.housekeeping import Housekeeping
+from durable.store import claimed_attempts
 from durable.store import steps as step_rows
 from durable.store.schema import totals
 from durable.turns.drive import drive
@@ -163,7 +164,7 @@ def test_attempts_that_are_given_up_say_why(engine, scrape):
                 .values(status="claimed", claim="c", claimed_at=engine.now(), worker_id="gone")
             )
         with engine.store.read() as tx:
-            held = step_rows.claimed_in_run(tx, run.id, 1)[0]
+            held = claimed_attempts.of_run(tx, run.id, 1)[0]
         give_up(engine, held, error and error(held))
         run.cancel()
         settle(engine, run)

@@ -242,7 +242,7 @@ def test_a_child_whose_turn_nothing_stops_is_killed_and_that_is_a_try(engine, mo
     run = does.start()
 
     def act() -> None:
-        engine.expendable = True
+        engine.stuck.may_kill_process = True
         deeds.append(lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {SIGNAL}))
         deeds.append(hang)
         drive(engine, run.id, redelivered=True)

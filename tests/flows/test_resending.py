@@ -14,7 +14,7 @@ from durable.attempts import outcome
 from durable.attempts.claim import Address, claim
 from durable.recovery import sweep
 from durable.recovery.housekeeping import Housekeeping
-from durable.store import schema, steps
+from durable.store import claimed_attempts, schema
 from durable.turns.drive import drive
 
 LATER = 6_000_000
@@ -95,7 +95,7 @@ def test_what_is_sent_again_shows_its_arguments(engine, worker, monkeypatch):
 
     assert claim(engine, pay, Address(short.id, "r#1", 1), None)
     with engine.store.read() as tx:
-        lost = steps.claimed(tx, short.id, "r#1")
+        lost = claimed_attempts.find(tx, short.id, "r#1")
     row = outcome.give_up(engine, lost)
     assert engine.dispatch.shown_arguments(pay.name, row.args)["kwargsrepr"] == "{'order': 'A-1', 'amount': 7}"
 

@@ -35,8 +35,7 @@ from durable.attempts.claim import Address
 from durable.attempts.outcome import give_up
 from durable.attributes import COUNT_LIMIT, merged
 from durable.client import describe
-from durable.store import run_log
-from durable.store import steps as step_rows
+from durable.store import claimed_attempts, run_log
 from durable.store.outbox import SendTimes
 from durable.store.schema import attributes, inbox
 from durable.turns.drive import drive
@@ -209,7 +208,7 @@ def loses_its_claim() -> int:
     if see("try") == 1:
         metadata, engine = get_step_metadata(), current.current_engine()
         with engine.store.read() as tx:
-            held = step_rows.claimed(tx, metadata.run_id, metadata.step_id)
+            held = claimed_attempts.find(tx, metadata.run_id, metadata.step_id)
         assert held is not None
         give_up(engine, held)
         set_attributes(phase="late")

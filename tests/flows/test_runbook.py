@@ -19,8 +19,7 @@ from durable import create_hook, sleep, step, workflow
 from durable.attempts.outcome import give_up
 from durable.cli import main
 from durable.recovery.housekeeping import Housekeeping
-from durable.store import schema
-from durable.store import steps as step_rows
+from durable.store import claimed_attempts, schema
 from durable.turns.drive import drive
 
 ROOT = Path(__file__).parents[2]
@@ -176,7 +175,7 @@ def test_a_step_is_in_doubt(engine, durable, worker, caplog):
         claimed = {"status": "claimed", "claim": "c", "worker_id": "gone", "claimed_at": engine.now()}
         tx.execute(mine.values(semantics="at_most_once", **claimed))
     with engine.store.read() as tx:
-        held = step_rows.claimed(tx, run.id, "r#1")
+        held = claimed_attempts.find(tx, run.id, "r#1")
     give_up(engine, held)
 
     shown = durable("runs", "show", run.id).stdout

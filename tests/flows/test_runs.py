@@ -26,7 +26,7 @@ from durable import (
 )
 from durable.attempts.outcome import give_up
 from durable.client import describe, operate
-from durable.store import steps as step_rows
+from durable.store import claimed_attempts
 from durable.store.schema import events, inbox, runs, steps, waits
 from durable.turns.drive import drive
 
@@ -236,7 +236,7 @@ def loses_its_claim(engine_key: str) -> str:
         metadata = get_step_metadata()
         engine = engines[engine_key]
         with engine.store.read() as tx:
-            held = step_rows.claimed(tx, metadata.run_id, metadata.step_id)
+            held = claimed_attempts.find(tx, metadata.run_id, metadata.step_id)
         assert held is not None
         give_up(engine, held)
     return f"attempt {number}"

@@ -28,7 +28,7 @@ from durable import (
 )
 from durable.attempts import outcome
 from durable.attempts.attempt import attempt
-from durable.store import steps as step_rows
+from durable.store import claimed_attempts
 from durable.store.schema import requests
 from durable.turns.drive import drive
 from durable.web import record_request
@@ -184,7 +184,7 @@ def test_an_attempt_that_was_given_up_writes_nothing(engine):
         running.join(10)
     else:
         with engine.store.read() as tx:
-            held = step_rows.claimed(tx, run.id, address.op)
+            held = claimed_attempts.find(tx, run.id, address.op)
         assert outcome.give_up(engine, held) is not None
         seen(run.id).gate.set()
         running.join(10)

@@ -20,7 +20,7 @@ from giving_up import attempting, found, here, rows, seen
 from durable import AttemptLost, StepFailed, StepTimeout, get_step_metadata, heartbeat, step, workflow
 from durable.attempts import outcome, timeout
 from durable.attempts.attempt import attempt
-from durable.store import steps as step_rows
+from durable.store import claimed_attempts
 from durable.store.schema import steps
 from durable.turns.drive import drive
 
@@ -266,7 +266,7 @@ def test_a_heartbeat_of_an_attempt_that_was_given_up_says_so_and_writes_nothing(
     with attempting(engine, run, "gated_beats"):
         (row,) = rows(engine, run)
         with engine.store.read() as tx:
-            held = step_rows.claimed(tx, run.id, row.op_id)
+            held = claimed_attempts.find(tx, run.id, row.op_id)
         outcome.give_up(engine, held)
     settle(engine, run)
 

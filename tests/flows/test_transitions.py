@@ -18,7 +18,7 @@ from durable import Durable, Run, continue_as_new, create_hook, get_workflow_met
 from durable.attempts import outcome
 from durable.client import operate
 from durable.recovery.prune import prune_batch
-from durable.store import steps as step_rows
+from durable.store import claimed_attempts
 from durable.store.transitions import ENDED, RUN_TRANSITIONS, STEP_TRANSITIONS, mermaid
 from durable.turns.drive import drive
 
@@ -146,7 +146,7 @@ def test_steps(engine, transitions):
         with attempting(engine, run, "pays"):
             (row,) = rows(engine, run)
             with engine.store.read() as tx:
-                claimed = step_rows.claimed(tx, run.id, row.op_id)
+                claimed = claimed_attempts.find(tx, run.id, row.op_id)
             assert claimed is not None
             outcome.give_up(engine, claimed)
             assert run.status == "blocked"

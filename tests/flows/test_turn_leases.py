@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -17,9 +18,10 @@ from durable.attempts.attempt import attempt
 from durable.attempts.claim import Address
 from durable.broker.dispatcher import DRIVE
 from durable.engine.later import Later
+from durable.engine.process import identify
 from durable.recovery import sweep
 from durable.recovery.housekeeping import Housekeeping
-from durable.store import schema, turn_leases
+from durable.store import schema, turn_leases, workers
 from durable.turns.drive import drive
 from durable.turns.turn_lease import MANY, TTL, TurnLease
 
@@ -124,6 +126,36 @@ def test_an_outcome_is_left_to_the_drive_that_has_the_lease(engine):
     settle(engine, run)
     assert run.result() == sum(range(WIDTH))
     assert leases(engine, run) == []
+
+
+def deliver_again(engine: Durable, run: Run[Any]) -> None:
+    """Let this process get the run's drive from the broker, which has delivered it before."""
+    task = engine.celery.tasks[DRIVE]
+    task.push_request(delivery_info={"redelivered": True})
+    try:
+        task.run(run.id)
+    finally:
+        task.pop_request()
+
+
+@pytest.mark.parametrize("place", ["gone", "alive", "elsewhere"])
+def test_a_message_delivered_again_drops_the_lease_of_a_process_that_is_gone(engine, place):
+    """Of this host only: the run goes on at once, and the sweep has nothing to find."""
+    run = engine.start(wide, WIDTH)
+    drive(engine, run.id)
+    run_step(engine, run, 1)
+    before = turns(engine, run)
+    holder = replace(identify(), pid_started=1) if place == "gone" else identify()
+    host = {"host": "elsewhere", "pid_started": 1} if place == "elsewhere" else {}
+    row = asdict(holder) | host | {"id": "another", "started_at": 0, "beat_at": 0, "names": "[]"}
+    with engine.store.begin() as tx:
+        workers.beat(tx, workers.Worker(**row), engine.store.sql_now)
+    taken(engine, run)
+
+    deliver_again(engine, run)
+
+    assert turns(engine, run) == before + (place == "gone")
+    assert any(lease.holder == "its holder" for lease in leases(engine, run)) == (place != "gone")
 
 
 def test_what_comes_while_a_turn_is_decided_is_taken_in_by_its_drive(engine, other):

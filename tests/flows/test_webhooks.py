@@ -32,7 +32,7 @@ from durable import (
     workflow,
 )
 from durable.attempts.outcome import give_up
-from durable.store import steps as step_rows
+from durable.store import claimed_attempts
 from durable.store.requests import load
 from durable.store.schema import requests, waits
 from durable.turns import wake
@@ -380,7 +380,7 @@ def loses_its_process(request: Request, when: str) -> list[Any]:
     early = request.respond_with("early") if when == "after" else None
     if metadata.attempt == 1:
         with engine.store.read() as tx:
-            mine = step_rows.claimed(tx, metadata.run_id, metadata.step_id)
+            mine = claimed_attempts.find(tx, metadata.run_id, metadata.step_id)
         assert mine is not None
         give_up(engine, mine)  # as the sweep does, once the process is gone
     return [metadata.attempt, early, request.respond_with(f"attempt {metadata.attempt}")]

@@ -20,8 +20,7 @@ from durable.broker.progress import SENT
 from durable.engine.process import identify
 from durable.recovery import housekeeping, sweep
 from durable.recovery.housekeeping import Housekeeping
-from durable.store import claims, schema, workers
-from durable.store import steps as step_rows
+from durable.store import claimed_attempts, claims, schema, workers
 from durable.store.workers import Worker
 from durable.turns import wake
 from durable.turns.drive import drive
@@ -277,11 +276,11 @@ def test_a_silent_process_is_dead_only_while_our_own_beats_succeed(engine, worke
 
     sweep.reap_dead_workers(engine, beating_since=engine.now())
     with engine.store.read() as tx:
-        assert step_rows.claimed(tx, run.id, "r#1") is not None
+        assert claimed_attempts.find(tx, run.id, "r#1") is not None
 
     sweep.reap_dead_workers(engine, beating_since=engine.now() - engine.settings.dead_after - 1)
     with engine.store.read() as tx:
-        assert step_rows.claimed(tx, run.id, "r#1") is None
+        assert claimed_attempts.find(tx, run.id, "r#1") is None
 
 
 @pytest.mark.parametrize("is_gone", [False, True])
@@ -296,7 +295,7 @@ def test_a_silent_process_keeps_what_has_called_heartbeat_lately(engine, worker,
     long_ago = engine.now() - engine.settings.dead_after - 1
     sweep.reap_dead_workers(engine, beating_since=long_ago)
     with engine.store.read() as tx:
-        assert (step_rows.claimed(tx, run.id, "r#1") is None) == is_gone
+        assert (claimed_attempts.find(tx, run.id, "r#1") is None) == is_gone
         assert [w.id for w in workers.alive(tx) if w.id == "other"] == ([] if is_gone else ["other"])
     if is_gone:
         return
@@ -305,7 +304,7 @@ def test_a_silent_process_keeps_what_has_called_heartbeat_lately(engine, worker,
         assert claims.heartbeat(tx, held, '"half"', long_ago, None)
     sweep.reap_dead_workers(engine, beating_since=long_ago)
     with engine.store.read() as tx:
-        assert step_rows.claimed(tx, run.id, "r#1") is None
+        assert claimed_attempts.find(tx, run.id, "r#1") is None
         assert [w.id for w in workers.alive(tx) if w.id == "other"] == []
 
 

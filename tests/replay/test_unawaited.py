@@ -50,6 +50,7 @@ USES: dict[str, Callable[[Any], object]] = {
     "indexed": lambda call: call["id"],
     "formatted as text": lambda call: f"charged {call}",
     "asked for its attribute 'status'": lambda call: call.status,
+    "given an attribute 'status'": lambda call: setattr(call, "status", "paid"),
 }
 
 

@@ -8,6 +8,7 @@ import textwrap
 from contextvars import ContextVar
 
 import pytest
+from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -65,7 +66,7 @@ def test_the_sdk_takes_chosen_ids():
     trace_id, span_id = span_ids.trace_id_of("run-1"), span_ids.span_id_of("run-1", "r#1")
 
     assert span_ids.can_choose(tracer)
-    span_ids.ChoosingTracer(tracer).start_span(trace_id, span_id, "chosen").end()
+    span_ids.ChoosingTracer(tracer).start_span(trace_id, span_id, "chosen", Context(), {}, 1).end()
     tracer.start_span("random").end()
 
     chosen, random = exporter.get_finished_spans()

@@ -303,6 +303,30 @@ def test_runs_are_listed_and_shown_as_the_command_line_has_them(engine, client):
     assert client.get(f"{RUNS}/{done}").json["args"] == {"item": {"name": "tea"}, "day": "2026-01-02"}
 
 
+def test_runs_are_started_with_attributes_and_found_by_them(client):
+    """The list shows them, and so does the run."""
+    body = {"workflow": "control.order", "args": [{"name": "tea"}, "2026-01-02"]}
+    for customer in ("acme", "umbrella"):
+        client.post(RUNS, json=body | {"attributes": {"customer": customer, "note": ""}})
+
+    (found,) = client.get(f"{RUNS}?attribute=customer=acme").json["runs"]
+
+    assert found["attributes"] == {"customer": "acme", "note": ""}
+    assert client.get(f"{RUNS}/{found['id']}").json["attributes"] == found["attributes"]
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{"": "a"}, {" a": "b"}, {"a": 1}, {"a": "\0"}, {"a": "é" * 200}, {str(n): "" for n in range(65)}, ["a"]],
+)
+def test_attributes_that_no_run_can_have_are_422(client, attributes):
+    """Nothing is started."""
+    body = {"workflow": "control.approval", "args": ["t"], "attributes": attributes}
+
+    assert problem_of(client.post(RUNS, json=body)) == (422, "bad-arguments")
+    assert client.get(RUNS).json["runs"] == []
+
+
 def test_pages_list_each_run_once(client):
     """Also while runs start; the last page has no next page."""
     ids = [start(client, "control.order", {"name": "tea"}, "2026-01-02").json["id"] for _ in range(5)]

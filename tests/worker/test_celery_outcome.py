@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 from billiard.exceptions import WorkerLostError
+from celery.app.task import Context
 from celery.exceptions import Ignore, Reject, Retry
 
+from durable import events
+from durable.attempts import Finished
 from durable.errors import StepFailed
-from durable.worker.celery_outcome import for_celery
+from durable.worker.celery_outcome import for_celery, raise_failure
 
 
 class Unpicklable(Exception):
@@ -70,3 +74,14 @@ def test_an_error_that_celery_acts_on_is_replaced(error):
     assert type(error).__name__ in str(replaced)
     assert replaced.__traceback__ is error.__traceback__
     pickle.loads(pickle.dumps(replaced))
+
+
+def test_an_attempt_whose_call_was_given_up_is_a_success_for_celery():
+    """Its failure is nobody's: the workflow has gone on without it."""
+    ended = events.StepFailedEvent(at=2, op_id="r#1", attempt=1, started_at=1, worker="here:1", error="{}")
+    engine: Any = None  # nothing is sent
+
+    raise_failure(engine, None, "run-1", Finished(ended, ValueError("late"), given_up=True))
+
+    with pytest.raises(ValueError, match="late"):
+        raise_failure(engine, Context(), "run-1", Finished(ended, ValueError("late"), given_up=False))

@@ -1,0 +1,114 @@
+"""
+What tracing costs: ``python -m bench.tracing [--database postgresql] [--steps 50] [--rounds 40]``.
+
+In this one process, without a worker: runs with the SDK of OpenTelemetry and an exporter that does nothing, in turn
+with runs without tracing, and with runs in which two bare spans of the SDK take the place of durable's: no tracing of a
+step and its attempt costs less.  Prints the CPU time of a step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+
+from celery import Celery
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+from durable import Durable, registry
+from durable.attempts.attempt import StepBody, run_claimed
+from durable.store import Claim
+from durable.tracing import ContextVariables, Tracing
+from durable.tracing.tracing import AttemptTrace
+from durable.turns.continuation import Continuation
+from durable.turns.drive import conclude, drive
+
+from . import servers
+from .workflows import sequence
+
+#: As many as durable's spans have.
+ATTRIBUTES = {f"bench.attribute_{number}": f"value {number}" for number in range(5)}
+
+
+class NoExporter(SpanExporter):
+    """Takes spans, and does nothing."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return SpanExportResult.SUCCESS
+
+
+class BareSpans(Tracing):
+    """Makes two spans for each attempt, and nothing else."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        super().__init__(ContextVariables())
+        self._tracer = provider.get_tracer("bench")
+
+    def attempt(self, held: Claim) -> AttemptTrace:
+        for _ in range(2):
+            self._tracer.start_span("bare", attributes=ATTRIBUTES).end()
+        return super().attempt(held)
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    options = _options()
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(NoExporter()))
+    trace.set_tracer_provider(provider)
+    with ExitStack() as stack:
+        database_url = stack.enter_context(servers.database(options.database))
+        broker_url = stack.enter_context(servers.redis_database())
+
+        def engine(name: str, *, tracing: bool) -> Durable:
+            celery = Celery(name, broker=broker_url)
+            made = Durable(celery, database_url=database_url, continuation="60s", tracing=tracing)
+            stack.callback(made.close)
+            return made
+
+        engines = {"off": engine("off", tracing=False), "on": engine("on", tracing=True)}
+        engines["two bare spans"] = engine("bare", tracing=False)
+        engines["two bare spans"].__dict__["tracing"] = BareSpans(provider)
+        engines["off"].migrate()
+        measured: dict[str, list[float]] = {name: [] for name in engines}
+        for number in range(options.rounds + 2):
+            for name, each in engines.items():
+                micros = _micros_per_step(each, options.steps, provider)
+                if number >= 2:
+                    measured[name].append(micros)
+    for name, found in measured.items():
+        more = statistics.median(b - a for a, b in zip(measured["off"], found, strict=True))
+        off = statistics.median(measured["off"])
+        print(f"{name:15} {statistics.median(found):6.0f} µs of CPU time a step, {more:+5.0f} µs, {more / off:+6.1%}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.tracing", description="What tracing costs.")
+    parser.add_argument("--database", choices=servers.DATABASES, default="postgresql")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=40)
+    return parser.parse_args()
+
+
+def _micros_per_step(engine: Durable, steps: int, provider: TracerProvider) -> float:
+    """The CPU time of one run's steps and turns, with the export of its spans."""
+    run = engine.start(sequence, steps)
+    provider.force_flush()
+    gc.collect()
+    began = time.process_time()
+    continuation = Continuation(engine, "celery")
+    drive(engine, run.id, continuation=continuation)
+    while (held := continuation.begin()) is not None:
+        run_claimed(engine, held, StepBody(registry.steps[held.name]), partial(conclude, engine, continuation))
+    provider.force_flush()
+    return (time.process_time() - began) / steps * 1_000_000
+
+
+if __name__ == "__main__":
+    main()
