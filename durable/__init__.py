@@ -44,7 +44,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .app import Durable, get_hook, get_run, resume_hook, start, start_many
+    from .app import Durable, get_hook, get_run, resume_hook, set_limit, start, start_many
     from .context import (
         continue_as_new,
         create_hook,
@@ -67,12 +67,12 @@ if TYPE_CHECKING:
         uuid4,
     )
     from .http import Request, Response
-    from .registry import Run, step, workflow
+    from .registry import Run, concurrency, rate, step, workflow
     from .schedules import create_schedule, get_schedule, schedule
 else:
     # A type checker does not see this, so it reports a name that does not exist.
     _ROOMS = {
-        "app": ("Durable", "get_hook", "get_run", "resume_hook", "start", "start_many"),
+        "app": ("Durable", "get_hook", "get_run", "resume_hook", "set_limit", "start", "start_many"),
         "context": (
             "continue_as_new",
             "create_hook",
@@ -95,7 +95,7 @@ else:
             "uuid4",
         ),
         "http": ("Request", "Response"),
-        "registry": ("Run", "step", "workflow"),
+        "registry": ("Run", "concurrency", "rate", "step", "workflow"),
         "schedules": ("create_schedule", "get_schedule", "schedule"),
     }
     _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
@@ -149,6 +149,7 @@ __all__ = [
     "TurnLost",
     "TurnTooLong",
     "WorkflowCodeError",
+    "concurrency",
     "continue_as_new",
     "create_hook",
     "create_schedule",
@@ -165,10 +166,12 @@ __all__ = [
     "patched",
     "race",
     "random",
+    "rate",
     "receiver",
     "resume_hook",
     "schedule",
     "set_attributes",
+    "set_limit",
     "should_continue_as_new",
     "sleep",
     "start",

@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 from celery import Celery
 
 from . import current, worker
-from .client import Client, HookInfo, Options, hooks
+from .client import Client, HookInfo, Options, hooks, limits
 from .client import start as starting
 from .client import start_many as starting_many
 from .engine import Engine
@@ -82,6 +82,10 @@ class Durable(Engine):
         """Describe the open hook with this *token*.  Raises HookNotFound when there is none."""
         return hooks.get_hook(self, token)
 
+    def set_limit(self, name: str, n: int | None) -> None:
+        """Set the number of a limit of steps at run time; see ``durable.set_limit``."""
+        limits.set_limit(self, name, n)
+
     def respond(self, request_id: str, response: Response) -> bool:
         """Answer a webhook request from outside a step."""
         return hooks.respond(self, request_id, response)
@@ -129,6 +133,21 @@ def get_run(run_id: str) -> Run[Any]:
     guards.refuse_in_workflow("get_run")
     engine: Durable = current.current_engine()
     return engine.get_run(run_id)
+
+
+def set_limit(name: str, n: int | None) -> None:
+    """
+    Set the number of a limit of steps for all processes, on the current engine.  It stays when you deploy.
+
+    Args:
+        name: The name, as ``concurrency`` or ``rate`` has it.
+        n: How many at once, or within the limit's time; None for the number in the code.
+
+    Raises:
+        ConfigurationError: *n* is no whole number from 1 on, or there is no such limit.
+    """
+    guards.refuse_in_workflow("set_limit", "call it in a step")
+    current.current_engine().set_limit(name, n)
 
 
 def resume_hook(token: str, payload: object, wait: Any = None, wait_taken: Any = None) -> Run[Any]:

@@ -17,7 +17,7 @@ from durable.schedules import declared
 def own_definitions() -> Iterator[None]:
     """Forget at the end what was defined meanwhile: steps, workflows, and tasks that Celery gives to later apps."""
     tables: list[Any] = [registry.steps, registry.workflows, registry.unnamed, _state._on_app_finalizers]
-    tables += [context.receivers, declared.definitions, declared._places]
+    tables += [registry.limits, context.receivers, declared.definitions, declared._places]
     before = [table.copy() for table in tables]
     registry.unnamed.clear()
     # Celery's current app may be one that an earlier test has closed, and a closed app gets no shared tasks.

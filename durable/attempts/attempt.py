@@ -22,6 +22,7 @@ from ..http import Request
 from ..registry import RetryPolicy, Step, definitions
 from ..sandbox import ends_process, log_records
 from ..store import REFERENCE, Claim, StepRow, requests, retry_until_available
+from ..turns import admit_after
 from . import event_loop
 from .claim import Address, claim
 from .outcome import count, is_held, record, release, write
@@ -134,12 +135,14 @@ def run_claimed(engine: Engine, held: Claim, body: StepBody, conclude: Conclude 
         if conclude is not None and running.transaction is None and conclude(held, ended):
             count(engine, held, ended)
             body.log_failure(running, ended)
+            admit_after(engine, held.run_id, held.op_id, name=held.name)
             return Finished(ended, running.error, running.cancellation.given_up)
 
         ended, next_attempt = _record(engine, body, running, ended)
         failpoints.hit("step.recorded")
         if next_attempt is not None and not engine.dispatch.send_step(next_attempt) and engine.on_due is not None:
             engine.on_due(next_attempt.not_before)
+        admit_after(engine, held.run_id, held.op_id, name=held.name)
         return Finished(ended, running.error, running.cancellation.given_up)
     finally:
         engine.running.discard(held.claim)

@@ -28,11 +28,13 @@ from ..store import (
     end_operation,
     event_rows,
     in_doubt,
+    limits,
     reason,
     run_log,
     runs,
     steps,
 )
+from ..turns import admit_after
 from .attempt_end import AttemptEnd, without_retry
 from .in_doubt import put_in_doubt
 
@@ -106,7 +108,7 @@ def write(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: e
 
 def _write(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: events.AttemptEnded) -> Recorded:
     if isinstance(ended, events.StepRetrying):
-        sending = engine.dispatch.plan_at(tx, engine.store.now(), ended.due_at)
+        sending = _plan_retry(engine, tx, held, ended.due_at)
         if steps.make_pending(tx, held, counted=True, not_before=ended.due_at, sending=sending):
             run_log.post(tx, held.run_id, ended, engine.dispatch.plan(engine.store.now()))
             run = runs.find(tx, held.run_id)
@@ -126,6 +128,14 @@ def _write(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: 
         # The attempt or its call was given up meanwhile.
         ended = without_retry(ended)
     return Recorded(end_operation.write(tx, held, ended, engine.dispatch.plan(engine.store.now())))
+
+
+def _plan_retry(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, due_at: int) -> SendTimes:
+    """Plan the message of the next attempt.  With limits, it gives its slots back, and waits for others."""
+    step = registry.steps.get(held.name)
+    if (step is None or step.limits) and limits.wait_again(tx, held.run_id, held.op_id, due_at):
+        return limits.NOT_SENT
+    return engine.dispatch.plan_at(tx, engine.store.now(), due_at)
 
 
 def release(engine: Engine, held: Claim, *, has_begun: bool, delay: int = 0) -> None:
@@ -169,6 +179,7 @@ def give_up_and_send(engine: Engine, held: ClaimedAttempt, error: StepFailed | N
         engine.wake(held.run_id)
     else:
         engine.dispatch.send_step(next_attempt)
+    admit_after(engine, held.run_id, held.op_id, name=held.name)
 
 
 def give_up(engine: Engine, held: ClaimedAttempt, error: StepFailed | None = None) -> StepRow | None:

@@ -26,6 +26,7 @@ Files, in import order::
     bulk.py            acts on several runs
     hooks.py           ``durable hooks``
     receivers.py       ``durable receivers``
+    limits.py          ``durable limits``
     follow.py          ``durable runs list --follow``
     watch.py           ``durable runs watch``
     runs.py            ``durable runs``
@@ -48,6 +49,7 @@ COMMANDS = {
         "maintenance:doctor", "Check database, broker, settings and workers, and report what to change."
     ),
     "hooks": LazyCommand("hooks:hooks", "List open hooks, and resume them."),
+    "limits": LazyCommand("limits:limits", "Show the limits of steps, and set their numbers."),
     "migrate": LazyCommand("maintenance:migrate", "Migrate the database to the schema that this code needs."),
     "prune": LazyCommand("maintenance:prune", "Delete runs that ended long ago, with all their data."),
     "receivers": LazyCommand("receivers:receivers", "List receivers and their requests, and route requests again."),

@@ -99,7 +99,17 @@ def _readiness(entry: Mapping[str, Any], now: int) -> str:
             return f"in doubt for {lasted}: use `durable runs resolve`"
         case "delayed":
             return f"not before {formats.when(duration.from_iso(entry['until']), now)}"
+        case "limited":
+            return f"waiting for {lasted}: {_limit(entry)}"
         case "unknown":
             return f"waiting for {lasted}: no live worker has registered it"
         case _:
             return f"pending for {lasted}"
+
+
+def _limit(entry: Mapping[str, Any]) -> str:
+    """What a step waits for that has to wait for a limit."""
+    key = f" (key {entry['key']})" if entry["key"] else ""
+    if entry["per"] is not None:
+        return f"the rate {entry['limit']}{key}: {entry['n']} per {entry['per']}"
+    return f"a slot of {entry['limit']}{key}: {entry['in_use']} of {entry['n']} in use"

@@ -6,6 +6,7 @@ The Python functions, the command line and the control routes all call this room
 Files, in import order::
 
     hooks.py           payloads for hooks, and answers to webhook requests
+    limits.py          limits of steps: who waits, and their numbers at run time
     pending.py         what a run waits for now
     timeline.py        the rows and bars of a run's timeline
     run_view.py        one run as a person watches it

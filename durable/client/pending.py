@@ -5,8 +5,9 @@ Each is a dict of plain JSON with ``kind`` and ``operation`` (the run itself is 
 
 ========  ==========================================================================
 step      ``name attempt state``: ``running`` (``worker since``), ``pending`` (``since``),
-          ``delayed`` (``until``: a retry's delay), ``unknown`` (``since``), or ``in_doubt``
-          (``since``: the start of the attempt whose outcome is unknown)
+          ``delayed`` (``until``: a retry's delay), ``limited`` (``since limit key n per set in_use``:
+          it waits for a limit), ``unknown`` (``since``), or ``in_doubt`` (``since``: the start of
+          the attempt whose outcome is unknown)
 turn      ``name state``: ``pending`` or ``unknown`` (``since``), ``delayed`` (``until``)
 sleep     ``until``
 hook      ``token``
@@ -27,7 +28,8 @@ from .. import duration
 from ..context import recorded_url
 from ..engine import Engine
 from ..events import ROOT
-from ..store import Run, RunStatus, hooks, run_log, runs, steps, waits, workers
+from ..store import Run, RunStatus, hooks, limit_view, run_log, runs, steps, waits, workers
+from . import limits
 
 #: How many operations of one run are listed at most.
 LIMIT = 100
@@ -44,8 +46,9 @@ def waiting_for(engine: Engine, tx: Connection, run: Run) -> list[dict[str, Any]
     if since is not None and run.status != RunStatus.BLOCKED:
         readiness = _readiness(run.name in registered, since, run.not_before or 0, now)
         found.append({"kind": "turn", "operation": ROOT, "name": run.name} | readiness)
+    limited = limit_view.waits_of_run(tx, run.id, LIMIT)
     for step in steps.of_run(tx, run.id, LIMIT):
-        found.append(_step(step, registered, now))
+        found.append(_step(step, registered, now, limited.get(step.op_id)))
     for op_id, due_at in waits.of_run(tx, run.id, LIMIT):
         found.append({"kind": "sleep", "operation": op_id, "until": duration.iso(due_at)})
     for hook in hooks.open_hooks(tx, run_id=run.id, limit=LIMIT):
@@ -59,14 +62,19 @@ def waiting_for(engine: Engine, tx: Connection, run: Run) -> list[dict[str, Any]
     return found[:LIMIT]
 
 
-def _step(step: steps.StepState, registered: set[str], now: int) -> dict[str, Any]:
+def _step(
+    step: steps.StepState, registered: set[str], now: int, waits_for: limit_view.LimitState | None
+) -> dict[str, Any]:
     operation = {"kind": "step", "operation": step.op_id, "name": step.name, "attempt": step.attempt}
     if step.status == "claimed":
         worker = None if step.host is None else f"{step.host}:{step.pid}"
         return operation | {"state": "running", "worker": worker, "since": duration.iso(step.claimed_at)}
     if step.status == "in_doubt":
         return operation | {"state": "in_doubt", "since": duration.iso(step.claimed_at)}
-    return operation | _readiness(step.name in registered, step.called_at, step.not_before, now)
+    readiness = _readiness(step.name in registered, step.called_at, step.not_before, now)
+    if readiness["state"] == "pending" and waits_for is not None:
+        readiness |= limits.as_json(waits_for) | {"state": "limited"}
+    return operation | readiness
 
 
 def _readiness(is_registered: bool, since: int, not_before: int, now: int) -> dict[str, Any]:

@@ -73,6 +73,8 @@ class Engine:
         self.progress = Progress()
         #: The runs whose code this process can neither stop nor close.
         self.stuck = StuckRuns()
+        #: The limits whose numbers this process has recorded, by name.
+        self.declared_limits: dict[str, tuple[int, int | None, int | None]] = {}
         #: Whether the worker was told to send task events (``-E``).
         self.sends_task_events = False
         #: The pool of this worker, as ``celery worker --pool`` names it; None outside of workers.

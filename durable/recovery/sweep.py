@@ -34,6 +34,7 @@ from ..store import (
     waits,
     workers,
 )
+from ..turns import KEYS, admit_due
 from .lost_messages import LostMessages
 
 #: The most steps, waits and turns that one sweep sends, each.
@@ -72,7 +73,7 @@ def sweep(engine: Engine) -> bool:
         _drop_leases(engine, now),
         route_again.route_waiting(engine, BATCH),
     ]
-    return BATCH in sent
+    return admit_due(engine) == KEYS or BATCH in sent
 
 
 def publish_due(engine: Engine, since: int) -> None:
@@ -82,6 +83,7 @@ def publish_due(engine: Engine, since: int) -> None:
         registered = workers.registered(tx)
     _send_steps(engine, now, registered, {}, since=since)
     _send_waits(engine, now, {}, since)
+    admit_due(engine)
 
 
 def _send_steps(

@@ -9,6 +9,7 @@ Files, in import order::
     retry.py         whether a failed attempt is retried, and after how long
     signatures.py    a function's signature that binds arguments quickly
     fingerprint.py   a hash of a module's code, the version of its workflows
+    limits.py        how many attempts of steps run at once, or begin in a time
     run.py           ``Run``: the handle of a run
     definitions.py   ``Step`` and ``Workflow``
     celery_tasks.py  an existing Celery task as a step
@@ -19,9 +20,10 @@ Files, in import order::
 from .celery_tasks import AdoptedStep
 from .decorators import step, workflow
 from .definitions import SEMANTICS, StartOptions, Step, Workflow, code_version
+from .limits import StepLimit, check_number, concurrency, key_of, rate
 from .retry import RetryPolicy
 from .run import Run
-from .tables import Defined, all_definitions, register, steps, subscribe, unnamed, workflows
+from .tables import Defined, all_definitions, limits, register, steps, subscribe, unnamed, workflows
 
 __all__ = [
     "SEMANTICS",
@@ -31,9 +33,15 @@ __all__ = [
     "Run",
     "StartOptions",
     "Step",
+    "StepLimit",
     "Workflow",
     "all_definitions",
+    "check_number",
     "code_version",
+    "concurrency",
+    "key_of",
+    "limits",
+    "rate",
     "register",
     "step",
     "steps",

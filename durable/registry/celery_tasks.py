@@ -52,6 +52,7 @@ class AdoptedStep(Step[P, R]):
         self.timeout = None
         self.semantics = SEMANTICS[0]
         self.options = {}
+        self.limits = ()
         self.is_async = False
         self._register = register
 

@@ -14,6 +14,7 @@ from ..nearest import did_you_mean
 from ..sandbox import continuing, lint
 from .celery_tasks import AdoptedStep, is_celery_task
 from .definitions import SEMANTICS, AsyncStep, Step, Workflow
+from .limits import StepLimit
 from .retry import RetryPolicy
 from .tables import announce, register, unnamed
 
@@ -112,6 +113,7 @@ def step(
     time_limit: float | None = None,
     soft_time_limit: float | None = None,
     argsrepr: str | None = None,
+    limits: Iterable[StepLimit] = (),
 ) -> _StepDecorator: ...
 def step(
     function: Any = None,
@@ -130,6 +132,7 @@ def step(
     time_limit: float | None = None,
     soft_time_limit: float | None = None,
     argsrepr: str | None = None,
+    limits: Iterable[StepLimit] = (),
     **unknown: Any,
 ) -> Any:
     """
@@ -151,6 +154,7 @@ def step(
         name: The name of the step and of its Celery task, by default ``module.qualname``.
         queue, priority, rate_limit, time_limit, soft_time_limit: Options of its Celery task.
         argsrepr: What Celery's tools show in place of the arguments, for example ``"(order, <card>)"``.
+        limits: How many attempts run at once, or begin in a time, over all processes: ``concurrency(…)``, ``rate(…)``.
 
     Raises:
         ConfigurationError: *function* is no function, a value is out of range, another function has the name,
@@ -169,6 +173,7 @@ def step(
         timeout=_timeout(timeout),
         semantics=semantics,
         options=options,
+        limits=limits,
         adopts=function is not None,
     )
     return define if function is None else define(function)
@@ -182,13 +187,14 @@ def _define_step(
     timeout: int | None,
     semantics: str,
     options: dict[str, Any],
+    limits: Iterable[StepLimit],
     adopts: bool,
 ) -> Step[..., Any]:
     """Make a function or a Celery task a step.  *adopts* is False after ``step(...)``: that takes no Celery task."""
     defined: Step[..., Any]
     if is_celery_task(function):
         is_plain = policy == RetryPolicy() and semantics == SEMANTICS[0]
-        if not adopts or name or timeout or options or not is_plain:
+        if not adopts or name or timeout or options or limits or not is_plain:
             raise ConfigurationError(
                 f"{function.name} is a Celery task with its own options.  Set them on the task, and write step(task)."
             )
@@ -201,7 +207,15 @@ def _define_step(
                 f"{function.__qualname__} is an `async def`, so it cannot be transactional: its session belongs to one"
                 " thread, and would block the event loop that all async steps share.  Make it a `def`."
             )
-        defined = kind(function, name=name, policy=policy, timeout=timeout, semantics=semantics, options=options)
+        defined = kind(
+            function,
+            name=name,
+            policy=policy,
+            timeout=timeout,
+            semantics=semantics,
+            options=options,
+            limits=limits,
+        )
         register(defined)
     announce(defined)
     return defined

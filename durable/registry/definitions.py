@@ -20,6 +20,7 @@ from ..errors import ConfigurationError
 from ..nearest import did_you_mean
 from ..sandbox import guards
 from . import fingerprint
+from .limits import StepLimit, check_limits
 from .retry import RetryPolicy
 from .run import Run
 from .signatures import Signature
@@ -115,6 +116,7 @@ class Step(Definition[P, R]):
         timeout: How long an attempt may take, in microseconds; None for no limit.
         semantics: One of ``SEMANTICS``.
         options: Options for its Celery task, as given (queue, priority, rate_limit, time_limit, …).
+        limits: How many of its attempts run at once, or begin in a time.
         is_async: Whether the function is an ``async def``.
         body: The function that runs when the step runs.  Tests can replace it.
     """
@@ -130,12 +132,14 @@ class Step(Definition[P, R]):
         timeout: int | None = None,
         semantics: str = SEMANTICS[0],
         options: Mapping[str, Any] | None = None,
+        limits: Iterable[StepLimit] = (),
     ) -> None:
         super().__init__(function, name)
         self.policy = policy or RetryPolicy()
         self.timeout = timeout
         self.semantics = semantics
         self.options = dict(options or {})
+        self.limits = check_limits(limits, self.name, self.signature)
         self.is_async = inspect.iscoroutinefunction(function)
         self.body: Callable[..., Any] = function
 

@@ -39,6 +39,9 @@ Files, in import order::
     start_run.py           start a run: its row and its first inbox item
     steps.py               steps, from the call until the outcome
     offers.py              steps that processes take without a message
+    limits.py              limits of steps, and the steps that wait for them
+    admit_steps.py         admit the steps for which their limits have room
+    limit_view.py          what people see of limits
     due_steps.py           steps whose messages the sweep sends
     in_doubt.py            steps in doubt
     turn_leases.py         which process takes a run's turns
@@ -58,6 +61,7 @@ from .claims import Claim
 from .database import Store
 from .hooks import Hook, Refusals, RefusingWebhook
 from .in_doubt import InDoubt
+from .limits import LimitKey
 from .outages import RETRY_DELAYS_SECS, is_contention, is_unavailable, reason, retry_until_available
 from .outbox import WORK_LISTS, MessageGroup, SendTimes, count_held_until_due
 from .payloads import PayloadStore, PayloadStoreError, SqlPayloads, StoredPayload, UrlPayloads
@@ -98,6 +102,7 @@ __all__ = [
     "Hook",
     "InDoubt",
     "InboxItem",
+    "LimitKey",
     "MessageGroup",
     "OpenStep",
     "PayloadStore",

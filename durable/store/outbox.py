@@ -41,7 +41,7 @@ MessageGroup = tuple[str | None, Any]
 class SendTimes:
     """The outbox columns of a new row."""
 
-    next_send_at: int
+    next_send_at: int | None
     sent_at: int | None
 
     @property

@@ -19,6 +19,7 @@ from .schema import (
     requests,
     run_calls,
     runs,
+    step_limits,
     steps,
     waits,
 )
@@ -78,6 +79,6 @@ def _is_kept(before: int) -> ColumnElement[bool]:
 
 def remove(tx: Connection, ids: Collection[str]) -> None:
     """Delete these runs and every row of theirs."""
-    for table in (attributes, audit, run_calls, references, payloads, received, requests, hooks, events):
+    for table in (attributes, audit, run_calls, references, payloads, received, requests, hooks, events, step_limits):
         tx.execute(delete(table).where(table.c.run_id.in_(ids)))
     tx.execute(delete(runs).where(runs.c.id.in_(ids)))

@@ -143,7 +143,8 @@ class Environment:
         lists = (schema.steps, schema.waits, schema.inbox)
         with self.store.read() as tx:
             found = [tx.execute(sa.select(sa.func.min(each.c.next_send_at))).scalar() for each in lists]
-            found.append(tx.execute(sa.select(sa.func.min(schema.received.c.waits_until))).scalar())
+            for moment in (schema.received.c.waits_until, schema.limit_keys.c.next_check_at):
+                found.append(tx.execute(sa.select(sa.func.min(moment))).scalar())
         planned = None if self._housekeeping.schedules is None else self._rounds.next_at
         moments = [at for at in (*found, planned, self.broker.next_due_at()) if at is not None]
         if not moments:

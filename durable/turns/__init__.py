@@ -5,10 +5,12 @@ One turn of a run: read the run and its inbox, replay the workflow, write what w
 
 Files, in import order::
 
+    limit_keys.py    the limits of new steps, and their keys
     decision.py      what a turn decides, and what its commit leaves to send
     children.py      child runs: create them, cancel them, report their end to the parent
     generations.py   starts the next generation of a run that continues as new
     run_end.py       a run's last turn: hooks close, and open requests are answered
+    admission.py     sends the steps whose limits have room
     offers.py        which steps are offered to processes at work, instead of sent
     commit.py        writes a decision in one transaction
     continuation.py  goes on with a run in place, instead of sending a message
@@ -23,6 +25,7 @@ Files, in import order::
     wake.py          ends waits that are due
 """
 
+from .admission import KEYS, admit_after, admit_due
 from .continuation import Continuation
 from .drive import conclude, drive
 from .forward import forward_attempt
@@ -30,7 +33,10 @@ from .turn_lease import BATCH_DELAY_SECS, drop_lease_of_gone_process, put_off
 
 __all__ = [
     "BATCH_DELAY_SECS",
+    "KEYS",
     "Continuation",
+    "admit_after",
+    "admit_due",
     "conclude",
     "drive",
     "drop_lease_of_gone_process",

@@ -33,6 +33,7 @@ from ..store import (
     hooks,
     is_contention,
     is_unavailable,
+    limits,
     retry_until_available,
     run_log,
     runs,
@@ -41,7 +42,7 @@ from ..store import (
     vault,
     waits,
 )
-from . import children, generations, run_end
+from . import admission, children, generations, run_end
 from .decision import CommitResult, Decision, NewEvents, Overtaken
 from .offers import choose_offers
 
@@ -58,6 +59,7 @@ def commit(engine: Engine, decision: Decision, begins: Claim | None = None) -> C
     """
     result = CommitResult()
     _store_large_values(engine, decision)
+    admission.declare(engine, decision.limits)
     try:
         if _is_plain(decision, begins) and not engine.run_handlers.wants(decision.becomes):
             _write_plain(engine, decision, begins, result)
@@ -189,7 +191,8 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
         raise Overtaken("the attempt was given up")
 
     given_up = [c for c in decision.commands if isinstance(c, commands.Withdraw)]
-    steps.withdraw(tx, run.id, [c.op_id for c in given_up if c.kind == "step"])
+    withdrawn = steps.withdraw(tx, run.id, [c.op_id for c in given_up if c.kind == "step"])
+    result.withdrawn_from = run.id if withdrawn or decision.is_cancelled else None
     waits.withdraw(tx, run.id, [c.op_id for c in given_up if c.kind == "wait"])
 
     # Close hooks, then create hooks: a token may go from one hook to the next within a turn.
@@ -272,8 +275,9 @@ def _create_steps(
     result: CommitResult,
     now: int,
 ) -> None:
-    """Create the steps that wait for a process: some are sent, the others are offered."""
+    """Create the steps that wait for a process: some are sent, some offered, and those with limits wait for room."""
     run = decision.run
+    keys = {c.op_id: [each.as_key for each in decision.limits[c.op_id]] for c in wanted if c.op_id in decision.limits}
     queues = {name: engine.dispatch.find_queue_of_step(name) for name in {c.name for c in wanted}}
     offered = choose_offers(engine, tx, run, wanted, queues)
     seqs = {event.op_id: event.seq for event in decision.events if event.phase == "created"} if offered else {}
@@ -283,8 +287,12 @@ def _create_steps(
         for c in wanted
     ]
     sent_later = SendTimes(now + engine.settings.resend_after, None)
-    steps.create(tx, [row for row in rows if row["offered_seq"] is None], engine.dispatch.plan(now))
+    sent_now = [row for row in rows if row["offered_seq"] is None and row["op_id"] not in keys]
+    steps.create(tx, sent_now, engine.dispatch.plan(now))
     steps.create(tx, [row for row in rows if row["offered_seq"] is not None], sent_later)
+    steps.create(tx, [row for row in rows if row["op_id"] in keys], limits.NOT_SENT)
+    limits.wait(tx, run.id, keys, now)
+    result.limit_keys.update(key for each in keys.values() for key in each)
     result.steps += [
         StepRow(
             run.id,
@@ -299,7 +307,7 @@ def _create_steps(
             has_offers=bool(offered),
         )
         for c in wanted
-        if c.op_id not in offered
+        if c.op_id not in offered and c.op_id not in keys
     ]
 
 

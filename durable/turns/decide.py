@@ -20,11 +20,12 @@ from dataclasses import replace
 
 from .. import codec, events, registry
 from ..engine import Checkout, Engine, TurnWatch, unclosable
-from ..errors import DurableError, LogTooLong, TurnTooLong
+from ..errors import DurableError, LogTooLong, TurnTooLong, WorkflowCodeError
 from ..events import Event
 from ..replay import CONTINUE_AT, Command, Outcome, Replay, RunInfo, commands
 from ..store import InboxItem, RunStatus, hooks
 from .decision import Decision, NewEvents
+from .limit_keys import KeyedLimits, find_limits
 from .view import View
 
 
@@ -90,6 +91,7 @@ def _replay(engine: Engine, view: View, workflow: registry.Workflow[..., object]
     replay = checkout.replay = checkout.replay or _new_replay(engine, view, workflow)
     came_in: list[Event] = []
     asked: list[Command] = []
+    keyed: KeyedLimits = {}
     fault: DurableError | None = None
     may_be_kept = False
     try:
@@ -108,11 +110,12 @@ def _replay(engine: Engine, view: View, workflow: registry.Workflow[..., object]
             watch.run(replay.feed, new.events, requests)
             new.at = max(new.at, engine.now())
             asked = _take_commands(engine, run.id, replay, watch, new)
+            watch.run(find_limits, run.id, asked, requests, keyed)
             may_be_kept = engine.replays.keeps and replay.fault is None and replay.outcome is None
         finally:
             if not may_be_kept:
                 engine.watchdog.watch(run.id).run(replay.park)
-    except TurnTooLong as error:
+    except (TurnTooLong, WorkflowCodeError) as error:
         fault = error
     fault = fault or replay.fault or unclosable(replay)
     # A workflow that ends needs room in the log for its end only.
@@ -139,6 +142,7 @@ def _replay(engine: Engine, view: View, workflow: registry.Workflow[..., object]
         taken=replay.taken,
         refused=_refused(asked, new.events, replay),
         requests=requests,
+        limits=keyed,
         ends=view.ends,
     )
 

@@ -9,7 +9,8 @@ from ..errors import DurableError
 from ..events import Event
 from ..http import Request
 from ..replay import Command, Outcome
-from ..store import Claim, Run, RunStatus, StepRow, WaitRow
+from ..store import Claim, LimitKey, Run, RunStatus, StepRow, WaitRow
+from .limit_keys import KeyedLimits
 
 
 class Overtaken(Exception):
@@ -58,6 +59,7 @@ class Decision:
         forwarded: Cancels that came to a run which has continued as new: they are for its last generation.
         refused: Ids of the webhook requests that came to a hook which the workflow has closed.
         requests: The webhook requests that the turn has loaded, by id.
+        limits: The limits of the steps that the workflow asks for, each with its key, by operation.
         ends: The attempt whose outcome is among *events* and was not in the inbox; the turn's commit ends it.
     """
 
@@ -75,6 +77,7 @@ class Decision:
     refused: Sequence[str] = ()
     forwarded: Sequence[Event] = ()
     requests: Mapping[str, Request] = field(default_factory=dict)
+    limits: KeyedLimits = field(default_factory=dict)
     ends: Claim | None = None
 
     @classmethod
@@ -111,6 +114,10 @@ class CommitResult:
 
     #: Steps and waits whose messages have to be sent.
     steps: list[StepRow] = field(default_factory=list)
+    #: The limits of new steps that wait for room.
+    limit_keys: set[LimitKey] = field(default_factory=set)
+    #: The run's id, if calls of steps were given up, which may make room.
+    withdrawn_from: str | None = None
     waits: list[WaitRow] = field(default_factory=list)
     #: Ids of other runs, children or the parent, whose inbox has a new item.
     to_wake: list[str] = field(default_factory=list)

@@ -66,7 +66,7 @@ def may_run_in_place(engine: Engine, name: str) -> bool:
     step, task = registry.steps.get(name), engine.celery.tasks.get(name)
     if step is None or task is None or isinstance(step, AdoptedStep):
         return False
-    if step.semantics != SEMANTICS[0] or step.timeout is not None:
+    if step.semantics != SEMANTICS[0] or step.timeout is not None or step.limits:
         return False
     # Celery applies its limits and priorities to messages.
     limits = (task.time_limit, task.soft_time_limit, task.rate_limit, task.priority, step.options.get("priority"))

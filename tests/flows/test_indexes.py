@@ -12,6 +12,7 @@ from servers import DATABASES
 
 from durable import (
     Request,
+    concurrency,
     continue_as_new,
     create_hook,
     create_schedule,
@@ -65,13 +66,18 @@ FILL = (
     " SELECT {id}, 1, 'w', '', '{{\"every\": 60000000}}', 'UTC', 'skip', 'last', 0, i,"
     f" {FAR} + i, {FAR} + i, {{no}}, 0 FROM ({{numbers}}) AS m",
     "INSERT INTO durable_schedule_runs (schedule, run_id, planned_at) SELECT {id}, {id}, i FROM ({numbers}) AS m",
+    "INSERT INTO durable_step_limits (run_id, op_id, name, {key}, state, ready_at)"
+    " SELECT {id}, 'r#1', 'l', {id}, 'waiting', i FROM ({numbers}) AS m",
+    "INSERT INTO durable_limit_keys (name, {key}, recovers_at, next_check_at)"
+    f" SELECT {{id}}, 'k', 0, {FAR} + i FROM ({{numbers}}) AS m",
 )
 TABLES = ("runs", "events", "hooks", "requests", "received", "inbox", "waits", "steps", "schedules", "schedule_runs")
+TABLES += ("step_limits", "limit_keys")
 #: The column by which the rows that were filled in are found, where it is not the run.
-FILLED = {"runs": "id", "schedules": "name"}
+FILLED = {"runs": "id", "schedules": "name", "limit_keys": "name"}
 
 
-@step(name="indexes.noop")
+@step(name="indexes.noop", limits=[concurrency("indexes.limit", 3)])
 def noop() -> int:
     return 1
 
@@ -104,9 +110,10 @@ def full(engine):
     """The engine, on a database that has seen many runs and has long lists; they are emptied again."""
     dialect = "mariadb" if engine.store.dialect == "mysql" else engine.store.dialect
     with engine.store.begin() as tx:
+        key = "`key`" if dialect == "mariadb" else "key"
         for statement in FILL:
             no = "false" if dialect == "postgresql" else "0"
-            tx.exec_driver_sql(statement.format(id=IDS[dialect], numbers=NUMBERS[dialect], no=no))
+            tx.exec_driver_sql(statement.format(id=IDS[dialect], numbers=NUMBERS[dialect], no=no, key=key))
     analyze(engine, dialect)
     yield engine
     with engine.store.begin() as tx:

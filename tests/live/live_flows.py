@@ -18,6 +18,7 @@ from durable import (
     Request,
     Response,
     StepFailed,
+    concurrency,
     create_hook,
     create_webhook,
     get_step_metadata,
@@ -382,6 +383,17 @@ def lasts(secs: float) -> int:
 @workflow
 async def many_long(number: int, secs: float) -> int:
     return sum(await asyncio.gather(*(lasts(secs) for _ in range(number))))
+
+
+@step(name="live.limited", limits=[concurrency("live.two", 2)])
+def limited(secs: float) -> int:
+    time.sleep(secs)
+    return 1
+
+
+@workflow
+async def many_limited(number: int, secs: float) -> int:
+    return sum(await asyncio.gather(*(limited(secs) for _ in range(number))))
 
 
 @workflow

@@ -11,6 +11,7 @@ Files, in import order::
     columns.py         the types of columns, on each database
     run_tables.py      runs, their logs, and what is kept with them
     work_tables.py     the work lists: rows only while there is work to do
+    limit_tables.py    limits of steps, and the steps that wait for them
     hook_tables.py     hooks and webhooks, and the requests that they and receivers have received
     schedule_tables.py schedules, and their latest runs
     process_tables.py  what processes know of each other, and what they have measured
@@ -18,13 +19,14 @@ Files, in import order::
 
 from .columns import long_text, metadata
 from .hook_tables import hooks, received, references, requests
+from .limit_tables import limit_keys, limits, step_limits
 from .process_tables import broker_sentinel, leases, totals, turn_leases, workers
 from .run_tables import attributes, audit, events, payloads, runs
 from .schedule_tables import schedule_runs, schedules
 from .work_tables import inbox, run_calls, steps, waits
 
 #: The Alembic revision that describes these tables.
-REVISION = "0021"
+REVISION = "0022"
 #: Alembic's table with our revision; the application's own migrations have another one.
 VERSION_TABLE = "durable_version"
 
@@ -38,6 +40,8 @@ __all__ = [
     "hooks",
     "inbox",
     "leases",
+    "limit_keys",
+    "limits",
     "long_text",
     "metadata",
     "payloads",
@@ -48,6 +52,7 @@ __all__ = [
     "runs",
     "schedule_runs",
     "schedules",
+    "step_limits",
     "steps",
     "totals",
     "turn_leases",

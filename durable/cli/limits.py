@@ -1,0 +1,53 @@
+"""``durable limits``: what is in use of each limit and who waits, and its number at run time."""
+
+from __future__ import annotations
+
+import click
+
+from .. import duration
+from ..client import limits as operations
+from ..display import formats
+from ..errors import ConfigurationError
+from .common import CommandRefused, Context, as_json_option
+from .printing import print_json, print_table, report
+
+
+@click.group()
+def limits() -> None:
+    """Show the limits of steps, and set their numbers."""
+
+
+@limits.command("list")
+@as_json_option
+@click.pass_obj
+def limits_list(context: Context, as_json: bool) -> None:
+    """List the limits, what is in use of each key, and how many steps wait."""
+    found = operations.list_limits(context.engine)
+    if as_json:
+        print_json(found)
+        return
+    now = context.engine.now()
+    rows = []
+    for each in found:
+        number = f"{each['n']}{'' if each['per'] is None else ' per ' + each['per']}{' (set)' if each['set'] else ''}"
+        oldest = formats.took(now - duration.from_iso(each["oldest"])) if each["oldest"] else "-"
+        rows.append((each["limit"], each["key"] or "-", number, str(each["in_use"]), str(each["waiting"]), oldest))
+    print_table(("limit", "key", "number", "in use", "waiting", "longest"), rows)
+
+
+@limits.command("set")
+@click.argument("name")
+@click.argument("number", metavar="N|default")
+@as_json_option
+@click.pass_obj
+def limits_set(context: Context, name: str, number: str, as_json: bool) -> None:
+    """Set the number of the limit NAME for all processes; "default" for the number in the code."""
+    if number != "default" and not (number.isascii() and number.isdigit()):
+        raise CommandRefused(f"{number!r} is no number.  Write a whole number from 1 on, or default.")
+    n = None if number == "default" else int(number)
+    try:
+        context.engine.set_limit(name, n)
+    except ConfigurationError as error:
+        raise CommandRefused(f"{error}") from error
+    what = "the number in the code" if n is None else str(n)
+    report({"limit": name, "n": n}, f"The limit {name} is {what} now.", as_json)

@@ -1,0 +1,213 @@
+"""
+Limits of steps: which attempts may begin.
+
+A step waits in one line at a time: that of a limit without room, those with keys first.  ``admit_steps.py`` takes the
+first of a line, and sets when its message is sent.  An admitted step uses a slot while its own row says that the
+attempt is sent or claimed.  So whatever ends an attempt, or gives it up, frees the slot with it: no slot can leak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Table, and_, case, delete, insert, or_, select, update
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+from .outbox import SendTimes
+from .schema import limit_keys, limits, step_limits, steps
+from .transitions import StepStatus
+
+#: The sending times of a step that is not admitted.
+NOT_SENT = SendTimes(None, None)
+
+#: The most steps of one line that are admitted in one transaction.
+BATCH = 100
+
+#: The most rows of one INSERT.
+_ROWS = 500
+
+# The states of a step in one of its limits.
+WAITING, ELSEWHERE, ADMITTED = "waiting", "elsewhere", "admitted"
+
+#: Joins a step to its limits.
+IS_STEP = and_(steps.c.run_id == step_limits.c.run_id, steps.c.op_id == step_limits.c.op_id)
+
+#: A key is checked again after so long, in microseconds: a process may have died between the end of an attempt and the
+#: admission of the next one.
+CHECK_WAITING = 5_000_000
+CHECK_IN_USE = 60_000_000
+
+
+class LimitKey(NamedTuple):
+    """A limit, and what is counted on its own; the key is empty for a limit without keys."""
+
+    name: str
+    key: str
+
+    @property
+    def rank(self) -> tuple[bool, str]:
+        """Of its limits a step waits for the first by rank: few of one key are in a line that all keys share."""
+        return self.key == "", self.name
+
+
+class Numbers(NamedTuple):
+    """The numbers of a limit that are in force; ``per`` is None for a limit of concurrency."""
+
+    n: int
+    per: int | None
+    burst: int | None
+
+
+# What the code declares, and what is set at run time
+
+
+def declare(tx: Connection, name: str, numbers: Numbers) -> None:
+    """Record the numbers of a limit as the code of this process declares them."""
+    declared = numbers._asdict()
+    _upsert(tx, limits, [{"name": name, **declared}], declared)
+
+
+def set_number(tx: Connection, name: str, n: int | None, now: int) -> bool:
+    """
+    Set the number of a limit, whatever the code declares, and have its keys checked at once.
+
+    Args:
+        n: None for the number that the code declares.
+
+    Returns:
+        False for an unknown limit.
+    """
+    if tx.execute(select(limits.c.name).where(limits.c.name == name)).first() is None:
+        return False
+    tx.execute(update(limits).where(limits.c.name == name).values(set_n=n))
+    tx.execute(update(limit_keys).where(limit_keys.c.name == name).values(next_check_at=now))
+    return True
+
+
+# Lines
+
+
+def wait(tx: Connection, run_id: str, keys: Mapping[str, Sequence[LimitKey]], now: int) -> None:
+    """
+    Put new steps into the lines of their limits.
+
+    Args:
+        keys: By operation, in the order of the calls.
+    """
+    rows: list[dict[str, Any]] = []
+    for place, (op_id, each) in enumerate(keys.items(), 1 - len(keys)):
+        # A microsecond apart, so that they begin in the order of their calls.
+        row = {"run_id": run_id, "op_id": op_id, "ready_at": now + place}
+        rows += [row | name._asdict() | {"state": _first_state(name, each)} for name in each]
+    if rows:
+        tx.execute(insert(step_limits), rows)
+        check_at(tx, {key for each in keys.values() for key in each}, now)
+
+
+def wait_again(tx: Connection, run_id: str, op_id: str, ready_at: int) -> list[LimitKey]:
+    """Give the slots of a step back, and put it into line for another attempt; its limits, if it has any."""
+    keys = keys_of(tx, run_id, op_id)
+    for key in keys:
+        state = {"state": _first_state(key, keys), "ready_at": ready_at}
+        tx.execute(update(step_limits).where(*is_of(run_id, op_id, key.name)).values(state))
+    check_at(tx, keys, ready_at)
+    return keys
+
+
+def forget(tx: Connection, run_id: str, op_id: str | None = None) -> list[LimitKey]:
+    """
+    Delete the rows of steps that have ended: of one, or of all of the run.  Return the keys that may have room now.
+    """
+    query = (
+        select(step_limits.c.op_id, step_limits.c.name, step_limits.c.key, step_limits.c.state)
+        .outerjoin(steps, IS_STEP)
+        .where(step_limits.c.run_id == run_id, steps.c.run_id.is_(None))
+        .where(*([] if op_id is None else [step_limits.c.op_id == op_id]))
+        .order_by(step_limits.c.op_id, step_limits.c.name)
+    )
+    gone = tx.execute(query).all()
+    delete_rows(tx, [(run_id, row.op_id, row.name) for row in gone])
+    return sorted({LimitKey(row.name, row.key) for row in gone if row.state == ADMITTED})
+
+
+def keys_of(tx: Connection, run_id: str, op_id: str | None = None) -> list[LimitKey]:
+    """The limits of one step, or of all steps of the run."""
+    query = select(step_limits.c.name, step_limits.c.key).where(step_limits.c.run_id == run_id).distinct()
+    return sorted(
+        LimitKey(*row) for row in tx.execute(query.where(*([] if op_id is None else [step_limits.c.op_id == op_id])))
+    )
+
+
+def keys_due(tx: Connection, now: int, limit: int) -> list[LimitKey]:
+    """The keys that the sweep checks now, those first that have waited longest."""
+    due = select(limit_keys.c.name, limit_keys.c.key).where(limit_keys.c.next_check_at <= now)
+    return [LimitKey(*row) for row in tx.execute(due.order_by(limit_keys.c.next_check_at).limit(limit))]
+
+
+def count_in_use(tx: Connection, key: LimitKey) -> int:
+    """How many slots of a key are in use; deletes rows of steps that have ended."""
+    query = (
+        select(step_limits.c.run_id, step_limits.c.op_id, steps.c.status)
+        .outerjoin(steps, IS_STEP)
+        .where(*is_line(key, ADMITTED))
+    )
+    rows = tx.execute(query).all()
+    delete_rows(tx, [(row.run_id, row.op_id, key.name) for row in rows if row.status is None])
+    return sum(row.status in (StepStatus.PENDING, StepStatus.CLAIMED) for row in rows)
+
+
+# Rows
+
+
+def _first_state(key: LimitKey, keys: Sequence[LimitKey]) -> str:
+    """The state of a new step in one of its limits: it is in the line of the first of them."""
+    return WAITING if key == min(keys, key=lambda each: each.rank) else ELSEWHERE
+
+
+def check_at(tx: Connection, keys: Iterable[LimitKey], at: int) -> None:
+    """Have these keys checked at a time, or earlier; in their order, since it locks their rows."""
+    rows = [{**key._asdict(), "recovers_at": 0, "next_check_at": at} for key in sorted(keys)]
+    if rows:
+        is_later = or_(limit_keys.c.next_check_at.is_(None), limit_keys.c.next_check_at > at)
+        _upsert(tx, limit_keys, rows, {"next_check_at": case((is_later, at), else_=limit_keys.c.next_check_at)})
+
+
+def _upsert(tx: Connection, table: Table, rows: Sequence[dict[str, Any]], changes: dict[str, Any]) -> None:
+    """Insert rows; where there is one already, make these changes."""
+    key = [column.name for column in table.primary_key.columns]
+    for first in range(0, len(rows), _ROWS):
+        # Not by executemany, since PyMySQL knows no parameters after VALUES there.
+        some = list(rows[first : first + _ROWS])
+        if tx.dialect.name in ("mysql", "mariadb"):
+            tx.execute(mysql.insert(table).values(some).on_duplicate_key_update(changes))
+        else:
+            new = (sqlite if tx.dialect.name == "sqlite" else postgresql).insert(table).values(some)
+            tx.execute(new.on_conflict_do_update(index_elements=key, set_=changes))
+
+
+def is_line(key: LimitKey, state: str) -> tuple[ColumnElement[bool], ...]:
+    return step_limits.c.name == key.name, step_limits.c.key == key.key, step_limits.c.state == state
+
+
+def is_key(key: LimitKey) -> tuple[ColumnElement[bool], ...]:
+    return limit_keys.c.name == key.name, limit_keys.c.key == key.key
+
+
+def is_of(run_id: str, op_id: str, name: str) -> tuple[ColumnElement[bool], ...]:
+    return step_limits.c.run_id == run_id, step_limits.c.op_id == op_id, step_limits.c.name == name
+
+
+def is_one_of(found: Collection[tuple[str, str]]) -> ColumnElement[bool]:
+    return any_of(step_limits, found)
+
+
+def any_of(table: Table, found: Iterable[tuple[str, ...]]) -> ColumnElement[bool]:
+    """Whether a row has one of these primary keys, or begins of them.  MariaDB takes no index for ``(a, b) IN …``."""
+    columns = list(table.primary_key.columns)
+    return or_(*(and_(*(column == value for column, value in zip(columns, each, strict=False))) for each in found))
+
+
+def delete_rows(tx: Connection, rows: Sequence[tuple[str, str, str]]) -> None:
+    for first in range(0, len(rows), BATCH):
+        tx.execute(delete(step_limits).where(any_of(step_limits, rows[first : first + BATCH])))

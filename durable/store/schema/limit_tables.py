@@ -1,0 +1,50 @@
+"""Limits of steps: their numbers, what is in use of each key, and the steps that wait; see limits.py."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, Integer, Table
+
+from .columns import ascii_key, exact_text, metadata
+
+limits = Table(
+    "durable_limits",
+    metadata,
+    Column("name", exact_text(100), primary_key=True),
+    #: How many attempts at once, or within ``per`` microseconds, as the code declares it.
+    Column("n", Integer, nullable=False),
+    #: The number that was set at run time in its place; NULL for none.
+    Column("set_n", Integer),
+    #: NULL for a limit of concurrency.
+    Column("per", BigInteger),
+    Column("burst", Integer),
+)
+
+#: A key has a row while steps wait for it, or its rate has not recovered.
+limit_keys = Table(
+    "durable_limit_keys",
+    metadata,
+    Column("name", exact_text(100), primary_key=True),
+    Column("key", exact_text(255), primary_key=True),
+    #: When the rate has recovered from all that has begun; each attempt moves it on by its share of ``per``.
+    Column("recovers_at", BigInteger, nullable=False),
+    #: Nothing begins before this time; NULL for no pause.
+    Column("paused_until", BigInteger),
+    #: When the sweep checks the key; NULL while nothing waits.
+    Column("next_check_at", BigInteger),
+    Index("durable_limit_keys_by_check", "next_check_at"),
+)
+
+#: A step and one of its limits.  Rows of steps that have ended may stay for a while; they count for nothing.
+step_limits = Table(
+    "durable_step_limits",
+    metadata,
+    Column("run_id", ascii_key(64), primary_key=True),
+    Column("op_id", ascii_key(255), primary_key=True),
+    Column("name", exact_text(100), primary_key=True),
+    Column("key", exact_text(255), nullable=False),
+    #: A ``limits.State``.
+    Column("state", ascii_key(16), nullable=False),
+    #: Since when the attempt can be admitted; the earliest comes first.
+    Column("ready_at", BigInteger, nullable=False),
+    Index("durable_step_limits_by_key", "name", "key", "state", "ready_at"),
+)
