@@ -9,10 +9,10 @@ attempt is sent or claimed.  So whatever ends an attempt, or gives it up, frees 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, case, delete, insert, or_, select, update
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from .outbox import SendTimes
 from .schema import limit_keys, limits, step_limits, steps
@@ -175,14 +175,16 @@ def check_at(tx: Connection, keys: Iterable[LimitKey], at: int) -> None:
 
 def _upsert(tx: Connection, table: Table, rows: Sequence[dict[str, Any]], changes: dict[str, Any]) -> None:
     """Insert rows; where there is one already, make these changes."""
+    # Here, since each dialect takes a while to import, and a process needs one of them.
+    dialect: Any = import_module(f"sqlalchemy.dialects.{'mysql' if tx.dialect.name == 'mariadb' else tx.dialect.name}")
     key = [column.name for column in table.primary_key.columns]
     for first in range(0, len(rows), _ROWS):
         # Not by executemany, since PyMySQL knows no parameters after VALUES there.
         some = list(rows[first : first + _ROWS])
         if tx.dialect.name in ("mysql", "mariadb"):
-            tx.execute(mysql.insert(table).values(some).on_duplicate_key_update(changes))
+            tx.execute(dialect.insert(table).values(some).on_duplicate_key_update(changes))
         else:
-            new = (sqlite if tx.dialect.name == "sqlite" else postgresql).insert(table).values(some)
+            new = dialect.insert(table).values(some)
             tx.execute(new.on_conflict_do_update(index_elements=key, set_=changes))
 
 
