@@ -14,6 +14,7 @@ Files, in import order::
     timeout.py          gives up an attempt whose time is over
     transaction.py      the transaction that a transactional step shares with its outcome
     running_attempt.py  the running attempt, as the step's function sees it
+    pause.py            pauses a limit, as an attempt's error asks for
     attempt.py          runs one attempt from claim to record
     go_on.py            what follows an attempt: the turn, and the next offered step
 """

@@ -26,6 +26,7 @@ from ..turns import admit_after
 from . import event_loop
 from .claim import Address, claim
 from .outcome import count, is_held, record, release, write
+from .pause import pause_limit
 from .running_attempt import RunningAttempt, describe
 
 log = log_records.get("durable.steps")
@@ -140,6 +141,7 @@ def run_claimed(engine: Engine, held: Claim, body: StepBody, conclude: Conclude 
 
         ended, next_attempt = _record(engine, body, running, ended)
         failpoints.hit("step.recorded")
+        pause_limit(engine, held, running.error, ended)
         if next_attempt is not None and not engine.dispatch.send_step(next_attempt) and engine.on_due is not None:
             engine.on_due(next_attempt.not_before)
         admit_after(engine, held.run_id, held.op_id, name=held.name)

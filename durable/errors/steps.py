@@ -92,12 +92,19 @@ class RetryableError(Exception):
     Attributes:
         retry_after: A duration or time as ``sleep`` takes it (``"10s"``, seconds, a timedelta, an aware
             datetime); None for the step's own backoff.
+        pause: The name of one of the step's limits.  Until the retry, no attempt of the limit's key begins.
     """
 
-    def __init__(self, message: str = "", retry_after: str | float | timedelta | datetime | None = None) -> None:
-        super().__init__(message, retry_after)
+    def __init__(
+        self,
+        message: str = "",
+        retry_after: str | float | timedelta | datetime | None = None,
+        pause: str | None = None,
+    ) -> None:
+        super().__init__(message, retry_after, *([] if pause is None else [pause]))
         self.message = message
         self.retry_after = retry_after
+        self.pause = pause
 
     def __str__(self) -> str:
         return str(self.message)  # an author may pass any object

@@ -85,6 +85,21 @@ def set_number(tx: Connection, name: str, n: int | None, now: int) -> bool:
     return True
 
 
+def pause(tx: Connection, run_id: str, op_id: str, name: str, until: int) -> bool:
+    """
+    Let no attempt begin before *until* that has the key of a step's limit.
+
+    Returns:
+        False when the step has no limit of that name.
+    """
+    keys = [key for key in keys_of(tx, run_id, op_id) if key.name == name]
+    for key in keys:
+        check_at(tx, [key], until)
+        is_earlier = or_(limit_keys.c.paused_until.is_(None), limit_keys.c.paused_until < until)
+        tx.execute(update(limit_keys).where(*is_key(key), is_earlier).values(paused_until=until))
+    return bool(keys)
+
+
 # Lines
 
 

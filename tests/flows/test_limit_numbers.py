@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from driving import DATABASES
 from limited import Process
 
-from durable import ConfigurationError, concurrency, rate, set_limit, step, workflow
+from durable import ConfigurationError, RetryableError, concurrency, rate, set_limit, sleep, step, workflow
 from durable.cli import main
 from durable.client import describe, operate
 from durable.recovery import sweep
@@ -66,6 +66,39 @@ async def bad(what: str) -> str:
     return await keyed(what)
 
 
+#: When each call of a service began that is busy at first, by its key.
+called: list[tuple[str, float]] = []
+
+
+@step(name="limits.call", limits=[concurrency("limits.service", 10, key="shop")])
+def call(shop: str, number: int) -> int:
+    called.append((shop, environment[-1].now.timestamp()))
+    if len(called) == 1:
+        raise RetryableError("busy", retry_after="1h", pause="limits.service")
+    return number
+
+
+@step(name="limits.misnamed", limits=[concurrency("limits.service", 10, key="shop")], retry_backoff=0)
+def misnamed(shop: str) -> str:
+    called.append((shop, 0.0))
+    if len(called) == 1:
+        raise RetryableError("busy", pause="no.such.limit")
+    return shop
+
+
+@workflow(name="limits.calls")
+async def calls(shops: list[str]) -> int:
+    """One call after the other is asked for, and all of them at once wait for the service."""
+    first = asyncio.ensure_future(call(shops[0], 0))
+    await sleep("1s")
+    return sum(await asyncio.gather(first, *(call(shop, number) for number, shop in enumerate(shops[1:], 1))))
+
+
+@workflow(name="limits.misnames")
+async def misnames() -> str:
+    return await misnamed("acme")
+
+
 @pytest.fixture
 def process(database: str) -> Iterator[Process]:
     made = Process(database)
@@ -83,6 +116,27 @@ def test_a_rate_holds_over_a_minute():
     took = began[-1] - began[0]
     assert 59 <= took <= 61
     assert max(sum(at <= each < at + 1 for each in began) for at in began) <= 5
+
+
+def test_an_error_that_names_a_limit_pauses_its_key():
+    """Calls of the same key begin an hour later, with the retry; those of another key begin at once."""
+    called.clear()
+    with Environment() as env:
+        environment.append(env)
+        assert env.run(calls, ["acme", "acme", "other"]) == 3
+
+    (_, began_at), *others = called
+    waited = sorted((shop, round(at - began_at)) for shop, at in others)
+    assert waited == [("acme", 3600), ("acme", 3600), ("other", 1)]
+
+
+def test_a_pause_of_a_limit_that_the_step_does_not_have_is_warned_of(caplog):
+    """The step is retried all the same."""
+    called.clear()
+    with Environment() as env:
+        assert env.run(misnames) == "acme"
+
+    assert "RetryableError(pause='no.such.limit') names none of the step's limits" in caplog.text
 
 
 @all_databases
