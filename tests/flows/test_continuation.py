@@ -138,7 +138,7 @@ def walk(engine, continuation, most=1000):
 
 
 @all_databases()
-def test_a_run_of_steps_is_walked_through_without_a_message(engine):
+def test_c101_a_run_of_steps_is_walked_through_without_a_message(engine):
     """The log is that of the plain way, and nothing is left to send or to run."""
     run = engine.start(counts, 4)
 

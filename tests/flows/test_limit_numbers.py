@@ -106,7 +106,7 @@ def process(database: str) -> Iterator[Process]:
     made.close()
 
 
-def test_a_rate_holds_over_a_minute():
+def test_c77_a_rate_holds_over_a_minute():
     """240 calls at four a second take a minute, and no second has more than four and the burst."""
     began.clear()
     with Environment() as env:

@@ -49,7 +49,7 @@ def process(database: str) -> Iterator[Process]:
 
 
 @all_databases
-def test_no_message_is_sent_for_what_may_not_run(process):
+def test_c77_no_message_is_sent_for_what_may_not_run(process):
     """Of five calls of one key two have a message; each that ends lets the next one in, in the order of the calls."""
     run = process.start(calls, *(("a", number) for number in range(5)))
 
@@ -65,7 +65,7 @@ def test_no_message_is_sent_for_what_may_not_run(process):
 
 
 @all_databases
-def test_a_full_key_blocks_no_other_key(process):
+def test_c77_a_full_key_blocks_no_other_key(process):
     """Twenty calls of one key wait, and the two of another key have their messages at once."""
     process.start(calls, *(("busy", number) for number in range(20)), ("other", 1), ("other", 2))
 
@@ -73,7 +73,7 @@ def test_a_full_key_blocks_no_other_key(process):
 
 
 @all_databases
-def test_runs_share_a_limit(process):
+def test_c77_runs_share_a_limit(process):
     """The limit is that of the name and the key, whatever run calls."""
     first, second = process.start(calls, ("a", 1), ("a", 2)), process.start(calls, ("a", 3), ("b", 4))
 
@@ -84,7 +84,7 @@ def test_runs_share_a_limit(process):
 
 
 @all_databases
-def test_a_retry_gives_its_slot_back(process):
+def test_c77_a_retry_gives_its_slot_back(process):
     """A call that fails and waits a minute for its next attempt lets another call in."""
     process.start(calls, ("a", -1), ("a", -2), ("a", 3))
 
@@ -98,7 +98,7 @@ def test_a_retry_gives_its_slot_back(process):
 
 
 @all_databases
-def test_a_cancelled_run_frees_its_slots(process):
+def test_c77_a_cancelled_run_frees_its_slots(process):
     """The calls of another run come next."""
     first, second = process.start(calls, ("a", 1), ("a", 2), ("a", 3)), process.start(calls, ("a", 4))
     assert len(process.sent) == 2
@@ -138,7 +138,7 @@ def test_a_process_that_dies_before_the_admission_costs_a_sweep(process, monkeyp
 
 
 @all_databases
-def test_two_processes_never_admit_one_too_many(process, database):
+def test_c77_two_processes_never_admit_one_too_many(process, database):
     """Both admit a key at the same time, again and again: it has two slots."""
     process.start(calls, *(("a", number) for number in range(8)))
     for _ in range(2):
@@ -185,7 +185,7 @@ async def several() -> list[int]:
 
 
 @pytest.mark.parametrize("continuation", [0, "1s"], ids=["by messages", "in place"])
-def test_a_slot_outlives_no_crash(continuation):
+def test_c77_a_slot_outlives_no_crash(continuation):
     """One slot, three calls, and a crash or a lost message at each boundary: the run ends, and no row is left."""
     report = crash_everywhere(three, sample=10, continuation=continuation)
 

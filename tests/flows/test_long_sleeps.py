@@ -101,7 +101,7 @@ def pending(engine: Durable, run: Run[Any]) -> int:
         return tx.execute(query).scalar_one()
 
 
-def test_ten_years_are_a_row_and_no_message_until_they_are_nearly_over(engine):
+def test_c101_ten_years_are_a_row_and_no_message_until_they_are_nearly_over(engine):
     """The sweep sends nothing for years; within the horizon it publishes exactly one ETA message."""
     run = sleeps.start(3650 * DAY)
     drive(engine, run.id)

@@ -135,7 +135,7 @@ def take_message(
     return continuation
 
 
-def test_a_wide_turn_sends_some_steps_and_offers_the_others(engine):
+def test_c101_a_wide_turn_sends_some_steps_and_offers_the_others(engine):
     """They are offered in the order of their calls."""
     run = begin(engine, wide, WIDTH)
 

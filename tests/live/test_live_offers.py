@@ -31,7 +31,7 @@ def working(folder: Path, children: Sequence[int]) -> Iterator[Deployment]:
             yield site
 
 
-def test_quick_steps_need_few_messages(tmp_path):
+def test_c101_quick_steps_need_few_messages(tmp_path):
     """Each of two children takes many of 400 steps with one message."""
     with working(tmp_path, (2,)) as site:
         assert site.engine.start(many_short, 400).result(timeout="60s") == 400
