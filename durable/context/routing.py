@@ -82,7 +82,8 @@ def events_of(receiver: ReceiverDefinition, request: Request) -> list[Request]:
 
 def event_id(batch_id: str, number: int) -> str:
     """The id of an event of a batch.  It is as hard to guess as that of the batch."""
-    return urlsafe_b64encode(hashlib.sha256(f"{batch_id}/{number}".encode()).digest()[:18]).decode()
+    digest = hashlib.sha256(f"{batch_id}/{number}".encode()).digest()
+    return urlsafe_b64encode(digest[:18]).decode().replace("-", "_")
 
 
 def _event(batch: Request, number: int, body: bytes) -> Request:

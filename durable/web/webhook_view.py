@@ -335,8 +335,9 @@ def _make_hub(engine: Engine) -> Hub:
 
 
 def _new_id() -> str:
-    """Return 144 random bits as text: a poll needs no more than this id."""
-    return secrets.token_urlsafe(18)
+    """Return more than 140 random bits as text: a poll needs no more than this id."""
+    # Without a leading hyphen, which the command line would take for an option.
+    return secrets.token_urlsafe(18).replace("-", "_")
 
 
 def _release_session() -> None:

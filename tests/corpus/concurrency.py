@@ -130,10 +130,15 @@ async def newer() -> int:
     return await add(1, 1)
 
 
+@workflow(name="corpus.wide")
+async def wide() -> list[int]:
+    """So many steps at once that some are offered."""
+    return list(await asyncio.gather(*(add(number, number) for number in range(19))))
+
+
 CASES = [
     Case(fan_out, (4,)),
-    # So many that some are offered.
-    Case(fan_out, (19,)),
+    Case(wide),
     Case(gather_fails),
     Case(raced),
     Case(sleep_wins),

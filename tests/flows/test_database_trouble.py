@@ -303,7 +303,7 @@ def test_a_full_disk_is_told_and_passes_on_postgresql(small_disk, open_folder):
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("small_disk", [60], indirect=True)
+@pytest.mark.parametrize("small_disk", [120], indirect=True)
 def test_a_full_disk_and_a_read_only_server_are_told_and_pass_on_mariadb(small_disk, open_folder):
     """The same with MariaDB; then the whole server is read-only for a while, as a replica is."""
     with running(MariaDB(open_folder, small_disk)) as private:

@@ -18,6 +18,8 @@ def test_each_step_of_a_backlog_is_sent_once(tmp_path):
     """60 steps wait for one worker many times longer than a lost message would: it receives each of them once."""
     solo = ("--pool", "solo", "--prefetch-multiplier", "1")
     settings = {"DURABLE_RESEND_AFTER": "500ms", "DURABLE_SWEEP_INTERVAL": "100ms", "DURABLE_BEAT_INTERVAL": "100ms"}
+    # No step is offered: each has a message.
+    settings["DURABLE_CONTINUATION"] = "0"
     with new_database("postgresql", tmp_path) as database_url, new_broker("redis", tmp_path) as broker_url:
         described = Deployment(tmp_path, database_url, broker_url, "live_app", "", settings, solo)
         with deployed(described) as site:
