@@ -75,15 +75,17 @@ def test_what_is_cancelled_may_clean_up_first():
 def test_what_is_cancelled_at_once_never_begins():
     """The body runs no line, and the end is a CancelledError all the same."""
     told: list[str] = []
-    occupied = threading.Event()
+    has_begun, occupied = threading.Event(), threading.Event()
 
     async def occupies() -> None:
+        has_begun.set()
         occupied.wait(10)
 
     async def begins() -> None:
         told.append("begun")
 
     first = event_loop.RunningCoroutine(occupies())
+    assert has_begun.wait(10)
     running = event_loop.RunningCoroutine(begins())
     running.cancel()
     occupied.set()
