@@ -70,7 +70,7 @@ async def bad(what: str) -> str:
 called: list[tuple[str, float]] = []
 
 
-@step(name="limits.call", limits=[concurrency("limits.service", 10, key="shop")])
+@step(name="limits.busy_call", limits=[concurrency("limits.service", 10, key="shop")])
 def call(shop: str, number: int) -> int:
     called.append((shop, environment[-1].now.timestamp()))
     if len(called) == 1:
@@ -86,7 +86,7 @@ def misnamed(shop: str) -> str:
     return shop
 
 
-@workflow(name="limits.calls")
+@workflow(name="limits.busy_calls")
 async def calls(shops: list[str]) -> int:
     """One call after the other is asked for, and all of them at once wait for the service."""
     first = asyncio.ensure_future(call(shops[0], 0))

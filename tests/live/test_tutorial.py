@@ -140,5 +140,7 @@ def test_the_first_program_of_the_readme_runs_as_it_stands(reader: Reader) -> No
     assert install == "pip install 'durable-celery[dev]'"
     reader.start(dev)
     run_id = reader.said(start)
-    shown = eventually(lambda: (text := reader.said(show.replace("ID", run_id))) and "completed" in text and text, 60)
+    shown = eventually(
+        lambda: (text := reader.said(show.replace("ID", run_id))) and "status        completed" in text and text, 60
+    )
     assert "Hello, world!" in shown
