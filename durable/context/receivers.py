@@ -223,13 +223,7 @@ def receiver(
     # A reloader imports the same lines again.  The later definition replaces the earlier one.
     if before is not None and before.place != place:
         raise ConfigurationError(f"Two receivers are named {name!r}: {before.place} and {place}.  Rename one of them.")
-    if each is not None and not callable(each):
-        raise ConfigurationError(f"receiver({name!r}): each is {each!r}, not a function of the request.")
-    if each is not None and respond_with == "manual":
-        raise ConfigurationError(
-            f'receiver({name!r}): respond_with is "manual", but a batch has one answer for all of its events, which no'
-            " step can give.  Leave out respond_with or each."
-        )
+    _check_each(name, each, respond_with)
     if unmatched is not None and not (
         isinstance(unmatched, Response) and (200 <= unmatched.status < 300 or unmatched.status == 404)
     ):
@@ -250,6 +244,17 @@ def receiver(
     defined = ReceiverDefinition(name, WebhookConfig.from_json(text), each, unmatched or Response(status=202), place)
     receivers[name] = defined
     return defined
+
+
+def _check_each(name: str, each: object, respond_with: object) -> None:
+    """Raise ConfigurationError when a receiver cannot split a request into events, or answer them."""
+    if each is not None and not callable(each):
+        raise ConfigurationError(f"receiver({name!r}): each is {each!r}, not a function of the request.")
+    if each is not None and respond_with == "manual":
+        raise ConfigurationError(
+            f'receiver({name!r}): respond_with is "manual", but a batch has one answer for all of its events, which no'
+            " step can give.  Leave out respond_with or each."
+        )
 
 
 def _calling_line() -> str:

@@ -123,10 +123,7 @@ def _replay(engine: Engine, view: View, workflow: registry.Workflow[..., object]
     if fault is None and replay.outcome is None and 0 < limit < new.seq:
         fault = LogTooLong(run.id, new.seq, limit)
     if isinstance(fault, LogTooLong):
-        # A log that grows without end makes each turn longer than the last: the run fails.
-        decision = _inbox_only(view, came_in)
-        failed = Outcome(status="failed", value=codec.encode_error(fault), error=fault)
-        return replace(decision, outcome=failed, taken=replay.taken, at=new.at)
+        return replace(_fail(view, came_in, fault), taken=replay.taken, at=new.at)
     if fault is not None:
         return Decision.block(run, fault)
     return Decision(
@@ -145,6 +142,12 @@ def _replay(engine: Engine, view: View, workflow: registry.Workflow[..., object]
         limits=keyed,
         ends=view.ends,
     )
+
+
+def _fail(view: View, came_in: Sequence[Event], fault: LogTooLong) -> Decision:
+    """Fail the run: a log that grows without end makes each turn longer than the last."""
+    failed = Outcome(status="failed", value=codec.encode_error(fault), error=fault)
+    return replace(_inbox_only(view, came_in), outcome=failed)
 
 
 def _new_replay(engine: Engine, view: View, workflow: registry.Workflow[..., object]) -> Replay:
