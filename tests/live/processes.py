@@ -189,6 +189,15 @@ class Deployment:
         for name in names:
             eventually(partial(self._works, name), 30, f"{name} works")
 
+    def wait_until_idle(self) -> None:
+        """Wait until the workers have acknowledged all that they took from Redis.
+
+        What a caller sees of a turn is committed shortly before the turn's message is acknowledged.
+        """
+        with self.engine.celery.connection_for_read() as connection:
+            redis = connection.default_channel.client
+            eventually(lambda: not redis.hlen("unacked"), what="all messages are acknowledged")
+
     def stop(self, name: str, number: int) -> None:
         """End a process by a signal."""
         self.processes.pop(name).signal(number)

@@ -56,6 +56,8 @@ def test_the_commands_serve_the_example_and_stop_as_promised(site):
     assert post_json(url, {"type": "payment.succeeded"}).json()["ack"]
 
     other = order(site, "o-2")
+    # A worker that is busy waits for its soft shutdown's whole time, also when it becomes idle meanwhile.
+    site.wait_until_idle()
     worker = site.processes["worker"]
     worker.signal(signal.SIGTERM, 40)
     assert worker.popen.returncode == 0

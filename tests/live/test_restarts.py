@@ -180,9 +180,7 @@ def test_c68_what_comes_while_the_broker_is_away_is_done_when_it_is_back(tmp_pat
                 waiting = site.engine.start(gated_orders, str(tmp_path))
                 webhook = url_of(waiting)
                 # A worker that has not acknowledged a message may end when its broker goes away: an error in kombu.
-                with site.engine.celery.connection_for_read() as connection:
-                    redis = connection.default_channel.client
-                    eventually(lambda: not redis.hlen("unacked"), what="all messages are acknowledged")
+                site.wait_until_idle()
 
             started = site.engine.start(naps, "1ms")
             held = threads.submit(fetch, "POST", f"{webhook}?last=1", b"one")
