@@ -190,7 +190,8 @@ class Deployment:
             eventually(partial(self._works, name), 30, f"{name} works")
 
     def wait_until_idle(self) -> None:
-        """Wait until the workers have acknowledged all that they took from Redis.
+        """
+        Wait until the workers have acknowledged all that they took from Redis.
 
         What a caller sees of a turn is committed shortly before the turn's message is acknowledged.
         """
