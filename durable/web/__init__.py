@@ -28,7 +28,9 @@ Files, in import order::
     body.py                the whole body of a request, even if the application reads it first
     bearer.py              ``bearer``: allows control requests that send a secret
     control_operations.py  the operations of the control routes
-    schedule_operations.py those on schedules, and all of them together
+    schedule_operations.py those on schedules
+    receiver_operations.py those on receivers
+    operations.py          all of them together
     control_view.py        one control request, from its credentials to its answer
     openapi.py             the OpenAPI document
     webhook_view.py        one request to a webhook or receiver, from its URL to its answer
@@ -57,7 +59,7 @@ from .health import Health
 from .hub import Answers, Waiter, drain
 from .masking import MaskTokens
 from .openapi import NAME, Describer
-from .schedule_operations import OPERATIONS
+from .operations import OPERATIONS
 from .webhook_view import Receiver
 from .wsgi_request import PATH, RECEIVE, ROOT
 
@@ -86,8 +88,8 @@ def create_blueprint(
 
     Args:
         url_prefix: Flask's ``url_prefix``; ``public_url`` then has to end with it.
-        control: A function of the ``flask.Request`` that says whether its caller may start, list, show and
-            cancel runs and resume hooks.  It returns True; False for a caller who may not (403); None for
+        control: A function of the ``flask.Request`` that says whether its caller may use the control routes: runs,
+            hooks, schedules and receivers.  It returns True; False for a caller who may not (403); None for
             an unknown caller (401).  It may call ``flask.abort``.  ``bearer("env:NAME")`` makes one.  Without
             it there are no control routes.
 

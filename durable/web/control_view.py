@@ -19,8 +19,8 @@ from werkzeug.exceptions import HTTPException
 from ..engine import Engine
 from . import body, errors, problems, schemas, wsgi_request
 from .control_operations import Call, Operation
+from .operations import OPERATIONS
 from .problems import RequestRefused
-from .schedule_operations import OPERATIONS
 
 log = logging.getLogger("durable.web")
 
@@ -32,7 +32,7 @@ _QUOTED = re.compile(r'"([^"]+)"')
 
 
 #: The parameters of paths, each with its pattern.
-_PARAMETERS = {"run_id": schemas.RUN_ID, "schedule": schemas.SCHEDULE}
+_PARAMETERS = {"run_id": schemas.RUN_ID, "schedule": schemas.SCHEDULE, "request_id": schemas.REQUEST_ID}
 
 
 class Controller:

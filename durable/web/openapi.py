@@ -15,7 +15,7 @@ from ..http import Response
 from . import body, errors, problems, schemas, wsgi_request
 from .control_operations import Operation
 from .control_view import Authorize
-from .schedule_operations import OPERATIONS
+from .operations import OPERATIONS
 
 NAME = "openapi.json"
 
@@ -41,7 +41,7 @@ _REQUEST_ID = {
     "name": "request_id",
     "in": "path",
     "required": True,
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{20,64}$"},
+    "schema": {"type": "string", "pattern": schemas.REQUEST_ID},
 }
 _RUN_ID = {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string", "pattern": schemas.RUN_ID}}
 _SCHEDULE = {
@@ -222,7 +222,7 @@ def _control(operation: Operation, *, secured: bool) -> dict[str, Any]:
 
 
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
-    in_path = {"{run_id}": _RUN_ID, "{schedule}": _SCHEDULE}
+    in_path = {"{run_id}": _RUN_ID, "{schedule}": _SCHEDULE, "{request_id}": _REQUEST_ID}
     parameters: list[dict[str, Any]] = [each for name, each in in_path.items() if name in operation.path]
     if operation.takes_key:
         parameters.append(_KEY)

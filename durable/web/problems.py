@@ -205,6 +205,30 @@ def unknown_schedule() -> Response:
     return problem(404, "schedule-not-found", "Not found", "There is no schedule with this name.")
 
 
+def declared_schedule() -> Response:
+    return problem(
+        409,
+        "schedule-declared",
+        "Conflict",
+        "This schedule is declared in code.  Change it there and deploy, or choose another name.",
+    )
+
+
+def unknown_request() -> Response:
+    return problem(
+        404,
+        "request-not-found",
+        "Not found",
+        "No request with this id can be routed again: it is unknown, has reached a run, or waits for a hook.",
+    )
+
+
+def unknown_receiver() -> Response:
+    return problem(
+        409, "receiver-not-imported", "Conflict", "This web process has not imported the request's receiver."
+    )
+
+
 def unknown_hook() -> Response:
     return problem(404, "hook-not-found", "Not found", "No open hook has this token.  Nothing was recorded.")
 

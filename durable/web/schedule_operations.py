@@ -1,15 +1,20 @@
-"""The operations of the control routes on schedules, and all operations together."""
+"""The operations of the control routes on schedules."""
 
 from __future__ import annotations
 
-from ..errors import ScheduleNotFound
-from ..schedules import Schedule, describe, handle
-from . import control_operations, problems, schemas
+from typing import Any
+
+from .. import registry
+from ..errors import ConfigurationError, ScheduleNotFound
+from ..schedules import Schedule, define, describe, handle
+from . import problems, schemas
 from .control_operations import Call, Operation, Reply
 from .problems import RequestRefused
 
 #: How many planned times an answer has.
 _TIMES = 10
+#: The fields of a new schedule that ``define`` takes by the same name.
+_OPTIONS = ("cron", "every", "tz", "overlap", "catch_up", "jitter", "until")
 
 
 def _list(call: Call) -> Reply:
@@ -22,6 +27,33 @@ def _list(call: Call) -> Reply:
 def _show(call: Call) -> Reply:
     found = _find(call)
     return Reply(200, describe.describe(found.row(), found.latest(), call.engine.now(), _TIMES))
+
+
+def _put(call: Call) -> Reply:
+    body: schemas.NewSchedule = call.body
+    workflow = registry.workflows.get(body.workflow)
+    if workflow is None:
+        raise RequestRefused(problems.unknown_workflow())
+    args, kwargs = (tuple(body.args), {}) if isinstance(body.args, list) else ((), body.args)
+    options: dict[str, Any] = {name: getattr(body, name) or None for name in _OPTIONS}
+    try:
+        definition = define(call.path["schedule"], workflow, args, kwargs, **options)
+    except ConfigurationError as error:
+        raise RequestRefused(problems.bad_arguments(str(error))) from None
+    try:
+        made = handle.create(call.engine, definition)
+    except ConfigurationError:
+        raise RequestRefused(problems.declared_schedule()) from None
+    return Reply(200, describe.describe(made.row(), made.latest(), call.engine.now(), _TIMES))
+
+
+def _delete(call: Call) -> Reply:
+    found = _find(call)
+    try:
+        found.delete()
+    except ConfigurationError:
+        raise RequestRefused(problems.declared_schedule()) from None
+    return Reply(200, {"name": found.name, "deleted": True})
 
 
 def _pause(call: Call) -> Reply:
@@ -41,6 +73,15 @@ def _trigger(call: Call) -> Reply:
     return Reply(201, {"name": found.name, "run_id": found.trigger().id})
 
 
+def _backfill(call: Call) -> Reply:
+    found = _find(call)
+    try:
+        made = found.backfill(call.body.start, call.body.end)
+    except ValueError as error:
+        raise RequestRefused(problems.bad_arguments(str(error))) from None
+    return Reply(201, {"name": found.name, "run_ids": [run.id for run in made]})
+
+
 def _find(call: Call) -> Schedule:
     try:
         return handle.get(call.engine, call.path["schedule"])
@@ -53,9 +94,10 @@ def _state(found: Schedule) -> dict[str, str]:
 
 
 _NO_SCHEDULE = {404: "There is no schedule with this name."}
+_DECLARED = "The schedule is declared in code."
 _FORM = {**_NO_SCHEDULE, 422: "The body does not fit: it is an empty object."}
 
-SCHEDULE_OPERATIONS = (
+OPERATIONS = (
     Operation(
         name="listSchedules",
         method="GET",
@@ -74,6 +116,29 @@ SCHEDULE_OPERATIONS = (
         act=_show,
         answers={200: ("The schedule.", schemas.ScheduleDetails)},
         problems=_NO_SCHEDULE,
+    ),
+    Operation(
+        name="putSchedule",
+        method="PUT",
+        path="schedules/{schedule}",
+        summary="Make a schedule, or change one that was made at run time",
+        act=_put,
+        body=schemas.NewSchedule,
+        answers={200: ("The schedule is committed.", schemas.ScheduleDetails)},
+        problems={
+            404: "The web process has not imported a workflow of this name.",
+            409: _DECLARED,
+            422: "The body does not fit, the timing never fires, or the arguments do not fit the workflow.",
+        },
+    ),
+    Operation(
+        name="deleteSchedule",
+        method="DELETE",
+        path="schedules/{schedule}",
+        summary="Delete a schedule that was made at run time; its runs go on",
+        act=_delete,
+        answers={200: ("The schedule is deleted.", schemas.Deleted)},
+        problems={**_NO_SCHEDULE, 409: _DECLARED},
     ),
     Operation(
         name="pauseSchedule",
@@ -105,7 +170,14 @@ SCHEDULE_OPERATIONS = (
         answers={201: ("The run is committed.", schemas.Triggered)},
         problems=_FORM,
     ),
+    Operation(
+        name="backfillSchedule",
+        method="POST",
+        path="schedules/{schedule}/backfill",
+        summary="Start a run for each planned time of a range that has none",
+        act=_backfill,
+        body=schemas.Range,
+        answers={201: ("The runs are committed.", schemas.Backfilled)},
+        problems={**_NO_SCHEDULE, 422: "The body does not fit, or the range has more than 1,000 planned times."},
+    ),
 )
-
-#: All that a caller of the control routes can do.
-OPERATIONS = (*control_operations.OPERATIONS, *SCHEDULE_OPERATIONS)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, field_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    field_validator,
+)
 
 from ..attributes import COUNT_LIMIT, NAME_LIMIT, VALUE_LIMIT
 
@@ -12,6 +21,8 @@ from ..attributes import COUNT_LIMIT, NAME_LIMIT, VALUE_LIMIT
 RUN_ID = r"^[!-.0-~]{1,64}$"
 #: A schedule's name in a path.  As with ids, one with a slash cannot be used there.
 SCHEDULE = r"^[A-Za-z0-9][A-Za-z0-9._:@+-]{0,199}$"
+#: A request's id in a path.
+REQUEST_ID = r"^[A-Za-z0-9_-]{20,64}$"
 #: An ``Idempotency-Key``.
 KEY = r"^[!-~]{1,255}$"
 
@@ -35,6 +46,22 @@ _ATTRIBUTES = {
     "description": "Attributes that the run has from the start: texts by name.",
     "default": {},
 }
+
+#: As ``RequestOutcome``.
+Outcome = Literal["started", "resumed", "waiting", "missed", "accepted", "rejected", "ignored", "unroutable"]
+Overlap = Literal["skip", "queue", "allow", "cancel"]
+CatchUp = Literal["none", "last", "all"]
+
+
+def _require_text(given: object) -> object:
+    """Refuse numbers, which pydantic would take for seconds since 1970."""
+    if not isinstance(given, str):
+        raise ValueError("it must be text: ISO 8601 with a UTC offset")
+    return given
+
+
+#: ISO 8601 with a UTC offset.
+Moment = Annotated[AwareDatetime, BeforeValidator(_require_text), Field(strict=False)]
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled", "blocked", "continued"]
 
@@ -71,6 +98,36 @@ class Resume(_Strict):
 
 class Nothing(_Strict):
     """An empty object."""
+
+
+#: A text of a few characters; "" stands for one that is not given.
+_Word = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class NewSchedule(_Strict):
+    """A schedule to make; `create_schedule` says what each field means."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["cron"]}, {"required": ["every"]}]})
+
+    workflow: Annotated[str, Field(min_length=1, max_length=255, description="The workflow's name.")]
+    args: Annotated[
+        list[Any] | dict[str, Any],
+        Field(description="Its arguments, in order or by parameter name; checked against the workflow's annotations."),
+    ] = []
+    cron: Annotated[_Word, Field(description="Five fields.  Give either this or `every`.")] = ""
+    every: Annotated[_Word, Field(description="An interval: `15m`.")] = ""
+    tz: Annotated[_Word, Field(description="The time zone of `cron`, by its IANA name.")] = "UTC"
+    overlap: Overlap = "skip"
+    catch_up: CatchUp = "last"
+    jitter: Annotated[_Word, Field(description="Starts each run up to so much later, by chance: `5m`.")] = ""
+    until: Annotated[Moment | None, Field(description="No planned time is later.")] = None
+
+
+class Range(_Strict):
+    """Planned times to start runs for, with a UTC offset."""
+
+    start: Moment
+    end: Moment
 
 
 class ScheduleQuery(BaseModel):
@@ -189,8 +246,8 @@ class ScheduleDetails(ScheduleState):
     workflow: str
     timing: str
     tz: str
-    overlap: Literal["skip", "queue", "allow", "cancel"]
-    catch_up: Literal["none", "last", "all"]
+    overlap: Overlap
+    catch_up: CatchUp
     jitter: str | None
     until: str | None
     declared: bool
@@ -212,6 +269,92 @@ class Triggered(BaseModel):
 
     name: str
     run_id: str
+
+
+class Backfilled(BaseModel):
+    """The runs that were started, by their planned times."""
+
+    name: str
+    run_ids: list[str]
+
+
+class Deleted(BaseModel):
+    """What was deleted."""
+
+    name: str
+    deleted: Literal[True]
+
+
+class ReceivedQuery(BaseModel):
+    """Which requests to receivers to list; each condition has to match."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    receiver: Annotated[
+        Annotated[str, StringConstraints(max_length=64, pattern=r"^[!-~]+$")] | None,
+        Field(description="Only requests to this receiver."),
+    ] = None
+    outcome: Annotated[
+        list[Outcome],
+        Field(max_length=8, description="Only requests with one of these outcomes."),
+    ] = []
+    limit: Annotated[int, Field(ge=1, le=1000, description="The most to list.")] = 50
+
+    @field_validator("limit", mode="before")
+    @classmethod
+    def limit_is_digits(cls, text: object) -> object:
+        """As ``Query``."""
+        return Query.limit_is_digits(text)
+
+
+class ReceiverSummary(BaseModel):
+    """A receiver, and how many requests it has by outcome."""
+
+    name: str
+    url: str | None
+    place: str | None
+    rules: list[str]
+    requests: dict[str, int]
+
+
+class Receivers(BaseModel):
+    """The receivers by name."""
+
+    receivers: list[ReceiverSummary]
+
+
+class ReceivedRequest(BaseModel):
+    """A request to a receiver, and what became of it; times in ISO 8601."""
+
+    id: str
+    receiver: str
+    received_at: str
+    outcome: Outcome
+    rule: str | None
+    run_id: str | None
+    token: str | None
+    waits_until: str | None
+    detail: str | None
+
+
+class ReceivedRequests(BaseModel):
+    """Requests to receivers, newest first."""
+
+    requests: list[ReceivedRequest]
+
+
+class Routed(BaseModel):
+    """What became of a request that was routed again."""
+
+    id: str
+    outcome: Outcome
+    run_id: str | None
+
+
+class RoutedRequests(BaseModel):
+    """What became of the request, or of each event if it is a batch."""
+
+    requests: list[Routed]
 
 
 class Pending(BaseModel):

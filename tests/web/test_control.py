@@ -15,11 +15,26 @@ from flask.testing import FlaskClient
 from servers import migrate
 from werkzeug.test import TestResponse
 
-from durable import Durable, create_hook, create_schedule, create_webhook, define_hook, get_run, workflow
+from durable import (
+    Durable,
+    Request,
+    create_hook,
+    create_schedule,
+    create_webhook,
+    define_hook,
+    get_run,
+    get_schedule,
+    receiver,
+    schedule,
+    workflow,
+)
 from durable.client import describe
+from durable.context import receivers
 from durable.recovery import housekeeping
+from durable.schedules import Schedule
+from durable.schedules.declared import definitions
 from durable.web import bearer, create_blueprint
-from durable.web.schedule_operations import OPERATIONS
+from durable.web.operations import OPERATIONS
 from durable.web.wsgi_request import ROOT
 
 RUNS = ROOT + "runs"
@@ -53,6 +68,25 @@ async def typed(token: str) -> Any:
 @workflow(name="control.listening")
 async def listening() -> None:
     await create_webhook()
+
+
+#: What the rule below reads; a test corrects it.
+KNOWN_KINDS: dict[str, bool] = {}
+
+events = receiver("control.events")
+
+
+@events.start(when=lambda request: KNOWN_KINDS[request.json()["kind"]])
+@workflow(name="control.event")
+async def event(request: Request) -> Any:
+    return request.json()["kind"]
+
+
+@pytest.fixture
+def declared() -> Iterator[Schedule]:
+    """A schedule that the code declares, for one test."""
+    yield schedule("control-declared", listening, every="1h")
+    definitions.pop("control-declared")
 
 
 @pytest.fixture
@@ -460,7 +494,7 @@ def test_other_methods_are_405(client, path):
     """Allow lists the methods; HEAD, OPTIONS and unknown methods get 405."""
     allowed = {operation.method for operation in OPERATIONS if operation.path == path}
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE", "BREW"} - allowed:
-        answer = client.open(ROOT + path.format(run_id="r", schedule="s"), method=method)
+        answer = client.open(ROOT + path.format(run_id="r", schedule="s", request_id="q" * 20), method=method)
 
         assert answer.status_code == 405
         assert set(answer.headers["Allow"].split(", ")) == allowed
@@ -513,3 +547,116 @@ def test_schedules_are_listed_paused_and_triggered(engine, client):
     assert answer.status_code == 201
     assert get_run(answer.json["run_id"]).exists
     assert problem_of(client.get(ROOT + "schedules/nothing")) == (404, "schedule-not-found")
+
+
+def test_a_schedule_is_made_changed_and_deleted(engine, client):
+    """PUT makes and changes one, with arguments by position or by name; DELETE deletes it."""
+    url = ROOT + "schedules/orders"
+    body = {"workflow": "control.order", "args": [{"name": "pen"}, "2026-01-31"], "cron": "0 3 * * *"}
+    made = client.put(url, json={**body, "tz": "Europe/Vienna"})
+    changed = client.put(
+        url,
+        json={
+            "workflow": "control.order",
+            "args": {"item": {"name": "pen"}, "day": "2026-01-31"},
+            "every": "1h",
+            "overlap": "queue",
+            "catch_up": "none",
+            "jitter": "5m",
+            "until": "2099-01-01T00:00:00Z",
+        },
+    )
+    assert (made.status_code, made.json["tz"], made.json["declared"]) == (200, "Europe/Vienna", False)
+    assert changed.status_code == 200
+    shown = {name: changed.json[name] for name in ("tz", "overlap", "catch_up", "jitter", "until")}
+    assert shown == {
+        "tz": "UTC",
+        "overlap": "queue",
+        "catch_up": "none",
+        "jitter": "300s",
+        "until": "2099-01-01T00:00:00+00:00",
+    }
+    started = client.post(url + "/trigger", json={}).json["run_id"]
+    assert get_run(started).result(timeout=20) == ["Item", 1, date(2026, 1, 31), []]
+    answer = client.delete(url)
+    assert (answer.status_code, answer.json) == (200, {"name": "orders", "deleted": True})
+    assert problem_of(client.delete(url)) == (404, "schedule-not-found")
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ({"workflow": "control.unknown"}, (404, "workflow-not-found")),
+        ({"args": ["no such argument"]}, (422, "bad-arguments")),
+        ({"every": "1h"}, (422, "bad-arguments")),
+        ({"cron": "0 0 30 2 *"}, (422, "bad-arguments")),
+        ({"tz": "Europe/Wien"}, (422, "bad-arguments")),
+        ({"until": "2099-01-01"}, (422, "bad-arguments")),
+        ({"until": 4070908800}, (422, "bad-arguments")),
+        ({"overlap": "both"}, (422, "bad-arguments")),
+        ({"often": True}, (422, "bad-arguments")),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused(engine, client, change, wanted):
+    """With the reason; nothing is written."""
+    body = {"workflow": "control.listening", "cron": "0 3 * * *", **change}
+
+    assert problem_of(client.put(ROOT + "schedules/wrong", json=body)) == wanted
+    assert problem_of(client.get(ROOT + "schedules/wrong")) == (404, "schedule-not-found")
+
+
+def test_a_declared_schedule_is_neither_changed_nor_deleted(engine, client, declared):
+    """409: the next deploy would undo it."""
+    url = f"{ROOT}schedules/{declared.name}"
+    body = {"workflow": "control.listening", "every": "2h"}
+
+    assert problem_of(client.put(url, json=body)) == (409, "schedule-declared")
+    assert problem_of(client.delete(url)) == (409, "schedule-declared")
+    assert client.get(url).json["timing"] == "every 1h"
+
+
+def test_a_range_of_a_schedule_is_backfilled(engine, client):
+    """Once for each planned time; a range that cannot be is refused."""
+    create_schedule("hourly", listening, every="1h")
+    url = ROOT + "schedules/hourly/backfill"
+    day = {"start": "2026-05-01T00:00:00Z", "end": "2026-05-01T02:30:00+00:00"}
+    first, second = client.post(url, json=day), client.post(url, json=day)
+
+    assert first.status_code == second.status_code == 201
+    assert len(first.json["run_ids"]) == 3
+    assert second.json == {"name": "hourly", "run_ids": []}
+    assert {run.id for run in get_schedule("hourly").runs()} == set(first.json["run_ids"])
+    for wrong in ({**day, "end": "2099-01-01T00:00:00Z"}, {**day, "start": "2026-05-01T00:00:00"}, {}):
+        assert problem_of(client.post(url, json=wrong)) == (422, "bad-arguments")
+
+
+def test_requests_to_receivers_are_listed_and_routed_again(engine, client, monkeypatch):
+    """What a rule could not route reaches its run once the rule is corrected."""
+    for kind in ("known", "new"):
+        monkeypatch.setitem(KNOWN_KINDS, "known", True)
+        client.post(ROOT + "receive/control.events", json={"kind": kind})
+    (shown,) = [each for each in client.get(ROOT + "receivers").json["receivers"] if each["name"] == "control.events"]
+    (kept,) = client.get(ROOT + "receivers/requests?outcome=unroutable&receiver=control.events").json["requests"]
+    monkeypatch.setitem(KNOWN_KINDS, "new", True)
+    retry = f"{ROOT}receivers/requests/{kept['id']}/retry"
+    answer = client.post(retry, json={})
+
+    assert shown["requests"] == {"started": 1, "unroutable": 1}
+    assert (kept["run_id"], "KeyError" in kept["detail"]) == (None, True)
+    (routed,) = answer.json["requests"]
+    assert (answer.status_code, routed["id"], routed["outcome"]) == (200, kept["id"], "started")
+    assert get_run(routed["run_id"]).result(timeout=20) == "new"
+    assert problem_of(client.post(retry, json={})) == (404, "request-not-found")
+    assert len(client.get(ROOT + "receivers/requests?outcome=started&outcome=unroutable&limit=5").json["requests"]) == 2
+    assert problem_of(client.get(ROOT + "receivers/requests?outcome=lost")) == (422, "bad-arguments")
+
+
+def test_a_request_of_a_receiver_that_is_not_imported_stays(engine, client, monkeypatch):
+    """409: another process has its rules."""
+    client.post(ROOT + "receive/control.events", json={"kind": "unknown"})
+    (kept,) = client.get(ROOT + "receivers/requests").json["requests"]
+    monkeypatch.delitem(receivers, "control.events")
+
+    answer = client.post(f"{ROOT}receivers/requests/{kept['id']}/retry", json={})
+    assert problem_of(answer) == (409, "receiver-not-imported")
+    assert client.get(ROOT + "receivers/requests").json["requests"] == [kept]

@@ -28,6 +28,16 @@ from durable.web.wsgi_request import ROOT
 SECRET = "let-me-in"
 HOOK = "openapi-hook"
 SCHEDULE = "openapi-schedule"
+#: Texts that a schedule can be made from and backfilled with.
+SCHEDULED = {
+    "cron": "0 3 * * *",
+    "every": "1h",
+    "tz": "UTC",
+    "jitter": "1m",
+    "until": "2099-01-01T00:00:00Z",
+    "start": "2026-05-01T00:00:00Z",
+    "end": "2026-05-02T00:00:00Z",
+}
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 #: Deterministic, and bounded: about fifteen seconds.
@@ -129,6 +139,8 @@ def schema(engine: Durable, base_url: str) -> Iterator[Any]:
             put(case.path_parameters, "token", webhook["token"])
             put(case.path_parameters, "schedule", SCHEDULE)
             put(case.body, "token", HOOK)
+            for name, value in SCHEDULED.items():
+                put(case.body, name, value)
             put(case.body, "workflow", "openapi.anything")
         if number % 4 == 3:
             put(case.path_parameters, "run_id", ended.id)
@@ -178,6 +190,12 @@ REACHED = {
     f"POST {ROOT}schedules/{{schedule}}/pause": {200, 401, 404, 422},
     f"POST {ROOT}schedules/{{schedule}}/resume": {200, 401, 404, 422},
     f"POST {ROOT}schedules/{{schedule}}/trigger": {201, 401, 404, 422},
+    f"PUT {ROOT}schedules/{{schedule}}": {200, 401, 404, 422},
+    f"DELETE {ROOT}schedules/{{schedule}}": {200, 401, 404},
+    f"POST {ROOT}schedules/{{schedule}}/backfill": {201, 401, 404, 422},
+    f"GET {ROOT}receivers": {200, 401},
+    f"GET {ROOT}receivers/requests": {200, 401, 422},
+    f"POST {ROOT}receivers/requests/{{request_id}}/retry": {401, 404, 422},
     f"POST {ROOT}webhook/{{token}}": {203, 404},
     f"DELETE {ROOT}webhook/{{token}}": {202, 404},
     f"GET {ROOT}webhook/{{token}}/requests/{{request_id}}": {202, 404},

@@ -1,0 +1,7 @@
+"""All that a caller of the control routes can do."""
+
+from __future__ import annotations
+
+from . import control_operations, receiver_operations, schedule_operations
+
+OPERATIONS = (*control_operations.OPERATIONS, *schedule_operations.OPERATIONS, *receiver_operations.OPERATIONS)
