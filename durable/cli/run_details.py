@@ -17,6 +17,8 @@ from .terminal import Line, Terminal, padded, printable
 #: What is printed in sections of its own, and not as a field.
 _SECTIONS = ("waiting_for", "timeline", "steps", "failure", "events")
 
+_TIMES = ("created_at", "started_at", "completed_at", "scheduled_for")
+
 #: How many characters of an error the table of steps shows, and how many of a value the log.
 _ERROR = 60
 _VALUE = 100
@@ -44,7 +46,7 @@ def print_run(described: Mapping[str, Any], view: RunView, terminal: Terminal, *
     """Print the fields of a run, one on each line, and its sections."""
     for name, value in described.items():
         if value is not None and name not in _SECTIONS:
-            if name in ("created_at", "started_at", "completed_at"):
+            if name in _TIMES:
                 text = formats.when(duration.from_iso(value), view.now)
             else:
                 text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)

@@ -27,6 +27,7 @@ Files, in import order::
     views_webhooks.py    webhook requests over all runs
     actions.py           cancel, retry, wake, resolve, resume, bulk actions; the audit
     views_schedules.py   schedules, and what people do to them
+    schedule_form.py     the form that makes one
     start_form.py        starts a workflow by a form made from its signature
 """
 
@@ -41,6 +42,7 @@ from flask.blueprints import BlueprintSetupState
 from ..engine import Engine
 from . import (
     actions,
+    schedule_form,
     start_form,
     views_run,
     views_runs,
@@ -90,10 +92,14 @@ ROUTES: tuple[tuple[str, str, str, View], ...] = (
     ("/workers", "workers", "GET", views_workers.show),
     ("/webhooks", "webhooks", "GET", views_webhooks.show),
     ("/schedules", "schedules", "GET", views_schedules.show),
+    ("/schedules/new", "schedule_form", "GET", schedule_form.show),
+    ("/schedules/new", "create_schedule", "POST", schedule_form.create),
     ("/schedule/<path:name>", "schedule", "GET", views_schedules.show_one),
     ("/schedule/<path:name>/pause", "pause_schedule", "POST", views_schedules.pause),
     ("/schedule/<path:name>/resume", "resume_schedule", "POST", views_schedules.resume),
     ("/schedule/<path:name>/trigger", "trigger_schedule", "POST", views_schedules.trigger),
+    ("/schedule/<path:name>/backfill", "backfill_schedule", "POST", views_schedules.backfill),
+    ("/schedule/<path:name>/delete", "delete_schedule", "POST", views_schedules.delete),
     ("/start", "start_form", "GET", start_form.show),
     ("/start", "start", "POST", start_form.start),
     ("/<path:rest>", "missing", "GET", _missing),

@@ -15,6 +15,9 @@ _SENTENCES = {
     "start": "The run is started.",
     "pause_schedule": "The schedule is paused.  Runs that go on are not stopped.",
     "resume_schedule": "The schedule goes on at its next planned time.",
+    "create_schedule": "The schedule is made.  It fires at its next planned time.",
+    "delete_schedule": "The schedule is deleted.  Its runs go on.",
+    "backfill_schedule": "{count} runs are started.",
     "bulk_cancel": "{count} runs are asked to stop.  {refused} were left as they are.",
     "bulk_retry": "{count} runs are being retried.  {refused} were left as they are.",
 }

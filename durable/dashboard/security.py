@@ -39,6 +39,9 @@ ACTIONS = (
     "pause_schedule",
     "resume_schedule",
     "trigger_schedule",
+    "backfill_schedule",
+    "create_schedule",
+    "delete_schedule",
 )
 
 #: ``durable dev`` sets this variable for its web process.

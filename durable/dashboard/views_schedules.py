@@ -1,14 +1,16 @@
-"""Schedules: the list, the page of one, and the forms that pause, resume and trigger one."""
+"""Schedules: the list, the page of one, and the forms that pause, resume, trigger, backfill and delete one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
 import flask
 
-from ..errors import ScheduleNotFound
+from .. import duration
+from ..errors import ConfigurationError, ScheduleNotFound
 from ..schedules import Schedule, describe, handle
 from ..store import audit
 from . import notices
@@ -33,6 +35,7 @@ def show(dashboard: Dashboard) -> flask.Response:
         seen=shown,
         found=shown,
         older=shown[-1]["name"] if len(found) > PAGE else None,
+        notice=notices.of(flask.request.args),
         is_first=not after,
         now=dashboard.engine.now(),
     )
@@ -46,7 +49,7 @@ def show_one(dashboard: Dashboard, name: str) -> flask.Response:
     now = engine.now()
     shown = describe.describe(found.row(), found.latest(), now, TIMES)
     with engine.store.read() as tx:
-        entries = audit.of_run(tx, _subject(name), _AUDITED)
+        entries = audit.of_run(tx, subject(name), _AUDITED)
     return dashboard.live_page(
         "schedule.html",
         seen=[shown, repr(entries)],
@@ -77,13 +80,32 @@ def trigger(dashboard: Dashboard, name: str) -> flask.Response:
     return back_to("run", run_id=run.id, done="start")
 
 
+def backfill(dashboard: Dashboard, name: str) -> flask.Response:
+    """Start a run for each planned time of the form's range that has none."""
+    start, end = moment("start"), moment("end")
+    if start is None or end is None:
+        raise Refused(400, "A time is missing", "Give the range from its first to its last planned time.")
+    made = _act(dashboard, "backfill_schedule", name, lambda found: found.backfill(start, end))
+    return back_to("schedule", name=name, done="backfill_schedule", count=len(made))
+
+
+def delete(dashboard: Dashboard, name: str) -> flask.Response:
+    """Delete the schedule."""
+    _act(dashboard, "delete_schedule", name, Schedule.delete)
+    return back_to("schedules", done="delete_schedule")
+
+
 def _act(dashboard: Dashboard, action: str, name: str, do: Callable[[Schedule], Any]) -> Any:
     """Do one thing to one schedule, if the caller may, with an entry in the audit that is committed first."""
     actor = dashboard.guard.require(action)
     found = _find(dashboard, name)
-    finish = record(dashboard, _subject(name), action, actor, name)
-    result = do(found)
-    finish("done" if result else "refused: it was so already")
+    finish = record(dashboard, subject(name), action, actor, name)
+    try:
+        result = do(found)
+    except (ConfigurationError, ValueError) as error:
+        finish(f"refused: {error}"[:2_000])
+        raise Refused(409, "Nothing was done", str(error)) from error
+    finish("refused: it was so already" if result is False else "done")
     return result
 
 
@@ -95,6 +117,19 @@ def _find(dashboard: Dashboard, name: str) -> Schedule:
         raise Refused(404, "Schedule not found", detail) from None
 
 
-def _subject(name: str) -> str:
+def subject(name: str) -> str:
     """What the audit names: it has room for the id of a run, and the name of a schedule may be longer."""
     return f"schedule:{sha256(name.encode()).hexdigest()[:40]}"
+
+
+def moment(field: str) -> datetime | None:
+    """A field of the form that is a time with a UTC offset; None if it is empty."""
+    text = flask.request.form.get(field, "").strip()
+    try:
+        return duration.to_datetime(duration.from_iso(text)) if text else None
+    except ValueError as error:
+        raise Refused(
+            400,
+            f"The field {field!r} is not a time",
+            f"{error}.  Write a time with its UTC offset, such as 2026-05-01T03:00+02:00.  Go back and correct it.",
+        ) from error

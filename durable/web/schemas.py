@@ -214,6 +214,7 @@ class Details(Listed):
     result: Any
     error: str | None
     parent: str | None
+    scheduled_for: str | None
     generation: int | None
     previous_generation: str | None
     next_generation: str | None

@@ -44,6 +44,9 @@ def test_a_schedule_is_made_watched_steered_and_deleted(run, yard):
     assert len(shown["next"]) == 10
     assert len(shown["runs"]) == 4
     assert started in run("show", "naps")
+    (planned,) = [each["scheduled_for"] for each in shown["runs"] if each["run_id"] == started]
+    described = CliRunner().invoke(cli.main, ["--app", "yard", "runs", "show", started, "--json"]).stdout
+    assert json.loads(described)["scheduled_for"] == planned
     assert "deleted" in run("delete", "naps")
     assert "no schedule 'naps'" in run("show", "naps", fails=True)
 

@@ -21,6 +21,8 @@ from registries import own_definitions
 from servers import new_broker, new_database
 
 from durable import Durable, Run, RunFailed, resume_hook
+from durable.schedules import define
+from durable.schedules.handle import create
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
 
@@ -130,6 +132,8 @@ def scene(site: Deployment, flows: Any) -> dict[str, Run[Any]]:
     url = eventually(lambda: [hook["url"] for hook in runs["attacked"].hooks() if hook["is_webhook"]])[0]
     sent = fetch("POST", url, flows.ATTACK.encode(), {"X-Attack": flows.ATTACK, "Content-Type": "text/plain"})
     assert sent.status == 202
+    options = {"every": None, "tz": "UTC", "overlap": "skip", "catch_up": "last", "jitter": None, "until": None}
+    create(site.engine, define("nightly", flows.naps, ("late",), {}, cron="0 3 * * *", **options))
     has_status(runs["doubt"], "blocked")
     has_status(runs["failed"], "failed")
     has_status(runs["attacked"], "failed")
@@ -159,6 +163,9 @@ def paths(reader: Reader, scene: dict[str, Run[Any]]) -> dict[str, tuple[str, in
         "workflows": ("/workflows", 200),
         "workers": ("/workers", 200),
         "webhooks": ("/webhooks", 200),
+        "schedules": ("/schedules", 200),
+        "schedule": ("/schedule/nightly", 200),
+        "schedule form": ("/schedules/new", 200),
         "start": ("/start", 200),
         "start greets": ("/start?workflow=browser_flows.greets", 200),
         "confirm": ("/runs/bulk?action=cancel&status=running", 200),
