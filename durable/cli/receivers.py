@@ -54,12 +54,16 @@ def receivers_list(
         (
             each["name"],
             str(len(each["rules"])) if each["place"] else "not imported",
-            ", ".join(f"{count} {outcome}" for outcome, count in each["requests"].items()) or "-",
+            _counted({**each["requests"], "refused": each["refused"]}),
             each["url"] or "",
         )
         for each in found
     ]
     print_table(("name", "rules", "requests", "url"), rows)
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "-"
 
 
 def _list_requests(context: Context, name: str | None, outcomes: tuple[str, ...], limit: int, as_json: bool) -> None:

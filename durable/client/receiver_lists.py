@@ -10,19 +10,25 @@ from ..engine import Engine
 from ..errors import DecryptionError, PayloadMissing
 from ..store import ReceivedRow, received
 
+#: The most receivers whose refusals are counted.
+MOST = 1_000
+
 
 def list_receivers(engine: Engine) -> list[dict[str, Any]]:
     """
     Return the receivers that this process has imported, and those that have received requests.
 
-    ``url`` and ``place`` are None for a receiver that this process has not imported; ``url`` also without the setting
-    ``public_url``.
+    ``refused`` counts requests whose sender was not verified.  ``url`` and ``place`` are None for a receiver that this
+    process has not imported; ``url`` also without the setting ``public_url``.
     """
     engine.check_schema()
     with engine.store.read() as tx:
         counted = received.counts(tx)
-    names = sorted({*context.receivers, *(name for name, _ in counted)})
-    return [_receiver(engine, name, counted) for name in names]
+        refused = received.refusing(tx, 0, MOST)
+    names = sorted({*context.receivers, *(name for name, _ in counted), *refused})
+    return [
+        _receiver(engine, name, counted) | {"refused": refused[name].count if name in refused else 0} for name in names
+    ]
 
 
 def _receiver(engine: Engine, name: str, counted: dict[tuple[str, str], int]) -> dict[str, Any]:

@@ -8,8 +8,7 @@ import flask
 
 from .. import registry
 from ..errors import ConfigurationError
-from ..schedules import define, handle
-from ..schedules.definition import CATCH_UPS, OVERLAPS
+from ..schedules import CATCH_UPS, OVERLAPS, define, handle
 from .actions import parse_json, record
 from .pages import Dashboard, back_to
 from .security import Refused

@@ -29,6 +29,7 @@ def show(dashboard: Dashboard) -> flask.Response:
         rows = found[:PAGE]
         routed = received.of_requests(tx, [row.id for row in rows])
         refusing = hooks.refusing(tx, now - REFUSALS_KEPT, REFUSING)
+        refusing_receivers = received.refusing(tx, now - REFUSALS_KEPT, REFUSING)
         names = runs.names_of(tx, {*(row.run_id for row in rows), *(each.run_id for each in refusing)})
         may_see = engine.store.vault.cipher is None or dashboard.guard.allows("reveal")
         try:
@@ -40,9 +41,10 @@ def show(dashboard: Dashboard) -> flask.Response:
     ]
     return dashboard.live_page(
         "webhooks.html",
-        seen=[repr(rows), repr(refusing), repr(routed)],
+        seen=[repr(rows), repr(refusing), repr(refusing_receivers), repr(routed)],
         entries=entries,
         refusing=refusing,
+        refusing_receivers=refusing_receivers,
         received=routed,
         names=names,
         mask=mask,

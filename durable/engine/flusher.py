@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from .. import forks
 from ..measures import Measures
 from ..sandbox import log_records
-from ..store import Store, hooks, reason, requests, totals
+from ..store import Store, hooks, reason, received, requests, totals
 from .webhook_counts import WebhookCounts
 
 log = log_records.get("durable.metrics")
@@ -29,7 +29,8 @@ def write_measured(store: Store, measures: Measures, webhook_counts: WebhookCoun
         return
 
     def write(tx: Connection) -> None:
-        hooks.add_refused(tx, counted.refused)
+        hooks.add_refused(tx, counted.by_webhook)
+        received.add_refused(tx, counted.by_receiver)
         requests.add_duplicates(tx, counted.duplicates)
         totals.add(tx, deltas)
 

@@ -1,5 +1,5 @@
 """
-What the webhooks of a web process have refused and received twice, until it is added to their rows in the database.
+What webhooks and receivers of a web process have refused and received twice, until it is added to the database.
 
 Nothing is written while a request is answered: a sender that repeats itself, or that signs with the wrong secret, costs
 no more than before.
@@ -14,16 +14,29 @@ from dataclasses import dataclass, replace
 from .. import forks
 from ..store import Refusals
 
+#: A webhook by its run and operation, or a receiver by its name alone.
+Place = tuple[str, str] | str
+
 #: How many webhooks and requests one process counts between two flushes; it forgets what comes beyond.
 _MOST = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """By ``(run_id, op_id)``, what a webhook has refused; by id, how many copies of a request came."""
+    """What webhooks and receivers have refused; by id, how many copies of a request came."""
 
-    refused: Mapping[tuple[str, str], Refusals]
+    refused: Mapping[Place, Refusals]
     duplicates: Mapping[str, int]
+
+    @property
+    def by_webhook(self) -> dict[tuple[str, str], Refusals]:
+        """What webhooks have refused."""
+        return {place: each for place, each in self.refused.items() if not isinstance(place, str)}
+
+    @property
+    def by_receiver(self) -> dict[str, Refusals]:
+        """What receivers have refused."""
+        return {place: each for place, each in self.refused.items() if isinstance(place, str)}
 
 
 class WebhookCounts:
@@ -35,18 +48,18 @@ class WebhookCounts:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._refused: dict[tuple[str, str], Refusals] = {}
+        self._refused: dict[Place, Refusals] = {}
         self._duplicates: dict[str, int] = {}
 
-    def refused(self, run_id: str, op_id: str, last: Refusals) -> None:
-        """Count requests that a webhook has refused."""
+    def refused(self, place: Place, last: Refusals) -> None:
+        """Count requests that a webhook or a receiver has refused."""
         with self._lock:
-            known = self._refused.get((run_id, op_id))
+            known = self._refused.get(place)
             if known is not None:
                 last = replace(max(known, last, key=lambda each: each.at), count=known.count + last.count)
             elif len(self._refused) >= _MOST:
                 return
-            self._refused[run_id, op_id] = last
+            self._refused[place] = last
 
     def duplicate(self, request_id: str, by: int = 1) -> None:
         """Count copies of a request."""
@@ -63,7 +76,7 @@ class WebhookCounts:
 
     def put_back(self, taken: Counted) -> None:
         """Count again what could not be written."""
-        for (run_id, op_id), refused in taken.refused.items():
-            self.refused(run_id, op_id, refused)
+        for place, refused in taken.refused.items():
+            self.refused(place, refused)
         for request_id, count in taken.duplicates.items():
             self.duplicate(request_id, count)

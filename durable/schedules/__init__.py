@@ -18,11 +18,13 @@ Files, in import order::
 """
 
 from .declared import registered_names
-from .definition import define
+from .definition import CATCH_UPS, OVERLAPS, define
 from .handle import Schedule, create_schedule, get_schedule, schedule
 from .rounds import Rounds
 
 __all__ = [
+    "CATCH_UPS",
+    "OVERLAPS",
     "Rounds",
     "Schedule",
     "create_schedule",

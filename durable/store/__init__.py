@@ -26,6 +26,7 @@ Files, in import order::
     claimed_attempts.py    claimed attempts, as other processes see them
     claims.py              a process claims an attempt, and keeps it
     gauges.py              what is there now, for metrics
+    upsert.py              INSERT, or UPDATE where the key is there already
     hooks.py               hooks and webhooks, and the tokens that find them
     requests.py            webhook requests and their answers
     received.py            what became of each request to a receiver

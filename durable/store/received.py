@@ -7,7 +7,7 @@ that has reached no run belongs to none, and ``owner`` names the place of its va
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -15,8 +15,10 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from . import vault
-from .schema import hooks, received, requests, runs
+from .hooks import Refusals
+from .schema import hooks, received, receivers, requests, runs
 from .transitions import ENDED
+from .upsert import upsert
 
 
 class RequestOutcome(StrEnum):
@@ -180,6 +182,33 @@ def counts(tx: Connection) -> dict[tuple[str, str], int]:
     query = select(received.c.receiver, received.c.outcome, func.count())
     rows = tx.execute(query.group_by(received.c.receiver, received.c.outcome))
     return {(receiver, outcome): int(count) for receiver, outcome, count in rows}
+
+
+def add_refused(tx: Connection, refused: Mapping[str, Refusals]) -> None:
+    """Add what receivers have refused.  In the order of their names, as ``totals.add`` does."""
+    rows = [
+        {"name": name, "refused": each.count, "refused_at": each.at, "refusal": each.reason[:255]}
+        for name, each in sorted(refused.items())
+    ]
+    if rows:
+        added = upsert(
+            tx.dialect.name,
+            receivers,
+            lambda new: {
+                "refused": receivers.c.refused + new.refused,
+                "refused_at": new.refused_at,
+                "refusal": new.refusal,
+            },
+        )
+        tx.execute(added, rows)
+
+
+def refusing(tx: Connection, since: int, limit: int) -> dict[str, Refusals]:
+    """The receivers that have refused a request since then, by name; the latest refusal first."""
+    query = select(*receivers.c).where(receivers.c.refused_at >= since).order_by(receivers.c.refused_at.desc())
+    return {
+        row.name: Refusals(int(row.refused), int(row.refused_at), row.refusal) for row in tx.execute(query.limit(limit))
+    }
 
 
 def old(tx: Connection, before: int, limit: int) -> list[str]:

@@ -51,7 +51,7 @@ class WebhookRow:
 
     def count_refused(self, engine: Engine, last: Refusals) -> None:
         """Count a request whose sender is not verified, for the dashboard."""
-        engine.webhook_counts.refused(self.run_id, self.op_id, last)
+        engine.webhook_counts.refused((self.run_id, self.op_id), last)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +94,8 @@ class ReceiverEndpoint:
         return Accepted(request_id=first.request_id, is_duplicate=first.is_duplicate, answer=first.answer, trace=trace)
 
     def count_refused(self, engine: Engine, last: Refusals) -> None:
-        """Nothing: the log and the metrics have it."""
+        """Count requests that the receiver has refused."""
+        engine.webhook_counts.refused(self.definition.name, last)
 
 
 #: Where requests are sent to.

@@ -316,6 +316,7 @@ class ReceiverSummary(BaseModel):
     place: str | None
     rules: list[str]
     requests: dict[str, int]
+    refused: int
 
 
 class Receivers(BaseModel):

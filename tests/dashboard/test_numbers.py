@@ -10,11 +10,13 @@ import pytest
 import sqlalchemy as sa
 from driving import settle
 
-from durable import create_webhook, sleep, step, verify, workflow
+from durable import create_webhook, receiver, sleep, step, verify, workflow
+from durable.client import receiver_lists
 from durable.engine import versions
 from durable.recovery import Housekeeping
 from durable.store import run_list, run_page, statistics
-from durable.store.schema import attributes, runs
+from durable.store.hooks import Refusals
+from durable.store.schema import attributes, receivers, runs
 from durable.web import create_blueprint
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite", "postgresql", "mariadb"], indirect=True)
@@ -38,6 +40,9 @@ async def signed() -> str:
     async for request in create_webhook(verify=verify.github("env:NUMBERS_SECRET")):
         return request.text()
     return ""
+
+
+receiver("numbers.receiver", verify=verify.github("env:NUMBERS_SECRET"))
 
 
 @workflow(name="numbers.napping")
@@ -85,6 +90,31 @@ def test_refused_requests_and_copies_are_shown(engine, app, browser, monkeypatch
     assert "<dt>Duplicates</dt><dd>2</dd>" in browser.get(link)
 
 
+def test_what_a_receiver_refused_is_shown(engine, app, browser, monkeypatch):
+    """Twice and once more: the page adds up, and says why the last one was refused; the list counts them."""
+    monkeypatch.setenv("NUMBERS_SECRET", "s3cret")
+    app.register_blueprint(create_blueprint(engine))
+
+    def send_unsigned() -> None:
+        path = "/.well-known/workflow/v1/receive/numbers.receiver"
+        assert browser.client.post(path, data=b"{}").status_code == 401
+
+    send_unsigned()
+    send_unsigned()
+    engine.flush_measures()
+    assert '<td class="number">2</td>' in row_with(browser.get("/webhooks"), "numbers.receiver")
+    send_unsigned()
+    engine.flush_measures()
+
+    refused = row_with(browser.get("/webhooks"), "numbers.receiver")
+    assert '<td class="number">3</td>' in refused
+    assert "X-Hub-Signature-256" in refused
+    (listed,) = [each for each in receiver_lists.list_receivers(engine) if each["name"] == "numbers.receiver"]
+    assert (listed["refused"], listed["requests"]) == (3, {})
+    with engine.store.begin() as tx:
+        tx.execute(sa.delete(receivers))
+
+
 def test_counts_that_cannot_be_written_are_kept(engine, monkeypatch):
     """The database refuses once: the next flush writes what the first could not."""
     run = engine.start(signed)
@@ -93,12 +123,15 @@ def test_counts_that_cannot_be_written_are_kept(engine, monkeypatch):
         tx.execute(sa.text("UPDATE durable_requests SET duplicates = NULL"))
     engine.webhook_counts.take()
     engine.webhook_counts.duplicate("unknown", 3)
+    kept = Refusals(2, 1, "no signature")
+    engine.webhook_counts.refused("numbers.receiver", kept)
     with monkeypatch.context() as patched:
         patched.setattr(engine.store, "write", lambda act: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             engine.flush_measures()
 
-    assert engine.webhook_counts.take().duplicates == {"unknown": 3}
+    counted = engine.webhook_counts.take()
+    assert (counted.duplicates, counted.by_receiver) == ({"unknown": 3}, {"numbers.receiver": kept})
 
 
 def test_a_process_shows_its_versions(engine, browser):

@@ -18,7 +18,7 @@ Files, in import order::
 """
 
 from .columns import long_text, metadata
-from .hook_tables import hooks, received, references, requests
+from .hook_tables import hooks, received, receivers, references, requests
 from .limit_tables import limit_keys, limits, step_limits
 from .process_tables import broker_sentinel, leases, totals, turn_leases, workers
 from .run_tables import attributes, audit, events, payloads, runs
@@ -26,7 +26,7 @@ from .schedule_tables import schedule_runs, schedules
 from .work_tables import inbox, run_calls, steps, waits
 
 #: The Alembic revision that describes these tables.
-REVISION = "0022"
+REVISION = "0023"
 #: Alembic's table with our revision; the application's own migrations have another one.
 VERSION_TABLE = "durable_version"
 
@@ -46,6 +46,7 @@ __all__ = [
     "metadata",
     "payloads",
     "received",
+    "receivers",
     "references",
     "requests",
     "run_calls",

@@ -98,3 +98,13 @@ references = Table(
     Index("durable_references_by_run", "run_id", "owner_run_id"),
     Index("durable_references_by_owner", "owner_run_id", "run_id"),
 )
+
+#: How many requests a receiver has refused because their sender was not verified; when and why the last one was.
+receivers = Table(
+    "durable_receivers",
+    metadata,
+    Column("name", ascii_key(64), primary_key=True),
+    Column("refused", BigInteger, nullable=False),
+    Column("refused_at", BigInteger, nullable=False),
+    Column("refusal", exact_text(255), nullable=False),
+)
