@@ -16,6 +16,7 @@ from durable import (
     ConfigurationError,
     Durable,
     ScheduleNotFound,
+    continue_as_new,
     create_schedule,
     get_schedule,
     get_workflow_metadata,
@@ -49,6 +50,13 @@ async def short(what: str = "") -> list[Any]:
 
 @workflow(name="scheduled.long")
 async def long_flow() -> None:
+    await sleep("365d")
+
+
+@workflow(name="scheduled.endless")
+async def endless(generation: int = 1) -> None:
+    if generation < 3:
+        continue_as_new(generation + 1)
     await sleep("365d")
 
 
@@ -156,6 +164,21 @@ def test_what_happens_while_the_run_before_goes_on(at, name, overlap, expected):
     assert [(each - begin) // MINUTE for each in planned(found)] == expected
     statuses = [run.status for run in found.runs()]
     assert statuses == (["running", "cancelled", "cancelled"] if overlap == "cancel" else ["running"] * len(expected))
+
+
+@pytest.mark.parametrize(("overlap", "count", "status"), [("skip", 1, "running"), ("cancel", 2, "cancelled")])
+def test_a_run_that_has_continued_as_new_goes_on_in_its_last_generation(at, name, overlap, count, status):
+    """Its schedule starts none beside it, or cancels that generation."""
+    found = create_schedule(name, endless, every="1m", overlap=overlap)
+    at.fire(1)
+    (first,) = found.runs()
+    for generation in (1, 2, 3):
+        settle(at.engine, first.generations()[generation - 1])
+    assert len(first.generations()) == 3
+    at.fire(1)
+    settle(at.engine, *found.runs(), first.generations()[-1])
+    assert len(found.latest()) == count
+    assert first.status == status
 
 
 def test_with_queue_one_run_waits_the_latest(at, name):

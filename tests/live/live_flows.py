@@ -19,6 +19,7 @@ from durable import (
     Response,
     StepFailed,
     concurrency,
+    continue_as_new,
     create_hook,
     create_webhook,
     get_step_metadata,
@@ -454,3 +455,16 @@ desk = receiver("live.desk", dedupe="/id", respond_with="manual")
 async def received(request: Request) -> str:
     """Started by a request to a receiver, and answered by a step."""
     return await answer(request)
+
+
+@workflow
+async def tallies_without_end(each: int, taken: tuple[str, ...] = ()) -> list[str]:
+    """Answer the requests to one URL; so many in a generation."""
+    mine: list[str] = []
+    async for request in create_webhook(name="tally", respond_with="manual"):
+        if request.data == b"close":
+            break
+        mine.append(await answer(request))
+        if len(mine) == each:
+            continue_as_new(each, (*taken, *mine))
+    return [*taken, *mine]
