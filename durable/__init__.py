@@ -40,6 +40,7 @@ from .errors import (
     StepTimeout,
     TurnLost,
     TurnTooLong,
+    ValueNotPublished,
     WorkflowCodeError,
 )
 
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         map,
         now,
         patched,
+        publish,
         race,
         random,
         receiver,
@@ -67,7 +69,7 @@ if TYPE_CHECKING:
         uuid4,
     )
     from .http import Request, Response
-    from .registry import Run, concurrency, rate, step, workflow
+    from .registry import Run, Value, concurrency, rate, step, workflow
     from .schedules import create_schedule, get_schedule, schedule
 else:
     # A type checker does not see this, so it reports a name that does not exist.
@@ -84,6 +86,7 @@ else:
             "map",
             "now",
             "patched",
+            "publish",
             "race",
             "random",
             "receiver",
@@ -95,7 +98,7 @@ else:
             "uuid4",
         ),
         "http": ("Request", "Response"),
-        "registry": ("Run", "concurrency", "rate", "step", "workflow"),
+        "registry": ("Run", "Value", "concurrency", "rate", "step", "workflow"),
         "schedules": ("create_schedule", "get_schedule", "schedule"),
     }
     _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
@@ -148,6 +151,8 @@ __all__ = [
     "StepTimeout",
     "TurnLost",
     "TurnTooLong",
+    "Value",
+    "ValueNotPublished",
     "WorkflowCodeError",
     "concurrency",
     "continue_as_new",
@@ -164,6 +169,7 @@ __all__ = [
     "map",
     "now",
     "patched",
+    "publish",
     "race",
     "random",
     "rate",

@@ -59,6 +59,7 @@ class EventKind(StrEnum):
     CHILD_CANCELLED = "child_cancelled"
     MARKER_RECORDED = "marker_recorded"
     ATTRIBUTES_SET = "attributes_set"
+    VALUE_PUBLISHED = "value_published"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -306,6 +307,14 @@ class AttributesSet(Event):
     """The run's attributes changed; None removes one."""
 
     attributes: Mapping[str, str | None] = field(default_factory=dict)
+
+
+@_event(EventKind.VALUE_PUBLISHED, value="value")
+class ValuePublished(Event):
+    """The workflow or one of its steps published a value."""
+
+    name: str
+    value: str
 
 
 _COLUMNS = ("at", "seq", "op_id")

@@ -35,6 +35,7 @@ RECORDS: dict[type, Callable[[Any], events.Event]] = {
     commands.CloseHook: lambda c: events.HookClosedEvent(at=0, op_id=c.op_id),
     commands.RecordMarker: lambda c: events.MarkerRecorded(at=0, op_id=c.op_id, name=c.name),
     commands.SetAttributes: lambda c: events.AttributesSet(at=0, op_id=c.op_id, attributes=c.attributes),
+    commands.PublishValue: lambda c: events.ValuePublished(at=0, op_id=c.op_id, name=c.name, value=c.value),
 }
 WITHDRAWN = {"step": events.StepCancelled, "wait": events.WaitCancelled, "child": events.ChildCancelled}
 
@@ -78,6 +79,9 @@ class Attempt:
 
     def set_attributes(self, change: attributes.Changes) -> None:
         self.post(dict(change))
+
+    def publish(self, name: str, value: str) -> None:
+        raise NotImplementedError("a simulated run has no readers")
 
     def heartbeat(self, details: object) -> None:
         raise NotImplementedError("no step of a simulated run has a heartbeat")

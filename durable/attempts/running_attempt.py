@@ -21,7 +21,7 @@ from ..errors import AttemptLost, PayloadMissing, SerializationError
 from ..http import Response
 from ..registry import Step
 from ..sandbox import log_records
-from ..store import REFERENCE, Claim, claims, is_unavailable, reason, requests, run_log, runs
+from ..store import REFERENCE, Claim, SendTimes, claims, is_unavailable, reason, requests, run_log, runs
 from ..store import attributes as stored_attributes
 from .attempt_end import AttemptEnd
 from .cancellation import CancellationCheck
@@ -149,6 +149,23 @@ class RunningAttempt:
                 self.engine.wake(run)
 
         self._after_commit(wake)
+
+    @_shielded
+    def publish(self, name: str, value: str) -> None:
+        """
+        Publish an encoded value, if this attempt is the current one.
+
+        Readers find it in the run's inbox, so it needs no turn of its own: the next turn takes it in, or one that the
+        sweep sends.
+        """
+        held = self.held
+        with self._writing() as tx:
+            if not self._is_current(tx):
+                return
+            now = self.engine.store.now()
+            published = events.ValuePublished(at=now, op_id=held.op_id, name=name, value=value)
+            run_log.post(tx, held.run_id, published, SendTimes(now + self.engine.settings.resend_after, None))
+        self._after_commit(lambda: self.engine.notifier.notify_subscribers(held.run_id))
 
     # What the attempt itself calls
 

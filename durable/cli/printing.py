@@ -18,6 +18,11 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, default=str))
 
 
+def as_text(value: object) -> str:
+    """A value on one line: text as it is, all else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+
+
 def report(value: object, message: str, as_json: bool) -> None:
     """Print the result of a command: *value* as JSON, or *message*."""
     if as_json:

@@ -11,7 +11,7 @@ from ..app import Durable
 from ..client import RunView, describe, details, run_view
 from ..display import fold, formats, mask
 from .chart import draw
-from .printing import section, table, waiting_table
+from .printing import as_text, section, table, waiting_table
 from .terminal import Line, Terminal, padded, printable
 
 #: What is printed in sections of its own, and not as a field.
@@ -46,10 +46,7 @@ def print_run(described: Mapping[str, Any], view: RunView, terminal: Terminal, *
     """Print the fields of a run, one on each line, and its sections."""
     for name, value in described.items():
         if value is not None and name not in _SECTIONS:
-            if name in _TIMES:
-                text = formats.when(duration.from_iso(value), view.now)
-            else:
-                text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+            text = formats.when(duration.from_iso(value), view.now) if name in _TIMES else as_text(value)
             # A value of several lines cannot be taken for another field: its lines are indented.
             first, *more = mask(text).split("\n")
             style = value if name == "status" else ""

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..client import describe, details, operate
+from .. import duration
+from ..client import describe, details, operate, values
+from ..display import formats, mask
 from ..registry import Run
 from ..store import RunStatus
 from . import follow as following
@@ -31,7 +33,7 @@ from .common import (
     parse_text,
     run_id_argument,
 )
-from .printing import print_json, report, runs_table
+from .printing import as_text, print_json, print_table, report, runs_table
 from .run_details import print_run, read_run
 from .terminal import of_stdout, printable
 
@@ -136,6 +138,35 @@ def runs_watch(context: Context, run_id: str, interval: float, no_color: bool, a
     """
     run_id = context.full_id(run_id)
     sys.exit(watch.watch(context.engine, run_id, interval, no_color=no_color, as_json=as_json))
+
+
+@runs.command("values")
+@run_id_argument
+@click.argument("name", metavar="[NAME]", required=False, type=parse_text)
+@click.option("--wait", type=parse_duration, metavar="DURATION", help='How long to wait for the value NAME, e.g. "5s".')
+@as_json_option
+@click.pass_obj
+def runs_values(context: Context, run_id: str, name: str | None, wait: timedelta | None, as_json: bool) -> None:
+    """Print the values that a run has published: all of them, or the latest one of NAME."""
+    run_id = context.full_id(run_id)
+    if name is not None:
+        run: Run[Any] = context.engine.get_run(run_id)
+        try:
+            run.value(name, timeout=wait or timedelta())
+        except (TimeoutError, ValueError) as error:
+            raise CommandRefused(str(error)) from error
+    elif wait is not None:
+        raise click.UsageError("--wait needs the NAME of a value.")
+    found = [each for each in values.list_values(context.engine, run_id) if name in (None, each["name"])]
+    if as_json:
+        print_json(found if name is None else found[0])
+        return
+    now = context.engine.now()
+    rows = [
+        (each["name"], formats.ago(duration.from_iso(each["published_at"]), now), mask(as_text(each["value"])))
+        for each in found
+    ]
+    print_table(("name", "published", "value"), rows)
 
 
 @runs.command("cancel")

@@ -13,6 +13,7 @@ Files, in import order::
     describe.py        runs and hooks as plain JSON
     operate.py         end a run's sleeps, retry it, resolve a step in doubt
     details.py         the steps of a run, its failure, and its log with the values
+    values.py          the published values of a run as plain JSON
     workforce.py       live processes, what they run, and the queues
     run.py             ``Client``: what the methods of ``Run`` do
     sessions.py        the caller's SQLAlchemy session, for a start in its transaction

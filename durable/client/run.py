@@ -10,10 +10,10 @@ from sqlalchemy import Connection
 
 from .. import codec, duration, events, failpoints
 from ..engine import Engine
-from ..errors import RunCancelled, RunFailed, RunNotFound
+from ..errors import RunCancelled, RunFailed, RunNotFound, ValueNotPublished
 from ..events import ROOT, Event
 from ..store import Run as RunRow
-from ..store import RunStatus, attributes, generations, requests, run_log, runs
+from ..store import RunStatus, attributes, generations, published, requests, run_log, runs
 from . import operate
 from .describe import blocked_reason, list_hooks, value_of
 
@@ -72,6 +72,53 @@ class Client:
             case events.RunCancelledEvent(reason=reason, error=text):
                 raise RunCancelled(run_id, reason) from (codec.decode_error(text, loaded) if text else None)
         raise AssertionError(f"run {run_id} is {row.status} and its log has no end")
+
+    def value(self, run_id: str, name: str, timeout: Any) -> Any:
+        """Return the latest value of this name, once there is one; see ``Run.value``."""
+        until = math.inf if timeout is None else time.monotonic() + duration.to_micros(timeout) / 1_000_000
+        row, found = self._look_for(run_id, name)
+        while name not in found:
+            waited_for = row.id
+            with self._engine.completions.expected(waited_for) as news:
+                row, found = self._look_for(waited_for, name)
+                while name not in found and row.id == waited_for:
+                    left = until - time.monotonic()
+                    if left <= 0:
+                        raise TimeoutError(self._why_missing(row, name, timeout))
+                    news.wait(left)
+                    row, found = self._look_for(waited_for, name)
+        return found[name]
+
+    def _look_for(self, run_id: str, name: str) -> tuple[RunRow, dict[str, Any]]:
+        """
+        Return the row of the run's last generation, and the value by its name if there is one.
+
+        Raises:
+            ValueNotPublished: The run has ended without it.
+        """
+        # The row first: what a run publishes before its end is there when its row says that it has ended.
+        row = self.latest(run_id)
+        found = self._published(row.id, name)
+        if row.ended and name not in found:
+            raise ValueNotPublished(row.id, name, row.status)
+        return row, found
+
+    def values(self, run_id: str) -> dict[str, Any]:
+        """Return the latest values that the run has published, by name."""
+        return self._published(self.latest(run_id).id, None)
+
+    def _published(self, run_id: str, name: str | None) -> dict[str, Any]:
+        with self._engine.store.read() as tx:
+            texts = {each.name: published.load(tx, run_id, each) for each in published.read(tx, run_id, name).values()}
+            loaded = requests.load(tx, {each for text in texts.values() for each in codec.request_ids(text)})
+        return {each: codec.decode(text, loaded) for each, text in texts.items()}
+
+    def _why_missing(self, row: RunRow, name: str, timeout: Any) -> str:
+        """Return why there is no value after the *timeout*; for a blocked run with the reason."""
+        with self._engine.store.read() as tx:
+            reason = blocked_reason(self._engine, tx, row)
+        text = f"Run {row.id!r} is {row.status} and has not published {name!r} after {timeout}.  "
+        return text + (reason or "It may do so later.  Compare the name with that in the workflow.")
 
     def _wait(self, row: RunRow, until: float, timeout: Any) -> RunRow:
         """Wait until the run has ended or has a next generation; return the row of the last one."""

@@ -10,6 +10,7 @@ Files, in import order::
     receivers.py    ``receiver``: fixed URLs whose requests start and resume runs
     routing.py      which rule of a receiver a request matches
     workflow.py     for workflows: sleep, hooks, webhooks, race, the run's time and randomness
+    values.py       ``publish``: values that a run shows while it goes on
     typed_hooks.py  ``define_hook``: hooks whose payloads have a type
 """
 
@@ -17,6 +18,7 @@ from .receivers import RECEIVE_PATH, ReceiverDefinition, ResumeRule, StartRule, 
 from .routing import ResumeRoute, StartRoute, Unroutable, event_id, events_of, route
 from .step import StepMetadata, get_step_metadata, heartbeat, step_session
 from .typed_hooks import define_hook, definitions
+from .values import publish
 from .webhooks import WebhookConfig, recorded_url
 from .workflow import (
     WorkflowMetadata,
@@ -60,6 +62,7 @@ __all__ = [
     "map",
     "now",
     "patched",
+    "publish",
     "race",
     "random",
     "receiver",

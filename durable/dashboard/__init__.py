@@ -121,8 +121,8 @@ def create_dashboard(
             is None for what concerns all runs.  It may call ``flask.abort``, or redirect to a log-in with
             ``flask.abort(flask.redirect(…))``.  Without it, only ``durable dev`` serves the dashboard.
         redact: A function of ``(value, where)`` that returns what a page may show of a value, which is plain JSON.
-            *where* is ``arguments``, ``result``, ``error``, ``payload``, ``body``, ``answer body`` or
-            ``header:NAME``.
+            *where* is ``arguments``, ``result``, ``error``, ``payload``, ``body``, ``answer body``,
+            ``header:NAME`` or ``value:NAME``.
     """
     dashboard = Dashboard(engine, authorize, redact)
     bp = flask.Blueprint(NAME, __name__, static_folder=str(FOLDER / "static"), static_url_path="/static")

@@ -16,7 +16,7 @@ from .. import codec, http
 from ..display import mask, masked_deeply
 from ..errors import DecryptionError, PayloadMissing
 from ..events import Event
-from ..store import requests, vault
+from ..store import PublishedValue, requests, vault
 from .pages import Dashboard
 
 
@@ -62,7 +62,7 @@ class Payloads:
         text = None if event is None or event.value_field is None else getattr(event, event.value_field)
         if event is None or text is None:
             return Shown(hidden="There is no value.")
-        found = self._read(event, text)
+        found = self._read(event.op_id, text)
         if isinstance(found, Shown):
             return found
         return Shown(self.redacted(codec.plain(found, self._requests(found)), where))
@@ -72,7 +72,7 @@ class Payloads:
         text = getattr(event, str(event.value_field))
         if text is None:
             return Shown(hidden="There is no error.")
-        found = self._read(event, text)
+        found = self._read(event.op_id, text)
         if isinstance(found, Shown):
             return found
         summary = codec.error_summary(found)
@@ -108,12 +108,19 @@ class Payloads:
             for name, value in message.headers
         ]
 
-    def _read(self, event: Event, text: str) -> str | Shown:
-        """The encoded value of an event; or why it cannot be shown."""
+    def published(self, found: PublishedValue) -> Shown:
+        """A published value."""
+        text = self._read(found.place, found.stored)
+        if isinstance(text, Shown):
+            return text
+        return Shown(self.redacted(codec.plain(text, self._requests(text)), f"value:{found.name}"))
+
+    def _read(self, place: str, text: str) -> str | Shown:
+        """The encoded value of an operation, or of another place; or why it cannot be shown."""
         if text[:1] == vault.MARK and self._vault.cipher is not None and not self.may_reveal:
             return _ENCRYPTED
         try:
-            plain = self._vault.unseal(self._run_id, event.op_id, text)
+            plain = self._vault.unseal(self._run_id, place, text)
             return str(self._vault.fetch(self._tx, self._run_id, plain))
         except (DecryptionError, PayloadMissing) as error:
             return Shown(hidden=str(error))

@@ -18,6 +18,7 @@ Every exception of durable.
     ├── LogTooLong                a run has more events than the setting max_events allows
     ├── RunCancelled              the run whose result you ask for was cancelled
     ├── RunConflict               a key or id is used again with other arguments
+    ├── ValueNotPublished        a run has ended without publishing the value that you ask for
     ├── ScheduleNotFound          no schedule has this name
     ├── HookNotFound              no open hook has this token
     ├── HookClosed                a closed hook without queued payloads is awaited
@@ -68,6 +69,7 @@ from .runs import (
     RunFailed,
     RunNotFound,
     ScheduleNotFound,
+    ValueNotPublished,
 )
 from .steps import (
     AttemptLost,
@@ -123,6 +125,7 @@ __all__ = [
     "StepTimeout",
     "TurnLost",
     "TurnTooLong",
+    "ValueNotPublished",
     "WorkflowCodeError",
 ]
 

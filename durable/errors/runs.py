@@ -19,6 +19,22 @@ class RunNotFound(DurableError):
         )
 
 
+class ValueNotPublished(DurableError):
+    """Raised when a run has ended without publishing the value that you ask for.  Attributes: ``run_id``, ``name``."""
+
+    def __init__(self, run_id: str, name: str, status: str) -> None:
+        super().__init__(run_id, name, status)
+        self.run_id = run_id
+        self.name = name
+        self.status = status
+
+    def __str__(self) -> str:
+        return (
+            f"Run {self.run_id!r} is {self.status} and has not published {self.name!r}.  Run.values() has what it has"
+            " published, and Run.result() tells how it ended."
+        )
+
+
 class RunFailed(DurableError):
     """
     Raised by ``Run.result()``, or by awaiting a child run, when that run has failed.

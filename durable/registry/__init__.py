@@ -10,6 +10,7 @@ Files, in import order::
     signatures.py    a function's signature that binds arguments quickly
     fingerprint.py   a hash of a module's code, the version of its workflows
     limits.py        how many attempts of steps run at once, or begin in a time
+    values.py        ``Value``: the name of a published value, with its type
     run.py           ``Run``: the handle of a run
     definitions.py   ``Step`` and ``Workflow``
     celery_tasks.py  an existing Celery task as a step
@@ -24,6 +25,8 @@ from .limits import StepLimit, check_number, concurrency, key_of, rate
 from .retry import RetryPolicy
 from .run import Run
 from .tables import Defined, all_definitions, limits, register, steps, subscribe, unnamed, workflows
+from .values import Value
+from .values import check_name as check_value_name
 
 __all__ = [
     "SEMANTICS",
@@ -34,9 +37,11 @@ __all__ = [
     "StartOptions",
     "Step",
     "StepLimit",
+    "Value",
     "Workflow",
     "all_definitions",
     "check_number",
+    "check_value_name",
     "code_version",
     "concurrency",
     "key_of",

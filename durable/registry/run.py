@@ -14,8 +14,10 @@ from ..current import current_engine
 from ..errors import RunNotFound
 from ..events import Event
 from ..sandbox import refuse_in_workflow
+from .values import Value, check_name
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 _MISSING: Any = object()
 
@@ -47,6 +49,10 @@ class RunClient(Protocol):
     def attributes(self, run_id: str) -> dict[str, str]: ...
 
     def result(self, run_id: str, timeout: Any) -> Any: ...
+
+    def value(self, run_id: str, name: str, timeout: Any) -> Any: ...
+
+    def values(self, run_id: str) -> dict[str, Any]: ...
 
     def cancel(self, run_id: str, reason: str | None) -> bool: ...
 
@@ -132,6 +138,31 @@ class Run(Generic[R]):
             TimeoutError: It goes on.
         """
         return self._client("Run.result").result(self.id, timeout)  # type: ignore[no-any-return]
+
+    @overload
+    def value(self, name: Value[T], timeout: Any = None) -> T: ...
+    @overload
+    def value(self, name: str, timeout: Any = None) -> Any: ...
+    def value(self, name: str | Value[Any], timeout: Any = None) -> Any:
+        """
+        Return the latest value that the run has published under this name; wait for the first one.
+
+        Args:
+            name: The name, or a ``Value``, whose type the value then has.
+            timeout: How long to wait, as ``sleep`` takes it; None: as long as the run goes on.
+
+        Raises:
+            ValueNotPublished: The run has ended without it.
+            TimeoutError: The run goes on without it.
+            SerializationError: The value does not have the type any more.
+        """
+        key = check_name(str(name) if isinstance(name, Value) else name)
+        found = self._client("Run.value").value(self.id, key, timeout)
+        return name.fit(found) if isinstance(name, Value) else found
+
+    def values(self) -> dict[str, Any]:
+        """The latest values that the run has published, by name."""
+        return self._client("Run.values").values(self.id)
 
     def cancel(self, reason: str | None = None) -> bool:
         """Ask the run to stop: its next await raises CancelledError.  Returns False when the run has ended."""

@@ -95,7 +95,26 @@ class SetAttributes:
     attributes: dict[str, str | None]
 
 
-Command = CreateStep | CreateWait | CreateHook | CreateChild | CloseHook | Withdraw | RecordMarker | SetAttributes
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PublishValue:
+    """Publish a value, which is encoded."""
+
+    op_id: str
+    name: str
+    value: str
+
+
+Command = (
+    CreateStep
+    | CreateWait
+    | CreateHook
+    | CreateChild
+    | CloseHook
+    | Withdraw
+    | RecordMarker
+    | SetAttributes
+    | PublishValue
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from .mistakes import find_mistake
 from .operations import CREATED, Created, describe
 from .run_context import RunContext, RunInfo, child_run_id
 
-_OF_THE_RUN = frozenset({events.RunStarted, events.RunCancelRequested, events.AttributesSet})
+_OF_THE_RUN = frozenset({events.RunStarted, events.RunCancelRequested, events.AttributesSet, events.ValuePublished})
 _OUTCOMES = frozenset(
     {
         events.StepCompleted,

@@ -233,6 +233,7 @@ _HANDLERS: dict[type[Event], Callable[[Execution, Any], None]] = {
     events.RunStarted: Execution.start,
     events.RunCancelRequested: Execution.cancel,
     events.AttributesSet: Execution.set_attributes,
+    events.ValuePublished: _only_check,
     events.StepCreated: Execution.check_created,
     events.StepRetrying: _only_check,
     events.StepCompleted: Execution.complete,

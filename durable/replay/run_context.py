@@ -24,7 +24,7 @@ from ..errors import SerializationError
 from ..events import RunCreated, RunStarted
 from ..registry import Step, Workflow, definitions
 from ..sandbox import calling_line
-from .commands import CloseHook, CreateChild, CreateHook, CreateStep, Outcome, RecordMarker, SetAttributes
+from .commands import CloseHook, CreateChild, CreateHook, CreateStep, Outcome, PublishValue, RecordMarker, SetAttributes
 from .futures import Parked
 from .handed_over import HandedOver, open_hooks
 from .hooks import Hook, Received, Webhook
@@ -267,6 +267,12 @@ class RunContext:
         elif op_id not in self.loop.operations.markers:
             return
         self.attributes.request(op_id, change)
+
+    def publish(self, name: str, value: str) -> None:
+        """Publish an encoded value.  As with ``set_attributes``, the call is never compared with the log."""
+        op_id = self.loop.next_name("=")
+        if not self.loop.replaying:
+            self.loop.add_command(op_id, PublishValue(op_id=op_id, name=name, value=value))
 
     def _on_close(self, hook: Hook[Any]) -> None:
         op_id = hook.op_id

@@ -29,6 +29,7 @@ Files, in import order::
     upsert.py              INSERT, or UPDATE where the key is there already
     hooks.py               hooks and webhooks, and the tokens that find them
     requests.py            webhook requests and their answers
+    published.py           the latest value of each name that runs have published
     received.py            what became of each request to a receiver
     run_log.py             a run's log and inbox
     run_list.py            the dashboard's list of runs: pages, filters, searches
@@ -66,6 +67,7 @@ from .limits import LimitKey
 from .outages import RETRY_DELAYS_SECS, is_contention, is_unavailable, reason, retry_until_available
 from .outbox import WORK_LISTS, MessageGroup, SendTimes, count_held_until_due
 from .payloads import PayloadStore, PayloadStoreError, SqlPayloads, StoredPayload, UrlPayloads
+from .published import PublishedValue
 from .received import ReceivedRow, RequestOutcome
 from .retention import EndedRun
 from .run_list import ErrorSearch, RunFilter, Waits
@@ -108,6 +110,7 @@ __all__ = [
     "OpenStep",
     "PayloadStore",
     "PayloadStoreError",
+    "PublishedValue",
     "QueueBacklog",
     "ReceivedRow",
     "Refusals",

@@ -21,6 +21,7 @@ from .schema import (
     runs,
     step_limits,
     steps,
+    values,
     waits,
 )
 from .transitions import ENDED
@@ -79,6 +80,7 @@ def _is_kept(before: int) -> ColumnElement[bool]:
 
 def remove(tx: Connection, ids: Collection[str]) -> None:
     """Delete these runs and every row of theirs."""
-    for table in (attributes, audit, run_calls, references, payloads, received, requests, hooks, events, step_limits):
+    kept = (attributes, audit, run_calls, values, references, payloads, received, requests, hooks, events, step_limits)
+    for table in kept:
         tx.execute(delete(table).where(table.c.run_id.in_(ids)))
     tx.execute(delete(runs).where(runs.c.id.in_(ids)))

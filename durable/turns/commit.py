@@ -34,6 +34,7 @@ from ..store import (
     is_contention,
     is_unavailable,
     limits,
+    published,
     retry_until_available,
     run_log,
     runs,
@@ -72,7 +73,7 @@ def commit(engine: Engine, decision: Decision, begins: Claim | None = None) -> C
         if not (is_unavailable(error) and _is_claimed(engine, begins)):
             raise
         # The transaction was committed, and only the acknowledgement was lost.
-    if decision.outcome is not None or any(map(_is_payload, result.log)):
+    if decision.outcome is not None or any(map(_is_awaited, result.log)):
         result.awaited = decision.run.id
     _count(engine, decision)
     return result
@@ -127,9 +128,11 @@ def _is_claimed(engine: Engine, begins: Claim | None) -> bool:
 # A plain turn: one statement on PostgreSQL
 
 
-def _is_payload(event: events.Event) -> bool:
-    """Return whether a sender may wait for the turn that takes this in: a payload that is no webhook request."""
-    return isinstance(event, events.HookReceived) and event.request_id is None
+def _is_awaited(event: events.Event) -> bool:
+    """Return whether a caller may wait for this: a published value, or a payload that is no webhook request."""
+    if isinstance(event, events.HookReceived):
+        return event.request_id is None
+    return isinstance(event, events.ValuePublished)
 
 
 def _is_plain(decision: Decision, begins: Claim | None) -> bool:
@@ -137,8 +140,8 @@ def _is_plain(decision: Decision, begins: Claim | None) -> bool:
     begun = [] if begins is None else [begins.op_id]
     if decision.fault is not None or decision.refused or [each.op_id for each in decision.commands] != begun:
         return False
-    # Attributes and large values have rows in other tables.
-    if any(isinstance(event, events.AttributesSet) for event in decision.events):
+    # Attributes, published values and large values have rows in other tables.
+    if any(isinstance(event, events.AttributesSet | events.ValuePublished) for event in decision.events):
         return False
     if event_rows.has_large(decision.events) or decision.run.status not in ("pending", "running"):
         return False
@@ -215,6 +218,7 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
     run_log.append(tx, run.id, result.log)
     changes = [event.attributes for event in result.log if isinstance(event, events.AttributesSet)]
     attributes.write(tx, run.id, run.created_at, changes)
+    published.write(tx, run.id, [event for event in result.log if isinstance(event, events.ValuePublished)])
     run_log.delete_inbox_items(tx, run.id, drained)
 
     _create(engine, tx, decision, begins, result, now)

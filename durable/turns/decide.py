@@ -251,5 +251,7 @@ def _event(command: Command, at: int) -> Event:
             return events.MarkerRecorded(at=at, op_id=op_id, name=name)
         case commands.SetAttributes(op_id=op_id, attributes=attributes):
             return events.AttributesSet(at=at, op_id=op_id, attributes=attributes)
+        case commands.PublishValue(op_id=op_id, name=name, value=value):
+            return events.ValuePublished(at=at, op_id=op_id, name=name, value=value)
         case commands.CreateHook(op_id=op_id, name=name, digest=digest, token=token):
             return events.HookCreated(at=at, op_id=op_id, name=name, digest=digest, token=token)

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from .. import attributes, codec, events, registry
 from ..engine import Engine
 from ..replay import CreateHook, OpenHook, Outcome, handed_over_op_ids
-from ..store import InboxItem, Run, RunStatus, event_rows, hooks, requests, run_log, runs, start_run
+from ..store import InboxItem, Run, RunStatus, event_rows, hooks, published, requests, run_log, runs, start_run
 from ..store import attributes as stored_attributes
 from ..store import generations as stored_generations
 from .decision import Decision
@@ -65,6 +65,8 @@ def begin_next(
         handed_over=tuple(handed_over),
     )
     start_run.create(tx, following, created, sending, _attributes(tx, decision, late))
+    new = [*decision.events, *(item.event for item in late)]
+    published.hand_over(tx, run.id, run_id, [event for event in new if isinstance(event, events.ValuePublished)])
 
     # What the workflow has not taken comes first, then what it has not even seen.
     unread = [

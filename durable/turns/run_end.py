@@ -21,6 +21,9 @@ _NOT_SENT = problem(
     "Response not sent",
     "The workflow took this request, and its run ended without answering it.",
 )
+#: What goes into the log though the turn that ends the run has not seen it.
+_KEPT = (events.HookReceived, events.AttributesSet, events.ValuePublished)
+
 _CANCELLED = problem(503, "run-cancelled", "Run cancelled", "The run was cancelled before it answered this request.")
 
 
@@ -48,11 +51,7 @@ def end(
         following = generations.begin_next(engine, tx, decision, late, start_run.new_run_id(now), max(now, new.at))
         result.to_wake.append(following.run_id)
     moved = {item.id for item in following.taken_along} if following else set()
-    taken_in = [
-        item
-        for item in late
-        if isinstance(item.event, events.HookReceived | events.AttributesSet) and item.id not in moved
-    ]
+    taken_in = [item for item in late if isinstance(item.event, _KEPT) and item.id not in moved]
     for item in taken_in:
         new.add(item.event)
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from .. import attributes, registry
-from ..client import describe, hooks, start
+from ..client import describe, hooks, start, values
 from ..engine import Engine
 from ..errors import HookNotFound, HookPayloadError, RunConflict, RunNotFound, SerializationError
 from ..registry import Run, definitions
@@ -154,6 +154,13 @@ def _resume(call: Call) -> Reply:
     return Reply(202, {"run_id": run_id})
 
 
+def _values(call: Call) -> Reply:
+    try:
+        return Reply(200, {"values": values.list_values(call.engine, call.path["run_id"])})
+    except RunNotFound:
+        raise RequestRefused(problems.unknown_run()) from None
+
+
 _NO_RUN = {404: "There is no run with this id."}
 
 OPERATIONS = (
@@ -192,6 +199,15 @@ OPERATIONS = (
         summary="Show a run",
         act=_show,
         answers={200: ("The run.", schemas.Details)},
+        problems=_NO_RUN,
+    ),
+    Operation(
+        name="listValues",
+        method="GET",
+        path="runs/{run_id}/values",
+        summary="List the values that a run has published",
+        act=_values,
+        answers={200: ("The latest value of each name.", schemas.Values)},
         problems=_NO_RUN,
     ),
     Operation(

@@ -221,6 +221,20 @@ class Details(Listed):
     waiting_for: list[dict[str, Any]]
 
 
+class ListedValue(BaseModel):
+    """The latest value of a name; the time in ISO 8601."""
+
+    name: str
+    published_at: str
+    value: Any
+
+
+class Values(BaseModel):
+    """The values that a run has published, by name."""
+
+    values: list[ListedValue]
+
+
 class Cancelling(BaseModel):
     """The run has been asked to stop."""
 

@@ -21,7 +21,7 @@ YARD = '''
 import asyncio
 import threading
 from celery import Celery
-from durable import Durable, continue_as_new, create_hook, create_webhook, sleep, step, workflow
+from durable import Durable, continue_as_new, create_hook, create_webhook, publish, sleep, step, workflow
 
 celery = Celery("yard", broker="memory://")
 engine = Durable(celery, public_url="https://yard.example")
@@ -57,6 +57,13 @@ async def hauling(left: int) -> str:
     if left:
         continue_as_new(left - 1)
     return "hauled"
+
+@workflow(name="yard.telling")
+async def telling(crate: str) -> str:
+    publish("crate", crate)
+    publish("weight", {"kg": await weigh(crate)})
+    await sleep("1h")
+    return crate
 
 @workflow(name="yard.nap")
 async def nap(note: str = "") -> str:

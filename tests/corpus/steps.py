@@ -18,6 +18,7 @@ from durable import (
     get_step_metadata,
     heartbeat,
     now,
+    publish,
     random,
     set_attributes,
     sleep,
@@ -104,6 +105,21 @@ def told() -> str:
 async def attributed() -> str:
     set_attributes(customer="acme")
     return await told()
+
+
+@step(name="corpus.shows", retry_backoff=0)
+def shows(number: int) -> int:
+    publish("progress", number)
+    publish("progress", number + 1)
+    return number
+
+
+@workflow(name="corpus.published")
+async def published() -> int:
+    publish("url", "https://example.com/1")
+    first = await shows(1)
+    publish("url", "https://example.com/2")
+    return first + await shows(10)
 
 
 @step(name="corpus.books", semantics="transactional", retry_backoff=0, max_retries=9)
@@ -203,6 +219,7 @@ CASES = [
     Case(compensated),
     Case(patient),
     Case(attributed, outcome=lambda run: (run.result(timeout=0), run.attributes)),
+    Case(published, outcome=lambda run: (run.result(timeout=0), run.values())),
     Case(transactional, outcome=lambda run: (run.result(timeout=0), sorted(run.attributes))),
     Case(timeouts),
     Case(beats),

@@ -12,7 +12,7 @@ from conftest import Browser, Permissions
 from driving import settle
 from servers import migrate
 
-from durable import Durable, cipher, create_webhook, step, workflow
+from durable import Durable, cipher, create_webhook, publish, step, workflow
 from durable.dashboard import create_dashboard
 from durable.web import create_blueprint
 
@@ -27,6 +27,7 @@ def pay(card: str) -> str:
 @workflow(name="values.paying")
 async def paying(card: str) -> str:
     webhook = create_webhook()
+    publish("card", card)
     async for request in webhook:
         await pay(request.text())
     return card
@@ -121,7 +122,7 @@ def test_redact_decides_what_is_shown(make):
 
     assert SECRET not in shown
     assert "REDACTED" in shown
-    assert {"arguments", "error", "body"} <= seen
+    assert {"arguments", "error", "body", "value:card"} <= seen
     assert any(where.startswith("header:") for where in seen)
 
 

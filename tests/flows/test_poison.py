@@ -216,6 +216,7 @@ def hang() -> None:
     threading.Event().wait()
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_body_that_hangs_is_interrupted_and_blocked_after_three_tries(engine):
     """Nothing is written of a turn that hung but the try; the third blocks the run, and the process is well."""
     engine.settings = replace(engine.settings, turn_timeout=50_000)
@@ -235,6 +236,7 @@ def test_a_body_that_hangs_is_interrupted_and_blocked_after_three_tries(engine):
     assert kinds(run) == ["run_created", "run_started", "run_completed"]
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_child_whose_turn_nothing_stops_is_killed_and_that_is_a_try(engine, monkeypatch):
     """A prefork child that no signal interrupts ends itself; after three of them the run is blocked."""
     monkeypatch.setattr("durable.engine.watchdog.HOPELESS_SECS", 0.05)
@@ -270,6 +272,7 @@ def test_a_process_that_beats_no_more_counts_as_dead_also_on_this_host(engine):
     assert run.status == "blocked"
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_run_whose_turn_nothing_stops_is_blocked_by_the_housekeeping(engine, monkeypatch):
     """In a pool of threads a lock is waited for for ever: one thread is lost, and no other one to the same run."""
     monkeypatch.setattr("durable.engine.watchdog.HOPELESS_SECS", 0.05)

@@ -24,6 +24,7 @@ from durable import (
     define_hook,
     get_run,
     get_schedule,
+    publish,
     receiver,
     schedule,
     workflow,
@@ -80,6 +81,13 @@ events = receiver("control.events")
 @workflow(name="control.event")
 async def event(request: Request) -> Any:
     return request.json()["kind"]
+
+
+@workflow(name="control.publishing")
+async def publishing() -> None:
+    publish("count", 1)
+    publish("item", Item("pen"))
+    publish("count", 2)
 
 
 @pytest.fixture
@@ -628,6 +636,15 @@ def test_a_range_of_a_schedule_is_backfilled(engine, client):
     assert {run.id for run in get_schedule("hourly").runs()} == set(first.json["run_ids"])
     for wrong in ({**day, "end": "2099-01-01T00:00:00Z"}, {**day, "start": "2026-05-01T00:00:00"}, {}):
         assert problem_of(client.post(url, json=wrong)) == (422, "bad-arguments")
+
+
+def test_what_a_run_has_published_is_listed(engine, client):
+    """The latest value of each name, as plain JSON."""
+    run = start(client, "control.publishing").json["id"]
+    listed = client.get(f"{RUNS}/{run}/values").json["values"]
+    assert [(each["name"], each["value"]) for each in listed] == [("count", 2), ("item", {"name": "pen", "count": 1})]
+    assert all(each["published_at"] for each in listed)
+    assert problem_of(client.get(f"{RUNS}/unknown/values")) == (404, "run-not-found")
 
 
 def test_requests_to_receivers_are_listed_and_routed_again(engine, client, monkeypatch):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from durable import Request, Response, create_webhook, step, workflow
+from durable import Request, Response, create_webhook, publish, step, workflow
 
 ACTIONS = {"payment.succeeded": "captured", "payment.failed": "flagged"}
 
@@ -22,7 +22,8 @@ def process_event(request: Request) -> dict[str, Any]:
 @workflow
 async def payment_webhook(order_id: str) -> dict[str, Any]:
     """Take events until the payment has succeeded or was refunded."""
-    webhook = create_webhook(respond_with="manual")  # webhook.url goes to the external service
+    webhook = create_webhook(respond_with="manual")
+    publish("webhook_url", webhook.url)  # it goes to the external service
     ledger = []
     async for request in webhook:
         entry = await process_event(request)

@@ -21,12 +21,12 @@ from .columns import long_text, metadata
 from .hook_tables import hooks, received, receivers, references, requests
 from .limit_tables import limit_keys, limits, step_limits
 from .process_tables import broker_sentinel, leases, totals, turn_leases, workers
-from .run_tables import attributes, audit, events, payloads, runs
+from .run_tables import attributes, audit, events, payloads, runs, values
 from .schedule_tables import schedule_runs, schedules
 from .work_tables import inbox, run_calls, steps, waits
 
 #: The Alembic revision that describes these tables.
-REVISION = "0023"
+REVISION = "0024"
 #: Alembic's table with our revision; the application's own migrations have another one.
 VERSION_TABLE = "durable_version"
 
@@ -57,6 +57,7 @@ __all__ = [
     "steps",
     "totals",
     "turn_leases",
+    "values",
     "waits",
     "workers",
 ]

@@ -97,6 +97,16 @@ attributes = Table(
     Index("durable_attributes_by_value", "name", "value", "created_at", "run_id"),
 )
 
+#: The latest value of each name that a run has published.
+values = Table(
+    "durable_values",
+    metadata,
+    Column("run_id", ascii_key(64), primary_key=True),
+    Column("name", exact_text(255), primary_key=True),
+    Column("published_at", BigInteger, nullable=False),
+    Column("value", long_text(), nullable=False),
+)
+
 #: What people did to runs by the dashboard.
 audit = Table(
     "durable_audit",

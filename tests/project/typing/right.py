@@ -17,6 +17,7 @@ from durable import (
     Response,
     Run,
     StepTimeout,
+    Value,
     create_hook,
     create_webhook,
     define_hook,
@@ -25,6 +26,7 @@ from durable import (
     get_workflow_metadata,
     heartbeat,
     now,
+    publish,
     race,
     random,
     resume_hook,
@@ -178,6 +180,16 @@ def starting() -> None:
     assert_type(run.status, str)
     assert_type(run.cancel("no longer wanted"), bool)
     assert_type(run.wake_up(), int)
+
+
+def reading() -> None:
+    """A value has the type of its Value; by a name alone, it may be anything."""
+    run, total = get_run("r"), Value("total", int)
+    assert_type(run.value(total, timeout="5s"), int)
+    assert_type(run.value(Value("orders", list[Order])), list[Order])
+    run.value("total").anything()
+    publish(total, 3)
+    publish("total", 3)
 
 
 def resuming() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from durable import Response, Run, create_webhook, define_hook, race, sleep, start, step, workflow
+from durable import Response, Run, Value, create_webhook, define_hook, publish, race, sleep, start, step, workflow
 
 
 @dataclass
@@ -73,4 +73,5 @@ def starting() -> None:
     start(charge, Order("o"))  # wrong
     charge.run("o")  # wrong
     Response.json({}, status="200")  # wrong
+    publish(Value("total", int), "three")  # wrong
     print(number, run)
