@@ -24,6 +24,7 @@ Files, in import order::
 """
 
 from .celery_defaults import transport_defaults
+from .completions import Completion, Completions
 from .deadlines import Limit, grace
 from .engine import Engine
 from .process import ProcessIdentity, identify, is_gone, versions
@@ -34,6 +35,8 @@ from .watchdog import TurnWatch
 __all__ = [
     "CALL_TIME",
     "Checkout",
+    "Completion",
+    "Completions",
     "Engine",
     "Kept",
     "Limit",

@@ -197,10 +197,10 @@ class Engine:
     def completions(self) -> Completions:
         """The runs that threads of this process wait for."""
         if self._completions is None:
-            self._completions = Completions(self.notifier, self.process_id)
+            self._completions = self.make_completions()
         return self._completions
 
-    # An engine for tests replaces these three.
+    # An engine for tests replaces these four.
 
     def make_store(self) -> Store:
         """The database; called once."""
@@ -216,6 +216,10 @@ class Engine:
         if self.celery.conf.broker_use_ssl:
             options["ssl"] = self.celery.conf.broker_use_ssl
         return make_notifier(self.broker_url(), options)
+
+    def make_completions(self) -> Completions:
+        """What waits for runs; called once per process."""
+        return Completions(self.notifier, self.process_id)
 
     def broker_url(self) -> str:
         """The broker in use."""

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from celery import Celery
 
 from ..app import Durable
 from ..broker import Broker, Notifier, PollingNotifier
+from ..engine import Completion, Completions
 from ..store import Store
+
+
+class WorkingCompletions(Completions):
+    """Does the work of the environment before a thread waits for a run: there is no worker that does it meanwhile."""
+
+    def __init__(self, notifier: Notifier, holder: str, work: Callable[[], object]) -> None:
+        super().__init__(notifier, holder)
+        self._work = work
+
+    @contextmanager
+    def expected(self, run_id: str) -> Iterator[Completion]:
+        """Wait for a run, once all is done that can be done now."""
+        self._work()
+        with super().expected(run_id) as completion:
+            yield completion
 
 
 class EnclosedEngine(Durable):
     """An engine that uses only the store and the broker that it is given."""
 
-    def __init__(self, celery: Celery, store: Store, broker: Broker, **settings: object) -> None:
+    def __init__(
+        self, celery: Celery, store: Store, broker: Broker, work: Callable[[], object], **settings: object
+    ) -> None:
         self._given_store = store
         self._given_broker = broker
+        self._work = work
         super().__init__(celery, **settings)
 
     def make_store(self) -> Store:
@@ -29,6 +51,10 @@ class EnclosedEngine(Durable):
         """Forget what was measured: nothing reads it."""
         self.measures.take()
         self.webhook_counts.take()
+
+    def make_completions(self) -> Completions:
+        """Let a thread that waits for a run do the work."""
+        return WorkingCompletions(self.notifier, self.process_id, self._work)
 
     def make_notifier(self) -> Notifier:
         """A notifier that sends nothing: all waiting is by polling."""

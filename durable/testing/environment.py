@@ -83,7 +83,9 @@ class Environment:
         self.store = ClockedStore(url, self.clock)
         self.broker.check_alive = self.store.check_alive
         celery = self._celery or Celery("durable-testing", broker="memory://", set_as_current=False)
-        self.engine = EnclosedEngine(celery, self.store, self.broker, database_url=url, **self._settings)
+        self.engine = EnclosedEngine(
+            celery, self.store, self.broker, self.run_until_idle, database_url=url, **self._settings
+        )
         self._senders = Senders(self.engine, self.sent_requests, self.run_until_idle)
         self._housekeeping = Housekeeping(self.engine)
         # Only ``advance`` fires schedules: a test that runs one workflow has no other runs.
