@@ -45,7 +45,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .app import Durable, get_hook, get_run, resume_hook, set_limit, start, start_many
+    from .app import Durable, get_hook, get_run, list_runs, resume_hook, set_limit, start, start_many
     from .context import (
         continue_as_new,
         create_hook,
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
 else:
     # A type checker does not see this, so it reports a name that does not exist.
     _ROOMS = {
-        "app": ("Durable", "get_hook", "get_run", "resume_hook", "set_limit", "start", "start_many"),
+        "app": ("Durable", "get_hook", "get_run", "list_runs", "resume_hook", "set_limit", "start", "start_many"),
         "context": (
             "continue_as_new",
             "create_hook",
@@ -166,6 +166,7 @@ __all__ = [
     "get_step_metadata",
     "get_workflow_metadata",
     "heartbeat",
+    "list_runs",
     "map",
     "now",
     "patched",

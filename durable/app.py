@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 from celery import Celery
 
 from . import current, worker
-from .client import Client, HookInfo, Options, hooks, limits
+from .client import Client, HookInfo, Options, RunList, hooks, limits, run_lists
 from .client import start as starting
 from .client import start_many as starting_many
 from .engine import Engine
@@ -133,6 +133,34 @@ def get_run(run_id: str) -> Run[Any]:
     guards.refuse_in_workflow("get_run")
     engine: Durable = current.current_engine()
     return engine.get_run(run_id)
+
+
+def list_runs(
+    *,
+    status: str | None = None,
+    name: str | None = None,
+    attributes: Mapping[str, str] | None = None,
+    since: Any = None,
+    until: Any = None,
+) -> RunList:
+    """
+    The runs that match all that is given, newest first: an iterator of ``Run``.
+
+    Its methods ``cancel()`` and ``retry()`` act on all of them.
+
+    Args:
+        status: ``pending running completed failed cancelled blocked continued``.
+        name: The workflow's name.
+        attributes: Only runs that have all of these.
+        since, until: Only runs that were created at this moment or later, or before it: an aware datetime, or how long
+            ago, as ``sleep`` takes a duration.
+
+    Raises:
+        ValueError: The status is unknown, or a time is malformed.
+    """
+    guards.refuse_in_workflow("list_runs", "call it in a step")
+    engine = current.current_engine()
+    return run_lists.list_runs(engine, status=status, name=name, attributes=attributes, since=since, until=until)
 
 
 def set_limit(name: str, n: int | None) -> None:

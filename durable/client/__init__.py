@@ -16,6 +16,7 @@ Files, in import order::
     values.py          the published values of a run as plain JSON
     workforce.py       live processes, what they run, and the queues
     run.py             ``Client``: what the methods of ``Run`` do
+    run_lists.py       ``list_runs``: runs that match a filter, and what is done to all of them
     sessions.py        the caller's SQLAlchemy session, for a start in its transaction
     start.py           starts a run, or repeats one
     start_many.py      starts many runs of one workflow
@@ -30,18 +31,22 @@ from .hooks import HookInfo
 from .placement import TooManyPending
 from .receive import KeyReused, Reception
 from .run import Client
+from .run_lists import OPEN, RunList, matching_ids
 from .run_view import RunView
 from .start import Options
 from .workforce import LiveProcess, Workforce
 
 __all__ = [
+    "OPEN",
     "Client",
     "HookInfo",
     "KeyReused",
     "LiveProcess",
     "Options",
     "Reception",
+    "RunList",
     "RunView",
     "TooManyPending",
     "Workforce",
+    "matching_ids",
 ]

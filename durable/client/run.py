@@ -151,6 +151,10 @@ class Client:
         """Resolve a step in doubt; see ``Run.resolve``."""
         return operate.resolve(self._engine, self.latest(run_id).id, step, result=result, fail=fail)
 
+    def retry(self, run_id: str) -> bool:
+        """Try a blocked run again; see ``Run.retry``."""
+        return operate.retry(self._engine, run_id)
+
     def wake_up(self, run_id: str) -> int:
         """End the run's pending sleeps, and return how many there were."""
         return operate.wake_up(self._engine, self.latest(run_id).id)

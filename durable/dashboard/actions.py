@@ -14,26 +14,22 @@ from typing import Any
 
 import flask
 
-from ..client import Client, Options, operate
+from ..client import OPEN, Client, Options, matching_ids, operate
 from ..client import hooks as client_hooks
 from ..client import start as client_start
 from ..context import recorded_url
 from ..errors import DurableError
-from ..store import Hook, RunFilter, RunStatus, audit, hooks, run_list
+from ..store import Hook, RunStatus, audit, hooks
 from . import filters
 from .filters import ListQuery
 from .pages import Dashboard, back_to
 from .security import Refused
 from .views_run import find, is_run_id
 
-#: The statuses in which a run can be cancelled, in the order in which a run has them.
-OPEN = (RunStatus.PENDING, RunStatus.RUNNING, RunStatus.BLOCKED)
-
 #: How far a page that asks for confirmation counts.
 COUNTED = 10_000
 #: How long one form acts on many runs.
 BULK_SECS = 10.0
-_PAGE = 100
 
 #: Longest text of a form's field, in characters.
 _LONGEST = 1_000_000
@@ -231,26 +227,11 @@ def _matching(dashboard: Dashboard, query: ListQuery, action: str, upto: int, li
     for status in statuses:
         if wanted.status not in (None, status):
             continue
-        for run_id in _ids(dashboard, replace(wanted, status=status, until=until)):
+        for run_id in matching_ids(dashboard.engine, replace(wanted, status=status, until=until)):
             if not left:
                 return
             left -= 1
             yield run_id
-
-
-def _ids(dashboard: Dashboard, wanted: RunFilter) -> Iterator[str]:
-    """The ids of all runs that match, newest first.  Runs may change meanwhile."""
-    before = None
-    while True:
-        with dashboard.engine.store.read() as tx:
-            if wanted.error is None:
-                page: run_list.Page | run_list.ErrorSearch = run_list.page(tx, wanted, before=before, limit=_PAGE)
-            else:
-                page = run_list.search_errors(tx, wanted, before=before, limit=_PAGE)
-        yield from (run.id for run in page.runs)
-        if page.next is None:
-            return
-        before = page.next
 
 
 def _field(name: str, *, longest: int = 255) -> str:

@@ -58,6 +58,8 @@ class RunClient(Protocol):
 
     def resolve(self, run_id: str, step: str | None, *, result: object, fail: str | None) -> str: ...
 
+    def retry(self, run_id: str) -> bool: ...
+
     def wake_up(self, run_id: str) -> int: ...
 
     def events(
@@ -191,6 +193,10 @@ class Run(Generic[R]):
         if (result is _MISSING) == (fail is None):
             raise TypeError("Run.resolve takes either result=… or fail='why'.")
         return self._client("Run.resolve").resolve(self.id, step, result=result, fail=fail)
+
+    def retry(self) -> bool:
+        """Try a blocked run again with the code that is deployed now.  Returns False when it is not blocked."""
+        return self._client("Run.retry").retry(self.id)
 
     def wake_up(self) -> int:
         """End the run's pending sleeps, and return how many there were."""
