@@ -145,6 +145,7 @@ def run_claimed(engine: Engine, held: Claim, body: StepBody, conclude: Conclude 
         if next_attempt is not None and not engine.dispatch.send_step(next_attempt) and engine.on_due is not None:
             engine.on_due(next_attempt.not_before)
         admit_after(engine, held.run_id, held.op_id, name=held.name)
+        engine.tracing.batch.flush()
         return Finished(ended, running.error, running.cancellation.given_up)
     finally:
         engine.running.discard(held.claim)

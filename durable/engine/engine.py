@@ -157,7 +157,9 @@ class Engine:
     @cached_property
     def tracing(self) -> Tracing:
         settings = self.settings
-        return make_tracing(settings.tracing, ContextVariables(settings.contextvars))
+        tracing = make_tracing(settings.tracing, ContextVariables(settings.contextvars))
+        self.on_close(tracing.batch.flush)
+        return tracing
 
     @cached_property
     def replays(self) -> Replays:

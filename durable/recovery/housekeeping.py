@@ -68,6 +68,8 @@ class Housekeeping:
         self._draw = Random()
         self._has_threads = False
         self._tidying: threading.Thread | None = None
+        #: Emits the spans that wait.
+        self.emitting: threading.Thread | None = None
         self._thread = threading.Thread(target=self._run, name="durable-housekeeping", daemon=True)
 
     def start(self) -> None:
@@ -93,6 +95,7 @@ class Housekeeping:
             self._tidying.join(timeout=5)
         with self._errors_logged():
             self._engine.flush_measures()
+        self._engine.tracing.batch.flush()
         self._unregister()
 
     def on_due(self, due_at: int) -> None:
@@ -132,6 +135,7 @@ class Housekeeping:
             self._sweep()
         with self._errors_logged():
             self._flush()
+        self._emit_spans()
 
     @contextmanager
     def _errors_logged(self) -> Iterator[None]:
@@ -186,6 +190,13 @@ class Housekeeping:
         if now - self._flushed_at >= self._engine.settings.beat_interval // 2:
             self._flushed_at = now
             self._engine.flush_measures()
+
+    def _emit_spans(self) -> None:
+        """Emit what waits while a step runs in place, in a thread of its own: an exporter may wait for a server."""
+        batch = self._engine.tracing.batch
+        if batch and (self.emitting is None or not self.emitting.is_alive()):
+            self.emitting = threading.Thread(target=batch.flush, name="durable-spans", daemon=True)
+            self.emitting.start()
 
     def _sweep(self) -> None:
         """Sweep if this process has the lease; else send only what has just become due here."""

@@ -12,8 +12,10 @@ Files, in import order::
 
     carried.py     what a run carries with it: the caller's trace, its baggage, and context variables
     operations.py  the operations of a run that have not ended
+    batch.py       spans that are made together
     tracing.py     ``Tracing``, which makes no spans
     span_ids.py    spans with ids that were chosen before
+    attempt_span.py  the span of a running attempt
     run_trace.py   the trace of a run, as every process derives it
     spans.py       ``SpanTracing``, which makes them
 """

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, Tracer, TraceState
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, TraceFlags, Tracer, TraceState
 
 from . import span_ids
 from .carried import parse
@@ -28,6 +28,7 @@ class RunTrace:
         context: The span of the run's start, if that was traced, and the baggage.
         chooses_ids: Whether the ids of its spans are chosen; otherwise nothing is known about them before they exist.
         run_span_id: The id of the run's span.
+        is_sampled: Whether its start was sampled.
         below_run: The context in which the run's span is the parent.
     """
 
@@ -44,6 +45,7 @@ class RunTrace:
         self.context = context
         self.trace_id = trace_id
         self.chooses_ids = chooses_ids
+        self.is_sampled = flags.sampled
         self._flags = flags
         self._state = state
         self.run_span_id = span_ids.span_id_of_run(run_id)
@@ -51,10 +53,14 @@ class RunTrace:
 
     def below(self, span_id: int) -> Context:
         """Return the context in which the span with this id is the parent; without chosen ids, that of the start."""
+        return trace.set_span_in_context(self.span(span_id), self.context) if self.chooses_ids else self.context
+
+    def span(self, span_id: int) -> Span:
+        """Return a stand-in for the span with this id; without chosen ids, for that of the start."""
         if not self.chooses_ids:
-            return self.context
-        parent = SpanContext(self.trace_id, span_id, is_remote=True, trace_flags=self._flags, trace_state=self._state)
-        return trace.set_span_in_context(NonRecordingSpan(parent), self.context)
+            return trace.get_current_span(self.context)
+        known = SpanContext(self.trace_id, span_id, is_remote=True, trace_flags=self._flags, trace_state=self._state)
+        return NonRecordingSpan(known)
 
 
 @lru_cache(maxsize=1024)

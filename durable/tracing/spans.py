@@ -41,6 +41,7 @@ from ..events import Event
 from ..sandbox import log_records
 from ..store import Claim, Run
 from . import span_ids, tracing
+from .attempt_span import AttemptSpan, LateSpan
 from .carried import Carried, ContextVariables, parse
 from .operations import EndedOperation, OpenOperation
 from .run_trace import SCOPE, RunTrace, extracted, trace_of
@@ -48,6 +49,8 @@ from .run_trace import SCOPE, RunTrace, extracted, trace_of
 #: The key of a context in which instrumentations make no spans; the value of ``suppress_instrumentation``.
 _SUPPRESS = "suppress_instrumentation"
 _NOTHING = nullcontext()
+#: What the description of the SDK's ``ParentBased`` says of spans below one of another process that is not sampled.
+_OFF = "remoteParentNotSampled:AlwaysOffSampler"
 
 #: How an operation or a run ended: ``completed``, ``failed`` or ``cancelled``, by the event that ends it.
 _STATUSES = {kind: kind.value.partition("_")[2] for kind in events.EventKind}
@@ -65,19 +68,22 @@ class _SetUp(NamedTuple):
     Attributes:
         is_on: Whether the provider makes spans.
         choosing: Makes spans whose ids are chosen; None where the tracer does not take them.
+        follows_start: Whether its sampler makes no span of a run whose start was not sampled.
     """
 
     provider: TracerProvider
     is_on: bool
     tracer: Tracer
     choosing: span_ids.ChoosingTracer | None
+    follows_start: bool
 
     @classmethod
     def of(cls, provider: TracerProvider) -> _SetUp:
         """Make durable's tracer of a provider."""
         is_on = not isinstance(provider, ProxyTracerProvider | NoOpTracerProvider)
         tracer = provider.get_tracer(SCOPE)
-        return cls(provider, is_on, tracer, span_ids.ChoosingTracer(tracer) if span_ids.can_choose(tracer) else None)
+        choosing = span_ids.ChoosingTracer(tracer) if span_ids.can_choose(tracer) else None
+        return cls(provider, is_on, tracer, choosing, _follows_parent(getattr(tracer, "sampler", None)))
 
 
 class SpanTracing(tracing.Tracing):
@@ -119,35 +125,51 @@ class SpanTracing(tracing.Tracing):
         return Carried(headers, parse(carried).variables).to_text()
 
     def attempt(self, held: Claim) -> tracing.AttemptTrace:
-        """Start the span of an attempt of a step; a block of it is part of the run's trace.  Never raises."""
+        """Trace an attempt of a step; a block of it is part of the run's trace.  Never raises."""
         try:
             if self.is_on:
                 return self._attempt_span(held)
             if parse(held.trace_context).headers:
                 # The API without the SDK passes the caller's context on.
-                return _AttemptSpan(INVALID_SPAN, extracted(held.trace_context))
+                return AttemptSpan(INVALID_SPAN, extracted(held.trace_context), self.batch)
         except Exception:
             log.exception("Attempt %d of step %s in run %s has no span.", held.attempt, held.name, held.run_id)
         return tracing.AttemptTrace()
 
-    def _attempt_span(self, held: Claim) -> _AttemptSpan:
-        parent = self._trace(held.run_id, held.trace_context).below(span_ids.span_id_of(held.run_id, held.op_id))
-        attributes: dict[str, Any] = {
-            "durable.run_id": held.run_id,
-            "durable.workflow": held.run_name,
-            "durable.step": held.name,
-            "durable.operation": held.op_id,
-            "durable.attempt": held.attempt,
-        }
-        if held.queue is not None:
-            attributes["messaging.destination.name"] = held.queue
-        # The task that runs the attempt may have a span of Celery's instrumentation.
-        task = trace.get_current_span().get_span_context()
-        links = [Link(task)] if task.is_valid else []
-        span = self._set_up.tracer.start_span(
-            f"attempt {held.attempt}", context=parent, attributes=attributes, links=links
-        )
-        return _AttemptSpan(span, trace.set_span_in_context(span, parent))
+    def _attempt_span(self, held: Claim) -> AttemptSpan:
+        if self.drops(held.run_id, held.trace_context):
+            run_trace = self._trace(held.run_id, held.trace_context)
+            step = run_trace.span(span_ids.span_id_of(held.run_id, held.op_id))
+            return AttemptSpan(step, run_trace.context, self.batch)
+        outside = contexts.get_current()
+        span = LateSpan(lambda began_at: self._made_attempt_span(held, outside, began_at))
+        return AttemptSpan(span, extracted(held.trace_context), self.batch)
+
+    def _made_attempt_span(self, held: Claim, outside: Context, began_at: int) -> Span:
+        # A processor that asks for the current span must not get the one that is being made.
+        token = contexts.attach(outside)
+        try:
+            # The task that runs the attempt may have a span of Celery's instrumentation.
+            task = trace.get_current_span(outside).get_span_context()
+            links = [Link(task)] if task.is_valid else []
+            parent = self._trace(held.run_id, held.trace_context).below(span_ids.span_id_of(held.run_id, held.op_id))
+            attributes: dict[str, Any] = {
+                "durable.run_id": held.run_id,
+                "durable.workflow": held.run_name,
+                "durable.step": held.name,
+                "durable.operation": held.op_id,
+                "durable.attempt": held.attempt,
+            }
+            if held.queue is not None:
+                attributes["messaging.destination.name"] = held.queue
+            return self._set_up.tracer.start_span(
+                f"attempt {held.attempt}", context=parent, attributes=attributes, links=links, start_time=began_at
+            )
+        except Exception:
+            log.exception("Attempt %d of step %s in run %s has no span.", held.attempt, held.name, held.run_id)
+            return trace.get_current_span(outside)
+        finally:
+            contexts.detach(token)
 
     def within(self, run_id: str, carried: str | None) -> AbstractContextManager[None]:
         """Make the run's span the parent of what the block traces: the messages that it sends."""
@@ -163,6 +185,13 @@ class SpanTracing(tracing.Tracing):
     def quiet(self) -> AbstractContextManager[None]:
         """Keep OpenTelemetry's instrumentations from making spans in the block: of durable's own statements."""
         return _attached(contexts.set_value(_SUPPRESS, True))
+
+    def drops(self, run_id: str, carried: str | None) -> bool:
+        """Whether a run has no spans, because its start was not sampled.  Never raises."""
+        try:
+            return self._set_up.follows_start and not self._trace(run_id, carried).is_sampled
+        except Exception:  # the spans are tried, and say what is wrong
+            return False
 
     def emit(self, run: Run, carried: str | None, ended: Sequence[EndedOperation]) -> None:
         """Emit the spans of what has ended with a turn of the run.  Never raises."""
@@ -262,35 +291,6 @@ class SpanTracing(tracing.Tracing):
         return set_up.tracer.start_span(name, context=parent, attributes=attributes, start_time=began * 1000)
 
 
-class _AttemptSpan(tracing.AttemptTrace):
-    """The span of a running attempt, and the context for the step's function."""
-
-    def __init__(self, span: Span, context: Context) -> None:
-        self._span = span
-        self._context = context
-
-    def __enter__(self) -> _AttemptSpan:
-        self._token = contexts.attach(self._context)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        contexts.detach(self._token)
-        self._span.end()
-
-    def fail(self, error: BaseException) -> None:
-        """Record what the attempt failed with."""
-        if not self._span.is_recording():
-            return
-        # Celery's Retry, which an adopted task raises, contains the failure.
-        cause = getattr(error, "exc", None)
-        failure = cause if isinstance(cause, BaseException) else error
-        try:
-            self._span.record_exception(failure)
-            self._span.set_status(StatusCode.ERROR, f"{type(failure).__name__}: {failure}")
-        except Exception:  # of the author's own class
-            self._span.set_status(StatusCode.ERROR, type(failure).__name__)
-
-
 class _RequestSpan(tracing.RequestTrace):
     """The span of a webhook request."""
 
@@ -303,6 +303,15 @@ class _RequestSpan(tracing.RequestTrace):
         if status >= 500:
             self._span.set_status(StatusCode.ERROR)
         self._span.end(at * 1000)
+
+
+def _follows_parent(sampler: Any) -> bool:
+    """Whether a sampler is the SDK's own that makes no span below one of another process that is not sampled."""
+    if type(sampler).__module__ != "opentelemetry.sdk.trace.sampling":
+        return False
+    description = sampler.get_description()
+    is_nested = description.count("remoteParentNotSampled:") > 1
+    return description.startswith("ParentBased{") and not is_nested and _OFF in description
 
 
 @contextmanager

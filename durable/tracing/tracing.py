@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from ..store import Claim, Run
+from .batch import Batch
 from .carried import Carried, ContextVariables, parse
 from .operations import EndedOperation
 
@@ -36,10 +37,17 @@ _NO_REQUEST_SPAN = RequestTrace()
 
 
 class Tracing:
-    """The tracing of one engine."""
+    """
+    The tracing of one engine.
+
+    Attributes:
+        variables: The context variables that cross into steps.
+        batch: What is still to be emitted.
+    """
 
     def __init__(self, variables: ContextVariables) -> None:
         self.variables = variables
+        self.batch = Batch()
 
     @property
     def is_on(self) -> bool:
@@ -66,6 +74,10 @@ class Tracing:
     def headers(self, run_id: str, carried: str | None) -> dict[str, str]:
         """Return what a message in the run's trace has for OpenTelemetry's instrumentation of Celery."""
         return {}
+
+    def drops(self, run_id: str, carried: str | None) -> bool:
+        """Whether a run has no spans, because its start was not sampled.  Never raises."""
+        return True
 
     def emit(self, run: Run, carried: str | None, ended: Sequence[EndedOperation]) -> None:
         """Emit the spans of what has ended with a turn of the run.  Never raises."""

@@ -169,7 +169,7 @@ def turn(
         _keep_replay(checkout, decision, result)
         failpoints.hit("turn.committed")
         send(engine, result)
-        emit_spans(engine, view, checkout, decision, result)
+        emit_spans(engine, view, checkout, decision, result, continuation)
     report(engine, decision)
     # A turn that blocks its run leaves the inbox as it is; the next one cancels the run, if a cancel came.
     return decision if decision.fault is None or view.cancel is not None else None
@@ -208,7 +208,7 @@ def conclude(engine: Engine, continuation: Continuation, held: Claim, ended: eve
             return False
         _measure(engine, decision, began)
         _keep_replay(checkout, decision, result)
-        emit_spans(engine, view, checkout, decision, result)
+        emit_spans(engine, view, checkout, decision, result, continuation)
     continuation.has_turned = True
     failpoints.hit("turn.committed")
     send(engine, result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import flask
 import pytest
 from driving import restart, settle, settle_family
+from forking import in_child
 from opentelemetry import baggage, trace
 from opentelemetry import context as contexts
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
+from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Decision, ParentBased, Sampler, SamplingResult
 from opentelemetry.trace import NoOpTracerProvider, SpanKind, StatusCode
 from servers import migrate
 from tracing import PlainProvider, Spans, attributes, traced
@@ -28,6 +31,7 @@ from durable import (
     step,
     workflow,
 )
+from durable.recovery.housekeeping import Housekeeping
 from durable.tracing import Tracing, span_ids
 from durable.web import create_blueprint
 
@@ -132,6 +136,139 @@ def test_a_failure_goes_up_to_the_run(engine, spans):
         assert [event.name for event in span.events] == ["exception"]
         assert span.events[0].attributes["exception.type"].endswith("ConnectionError")
         assert attributes(span)["status"] == "failed"
+
+
+def test_a_function_uses_its_attempts_span(engine, spans, own_registry):
+    """What it sets is there, with the ids that it has read, whether the span was used before its end or not."""
+
+    @step(name="tracing.marks")
+    def marks() -> list[str]:
+        span = trace.get_current_span()
+        assert span.is_recording()
+        span.set_attribute("order", "A-1")
+        span.add_event("charged")
+        context = span.get_span_context()
+        return [trace.format_trace_id(context.trace_id), trace.format_span_id(context.span_id), span.name]
+
+    @workflow(name="tracing.marked")
+    async def marked() -> list[str]:
+        return await marks()
+
+    run = engine.start(marked)
+    settle(engine, run)
+
+    span = spans.one("attempt 1")
+    context = span.context
+    assert run.result() == [trace.format_trace_id(context.trace_id), trace.format_span_id(context.span_id), span.name]
+    assert (span.attributes["order"], [event.name for event in span.events]) == ("A-1", ["charged"])
+
+
+def test_an_attempt_whose_span_nothing_uses_has_true_times(engine, spans, own_registry):
+    """It is made after the attempt, from before the function's first line to after its last."""
+
+    @step(name="tracing.timed")
+    def timed() -> int:
+        return time.time_ns()
+
+    @workflow(name="tracing.times")
+    async def times() -> list[int]:
+        return [await timed(), await timed()]
+
+    run = engine.start(times)
+    settle(engine, run)
+
+    first, second = run.result()
+    one, two = spans.named("attempt 1")
+    assert one.start_time <= first <= one.end_time <= two.start_time <= second <= two.end_time
+
+
+def test_spans_wait_while_a_worker_goes_on_in_place(engine, spans, own_registry):
+    """They are emitted together after the run's last step here; housekeeping emits them while a step takes long."""
+    before: list[list[str]] = []
+
+    @step(name="tracing.looks")
+    def looks() -> None:
+        before.append([span.name for span in spans.all if span.name != "start tracing.looking"])
+        if len(before) == 3:
+            housekeeping = Housekeeping(engine)
+            housekeeping.tick()
+            if housekeeping.emitting is not None:
+                housekeeping.emitting.join(10)
+            assert len(spans.named("attempt 1")) == 2
+
+    @workflow(name="tracing.looking")
+    async def looking() -> None:
+        for _ in range(4):
+            await looks()
+
+    run = engine.start(looking)
+    settle(engine, run)
+
+    assert run.status == "completed"
+    assert spans.tree() == (
+        "start tracing.looking",
+        [("tracing.looking", [("tracing.looks", [("attempt 1", [])])] * 4)],
+    )
+    two = ["tracing.looks", "attempt 1"] * 2
+    assert before == ([[], [], [], two] if engine.settings.continuation else [[], two[:2], two, two + two[:2]])
+
+
+def test_a_child_process_emits_none_of_its_parents_spans(engine, spans, own_registry):
+    """A step forks while the spans of the step before it wait."""
+
+    @step(name="tracing.forks")
+    def forks() -> tuple[bool, bool]:
+        return bool(engine.tracing.batch), in_child(lambda: not engine.tracing.batch)
+
+    @workflow(name="tracing.forking")
+    async def forking() -> list[tuple[bool, bool]]:
+        return [await forks(), await forks()]
+
+    run = engine.start(forking)
+    settle(engine, run)
+
+    goes_on_in_place = bool(engine.settings.continuation)
+    assert run.result() == [(goes_on_in_place, True)] * 2
+    assert len(spans.named("attempt 1")) == 2
+
+
+def test_a_processor_may_use_the_current_span(engine, spans, own_registry):
+    """It is told of a span that is being made, and finds the one around the attempt, not that one."""
+    found: list[trace.SpanContext] = []
+
+    class Looks(SpanProcessor):
+        def on_start(self, span: Any, parent_context: Any = None) -> None:
+            if span.name == "attempt 1":
+                found.append(trace.get_current_span().get_span_context())
+
+    spans.provider.add_span_processor(Looks())
+    run = engine.start(order, "A-1")
+    settle(engine, run)
+
+    assert run.result() == "A-1"
+    assert found == [trace.INVALID_SPAN_CONTEXT] * 2
+
+
+def test_a_sampler_that_fails_costs_no_attempt(engine, monkeypatch, caplog):
+    """The function runs, and what it does with its span has no effect; the log says why."""
+
+    class Fails(Sampler):
+        def should_sample(self, parent_context: Any, trace_id: int, name: str, *args: Any, **options: Any) -> Any:
+            if name.startswith("attempt"):
+                raise AttributeError("no such attribute")
+            return SamplingResult(Decision.RECORD_AND_SAMPLE)
+
+        def get_description(self) -> str:
+            return "fails"
+
+    with traced(monkeypatch, Fails()) as spans:
+        run = engine.start(order, "A-1")
+        settle(engine, run)
+
+        assert run.result() == "A-1"
+        assert len(spans.named(CHARGE)) == 1
+        assert spans.named("attempt 1") == []
+    assert caplog.text.count("has no span") == 2
 
 
 def test_parallel_steps_are_siblings(engine, spans, own_registry):
@@ -273,6 +410,54 @@ def test_a_run_that_is_not_sampled_makes_no_spans(engine, monkeypatch):
 
         assert run.result() == "A-7"
         assert spans.all == []
+
+
+def test_a_sampler_that_takes_what_its_parent_does_not_is_asked(engine, monkeypatch):
+    """The start is not sampled, and this sampler makes spans all the same."""
+    with traced(monkeypatch, ParentBased(ALWAYS_OFF, remote_parent_not_sampled=ALWAYS_ON)) as spans:
+        run = engine.start(order, "A-7")
+        settle(engine, run)
+
+        assert len(spans.named("attempt 1")) == 2
+        assert [span.name for span in spans.all if span.name in (ORDER, CHARGE, SHIP)] == [ORDER, CHARGE, SHIP]
+
+
+def test_a_run_that_is_not_sampled_costs_no_call_of_the_sdk(engine, monkeypatch):
+    """No span is begun for its steps, attempts and end; only the start asks the sampler."""
+    with traced(monkeypatch, ParentBased(ALWAYS_OFF)) as spans:
+        asked: list[str] = []
+        sampler = spans.provider.sampler
+        ask = sampler.should_sample
+
+        def noted(context: Any, trace_id: int, name: str, *args: Any) -> Any:
+            asked.append(name)
+            return ask(context, trace_id, name, *args)
+
+        monkeypatch.setattr(sampler, "should_sample", noted)
+        run = engine.start(order, "A-7")
+        settle(engine, run)
+
+    assert run.result() == "A-7"
+    assert asked == [f"start {ORDER}", "GET /charges", "POST /parcels"]
+
+
+def test_a_function_sees_that_its_run_is_not_sampled(engine, monkeypatch, own_registry):
+    """So instrumentation that asks saves its work, and what it sends on is not sampled either."""
+
+    @step(name="tracing.asks")
+    def asks() -> list[bool]:
+        span = trace.get_current_span()
+        return [span.is_recording(), span.get_span_context().trace_flags.sampled]
+
+    @workflow(name="tracing.asked")
+    async def asked() -> list[bool]:
+        return await asks()
+
+    with traced(monkeypatch, ParentBased(ALWAYS_OFF)):
+        run = engine.start(asked)
+        settle(engine, run)
+
+    assert run.result() == [False, False]
 
 
 def test_a_run_from_a_process_without_opentelemetry_is_traced(engine, monkeypatch):
