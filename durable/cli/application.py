@@ -65,8 +65,13 @@ class Application:
 
 
 def load(spec: str) -> Application:
+    """Import ``MODULE[:NAME]`` and what its Celery app includes.  Raises what ``find`` and ``include`` do."""
+    return include(find(spec))
+
+
+def find(spec: str) -> Application:
     """
-    Import ``MODULE[:NAME]`` and the modules that its Celery app includes.
+    Import ``MODULE[:NAME]``, and find its engine.
 
     Args:
         spec: NAME is the engine or its Celery app.  A module that makes more than one engine needs it.
@@ -102,13 +107,23 @@ def load(spec: str) -> Application:
             f"{module_name} makes {len(engines)} engines.  Choose one with --app {module_name}:NAME."
         )
     (engine,) = engines.values()
+    return Application(module=module, engine=engine)
+
+
+def include(found: Application) -> Application:
+    """
+    Import the modules that the Celery app includes: those of workflows and steps.
+
+    Raises:
+        ImportFailed: A module raises an error when it is imported.
+    """
     try:
-        engine.celery.loader.import_default_modules()
+        found.engine.celery.loader.import_default_modules()
     except DurableError:
         raise
     except Exception as error:
         raise ImportFailed(error) from error
-    return Application(module=module, engine=engine)
+    return found
 
 
 def import_module(name: str) -> ModuleType:

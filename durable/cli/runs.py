@@ -85,7 +85,7 @@ def runs_list(
     as_json: bool,
 ) -> None:
     """List the newest runs."""
-    engine = context.engine
+    engine = context.bare_engine
     wanted = parse_attributes(attributes)
 
     def read() -> list[dict[str, Any]]:

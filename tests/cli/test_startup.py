@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import subprocess
@@ -12,12 +13,13 @@ import click
 import pytest
 
 from durable.cli import COMMANDS, main
+from durable.cli.common import without_collecting
 
 APP = """
 from celery import Celery
 from durable import Durable, sleep, step, workflow
 
-celery = Celery("quick", broker="memory://")
+celery = Celery("quick", broker="memory://", include=["quick_flows"])
 engine = Durable(celery)
 
 @step
@@ -28,6 +30,18 @@ def charge(cents: int) -> str:
 async def order(cents: int) -> str:
     await sleep("1h")
     return await charge(cents)
+"""
+
+#: A module of workflows: its hook makes an adapter of pydantic.
+FLOWS = """
+from dataclasses import dataclass
+from durable import define_hook
+
+@dataclass
+class Paid:
+    cents: int
+
+paid = define_hook(Paid)
 """
 
 #: What neither the command nor an application needs in order to list runs, each with what is below it.
@@ -49,6 +63,7 @@ NOT_FOR_RUNS_LIST = (
     "opentelemetry",
     "pydantic",
     "pydantic_core",
+    "quick_flows",
     "redis",
     "sqlalchemy.dialects.mysql",
     "sqlalchemy.dialects.postgresql",
@@ -90,6 +105,7 @@ def below(modules: set[str], unwanted: tuple[str, ...]) -> set[str]:
 @pytest.fixture
 def quick(tmp_path: Path) -> Path:
     (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "quick_flows.py").write_text(FLOWS)
     # Migrations import Alembic, and nothing else does.
     imported(tmp_path, "migrate")
     return tmp_path
@@ -103,9 +119,31 @@ def test_help_imports_click_and_little_else(tmp_path):
     assert below(found, NOT_FOR_HELP) == set()
 
 
+def import_nothing(during: list[bool]) -> None:
+    with without_collecting():
+        during.append(gc.isenabled())
+        raise ImportError
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_imports_leave_garbage_collection_as_it_was(collects):
+    """It is off while modules are imported, also when an import fails."""
+    before = gc.isenabled()
+    (gc.enable if collects else gc.disable)()
+    try:
+        during = []
+        with pytest.raises(ImportError):
+            import_nothing(during)
+        after = gc.isenabled()
+    finally:
+        (gc.enable if before else gc.disable)()
+
+    assert (during, after) == ([False], collects)
+
+
 @pytest.mark.slow
 def test_listing_runs_imports_no_more_than_it_needs(quick):
-    """``durable runs list`` imports the application and the tables; not what runs turns, serves pages or migrates."""
+    """``durable runs list`` imports the application and the tables; no workflows, nor what serves pages."""
     found = imported(quick, "runs", "list")
 
     assert {"celery", "sqlalchemy", "durable.app", "durable.store"} <= found
