@@ -136,7 +136,7 @@ def run_claimed(engine: Engine, held: Claim, body: StepBody, conclude: Conclude 
         if conclude is not None and running.transaction is None and conclude(held, ended):
             count(engine, held, ended)
             body.log_failure(running, ended)
-            admit_after(engine, held.run_id, held.op_id, name=held.name)
+            admit_after(engine, held)
             return Finished(ended, running.error, running.cancellation.given_up)
 
         ended, next_attempt = _record(engine, body, running, ended)
@@ -144,7 +144,7 @@ def run_claimed(engine: Engine, held: Claim, body: StepBody, conclude: Conclude 
         pause_limit(engine, held, running.error, ended)
         if next_attempt is not None and not engine.dispatch.send_step(next_attempt) and engine.on_due is not None:
             engine.on_due(next_attempt.not_before)
-        admit_after(engine, held.run_id, held.op_id, name=held.name)
+        admit_after(engine, held)
         engine.tracing.batch.flush()
         return Finished(ended, running.error, running.cancellation.given_up)
     finally:

@@ -28,7 +28,7 @@ from ..store import (
     end_operation,
     event_rows,
     in_doubt,
-    limits,
+    limit_lines,
     reason,
     run_log,
     runs,
@@ -133,8 +133,8 @@ def _write(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: 
 def _plan_retry(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, due_at: int) -> SendTimes:
     """Plan the message of the next attempt.  With limits, it gives its slots back, and waits for others."""
     step = registry.steps.get(held.name)
-    if (step is None or step.limits) and limits.wait_again(tx, held.run_id, held.op_id, due_at):
-        return limits.NOT_SENT
+    if (step is None or step.limits) and limit_lines.wait_again(tx, held.run_id, held.op_id, due_at):
+        return limit_lines.NOT_SENT
     return engine.dispatch.plan_at(tx, engine.store.now(), due_at)
 
 
@@ -179,7 +179,7 @@ def give_up_and_send(engine: Engine, held: ClaimedAttempt, error: StepFailed | N
         engine.wake(held.run_id)
     else:
         engine.dispatch.send_step(next_attempt)
-    admit_after(engine, held.run_id, held.op_id, name=held.name)
+    admit_after(engine, held)
 
 
 def give_up(engine: Engine, held: ClaimedAttempt, error: StepFailed | None = None) -> StepRow | None:

@@ -167,6 +167,7 @@ class Housekeeping:
             versions=json.dumps(versions()),
             clock_ahead=engine.clock_ahead(),
             progress=engine.progress.as_json(),
+            limits=json.dumps({name: limit.numbers for name, limit in registry.limits.items()}),
         )
         workers.commit_beat(engine.store, row)
         self._last_beat = _Beat(engine.now(), row.names, row.progress)

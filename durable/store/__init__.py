@@ -41,7 +41,9 @@ Files, in import order::
     start_run.py           start a run: its row and its first inbox item
     steps.py               steps, from the call until the outcome
     offers.py              steps that processes take without a message
-    limits.py              limits of steps, and the steps that wait for them
+    limits.py              limits of steps: their numbers and keys, and what is in use
+    limit_lines.py         the order in which steps wait for limits
+    limit_rooms.py         how many more attempts limits have room for
     admit_steps.py         admit the steps for which their limits have room
     limit_view.py          what people see of limits
     due_steps.py           steps whose messages the sweep sends

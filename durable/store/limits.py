@@ -1,25 +1,21 @@
 """
-Limits of steps: which attempts may begin.
+Limits of steps: their numbers and keys, and how many slots are in use.
 
-A step waits in one line at a time: that of a limit without room, those with keys first.  ``admit_steps.py`` takes the
-first of a line, and sets when its message is sent.  An admitted step uses a slot while its own row says that the
-attempt is sent or claimed.  So whatever ends an attempt, or gives it up, frees the slot with it: no slot can leak.
+``limit_lines.py`` keeps the order in which steps wait.  ``admit_steps.py`` takes the first of a line, and sets when its
+message is sent.  An admitted step uses a slot while its own row says that the attempt is sent or claimed.  So whatever
+ends an attempt, or gives it up, frees the slot with it: no slot can leak.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, case, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, case, delete, func, or_, select, update
 
-from .outbox import SendTimes
 from .schema import limit_keys, limits, step_limits, steps
 from .transitions import StepStatus
-
-#: The sending times of a step that is not admitted.
-NOT_SENT = SendTimes(None, None)
 
 #: The most steps of one line that are admitted in one transaction.
 BATCH = 100
@@ -27,8 +23,9 @@ BATCH = 100
 #: The most rows of one INSERT.
 _ROWS = 500
 
-# The states of a step in one of its limits.
-WAITING, ELSEWHERE, ADMITTED = "waiting", "elsewhere", "admitted"
+# The states of a step in one of its limits: it waits in its line; in the line of another one; for the time of its next
+# attempt; or for nothing, since it is admitted.
+WAITING, ELSEWHERE, DELAYED, ADMITTED = "waiting", "elsewhere", "delayed", "admitted"
 
 #: Joins a step to its limits.
 IS_STEP = and_(steps.c.run_id == step_limits.c.run_id, steps.c.op_id == step_limits.c.op_id)
@@ -100,50 +97,7 @@ def pause(tx: Connection, run_id: str, op_id: str, name: str, until: int) -> boo
     return bool(keys)
 
 
-# Lines
-
-
-def wait(tx: Connection, run_id: str, keys: Mapping[str, Sequence[LimitKey]], now: int) -> None:
-    """
-    Put new steps into the lines of their limits.
-
-    Args:
-        keys: By operation, in the order of the calls.
-    """
-    rows: list[dict[str, Any]] = []
-    for place, (op_id, each) in enumerate(keys.items(), 1 - len(keys)):
-        # A microsecond apart, so that they begin in the order of their calls.
-        row = {"run_id": run_id, "op_id": op_id, "ready_at": now + place}
-        rows += [row | name._asdict() | {"state": _first_state(name, each)} for name in each]
-    if rows:
-        tx.execute(insert(step_limits), rows)
-        check_at(tx, {key for each in keys.values() for key in each}, now)
-
-
-def wait_again(tx: Connection, run_id: str, op_id: str, ready_at: int) -> list[LimitKey]:
-    """Give the slots of a step back, and put it into line for another attempt; its limits, if it has any."""
-    keys = keys_of(tx, run_id, op_id)
-    for key in keys:
-        state = {"state": _first_state(key, keys), "ready_at": ready_at}
-        tx.execute(update(step_limits).where(*is_of(run_id, op_id, key.name)).values(state))
-    check_at(tx, keys, ready_at)
-    return keys
-
-
-def forget(tx: Connection, run_id: str, op_id: str | None = None) -> list[LimitKey]:
-    """
-    Delete the rows of steps that have ended: of one, or of all of the run.  Return the keys that may have room now.
-    """
-    query = (
-        select(step_limits.c.op_id, step_limits.c.name, step_limits.c.key, step_limits.c.state)
-        .outerjoin(steps, IS_STEP)
-        .where(step_limits.c.run_id == run_id, steps.c.run_id.is_(None))
-        .where(*([] if op_id is None else [step_limits.c.op_id == op_id]))
-        .order_by(step_limits.c.op_id, step_limits.c.name)
-    )
-    gone = tx.execute(query).all()
-    delete_rows(tx, [(run_id, row.op_id, row.name) for row in gone])
-    return sorted({LimitKey(row.name, row.key) for row in gone if row.state == ADMITTED})
+# Keys
 
 
 def keys_of(tx: Connection, run_id: str, op_id: str | None = None) -> list[LimitKey]:
@@ -154,6 +108,13 @@ def keys_of(tx: Connection, run_id: str, op_id: str | None = None) -> list[Limit
     )
 
 
+def rows_of(tx: Connection, run_id: str, op_id: str) -> list[tuple[LimitKey, bool]]:
+    """The limits of a step, each with whether the step has not ended."""
+    query = select(step_limits.c.name, step_limits.c.key, steps.c.run_id).outerjoin(steps, IS_STEP)
+    rows = tx.execute(query.where(step_limits.c.run_id == run_id, step_limits.c.op_id == op_id)).all()
+    return sorted((LimitKey(row.name, row.key), row.run_id is not None) for row in rows)
+
+
 def keys_due(tx: Connection, now: int, limit: int) -> list[LimitKey]:
     """The keys that the sweep checks now, those first that have waited longest."""
     due = select(limit_keys.c.name, limit_keys.c.key).where(limit_keys.c.next_check_at <= now)
@@ -162,22 +123,17 @@ def keys_due(tx: Connection, now: int, limit: int) -> list[LimitKey]:
 
 def count_in_use(tx: Connection, key: LimitKey) -> int:
     """How many slots of a key are in use; deletes rows of steps that have ended."""
-    query = (
-        select(step_limits.c.run_id, step_limits.c.op_id, steps.c.status)
-        .outerjoin(steps, IS_STEP)
-        .where(*is_line(key, ADMITTED))
-    )
-    rows = tx.execute(query).all()
-    delete_rows(tx, [(row.run_id, row.op_id, key.name) for row in rows if row.status is None])
-    return sum(row.status in (StepStatus.PENDING, StepStatus.CLAIMED) for row in rows)
+    uses = func.sum(case((steps.c.status.in_((StepStatus.PENDING, StepStatus.CLAIMED)), 1), else_=0))
+    of_key = select(func.count(), uses, func.count(steps.c.run_id)).select_from(step_limits).outerjoin(steps, IS_STEP)
+    rows, in_use, alive = tx.execute(of_key.where(*is_line(key, ADMITTED))).one()
+    if alive < rows:
+        gone = select(step_limits.c.run_id, step_limits.c.op_id).outerjoin(steps, IS_STEP)
+        gone = gone.where(*is_line(key, ADMITTED), steps.c.run_id.is_(None)).limit(BATCH)
+        delete_rows(tx, [(row.run_id, row.op_id, key.name) for row in tx.execute(gone).all()])
+    return int(in_use or 0)
 
 
 # Rows
-
-
-def _first_state(key: LimitKey, keys: Sequence[LimitKey]) -> str:
-    """The state of a new step in one of its limits: it is in the line of the first of them."""
-    return WAITING if key == min(keys, key=lambda each: each.rank) else ELSEWHERE
 
 
 def check_at(tx: Connection, keys: Iterable[LimitKey], at: int) -> None:

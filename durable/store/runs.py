@@ -252,6 +252,17 @@ def open_children(tx: Connection, run_id: str, limit: int | None = None) -> list
     return [Run(**row) for row in tx.execute(query.limit(limit)).mappings()]
 
 
+def root_of(tx: Connection, run: Run) -> str:
+    """The id of the run at the top of the run's parents; its own, if it has none."""
+    if run.parent_run_id is None:
+        return run.id
+    above = select(runs.c.id, runs.c.parent_run_id).where(runs.c.id == run.parent_run_id).cte("above", recursive=True)
+    above = above.union_all(select(runs.c.id, runs.c.parent_run_id).where(runs.c.id == above.c.parent_run_id))
+    # A parent that is deleted ends the chain.
+    found = {row.id: row.parent_run_id for row in tx.execute(select(above))}
+    return next((run_id for run_id, parent in found.items() if parent not in found), run.parent_run_id)
+
+
 def record_end(tx: Connection, run_id: str, *, seq: int, at: int) -> None:
     """Write the last event's number and time, in a transaction that has passed the fence."""
     tx.execute(update(runs).where(runs.c.id == run_id).values(seq=seq, last_at=at, completed_at=at))

@@ -15,7 +15,7 @@ from .schema import leases, workers
 from .statements import Prepared
 
 #: What a heartbeat writes beside its time.
-_BEATS = ("names", "queues", "pool", "versions", "clock_ahead", "progress")
+_BEATS = ("names", "queues", "pool", "versions", "clock_ahead", "progress", "limits")
 _TAKE_LEASE = Prepared(
     text(
         "UPDATE durable_leases SET owner = :owner, token = token + 1, expires_at = :until"
@@ -42,6 +42,7 @@ class Worker:
     versions: str | None = None
     clock_ahead: int | None = None
     progress: str | None = None
+    limits: str | None = None
 
 
 def beat(tx: Connection, worker: Worker, now: Any) -> None:

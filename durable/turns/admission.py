@@ -16,13 +16,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from .. import registry
 from ..engine import Engine
 from ..sandbox import log_records
-from ..store import LimitKey, admit_steps, limits, reason
+from ..store import Claim, ClaimedAttempt, LimitKey, admit_steps, limit_lines, limits, reason
 from .limit_keys import KeyedLimits
 
 #: The most keys that one sweep checks.
 KEYS = 500
 #: The most batches of one key that are admitted one after the other; the sweep admits the rest.
 _ROUNDS = 100
+
+#: What is logged when the database cannot be used now.
+_LEFT = "The sweep admits the steps that follow on those of run %s (%s)."
 
 log = log_records.get("durable.limits")
 
@@ -58,33 +61,53 @@ def _admit_some(engine: Engine, key: LimitKey) -> bool:
     """Admit at most ``limits.BATCH`` steps of a key.  Return whether more can be admitted at once."""
     now = engine.store.now()
     sending = engine.dispatch.plan(now)
-    admission = engine.store.write(partial(admit_steps.admit, key=key, now=now, sending=sending))
+    admit_first = partial(admit_steps.admit, key=key, now=now, sending=sending)
+    admission = engine.store.write(admit_first)
+    if admission.needs:
+        admission = engine.store.write(partial(admit_first, also=admission.needs))
+    return _send(engine, admission, now)
+
+
+def _send(engine: Engine, admission: admit_steps.Admission, now: int) -> bool:
+    """Send the messages of what is admitted.  Return whether more can be admitted at once."""
     engine.dispatch.send_steps(admission.rows)
     if admission.again_at is not None and admission.again_at > now and engine.on_due is not None:
         engine.on_due(admission.again_at)
     return admission.again_at is not None and admission.again_at <= now
 
 
-def admit_after(engine: Engine, run_id: str, op_id: str | None = None, *, name: str | None = None) -> None:
+def admit_after(engine: Engine, held: Claim | ClaimedAttempt) -> None:
     """
-    Admit the steps that follow on steps of a run which have ended or were given up.
+    Admit the steps that follow on one that has ended, or was given up.
 
     Never raises: what cannot be done now, the sweep does.
-
-    Args:
-        op_id: The step; None for all of the run.
-        name: The step's name.  Without limits nothing follows.
     """
-    step = None if name is None else registry.steps.get(name)
+    step = registry.steps.get(held.name)
     if step is not None and not step.limits:
         return
+    now = engine.store.now()
+    after = partial(admit_steps.admit_after, run_id=held.run_id, op_id=held.op_id)
     try:
-        with engine.store.read() as tx:
-            keys = limits.keys_of(tx, run_id, op_id)
-        if keys:
-            admit(engine, engine.store.write(partial(limits.forget, run_id=run_id, op_id=op_id)) or keys)
+        admission, keys = engine.store.write(partial(after, now=now, sending=engine.dispatch.plan(now)))
+        has_more = _send(engine, admission, now)
+        if has_more or admission.needs or len(keys) > 1:
+            admit(engine, keys)
     except SQLAlchemyError as error:
-        log.warning("The sweep admits the steps that follow on those of run %s (%s).", run_id, reason(error))
+        log.warning(
+            "The sweep admits the steps that follow on %s of run %s (%s).", held.name, held.run_id, reason(error)
+        )
+
+
+def admit_after_all(engine: Engine, run_id: str) -> None:
+    """
+    Admit the steps that follow on steps of a run whose calls were cancelled.
+
+    Never raises: what cannot be done now, the sweep does.
+    """
+    try:
+        admit(engine, engine.store.write(partial(limit_lines.forget, run_id=run_id)))
+    except SQLAlchemyError as error:
+        log.warning(_LEFT, run_id, reason(error))
 
 
 def admit_due(engine: Engine) -> int:

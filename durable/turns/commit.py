@@ -33,7 +33,7 @@ from ..store import (
     hooks,
     is_contention,
     is_unavailable,
-    limits,
+    limit_lines,
     published,
     retry_until_available,
     run_log,
@@ -294,8 +294,10 @@ def _create_steps(
     sent_now = [row for row in rows if row["offered_seq"] is None and row["op_id"] not in keys]
     steps.create(tx, sent_now, engine.dispatch.plan(now))
     steps.create(tx, [row for row in rows if row["offered_seq"] is not None], sent_later)
-    steps.create(tx, [row for row in rows if row["op_id"] in keys], limits.NOT_SENT)
-    limits.wait(tx, run.id, keys, now)
+    steps.create(tx, [row for row in rows if row["op_id"] in keys], limit_lines.NOT_SENT)
+    if keys:
+        calls = [limit_lines.LimitedCall(c.op_id, keys[c.op_id], _priority(run, c)) for c in wanted if c.op_id in keys]
+        limit_lines.wait(tx, run.id, runs.root_of(tx, run), calls, now)
     result.limit_keys.update(key for each in keys.values() for key in each)
     result.steps += [
         StepRow(
@@ -313,6 +315,13 @@ def _create_steps(
         for c in wanted
         if c.op_id not in offered and c.op_id not in keys
     ]
+
+
+def _priority(run: Run, command: commands.CreateStep) -> int | None:
+    """Return the priority of a step: its own, else that of its run."""
+    step = registry.steps.get(command.name)
+    own = None if step is None else step.options.get("priority")
+    return run.priority if own is None else own
 
 
 # The run's row

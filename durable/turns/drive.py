@@ -19,7 +19,7 @@ from ..errors import DecryptionError
 from ..registry import definitions
 from ..sandbox import log_records
 from ..store import Claim, InboxItem, Run, RunStatus, StepRow, WaitRow, steps
-from .admission import admit, admit_after
+from .admission import admit, admit_after_all
 from .commit import commit, current_code_version
 from .continuation import Continuation
 from .decide import decide
@@ -270,7 +270,7 @@ def send(engine: Engine, result: CommitResult) -> None:
     _send_steps(engine, result.steps)
     admit(engine, result.limit_keys)
     if result.withdrawn_from is not None and registry.limits:
-        admit_after(engine, result.withdrawn_from)
+        admit_after_all(engine, result.withdrawn_from)
     _send_waits(engine, result.waits)
     engine.wake(*result.to_wake)
     if result.opened:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, Table
+from sqlalchemy import BigInteger, Column, Index, Integer, SmallInteger, Table
 
 from .columns import ascii_key, exact_text, metadata
 
@@ -42,9 +42,17 @@ step_limits = Table(
     Column("op_id", ascii_key(255), primary_key=True),
     Column("name", exact_text(100), primary_key=True),
     Column("key", exact_text(255), nullable=False),
-    #: A ``limits.State``.
+    #: One of the states in limits.py.
     Column("state", ascii_key(16), nullable=False),
-    #: Since when the attempt can be admitted; the earliest comes first.
+    #: Since when the attempt can be admitted.
     Column("ready_at", BigInteger, nullable=False),
+    #: 0 for the highest priority, 9 for the lowest: the order in a line is that of ``level``, ``place``, ``ready_at``.
+    Column("level", SmallInteger, nullable=False, server_default="9"),
+    #: The place in the line, among the steps of the level.
+    Column("place", BigInteger, nullable=False, server_default="0"),
+    #: What takes turns with others in the line: a run, or the key of a limit.  NULL if older code wrote the row.
+    Column("owner", exact_text(255)),
     Index("durable_step_limits_by_key", "name", "key", "state", "ready_at"),
+    Index("durable_step_limits_in_line", "name", "key", "state", "level", "place", "ready_at"),
+    Index("durable_step_limits_by_owner", "name", "key", "state", "level", "owner", "place"),
 )

@@ -29,6 +29,8 @@ workers = Table(
     Column("clock_ahead", BigInteger),
     #: JSON object: for each queue, the send time of the latest message that the process has taken.
     Column("progress", long_text()),
+    #: The numbers of the limits that its code declares, as JSON: ``{name: [n, per, burst]}``.
+    Column("limits", long_text()),
     Index("durable_workers_by_beat", "beat_at"),
 )
 
