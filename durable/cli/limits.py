@@ -14,7 +14,7 @@ from .printing import print_json, print_table, report
 
 @click.group()
 def limits() -> None:
-    """Show the limits of steps, and set their numbers."""
+    """Show the limits of steps, set their numbers, and end pauses."""
 
 
 @limits.command("list")
@@ -51,3 +51,17 @@ def limits_set(context: Context, name: str, number: str, as_json: bool) -> None:
         raise CommandRefused(f"{error}") from error
     what = "the number in the code" if n is None else str(n)
     report({"limit": name, "n": n}, f"The limit {name} is {what} now.", as_json)
+
+
+@limits.command("resume")
+@click.argument("name")
+@click.option("--key", help="Only this key; by default all keys of the limit.")
+@as_json_option
+@click.pass_obj
+def limits_resume(context: Context, name: str, key: str | None, as_json: bool) -> None:
+    """End the pauses of the limit NAME, which RetryableError(pause=...) has set."""
+    ended = operations.resume(context.engine, name, key)
+    if not ended:
+        of_key = "" if key is None else f" (key {key})"
+        raise CommandRefused(f"The limit {name}{of_key} is not paused.  `durable limits list` shows the limits.")
+    report({"limit": name, "ended": ended}, f"Pauses ended: {ended}.", as_json)

@@ -27,6 +27,18 @@ def as_json(state: limit_view.LimitState) -> dict[str, Any]:
     }
 
 
+def resume(engine: Engine, name: str, key: str | None = None) -> int:
+    """
+    End the pauses of a limit, of one key or of all.
+
+    Returns:
+        How many keys were paused.
+    """
+    engine.check_schema()
+    now = engine.store.now()
+    return engine.store.write(lambda tx: limits.resume(tx, name, key, now))
+
+
 def set_limit(engine: Engine, name: str, n: int | None) -> None:
     """
     Set the number of a limit, for all processes; it stays when you deploy.

@@ -7,13 +7,14 @@ Files, in import order::
     servers.py    checks the database, the broker, Celery's settings and ``public_url``
     situation.py  reads from the store, once, what the other checks need
     waiting.py    checks for work that cannot continue (names, keys, blocks, doubts), and counts failures
+    limits.py     checks the limits of steps, and their slots
     workers.py    checks which workers live, answer, take from which queues, and have which clocks
 """
 
 from __future__ import annotations
 
 from ..engine import Engine
-from . import servers, situation, waiting, workers
+from . import limits, servers, situation, waiting, workers
 from .finding import Finding, check
 
 __all__ = ["Finding", "examine"]
@@ -29,6 +30,8 @@ _CHECKS_OF_SITUATION = {
     "failures": waiting.failures,
     "doubts": waiting.doubts,
     "keys": waiting.keys,
+    "limits": limits.limits,
+    "slots": limits.slots,
 }
 
 

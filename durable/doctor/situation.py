@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..engine import Engine
-from ..store import InDoubt, WaitingRun, Worker, backlog, in_doubt, key_id_of, workers
+from ..store import InDoubt, WaitingRun, Worker, backlog, in_doubt, key_id_of, limit_faults, workers
 from .finding import SHOWN
 
 #: A day, in microseconds.
 DAY = 24 * 3600 * 1_000_000
+
+#: The attempts of a process are given up for certain after so many times ``dead_after`` without a heartbeat.
+_GONE = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,9 @@ class Situation:
         now: The database's time.
         failures: The runs that have failed within a day: their workflow, and when they ended.
         doubts: The oldest steps in doubt, one more than a finding shows.
+        set_limits: The limits whose numbers are set at run time.
+        limit_keys: The keys of limits that are checked next.
+        wrong_slots: Steps whose slots do not fit their attempts.
         keys: The ids of the keys that waiting values are encrypted with, each with a run that needs it.
     """
 
@@ -40,6 +46,9 @@ class Situation:
     failures: list[tuple[str, int]]
     doubts: list[InDoubt]
     keys: dict[str, str]
+    set_limits: dict[str, int]
+    limit_keys: list[limit_faults.KeyState]
+    wrong_slots: list[limit_faults.WrongSlot]
 
 
 def read(engine: Engine) -> Situation:
@@ -59,4 +68,7 @@ def read(engine: Engine) -> Situation:
             failures=backlog.failures(tx, now - DAY),
             doubts=in_doubt.oldest(tx, SHOWN + 1),
             keys={key_id_of(head): run_id for head, run_id in backlog.encrypted_heads(tx, 1000).items()},
+            set_limits=limit_faults.set_numbers(tx),
+            limit_keys=limit_faults.key_states(tx, now),
+            wrong_slots=limit_faults.wrong_slots(tx, now, now - _GONE * engine.settings.dead_after),
         )

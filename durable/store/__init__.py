@@ -46,6 +46,7 @@ Files, in import order::
     limit_rooms.py         how many more attempts limits have room for
     admit_steps.py         admit the steps for which their limits have room
     limit_view.py          what people see of limits
+    limit_faults.py        what can be wrong with limits
     due_steps.py           steps whose messages the sweep sends
     in_doubt.py            steps in doubt
     turn_leases.py         which process takes a run's turns

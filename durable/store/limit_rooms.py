@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, Label, func, select, update
 
 from .limits import BATCH, DELAYED, LimitKey, Numbers, any_of, count_in_use, is_key
 from .schema import limit_keys, limits, step_limits
@@ -22,6 +22,25 @@ class LockedKey:
     has_changed: bool = field(default=False)
 
 
+def room_of(row: LockedKey, in_use: int, now: int) -> int:
+    """How many more attempts of a key may begin, when so many are in use."""
+    if row.paused_until is not None and row.paused_until > now:
+        return 0
+    if row.numbers is None:  # the limit is unknown: nothing limits the steps
+        return BATCH
+    if row.numbers.per is None:
+        return max(0, row.numbers.n - in_use)
+    share, burst = _share(row.numbers), row.numbers.burst or 1
+    used = max(0, row.recovers_at - now)
+    return max(0, (burst * share - used) // share)
+
+
+def _share(numbers: Numbers) -> int:
+    """What one attempt takes of the time of a rate."""
+    assert numbers.per is not None
+    return max(1, numbers.per // numbers.n)
+
+
 class Rooms:
     """How many more attempts may begin now, by key; each is counted once, when it is first asked for."""
 
@@ -34,33 +53,18 @@ class Rooms:
 
     def of(self, key: LimitKey) -> int:
         if key not in self._rooms:
-            self._rooms[key] = self._count(self.keys[key], key)
+            numbers = self.keys[key].numbers
+            if numbers is not None and numbers.per is None:
+                self.in_use[key] = count_in_use(self._tx, key)
+            self._rooms[key] = room_of(self.keys[key], self.in_use.get(key, 0), self.now)
         return self._rooms[key]
-
-    def _count(self, row: LockedKey, key: LimitKey) -> int:
-        if row.paused_until is not None and row.paused_until > self.now:
-            return 0
-        if row.numbers is None:  # the limit is unknown: nothing limits the steps
-            return BATCH
-        if row.numbers.per is None:
-            self.in_use[key] = count_in_use(self._tx, key)
-            return max(0, row.numbers.n - self.in_use[key])
-        share, burst = self._share(row), row.numbers.burst or 1
-        used = max(0, row.recovers_at - self.now)
-        return max(0, (burst * share - used) // share)
-
-    def _share(self, row: LockedKey) -> int:
-        """What one attempt takes of the time of a rate."""
-        assert row.numbers is not None
-        assert row.numbers.per is not None
-        return max(1, row.numbers.per // row.numbers.n)
 
     def take(self, key: LimitKey) -> None:
         """Count one more attempt."""
         self._rooms[key] = self.of(key) - 1
         row = self.keys[key]
         if row.numbers is not None and row.numbers.per is not None:
-            row.recovers_at = max(row.recovers_at, self.now) + self._share(row)
+            row.recovers_at = max(row.recovers_at, self.now) + _share(row.numbers)
             row.has_changed = True
         else:
             self.in_use[key] = self.in_use.get(key, 0) + 1
@@ -72,7 +76,7 @@ class Rooms:
             return row.paused_until
         if row.numbers is None or row.numbers.per is None:
             return None
-        return row.recovers_at - ((row.numbers.burst or 1) - 1) * self._share(row)
+        return row.recovers_at - ((row.numbers.burst or 1) - 1) * _share(row.numbers)
 
     def write_rates(self) -> None:
         for key, row in self.keys.items():
@@ -80,10 +84,15 @@ class Rooms:
                 self._tx.execute(update(limit_keys).where(*is_key(key)).values(recovers_at=row.recovers_at))
 
 
+def of_limit() -> list[Label[int]]:
+    """The numbers in force of a key's limit, as columns of a query of keys: ``n``, ``per`` and ``burst``."""
+    numbers = {"n": func.coalesce(limits.c.set_n, limits.c.n), "per": limits.c.per, "burst": limits.c.burst}
+    is_limit = limits.c.name == limit_keys.c.name
+    return [select(number).where(is_limit).scalar_subquery().label(name) for name, number in numbers.items()]
+
+
 def lock_keys(tx: Connection, wanted: Collection[LimitKey]) -> dict[LimitKey, LockedKey]:
     """Lock the rows of these keys, in their order, and read them with the numbers of their limits."""
-    of_limit = limits.c.name == limit_keys.c.name
-    numbers = {"n": func.coalesce(limits.c.set_n, limits.c.n), "per": limits.c.per, "burst": limits.c.burst}
     delayed = select(func.min(step_limits.c.ready_at)).where(
         step_limits.c.name == limit_keys.c.name,
         step_limits.c.key == limit_keys.c.key,
@@ -95,7 +104,7 @@ def lock_keys(tx: Connection, wanted: Collection[LimitKey]) -> dict[LimitKey, Lo
             limit_keys.c.key,
             limit_keys.c.recovers_at,
             limit_keys.c.paused_until,
-            *(select(number).where(of_limit).scalar_subquery().label(name) for name, number in numbers.items()),
+            *of_limit(),
             delayed.scalar_subquery().label("delayed_until"),
         )
         .where(any_of(limit_keys, sorted(wanted)))

@@ -97,6 +97,14 @@ def pause(tx: Connection, run_id: str, op_id: str, name: str, until: int) -> boo
     return bool(keys)
 
 
+def resume(tx: Connection, name: str, key: str | None, now: int) -> int:
+    """End the pauses of a limit, of one key or all, and have the keys checked at once.  Return how many there were."""
+    paused = (limit_keys.c.name == name, limit_keys.c.paused_until > now)
+    of_key = () if key is None else (limit_keys.c.key == key,)
+    ended = update(limit_keys).where(*paused, *of_key).values(paused_until=None, next_check_at=now)
+    return tx.execute(ended).rowcount
+
+
 # Keys
 
 
