@@ -24,6 +24,7 @@ from durable import (
     create_webhook,
     get_step_metadata,
     race,
+    rate,
     receiver,
     set_attributes,
     sleep,
@@ -395,6 +396,27 @@ def limited(secs: float) -> int:
 @workflow
 async def many_limited(number: int, secs: float) -> int:
     return sum(await asyncio.gather(*(limited(secs) for _ in range(number))))
+
+
+@step(name="live.keyed", limits=[concurrency("live.keys", 2, key="key"), concurrency("live.all", 3)], retry_backoff=0)
+def keyed(key: str, secs: float) -> int:
+    time.sleep(secs)
+    return 1
+
+
+@workflow
+async def many_keyed(number: int, secs: float) -> int:
+    return sum(await asyncio.gather(*(keyed(f"key {place % 3}", secs) for place in range(number))))
+
+
+@step(name="live.rated", limits=[rate("live.twenty", 20, per="1s")])
+def rated() -> float:
+    return time.time()
+
+
+@workflow
+async def many_rated(number: int) -> list[float]:
+    return await asyncio.gather(*(rated() for _ in range(number)))
 
 
 @workflow
