@@ -107,7 +107,7 @@ def admit(
         locked[key].delayed_until = limit_lines.delayed_until(tx, key)
     rooms = Rooms(tx, locked, now)
     room = min(rooms.of(key), BATCH)
-    found = _first_in_line(tx, key, now, room + 1)
+    found = _first_in_line(tx, key, room + 1)
     line, has_more = found[:room], len(found) > room
     needs = {each for step in line if not step.has_ended for each in step.rows} - locked.keys()
     if needs and not also:
@@ -136,13 +136,12 @@ def admit(
     return Admission(rows, again_at)
 
 
-def _first_in_line(tx: Connection, key: LimitKey, now: int, count: int) -> list[_Waiting]:
+def _first_in_line(tx: Connection, key: LimitKey, count: int) -> list[_Waiting]:
     """The first steps of a line, each with its rows in all its limits."""
     order = (step_limits.c.level, step_limits.c.place, step_limits.c.ready_at)
     first = (
         select(step_limits.c.run_id, step_limits.c.op_id, *order)
-        # Rows of older code may wait here for the time of their next attempt.
-        .where(*is_line(key, WAITING), step_limits.c.ready_at <= now)
+        .where(*is_line(key, WAITING))
         .order_by(*order)
         .limit(count)
         .subquery()
