@@ -45,6 +45,12 @@ def tell(inbox: str) -> None:
     _redis().rpush(inbox, repr(time.time()))
 
 
+@shared_task(name=PREFIX + "plain_limited", ignore_result=True, rate_limit="5/s")  # type: ignore[untyped-decorator]
+def limited(inbox: str) -> None:
+    """As ``tell``, five times a second in each worker."""
+    _redis().rpush(inbox, repr(time.time()))
+
+
 @shared_task(name=PREFIX + "nap", ignore_result=True)  # type: ignore[untyped-decorator]
 def nap(secs: float, inbox: str) -> None:
     """Sleep, as a task does that waits for a server, and tell the caller."""

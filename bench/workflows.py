@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Any
 
-from durable import Request, create_hook, create_webhook, sleep, step, workflow
+from durable import Request, create_hook, create_webhook, rate, sleep, step, workflow
 
 
 @step(name="bench.stamp")
@@ -43,6 +43,18 @@ async def sequence(length: int, last: int = 1) -> list[float]:
 async def fan_out(count: int) -> int:
     """That many steps at once, gathered."""
     return len(await asyncio.gather(*map(stamp, range(count))))
+
+
+@step(name="bench.limited", limits=[rate("bench.twenty", 20, per="1s")])
+def limited() -> float:
+    """When this line ran."""
+    return time.time()
+
+
+@workflow(name="bench.rated")
+async def rated(count: int) -> list[float]:
+    """The stamps of that many steps with a rate."""
+    return await asyncio.gather(*(limited() for _ in range(count)))
 
 
 @workflow(name="bench.sleeper")

@@ -31,8 +31,9 @@ def limits_list(context: Context, as_json: bool) -> None:
     for each in found:
         number = f"{each['n']}{'' if each['per'] is None else ' per ' + each['per']}{' (set)' if each['set'] else ''}"
         oldest = formats.took(now - duration.from_iso(each["oldest"])) if each["oldest"] else "-"
-        rows.append((each["limit"], each["key"] or "-", number, str(each["in_use"]), str(each["waiting"]), oldest))
-    print_table(("limit", "key", "number", "in use", "waiting", "longest"), rows)
+        shown = (number, str(each["in_use"]), str(each["waiting"]), oldest, each["paused_until"] or "-")
+        rows.append((each["limit"], each["key"] or "-", *shown))
+    print_table(("limit", "key", "number", "in use", "waiting", "longest", "paused until"), rows)
 
 
 @limits.command("set")

@@ -15,8 +15,13 @@ def list_limits(engine: Engine, limit: int = 1000) -> list[dict[str, Any]]:
     """Return all limits, each with the keys that are in use or waited for, as plain JSON."""
     engine.check_schema()
     with engine.store.read() as tx:
-        found = limit_view.states(tx, limit)
-    return [as_json(state) | {"waiting": state.waiting, "oldest": duration.iso(state.oldest)} for state in found]
+        found = limit_view.states(tx, limit, engine.store.now())
+    return [
+        as_json(state)
+        | {"waiting": state.waiting, "oldest": duration.iso(state.oldest)}
+        | {"paused_until": duration.iso(state.paused_until)}
+        for state in found
+    ]
 
 
 def as_json(state: limit_view.LimitState) -> dict[str, Any]:
@@ -59,7 +64,7 @@ def set_limit(engine: Engine, name: str, n: int | None) -> None:
             limits.declare(tx, name, limits.Numbers(*declared.numbers))
         if limits.set_number(tx, name, n, now):
             return
-        known = [state.name for state in limit_view.states(tx, 1000)]
+        known = [state.name for state in limit_view.states(tx, 1000, now)]
     raise ConfigurationError(
         f"There is no limit {name!r}.{did_you_mean(name, {*known, *registry.limits})}  A limit is known once the code"
         " that declares it is imported here, or has run."

@@ -1,4 +1,4 @@
-"""Workers and queues: live processes and what they run, the backlog, overdue timers, and the doctor's findings."""
+"""Workers and queues: live processes and what they run, backlogs, limits, overdue timers, the doctor's findings."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import flask
 from .. import doctor
 from ..client import workforce
 from ..doctor import Finding
-from ..store import BOUND, statistics
+from ..store import BOUND, limit_view, statistics
 from .pages import Dashboard
 
 #: A timer that is later than this is listed as overdue, in microseconds.
 LATE = 5_000_000
+#: The most keys of limits that are listed.
+LIMITS = 50
 #: How long one process keeps the doctor's findings, for which it asks the broker.
 _KEPT_SECS = 30.0
 
@@ -28,6 +30,7 @@ def show(dashboard: Dashboard) -> flask.Response:
     with engine.store.read() as tx:
         fleet = workforce.read(engine, tx, now)
         overdue = statistics.overdue_timers(tx, now, LATE, 20)
+        limits = limit_view.states(tx, LIMITS, engine.store.now())
     return dashboard.live_page(
         "workers.html",
         seen=[
@@ -35,11 +38,13 @@ def show(dashboard: Dashboard) -> flask.Response:
             repr(fleet.running),
             repr(fleet.queues),
             overdue[0],
+            repr(limits),
             now // 5_000_000,
         ],
         processes=fleet.processes,
         queues=fleet.queues,
         overdue=overdue,
+        limits=limits,
         most=BOUND,
         findings=_findings(dashboard),
         now=now,

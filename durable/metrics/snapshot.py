@@ -10,7 +10,7 @@ from .. import measures
 from ..engine import Engine
 from ..measures import Counter, Histogram, Key
 from ..recovery import LEASE
-from ..store import gauges, totals
+from ..store import gauges, limit_view, totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,13 @@ AGE = Gauge(
     "How long the oldest step or turn has waited for a worker of a queue.",
     ("queue", "kind"),
 )
+LIMITED = Gauge("durable_limit_backlog", "Steps that wait for a limit.", ("limit",))
 OVERDUE = Gauge("durable_timer_overdue_seconds", "How long the sleep or timeout that is most overdue should be over.")
 SWEEP_LAG = Gauge("durable_sweep_lag_seconds", "How long ago a process has begun a sweep.")
 WORKERS = Gauge("durable_workers_alive", "Processes that run steps and have sent a heartbeat lately.")
 
 #: Every gauge, in the order of the documentation.
-GAUGES = (RUNS, RUNNING, BACKLOG, AGE, OVERDUE, SWEEP_LAG, WORKERS)
+GAUGES = (RUNS, RUNNING, BACKLOG, AGE, LIMITED, OVERDUE, SWEEP_LAG, WORKERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ def _gauges(engine: Engine) -> Mapping[Gauge, Values]:
         states = gauges.open_runs(tx)
         running = gauges.running_attempts(tx)
         steps, turns = gauges.waiting_steps(tx, now), gauges.waiting_turns(tx, now)
+        limited = limit_view.backlog(tx)
         overdue_since = gauges.oldest_overdue_timer(tx, now)
         lease = gauges.sweep_lease(tx, LEASE)
         workers = gauges.live_workers(tx, now - settings.dead_after)
@@ -111,6 +113,7 @@ def _gauges(engine: Engine) -> Mapping[Gauge, Values]:
         RUNNING: {(): float(running)},
         BACKLOG: {labels: float(count) for labels, (count, _) in waiting.items()},
         AGE: {labels: max(0, now - since) / 1_000_000 for labels, (_, since) in waiting.items()},
+        LIMITED: {(name,): float(count) for name, count in limited.items()},
         OVERDUE: {(): 0.0 if overdue_since is None else (now - overdue_since) / 1_000_000},
         WORKERS: {(): float(workers)},
     }

@@ -1,13 +1,20 @@
-"""What people see of limits: what of each key is in use, and which steps wait."""
+"""
+What people see of limits: what of each key is in use, and which steps wait.
+
+At most ``MOST_WAITING`` steps that wait are counted.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
 
-from sqlalchemy import Connection, and_, case, func, select
+from sqlalchemy import Connection, Row, Subquery, and_, func, select
 
-from .limits import ADMITTED, IS_STEP, WAITING, LimitKey
-from .schema import limits, step_limits, steps
+from .gauges import MOST_WAITING
+from .limits import ADMITTED, BATCH, IS_STEP, WAITING, LimitKey, any_of
+from .schema import limit_keys, limits, step_limits, steps
 from .transitions import StepStatus
 
 _USES = and_(step_limits.c.state == ADMITTED, steps.c.status.in_((StepStatus.PENDING, StepStatus.CLAIMED)))
@@ -26,6 +33,7 @@ class LimitState:
         in_use: How many attempts are sent, or run.
         waiting: How many wait for this limit.
         oldest: Since when the first of them waits.
+        paused_until: Until when no attempt begins; None if it is not paused.
     """
 
     name: str
@@ -36,41 +44,37 @@ class LimitState:
     in_use: int = 0
     waiting: int = 0
     oldest: int | None = None
+    paused_until: int | None = None
 
 
-def states(tx: Connection, limit: int) -> list[LimitState]:
-    """All limits by name, each with the keys that are in use or waited for, those with most waiting steps first."""
-    of_keys = (
-        select(
-            step_limits.c.name,
-            step_limits.c.key,
-            func.sum(case((_USES, 1), else_=0)).label("in_use"),
-            func.sum(case((_WAITS, 1), else_=0)).label("waiting"),
-            func.min(case((_WAITS, step_limits.c.ready_at))).label("oldest"),
-        )
-        .join(steps, IS_STEP)
-        .group_by(step_limits.c.name, step_limits.c.key)
-        .subquery()
-    )
-    query = (
-        select(limits, of_keys.c.key, of_keys.c.in_use, of_keys.c.waiting, of_keys.c.oldest)
-        .outerjoin(of_keys, of_keys.c.name == limits.c.name)
-        .order_by(limits.c.name, of_keys.c.waiting.desc(), of_keys.c.key)
-        .limit(limit)
-    )
-    return [
-        LimitState(
-            name=row.name,
-            key=row.key or "",
-            n=row.n if row.set_n is None else row.set_n,
-            is_set=row.set_n is not None,
-            per=row.per,
-            in_use=int(row.in_use or 0),
-            waiting=int(row.waiting or 0),
-            oldest=row.oldest,
-        )
-        for row in tx.execute(query)
-    ]
+def states(tx: Connection, limit: int, now: int) -> list[LimitState]:
+    """
+    All limits by name, each with the keys that are in use or waited for, those with most waiting steps first.
+
+    If there are more than *limit* keys, those with most waiting steps are returned.
+    """
+    some = _waiting()
+    counted = select(some.c.name, some.c.key, func.count(), func.min(some.c.ready_at)).group_by(some.c.name, some.c.key)
+    waiting = {LimitKey(name, key): (int(count), oldest) for name, key, count, oldest in tx.execute(counted)}
+    known = {row.name: row for row in tx.execute(select(limits).order_by(limits.c.name).limit(limit))}
+    busiest = sorted(waiting, key=lambda key: (-waiting[key][0], key))
+    checked = select(limit_keys.c.name, limit_keys.c.key).order_by(limit_keys.c.next_check_at).limit(limit)
+    keys = list(dict.fromkeys([*busiest, *(LimitKey(*row) for row in tx.execute(checked))]))[:limit]
+    used = _used(tx, keys)
+    found = []
+    for key in [*keys, *(LimitKey(name, "") for name in known if name not in {key.name for key in keys})]:
+        in_use, paused_until = used.get(key, (0, None))
+        count, oldest = waiting.get(key, (0, None))
+        is_paused = paused_until is not None and paused_until > now
+        state = _state(known.get(key.name), key, in_use, waiting=count, oldest=oldest)
+        found.append(replace(state, paused_until=paused_until if is_paused else None))
+    return sorted(found, key=lambda each: (each.name, -each.waiting, each.key))
+
+
+def backlog(tx: Connection) -> dict[str, int]:
+    """How many steps wait for each limit."""
+    some = _waiting()
+    return {name: int(count) for name, count in tx.execute(select(some.c.name, func.count()).group_by(some.c.name))}
 
 
 def waits_of_run(tx: Connection, run_id: str, limit: int) -> dict[str, LimitState]:
@@ -82,18 +86,35 @@ def waits_of_run(tx: Connection, run_id: str, limit: int) -> dict[str, LimitStat
         .limit(limit)
     )
     rows = tx.execute(query).all()
-    found = {key: _state(tx, key) for key in {LimitKey(row.name, row.key) for row in rows}}
+    keys = {LimitKey(row.name, row.key) for row in rows}
+    used = _used(tx, keys)
+    known = {row.name: row for row in tx.execute(select(limits).where(limits.c.name.in_({key.name for key in keys})))}
+    found = {key: _state(known.get(key.name), key, used.get(key, (0, None))[0]) for key in keys}
     return {row.op_id: found[LimitKey(row.name, row.key)] for row in rows}
 
 
-def _state(tx: Connection, key: LimitKey) -> LimitState:
-    row = tx.execute(select(limits).where(limits.c.name == key.name)).one_or_none()
-    in_use = (
-        select(func.count())
-        .select_from(step_limits)
-        .join(steps, IS_STEP)
-        .where(step_limits.c.name == key.name, step_limits.c.key == key.key, _USES)
-    )
+def _waiting() -> Subquery:
+    """The steps that wait, in the order of an index."""
+    # Every name is greater than the empty text; written like this, every database uses the index.
+    query = select(step_limits.c.name, step_limits.c.key, step_limits.c.ready_at).where(step_limits.c.name > "", _WAITS)
+    order = (step_limits.c.name, step_limits.c.key, step_limits.c.state, step_limits.c.ready_at)
+    return query.order_by(*order).limit(MOST_WAITING).subquery()
+
+
+def _used(tx: Connection, keys: Collection[LimitKey]) -> dict[LimitKey, tuple[int, int | None]]:
+    """By key: how many slots are in use, and until when it is paused."""
+    of_key = (step_limits.c.name == limit_keys.c.name, step_limits.c.key == limit_keys.c.key)
+    in_use = select(func.count()).select_from(step_limits).join(steps, IS_STEP).where(*of_key, _USES)
+    columns = (limit_keys.c.name, limit_keys.c.key, limit_keys.c.paused_until, in_use.scalar_subquery().label("in_use"))
+    found: dict[LimitKey, tuple[int, int | None]] = {}
+    ordered = sorted(keys)
+    for first in range(0, len(ordered), BATCH):
+        query = select(*columns).where(any_of(limit_keys, ordered[first : first + BATCH]))
+        found |= {LimitKey(row.name, row.key): (int(row.in_use), row.paused_until) for row in tx.execute(query)}
+    return found
+
+
+def _state(row: Row[Any] | None, key: LimitKey, in_use: int, waiting: int = 0, oldest: int | None = None) -> LimitState:
     n, per = (None, None) if row is None else (row.n if row.set_n is None else row.set_n, row.per)
     is_set = row is not None and row.set_n is not None
-    return LimitState(*key, n=n, is_set=is_set, per=per, in_use=tx.execute(in_use).scalar_one())
+    return LimitState(*key, n=n, is_set=is_set, per=per, in_use=in_use, waiting=waiting, oldest=oldest)

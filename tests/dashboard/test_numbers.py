@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import re
@@ -10,13 +11,14 @@ import pytest
 import sqlalchemy as sa
 from driving import settle
 
-from durable import create_webhook, receiver, sleep, step, verify, workflow
+from durable import concurrency, create_webhook, receiver, sleep, step, verify, workflow
 from durable.client import receiver_lists
 from durable.engine import versions
 from durable.recovery import Housekeeping
 from durable.store import run_list, run_page, statistics
 from durable.store.hooks import Refusals
-from durable.store.schema import attributes, receivers, runs
+from durable.store.schema import attributes, limit_keys, limits, receivers, runs
+from durable.turns.drive import drive
 from durable.web import create_blueprint
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite", "postgresql", "mariadb"], indirect=True)
@@ -43,6 +45,16 @@ async def signed() -> str:
 
 
 receiver("numbers.receiver", verify=verify.github("env:NUMBERS_SECRET"))
+
+
+@step(name="numbers.reserve", limits=[concurrency("numbers.stock", 1, key="shop")])
+def reserve(shop: str) -> None:
+    pass
+
+
+@workflow(name="numbers.reserving")
+async def reserving() -> None:
+    await asyncio.gather(*(reserve("shop <1>") for _ in range(3)))
 
 
 @workflow(name="numbers.napping")
@@ -145,6 +157,25 @@ def test_a_process_shows_its_versions(engine, browser):
 
     for name, version in versions().items():
         assert f"<div>{name} {version}</div>" in page
+
+
+def test_limits_are_shown_with_what_waits(engine, browser):
+    """One of three calls has the slot, two wait, and the key is paused."""
+    run = engine.start(reserving)
+    drive(engine, run.id)
+    until = engine.now() + 3_600_000_000
+    with engine.store.begin() as tx:
+        tx.execute(sa.update(limit_keys).values(paused_until=until))
+
+    row = row_with(browser.get("/workers"), "numbers.stock")
+    cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)
+    assert cells[:5] == ["numbers.stock", "shop &lt;1&gt;", "1", "1", "2"]
+    assert "<time" in cells[6]
+    run.cancel()
+    settle(engine, run)
+    with engine.store.begin() as tx:
+        for table in (limit_keys, limits):
+            tx.execute(sa.delete(table))
 
 
 def test_the_durations_of_open_runs_can_grow(engine, browser):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Callable
 
@@ -14,7 +15,18 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
 from test_indexes import scans
 
-from durable import Durable, FatalError, Request, create_webhook, get_step_metadata, sleep, step, verify, workflow
+from durable import (
+    Durable,
+    FatalError,
+    Request,
+    concurrency,
+    create_webhook,
+    get_step_metadata,
+    sleep,
+    step,
+    verify,
+    workflow,
+)
 from durable.attempts.outcome import give_up
 from durable.attempts.timeout import timed_out
 from durable.metrics import create_metrics, snapshot
@@ -60,6 +72,16 @@ async def pay(how: str) -> int:
     if how == "waits":
         await sleep("1h")
     return 1
+
+
+@step(name="metrics.keyed", limits=[concurrency("metrics.keys", 1, key="key")])
+def one_of(key: str) -> None:
+    pass
+
+
+@workflow(name="metrics.keyed_calls")
+async def keyed(count: int) -> None:
+    await asyncio.gather(*(one_of(key) for key in ("a", "b") for _ in range(count)))
 
 
 @step(name="metrics.answer")
@@ -248,6 +270,18 @@ def test_gauges_show_what_is_there_now(engine, scrape):
     assert 0 <= waiting["durable_sweep_lag_seconds"] < 60
     assert grown(after, 'durable_runs{state="running"}') == 0
     assert grown(after, "durable_workers_alive") == 0
+
+
+def test_steps_that_wait_for_a_limit_are_counted_by_limit(engine, scrape):
+    """Over all keys, and without those that have their slots."""
+    run = engine.start(keyed, 3)
+    drive(engine, run.id)
+    waiting = scrape()
+    run.cancel()
+    settle(engine, run)
+
+    assert waiting['durable_limit_backlog{limit="metrics.keys"}'] == 4
+    assert 'durable_limit_backlog{limit="metrics.keys"}' not in scrape()
 
 
 def test_counters_stay_when_runs_are_pruned(engine, scrape):
