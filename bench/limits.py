@@ -56,11 +56,24 @@ def main() -> int:
         for number in range(WORKERS):
             name = f"worker {number}"
             stack.enter_context(servers.process(name, [*arguments, "-n", f"bench{number}@%h"], environment))
+        _wait_for_workers(engine)
         rates = {"durable": _measure_rate(engine), "plain": _measure_plain_rate()}
     shown = {f"rate_{name}": round(found, 2) for name, found in rates.items()}
     print(json.dumps({"database": database, "secs": SECS, "rate": RATE, **shown, **costs}), flush=True)
     few, many = costs.values()
     return 0 if abs(rates["durable"] / RATE - 1) <= TOLERANCE and many <= COST_GATE * few else 1
+
+
+def _wait_for_workers(engine: Any) -> None:
+    from durable.store import workers
+
+    deadline = time.monotonic() + _DEADLINE_SECS
+    while time.monotonic() < deadline:
+        with engine.store.read() as tx:
+            if len(workers.alive(tx)) >= WORKERS:
+                return
+        time.sleep(0.2)
+    raise SystemExit(f"Not all {WORKERS} workers have started within {_DEADLINE_SECS} s.")
 
 
 def _measure_rate(engine: Any) -> float:

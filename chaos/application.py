@@ -28,6 +28,7 @@ from durable import (
     FatalError,
     HookNotFound,
     Request,
+    concurrency,
     create_webhook,
     define_hook,
     get_run,
@@ -185,12 +186,23 @@ def unsteady(name: str, number: int) -> dict[str, Any]:
     return {"number": number, "entry": enter(f"{name}/{number}")}
 
 
+@step(
+    max_retries=PATIENT,
+    retry_backoff=0.2,
+    retry_backoff_max=1,
+    limits=[concurrency("chaos-chain", 1, key="name"), concurrency("chaos", 3)],
+)
+def limited(name: str, number: int) -> dict[str, Any]:
+    """The same, with a slot of two limits."""
+    return unsteady.run(name, number)
+
+
 @workflow
 async def chain(name: str, length: int) -> dict[str, Any]:
-    """Steps that fail first, with sleeps between."""
+    """Steps that fail first, with sleeps between; every second one has limits."""
     parts = []
     for number in range(length):
-        parts.append(await unsteady(name, number))
+        parts.append(await (limited if number % 2 else unsteady)(name, number))
         await sleep("300ms")
     return {"name": name, "parts": parts}
 

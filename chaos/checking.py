@@ -18,8 +18,8 @@ from durable.events import Event
 from durable.registry import workflows
 from durable.replay.replay import Replay
 from durable.replay.run_context import RunInfo
+from durable.store import limit_faults, run_log
 from durable.store import requests as asked
-from durable.store import run_log
 from durable.store import runs as stored
 from durable.store.schema import inbox, requests
 
@@ -38,6 +38,8 @@ class Verdict:
     wrong: list[str] = field(default_factory=list)
     #: A run that has not ended, or a sender that nobody answered.
     stuck: list[str] = field(default_factory=list)
+    #: A slot of a limit that is still in use, or waited for, when all runs have ended.
+    slots: list[str] = field(default_factory=list)
     #: An answer that is not the one that is recorded.
     mismatched: list[str] = field(default_factory=list)
     #: A log that is not as logs are: places missing, payloads out of order, timers early, replay differs.
@@ -67,9 +69,21 @@ def check(engine: Engine, stories: Sequence[Story], executions: Mapping[str, lis
             verdict.stuck.append(f"{story.name} (run {story.run_id}): {story.gave_up}")
         if story.run_id is not None:
             _check_run(engine, story, executions.get(story.run_id, []), verdict)
+    if not verdict.stuck:
+        verdict.slots += _slots(engine)
     started = [story.run_id for story in stories if story.run_id]
     verdict.twice += [f"run {run_id} is two stories'" for run_id, times in Counter(started).items() if times > 1]
     return verdict
+
+
+def _slots(engine: Engine) -> Iterator[str]:
+    now = engine.now()
+    with engine.store.read() as tx:
+        for state in limit_faults.key_states(tx, now):
+            if state.in_use or state.waits_since:
+                yield f"{state.name} (key {state.key}): {state.in_use} in use, waits since {state.waits_since}"
+        for wrong in limit_faults.wrong_slots(tx, now, now):
+            yield f"{wrong.op_id} of run {wrong.run_id} {wrong.what}"
 
 
 def _check_run(engine: Engine, story: Story, done: list[dict[str, Any]], verdict: Verdict) -> None:
