@@ -10,10 +10,10 @@ import pytest
 from driving import DATABASES
 from limited import Process
 
-from durable import RetryableError, concurrency, rate, step, workflow
+from durable import RetryableError, concurrency, get_step_metadata, rate, step, workflow
 from durable.recovery import sweep
 from durable.store.limit_lines import LimitedCall
-from durable.testing import Environment
+from durable.testing import Environment, crash_everywhere
 
 all_databases = pytest.mark.parametrize("database", DATABASES, indirect=True)
 
@@ -89,6 +89,17 @@ async def one_by_one(what: str, count: int) -> None:
 @workflow(name="order.retried")
 async def retried(what: str) -> None:
     await again(what)
+
+
+@step(name="order.unsteady", limits=[concurrency("order.each", 2, key="key"), concurrency("order.slot", 1)])
+def unsteady(key: str) -> None:
+    if get_step_metadata().attempt == 1:
+        raise RetryableError("once more", retry_after=0)
+
+
+@workflow(name="order.unsteady_three")
+async def unsteady_three() -> None:
+    await asyncio.gather(*(unsteady(key) for key in ("a", "a", "b")))
 
 
 @pytest.fixture
@@ -196,6 +207,12 @@ def test_a_retry_waits_in_line_when_its_time_has_come(process):
 
     assert ran.count("again") == 2
     assert len(ran) - 1 - ran[::-1].index("again") <= 6
+
+
+@pytest.mark.parametrize("continuation", [0, "1s"], ids=["by messages", "in place"])
+def test_a_crash_costs_no_retry_its_place(continuation):
+    """Three calls of one slot fail once, and there is a crash or a lost message at each boundary: all end."""
+    assert crash_everywhere(unsteady_three, sample=10, continuation=continuation).played == 10
 
 
 def test_the_order_of_the_levels_is_that_of_the_priorities():
