@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
+import socket
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,3 +156,65 @@ def _for_vhosts(names: list[str], do: str) -> None:
 def _embedded(folder: Path) -> Iterator[str]:
     with embedded.start(folder) as server:
         yield server.url
+
+
+class OwnRedis:
+    """A Redis server of one test, which may kill it and start it again on the same port."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        """
+        Args:
+            options: Options of its command line, such as ``--appendonly yes``.
+        """
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.client = redis.Redis(port=self.port)
+        self._folder = folder
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the server; returns once it answers."""
+        if shutil.which("redis-server") is None:
+            absent("Redis", "redis-server is not installed")
+        quiet = ("--save", "", "--dir", str(self._folder), "--logfile", str(self._folder / "redis.log"))
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", *quiet, *self._options]
+        self._process = embedded.supervised(command, grace_secs=0, stdout=subprocess.DEVNULL)
+        wait_for_port(self.port)
+        self.client.ping()
+
+    def kill(self) -> None:
+        """Kill the server, and return when it has ended."""
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait(10)
+            self._process = None
+
+    def __enter__(self) -> OwnRedis:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.client.close()
+
+
+def free_port() -> int:
+    """A port of the loopback interface on which nothing listens."""
+    with socket.socket() as unbound:
+        unbound.bind(("127.0.0.1", 0))
+        return int(unbound.getsockname()[1])
+
+
+def wait_for_port(port: int, timeout_secs: float = 30.0) -> None:
+    """Return once something listens on a port."""
+    deadline, pause = time.monotonic() + timeout_secs, threading.Event()
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"Nothing listens on port {port} after {timeout_secs:g} s") from error
+            pause.wait(0.02)

@@ -6,6 +6,7 @@ A message carries ids and no data.  It may be lost or repeated, because the rows
 Files, in import order::
 
     celery_internals.py  all code that depends on Celery's internals, and not on its documented interfaces
+    redis_outages.py     workers over Redis that survive an outage, in spite of faults of kombu
     celery_settings.py   checks that the Celery app's settings let our messages through
     embedded.py          the embedded broker: a Valkey server of the current folder
     eta_budget.py        how many messages with an ETA may wait in workers
@@ -13,6 +14,7 @@ Files, in import order::
     redis_notifier.py    notifications through Redis or Valkey
     choose_notifier.py   chooses the notifier for a broker
     progress.py          the latest message that a process has taken from each queue
+    producers.py         the connections of a publisher
     publisher.py         sends messages to the broker, and gives up at the first error
     chains.py            chains of a task that ends an operation and the turn that follows
     dispatcher.py        turns, steps and wakes as Celery messages

@@ -26,16 +26,13 @@ from kombu.exceptions import (
     SerializationError,
     SerializerNotInstalled,
 )
-from kombu.pools import ProducerPool
 
 from .. import forks
 from ..current import running_step
 from ..sandbox import log_records
 from .celery_internals import virtual_queue_length
+from .producers import Producers
 
-#: Connections to the broker that one process keeps for publishing, and how long it waits for one of them.
-LIMIT = 10
-_WAIT_SECS = 2.0
 #: How long nothing is published after a failure, so that a broker that hangs costs its timeout once.
 _PAUSE_SECS = 1.0
 
@@ -97,18 +94,18 @@ class Publisher:
         self._celery = celery
         self._paused_until = 0.0
         self._eager = _Eager()
-        self._inherited: list[ProducerPool] = []
-        self._pool: ProducerPool | None = None
+        self._inherited: list[Producers] = []
+        self._producers: Producers | None = None
         self._begin_in_process()
         forks.call_in_child(self._begin_in_process)
 
     def _begin_in_process(self) -> None:
         """A child process opens connections of its own."""
         self._lock = threading.Lock()
-        if self._pool is not None:
+        if self._producers is not None:
             # py-amqp shuts a connection down when it is garbage-collected, and the parent still uses this one.
-            self._inherited.append(self._pool)
-            self._pool = None
+            self._inherited.append(self._producers)
+            self._producers = None
 
     def send(self, messages: Sequence[Outgoing]) -> bool:
         """
@@ -177,7 +174,7 @@ class Publisher:
         if time.monotonic() < self._paused_until or self._celery.conf.task_always_eager:
             return None
         try:
-            with self._producers().acquire(block=True, timeout=_WAIT_SECS) as producer:
+            with self._producer() as producer:
                 return question(producer)
         except (KombuError, *self._trouble) as error:
             log.debug("The broker does not answer (%s).", type(error).__name__)
@@ -185,11 +182,11 @@ class Publisher:
             return None
 
     def close(self) -> None:
-        """Close connections that are not in use."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.force_close_all()
-            pool.connections.force_close_all()
+        """Close connections that are not in use; those that are, when they are no longer."""
+        with self._lock:
+            producers, self._producers = self._producers, None
+        if producers is not None:
+            producers.retire()
 
     @cached_property
     def _trouble(self) -> tuple[Any, ...]:
@@ -211,7 +208,7 @@ class Publisher:
             return unmade
         alone = len(messages) == 1
         with (
-            self._producers().acquire(block=True, timeout=_WAIT_SECS) as producer,
+            self._producer() as producer,
             nullcontext() if alone else producer.batch(),
         ):
             for message in messages:
@@ -226,14 +223,13 @@ class Publisher:
                     unmade.append((message, error))
         return unmade
 
-    def _producers(self) -> ProducerPool:
+    def _producer(self) -> AbstractContextManager[Any]:
         with self._lock:
-            if self._pool is None:
+            if self._producers is None:
                 connection = self._celery.connection_for_write()
                 options = {**(connection.transport_options or {}), "max_retries": 0}
-                connections = connection.clone(transport_options=options).Pool(LIMIT)
-                self._pool = ProducerPool(connections, limit=LIMIT)
-            return self._pool
+                self._producers = Producers(connection.clone(transport_options=options))
+            return self._producers.producer()
 
 
 def _apply(message: Outgoing, link: Any) -> None:

@@ -47,8 +47,10 @@ class _Worker:
         engine.sends_task_events = bool(getattr(sender, "task_events", False))
         engine.pool = celery_internals.pool_name(sender)
         celery_internals.redirect_unknown_tasks(engine.celery, HEADER, FORWARD)
+        from ..broker import redis_outages
         from . import lifecycle
 
+        redis_outages.survive(engine.celery)
         lifecycle.begin(engine)
 
     def begin_process(self, **_: object) -> None:

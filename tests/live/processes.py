@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from celery import Celery
+from servers import free_port
 
 from durable import Durable
 from durable.recovery import housekeeping
@@ -46,12 +46,6 @@ def eventually(predicate: Callable[[], T], deadline_secs: float = 20.0, what: st
         if time.monotonic() > deadline:
             pytest.fail(f"Not so within {deadline_secs:g} s: {what or predicate!r}; last seen: {found!r}")
         pause.wait(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @dataclass(frozen=True)
