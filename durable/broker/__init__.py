@@ -25,6 +25,7 @@ from .celery_settings import check_settings, check_url, check_worker_settings
 from .choose_notifier import make_notifier
 from .dispatcher import BATCH_SIZE, DRIVE, FORWARD, GRACE, WAKE, Dispatcher
 from .notifier import SUBSCRIPTION_SECS, Notifier, PollingNotifier
+from .producers import tries
 from .progress import HEADER, OFFERS, QUEUE, Progress, Route, furthest, header_of, hops_of
 from .publisher import Broker, Outgoing, Publisher
 
@@ -53,4 +54,5 @@ __all__ = [
     "header_of",
     "hops_of",
     "make_notifier",
+    "tries",
 ]

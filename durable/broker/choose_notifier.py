@@ -13,14 +13,14 @@ def make_notifier(broker_url: str | None, transport_options: Mapping[str, Any] |
     The notifier for a broker: Redis and Valkey have notifications, other brokers have none.
 
     Args:
-        broker_url: Celery's broker URL; of several, separated by ``;``, the first one.
+        broker_url: Celery's broker URL, or several, separated by ``;``.
         transport_options: Kombu's options; ``global_keyprefix`` and ``ssl`` are used.
     """
-    url = (broker_url or "").split(";")[0].strip()
+    urls = [url.strip() for url in (broker_url or "").split(";") if url.strip()]
     options = dict(transport_options or {})
-    if scheme_of(url) not in SCHEMES:
+    if not urls or any(scheme_of(url) not in SCHEMES for url in urls):
         return PollingNotifier()
     # redis-py takes long to import, and only processes that send or wait for notifications need it.
     from .redis_notifier import RedisNotifier
 
-    return RedisNotifier(url, str(options.get("global_keyprefix") or ""), options)
+    return RedisNotifier(urls, str(options.get("global_keyprefix") or ""), options)

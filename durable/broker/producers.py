@@ -17,15 +17,21 @@ _WAIT_SECS = 2.0
 _Pool: Any = ProducerPool
 
 
+def tries(connection: Any) -> int:
+    """How often kombu tries again until it has tried each URL of a connection (``a;b``) once; it does not pause."""
+    return max(0, len(connection.alt) - 1)
+
+
 class Producers:
     """A pool of producers.  kombu's own closes the connections that other threads are using, too."""
 
     def __init__(self, connection: Any) -> None:
         """
         Args:
-            connection: A connection of kombu, which is not opened; the pool's are like it.
+            connection: A connection of kombu, which is not opened; the pool's are like it, but give up at once.
         """
-        self._pool = _Pool(connection.Pool(LIMIT), limit=LIMIT)
+        options = {**(connection.transport_options or {}), "max_retries": tries(connection)}
+        self._pool = _Pool(connection.clone(transport_options=options).Pool(LIMIT), limit=LIMIT)
         self._lock = threading.Lock()
         self._users = 0
         self._retired = False

@@ -163,7 +163,11 @@ class Publisher:
         """Put a message into a queue that no worker reads.  Returns whether that succeeded."""
 
         def put(producer: Any) -> bool:
-            producer.channel.queue_declare(queue=queue, durable=True, auto_delete=False)
+            # Of the application's type: a classic queue is gone with its node, where the others are replicated.
+            default = self._celery.amqp.queues[self._celery.conf.task_default_queue]
+            kind = (default.queue_arguments or {}).get("x-queue-type")
+            arguments = {"x-queue-type": kind} if kind else None
+            producer.channel.queue_declare(queue=queue, durable=True, auto_delete=False, arguments=arguments)
             producer.publish("", exchange="", routing_key=queue, delivery_mode=2, retry=False)
             return True
 
@@ -226,9 +230,7 @@ class Publisher:
     def _producer(self) -> AbstractContextManager[Any]:
         with self._lock:
             if self._producers is None:
-                connection = self._celery.connection_for_write()
-                options = {**(connection.transport_options or {}), "max_retries": 0}
-                self._producers = Producers(connection.clone(transport_options=options))
+                self._producers = Producers(self._celery.connection_for_write())
             return self._producers.producer()
 
 

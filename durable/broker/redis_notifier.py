@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -28,6 +31,8 @@ SKIP_SECS = 1.0
 POP_SECS = 2
 #: The same for the first pop: when it returns, the connection works and the process is allowed to pop.
 FIRST_POP_SECS = 0.01
+#: How long a listener reads from another server than the first one before it tries the first one again.
+RETURN_SECS = 5.0
 #: The most notifications that are taken from an inbox at once.
 MOST_AT_ONCE = 1000
 
@@ -40,11 +45,14 @@ class RedisNotifier:
     a child has no listeners of its parent.
     """
 
-    def __init__(self, url: str, key_prefix: str = "", options: Mapping[str, Any] | None = None) -> None:
-        self._parameters = connection_parameters(url, options or {})
+    def __init__(self, urls: Sequence[str], key_prefix: str = "", options: Mapping[str, Any] | None = None) -> None:
+        """
+        Args:
+            urls: The servers.  All processes use the first one that answers.
+        """
+        self._parameters = [connection_parameters(url, options or {}) for url in urls]
         self._prefix = key_prefix
-        self._sender = self._client(SEND_SECS)
-        self._skip_until = 0.0
+        self._senders = [_Sender(client) for client in self._clients(SEND_SECS)]
         self._forget_listeners()
         forks.call_in_child(self._forget_listeners)
 
@@ -58,12 +66,12 @@ class RedisNotifier:
         return bool(listeners) and all(listener.healthy for listener in listeners)
 
     def notify(self, holder: str, message: str) -> None:
-        self._try(lambda: self._push(self._key(holder), message))
+        self._try(lambda client: _push(client, self._key(holder), message))
 
     def subscribe(self, subject: str, holder: str) -> None:
-        def subscribe() -> None:
+        def subscribe(client: redis.Redis) -> None:
             key = self._subscribers(subject)
-            pipeline = self._sender.pipeline(transaction=False)
+            pipeline = client.pipeline(transaction=False)
             pipeline.sadd(key, holder)
             pipeline.expire(key, SUBSCRIPTION_SECS)
             pipeline.execute()
@@ -71,31 +79,33 @@ class RedisNotifier:
         self._try(subscribe)
 
     def notify_subscribers(self, subject: str) -> None:
-        def notify_all() -> None:
-            subscribers: Any = self._sender.smembers(self._subscribers(subject))
+        def notify_all(client: redis.Redis) -> None:
+            subscribers: Any = client.smembers(self._subscribers(subject))
             for holder in subscribers:
-                self._push(self._key(holder), subject)
+                _push(client, self._key(holder), subject)
 
         self._try(notify_all)
 
-    def _try(self, act: Callable[[], object]) -> None:
-        """Send something.  An error is logged once, and nothing is sent for ``SKIP_SECS`` after it."""
-        if time.monotonic() < self._skip_until:
-            return
-        try:
-            act()
-        except Exception as error:
-            # The receiver's next poll finds what this notification was about.
-            if not self._skip_until:
-                log.warning("Notifications cannot be sent, processes poll instead: %s", _brief(error))
-            self._skip_until = time.monotonic() + SKIP_SECS
-        else:
-            self._skip_until = 0.0
+    def _try(self, act: Callable[[redis.Redis], object]) -> None:
+        """Send something.  An error is logged once, and nothing is sent to that server for ``SKIP_SECS`` after it."""
+        for sender in self._senders:
+            if time.monotonic() < sender.skip_until:
+                continue
+            try:
+                act(sender.client)
+            except Exception as error:
+                # The receiver's next poll finds what this notification was about.
+                if not sender.skip_until:
+                    log.warning("Notifications cannot be sent, processes poll instead: %s", _brief(error))
+                sender.skip_until = time.monotonic() + SKIP_SECS
+            else:
+                sender.skip_until = 0.0
+                return
 
     def listen(self, holder: str, receive: Receive) -> None:
         listener = self._listeners.get(holder)
         if listener is None:
-            made = _Listener(self._client(POP_SECS + 1), self._key(holder))
+            made = _Listener(self._clients(POP_SECS + 1), self._key(holder))
             listener = self._listeners.setdefault(holder, made)
         listener.add(receive)
 
@@ -103,19 +113,14 @@ class RedisNotifier:
         closing = [(self._key(holder), self._listeners.pop(holder)) for holder in list(self._listeners)]
         for inbox, listener in closing:
             listener.closed.set()
-            try:
-                self._push(inbox, "")  # ends the listener's pop, which otherwise ends by itself after ``POP_SECS``
-            except redis.RedisError:
-                log.debug("The listener could not be woken; it ends within %s s.", POP_SECS)
+            # Ends the listener's pop, which otherwise ends by itself after ``POP_SECS``.
+            for sender in self._senders:
+                with suppress(redis.RedisError):
+                    _push(sender.client, inbox, "")
         for _, listener in closing:
             listener.join()
-        self._sender.close()
-
-    def _push(self, inbox: str, message: str) -> None:
-        pipeline = self._sender.pipeline(transaction=False)
-        pipeline.rpush(inbox, message)
-        pipeline.expire(inbox, INBOX_SECS)
-        pipeline.execute()
+        for sender in self._senders:
+            sender.client.close()
 
     def _key(self, holder: str) -> str:
         return f"{self._prefix}durable:inbox:{holder}"
@@ -123,24 +128,42 @@ class RedisNotifier:
     def _subscribers(self, subject: str) -> str:
         return f"{self._prefix}durable:expecting:{subject}"
 
-    def _client(self, timeout_secs: float) -> redis.Redis:
-        return redis.Redis(
-            **self._parameters,
-            socket_timeout=timeout_secs,
-            socket_connect_timeout=SEND_SECS,
-            socket_keepalive=True,
-            retry=Retry(NoBackoff(), 0),
-            decode_responses=True,
-        )
+    def _clients(self, timeout_secs: float) -> list[redis.Redis]:
+        return [
+            redis.Redis(
+                **parameters,
+                socket_timeout=timeout_secs,
+                socket_connect_timeout=SEND_SECS,
+                socket_keepalive=True,
+                retry=Retry(NoBackoff(), 0),
+                decode_responses=True,
+            )
+            for parameters in self._parameters
+        ]
+
+
+@dataclass(slots=True)
+class _Sender:
+    """One server to send to; not before ``skip_until``, by the monotonic clock."""
+
+    client: redis.Redis
+    skip_until: float = 0.0
+
+
+def _push(client: redis.Redis, inbox: str, message: str) -> None:
+    pipeline = client.pipeline(transaction=False)
+    pipeline.rpush(inbox, message)
+    pipeline.expire(inbox, INBOX_SECS)
+    pipeline.execute()
 
 
 class _Listener:
     """The thread that empties one inbox, until it is closed or its process ends."""
 
-    def __init__(self, client: redis.Redis, inbox: str) -> None:
+    def __init__(self, clients: Sequence[redis.Redis], inbox: str) -> None:
         self.healthy = False
         self.closed = threading.Event()
-        self._client = client
+        self._clients = clients
         self._inbox = inbox
         self._receivers: list[Receive] = []
         self._lock = threading.Lock()
@@ -161,28 +184,42 @@ class _Listener:
     def _run(self) -> None:
         pause = 0.05
         while not self.closed.is_set():
-            try:
-                self._pop(FIRST_POP_SECS)
+            error = self._read_first_that_answers()
+            if error is None:
                 pause = 0.05
-                self.healthy = True
-                while not self.closed.is_set():
-                    self._pop(POP_SECS)
-            except (redis.RedisError, OSError) as error:
-                if self.healthy:
-                    log.warning("The inbox cannot be read, this process polls faster until it can: %s", _brief(error))
-                self.healthy = False
-                self.closed.wait(pause)
-                pause = min(1.0, pause * 2)
+                continue
+            if self.healthy:
+                log.warning("The inbox cannot be read, this process polls faster until it can: %s", _brief(error))
+            self.healthy = False
+            self.closed.wait(pause)
+            pause = min(1.0, pause * 2)
         self.healthy = False
-        self._client.close()
+        for client in self._clients:
+            client.close()
 
-    def _pop(self, timeout_secs: float) -> None:
-        popped: Any = self._client.blpop([self._inbox], timeout=timeout_secs)
+    def _read_first_that_answers(self) -> Exception | None:
+        """Read the inbox on a server until it fails, or for a while if it is not the first.  None: one answered."""
+        refused: Exception | None = None
+        for client in self._clients:
+            until = math.inf if client is self._clients[0] else time.monotonic() + RETURN_SECS
+            try:
+                self._pop(client, FIRST_POP_SECS)
+                self.healthy = True
+                while not self.closed.is_set() and time.monotonic() < until:
+                    self._pop(client, POP_SECS)
+            except (redis.RedisError, OSError) as error:
+                refused = error
+            else:
+                return None
+        return refused
+
+    def _pop(self, client: redis.Redis, timeout_secs: float) -> None:
+        popped: Any = client.blpop([self._inbox], timeout=timeout_secs)
         if not popped:
             return
         self._deliver(popped[1])
         # Take the rest of the inbox at once: in a burst, each round trip would wait for all threads just woken.
-        pipeline = self._client.pipeline(transaction=True)
+        pipeline = client.pipeline(transaction=True)
         pipeline.lrange(self._inbox, 0, MOST_AT_ONCE - 1)
         pipeline.ltrim(self._inbox, MOST_AT_ONCE, -1)
         for message in pipeline.execute()[0]:

@@ -44,9 +44,9 @@ def configure(celery: Celery, url: str | None) -> None:
 
 
 def broker_url(celery: Celery) -> str:
-    """The broker that messages are sent to."""
+    """The broker that messages are sent to; several URLs are separated by semicolons."""
     url = celery.conf.broker_write_url
-    return str(url[0] if isinstance(url, list | tuple) else url)
+    return ";".join(map(str, url)) if isinstance(url, list | tuple) else str(url)
 
 
 def _fill_transport_options(sender: Celery, **_: object) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from servers import new_broker
+from servers import OwnRedis, new_broker
 
 from durable.broker import PollingNotifier, make_notifier
 from durable.broker import redis_notifier as notify
@@ -202,7 +202,7 @@ def test_a_cut_connection_is_made_again(make, server):
 
 def test_a_hint_to_a_dead_redis_costs_little_and_raises_nothing(caplog):
     """With Redis down a hint is dropped, one warning is logged, and the next ones are not even tried."""
-    notifier = notify.RedisNotifier(f"redis://127.0.0.1:{free_port()}/0")
+    notifier = notify.RedisNotifier([f"redis://127.0.0.1:{free_port()}/0"])
     started = time.monotonic()
 
     for _ in range(1000):
@@ -215,7 +215,7 @@ def test_a_hint_to_a_dead_redis_costs_little_and_raises_nothing(caplog):
 def test_a_redis_that_does_not_answer_holds_a_hint_up_for_a_second():
     """A server that accepts and then is silent costs the timeout, once."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        notifier = notify.RedisNotifier(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        notifier = notify.RedisNotifier([f"redis://127.0.0.1:{silent.getsockname()[1]}/0"])
         started = time.monotonic()
         notifier.notify("web-1", "a")
         notifier.notify("web-1", "b")
@@ -226,7 +226,7 @@ def test_a_redis_that_does_not_answer_holds_a_hint_up_for_a_second():
 
 def test_unhealthy_while_redis_is_down():
     """A listener that cannot connect keeps trying and says so; it can still be closed."""
-    notifier = notify.RedisNotifier(f"redis://127.0.0.1:{free_port()}/0")
+    notifier = notify.RedisNotifier([f"redis://127.0.0.1:{free_port()}/0"])
     notifier.listen("web-1", print)
 
     assert not notifier.healthy
@@ -298,11 +298,33 @@ def test_urls_are_spelled_as_kombu_spells_them(url, expected):
     assert expected == {key: value for key, value in parameters.items() if value is not None}
 
 
-def test_the_first_of_several_brokers_counts():
-    """Celery separates alternates by semicolons; a hint goes to the first."""
-    notifier = make_notifier("redis://first:1/0;redis://other:1/0", {})
+def test_of_several_brokers_the_first_one_that_answers_has_the_hints(broker, caplog):
+    """Celery separates alternates by semicolons: all processes meet at the same one."""
+    notifier = make_notifier(f"redis://127.0.0.1:{free_port()}/0; {broker}", {})
+    got: queue.Queue[str] = queue.Queue()
+    notifier.listen("web-1", got.put)
+    assert wait_until(lambda: notifier.healthy)
 
-    assert isinstance(notifier, notify.RedisNotifier)
+    notifier.notify("web-1", "a")
+
+    assert got.get(timeout=5) == "a"
+    notifier.close()
+
+
+def test_processes_meet_at_the_first_broker_again(tmp_path, broker, monkeypatch):
+    """Once it is back, a listener that has gone to another one reads the hints that others send to the first."""
+    monkeypatch.setattr(notify, "RETURN_SECS", 0.1)
+    monkeypatch.setattr(notify, "POP_SECS", 0.1)
+    first = OwnRedis(tmp_path)
+    notifier = make_notifier(f"{first.url};{broker}", {})
+    got: queue.Queue[str] = queue.Queue()
+    notifier.listen("web-1", got.put)
+    assert wait_until(lambda: notifier.healthy)
+
+    with first:
+        make_notifier(first.url, {}).notify("web-1", "a")
+
+        assert got.get(timeout=5) == "a"
     notifier.close()
 
 

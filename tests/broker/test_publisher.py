@@ -258,3 +258,51 @@ def test_a_worker_of_an_eager_app_is_refused():
 
     with pytest.raises(ConfigurationError, match="task_always_eager is on"):
         check_worker_settings(app)
+
+
+# Several brokers, and queues of RabbitMQ.
+
+
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"], indirect=True)
+def test_the_next_broker_of_a_list_is_sent_to_when_the_first_is_dead(broker, refused):
+    """Without a pause, again and again, and for what is asked too."""
+    first = broker.partition("://")[0] + f"://127.0.0.1:{refused}//"
+    app, sender = publisher(f"{first};{broker}")
+    began = time.monotonic()
+
+    for _ in range(3):
+        assert sender.send([Outgoing(app.signature("a.b"))])
+        sender.close()
+
+    assert sender.length(app.conf.task_default_queue) == 3
+    assert time.monotonic() - began < 3
+    sender.close()
+
+
+def test_a_list_of_brokers_that_are_all_dead_is_told_within_a_second(refused):
+    """Each is tried once."""
+    url = f"redis://127.0.0.1:{refused}/0"
+    app, sender = publisher(f"{url};{url};{url}")
+    began = time.monotonic()
+
+    assert not sender.send([Outgoing(app.signature("a.b"))])
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+def test_the_sentinels_queue_has_the_type_of_the_default_queue(broker, kind):
+    """A message that is replicated shows whether replicated messages are there."""
+    app, sender = publisher(broker)
+    app.conf.task_default_queue_type = kind
+    other = {"quorum": "classic", "classic": "quorum"}[kind]
+    with closing(sender), app.connection_for_write() as connection, connection.channel() as channel:
+        assert sender.keep("durable.sentinel.typed")
+
+        # A quorum queue counts its messages with a delay.
+        deadline = time.monotonic() + 10
+        while sender.length("durable.sentinel.typed") != 1:
+            assert time.monotonic() < deadline
+        arguments = {"x-queue-type": other}
+        with pytest.raises(connection.channel_errors, match="inequivalent arg 'x-queue-type'"):
+            channel.queue_declare("durable.sentinel.typed", durable=True, auto_delete=False, arguments=arguments)

@@ -144,6 +144,18 @@ def test_a_broker_that_is_down_is_found(url, database):
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)
+def test_a_dead_broker_of_several_is_told_of(database, broker):
+    """The next one is used, so it is no fault."""
+    with made(f"redis://127.0.0.1:1/0;{broker}", database_url=database) as engine:
+        engine.migrate()
+        found = examined(engine)["broker"]
+
+    assert found.ok
+    assert found.detail == broker
+    assert "redis://127.0.0.1:1/0 did not answer" in found.fix
+
+
 def test_a_visibility_timeout_below_the_horizon_is_found(database):
     """Messages that wait in a worker for longer than that would be delivered again and again."""
     with made("redis://127.0.0.1:1/0", database_url=database, eta_horizon="90s") as engine:
