@@ -52,7 +52,10 @@ NOW = {
 _CLOCK_OFFSET_SECS = 30.0
 
 _READ_ONLY = {"durable_read_only": True}
+_READ_COMMITTED = {"isolation_level": "READ COMMITTED"}
 
+#: SQL for the isolation of a statement outside of a transaction.
+_ISOLATION = {"postgresql": "current_setting('default_transaction_isolation')"}
 
 #: Errors of a read-only session: numbers of MySQL and MariaDB, the code of SQLite.  See also ``READ_ONLY_STATE``.
 _READ_ONLY_NUMBERS = frozenset({1290, 1792, 1836})
@@ -98,8 +101,8 @@ class Store:
         self.quiet: Callable[[], AbstractContextManager[None]] = nullcontext
         # PostgreSQL's connections are in autocommit mode: a transaction around reads would cost two round trips and
         # give nothing.  SQLite needs one, because BEGIN says whether writers have to wait.
-        self._reading = {} if self.dialect == "postgresql" else _READ_ONLY
-        self._writing = {"isolation_level": "READ COMMITTED"} if self.dialect == "postgresql" else {}
+        self._reading: dict[str, Any] = {} if self.dialect == "postgresql" else _READ_ONLY
+        self._writing = _READ_COMMITTED if self.dialect == "postgresql" else {}
 
     def _begin_in_process(self) -> None:
         """Start without a connection, in this process or in a child."""
@@ -143,9 +146,10 @@ class Store:
         """
         A transaction that is a single statement on PostgreSQL; for the functions of this room.
 
-        There the statement commits by itself, which saves two round trips; elsewhere this is ``begin``.
+        There the statement commits by itself, which saves two round trips; elsewhere this is ``begin``, and where the
+        database's default isolation is another than READ COMMITTED.
         """
-        if self.dialect != "postgresql":
+        if self._reading:
             with self.begin() as tx:
                 yield tx
             return
@@ -262,9 +266,14 @@ class Store:
         before = time.monotonic()
         if self._clock is not None and before - self._clock[1] < _CLOCK_OFFSET_SECS:
             return
-        database_now = int(tx.execute(text(f"SELECT {NOW[self.dialect]}")).scalar_one())
+        asked = f"SELECT {NOW[self.dialect]}, {_ISOLATION.get(self.dialect, 'NULL')}"
+        database_now, isolation = tx.execute(text(asked)).one()
         middle = (before + time.monotonic()) / 2
-        self._clock = (database_now - int(middle * 1_000_000), middle)
+        self._clock = (int(database_now) - int(middle * 1_000_000), middle)
+        if isolation is not None:
+            # A statement outside of a transaction has the default isolation.  With serializable, the database would
+            # undo reads and single statements for the sake of others.
+            self._reading = {} if isolation == "read committed" else _READ_COMMITTED
 
 
 def _with(connection: Connection, options: dict[str, Any]) -> Connection:

@@ -21,7 +21,7 @@ from ..engine import Engine
 from ..recovery import housekeeping
 from ..registry import AdoptedStep, Defined, Step
 from ..sandbox import log_records
-from ..store import is_unavailable, reason
+from ..store import is_contention, is_unavailable, reason
 from ..turns import conclude, drive, forward_attempt, wake
 from . import adopted_tasks, sentry
 from .celery_outcome import raise_failure
@@ -113,8 +113,8 @@ def register_step(engine: Engine, defined: Defined) -> None:
             if not continuation.has_turned:
                 try:
                     go_on(engine, continuation, run_id)
-                except Exception:
-                    log.exception("A turn of run %s failed in place; its message is sent.", run_id)
+                except Exception as error:
+                    _log_failed_turn(run_id, error)
                     engine.wake(run_id)
         else:
             address = Address.of(request)
@@ -202,7 +202,15 @@ def _drive_in_place(engine: Engine, request: Any, run_id: str) -> None:
         return
     try:
         go_on(engine, continuation, run_id, redelivered=_is_redelivered(request))
-    except Exception:
-        log.exception("A turn of run %s failed in place; its message is sent.", run_id)
+    except Exception as error:
+        _log_failed_turn(run_id, error)
     else:
         celery_internals.drop_chain(request)
+
+
+def _log_failed_turn(run_id: str, error: Exception) -> None:
+    """Log why a turn failed in place: an outage of the database in one line, anything else with its traceback."""
+    if is_unavailable(error) or is_contention(error):
+        log.warning("The database cannot be used now (%s): run %s is driven by a message.", reason(error), run_id)
+    else:
+        log.error("A turn of run %s failed in place; its message is sent.", run_id, exc_info=error)

@@ -152,8 +152,8 @@ def test_a_dead_broker_of_several_is_told_of(database, broker):
         found = examined(engine)["broker"]
 
     assert found.ok
-    assert found.detail == broker
-    assert "redis://127.0.0.1:1/0 did not answer" in found.fix
+    assert found.detail.endswith(broker.rpartition("@")[2].removeprefix("redis://"))
+    assert "127.0.0.1:1/0 did not answer" in found.fix
 
 
 def test_a_visibility_timeout_below_the_horizon_is_found(database):

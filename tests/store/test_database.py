@@ -118,3 +118,22 @@ def test_a_store_that_is_thrown_away_is_not_kept_alive(database):
 
     assert gone() is None
     assert len(forks._methods) <= registered
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("default", ["serializable", "repeatable read", "read committed"])
+def test_the_databases_default_isolation_is_not_used(store, default):
+    """What durable reads and writes is never undone for the sake of another one, as a serializable transaction is."""
+    with store.begin() as tx:
+        name = tx.execute(sa.text("SELECT current_database()")).scalar_one()
+        tx.execute(sa.text(f"ALTER DATABASE {name} SET default_transaction_isolation = '{default}'"))
+    other = Store(store.url.render_as_string(hide_password=False), pool_size=2)
+    try:
+        other.now()
+        for manner in (other.read, other.begin, other.single_statement):
+            with manner() as tx:
+                assert tx.execute(sa.text("SHOW transaction_isolation")).scalar_one() == "read committed"
+    finally:
+        other.close()
+        with store.begin() as tx:
+            tx.execute(sa.text(f"ALTER DATABASE {name} RESET default_transaction_isolation"))
