@@ -13,6 +13,7 @@ Every exception of durable.
     ├── WorkflowCodeError         a workflow body raised an error that says that its code is wrong
     ├── TurnTooLong               a turn used more CPU time, or took more time, than it may
     ├── TurnLost                  a turn ended its process, or hung, three times in a row
+    ├── TurnRefused               the database refused to store a turn, three times in a row
     ├── RunNotFound               no run has this id
     ├── RunFailed                 the run whose result you ask for has failed
     ├── LogTooLong                a run has more events than the setting max_events allows
@@ -91,6 +92,7 @@ from .workflow_code import (
     NonDeterministicCall,
     NotAwaited,
     TurnLost,
+    TurnRefused,
     TurnTooLong,
     WorkflowCodeError,
 )
@@ -124,6 +126,7 @@ __all__ = [
     "StepFailed",
     "StepTimeout",
     "TurnLost",
+    "TurnRefused",
     "TurnTooLong",
     "ValueNotPublished",
     "WorkflowCodeError",

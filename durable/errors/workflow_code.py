@@ -161,3 +161,25 @@ class TurnLost(DurableError):
             " for a lock: see the workers' logs of these times.  Move that code into a step and deploy.  If the"
             " workers were killed for another reason, `durable runs retry` the run."
         )
+
+
+class TurnRefused(DurableError):
+    """
+    The reason of a blocked run: the database refused to store its turn, three times in a row, and not for an outage.
+
+    Attributes:
+        run_id: The run.
+        error: The database's own error, in one line.
+    """
+
+    def __init__(self, run_id: str, error: str) -> None:
+        super().__init__(run_id, error)
+        self.run_id = run_id
+        self.error = error
+
+    def __str__(self) -> str:
+        return (
+            f"Run {self.run_id!r}: the database refused to store what its turn has decided: {self.error}.  A value may"
+            " be too large, or of a kind that the database cannot hold, or someone has changed the tables.  Correct it,"
+            " or deploy code that asks for something else; then `durable runs retry` the run."
+        )

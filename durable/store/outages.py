@@ -20,6 +20,10 @@ from ..sandbox import log_records
 #: SQLSTATEs of PostgreSQL that SQLAlchemy takes for internal errors, but that pass: read-only (a standby), and a
 #: session that the server has ended.
 _PASSING_STATES = frozenset({"25006", "25P03"})
+#: What no other try can change, although the drivers call it an operational error: limits of PostgreSQL's rows and
+#: statements, and MySQL's ``max_allowed_packet``.
+_REFUSED_STATES = frozenset({"54000", "54001", "54011", "54023"})
+_REFUSED_NUMBERS = frozenset({1153})
 #: A deadlock, a serialization failure, a lock timeout: SQLSTATEs of PostgreSQL, error numbers of MySQL.
 _CONTENDED_STATES = frozenset({"40001", "40P01", "55P03"})
 _CONTENDED_NUMBERS = frozenset({1205, 1213})
@@ -61,6 +65,10 @@ def is_unavailable(error: BaseException) -> bool:
 
     The server is down, full, read-only or out of connections, or a lock could not be had.
     """
+    if isinstance(error, sa_exc.DBAPIError) and (
+        _number(error) in _REFUSED_NUMBERS or getattr(error.orig, "sqlstate", None) in _REFUSED_STATES
+    ):
+        return False
     if isinstance(error, sa_exc.OperationalError | sa_exc.InterfaceError | sa_exc.TimeoutError):
         return True
     if not isinstance(error, sa_exc.DBAPIError):
@@ -72,8 +80,12 @@ def is_contention(error: BaseException) -> bool:
     """Whether the database has undone this transaction for the sake of another one: it can be repeated at once."""
     if not isinstance(error, sa_exc.DBAPIError) or error.orig is None:
         return False
-    number = error.orig.args[0] if error.orig.args else None
-    return getattr(error.orig, "sqlstate", None) in _CONTENDED_STATES or number in _CONTENDED_NUMBERS
+    return getattr(error.orig, "sqlstate", None) in _CONTENDED_STATES or _number(error) in _CONTENDED_NUMBERS
+
+
+def _number(error: sa_exc.DBAPIError) -> object:
+    """MySQL's number of an error."""
+    return error.orig.args[0] if error.orig is not None and error.orig.args else None
 
 
 def reason(error: BaseException) -> str:

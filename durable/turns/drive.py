@@ -11,6 +11,8 @@ import time
 from enum import Enum
 from functools import partial
 
+from sqlalchemy.exc import StatementError
+
 from .. import events, failpoints, measures, registry
 from ..broker import BATCH_SIZE
 from ..client import route_again
@@ -26,7 +28,7 @@ from .decide import decide
 from .decision import CommitResult, Decision, Overtaken
 from .emit_spans import emit_spans
 from .forward import forward_turn
-from .poison import Deferred, decide_counted
+from .poison import Deferred, count_refusal, decide_counted
 from .report import report
 from .turn_lease import MANY, TurnLease, is_contended
 from .view import View, read
@@ -164,7 +166,11 @@ def turn(
             raise UnknownWorkflow(view.run)
 
         failpoints.hit("turn.read")
-        result = _commit(engine, decision, continuation)
+        try:
+            result = _commit(engine, decision, continuation)
+        except (StatementError, ValueError, TypeError) as error:
+            decision = count_refusal(engine, decision, error)
+            result = commit(engine, decision)
         _measure(engine, decision, began)
         _keep_replay(checkout, decision, result)
         failpoints.hit("turn.committed")

@@ -1,6 +1,8 @@
 """
 Crash count: a run is blocked when its workflow ends its process, or hangs, in three tries of one turn.
 
+The same for a turn that the database refuses to store, though neither process nor database is at fault.
+
 An ordinary turn writes nothing here.  When the broker delivers a turn's message again, or the sweep sends it again, the
 turn may have killed the process that tried it.  Then the turn records the try in the run's row before it replays, and
 its commit deletes that record.  A record that a later turn finds was left by a process that died in the turn.  While
@@ -15,8 +17,8 @@ from dataclasses import asdict, dataclass, replace
 
 from .. import duration, registry
 from ..engine import Checkout, Engine, ProcessIdentity, identify, is_gone
-from ..errors import TurnLost, TurnTooLong
-from ..store import Run, RunStatus, runs, workers
+from ..errors import TurnLost, TurnRefused, TurnTooLong
+from ..store import Run, RunStatus, is_contention, is_unavailable, reason, runs, workers
 from .commit import commit, current_code_version
 from .decide import decide
 from .decision import Decision, Overtaken
@@ -101,14 +103,33 @@ def _block(run: Run) -> Decision:
     return Decision.block(run, TurnLost(run.id, [str(each) for each in _parse(run)]))
 
 
+def count_refusal(engine: Engine, decision: Decision, error: Exception) -> Decision:
+    """
+    Count a turn that the database has refused to store.  Return what blocks its run, after three of them.
+
+    Raises:
+        Deferred: It is not the third one; the sweep sends the turn again.
+        Exception: *error*, if the turn was to block the run, or if trying again helps.
+    """
+    if decision.fault is not None or is_unavailable(error) or is_contention(error):
+        raise error
+    earlier = [each for each in _tries_of_this_code(engine, decision.run) if each.ended]
+    run = _write(engine, decision.run, [*earlier, replace(_this_try(engine, decision.run), ended="refused")], [])
+    if run.turn_tries == MOST:
+        return Decision.block(run, TurnRefused(run.id, reason(error)))
+    raise Deferred(
+        f"the database refused a turn of run {run.id} ({run.turn_tries} of {MOST} tries): {reason(error)}"
+    ) from error
+
+
 def block_stuck(engine: Engine) -> None:
     """Block the runs whose code hangs in this process for good, so that it hangs in no other thread."""
-    for run_id, reason in list(engine.stuck.items()):
+    for run_id, fault in list(engine.stuck.items()):
         with engine.store.read() as tx:
             run = runs.find(tx, run_id)
         if run is not None and not run.ended and run.status != RunStatus.BLOCKED:
             try:
-                decision = Decision.block(run, reason)
+                decision = Decision.block(run, fault)
                 commit(engine, decision)
                 # The handlers may take long, and this thread sends heartbeats: the sweep has them called.
                 log_change(decision)

@@ -88,9 +88,9 @@ def _locking(engine: Durable, cut: list[str], number: int) -> Iterator[None]:
 
 
 @contextmanager
-def refused(engine: Durable, statement: str, how: str) -> Iterator[list[str]]:
+def refused(engine: Durable, statement: str, how: str, *, always: bool = False) -> Iterator[list[str]]:
     """
-    The next statement that begins so is refused by the server: *how* is ``deadlock`` or ``serialization``.
+    The next statement that begins so, or each, is refused by the server: *how* is ``deadlock`` or another key below.
 
     The server is made to raise its own error in the statement's place.  Yields what was refused.
     """
@@ -98,7 +98,7 @@ def refused(engine: Durable, statement: str, how: str) -> Iterator[list[str]]:
     error = _REFUSALS[engine.store.dialect][how]
 
     def before(_connection: Any, _cursor: Any, said: str, parameters: Any, *_: Any) -> tuple[str, Any]:
-        if hit or not _begins(said, statement):
+        if (hit and not always) or not _begins(said, statement):
             return said, parameters
         hit.append(said)
         return error, ()
@@ -112,10 +112,14 @@ _REFUSALS = {
     "postgresql": {
         "deadlock": "DO $$ BEGIN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P01'; END $$",
         "serialization": "DO $$ BEGIN RAISE EXCEPTION 'could not serialize access' USING ERRCODE = '40001'; END $$",
+        "too long": "DO $$ BEGIN RAISE EXCEPTION 'value too long' USING ERRCODE = '22001'; END $$",
+        "too big": "DO $$ BEGIN RAISE EXCEPTION 'row is too big' USING ERRCODE = '54000'; END $$",
     },
     "mysql": {
         "deadlock": "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'Deadlock found'",
         "serialization": "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1205, MESSAGE_TEXT = 'Lock wait timeout'",
+        "too long": "SIGNAL SQLSTATE '22001' SET MYSQL_ERRNO = 1406, MESSAGE_TEXT = 'value too long'",
+        "too big": "SIGNAL SQLSTATE '08S01' SET MYSQL_ERRNO = 1153, MESSAGE_TEXT = 'row is too big'",
     },
 }
 
