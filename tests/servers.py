@@ -200,6 +200,69 @@ class OwnRedis:
         self.client.close()
 
 
+class OwnPgBouncer:
+    """A PgBouncer of one test, in transaction mode, before the tests' PostgreSQL.  The test may kill it."""
+
+    def __init__(self, folder: Path, sessions: int = 2) -> None:
+        """
+        Args:
+            sessions: How many sessions of the server all clients share.
+        """
+        self.port = free_port()
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        settings = {
+            "listen_addr": "127.0.0.1",
+            "listen_port": self.port,
+            "unix_socket_dir": "",
+            "auth_type": "any",
+            "pool_mode": "transaction",
+            "default_pool_size": sessions,
+            "max_client_conn": 200,
+        }
+        (folder / "pgbouncer.ini").write_text(
+            "[databases]\n* = host=127.0.0.1 port=5432 user=postgres\n[pgbouncer]\n"
+            + "".join(f"{name} = {value}\n" for name, value in settings.items())
+        )
+
+    def url(self, url: str) -> str:
+        """The URL of a database of PostgreSQL's, through the pooler."""
+        through = sa.make_url(url).set(port=self.port)
+        return through.render_as_string(hide_password=False)
+
+    def start(self) -> None:
+        """Start it; returns once it listens."""
+        program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+        if program is None:
+            absent("PgBouncer", "pgbouncer is not installed")
+        # It refuses to run as root, and a test's folder is not for others.
+        private = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.geteuid() == 0 else []
+        with (self._folder / "pgbouncer.ini").open("rb") as settings:
+            os.set_inheritable(settings.fileno(), True)
+            self._process = embedded.supervised(
+                [*private, program, "-q", f"/dev/fd/{settings.fileno()}"],
+                grace_secs=0,
+                pass_fds=(settings.fileno(),),
+                stdout=subprocess.DEVNULL,
+            )
+        wait_for_port(self.port)
+
+    def kill(self) -> None:
+        """Kill it, and return when it has ended."""
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait(10)
+            self._process = None
+
+    def __enter__(self) -> OwnPgBouncer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
 def free_port() -> int:
     """A port of the loopback interface on which nothing listens."""
     with socket.socket() as unbound:

@@ -6,7 +6,7 @@ from .. import migrations
 from ..broker import check_worker_settings, embedded, tries
 from ..engine import Engine, transport_defaults
 from ..errors import ConfigurationError
-from ..store import REVISION
+from ..store import POOLER_ADVICE, REVISION
 from .finding import Finding
 
 #: The beginning of the fix of a database that has another schema than this code needs.
@@ -25,7 +25,10 @@ def database(engine: Engine) -> Finding:
         detail = f"{url} has the encoding {encoding}, which cannot store every text."
         return Finding(name="database", ok=False, detail=detail, fix=migrations.ENCODING_FIX)
     if found == REVISION:
-        return Finding(name="database", ok=True, detail=f"{url}, schema {found}")
+        detail, fix = f"{url}, schema {found}", ""
+        if engine.store.preparing.has_pooler and engine.store.preparing.finds_out:
+            detail, fix = f"{detail}, behind a pooler: no statements are prepared", POOLER_ADVICE
+        return Finding(name="database", ok=True, detail=detail, fix=fix)
     has = f"has the schema {found}" if found else "has no tables of durable yet"
     detail = f"{url} {has}, and this code needs {REVISION}."
     return Finding(name="database", ok=False, detail=detail, fix=f"{MIGRATE}.  Then run `durable doctor` again.")

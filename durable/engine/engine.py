@@ -206,7 +206,8 @@ class Engine:
 
     def make_store(self) -> Store:
         """The database; called once."""
-        return Store(self.settings.database_url, self.settings.pool_size)
+        settings = self.settings
+        return Store(settings.database_url, settings.pool_size, settings.prepared_statements)
 
     def make_broker(self) -> Broker:
         """Where messages go; called once."""

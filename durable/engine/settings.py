@@ -20,6 +20,7 @@ from ..broker import check_url
 from ..cipher import Cipher, from_setting
 from ..errors import ConfigurationError
 from ..nearest import did_you_mean, misspelt
+from ..store import PREPARING_CHOICES
 
 SECOND = 1_000_000
 
@@ -70,6 +71,8 @@ class Settings:
     payload_url: str | None = None
     #: How many connections to the database one process keeps.
     pool_size: int = 5
+    #: Whether PostgreSQL prepares durable's statements: "auto" (not behind a pooler), "on" or "off".
+    prepared_statements: str = "auto"
     #: The version of the application's code; None: a hash of each workflow's module.
     code_version: str | None = None
     #: Whether to make OpenTelemetry spans, where its API is installed.
@@ -136,6 +139,15 @@ def _switch(value: object) -> bool:
     raise ValueError("it must be true or false")
 
 
+def _preparing(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    text = str(value).strip().lower()
+    if text not in PREPARING_CHOICES:
+        raise ValueError(f"it must be one of {', '.join(PREPARING_CHOICES)}")
+    return text
+
+
 def _context_variables(value: object) -> tuple[ContextVar[Any], ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(each, ContextVar) for each in value):
         raise ValueError("it must be a list of contextvars.ContextVar objects, so give it as a keyword of Durable()")
@@ -167,6 +179,7 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "cipher": from_setting,
     "payload_url": _text,
     "pool_size": _count,
+    "prepared_statements": _preparing,
     "code_version": _text,
     "tracing": _switch,
     "contextvars": _context_variables,

@@ -14,6 +14,7 @@ Files, in import order::
     attributes.py          attributes of runs
     audit.py               what people did to runs
     payloads.py            large values in the database, or at a URL
+    poolers.py             PostgreSQL behind a pooler: whether statements are prepared
     statements.py          prepared statements of the hot path
     vault.py               encryption, and large values by reference
     database.py            connections, transactions, and the database's clock
@@ -70,6 +71,8 @@ from .limits import LimitKey
 from .outages import RETRY_DELAYS_SECS, is_contention, is_unavailable, reason, retry_until_available
 from .outbox import WORK_LISTS, MessageGroup, SendTimes, count_held_until_due
 from .payloads import PayloadStore, PayloadStoreError, SqlPayloads, StoredPayload, UrlPayloads
+from .poolers import ADVICE as POOLER_ADVICE
+from .poolers import CHOICES as PREPARING_CHOICES
 from .published import PublishedValue
 from .received import ReceivedRow, RequestOutcome
 from .retention import EndedRun
@@ -91,6 +94,8 @@ __all__ = [
     "ENDED",
     "LIMIT",
     "OPTION",
+    "POOLER_ADVICE",
+    "PREPARING_CHOICES",
     "REFERENCE",
     "RETRY_DELAYS_SECS",
     "REVISION",

@@ -25,8 +25,9 @@ from sqlalchemy.engine import URL, ExceptionContext
 
 from .. import failpoints, forks
 from ..errors import ConfigurationError
-from . import statements
+from . import poolers, statements
 from .outages import is_contention
+from .poolers import Preparing
 from .statements import READ_ONLY_STATE, IdleConnections
 from .vault import OPTION, Vault
 
@@ -87,9 +88,11 @@ def parse_url(given: str) -> URL:
 class Store:
     """One database.  The constructor does no I/O; connections are opened when they are used, and anew after a fork."""
 
-    def __init__(self, url: str, pool_size: int) -> None:
+    def __init__(self, url: str, pool_size: int, prepared_statements: str = poolers.AUTO) -> None:
         self.url = parse_url(url)
         self.dialect = self.url.get_backend_name()
+        #: Whether connections to PostgreSQL prepare statements.
+        self.preparing = Preparing(prepared_statements, self.url)
         self._sql_now = literal_column(NOW[self.dialect], BigInteger)
         self._pool_size = pool_size
         self._engine: Engine | None = None
@@ -244,8 +247,11 @@ class Store:
             connect |= {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
         # Values are any Unicode text, whatever encoding the URL, the environment or the server selects.
         connect |= {"client_encoding": "utf8"} if self.dialect == "postgresql" else {"charset": "utf8mb4"}
+        uses_psycopg = self.url.drivername == "postgresql+psycopg"
+        if uses_psycopg:
+            connect |= self.preparing.connect
         engine = create_engine(
-            self.url,
+            poolers.without_threshold(self.url) if uses_psycopg else self.url,
             isolation_level="AUTOCOMMIT" if self.dialect == "postgresql" else "READ COMMITTED",
             skip_autocommit_rollback=True,
             pool_recycle=1800,
@@ -255,10 +261,12 @@ class Store:
             connect_args=connect,
         )
         event.listen(engine, "handle_error", _drop_read_only_session)
-        idle = IdleConnections(engine.dialect)
+        idle = IdleConnections(engine.dialect, self.preparing)
         event.listen(engine, "checkin", idle.note_use)
         event.listen(engine, "checkout", idle.check)
-        if engine.dialect.driver == "psycopg":
+        if uses_psycopg:
+            event.listen(engine, "connect", self.preparing.prepare)
+            event.listen(engine, "handle_error", idle.drop_mixed_up_session)
             engine.update_execution_options(**{statements.OPTION: idle})
         return engine
 

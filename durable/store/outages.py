@@ -17,9 +17,9 @@ from sqlalchemy import exc as sa_exc
 
 from ..sandbox import log_records
 
-#: SQLSTATEs of PostgreSQL that SQLAlchemy takes for internal errors, but that pass: read-only (a standby), and a
-#: session that the server has ended.
-_PASSING_STATES = frozenset({"25006", "25P03"})
+#: SQLSTATEs of PostgreSQL that SQLAlchemy takes for internal errors, but that pass: read-only (a standby), a
+#: session that the server has ended, and statements that a pooler has mixed up.
+_PASSING_STATES = frozenset({"25006", "25P03", "26000", "42P05"})
 #: What no other try can change, although the drivers call it an operational error: limits of PostgreSQL's rows and
 #: statements, and MySQL's ``max_allowed_packet``.
 _REFUSED_STATES = frozenset({"54000", "54001", "54011", "54023"})

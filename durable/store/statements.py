@@ -17,6 +17,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Dialect, Select, TextClause
 from sqlalchemy import exc as sa_exc
+from sqlalchemy.engine import ExceptionContext
+
+from .poolers import Preparing
 
 #: The execution option of a store's own connections with psycopg; its value is the pool's ``IdleConnections``.
 OPTION = "durable_prepared"
@@ -38,13 +41,19 @@ class IdleConnections:
     Once one is found broken, none is used that was idle then.
     """
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, dialect: Dialect, preparing: Preparing) -> None:
+        self.preparing = preparing
         self._dialect = dialect
         self._broken_at = 0.0
 
     def distrust(self) -> None:
         """A connection was broken; those that are idle now are likely to be broken too."""
         self._broken_at = time.monotonic()
+
+    def drop_mixed_up_session(self, context: ExceptionContext) -> None:
+        """Treat a session as disconnected whose pooler mixes up prepared statements; a listener for "handle_error"."""
+        error = context.original_exception
+        context.is_disconnect |= error is not None and self.preparing.note_error(error)
 
     def note_use(self, _connection: object, record: Any) -> None:
         """Note that a connection was used until now."""
@@ -139,10 +148,11 @@ def _is_direct(tx: Connection) -> bool:
 
 def _as_sqlalchemy(tx: Connection, driver: Any, sql: str, error: Any) -> sa_exc.StatementError:
     """The error that SQLAlchemy would raise, without the parameters; invalidates a connection that is broken."""
-    is_broken = tx.dialect.is_disconnect(error, driver, None) or getattr(error, "sqlstate", None) == READ_ONLY_STATE
+    idle: IdleConnections = tx.get_execution_options()[OPTION]
+    is_read_only = getattr(error, "sqlstate", None) == READ_ONLY_STATE
+    is_broken = is_read_only or idle.preparing.note_error(error) or tx.dialect.is_disconnect(error, driver, None)
     if is_broken:
         tx.invalidate(error)
-        idle: IdleConnections = tx.get_execution_options()[OPTION]
         idle.distrust()
     base: Any = tx.dialect.loaded_dbapi.Error
     wrapped: sa_exc.StatementError = sa_exc.DBAPIError.instance(
