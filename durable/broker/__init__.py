@@ -26,7 +26,7 @@ from .choose_notifier import make_notifier
 from .dispatcher import BATCH_SIZE, DRIVE, FORWARD, GRACE, WAKE, Dispatcher
 from .notifier import SUBSCRIPTION_SECS, Notifier, PollingNotifier
 from .producers import tries
-from .progress import HEADER, OFFERS, QUEUE, Progress, Route, furthest, header_of, hops_of
+from .progress import HEADER, INSTALLATION, OFFERS, QUEUE, Progress, Route, furthest, header_of, hops_of
 from .publisher import Broker, Outgoing, Publisher
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "FORWARD",
     "GRACE",
     "HEADER",
+    "INSTALLATION",
     "OFFERS",
     "QUEUE",
     "SUBSCRIPTION_SECS",

@@ -24,7 +24,7 @@ from ..errors import ConfigurationError
 from ..store import DriveRow, SendTimes, StepRow, WaitRow
 from .chains import FORMAT, AdoptedChain, Chain
 from .eta_budget import EtaBudget
-from .progress import HEADER, HOPS, OFFERS, QUEUE, SENT, Route
+from .progress import HEADER, HOPS, INSTALLATION, OFFERS, QUEUE, SENT, Route
 from .publisher import Broker, Outgoing
 
 #: Returns the trace in which a run's message is sent, by the run's id and its ``trace_context``.
@@ -57,6 +57,7 @@ class Dispatcher:
         *,
         shows_arguments: bool = True,
         within: Within | None = None,
+        installation: Callable[[], str | None] = lambda: None,
     ) -> None:
         """
         Args:
@@ -68,6 +69,7 @@ class Dispatcher:
             shows_arguments: Whether messages carry the steps' arguments as text, for Celery's tools.
             counts: Counts the messages.
             within: Returns the trace in which a run's message is sent, by the run and its ``trace_context``.
+            installation: Returns the installation's id, which messages carry; None while it is not known.
         """
         # The sweep checks a message that it has sent before its time once it is due and may be sent again.
         self.eta_budget = EtaBudget(eta_horizon + 2 * resend_after + GRACE)
@@ -82,6 +84,7 @@ class Dispatcher:
         self._shows_arguments = shows_arguments
         self._counts = counts
         self._within = within
+        self._installation = installation
 
     def close(self) -> None:
         """Close connections that are not in use."""
@@ -291,14 +294,17 @@ class Dispatcher:
 
     def _header_of(self, row: StepRow, hops: int) -> dict[str, Any]:
         queue = self.find_queue_of_step(row.name) if row.name in registry.steps else row.step_queue
-        sent = {SENT: self._now(), QUEUE: queue} | ({HOPS: hops} if hops else {})
-        if row.has_offers:
-            sent[OFFERS] = True
+        sent = self._fields(queue, hops) | ({OFFERS: True} if row.has_offers else {})
         return {HEADER: {"run": row.run_id, "op": row.op_id, "attempt": row.attempt, **sent}}
 
     def _sent(self, task: str, queue: str | None, hops: int = 0) -> dict[str, Any]:
-        sent = {SENT: self._now(), QUEUE: self._find_queue(task, queue)} | ({HOPS: hops} if hops else {})
-        return {HEADER: sent}
+        return {HEADER: self._fields(self._find_queue(task, queue), hops)}
+
+    def _fields(self, queue: str | None, hops: int) -> dict[str, Any]:
+        """The fields of our header that every message has."""
+        installation = self._installation()
+        fields = {INSTALLATION: installation} if installation is not None else {}
+        return {**fields, SENT: self._now(), QUEUE: queue, **({HOPS: hops} if hops else {})}
 
 
 def _options(queue: str | None, priority: int | None) -> dict[str, Any]:

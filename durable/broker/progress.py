@@ -13,9 +13,10 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-#: The header of our messages, and its fields: when the message was sent, to which queue, and how often it was sent on
-#: by a worker that did not know its name, and whether steps of the run are offered.
+#: The header of our messages, and its fields: the sender's installation, when the message was sent, to which queue, how
+#: often it was sent on by a worker that did not know its name, and whether steps of the run are offered.
 HEADER = "durable"
+INSTALLATION = "installation"
 SENT = "sent"
 QUEUE = "queue"
 HOPS = "hops"

@@ -24,6 +24,7 @@ _CHECKS_OF_SITUATION = {
     "workers": workers.alive,
     "answers": workers.answers,
     "queues": workers.queues,
+    "strangers": workers.strangers,
     "clocks": workers.clocks,
     "names": waiting.names,
     "blocked": waiting.blocked,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..engine import Engine
-from ..store import InDoubt, WaitingRun, Worker, backlog, in_doubt, key_id_of, limit_faults, workers
+from ..store import InDoubt, WaitingRun, Worker, backlog, in_doubt, installation, key_id_of, limit_faults, workers
 from .finding import SHOWN
 
 #: A day, in microseconds.
 DAY = 24 * 3600 * 1_000_000
+#: An hour, in microseconds.
+HOUR = 3600 * 1_000_000
 
 #: The attempts of a process are given up for certain after so many times ``dead_after`` without a heartbeat.
 _GONE = 5
@@ -32,6 +34,7 @@ class Situation:
         set_limits: The limits whose numbers are set at run time.
         limit_keys: The keys of limits that are checked next.
         wrong_slots: Steps whose slots do not fit their attempts.
+        foreign_queue: The queue from which a worker got another installation's message within the last hour.
         keys: The ids of the keys that waiting values are encrypted with, each with a run that needs it.
     """
 
@@ -45,6 +48,7 @@ class Situation:
     now: int
     failures: list[tuple[str, int]]
     doubts: list[InDoubt]
+    foreign_queue: str | None
     keys: dict[str, str]
     set_limits: dict[str, int]
     limit_keys: list[limit_faults.KeyState]
@@ -67,6 +71,7 @@ def read(engine: Engine) -> Situation:
             now=now,
             failures=backlog.failures(tx, now - DAY),
             doubts=in_doubt.oldest(tx, SHOWN + 1),
+            foreign_queue=installation.foreign_queue(tx, now - HOUR),
             keys={key_id_of(head): run_id for head, run_id in backlog.encrypted_heads(tx, 1000).items()},
             set_limits=limit_faults.set_numbers(tx),
             limit_keys=limit_faults.key_states(tx, now),

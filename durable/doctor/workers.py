@@ -87,3 +87,17 @@ def clocks(situation: Situation) -> Finding:
     ]
     fix = "Use NTP to set these clocks.  Sleeps may end late; they never end early, and nothing is lost."
     return Finding(name="clocks", ok=True, detail=f"By the database's clock, {listed(described_skews)}.", fix=fix)
+
+
+def strangers(situation: Situation) -> Finding:
+    """No application with another database uses a queue of this one."""
+    queue = situation.foreign_queue
+    if queue is None:
+        return Finding(name="strangers", ok=True, detail="no messages of another installation within the last hour")
+    return Finding(
+        name="strangers",
+        ok=False,
+        detail=f"Within the last hour, a worker got a message of an application with another database from queue"
+        f" {queue!r}.",
+        fix="Give each application a task_default_queue, a virtual host or a database of the broker of its own.",
+    )

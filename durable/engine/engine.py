@@ -19,7 +19,20 @@ from ..broker import Broker, Dispatcher, Notifier, Progress, Publisher, check_se
 from ..errors import SchemaOutOfDate
 from ..measures import Measures
 from ..sandbox import log_records
-from ..store import REVISION, DriveRow, Run, RunStatus, StepRow, Store, UrlPayloads, Vault, reason, run_log, runs
+from ..store import (
+    REVISION,
+    DriveRow,
+    Run,
+    RunStatus,
+    StepRow,
+    Store,
+    UrlPayloads,
+    Vault,
+    installation,
+    reason,
+    run_log,
+    runs,
+)
 from ..tracing import ContextVariables, Tracing, make_tracing, quiet
 from . import celery_defaults
 from .completions import Completions
@@ -62,6 +75,8 @@ class Engine:
         self._begin_in_process()
         forks.call_in_child(self._begin_in_process)
         self._schema_checked = False
+        #: The id of the database, which messages carry; None until the schema is checked.
+        self.installation: str | None = None
         self._closing: list[Callable[[], object]] = []
         #: What the application wants to be called for; ``on_run_failed`` and ``on_run_blocked`` add to it.
         self.run_handlers = RunHandlers()
@@ -140,6 +155,7 @@ class Engine:
             self.measures,
             shows_arguments=shows,
             within=self._within_trace if settings.tracing else None,
+            installation=lambda: self.installation,
         )
 
     @cached_property
@@ -355,4 +371,7 @@ class Engine:
 
     def _revision(self) -> str | None:
         with self.store.read() as tx:
-            return migrations.revision(tx)
+            found = migrations.revision(tx)
+            if found == REVISION:
+                self.installation = installation.read(tx)
+            return found

@@ -21,6 +21,7 @@ Files, in import order::
     event_rows.py          events as rows
     payload_references.py  which large values runs refer to
     broker_sentinel.py     the broker's sentinel
+    installation.py        the installation's id, and messages of another one
     backlog.py             the backlog over all runs, for ``durable doctor``
     run_calls.py           calls of the application's functions that are due
     runs.py                runs

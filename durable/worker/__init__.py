@@ -7,6 +7,7 @@ Files, in import order::
 
     sentry.py          what Sentry shows of a task
     celery_outcome.py  what Celery sees of an attempt that failed
+    foreign.py         messages of another installation go back into their queue
     adopted_tasks.py   an application's own Celery task that runs the attempts of a step
     in_place.py        runs the tasks of steps that were claimed here, after the task of a message
     versions.py        which versions this process and other workers run

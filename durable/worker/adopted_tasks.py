@@ -25,7 +25,7 @@ from ..errors import ConfigurationError, StepFailed
 from ..recovery import housekeeping
 from ..registry import AdoptedStep, Step
 from ..sandbox import log_records
-from . import sentry
+from . import foreign, sentry
 from .celery_outcome import for_celery, send_turn
 
 log = log_records.get("durable.carrying")
@@ -90,6 +90,7 @@ class AdoptedRun:
             # A plain call: by another caller, or by the step's own function.
             return self._run(*args, **kwargs)
         housekeeping.ensure(engine)
+        foreign.give_back(engine, request)
         engine.progress.note(request)
         sentry.tag(address.run, self._step.name, address.attempt)
         sentry.note_retry(engine, self._step.name, address)

@@ -23,7 +23,7 @@ from ..registry import AdoptedStep, Defined, Step
 from ..sandbox import log_records
 from ..store import is_contention, is_unavailable, reason
 from ..turns import conclude, drive, forward_attempt, wake
-from . import adopted_tasks, sentry
+from . import adopted_tasks, foreign, sentry
 from .celery_outcome import raise_failure
 from .in_place import base_task, continuation_of, engine_of
 
@@ -163,8 +163,14 @@ def _task(engine: Engine, name: str, **options: Any) -> Any:
 
 
 def _note_message(engine: Engine, request: Any) -> None:
-    """Start this process's heartbeats, if they have not begun, and record that it has taken the message."""
+    """
+    Start this process's heartbeats, if they have not begun, and record that it has taken the message.
+
+    Raises:
+        Reject: The message is of another installation.
+    """
     housekeeping.ensure(engine)
+    foreign.give_back(engine, request)
     engine.progress.note(request)
 
 

@@ -20,13 +20,13 @@ Files, in import order::
 from .columns import long_text, metadata
 from .hook_tables import hooks, received, receivers, references, requests
 from .limit_tables import limit_keys, limits, step_limits
-from .process_tables import broker_sentinel, leases, totals, turn_leases, workers
+from .process_tables import broker_sentinel, installation, leases, totals, turn_leases, workers
 from .run_tables import attributes, audit, events, payloads, runs, values
 from .schedule_tables import schedule_runs, schedules
 from .work_tables import inbox, run_calls, steps, waits
 
 #: The Alembic revision that describes these tables.
-REVISION = "0025"
+REVISION = "0026"
 #: Alembic's table with our revision; the application's own migrations have another one.
 VERSION_TABLE = "durable_version"
 
@@ -39,6 +39,7 @@ __all__ = [
     "events",
     "hooks",
     "inbox",
+    "installation",
     "leases",
     "limit_keys",
     "limits",

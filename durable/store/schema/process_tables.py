@@ -68,6 +68,18 @@ broker_sentinel = Table(
     Column("lost_at", BigInteger),
 )
 
+#: One row, made by the migration; see installation.py.
+installation = Table(
+    "durable_installation",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    #: A random id of the database, which its messages carry.
+    Column("name", ascii_key(32), nullable=False),
+    #: When a worker last got a message of another installation, and from which queue.
+    Column("foreign_at", BigInteger),
+    Column("foreign_queue", exact_text(255)),
+)
+
 #: What all processes have measured, in sum; see measures.py.  Durations are microseconds.
 totals = Table(
     "durable_totals",
