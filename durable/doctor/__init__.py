@@ -4,8 +4,8 @@
 Files, in import order::
 
     finding.py    the result of one check, and how a check that fails becomes a result
-    servers.py    checks the database, the broker, Celery's settings and ``public_url``
     situation.py  reads from the store, once, what the other checks need
+    servers.py    checks the database, the broker, Celery's settings and ``public_url``
     waiting.py    checks for work that cannot continue (names, keys, blocks, doubts), and counts failures
     limits.py     checks the limits of steps, and their slots
     workers.py    checks which workers live, answer, take from which queues, and have which clocks
@@ -23,6 +23,7 @@ __all__ = ["Finding", "examine"]
 _CHECKS_OF_SITUATION = {
     "workers": workers.alive,
     "answers": workers.answers,
+    "standbys": servers.standbys,
     "queues": workers.queues,
     "strangers": workers.strangers,
     "clocks": workers.clocks,

@@ -8,6 +8,7 @@ from ..engine import Engine, transport_defaults
 from ..errors import ConfigurationError
 from ..store import POOLER_ADVICE, REVISION
 from .finding import Finding
+from .situation import Situation
 
 #: The beginning of the fix of a database that has another schema than this code needs.
 MIGRATE = "Run `durable migrate`"
@@ -93,3 +94,17 @@ def public_url(engine: Engine) -> Finding:
         "" if url else "Set DURABLE_PUBLIC_URL if workflows create webhooks.  Without it, creating one raises an error."
     )
     return Finding(name="public_url", ok=True, detail=url or "not set", fix=fix)
+
+
+def standbys(situation: Situation) -> Finding:
+    """A PostgreSQL primary that has standbys waits for one of them; if not, this is advice."""
+    number = situation.unawaited_standbys
+    if not number:
+        return Finding(name="standbys", ok=True, detail="none, or commits wait for one of them")
+    return Finding(
+        name="standbys",
+        ok=True,
+        detail=f"{number}, and commits wait for none of them: synchronous_standby_names is empty",
+        fix="A standby that you promote may lack the last commits: runs, outcomes and accepted requests.  Set"
+        " synchronous_standby_names, or accept that loss.",
+    )

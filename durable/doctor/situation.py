@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..engine import Engine
-from ..store import InDoubt, WaitingRun, Worker, backlog, in_doubt, installation, key_id_of, limit_faults, workers
+from ..store import (
+    InDoubt,
+    WaitingRun,
+    Worker,
+    backlog,
+    in_doubt,
+    installation,
+    key_id_of,
+    limit_faults,
+    standbys,
+    workers,
+)
 from .finding import SHOWN
 
 #: A day, in microseconds.
@@ -35,6 +46,7 @@ class Situation:
         limit_keys: The keys of limits that are checked next.
         wrong_slots: Steps whose slots do not fit their attempts.
         foreign_queue: The queue from which a worker got another installation's message within the last hour.
+        unawaited_standbys: How many standbys a PostgreSQL primary has, if its commits wait for none; else None or 0.
         keys: The ids of the keys that waiting values are encrypted with, each with a run that needs it.
     """
 
@@ -49,6 +61,7 @@ class Situation:
     failures: list[tuple[str, int]]
     doubts: list[InDoubt]
     foreign_queue: str | None
+    unawaited_standbys: int | None
     keys: dict[str, str]
     set_limits: dict[str, int]
     limit_keys: list[limit_faults.KeyState]
@@ -72,6 +85,7 @@ def read(engine: Engine) -> Situation:
             failures=backlog.failures(tx, now - DAY),
             doubts=in_doubt.oldest(tx, SHOWN + 1),
             foreign_queue=installation.foreign_queue(tx, now - HOUR),
+            unawaited_standbys=standbys.unawaited(tx),
             keys={key_id_of(head): run_id for head, run_id in backlog.encrypted_heads(tx, 1000).items()},
             set_limits=limit_faults.set_numbers(tx),
             limit_keys=limit_faults.key_states(tx, now),

@@ -55,6 +55,7 @@ Files, in import order::
     turns.py               what a turn reads, and the commit of a plain turn
     waits.py               pending sleeps and timeouts
     end_operation.py       end an attempt or a wait: delete its row, add the outcome to the inbox
+    standbys.py            whether a PostgreSQL primary waits for its standbys
     statistics.py          the dashboard's numbers: ended runs, durations, backlogs
     totals.py              the sums of what all processes have measured
     workers.py             live processes, their heartbeats, and the sweep's lease
