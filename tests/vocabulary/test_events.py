@@ -28,6 +28,7 @@ def example(cls: type[events.Event]) -> events.Event:
         "request_id": "q",
         "run_id": "child",
         "attributes": {"phase": "one", "gone": None},
+        "value": "2",
     }
     known = {f: values[f] for f in cls.__dataclass_fields__ if f in values}
     return cls(at=7, seq=3, op_id="r#1", **known)
