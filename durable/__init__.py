@@ -70,7 +70,7 @@ if TYPE_CHECKING:
         uuid4,
     )
     from .http import Request, Response
-    from .registry import Run, Value, concurrency, rate, step, workflow
+    from .registry import Run, Value, concurrency, debounce, rate, step, workflow
     from .schedules import create_schedule, get_schedule, schedule
 else:
     # A type checker does not see this, so it reports a name that does not exist.
@@ -99,7 +99,7 @@ else:
             "uuid4",
         ),
         "http": ("Request", "Response"),
-        "registry": ("Run", "Value", "concurrency", "rate", "step", "workflow"),
+        "registry": ("Run", "Value", "concurrency", "debounce", "rate", "step", "workflow"),
         "schedules": ("create_schedule", "get_schedule", "schedule"),
     }
     _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
@@ -161,6 +161,7 @@ __all__ = [
     "create_hook",
     "create_schedule",
     "create_webhook",
+    "debounce",
     "define_hook",
     "get_hook",
     "get_run",

@@ -49,7 +49,9 @@ COMMANDS = {
         "maintenance:doctor", "Check database, broker, settings and workers, and report what to change."
     ),
     "hooks": LazyCommand("hooks:hooks", "List open hooks, and resume them."),
-    "limits": LazyCommand("limits:limits", "Show the limits of steps, set their numbers, and end pauses."),
+    "limits": LazyCommand(
+        "limits:limits", "Show the limits of steps and workflows, set their numbers, and end pauses."
+    ),
     "migrate": LazyCommand("maintenance:migrate", "Migrate the database to the schema that this code needs."),
     "prune": LazyCommand("maintenance:prune", "Delete runs that ended long ago, with all their data."),
     "receivers": LazyCommand("receivers:receivers", "List receivers and their requests, and route requests again."),

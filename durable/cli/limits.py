@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from .. import duration
@@ -14,14 +16,14 @@ from .printing import print_json, print_table, report
 
 @click.group()
 def limits() -> None:
-    """Show the limits of steps, set their numbers, and end pauses."""
+    """Show the limits of steps and workflows, set their numbers, and end pauses."""
 
 
 @limits.command("list")
 @as_json_option
 @click.pass_obj
 def limits_list(context: Context, as_json: bool) -> None:
-    """List the limits, what is in use of each key, and how many steps wait."""
+    """List the limits, what is in use of each key, and how many steps or runs wait."""
     found = operations.list_limits(context.engine)
     if as_json:
         print_json(found)
@@ -29,11 +31,18 @@ def limits_list(context: Context, as_json: bool) -> None:
     now = context.engine.now()
     rows = []
     for each in found:
-        number = f"{each['n']}{'' if each['per'] is None else ' per ' + each['per']}{' (set)' if each['set'] else ''}"
-        oldest = formats.took(now - duration.from_iso(each["oldest"])) if each["oldest"] else "-"
-        shown = (number, str(each["in_use"]), str(each["waiting"]), oldest, each["paused_until"] or "-")
-        rows.append((each["limit"], each["key"] or "-", *shown))
-    print_table(("limit", "key", "number", "in use", "waiting", "longest", "paused until"), rows)
+        oldest = formats.took(max(0, now - duration.from_iso(each["oldest"]))) if each["oldest"] else "-"
+        of_key = (each["limit"], each["of"], each["key"] or "-", _number(each))
+        shown = (str(each["in_use"]), str(each["waiting"]), oldest, each["paused_until"] or "-")
+        rows.append((*of_key, *shown))
+    print_table(("limit", "of", "key", "number", "in use", "waiting", "longest", "paused until"), rows)
+
+
+def _number(limit: dict[str, Any]) -> str:
+    if limit["of"] == "debounce":
+        return f"after {limit['per']}"
+    per = "" if limit["per"] is None else f" per {limit['per']}"
+    return f"{limit['n']}{per}{' (set)' if limit['set'] else ''}"
 
 
 @limits.command("set")

@@ -18,6 +18,8 @@ Files, in import order::
     run.py             ``Client``: what the methods of ``Run`` do
     run_lists.py       ``list_runs``: runs that match a filter, and what is done to all of them
     sessions.py        the caller's SQLAlchemy session, for a start in its transaction
+    new_run.py         a new run: its row, its arguments, its limits
+    run_limits.py      the limits of a new run, and the admission of runs that wait
     start.py           starts a run, or repeats one
     start_many.py      starts many runs of one workflow
     arrival.py         a request to a receiver before it is recorded: its route, and the run that it may start
@@ -27,7 +29,9 @@ Files, in import order::
     receiver_lists.py  receivers and their requests as plain JSON
 """
 
+from . import run_limits
 from .hooks import HookInfo
+from .new_run import make_row
 from .placement import TooManyPending
 from .receive import KeyReused, Reception
 from .run import Client
@@ -48,5 +52,7 @@ __all__ = [
     "RunView",
     "TooManyPending",
     "Workforce",
+    "make_row",
     "matching_ids",
+    "run_limits",
 ]

@@ -7,16 +7,18 @@ The author's functions read the request here, and the run is prepared, so that t
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .. import context
+from .. import codec, context
 from ..context import ReceiverDefinition, ResumeRoute, StartRoute, StartRule, Unroutable
 from ..engine import Engine
 from ..http import Request, Response
 from ..sandbox import log_records
 from ..store import RequestOutcome
 from ..verify import keys
-from .start import PreparedRun, prepare
+from . import run_limits
+from .new_run import PreparedRun
+from .start import prepare
 
 log = log_records.get("durable.receivers")
 
@@ -95,12 +97,22 @@ def arrival_of(
         ignored = Settled(outcome=RequestOutcome.IGNORED, answer=receiver.unmatched)
         return Arrival(request=request, key=key, route=ignored)
     rule = route.rule if isinstance(route, StartRoute) else route.start
-    run = None if rule is None else _prepared(engine, rule, request)
+    try:
+        run = None if rule is None else _prepared(engine, rule, request)
+    except Unroutable as reason:
+        return Arrival(request=request, key=key, route=unroutable(receiver, request, reason))
     return Arrival(request=request, key=key, route=route, run=run, waits_until=waits_until)
 
 
 def _prepared(engine: Engine, rule: StartRule, request: Request) -> PreparedRun:
-    run = prepare(engine, rule.workflow, (request,))
+    workflow = rule.workflow
+    bound = codec.bind(workflow.signature, (request,), {})
+    run = prepare(engine, workflow, bound)
+    try:
+        run = replace(run, limits=run_limits.of_start(workflow, bound))
+    except Exception as error:
+        raise Unroutable(rule.label, f"the key of a limit raised {type(error).__name__}: {error}") from error
+    run_limits.declare(engine, workflow.limits)
     engine.store.vault.store_early(run.row.id, [request.data])
     return run
 

@@ -1,4 +1,4 @@
-"""Limits of steps: what is in use and who waits, and their numbers at run time."""
+"""Limits of steps and of workflows: what is in use and who waits, and their numbers at run time."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from ..errors import ConfigurationError
 from ..nearest import did_you_mean
 from ..store import limit_view, limits
 
+#: What a limit is of, by its kind in the database.
+KINDS = {None: "attempts", "runs": "runs", "debounce": "debounce"}
+
 
 def list_limits(engine: Engine, limit: int = 1000) -> list[dict[str, Any]]:
     """Return all limits, each with the keys that are in use or waited for, as plain JSON."""
     engine.check_schema()
     with engine.store.read() as tx:
-        found = limit_view.states(tx, limit, engine.store.now())
+        found = [*limit_view.states(tx, limit, engine.store.now()), *limit_view.run_states(tx, limit)]
+    found.sort(key=lambda each: each.name)
     return [
         as_json(state)
         | {"waiting": state.waiting, "oldest": duration.iso(state.oldest)}
@@ -28,7 +32,8 @@ def as_json(state: limit_view.LimitState) -> dict[str, Any]:
     """Return a limit, one of its keys, and what is in use of it."""
     per = None if state.per is None else duration.to_text(state.per)
     return {"limit": state.name, "key": state.key, "n": state.n, "per": per, "set": state.is_set} | {
-        "in_use": state.in_use
+        "of": KINDS[state.kind],
+        "in_use": state.in_use,
     }
 
 
@@ -58,10 +63,12 @@ def set_limit(engine: Engine, name: str, n: int | None) -> None:
         registry.check_number(n)
     engine.check_schema()
     declared = registry.limits.get(name)
+    if declared is not None and declared.wait is not None:
+        raise ConfigurationError(f"{name!r} is a debounce, which has no number: change its times in the code.")
     now = engine.store.now()
     with engine.store.begin() as tx:
         if declared is not None:
-            limits.declare(tx, name, limits.Numbers(*declared.numbers))
+            limits.declare(tx, name, limits.Numbers(*declared.numbers), declared.kind)
         if limits.set_number(tx, name, n, now):
             return
         known = [state.name for state in limit_view.states(tx, 1000, now)]

@@ -8,7 +8,7 @@ step      ``name attempt state``: ``running`` (``worker since``), ``pending`` (`
           ``delayed`` (``until``: a retry's delay), ``limited`` (``since limit key n per set in_use``:
           it waits for a limit), ``unknown`` (``since``), or ``in_doubt`` (``since``: the start of
           the attempt whose outcome is unknown)
-turn      ``name state``: ``pending`` or ``unknown`` (``since``), ``delayed`` (``until``)
+turn      ``name state``: ``pending`` or ``unknown`` (``since``), ``delayed`` (``until``), ``limited`` as a step
 sleep     ``until``
 hook      ``token``
 webhook   ``token url``
@@ -44,7 +44,11 @@ def waiting_for(engine: Engine, tx: Connection, run: Run) -> list[dict[str, Any]
     found: list[dict[str, Any]] = []
     since = run_log.first_inbox_item(tx, run.id)
     if since is not None and run.status != RunStatus.BLOCKED:
-        readiness = _readiness(run.name in registered, since, run.not_before or 0, now)
+        wait = limit_view.wait_before_begin(tx, run.id) if run.status == RunStatus.PENDING else None
+        not_before = (run.not_before or 0) if wait is None else wait.ready_at
+        readiness = _readiness(run.name in registered, since, not_before, now)
+        if wait is not None and readiness["state"] == "pending" and wait.limit.kind != "debounce":
+            readiness |= limits.as_json(wait.limit) | {"state": "limited"}
         found.append({"kind": "turn", "operation": ROOT, "name": run.name} | readiness)
     limited = limit_view.waits_of_run(tx, run.id, LIMIT)
     for step in steps.of_run(tx, run.id, LIMIT):

@@ -6,6 +6,7 @@ Everything here happens in the transaction that records the request.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
@@ -15,7 +16,7 @@ from ..context import ReceiverDefinition, ResumeRoute, StartRoute, Unroutable
 from ..engine import Engine
 from ..errors import HookPayloadError, SerializationError
 from ..http import Response, problem
-from ..store import DriveRow, Hook, RequestOutcome, hooks, received, requests, run_log
+from ..store import DriveRow, Hook, LimitKey, RequestOutcome, hooks, received, requests, run_log
 from .arrival import Arrival, Settled, unroutable
 
 #: Names of hooks without a type, which receive the request itself.
@@ -45,6 +46,8 @@ class Placement:
     started_for: str | None = None
     #: What the message for the run's turn is made from.
     drive: DriveRow | None = None
+    #: The limits that a new run waits for.
+    limit_keys: Sequence[LimitKey] = ()
 
 
 def find_place(engine: Engine, tx: Connection, receiver: ReceiverDefinition, arrival: Arrival) -> Placement:
@@ -78,12 +81,14 @@ def find_place(engine: Engine, tx: Connection, receiver: ReceiverDefinition, arr
 def _start(engine: Engine, tx: Connection, receiver: ReceiverDefinition, arrival: Arrival) -> Placement:
     run = arrival.run
     assert run is not None, "a route that starts a run comes with the run"
+    created = run.create(engine, tx)
     return Placement(
         outcome=RequestOutcome.STARTED,
         rule=f"start {run.row.name}",
-        run_id=run.row.id,
+        run_id=created.run_id,
         answer=_static_answer(receiver),
-        drive=run.create(engine, tx),
+        drive=created.drive,
+        limit_keys=created.limit_keys,
     )
 
 

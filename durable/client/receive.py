@@ -18,8 +18,9 @@ from .. import events, failpoints
 from ..context import ReceiverDefinition, Unroutable
 from ..engine import Engine
 from ..http import Request, Response
-from ..store import DriveRow, ReceivedRow, RequestOutcome, received, requests
+from ..store import DriveRow, LimitKey, ReceivedRow, RequestOutcome, received, requests
 from ..verify import keys
+from . import run_limits
 from .arrival import Arrival, arrivals_of, unroutable
 from .placement import Placement, find_place
 
@@ -43,6 +44,7 @@ class Reception:
         answer: The answer that was recorded with it; None if a step gives it, and for a copy.
         op_id: The hook that has received it.
         drive: What the message for the turn of its run is made from.
+        limit_keys: The limits that its new run waits for.
         notifies: The process to notify of the answer; "" for none.
     """
 
@@ -53,6 +55,7 @@ class Reception:
     answer: Response | None = None
     is_duplicate: bool = False
     drive: DriveRow | None = None
+    limit_keys: Sequence[LimitKey] = ()
     notifies: str = ""
 
 
@@ -80,6 +83,7 @@ def send(engine: Engine, receptions: Sequence[Reception]) -> None:
     """Send the turns of the runs that requests have reached, once that is committed."""
     failpoints.hit("request.recorded")
     engine.dispatch.send_turns([each.drive for each in receptions if each.drive is not None])
+    run_limits.admit(engine, {key for each in receptions for key in each.limit_keys})
     for each in receptions:
         engine.notify(each.notifies, each.request_id)
 
@@ -158,4 +162,5 @@ def reception_of(request_id: str, place: Placement) -> Reception:
         op_id=place.op_id,
         answer=place.answer,
         drive=place.drive,
+        limit_keys=place.limit_keys,
     )

@@ -13,7 +13,7 @@ from ..engine import Engine
 from ..errors import RunCancelled, RunFailed, RunNotFound, ValueNotPublished
 from ..events import ROOT, Event
 from ..store import Run as RunRow
-from ..store import RunStatus, attributes, generations, published, requests, run_log, runs
+from ..store import attributes, cancel_run, generations, published, requests, run_log, runs
 from . import operate
 from .describe import blocked_reason, list_hooks, value_of
 
@@ -187,17 +187,8 @@ def post_cancel(engine: Engine, tx: Connection, run_id: str, reason: str | None)
     Returns:
         The row of the last generation, which is locked.
     """
-    row = runs.lock(tx, run_id)
-    while row is not None and row.status == RunStatus.CONTINUED:
-        last = generations.latest(tx, row.id)
-        if last is None or last.id == row.id:
-            break
-        row = runs.lock(tx, last.id)
+    now = engine.store.now()
+    row = cancel_run.post_cancel(tx, run_id, reason, now, engine.dispatch.plan(now))
     if row is None:
         raise RunNotFound(run_id)
-    if not row.ended:
-        # A turn that ends the run in one statement does not see an inbox item that comes at that moment.
-        runs.invalidate_turn(tx, row.id)
-        now = engine.store.now()
-        run_log.post(tx, row.id, events.RunCancelRequested(at=now, reason=reason), engine.dispatch.plan(now))
     return row

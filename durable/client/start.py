@@ -16,9 +16,19 @@ from ..engine import Engine
 from ..errors import ConfigurationError, RunConflict, RunNotFound
 from ..registry import Run, Workflow
 from ..sandbox import log_records, refuse_in_workflow
-from ..store import OPTION, DriveRow, RunStatus, SendTimes, is_unavailable, requests, run_log, runs, start_run
+from ..store import (
+    OPTION,
+    SendTimes,
+    is_unavailable,
+    requests,
+    run_log,
+    runs,
+    start_run,
+)
 from ..store import Run as RunRow
+from . import run_limits
 from .describe import creation, value_of
+from .new_run import PreparedRun, created_event, make_row
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -40,25 +50,6 @@ class Options:
     attributes: Mapping[str, str | None] | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PreparedRun:
-    """A run that is about to be committed, to begin at once: its row, its encoded arguments and its attributes."""
-
-    row: RunRow
-    args: str
-    attributes: Mapping[str, str]
-
-    def create(self, engine: Engine, tx: Connection) -> DriveRow:
-        """Write the run in this transaction; return what the message of its first turn is made from."""
-        row = self.row
-        with engine.tracing.start(row.name, row.id) as trace_context:
-            row = replace(row, trace_context=trace_context)
-            start_run.create(
-                tx, row, created_event(row, self.args), engine.dispatch.plan(row.created_at), self.attributes
-            )
-        return DriveRow(row.id, row.queue, row.priority, trace_context=trace_context)
-
-
 def start(
     engine: Engine,
     workflow: Workflow[..., Any],
@@ -73,7 +64,9 @@ def start(
     before, returns that run, and starts none.
 
     Raises:
-        TypeError: Not a workflow, arguments that do not fit its signature, or an attribute that is no str.
+        TypeError: Not a workflow, arguments that do not fit its signature, an attribute that is no str, or an option
+            that a debounced workflow does not take.
+        Exception: What the key function of a limit raises.
         ValueError: An id, a key or an attribute that some database does not store as it is.
         SerializationError: An argument that has no JSON form; the error has its path.
         RunConflict: The id or key started another workflow, or one with other arguments.
@@ -85,28 +78,26 @@ def start(
         raise TypeError(f"start takes a function decorated with @workflow, not {workflow!r}.")
     engine.check_schema()
     options = options or Options()
-    prepared = prepare(engine, workflow, args, kwargs, options)
-    text, given = prepared.args, prepared.attributes
+    bound = codec.bind(workflow.signature, args, dict(kwargs or {}))
+    prepared = prepare(engine, workflow, bound, options)
+    prepared = replace(prepared, limits=run_limits.of_start(workflow, bound))
     with engine.tracing.start(prepared.row.name, prepared.row.id) as trace_context:
-        row = replace(prepared.row, trace_context=trace_context)
+        prepared = replace(prepared, row=replace(prepared.row, trace_context=trace_context))
         if options.session is not None:
             # It imports SQLAlchemy's ORM, which an application without sessions does without.
             from . import sessions
 
-            return _start_in_session(engine, sessions.of(options.session), row, text, given)
-        return _commit(engine, row, text, given)
+            return _start_in_session(engine, sessions.of(options.session), workflow, prepared)
+        run_limits.declare(engine, workflow.limits)
+        return _commit(engine, prepared)
 
 
 def prepare(
-    engine: Engine,
-    workflow: Workflow[..., Any],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any] | None = None,
-    options: Options | None = None,
+    engine: Engine, workflow: Workflow[..., Any], bound: Mapping[str, Any], options: Options | None = None
 ) -> PreparedRun:
-    """Check all that ``start`` checks, and return the run.  Writes nothing."""
+    """Check all that ``start`` checks but the limits, and return the run without them.  Writes nothing."""
     options = options or Options()
-    bound = codec.bind(workflow.signature, args, dict(kwargs or {}))
+    check_debounce(workflow, options)
     text = codec.encode_arguments(bound)
     row = new_row(engine, workflow, codec.digest(bound, workflow.signature), options, engine.now())
     attributes.check({}, options.attributes or {})
@@ -115,14 +106,33 @@ def prepare(
     return PreparedRun(row=row, args=text, attributes=given)
 
 
-def _commit(engine: Engine, row: RunRow, text: str, given: Mapping[str, str]) -> Run[Any]:
+def check_debounce(workflow: Workflow[..., Any], options: Options) -> None:
+    """Raise TypeError for an option that makes no sense where several starts may become one run."""
+    given = ("run_id", "idempotency_key", "countdown", "eta")
+    name = next((name for name in given if getattr(options, name) is not None), None)
+    limit = next((each for each in workflow.limits if each.wait is not None), None)
+    if name is not None and limit is not None:
+        raise TypeError(
+            f"Workflow {workflow.name} is debounced ({limit.name}), so a start may become one with others, and takes no"
+            f" {name}.  Leave it out."
+        )
+
+
+def _commit(engine: Engine, new: PreparedRun) -> Run[Any]:
     """Commit the run in a transaction of its own, and send its first turn."""
+    row, text = new.row, new.args
     engine.store.vault.store_early(row.id, [text])
     planned: list[SendTimes] = []
+    run_id = row.id
     failure: SQLAlchemyError | None = None
     try:
-        start_run.commit(
-            engine.store, row, created_event(row, text), lambda tx: plan_first_turn(engine, tx, row, planned), given
+        run_id = start_run.commit(
+            engine.store,
+            row,
+            created_event(row, text),
+            lambda tx: plan_first_turn(engine, tx, row, planned),
+            new.attributes,
+            new.limits,
         )
     except SQLAlchemyError as error:
         failure = error
@@ -134,8 +144,8 @@ def _commit(engine: Engine, row: RunRow, text: str, given: Mapping[str, str]) ->
         if isinstance(failure, IntegrityError) or existing.id != row.id:
             return existing
         # The commit was applied, and only its acknowledgement was lost.
-    _send(engine, row, planned[-1])
-    return Run(row.id, engine)
+    _send(engine, new, planned[-1])
+    return Run(run_id, engine)
 
 
 def new_row(engine: Engine, workflow: Workflow[..., Any], digest: str, options: Options, now: int) -> RunRow:
@@ -152,27 +162,16 @@ def new_row(engine: Engine, workflow: Workflow[..., Any], digest: str, options: 
         not_before = duration.due_at(timedelta(microseconds=delay), now)
     elif options.eta is not None:
         not_before = duration.due_at(options.eta, now)
-    return RunRow(
-        id=run_id or start_run.new_run_id(now),
-        name=workflow.name,
-        status=RunStatus.PENDING,
-        turn=0,
-        seq=0,
-        last_at=now,
+    return make_row(
+        engine,
+        workflow.name,
+        run_id=run_id or start_run.new_run_id(now),
+        digest=digest,
+        now=now,
         queue=options.queue or workflow.options.get("queue"),
         priority=options.priority if options.priority is not None else workflow.options.get("priority"),
-        digest=digest,
         idempotency_key=_key(options.idempotency_key),
-        code_version=engine.code_version(workflow),
-        python_version=None,
-        parent_run_id=None,
-        parent_op_id=None,
         not_before=not_before,
-        blocked=None,
-        blocked_version=None,
-        created_at=now,
-        started_at=None,
-        completed_at=None,
     )
 
 
@@ -188,11 +187,6 @@ def _key(given: str | None) -> str | None:
     return given
 
 
-def created_event(row: RunRow, args: str) -> events.RunCreated:
-    """Return the event that creates a run."""
-    return events.RunCreated(at=row.created_at, name=row.name, args=args)
-
-
 def plan_first_turn(engine: Engine, tx: Connection, row: RunRow, planned: list[SendTimes]) -> SendTimes:
     """Plan the first turn's message.  *planned* gets the plan too, since a commit may be applied though it raises."""
     sending = engine.dispatch.plan_at(tx, row.created_at, row.not_before or 0)
@@ -203,11 +197,12 @@ def plan_first_turn(engine: Engine, tx: Connection, row: RunRow, planned: list[S
     return sending
 
 
-def _send(engine: Engine, row: RunRow, sending: SendTimes) -> None:
+def _send(engine: Engine, new: PreparedRun, sending: SendTimes) -> None:
     failpoints.hit("start.committed")
-    if sending.is_deferred:
-        return
-    engine.wake(row, not_before=row.not_before or 0)
+    if new.limits:
+        run_limits.admit(engine, [each.key for each in new.limits])
+    elif not sending.is_deferred:
+        engine.wake(new.row, not_before=new.row.not_before or 0)
 
 
 # An id or key that was used before
@@ -245,33 +240,38 @@ def same_run(engine: Engine, row: RunRow, existing: RunRow) -> Run[Any]:
 # In the caller's transaction
 
 
-def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str, given: Mapping[str, str]) -> Run[Any]:
+def _start_in_session(engine: Engine, session: Session, workflow: Workflow[..., Any], new: PreparedRun) -> Run[Any]:
     """Write the run in the caller's transaction.  Its first turn is sent once that has committed."""
     from . import sessions
 
+    row = new.row
     tx = sessions.connection(session, engine.store.url).execution_options(**{OPTION: engine.store.vault})
     existing = _existing(tx, row)
     if existing is not None:
         return same_run(engine, row, existing)
+    run_limits.declare(engine, workflow.limits, tx)
     planned: list[SendTimes] = []
+    run_id = row.id
 
     def send() -> None:
         # The transaction, or a savepoint in it, may have been rolled back.
         try:
             with engine.store.read() as tx:
-                is_committed = runs.find(tx, row.id) is not None
+                is_committed = runs.find(tx, run_id) is not None
         except SQLAlchemyError as error:
             # An exception here would look to the caller as if its commit had failed.
             log.warning("Run %s is left to the sweep: the database does not answer (%s).", row.id, type(error).__name__)
             return
         if is_committed:
-            _send(engine, row, planned[-1])
+            _send(engine, new, planned[-1])
 
     failure: IntegrityError | None = None
     try:
         # PostgreSQL ends the whole transaction when a statement fails, and the caller's work would be lost with it.
         with tx.begin_nested() if tx.dialect.name == "postgresql" else nullcontext():
-            start_run.create(tx, row, created_event(row, args), plan_first_turn(engine, tx, row, planned), given)
+            sending = plan_first_turn(engine, tx, row, planned)
+            created = created_event(row, new.args)
+            run_id = start_run.create(tx, row, created, sending, new.attributes, new.limits)
     except IntegrityError as error:
         failure = error
     if failure is not None:
@@ -281,7 +281,7 @@ def _start_in_session(engine: Engine, session: Session, row: RunRow, args: str, 
             raise failure
         return found
     sessions.when_over(session, send)
-    return Run(row.id, engine)
+    return Run(run_id, engine)
 
 
 def start_like(engine: Engine, run_id: str, options: Options) -> Run[Any]:

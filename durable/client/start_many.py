@@ -19,9 +19,11 @@ from ..engine import Engine
 from ..errors import RunConflict
 from ..registry import Run, Workflow
 from ..sandbox import log_records, refuse_in_workflow
-from ..store import OPTION, DriveRow, SendTimes, runs, start_run
+from ..store import OPTION, DriveRow, RunLimit, runs, start_run
 from ..store import Run as RunRow
-from .start import Options, created_event, new_row, plan_first_turn, same_run
+from . import run_limits
+from .new_run import created_event
+from .start import Options, new_row, plan_first_turn, same_run
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -44,6 +46,7 @@ class NewRun:
 
     row: RunRow
     text: str
+    limits: Sequence[RunLimit] = ()
 
 
 def start_many(
@@ -75,13 +78,15 @@ def start_many(
     engine.dispatch.check_queue_of_turn(options.queue or target.options.get("queue"))
     attributes.check({}, options.attributes or {})
     given = attributes.merged({}, options.attributes or {})
+    _refuse_debounced(target)
     new = _checked(engine, target, options, args, keys)
     if session is not None:
         # It imports SQLAlchemy's ORM, which an application without sessions does without.
         from . import sessions
 
-        return _start_in_session(engine, sessions.of(session), new, given)
+        return _start_in_session(engine, sessions.of(session), target, new, given)
 
+    run_limits.declare(engine, target.limits)
     # Conflicts are found before the first batch is written.
     for batch in _batches(new):
         with engine.store.read() as tx:
@@ -107,6 +112,14 @@ def _target(workflow: Any) -> tuple[Workflow[..., Any], Options]:
     if of_one:
         raise TypeError(f"start_many: the option {of_one[0]} is for one run.  Pass keys=[...] and session=... instead.")
     return workflow, Options(**chosen)
+
+
+def _refuse_debounced(workflow: Workflow[..., Any]) -> None:
+    if any(limit.wait is not None for limit in workflow.limits):
+        raise TypeError(
+            f"start_many: workflow {workflow.name} is debounced, so that starts of one key become one run.  Start the"
+            f" last one of each key with {workflow.__name__}.start(...)."
+        )
 
 
 def _checked(
@@ -140,8 +153,9 @@ def _checked(
         row = new_row(engine, workflow, digest, replace(options, idempotency_key=key), now)
         if key is not None and by_key.setdefault(key, row).digest != digest:
             raise RunConflict(key, by_key[key].id)
+        found = run_limits.of_start(workflow, bound)
         with engine.tracing.start(row.name, row.id) as trace_context:
-            new.append(NewRun(replace(row, trace_context=trace_context), text))
+            new.append(NewRun(replace(row, trace_context=trace_context), text, found))
     return new
 
 
@@ -158,28 +172,29 @@ def _existing(engine: Engine, tx: Connection, batch: Sequence[NewRun]) -> dict[s
 
 def _write(
     engine: Engine, tx: Connection, batch: Sequence[NewRun], given: Mapping[str, str]
-) -> tuple[list[Run[Any]], list[tuple[RunRow, SendTimes]]]:
+) -> tuple[list[Run[Any]], list[start_run.OneOfMany]]:
     """Write a batch; return its runs, and those that are new with the plan of their first messages."""
     existing = _existing(engine, tx, batch)
-    new: list[tuple[RunRow, Any, SendTimes]] = []
+    new: list[start_run.OneOfMany] = []
     started = []
     for each in batch:
         key = each.row.idempotency_key
         run = None if key is None else existing.get(key)
         if run is None:
             sending = plan_first_turn(engine, tx, each.row, [])
-            new.append((each.row, created_event(each.row, each.text), sending))
+            created = created_event(each.row, each.text)
+            new.append(start_run.OneOfMany(each.row, created, sending, each.limits))
             run = Run(each.row.id, engine)
             if key is not None:
                 existing[key] = run
         started.append(run)
     start_run.create_all(tx, new, given)
-    return started, [(row, sending) for row, _, sending in new]
+    return started, new
 
 
 def _commit(
     engine: Engine, batch: Sequence[NewRun], given: Mapping[str, str]
-) -> tuple[list[Run[Any]], list[tuple[RunRow, SendTimes]]]:
+) -> tuple[list[Run[Any]], list[start_run.OneOfMany]]:
     """Write a batch in a transaction of its own."""
     for _ in range(_TRIES - 1):
         try:
@@ -190,27 +205,29 @@ def _commit(
     return engine.store.write(lambda tx: _write(engine, tx, batch, given))
 
 
-def _send(engine: Engine, planned: Sequence[tuple[RunRow, SendTimes]]) -> None:
+def _send(engine: Engine, planned: Sequence[start_run.OneOfMany]) -> None:
     """Send the first turns.  The sweep sends what is deferred, or cannot be sent now."""
     failpoints.hit("start.committed")
     rows = [
-        DriveRow(row.id, row.queue, row.priority, trace_context=row.trace_context)
-        for row, sending in planned
-        if not sending.is_deferred
+        DriveRow(each.run.id, each.run.queue, each.run.priority, trace_context=each.run.trace_context)
+        for each in planned
+        if not each.sending.is_deferred and not each.limits
     ]
     if rows:
-        engine.dispatch.send_turns(rows, not_before=planned[0][0].not_before or 0)
+        engine.dispatch.send_turns(rows, not_before=planned[0].run.not_before or 0)
+    run_limits.admit(engine, {limit.key for each in planned for limit in each.limits})
 
 
 def _start_in_session(
-    engine: Engine, session: Session, new: Sequence[NewRun], given: Mapping[str, str]
+    engine: Engine, session: Session, workflow: Workflow[..., Any], new: Sequence[NewRun], given: Mapping[str, str]
 ) -> list[Run[Any]]:
     """Write the runs in the caller's transaction.  Their first turns are sent once that has committed."""
     from . import sessions
 
     tx = sessions.connection(session, engine.store.url).execution_options(**{OPTION: engine.store.vault})
+    run_limits.declare(engine, workflow.limits, tx)
     started: list[Run[Any]] = []
-    planned: list[tuple[RunRow, SendTimes]] = []
+    planned: list[start_run.OneOfMany] = []
     for batch in _batches(new):
         found, sending = _write_in_session(engine, tx, batch, given)
         started += found
@@ -222,7 +239,7 @@ def _start_in_session(
 
 def _write_in_session(
     engine: Engine, tx: Connection, batch: Sequence[NewRun], given: Mapping[str, str]
-) -> tuple[list[Run[Any]], list[tuple[RunRow, SendTimes]]]:
+) -> tuple[list[Run[Any]], list[start_run.OneOfMany]]:
     # SQLite has one writer: once this transaction writes, no other process takes a key.  Its driver has no savepoints.
     nested = nullcontext if tx.dialect.name == "sqlite" else tx.begin_nested
     for last in (*[False] * (_TRIES - 1), True):
@@ -235,7 +252,7 @@ def _write_in_session(
     raise AssertionError("the last try returns or raises")
 
 
-def _sender(engine: Engine, planned: Sequence[tuple[RunRow, SendTimes]]) -> Callable[[], None]:
+def _sender(engine: Engine, planned: Sequence[start_run.OneOfMany]) -> Callable[[], None]:
     """Return a function that sends the first turns of those runs which are committed."""
 
     def send() -> None:
@@ -244,12 +261,12 @@ def _sender(engine: Engine, planned: Sequence[tuple[RunRow, SendTimes]]) -> Call
             try:
                 with engine.store.read() as tx:
                     # The transaction, or a savepoint in it, may have been rolled back.
-                    committed = runs.names_of(tx, [row.id for row, _ in batch])
+                    committed = runs.names_of(tx, [each.run.id for each in batch])
             except SQLAlchemyError as error:
                 # An exception here would look to the caller as if its commit had failed.
                 log.warning("%d runs are left to the sweep: %s.", len(planned) - first, type(error).__name__)
                 return
-            if found := [(row, sending) for row, sending in batch if row.id in committed]:
+            if found := [each for each in batch if each.run.id in committed]:
                 _send(engine, found)
 
     return send

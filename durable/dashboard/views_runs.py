@@ -110,5 +110,7 @@ def in_words(entry: Waits, now: int) -> str:
             return f"{entry.count} hooks" if several else "a hook"
         case "child":
             return f"{entry.count} child runs" if several else f"child {example}"
+        case "limit":
+            return f"the limit {entry.example}"
         case _:
             return "a turn"

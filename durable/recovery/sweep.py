@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from .. import failpoints, measures
 from ..attempts import outcome
 from ..broker import GRACE
-from ..client import route_again
+from ..client import route_again, run_limits
 from ..engine import Engine, ProcessIdentity, identify, is_gone
 from ..sandbox import log_records
 from ..store import (
@@ -73,7 +73,8 @@ def sweep(engine: Engine) -> bool:
         _drop_leases(engine, now),
         route_again.route_waiting(engine, BATCH),
     ]
-    return admit_due(engine) == KEYS or BATCH in sent
+    admitted = (admit_due(engine), run_limits.admit_due(engine))
+    return KEYS in admitted or BATCH in sent
 
 
 def publish_due(engine: Engine, since: int) -> None:
@@ -84,6 +85,7 @@ def publish_due(engine: Engine, since: int) -> None:
     _send_steps(engine, now, registered, {}, since=since)
     _send_waits(engine, now, {}, since)
     admit_due(engine)
+    run_limits.admit_due(engine)
 
 
 def _send_steps(

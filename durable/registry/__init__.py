@@ -9,7 +9,7 @@ Files, in import order::
     retry.py         whether a failed attempt is retried, and after how long
     signatures.py    a function's signature that binds arguments quickly
     fingerprint.py   a hash of a module's code, the version of its workflows
-    limits.py        how many attempts of steps run at once, or begin in a time
+    limits.py        how many attempts of steps, or runs, go on at once or begin in a time
     values.py        ``Value``: the name of a published value, with its type
     run.py           ``Run``: the handle of a run
     definitions.py   ``Step`` and ``Workflow``
@@ -21,7 +21,7 @@ Files, in import order::
 from .celery_tasks import AdoptedStep
 from .decorators import step, workflow
 from .definitions import SEMANTICS, StartOptions, Step, Workflow, code_version
-from .limits import StepLimit, check_number, concurrency, key_of, rate
+from .limits import FlowLimit, check_number, concurrency, debounce, key_of, rate
 from .retry import RetryPolicy
 from .run import Run
 from .tables import Defined, all_definitions, limits, register, steps, subscribe, unnamed, workflows
@@ -32,11 +32,11 @@ __all__ = [
     "SEMANTICS",
     "AdoptedStep",
     "Defined",
+    "FlowLimit",
     "RetryPolicy",
     "Run",
     "StartOptions",
     "Step",
-    "StepLimit",
     "Value",
     "Workflow",
     "all_definitions",
@@ -44,6 +44,7 @@ __all__ = [
     "check_value_name",
     "code_version",
     "concurrency",
+    "debounce",
     "key_of",
     "limits",
     "rate",

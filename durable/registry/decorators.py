@@ -14,7 +14,7 @@ from ..nearest import did_you_mean
 from ..sandbox import continuing, lint
 from .celery_tasks import AdoptedStep, is_celery_task
 from .definitions import SEMANTICS, AsyncStep, Step, Workflow
-from .limits import StepLimit
+from .limits import FlowLimit
 from .retry import RetryPolicy
 from .tables import announce, register, unnamed
 
@@ -38,6 +38,7 @@ def workflow(
     priority: int | None = None,
     passthrough_modules: Iterable[str] = (),
     failure_exceptions: Iterable[type[BaseException]] = (),
+    limits: Iterable[FlowLimit] = (),
 ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
 def workflow(
     function: Callable[..., Any] | None = None,
@@ -48,6 +49,7 @@ def workflow(
     priority: int | None = None,
     passthrough_modules: Iterable[str] = (),
     failure_exceptions: Iterable[type[BaseException]] = (),
+    limits: Iterable[FlowLimit] = (),
     **unknown: Any,
 ) -> Any:
     """
@@ -60,11 +62,14 @@ def workflow(
         passthrough_modules: Modules and packages whose calls the guards let pass.
         failure_exceptions: Errors that fail a run although they say that its code is wrong, and would block it:
             ``(TypeError,)``; ``(BaseException,)`` for all.
+        limits: How many runs go on at once, or begin in a time, over all processes: ``concurrency(…)``, ``rate(…)``;
+            and whether starts that follow each other become one run: ``debounce(…)``.
 
     Raises:
         ConfigurationError: The function is no ``async def``, another function has the name, *failure_exceptions*
-            are no exception classes, or the body reads the clock or randomness in a way that cannot be detected
-            when it runs (``lint``), or calls ``continue_as_new`` with arguments that do not fit the signature.
+            are no exception classes, a limit is none of a workflow, the body reads the clock or randomness in a way
+            that cannot be detected when it runs (``lint``), or it calls ``continue_as_new`` with arguments that do not
+            fit the signature.
         TypeError: There is no such option.
     """
     _refuse_unknown("workflow", unknown, workflow)
@@ -76,6 +81,7 @@ def workflow(
             options=_given(queue=queue, priority=priority),
             passthrough_modules=passthrough_modules,
             failure_exceptions=failure_exceptions,
+            limits=limits,
         )
         lint.check(defined.function, defined.name, defined.passthrough_modules)
         continuing.check(defined.function, defined.name, defined.signature)
@@ -113,7 +119,7 @@ def step(
     time_limit: float | None = None,
     soft_time_limit: float | None = None,
     argsrepr: str | None = None,
-    limits: Iterable[StepLimit] = (),
+    limits: Iterable[FlowLimit] = (),
 ) -> _StepDecorator: ...
 def step(
     function: Any = None,
@@ -132,7 +138,7 @@ def step(
     time_limit: float | None = None,
     soft_time_limit: float | None = None,
     argsrepr: str | None = None,
-    limits: Iterable[StepLimit] = (),
+    limits: Iterable[FlowLimit] = (),
     **unknown: Any,
 ) -> Any:
     """
@@ -187,7 +193,7 @@ def _define_step(
     timeout: int | None,
     semantics: str,
     options: dict[str, Any],
-    limits: Iterable[StepLimit],
+    limits: Iterable[FlowLimit],
     adopts: bool,
 ) -> Step[..., Any]:
     """Make a function or a Celery task a step.  *adopts* is False after ``step(...)``: that takes no Celery task."""

@@ -20,21 +20,17 @@ from ..errors import ConfigurationError
 from ..nearest import did_you_mean
 from ..sandbox import guards
 from . import fingerprint
-from .limits import StepLimit, check_limits
+from .limits import FlowLimit, check_limits
 from .retry import RetryPolicy
 from .run import Run
 from .signatures import Signature
 
 AT_MOST_ONCE = "at_most_once"
 
-
 P = ParamSpec("P")
 R = TypeVar("R")
-
 #: What ``with_options`` and ``apply_async`` take.
 START_OPTIONS = ("run_id", "idempotency_key", "queue", "priority", "countdown", "eta", "session", "attributes")
-
-
 #: How a step's attempts may be delivered; the first one is the default.
 SEMANTICS = ("at_least_once", "at_most_once", "transactional")
 
@@ -43,6 +39,7 @@ class Definition(Generic[P, R]):
     """What steps and workflows share: a function, its name, and where it was written."""
 
     noun = ""
+    limits: tuple[FlowLimit, ...] = ()
     __name__: str
 
     def __init__(self, function: Callable[P, Any], name: str | None) -> None:
@@ -132,14 +129,14 @@ class Step(Definition[P, R]):
         timeout: int | None = None,
         semantics: str = SEMANTICS[0],
         options: Mapping[str, Any] | None = None,
-        limits: Iterable[StepLimit] = (),
+        limits: Iterable[FlowLimit] = (),
     ) -> None:
         super().__init__(function, name)
         self.policy = policy or RetryPolicy()
         self.timeout = timeout
         self.semantics = semantics
         self.options = dict(options or {})
-        self.limits = check_limits(limits, self.name, self.signature)
+        self.limits = check_limits(limits, self.noun, self.name, self.signature)
         self.is_async = inspect.iscoroutinefunction(function)
         self.body: Callable[..., Any] = function
 
@@ -187,6 +184,7 @@ class Workflow(Definition[P, R]):
         options: Options for its turns, as given (queue, priority).
         passthrough_modules: The modules whose calls the guards let pass.
         failure_exceptions: The errors that fail a run even if they say that the code is wrong.
+        limits: How many of its runs go on at once, or begin in a time.
     """
 
     noun = "workflow"
@@ -199,6 +197,7 @@ class Workflow(Definition[P, R]):
         options: Mapping[str, Any] | None = None,
         passthrough_modules: Iterable[str] = (),
         failure_exceptions: Iterable[type[BaseException]] = (),
+        limits: Iterable[FlowLimit] = (),
     ) -> None:
         if not inspect.iscoroutinefunction(function):
             raise ConfigurationError(
@@ -213,6 +212,7 @@ class Workflow(Definition[P, R]):
             )
         self.passthrough_modules = tuple(passthrough_modules)
         self.failure_exceptions = _exception_classes(failure_exceptions)
+        self.limits = check_limits(limits, self.noun, self.name, self.signature)
 
     @property
     def run(self) -> Callable[P, Coroutine[Any, Any, R]]:

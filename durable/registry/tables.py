@@ -13,13 +13,13 @@ from typing import Any
 from ..errors import ConfigurationError
 from .celery_tasks import AdoptedStep
 from .definitions import Step, Workflow
-from .limits import StepLimit
+from .limits import FlowLimit
 
 #: Every step and workflow of this process, by name.
 steps: dict[str, Step[..., Any]] = {}
 workflows: dict[str, Workflow[..., Any]] = {}
-#: Every limit of the steps of this process, by name.
-limits: dict[str, StepLimit] = {}
+#: Every limit of the steps and workflows of this process, by name.
+limits: dict[str, FlowLimit] = {}
 #: Adopted Celery tasks whose name is not known yet, because Celery has not created the task.
 unnamed: list[AdoptedStep[..., Any]] = []
 
@@ -48,28 +48,35 @@ def register(defined: Defined) -> None:
             f"Two {defined.noun}s are named {defined.name!r}: {before.place} and {defined.place}."
             "  Give one of them another name with name=..."
         )
-    if isinstance(defined, Step):
-        _register_limits(defined)
+    _register_limits(defined)
     table[defined.name] = defined
     if defined in unnamed:
         unnamed.remove(defined)
 
 
-def _register_limits(step: Step[..., Any]) -> None:
-    """Add the limits of a step.  Raises ConfigurationError when another step declares one with other numbers."""
-    for limit in step.limits:
+def _register_limits(defined: Defined) -> None:
+    """Add the limits of a step or workflow.  Raises ConfigurationError when they differ from those of another one."""
+    for limit in defined.limits:
         before = limits.get(limit.name)
         others = [
             each
-            for each in steps.values()
-            if each.name != step.name and limit.name in {one.name for one in each.limits}
+            for each in (*steps.values(), *workflows.values())
+            if (each.noun, each.name) != (defined.noun, defined.name)
+            and limit.name in {one.name for one in each.limits}
         ]
-        if before is not None and before.numbers != limit.numbers and others:
-            raise ConfigurationError(
-                f"Two limits are named {limit.name!r}, and their numbers differ: one of step {others[0].name} and one"
-                f" of step {step.name}.  Make one limit, and give it to both steps; or give one of them another name."
-            )
-    limits.update({limit.name: limit for limit in step.limits})
+        if before is None or not others:
+            continue
+        if before.noun != limit.noun or limit.wait is not None:
+            why = "a debounce belongs to one workflow" if limit.wait is not None else "steps and runs share no limit"
+        elif not before.is_like(limit):
+            why = "their numbers differ"
+        else:
+            continue
+        raise ConfigurationError(
+            f"Two limits are named {limit.name!r}, and {why}: one of {others[0].noun} {others[0].name} and one of"
+            f" {defined.noun} {defined.name}.  Make one limit, and give it to both; or give one of them another name."
+        )
+    limits.update({limit.name: limit for limit in defined.limits})
 
 
 def announce(defined: Defined) -> None:

@@ -14,10 +14,11 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from .. import duration, events, failpoints, registry
+from ..client import make_row, run_limits
 from ..client import run as client_run
 from ..engine import Engine
 from ..sandbox import log_records
-from ..store import DriveRow, Run, RunStatus, ScheduledRun, ScheduleRow, reason, schedules, start_run
+from ..store import DriveRow, LimitKey, Run, RunLimit, ScheduledRun, ScheduleRow, reason, schedules, start_run
 from .plan import SchedulePlan, decide
 
 #: How many schedules one transaction fires.
@@ -34,6 +35,13 @@ class StartedRuns:
 
     runs: list[Run] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    #: By run, the keys of the limits that it waits for.
+    limit_keys: dict[str, list[LimitKey]] = field(default_factory=dict)
+
+    def add(self, run: Run, limits: Sequence[RunLimit]) -> None:
+        """Note a run that was started."""
+        self.runs.append(run)
+        self.limit_keys[run.id] = [each.key for each in limits]
 
 
 def fire_due(engine: Engine) -> bool:
@@ -58,7 +66,10 @@ def _fire(engine: Engine, tx: Connection, due: Sequence[ScheduleRow], now: int) 
     """Move each schedule on, and start its runs, in the caller's transaction."""
     started = StartedRuns()
     latest = schedules.latest_runs(tx, [row.name for row in due])
-    plans = {row.name: plan for row in due if (plan := _plan(engine, tx, row, now, latest[row.name])) is not None}
+    limits: dict[str, list[RunLimit]] = {}
+    plans = {
+        row.name: plan for row in due if (plan := _plan(engine, tx, row, now, latest[row.name], limits)) is not None
+    }
     keys = {key(name, planned) for name, plan in plans.items() for planned in plan.starts}
     used = schedules.keys_in_use(tx, keys) if keys else set()
     for row in due:
@@ -70,17 +81,28 @@ def _fire(engine: Engine, tx: Connection, due: Sequence[ScheduleRow], now: int) 
             started.cancelled.append(run_id)
         for planned in plan.starts:
             if key(row.name, planned) not in used:
-                started.runs.append(start(engine, tx, row, planned, key(row.name, planned)))
+                run = start(engine, tx, row, planned, key(row.name, planned), limits[row.name])
+                started.add(run, limits[row.name])
         schedules.forget_runs(tx, row.name, latest[row.name])
     return started
 
 
 def _plan(
-    engine: Engine, tx: Connection, row: ScheduleRow, now: int, known: Collection[ScheduledRun]
+    engine: Engine,
+    tx: Connection,
+    row: ScheduleRow,
+    now: int,
+    known: Collection[ScheduledRun],
+    limits: dict[str, list[RunLimit]],
 ) -> SchedulePlan | None:
-    """What the schedule does; None when this process cannot fire it, which is logged and tried again later."""
+    """
+    What the schedule does; None when this process cannot fire it, which is logged and tried again later.
+
+    Args:
+        limits: Gets the limits of its runs.
+    """
     try:
-        schedules.arguments_of(engine.store.vault, row)
+        limits[row.name] = limits_of(engine, tx, row)
         return decide(row, now, [run.run_id for run in known if run.is_open])
     except Exception as error:
         # One schedule must not keep the others waiting: its key is missing, or a newer release has written it.
@@ -101,39 +123,42 @@ def _move(tx: Connection, row: ScheduleRow, plan: SchedulePlan) -> bool:
     )
 
 
-def start(engine: Engine, tx: Connection, row: ScheduleRow, planned: int, idempotency_key: str | None) -> Run:
+def limits_of(engine: Engine, tx: Connection, row: ScheduleRow) -> list[RunLimit]:
+    """Return the limits of a schedule's runs, which this declares.  Raises what a key function raises."""
+    workflow = registry.workflows.get(row.workflow)
+    _, args = schedules.arguments_of(engine.store.vault, row)
+    found = run_limits.of_call(workflow, args)
+    if workflow is not None and found:
+        run_limits.declare(engine, workflow.limits, tx)
+    return found
+
+
+def start(
+    engine: Engine,
+    tx: Connection,
+    row: ScheduleRow,
+    planned: int,
+    idempotency_key: str | None,
+    limits: Sequence[RunLimit],
+) -> Run:
     """Start a run of the schedule for a planned time, in a transaction that has passed the schedule's fence."""
     now = engine.now()
     digest, args = schedules.arguments_of(engine.store.vault, row)
-    # The process with the sweep's lease may be one that does not have the workflow.
-    workflow = registry.workflows.get(row.workflow)
-    run = Run(
-        id=start_run.new_run_id(now),
-        name=row.workflow,
-        status=RunStatus.PENDING,
-        turn=0,
-        seq=0,
-        last_at=now,
+    run = make_row(
+        engine,
+        row.workflow,
+        run_id=start_run.new_run_id(now),
+        digest=digest,
+        now=now,
         queue=row.queue,
         priority=row.priority,
-        digest=digest,
         idempotency_key=idempotency_key,
-        code_version=None if workflow is None else engine.code_version(workflow),
-        python_version=None,
-        parent_run_id=None,
-        parent_op_id=None,
-        not_before=None,
-        blocked=None,
-        blocked_version=None,
-        created_at=now,
-        started_at=None,
-        completed_at=None,
         scheduled_for=planned,
     )
     with engine.tracing.start(run.name, run.id) as trace_context:
         run = replace(run, trace_context=trace_context)
         created = events.RunCreated(at=now, name=run.name, args=args, scheduled_for=planned)
-        start_run.create(tx, run, created, engine.dispatch.plan(now))
+        start_run.create(tx, run, created, engine.dispatch.plan(now), limits=limits)
     schedules.add_run(tx, row.name, run.id, planned)
     return run
 
@@ -142,8 +167,13 @@ def send(engine: Engine, started: StartedRuns) -> None:
     """Send the messages of what was committed; the sweep sends those that are lost."""
     if started.runs:
         failpoints.hit("schedule.fired")
-        rows = [DriveRow(run.id, run.queue, run.priority, trace_context=run.trace_context) for run in started.runs]
+        rows = [
+            DriveRow(run.id, run.queue, run.priority, trace_context=run.trace_context)
+            for run in started.runs
+            if not started.limit_keys[run.id]
+        ]
         engine.dispatch.send_turns(rows)
+        run_limits.admit(engine, {each for keys in started.limit_keys.values() for each in keys})
     if started.cancelled:
         engine.wake(*started.cancelled)
 

@@ -87,7 +87,9 @@ class Schedule:
         engine = self._engine
 
         def start(tx: Connection, row: ScheduleRow) -> fire.StartedRuns:
-            return fire.StartedRuns([fire.start(engine, tx, row, engine.now(), None)])
+            started, limits = fire.StartedRuns(), fire.limits_of(engine, tx, row)
+            started.add(fire.start(engine, tx, row, engine.now(), None, limits), limits)
+            return started
 
         started = self._fenced(start)
         fire.send(engine, started)
@@ -168,9 +170,11 @@ class Schedule:
 
         def start(tx: Connection, row: ScheduleRow) -> fire.StartedRuns:
             used = schedules.keys_in_use(tx, by_key)
-            return fire.StartedRuns(
-                [fire.start(engine, tx, row, planned, key) for key, planned in by_key.items() if key not in used]
-            )
+            started, limits = fire.StartedRuns(), fire.limits_of(engine, tx, row)
+            for key, planned in by_key.items():
+                if key not in used:
+                    started.add(fire.start(engine, tx, row, planned, key, limits), limits)
+            return started
 
         started = self._fenced(start)
         fire.send(engine, started)

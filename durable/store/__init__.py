@@ -34,16 +34,20 @@ Files, in import order::
     published.py           the latest value of each name that runs have published
     received.py            what became of each request to a receiver
     run_log.py             a run's log and inbox
-    run_list.py            the dashboard's list of runs: pages, filters, searches
     run_page.py            what the dashboard's page of one run reads
     schedules.py           schedules, and their latest runs
     accept_request.py      record a webhook request: its row and its run's inbox item
     generations.py         the generations of a run
     retention.py           ended runs, and their deletion
+    cancel_run.py          ask a run to stop
+    limits.py              limits of steps, and the steps that wait for them
+    run_limits.py          limits of workflows, and the runs that wait for them
+    run_list.py            the dashboard's list of runs: pages, filters, searches
+    admit_runs.py          admit the runs for which their limits have room
+    debounce.py            a start whose arguments go to a run that waits
     start_run.py           start a run: its row and its first inbox item
     steps.py               steps, from the call until the outcome
     offers.py              steps that processes take without a message
-    limits.py              limits of steps: their numbers and keys, and what is in use
     limit_lines.py         the order in which steps wait for limits
     limit_rooms.py         how many more attempts limits have room for
     admit_steps.py         admit the steps for which their limits have room
@@ -78,6 +82,7 @@ from .poolers import CHOICES as PREPARING_CHOICES
 from .published import PublishedValue
 from .received import ReceivedRow, RequestOutcome
 from .retention import EndedRun
+from .run_limits import RunLimit
 from .run_list import ErrorSearch, RunFilter, Waits
 from .run_log import DriveRow, InboxItem
 from .run_page import OpenStep, RequestRow, WholeRequest
@@ -129,6 +134,7 @@ __all__ = [
     "RequestRow",
     "Run",
     "RunFilter",
+    "RunLimit",
     "RunStatus",
     "ScheduleRow",
     "ScheduledRun",

@@ -42,8 +42,10 @@ def pending_steps(tx: Connection) -> list[WaitingRun]:
 
 
 def runs_with_inbox_items(tx: Connection) -> list[WaitingRun]:
-    """Runs that are not blocked and have inbox items for a turn; the name is the workflow's."""
-    oldest = select(inbox.c.run_id).order_by(inbox.c.id).limit(BOUND).subquery()
+    """Runs that are not blocked, nor held by a limit, and have inbox items for a turn; the name is the workflow's."""
+    oldest = (
+        select(inbox.c.run_id).where(inbox.c.next_send_at.is_not(None)).order_by(inbox.c.id).limit(BOUND).subquery()
+    )
     query = (
         select(runs.c.name, runs.c.id, runs.c.created_at)
         .distinct()

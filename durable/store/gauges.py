@@ -71,9 +71,13 @@ def waiting_steps(tx: Connection, now: int) -> list[Backlog]:
 
 
 def waiting_turns(tx: Connection, now: int) -> list[Backlog]:
-    """Runs whose inbox has something for a turn now, by the queue that they were started with."""
+    """Runs whose inbox has something for a turn now, by the queue of their start; none that a limit holds."""
     some = (
-        select(inbox.c.run_id, inbox.c.at).where(inbox.c.at <= now).order_by(inbox.c.id).limit(MOST_WAITING).subquery()
+        select(inbox.c.run_id, inbox.c.at)
+        .where(inbox.c.at <= now, inbox.c.next_send_at.is_not(None))
+        .order_by(inbox.c.id)
+        .limit(MOST_WAITING)
+        .subquery()
     )
     is_due = (runs.c.not_before.is_(None)) | (runs.c.not_before <= now)
     query = (

@@ -10,15 +10,18 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, Subquery, and_, func, select
+from sqlalchemy import Connection, Row, Subquery, and_, case, func, select
 
 from .gauges import MOST_WAITING
 from .limits import ADMITTED, BATCH, IS_STEP, WAITING, LimitKey, any_of
-from .schema import limit_keys, limits, step_limits, steps
-from .transitions import StepStatus
+from .run_limits import HELD, IN_LINE
+from .schema import limit_keys, limits, run_limits, runs, step_limits, steps
+from .transitions import ENDED, RunStatus, StepStatus
 
 _USES = and_(step_limits.c.state == ADMITTED, steps.c.status.in_((StepStatus.PENDING, StepStatus.CLAIMED)))
 _WAITS = step_limits.c.state == WAITING
+_RUN_USES = and_(run_limits.c.state.in_(HELD), runs.c.status.not_in(ENDED))
+_RUN_WAITS = and_(run_limits.c.state.in_(IN_LINE), runs.c.status == RunStatus.PENDING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,8 @@ class LimitState:
         n: The number in force; None for a limit of which the database does not know.
         is_set: Whether the number was set at run time.
         per: In microseconds; None for a limit of concurrency.
-        in_use: How many attempts are sent, or run.
+        kind: None for a limit of steps, "runs", or "debounce", which waits for *per*.
+        in_use: How many attempts are sent, or run; how many runs have begun, and not ended.
         waiting: How many wait for this limit.
         oldest: Since when the first of them waits.
         paused_until: Until when no attempt begins; None if it is not paused.
@@ -41,6 +45,7 @@ class LimitState:
     n: int | None
     is_set: bool
     per: int | None
+    kind: str | None = None
     in_use: int = 0
     waiting: int = 0
     oldest: int | None = None
@@ -56,7 +61,10 @@ def states(tx: Connection, limit: int, now: int) -> list[LimitState]:
     some = _waiting()
     counted = select(some.c.name, some.c.key, func.count(), func.min(some.c.ready_at)).group_by(some.c.name, some.c.key)
     waiting = {LimitKey(name, key): (int(count), oldest) for name, key, count, oldest in tx.execute(counted)}
-    known = {row.name: row for row in tx.execute(select(limits).order_by(limits.c.name).limit(limit))}
+    known = {
+        row.name: row
+        for row in tx.execute(select(limits).where(limits.c.kind.is_(None)).order_by(limits.c.name).limit(limit))
+    }
     busiest = sorted(waiting, key=lambda key: (-waiting[key][0], key))
     checked = select(limit_keys.c.name, limit_keys.c.key).order_by(limit_keys.c.next_check_at).limit(limit)
     keys = list(dict.fromkeys([*busiest, *(LimitKey(*row) for row in tx.execute(checked))]))[:limit]
@@ -75,6 +83,50 @@ def backlog(tx: Connection) -> dict[str, int]:
     """How many steps wait for each limit."""
     some = _waiting()
     return {name: int(count) for name, count in tx.execute(select(some.c.name, func.count()).group_by(some.c.name))}
+
+
+@dataclass(frozen=True, slots=True)
+class RunWait:
+    """What a run waits for before it begins: a limit that has no room, or until *ready_at*."""
+
+    limit: LimitState
+    ready_at: int
+
+
+def run_states(tx: Connection, limit: int) -> list[LimitState]:
+    """All limits of workflows by name, each with the keys that are in use or waited for, as ``states``."""
+    of_keys = (
+        select(
+            run_limits.c.name,
+            run_limits.c.key,
+            func.sum(case((_RUN_USES, 1), else_=0)).label("in_use"),
+            func.sum(case((_RUN_WAITS, 1), else_=0)).label("waiting"),
+            func.min(case((_RUN_WAITS, run_limits.c.ready_at))).label("oldest"),
+        )
+        .join(runs, runs.c.id == run_limits.c.run_id)
+        .group_by(run_limits.c.name, run_limits.c.key)
+        .subquery()
+    )
+    query = select(limits, of_keys.c.key, of_keys.c.in_use, of_keys.c.waiting, of_keys.c.oldest)
+    query = query.outerjoin(of_keys, of_keys.c.name == limits.c.name).where(limits.c.kind.is_not(None))
+    rows = tx.execute(query.order_by(limits.c.name, of_keys.c.waiting.desc(), of_keys.c.key).limit(limit))
+    return [
+        _state(row, LimitKey(row.name, row.key or ""), int(row.in_use or 0), int(row.waiting or 0), row.oldest)
+        for row in rows
+    ]
+
+
+def wait_before_begin(tx: Connection, run_id: str) -> RunWait | None:
+    """What a run that has not begun waits for; None if no limit holds it."""
+    mine = (run_limits.c.run_id == run_id, run_limits.c.state.in_(IN_LINE))
+    row = tx.execute(select(run_limits.c.name, run_limits.c.key, run_limits.c.ready_at).where(*mine)).first()
+    if row is None:
+        return None
+    key = LimitKey(row.name, row.key)
+    in_use = select(func.count()).select_from(run_limits).join(runs, runs.c.id == run_limits.c.run_id)
+    in_use = in_use.where(run_limits.c.name == key.name, run_limits.c.key == key.key, _RUN_USES)
+    known = tx.execute(select(limits).where(limits.c.name == key.name)).one_or_none()
+    return RunWait(_state(known, key, tx.execute(in_use).scalar_one()), row.ready_at)
 
 
 def waits_of_run(tx: Connection, run_id: str, limit: int) -> dict[str, LimitState]:
@@ -116,5 +168,6 @@ def _used(tx: Connection, keys: Collection[LimitKey]) -> dict[LimitKey, tuple[in
 
 def _state(row: Row[Any] | None, key: LimitKey, in_use: int, waiting: int = 0, oldest: int | None = None) -> LimitState:
     n, per = (None, None) if row is None else (row.n if row.set_n is None else row.set_n, row.per)
+    kind = None if row is None else row.kind
     is_set = row is not None and row.set_n is not None
-    return LimitState(*key, n=n, is_set=is_set, per=per, in_use=in_use, waiting=waiting, oldest=oldest)
+    return LimitState(*key, n=n, is_set=is_set, per=per, kind=kind, in_use=in_use, waiting=waiting, oldest=oldest)

@@ -14,8 +14,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, case, delete, func, or_, select, update
 
-from .schema import limit_keys, limits, step_limits, steps
+from .outbox import SendTimes
+from .schema import limit_keys, limits, run_limit_keys, step_limits, steps
 from .transitions import StepStatus
+
+#: The sending times of what is not admitted.
+NOT_SENT = SendTimes(None, None)
 
 #: The most steps of one line that are admitted in one transaction.
 BATCH = 100
@@ -55,14 +59,32 @@ class Numbers(NamedTuple):
     per: int | None
     burst: int | None
 
+    @property
+    def share(self) -> int:
+        """What one of them takes of the time of a rate."""
+        return max(1, (self.per or 0) // self.n)
+
+    def room_at(self, now: int, recovers_at: int) -> int:
+        """How many more may begin by a rate that will have recovered then."""
+        return max(0, ((self.burst or 1) * self.share - max(0, recovers_at - now)) // self.share)
+
+    def opens_at(self, recovers_at: int) -> int:
+        """When a rate has room for one more."""
+        return recovers_at - ((self.burst or 1) - 1) * self.share
+
 
 # What the code declares, and what is set at run time
 
 
-def declare(tx: Connection, name: str, numbers: Numbers) -> None:
-    """Record the numbers of a limit as the code of this process declares them."""
-    declared = numbers._asdict()
-    _upsert(tx, limits, [{"name": name, **declared}], declared)
+def declare(tx: Connection, name: str, numbers: Numbers, kind: str | None = None) -> None:
+    """
+    Record the numbers of a limit as the code of this process declares them.
+
+    Args:
+        kind: None for a limit of steps, "runs" or "debounce".
+    """
+    declared = {**numbers._asdict(), "kind": kind}
+    upsert(tx, limits, [{"name": name, **declared}], declared)
 
 
 def set_number(tx: Connection, name: str, n: int | None, now: int) -> bool:
@@ -78,7 +100,8 @@ def set_number(tx: Connection, name: str, n: int | None, now: int) -> bool:
     if tx.execute(select(limits.c.name).where(limits.c.name == name)).first() is None:
         return False
     tx.execute(update(limits).where(limits.c.name == name).values(set_n=n))
-    tx.execute(update(limit_keys).where(limit_keys.c.name == name).values(next_check_at=now))
+    for keys in (limit_keys, run_limit_keys):
+        tx.execute(update(keys).where(keys.c.name == name).values(next_check_at=now))
     return True
 
 
@@ -149,10 +172,10 @@ def check_at(tx: Connection, keys: Iterable[LimitKey], at: int) -> None:
     rows = [{**key._asdict(), "recovers_at": 0, "next_check_at": at} for key in sorted(keys)]
     if rows:
         is_later = or_(limit_keys.c.next_check_at.is_(None), limit_keys.c.next_check_at > at)
-        _upsert(tx, limit_keys, rows, {"next_check_at": case((is_later, at), else_=limit_keys.c.next_check_at)})
+        upsert(tx, limit_keys, rows, {"next_check_at": case((is_later, at), else_=limit_keys.c.next_check_at)})
 
 
-def _upsert(tx: Connection, table: Table, rows: Sequence[dict[str, Any]], changes: dict[str, Any]) -> None:
+def upsert(tx: Connection, table: Table, rows: Sequence[dict[str, Any]], changes: dict[str, Any]) -> None:
     """Insert rows; where there is one already, make these changes."""
     # Here, since each dialect takes a while to import, and a process needs one of them.
     dialect: Any = import_module(f"sqlalchemy.dialects.{'mysql' if tx.dialect.name == 'mariadb' else tx.dialect.name}")

@@ -18,6 +18,7 @@ from .schema import (
     references,
     requests,
     run_calls,
+    run_limits,
     runs,
     step_limits,
     steps,
@@ -80,7 +81,7 @@ def _is_kept(before: int) -> ColumnElement[bool]:
 
 def remove(tx: Connection, ids: Collection[str]) -> None:
     """Delete these runs and every row of theirs."""
-    kept = (attributes, audit, run_calls, values, references, payloads, received, requests, hooks, events, step_limits)
-    for table in kept:
+    kept = (attributes, audit, run_calls, values, references, payloads, received, requests, hooks, events)
+    for table in (*kept, step_limits, run_limits):
         tx.execute(delete(table).where(table.c.run_id.in_(ids)))
     tx.execute(delete(runs).where(runs.c.id.in_(ids)))

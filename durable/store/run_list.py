@@ -16,8 +16,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_, select
 
 from ..events import ROOT
+from .run_limits import IN_LINE
 from .runs import Run
-from .schema import attributes, events, hooks, inbox, runs, steps, waits
+from .schema import attributes, events, hooks, inbox, run_limits, runs, steps, waits
 from .transitions import ENDED, RunStatus, StepStatus
 
 #: How many runs one search for the text of an error reads, for each status.
@@ -305,7 +306,8 @@ class Waits:
     What an open run waits for, in numbers, and an example of each kind.
 
     Attributes:
-        kind: ``running``, ``pending`` and ``in_doubt`` steps; ``sleep``; ``webhook``; ``hook``; ``child``; ``turn``.
+        kind: ``running``, ``pending`` and ``in_doubt`` steps; ``sleep``; ``webhook``; ``hook``; ``child``; ``turn``;
+            ``limit``: the run has not begun.
         since: When the oldest began; for a sleep, when the first is over.
     """
 
@@ -339,7 +341,9 @@ def waits_of(tx: Connection, open_ids: Collection[str]) -> dict[str, list[Waits]
     per_wait = select(waits.c.run_id, func.count(), func.min(waits.c.due_at)).where(waits.c.run_id.in_(open_ids))
     for run_id, number, due in tx.execute(per_wait.group_by(waits.c.run_id)):
         found[run_id].append(Waits("sleep", number, None, due))
-    per_item = select(inbox.c.run_id, func.count(), func.min(inbox.c.at)).where(inbox.c.run_id.in_(open_ids))
-    for run_id, number, since in tx.execute(per_item.group_by(inbox.c.run_id)):
-        found[run_id].append(Waits("turn", number, None, since))
+    in_line = and_(run_limits.c.run_id == inbox.c.run_id, run_limits.c.state.in_(IN_LINE))
+    per_item = select(inbox.c.run_id, func.count(), func.min(inbox.c.at), func.min(run_limits.c.name))
+    per_item = per_item.outerjoin(run_limits, in_line).where(inbox.c.run_id.in_(open_ids))
+    for run_id, number, since, limit in tx.execute(per_item.group_by(inbox.c.run_id)):
+        found[run_id].append(Waits("turn" if limit is None else "limit", number, limit, since))
     return found

@@ -42,17 +42,17 @@ class Run:
     queue: str | None
     priority: int | None
     digest: str
-    idempotency_key: str | None
-    code_version: str | None
-    python_version: str | None
-    parent_run_id: str | None
-    parent_op_id: str | None
-    not_before: int | None
-    blocked: str | None
-    blocked_version: str | None
     created_at: int
-    started_at: int | None
-    completed_at: int | None
+    idempotency_key: str | None = None
+    code_version: str | None = None
+    python_version: str | None = None
+    parent_run_id: str | None = None
+    parent_op_id: str | None = None
+    not_before: int | None = None
+    blocked: str | None = None
+    blocked_version: str | None = None
+    started_at: int | None = None
+    completed_at: int | None = None
     turn_tries: int | None = None
     turn_tried: str | None = None
     trace_context: str | None = None

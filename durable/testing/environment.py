@@ -21,7 +21,7 @@ from ..context import RECEIVE_PATH, ReceiverDefinition
 from ..recovery import Housekeeping
 from ..registry import Run, Step, Workflow
 from ..schedules import Rounds
-from ..store import ENDED, ReceivedRow, RunStatus, received, schema
+from ..store import ENDED, ReceivedRow, RunStatus, received, run_limits, schema
 from . import database, worker
 from .clock import Clock, ClockedStore
 from .engine import EnclosedEngine
@@ -147,6 +147,7 @@ class Environment:
             found = [tx.execute(sa.select(sa.func.min(each.c.next_send_at))).scalar() for each in lists]
             for moment in (schema.received.c.waits_until, schema.limit_keys.c.next_check_at):
                 found.append(tx.execute(sa.select(sa.func.min(moment))).scalar())
+            found.append(run_limits.next_time(tx, self.clock.now))
         planned = None if self._housekeeping.schedules is None else self._rounds.next_at
         moments = [at for at in (*found, planned, self.broker.next_due_at()) if at is not None]
         if not moments:

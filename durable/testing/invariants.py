@@ -60,7 +60,7 @@ def unfinished_work(env: Environment, run: Run[Any]) -> list[str]:
     problems = []
     ids = [each.id for each in run_tree(env, run)]
     with env.store.read() as tx:
-        for table in (schema.steps, schema.waits, schema.inbox, schema.step_limits):
+        for table in (schema.steps, schema.waits, schema.inbox, schema.step_limits, schema.run_limits):
             found = tx.execute(sa.select(table).where(table.c.run_id.in_(ids))).all()
             problems += [f"{table.name} still holds {found}"] if found else []
         unanswered = [request for run_id in ids for request in requests.unanswered(tx, run_id)]

@@ -14,6 +14,7 @@ from functools import partial
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import registry
+from ..client import run_limits
 from ..engine import Engine
 from ..sandbox import log_records
 from ..store import Claim, ClaimedAttempt, LimitKey, admit_steps, limit_lines, limits, reason
@@ -32,13 +33,8 @@ log = log_records.get("durable.limits")
 
 def declare(engine: Engine, keyed: KeyedLimits) -> None:
     """Record the numbers of these limits in the database, once for each process."""
-    numbers = {one.limit.name: one.limit.numbers for each in keyed.values() for one in each}
-    new = {name: found for name, found in numbers.items() if engine.declared_limits.get(name) != found}
-    if new:
-        with engine.store.begin() as tx:
-            for name, found in sorted(new.items()):
-                limits.declare(tx, name, limits.Numbers(*found))
-        engine.declared_limits |= new
+    if keyed:
+        run_limits.declare(engine, [one.limit for each in keyed.values() for one in each])
 
 
 def admit(engine: Engine, keys: Iterable[LimitKey]) -> None:

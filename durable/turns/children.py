@@ -8,46 +8,60 @@ ids return the runs that have to be woken after the commit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection
 
 from .. import events, registry
+from ..client import make_row, run_limits
 from ..engine import Engine
 from ..replay import child_run_id, commands
-from ..store import Run, RunStatus, run_log, runs, start_run
-from .decision import Decision, NewEvents
+from ..store import Run, RunLimit, run_log, runs, start_run
+from .decision import CommitResult, Decision, NewEvents
 
 
-def create(engine: Engine, tx: Connection, parent: Run, command: commands.CreateChild, now: int) -> str:
+def create(
+    engine: Engine,
+    tx: Connection,
+    decision: Decision,
+    wanted: Sequence[commands.CreateChild],
+    result: CommitResult,
+    now: int,
+) -> None:
+    """Create the runs that these calls ask for.  Those with limits are woken once they are admitted."""
+    for place, command in enumerate(wanted, 1 - len(wanted)):
+        limits = [run_limits.as_run_limit(*each) for each in decision.limits.get(command.op_id, ())]
+        # Those that may wait are a microsecond apart, so that they begin in the order of their calls.
+        child_id = _create(engine, tx, decision.run, command, now + place if limits else now, limits)
+        result.run_limit_keys.update(each.key for each in limits)
+        result.to_wake += [] if limits else [child_id]
+
+
+def _create(
+    engine: Engine,
+    tx: Connection,
+    parent: Run,
+    command: commands.CreateChild,
+    now: int,
+    limits: Sequence[RunLimit],
+) -> str:
     """Create the run that a call asks for, on the queue of its workflow, and return its id."""
     workflow = registry.workflows.get(command.name)
-    child = Run(
-        id=command.run_id,
-        name=command.name,
-        status=RunStatus.PENDING,
-        turn=0,
-        seq=0,
-        last_at=now,
+    trace_context = runs.trace_context(engine.store.vault, parent.id, parent.trace_context)
+    child = make_row(
+        engine,
+        command.name,
+        run_id=command.run_id,
+        digest=command.digest,
+        now=now,
         queue=None if workflow is None else workflow.options.get("queue"),
         priority=parent.priority if workflow is None else workflow.options.get("priority", parent.priority),
-        digest=command.digest,
-        idempotency_key=None,
-        code_version=None if workflow is None else engine.code_version(workflow),
-        python_version=None,
         parent_run_id=parent.id,
         parent_op_id=command.op_id,
-        not_before=None,
-        blocked=None,
-        blocked_version=None,
-        created_at=now,
-        started_at=None,
-        completed_at=None,
-        trace_context=engine.tracing.for_child(
-            parent, runs.trace_context(engine.store.vault, parent.id, parent.trace_context)
-        ),
+        trace_context=engine.tracing.for_child(parent, trace_context),
     )
     created = events.RunCreated(at=now, name=command.name, args=command.args)
-    start_run.create(tx, child, created, engine.dispatch.plan(now))
-    return child.id
+    return start_run.create(tx, child, created, engine.dispatch.plan(now), limits=limits)
 
 
 def report_end(engine: Engine, tx: Connection, run: Run, ended: events.Event) -> list[str]:

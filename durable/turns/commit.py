@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from .. import events, measures, registry
+from ..client import run_limits
 from ..engine import CALL_TIME, Engine
 from ..errors import WorkflowCodeError
 from ..replay import commands
@@ -150,7 +151,7 @@ def _is_plain(decision: Decision, begins: Claim | None) -> bool:
     # A parent, a child, a hook, a request or the next generation may need to learn of the end.
     ends_alone = decision.has_only_steps and decision.run.parent_run_id is None
     ends_alone = ends_alone and not decision.is_cancelled and not decision.is_continued
-    return ends_alone and not vault.is_large(decision.outcome.value)
+    return ends_alone and not run_limits.has_limits(decision.run) and not vault.is_large(decision.outcome.value)
 
 
 def _write_plain(engine: Engine, decision: Decision, begins: Claim | None, result: CommitResult) -> None:
@@ -249,9 +250,7 @@ def _create(
         return
     given_up = {c.op_id for c in decision.commands if isinstance(c, commands.Withdraw)}
     wanted = [c for c in decision.commands if c.op_id not in given_up]
-    for command in wanted:
-        if isinstance(command, commands.CreateChild):
-            result.to_wake.append(children.create(engine, tx, run, command, now))
+    children.create(engine, tx, decision, [c for c in wanted if isinstance(c, commands.CreateChild)], result, now)
 
     new_steps = [c for c in wanted if isinstance(c, commands.CreateStep)]
     if begins is not None:

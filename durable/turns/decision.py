@@ -59,7 +59,7 @@ class Decision:
         forwarded: Cancels that came to a run which has continued as new: they are for its last generation.
         refused: Ids of the webhook requests that came to a hook which the workflow has closed.
         requests: The webhook requests that the turn has loaded, by id.
-        limits: The limits of the steps that the workflow asks for, each with its key, by operation.
+        limits: The limits of the steps and child runs that the workflow asks for, each with its key, by operation.
         ends: The attempt whose outcome is among *events* and was not in the inbox; the turn's commit ends it.
     """
 
@@ -116,6 +116,10 @@ class CommitResult:
     steps: list[StepRow] = field(default_factory=list)
     #: The limits of new steps that wait for room.
     limit_keys: set[LimitKey] = field(default_factory=set)
+    #: The limits of new child runs that wait for room.
+    run_limit_keys: set[LimitKey] = field(default_factory=set)
+    #: The run's id, if it may have had limits and has ended: others may begin now.
+    left: str | None = None
     #: The run's id, if calls of steps were given up, which may make room.
     withdrawn_from: str | None = None
     waits: list[WaitRow] = field(default_factory=list)

@@ -8,6 +8,7 @@ one of them fails its fence and starts again.  A turn with nothing new takes one
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from enum import Enum
 from functools import partial
 
@@ -15,9 +16,9 @@ from sqlalchemy.exc import StatementError
 
 from .. import events, failpoints, measures, registry
 from ..broker import BATCH_SIZE
-from ..client import route_again
+from ..client import route_again, run_limits
 from ..engine import Checkout, Engine, Kept
-from ..errors import DecryptionError
+from ..errors import DecryptionError, WorkflowCodeError
 from ..registry import definitions
 from ..sandbox import log_records
 from ..store import Claim, InboxItem, Run, RunStatus, StepRow, WaitRow, steps
@@ -161,6 +162,12 @@ def turn(
 
         # No transaction is open while the workflow's code runs.
         workflow = registry.workflows.get(view.run.name)
+        if workflow is not None and workflow.limits and view.is_first:
+            checked = _check_limits(engine, view, workflow)
+            if checked is None:
+                checkout.give_back()
+                return None
+            view = checked
         decision = decide_counted(engine, view, workflow, checkout, redelivered=redelivered)
         if decision is None:
             raise UnknownWorkflow(view.run)
@@ -179,6 +186,16 @@ def turn(
     report(engine, decision)
     # A turn that blocks its run leaves the inbox as it is; the next one cancels the run, if a cancel came.
     return decision if decision.fault is None or view.cancel is not None else None
+
+
+def _check_limits(engine: Engine, view: View, workflow: registry.Workflow[..., object]) -> View | None:
+    """Return None when the run waits for a limit, and its first turn comes later; a fault for a key that is none."""
+    created = view.inbox[0].event
+    assert isinstance(created, events.RunCreated), f"the log of {view.run.id} begins with {created.kind}"
+    try:
+        return view if run_limits.may_begin(engine, view.run, workflow, created, view.requests) else None
+    except WorkflowCodeError as mistake:
+        return replace(view, fault=mistake)
 
 
 def _waits_for_other_code(engine: Engine, run: Run) -> bool:
@@ -277,6 +294,9 @@ def send(engine: Engine, result: CommitResult) -> None:
     admit(engine, result.limit_keys)
     if result.withdrawn_from is not None and registry.limits:
         admit_after_all(engine, result.withdrawn_from)
+    run_limits.admit(engine, result.run_limit_keys)
+    if result.left is not None:
+        run_limits.admit_after(engine, result.left)
     _send_waits(engine, result.waits)
     engine.wake(*result.to_wake)
     if result.opened:

@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection
 
 from .. import attributes, codec, events, registry
+from ..client import make_row
 from ..engine import Engine
 from ..replay import CreateHook, OpenHook, Outcome, handed_over_op_ids
-from ..store import InboxItem, Run, RunStatus, event_rows, hooks, published, requests, run_log, runs, start_run
+from ..store import InboxItem, Run, event_rows, hooks, published, requests, run_limits, run_log, runs, start_run
 from ..store import attributes as stored_attributes
 from ..store import generations as stored_generations
 from .decision import Decision
@@ -67,6 +68,9 @@ def begin_next(
     start_run.create(tx, following, created, sending, _attributes(tx, decision, late))
     new = [*decision.events, *(item.event for item in late)]
     published.hand_over(tx, run.id, run_id, [event for event in new if isinstance(event, events.ValuePublished)])
+    workflow = registry.workflows.get(run.name)
+    if workflow is not None and workflow.limits:
+        run_limits.hand_over(tx, run.id, run_id)
 
     # What the workflow has not taken comes first, then what it has not even seen.
     unread = [
@@ -85,31 +89,19 @@ def _row(engine: Engine, run: Run, outcome: Outcome, run_id: str, now: int) -> R
     """
     Return the row of the next generation.
 
-    Whatever a run belongs to goes along here, by columns of its row: its parent, trace and schedule, as later a limit.
+    Whatever a run belongs to goes along here, by columns of its row: its parent, trace and schedule.
     The idempotency key stays with the first generation, whose row is kept while the run goes on.
     """
-    workflow = registry.workflows.get(run.name)
-    return Run(
-        id=run_id,
-        name=run.name,
-        status=RunStatus.PENDING,
-        turn=0,
-        seq=0,
-        last_at=now,
+    return make_row(
+        engine,
+        run.name,
+        run_id=run_id,
+        digest=outcome.digest,
+        now=now,
         queue=run.queue,
         priority=run.priority,
-        digest=outcome.digest,
-        idempotency_key=None,
-        code_version=None if workflow is None else engine.code_version(workflow),
-        python_version=None,
         parent_run_id=run.parent_run_id,
         parent_op_id=run.parent_op_id,
-        not_before=None,
-        blocked=None,
-        blocked_version=None,
-        created_at=now,
-        started_at=None,
-        completed_at=None,
         trace_context=runs.trace_context(engine.store.vault, run.id, run.trace_context),
         scheduled_for=run.scheduled_for,
         first_run_id=run.first_run_id or run.id,

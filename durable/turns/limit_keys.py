@@ -1,4 +1,4 @@
-"""The limits of the steps that a turn creates, each with the key that the step's arguments give."""
+"""The limits of the steps and child runs that a turn creates, each with the key that the arguments give."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from .. import codec, registry
-from ..errors import WorkflowCodeError
+from ..client import run_limits
 from ..http import Request
-from ..registry import StepLimit, definitions
+from ..registry import FlowLimit, definitions
 from ..replay import Command, commands
-from ..sandbox import raising_line
 from ..store import LimitKey
 
 
 class KeyedLimit(NamedTuple):
-    """A limit of a step, and the key of one call."""
+    """A limit of a step or workflow, and the key of one call."""
 
-    limit: StepLimit
+    limit: FlowLimit
     key: str
 
     @property
@@ -26,32 +25,35 @@ class KeyedLimit(NamedTuple):
         return LimitKey(self.limit.name, self.key)
 
 
-#: By operation: the limits of a step, each with its key.
+#: By operation: the limits of a step or child run, each with its key.
 KeyedLimits = dict[str, Sequence[KeyedLimit]]
 
 
 def find_limits(run_id: str, asked: Iterable[Command], requests: Mapping[str, Request], found: KeyedLimits) -> None:
     """
-    Add to *found* the limits of the steps that a workflow asks for.  This calls the key functions of the author.
+    Add to *found* the limits of the steps and child runs that a workflow asks for.
+
+    This calls the key functions of the author.  A child run is not debounced: its caller waits for it and no other.
 
     Raises:
         WorkflowCodeError: A key function raises, or a key is no text.  It blocks the run: corrected code goes on.
     """
     for command in asked:
-        if not isinstance(command, commands.CreateStep):
+        called: registry.Defined | None = None
+        if isinstance(command, commands.CreateStep):
+            called = registry.steps.get(command.name)
+        elif isinstance(command, commands.CreateChild):
+            called = registry.workflows.get(command.name)
+        wanted = [] if called is None else [limit for limit in called.limits if limit.wait is None]
+        if called is None or not wanted:
             continue
-        step = registry.steps.get(command.name)
-        if step is None or not step.limits:
-            continue
-        call = codec.decode_call(command.args, requests, step.signature)
-        definitions.fit_arguments(step, call)
+        assert isinstance(command, commands.CreateStep | commands.CreateChild)
+        call = codec.decode_call(command.args, requests, called.signature)
+        definitions.fit_arguments(called, call)
         keyed = []
-        for limit in step.limits:
+        for limit in wanted:
             try:
                 keyed.append(KeyedLimit(limit, registry.key_of(limit, call)))
             except Exception as error:
-                summary = codec.error_summary(codec.encode_error(error))
-                message = f"{summary.message} (the key of the limit {limit.name!r} of step {step.name})"
-                mistake = WorkflowCodeError(run_id, summary.error_type, message, raising_line(error) or step.place)
-                raise mistake from error
+                raise run_limits.mistake_in_key(run_id, called, limit.name, error) from error
         found[command.op_id] = keyed

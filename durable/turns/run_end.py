@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from sqlalchemy import Connection
 
 from .. import events
+from ..client import run_limits
 from ..engine import Engine
 from ..http import Response, problem
 from ..replay import commands
 from ..store import hooks, requests, run_log, runs, start_run, steps, waits
+from ..store import run_limits as limits_of_runs
 from . import children, generations
 from .decision import CommitResult, Decision, NewEvents, Overtaken
 
@@ -65,6 +67,9 @@ def end(
     last = new.add(end_event(decision, max(now, new.at), None if following is None else following.run_id))
     if following is None:
         result.to_wake += children.report_end(engine, tx, run, last)
+        if run_limits.has_limits(run):
+            limits_of_runs.leave(tx, run.id)
+            result.left = run.id
     runs.record_end(tx, run.id, seq=new.seq, at=new.at)
 
     unanswered = requests.unanswered(tx, run.id)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from .. import codec, events
 from ..engine import Checkout
-from ..errors import PayloadMissing
+from ..errors import DurableError, PayloadMissing
 from ..events import Event
 from ..http import Request
 from ..store import Claim, InboxItem, Run, RunStatus, event_rows, in_doubt, requests, run_log, turns
@@ -26,7 +26,7 @@ class View:
         past: The events of the log that the replay has not been fed yet.
         ended: Operations of the inbox items that have ended in the log already.  Only for a turn that replays nothing.
         requests: The webhook requests that inbox and past refer to, without large bodies.
-        fault: Why the run is blocked: a value that the workflow needs is missing.
+        fault: Why the run is blocked: a value that the workflow needs is missing, or the key of a limit is none.
         ends: The attempt whose outcome is the only inbox item, and which this turn ends.  The item has no row.
     """
 
@@ -35,13 +35,18 @@ class View:
     past: Sequence[Event] = ()
     ended: Collection[str] = ()
     requests: Mapping[str, Request] = field(default_factory=dict)
-    fault: PayloadMissing | None = None
+    fault: DurableError | None = None
     ends: Claim | None = None
 
     @property
     def cancel(self) -> events.RunCancelRequested | None:
         """The cancel request in the inbox, if there is one."""
         return next((item.event for item in self.inbox if isinstance(item.event, events.RunCancelRequested)), None)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the run begins with this turn."""
+        return not self.run.seq and self.replays
 
     @property
     def was_resent(self) -> bool:

@@ -6,9 +6,10 @@ from .cases import Case
 from .concurrency import CASES as CONCURRENCY
 from .generations import CASES as GENERATIONS
 from .hooks import CASES as HOOKS
+from .limits_of_runs import CASES as LIMITS_OF_RUNS
 from .patterns import CASES as PATTERNS
 from .receivers import CASES as RECEIVERS
 from .runs import CASES as RUNS
 from .steps import CASES as STEPS
 
-CASES: list[Case] = [*PATTERNS, *STEPS, *CONCURRENCY, *HOOKS, *RECEIVERS, *RUNS, *GENERATIONS]
+CASES: list[Case] = [*PATTERNS, *STEPS, *CONCURRENCY, *HOOKS, *RECEIVERS, *RUNS, *GENERATIONS, *LIMITS_OF_RUNS]

@@ -81,6 +81,7 @@ class Process:
     def close(self) -> None:
         """Close the engine, and empty the tables: the databases of servers are those of other tests too."""
         with self.engine.store.begin() as tx:
-            for table in (schema.step_limits, schema.limit_keys, schema.limits, schema.steps, schema.inbox):
+            keys = (schema.step_limits, schema.limit_keys, schema.run_limits, schema.run_limit_keys, schema.limits)
+            for table in (*keys, schema.steps, schema.inbox, schema.runs):
                 tx.execute(sa.delete(table))
         self.engine.close()

@@ -17,7 +17,9 @@ from durable import (
     create_hook,
     create_schedule,
     create_webhook,
+    debounce,
     duration,
+    rate,
     receiver,
     start,
     start_many,
@@ -25,12 +27,14 @@ from durable import (
     workflow,
 )
 from durable.client import receive
+from durable.client import run_limits as admission
 from durable.recovery import broker_sentinel, sweep
 from durable.recovery.housekeeping import Housekeeping
 from durable.recovery.prune import Place, prune, prune_batch
 from durable.schedules import describe
 from durable.schedules.fire import fire_due
-from durable.store import schedules
+from durable.store import LimitKey, schedules
+from durable.store.schema import run_limits
 from durable.web import create_blueprint
 
 ROWS = 20_000
@@ -70,11 +74,15 @@ FILL = (
     " SELECT {id}, 'r#1', 'l', {id}, 'waiting', i FROM ({numbers}) AS m",
     "INSERT INTO durable_limit_keys (name, {key}, recovers_at, next_check_at)"
     f" SELECT {{id}}, 'k', 0, {FAR} + i FROM ({{numbers}}) AS m",
+    "INSERT INTO durable_run_limits (run_id, name, {key}, state, ready_at, on_conflict)"
+    " SELECT {id}, 'l', {id}, 'waiting', i, 'queue' FROM ({numbers}) AS m",
+    "INSERT INTO durable_run_limit_keys (name, {key}, recovers_at, next_check_at)"
+    f" SELECT {{id}}, 'k', 0, {FAR} + i FROM ({{numbers}}) AS m",
 )
 TABLES = ("runs", "events", "hooks", "requests", "received", "inbox", "waits", "steps", "schedules", "schedule_runs")
-TABLES += ("step_limits", "limit_keys")
+TABLES += ("step_limits", "limit_keys", "run_limits", "run_limit_keys")
 #: The column by which the rows that were filled in are found, where it is not the run.
-FILLED = {"runs": "id", "schedules": "name", "limit_keys": "name"}
+FILLED = {"runs": "id", "schedules": "name", "limit_keys": "name", "run_limit_keys": "name"}
 
 
 @step(name="indexes.noop", limits=[concurrency("indexes.limit", 3)])
@@ -85,6 +93,19 @@ def noop() -> int:
 @workflow(name="indexes.one")
 async def one() -> int:
     return await noop()
+
+
+@workflow(
+    name="indexes.limited",
+    limits=[
+        concurrency("indexes.runs", 1, on_conflict="cancel_running"),
+        rate("indexes.rate", 1000, per="1s"),
+        debounce("indexes.debounce", "1h"),
+    ],
+)
+async def limited(again: bool) -> None:
+    if again:
+        continue_as_new(False)
 
 
 received = receiver("indexes.receiver", dedupe="/id")
@@ -151,6 +172,15 @@ def test_every_query_of_runs_and_sweeps_uses_an_index(full):
     settle(full, continuing)
     settle(full, *continuing.generations())
     assert continuing.result(0) == 1
+    debounced, again = start(limited, True), start(limited, True)
+    assert debounced.id == again.id
+    with full.store.begin() as tx:
+        tx.execute(sa.update(run_limits).where(run_limits.c.run_id == debounced.id).values(ready_at=0))
+    keys = [LimitKey(limit.name, "") for limit in limited.limits]
+    admission.admit(full, keys)
+    settle(full, debounced)
+    settle(full, *debounced.generations())
+    assert debounced.result(0) is None
     run = start(one)
     settle(full, run)
     every_second = create_schedule("indexes", one, every="1s")

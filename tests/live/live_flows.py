@@ -419,6 +419,11 @@ async def many_rated(number: int) -> list[float]:
     return await asyncio.gather(*(rated() for _ in range(number)))
 
 
+@workflow(limits=[concurrency("live.two_runs", 2)])
+async def limited_run(secs: float) -> int:
+    return await lasts(secs)
+
+
 @workflow
 async def bounded_batch(number: int) -> int:
     """That many short steps, ten at once."""

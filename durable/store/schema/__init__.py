@@ -11,7 +11,7 @@ Files, in import order::
     columns.py         the types of columns, on each database
     run_tables.py      runs, their logs, and what is kept with them
     work_tables.py     the work lists: rows only while there is work to do
-    limit_tables.py    limits of steps, and the steps that wait for them
+    limit_tables.py    limits, and the steps and runs that wait for them
     hook_tables.py     hooks and webhooks, and the requests that they and receivers have received
     schedule_tables.py schedules, and their latest runs
     process_tables.py  what processes know of each other, and what they have measured
@@ -19,14 +19,14 @@ Files, in import order::
 
 from .columns import long_text, metadata
 from .hook_tables import hooks, received, receivers, references, requests
-from .limit_tables import limit_keys, limits, step_limits
+from .limit_tables import limit_keys, limits, run_limit_keys, run_limits, step_limits
 from .process_tables import broker_sentinel, installation, leases, totals, turn_leases, workers
 from .run_tables import attributes, audit, events, payloads, runs, values
 from .schedule_tables import schedule_runs, schedules
 from .work_tables import inbox, run_calls, steps, waits
 
 #: The Alembic revision that describes these tables.
-REVISION = "0026"
+REVISION = "0027"
 #: Alembic's table with our revision; the application's own migrations have another one.
 VERSION_TABLE = "durable_version"
 
@@ -51,6 +51,8 @@ __all__ = [
     "references",
     "requests",
     "run_calls",
+    "run_limit_keys",
+    "run_limits",
     "runs",
     "schedule_runs",
     "schedules",

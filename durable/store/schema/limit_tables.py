@@ -1,4 +1,4 @@
-"""Limits of steps: their numbers, what is in use of each key, and the steps that wait; see limits.py."""
+"""Limits: their numbers, what is in use of each key, and what waits; see limits.py and run_limits.py."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ limits = Table(
     #: NULL for a limit of concurrency.
     Column("per", BigInteger),
     Column("burst", Integer),
+    #: NULL for a limit of steps, "runs", or "debounce", whose ``per`` is what it waits.
+    Column("kind", ascii_key(16)),
 )
 
 #: A key has a row while steps wait for it, or its rate has not recovered.
@@ -55,4 +57,37 @@ step_limits = Table(
     Index("durable_step_limits_by_key", "name", "key", "state", "ready_at"),
     Index("durable_step_limits_in_line", "name", "key", "state", "level", "place", "ready_at"),
     Index("durable_step_limits_by_owner", "name", "key", "state", "level", "owner", "place"),
+)
+
+#: A key of a limit of workflows: it has a row while runs wait for it, or its rate has not recovered.
+run_limit_keys = Table(
+    "durable_run_limit_keys",
+    metadata,
+    Column("name", exact_text(100), primary_key=True),
+    Column("key", exact_text(255), primary_key=True),
+    #: As in ``limit_keys``.
+    Column("recovers_at", BigInteger, nullable=False),
+    Column("next_check_at", BigInteger),
+    #: Of a debounce: the run that was started last, and when it was started first.
+    Column("waiting_run_id", ascii_key(64)),
+    Column("waits_since", BigInteger),
+    Index("durable_run_limit_keys_by_check", "next_check_at"),
+)
+
+#: A run and one of the limits of its workflow.  Rows of runs that have ended may stay for a while; they count for
+#: nothing.
+run_limits = Table(
+    "durable_run_limits",
+    metadata,
+    Column("run_id", ascii_key(64), primary_key=True),
+    Column("name", exact_text(100), primary_key=True),
+    Column("key", exact_text(255), nullable=False),
+    #: One of the states of ``run_limits.py``.
+    Column("state", ascii_key(16), nullable=False),
+    #: Since when the run can begin; the earliest comes first.
+    Column("ready_at", BigInteger, nullable=False),
+    #: What happens when there is no room, as the code of its start has declared it.
+    Column("on_conflict", ascii_key(16), nullable=False),
+    Index("durable_run_limits_by_key", "name", "key", "state", "ready_at"),
+    Index("durable_run_limits_by_state", "state", "ready_at"),
 )
