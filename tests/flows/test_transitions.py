@@ -106,6 +106,7 @@ def listening(engine: Durable, *deeds: str) -> Run[Any]:
     return run
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_runs(engine, transitions):
     """Each transition of runs, by what the table says causes it."""
     engine.settings = replace(engine.settings, turn_cpu_limit=50_000)
