@@ -18,8 +18,7 @@ def list_limits(engine: Engine, limit: int = 1000) -> list[dict[str, Any]]:
     """Return all limits, each with the keys that are in use or waited for, as plain JSON."""
     engine.check_schema()
     with engine.store.read() as tx:
-        found = [*limit_view.states(tx, limit, engine.store.now()), *limit_view.run_states(tx, limit)]
-    found.sort(key=lambda each: each.name)
+        found = limit_view.states(tx, limit, engine.store.now())
     return [
         as_json(state)
         | {"waiting": state.waiting, "oldest": duration.iso(state.oldest)}

@@ -26,6 +26,7 @@ Files, in import order::
     views_workers.py     workers and queues
     views_webhooks.py    webhook requests over all runs
     actions.py           cancel, retry, wake, resolve, resume, bulk actions; the audit
+    limit_actions.py     what people do to limits
     views_schedules.py   schedules, and what people do to them
     schedule_form.py     the form that makes one
     start_form.py        starts a workflow by a form made from its signature
@@ -42,6 +43,7 @@ from flask.blueprints import BlueprintSetupState
 from ..engine import Engine
 from . import (
     actions,
+    limit_actions,
     schedule_form,
     start_form,
     views_run,
@@ -91,6 +93,8 @@ ROUTES: tuple[tuple[str, str, str, View], ...] = (
     ("/workflows", "workflows", "GET", views_workflows.show),
     ("/workers", "workers", "GET", views_workers.show),
     ("/webhooks", "webhooks", "GET", views_webhooks.show),
+    ("/limit/<path:name>/set", "set_limit", "POST", limit_actions.set_number),
+    ("/limit/<path:name>/resume", "resume_limit", "POST", limit_actions.resume),
     ("/schedules", "schedules", "GET", views_schedules.show),
     ("/schedules/new", "schedule_form", "GET", schedule_form.show),
     ("/schedules/new", "create_schedule", "POST", schedule_form.create),

@@ -42,6 +42,8 @@ ACTIONS = (
     "backfill_schedule",
     "create_schedule",
     "delete_schedule",
+    "set_limit",
+    "resume_limit",
 )
 
 #: ``durable dev`` sets this variable for its web process.

@@ -8,9 +8,11 @@ import time
 import flask
 
 from .. import doctor
+from ..client import limits as client_limits
 from ..client import workforce
 from ..doctor import Finding
 from ..store import BOUND, limit_view, statistics
+from . import notices
 from .pages import Dashboard
 
 #: A timer that is later than this is listed as overdue, in microseconds.
@@ -45,6 +47,8 @@ def show(dashboard: Dashboard) -> flask.Response:
         queues=fleet.queues,
         overdue=overdue,
         limits=limits,
+        notice=notices.of(flask.request.args),
+        kinds=client_limits.KINDS,
         most=BOUND,
         findings=_findings(dashboard),
         now=now,

@@ -30,7 +30,7 @@ AGE = Gauge(
     "How long the oldest step or turn has waited for a worker of a queue.",
     ("queue", "kind"),
 )
-LIMITED = Gauge("durable_limit_backlog", "Steps that wait for a limit.", ("limit",))
+LIMITED = Gauge("durable_limit_backlog", "Steps or runs that wait for a limit.", ("limit",))
 OVERDUE = Gauge("durable_timer_overdue_seconds", "How long the sleep or timeout that is most overdue should be over.")
 SWEEP_LAG = Gauge("durable_sweep_lag_seconds", "How long ago a process has begun a sweep.")
 WORKERS = Gauge("durable_workers_alive", "Processes that run steps and have sent a heartbeat lately.")

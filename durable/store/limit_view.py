@@ -1,7 +1,7 @@
 """
-What people see of limits: what of each key is in use, and which steps wait.
+What people see of limits: what of each key is in use, and which steps and runs wait.
 
-At most ``MOST_WAITING`` steps that wait are counted.
+At most ``MOST_WAITING`` steps that wait, and as many runs, are counted.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, Subquery, and_, case, func, select
+from sqlalchemy import Connection, Row, Subquery, and_, func, select
 
 from .gauges import MOST_WAITING
 from .limits import ADMITTED, BATCH, IS_STEP, WAITING, LimitKey, any_of
 from .run_limits import HELD, IN_LINE
 from .schema import limit_keys, limits, run_limits, runs, step_limits, steps
-from .transitions import ENDED, RunStatus, StepStatus
+from .transitions import ENDED, StepStatus
 
 _USES = and_(step_limits.c.state == ADMITTED, steps.c.status.in_((StepStatus.PENDING, StepStatus.CLAIMED)))
 _WAITS = step_limits.c.state == WAITING
 _RUN_USES = and_(run_limits.c.state.in_(HELD), runs.c.status.not_in(ENDED))
-_RUN_WAITS = and_(run_limits.c.state.in_(IN_LINE), runs.c.status == RunStatus.PENDING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +53,15 @@ class LimitState:
 
 def states(tx: Connection, limit: int, now: int) -> list[LimitState]:
     """
-    All limits by name, each with the keys that are in use or waited for, those with most waiting steps first.
+    All limits by name, each with the keys that are in use or waited for, those with most waiting first.
 
-    If there are more than *limit* keys, those with most waiting steps are returned.
+    If steps or runs wait for more than *limit* keys, those with most waiting are returned.
     """
+    found = [*_states_of_steps(tx, limit, now), *_states_of_runs(tx, limit)]
+    return sorted(found, key=lambda each: (each.name, -each.waiting, each.key))
+
+
+def _states_of_steps(tx: Connection, limit: int, now: int) -> list[LimitState]:
     some = _waiting()
     counted = select(some.c.name, some.c.key, func.count(), func.min(some.c.ready_at)).group_by(some.c.name, some.c.key)
     waiting = {LimitKey(name, key): (int(count), oldest) for name, key, count, oldest in tx.execute(counted)}
@@ -76,13 +80,16 @@ def states(tx: Connection, limit: int, now: int) -> list[LimitState]:
         is_paused = paused_until is not None and paused_until > now
         state = _state(known.get(key.name), key, in_use, waiting=count, oldest=oldest)
         found.append(replace(state, paused_until=paused_until if is_paused else None))
-    return sorted(found, key=lambda each: (each.name, -each.waiting, each.key))
+    return found
 
 
 def backlog(tx: Connection) -> dict[str, int]:
-    """How many steps wait for each limit."""
-    some = _waiting()
-    return {name: int(count) for name, count in tx.execute(select(some.c.name, func.count()).group_by(some.c.name))}
+    """How many steps or runs wait for each limit."""
+    found: dict[str, int] = {}
+    for some in (_waiting(), _waiting_runs()):
+        counted = select(some.c.name, func.count()).group_by(some.c.name)
+        found |= {name: int(count) for name, count in tx.execute(counted)}
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,27 +100,22 @@ class RunWait:
     ready_at: int
 
 
-def run_states(tx: Connection, limit: int) -> list[LimitState]:
-    """All limits of workflows by name, each with the keys that are in use or waited for, as ``states``."""
-    of_keys = (
-        select(
-            run_limits.c.name,
-            run_limits.c.key,
-            func.sum(case((_RUN_USES, 1), else_=0)).label("in_use"),
-            func.sum(case((_RUN_WAITS, 1), else_=0)).label("waiting"),
-            func.min(case((_RUN_WAITS, run_limits.c.ready_at))).label("oldest"),
-        )
-        .join(runs, runs.c.id == run_limits.c.run_id)
-        .group_by(run_limits.c.name, run_limits.c.key)
-        .subquery()
-    )
-    query = select(limits, of_keys.c.key, of_keys.c.in_use, of_keys.c.waiting, of_keys.c.oldest)
-    query = query.outerjoin(of_keys, of_keys.c.name == limits.c.name).where(limits.c.kind.is_not(None))
-    rows = tx.execute(query.order_by(limits.c.name, of_keys.c.waiting.desc(), of_keys.c.key).limit(limit))
-    return [
-        _state(row, LimitKey(row.name, row.key or ""), int(row.in_use or 0), int(row.waiting or 0), row.oldest)
-        for row in rows
-    ]
+def _states_of_runs(tx: Connection, limit: int) -> list[LimitState]:
+    some, using = _waiting_runs(), _runs_with_slots()
+    counted = select(some.c.name, some.c.key, func.count(), func.min(some.c.ready_at)).group_by(some.c.name, some.c.key)
+    waiting = {LimitKey(name, key): (int(count), oldest) for name, key, count, oldest in tx.execute(counted)}
+    of_key = select(using.c.name, using.c.key, func.count()).group_by(using.c.name, using.c.key)
+    used = {LimitKey(name, key): int(count) for name, key, count in tx.execute(of_key)}
+    known = {
+        row.name: row
+        for row in tx.execute(select(limits).where(limits.c.kind.is_not(None)).order_by(limits.c.name).limit(limit))
+    }
+    keys = sorted(waiting.keys() | used.keys(), key=lambda key: (-waiting.get(key, (0, None))[0], key))[:limit]
+    found = []
+    for key in [*keys, *(LimitKey(name, "") for name in known if name not in {key.name for key in keys})]:
+        count, oldest = waiting.get(key, (0, None))
+        found.append(_state(known.get(key.name), key, used.get(key, 0), waiting=count, oldest=oldest))
+    return found
 
 
 def wait_before_begin(tx: Connection, run_id: str) -> RunWait | None:
@@ -151,6 +153,17 @@ def _waiting() -> Subquery:
     query = select(step_limits.c.name, step_limits.c.key, step_limits.c.ready_at).where(step_limits.c.name > "", _WAITS)
     order = (step_limits.c.name, step_limits.c.key, step_limits.c.state, step_limits.c.ready_at)
     return query.order_by(*order).limit(MOST_WAITING).subquery()
+
+
+def _waiting_runs() -> Subquery:
+    """The runs that wait; those that are cancelled at this moment are not left out."""
+    query = select(run_limits.c.name, run_limits.c.key, run_limits.c.ready_at)
+    return query.where(run_limits.c.state.in_(IN_LINE)).limit(MOST_WAITING).subquery()
+
+
+def _runs_with_slots() -> Subquery:
+    query = select(run_limits.c.name, run_limits.c.key).join(runs, runs.c.id == run_limits.c.run_id)
+    return query.where(_RUN_USES).limit(MOST_WAITING).subquery()
 
 
 def _used(tx: Connection, keys: Collection[LimitKey]) -> dict[LimitKey, tuple[int, int | None]]:

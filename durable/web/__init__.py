@@ -30,6 +30,7 @@ Files, in import order::
     control_operations.py  the operations of the control routes
     schedule_operations.py those on schedules
     receiver_operations.py those on receivers
+    limit_operations.py    those on limits
     operations.py          all of them together
     control_view.py        one control request, from its credentials to its answer
     openapi.py             the OpenAPI document

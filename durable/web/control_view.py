@@ -32,7 +32,12 @@ _QUOTED = re.compile(r'"([^"]+)"')
 
 
 #: The parameters of paths, each with its pattern.
-_PARAMETERS = {"run_id": schemas.RUN_ID, "schedule": schemas.SCHEDULE, "request_id": schemas.REQUEST_ID}
+_PARAMETERS = {
+    "run_id": schemas.RUN_ID,
+    "schedule": schemas.SCHEDULE,
+    "request_id": schemas.REQUEST_ID,
+    "limit": schemas.LIMIT,
+}
 
 
 class Controller:

@@ -50,6 +50,7 @@ _SCHEDULE = {
     "required": True,
     "schema": {"type": "string", "pattern": schemas.SCHEDULE},
 }
+_LIMIT = {"name": "limit", "in": "path", "required": True, "schema": {"type": "string", "pattern": schemas.LIMIT}}
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -222,7 +223,7 @@ def _control(operation: Operation, *, secured: bool) -> dict[str, Any]:
 
 
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
-    in_path = {"{run_id}": _RUN_ID, "{schedule}": _SCHEDULE, "{request_id}": _REQUEST_ID}
+    in_path = {"{run_id}": _RUN_ID, "{schedule}": _SCHEDULE, "{request_id}": _REQUEST_ID, "{limit}": _LIMIT}
     parameters: list[dict[str, Any]] = [each for name, each in in_path.items() if name in operation.path]
     if operation.takes_key:
         parameters.append(_KEY)

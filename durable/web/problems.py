@@ -214,6 +214,10 @@ def declared_schedule() -> Response:
     )
 
 
+def unknown_limit(why: str) -> Response:
+    return problem(404, "limit-not-found", "Not found", why)
+
+
 def unknown_request() -> Response:
     return problem(
         404,

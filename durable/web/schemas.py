@@ -21,6 +21,8 @@ from ..attributes import COUNT_LIMIT, NAME_LIMIT, VALUE_LIMIT
 RUN_ID = r"^[!-.0-~]{1,64}$"
 #: A schedule's name in a path.  As with ids, one with a slash cannot be used there.
 SCHEDULE = r"^[A-Za-z0-9][A-Za-z0-9._:@+-]{0,199}$"
+#: A limit's name in a path.
+LIMIT = r"^[!-.0-~]{1,100}$"
 #: A request's id in a path.
 REQUEST_ID = r"^[A-Za-z0-9_-]{20,64}$"
 #: An ``Idempotency-Key``.
@@ -371,6 +373,53 @@ class RoutedRequests(BaseModel):
     """What became of the request, or of each event if it is a batch."""
 
     requests: list[Routed]
+
+
+class LimitNumber(_Strict):
+    """The number of a limit; null for the number in the code."""
+
+    n: Annotated[Annotated[int, Field(ge=1, le=2**31 - 1)] | None, Field(description="How many at once or in a time.")]
+
+
+class PausedKey(_Strict):
+    """The key to resume; without it, all keys."""
+
+    key: Annotated[Annotated[str, StringConstraints(max_length=255, pattern=_NO_NUL)] | None, Field()] = None
+
+
+class ListedLimit(BaseModel):
+    """A limit and one of its keys; times in ISO 8601."""
+
+    limit: str
+    key: str
+    of: Literal["attempts", "runs", "debounce"]
+    n: int | None
+    per: str | None
+    set: bool
+    in_use: int
+    waiting: int
+    oldest: str | None
+    paused_until: str | None
+
+
+class Limits(BaseModel):
+    """The limits, each with the keys that are in use or waited for."""
+
+    limits: list[ListedLimit]
+
+
+class LimitSet(BaseModel):
+    """The number that is in force; null for the number in the code."""
+
+    limit: str
+    n: int | None
+
+
+class LimitResumed(BaseModel):
+    """How many keys were paused."""
+
+    limit: str
+    ended: int
 
 
 class Pending(BaseModel):

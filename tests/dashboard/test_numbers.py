@@ -57,6 +57,11 @@ async def reserving() -> None:
     await asyncio.gather(*(reserve("shop <1>") for _ in range(3)))
 
 
+@workflow(name="numbers.one_at_a_time", limits=[concurrency("numbers.runs", 1, key="customer")])
+async def one_at_a_time(customer: str) -> None:
+    await sleep("30d")
+
+
 @workflow(name="numbers.napping")
 async def napping() -> None:
     await sleep("30d")
@@ -169,13 +174,40 @@ def test_limits_are_shown_with_what_waits(engine, browser):
 
     row = row_with(browser.get("/workers"), "numbers.stock")
     cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)
-    assert cells[:5] == ["numbers.stock", "shop &lt;1&gt;", "1", "1", "2"]
-    assert "<time" in cells[6]
+    assert cells[:6] == ["numbers.stock", "attempts", "shop &lt;1&gt;", "1", "1", "2"]
+    assert "<time" in cells[7]
+
+    assert "not paused any more" in browser.post("/limit/numbers.stock/resume", key="shop <1>")
+    assert "has its new number" in browser.post("/limit/numbers.stock/set", n="3")
+    cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row_with(browser.get("/workers"), "numbers.stock"))
+    assert (cells[3], cells[7]) == ("3 (set)", "-")
+    browser.post("/limit/numbers.stock/set", n="")
+    assert "(set)" not in row_with(browser.get("/workers"), "numbers.stock")
     run.cancel()
     settle(engine, run)
     with engine.store.begin() as tx:
         for table in (limit_keys, limits):
             tx.execute(sa.delete(table))
+
+
+@pytest.mark.parametrize(("name", "n", "status"), [("numbers.stock", "x", 400), ("numbers.unknown", "3", 409)])
+def test_a_limit_that_cannot_be_set_says_why(browser, name, n, status):
+    assert ("malformed" if status == 400 else "no limit") in browser.post(f"/limit/{name}/set", status=status, n=n)
+
+
+def test_who_may_set_no_limit_has_no_form(engine, browser, permissions):
+    run = engine.start(one_at_a_time, "a")
+    permissions.denied = {"set_limit", "resume_limit"}
+    page = browser.get("/workers")
+    assert "numbers.runs" in page
+    assert "/limit/" not in page
+    browser.post("/limit/numbers.runs/set", status=403, n="3")
+    browser.post("/limit/numbers.runs/resume", status=403)
+    permissions.denied = set()
+    cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row_with(browser.get("/workers"), "numbers.runs"))
+    assert cells[:6] == ["numbers.runs", "runs", "a", "1", "1", "0"]
+    run.cancel()
+    settle(engine, run)
 
 
 def test_the_durations_of_open_runs_can_grow(engine, browser):

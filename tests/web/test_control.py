@@ -18,6 +18,7 @@ from werkzeug.test import TestResponse
 from durable import (
     Durable,
     Request,
+    concurrency,
     create_hook,
     create_schedule,
     create_webhook,
@@ -88,6 +89,11 @@ async def publishing() -> None:
     publish("count", 1)
     publish("item", Item("pen"))
     publish("count", 2)
+
+
+@workflow(name="control.one_at_a_time", limits=[concurrency("control.one", 1)])
+async def one_at_a_time() -> None:
+    await create_hook()
 
 
 @pytest.fixture
@@ -502,7 +508,9 @@ def test_other_methods_are_405(client, path):
     """Allow lists the methods; HEAD, OPTIONS and unknown methods get 405."""
     allowed = {operation.method for operation in OPERATIONS if operation.path == path}
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE", "BREW"} - allowed:
-        answer = client.open(ROOT + path.format(run_id="r", schedule="s", request_id="q" * 20), method=method)
+        answer = client.open(
+            ROOT + path.format(run_id="r", schedule="s", request_id="q" * 20, limit="l"), method=method
+        )
 
         assert answer.status_code == 405
         assert set(answer.headers["Allow"].split(", ")) == allowed
@@ -636,6 +644,26 @@ def test_a_range_of_a_schedule_is_backfilled(engine, client):
     assert {run.id for run in get_schedule("hourly").runs()} == set(first.json["run_ids"])
     for wrong in ({**day, "end": "2099-01-01T00:00:00Z"}, {**day, "start": "2026-05-01T00:00:00"}, {}):
         assert problem_of(client.post(url, json=wrong)) == (422, "bad-arguments")
+
+
+def test_limits_are_listed_and_set(engine, client):
+    """As the command line does it; the next run has room at once."""
+    first, second = (start(client, "control.one_at_a_time").json["id"] for _ in range(2))
+
+    def shown() -> dict[str, Any]:
+        (found,) = [each for each in client.get(ROOT + "limits").json["limits"] if each["limit"] == "control.one"]
+        return found
+
+    assert [shown()[name] for name in ("of", "n", "set", "in_use", "waiting")] == ["runs", 1, False, 1, 1]
+    answer = client.put(ROOT + "limits/control.one", json={"n": 2})
+    assert (answer.status_code, answer.json) == (200, {"limit": "control.one", "n": 2})
+    assert [shown()[name] for name in ("n", "set")] == [2, True]
+    assert client.put(ROOT + "limits/control.one", json={"n": None}).json["n"] is None
+    assert client.post(ROOT + "limits/control.one/resume", json={}).json == {"limit": "control.one", "ended": 0}
+    assert problem_of(client.put(ROOT + "limits/nothing", json={"n": 2})) == (404, "limit-not-found")
+    for wrong in ({"n": 0}, {"n": "2"}, {}):
+        assert problem_of(client.put(ROOT + "limits/control.one", json=wrong)) == (422, "bad-arguments")
+    assert {get_run(each).status for each in (first, second)} == {"running", "pending"}
 
 
 def test_what_a_run_has_published_is_listed(engine, client):
