@@ -54,6 +54,6 @@ OPERATIONS = (
         act=_resume,
         body=schemas.PausedKey,
         answers={200: ("No key is paused any more.", schemas.LimitResumed)},
-        problems={422: "The body does not fit."},
+        problems={404: "No limit can have this name.", 422: "The body does not fit."},
     ),
 )
