@@ -375,10 +375,18 @@ class RoutedRequests(BaseModel):
     requests: list[Routed]
 
 
+def _as_whole(given: object) -> object:
+    """JSON has one kind of number: 6.0 is the whole number 6."""
+    return int(given) if isinstance(given, float) and given.is_integer() else given
+
+
+_Whole = Annotated[int, BeforeValidator(_as_whole), Field(ge=1, le=2**31 - 1)]
+
+
 class LimitNumber(_Strict):
     """The number of a limit; null for the number in the code."""
 
-    n: Annotated[Annotated[int, Field(ge=1, le=2**31 - 1)] | None, Field(description="How many at once or in a time.")]
+    n: Annotated[_Whole | None, Field(description="How many at once or in a time.")]
 
 
 class PausedKey(_Strict):
