@@ -380,7 +380,7 @@ def _as_whole(given: object) -> object:
     return int(given) if isinstance(given, float) and given.is_integer() else given
 
 
-_Whole = Annotated[int, BeforeValidator(_as_whole), Field(ge=1, le=2**31 - 1)]
+_Whole = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_as_whole)]
 
 
 class LimitNumber(_Strict):

@@ -21,6 +21,7 @@ from servers import migrate
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from durable import Durable, Request, Response, create_hook, create_schedule, create_webhook, step, workflow
+from durable.context import receivers
 from durable.recovery import housekeeping
 from durable.web import bearer, create_blueprint
 from durable.web.wsgi_request import ROOT
@@ -113,7 +114,14 @@ class Quiet(WSGIRequestHandler):
 
 
 @pytest.fixture
-def schema(engine: Durable, base_url: str) -> Iterator[Any]:
+def _no_receivers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests have some, which the list of receivers would lead to; each takes only some methods."""
+    for name in list(receivers):
+        monkeypatch.delitem(receivers, name)
+
+
+@pytest.fixture
+def schema(engine: Durable, base_url: str, _no_receivers: None) -> Iterator[Any]:
     """The served document; well-formed requests use ids that exist."""
     engine.start(listener)
     create_schedule(SCHEDULE, anything, cron="0 3 * * *")
