@@ -126,8 +126,10 @@ def read(tx: Connection, run: Run, given: MultiDict[str, str], now: int) -> Sect
 
 def _whole(run: Run, rows: list[timeline.Row], now: int, *, is_first: bool, is_last: bool) -> Axis:
     """The axis from the first to the last thing that these rows show."""
-    ends = [row.end if row.end is not None else now for row in rows]
-    start = run.created_at if is_first or not rows else min(row.start for row in rows)
+    # By another process's clock, the bar of a very short attempt may begin shortly after the end of its row.
+    drawn: list[timeline.Row | timeline.Bar] = [*rows, *(bar for row in rows for bar in row.bars)]
+    ends = [each.end if each.end is not None else now for each in drawn] + [each.start for each in drawn]
+    start = run.created_at if is_first or not rows else min(each.start for each in drawn)
     end = (run.completed_at or now) if is_last or not rows else max(ends)
     return Axis(start, max(end, start + 1_000))
 

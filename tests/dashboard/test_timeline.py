@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from durable import events
 from durable.client import timeline
 from durable.client.timeline import BarKind
-from durable.dashboard import charts
+from durable.dashboard import charts, timeline_section
 from durable.store import OpenStep
 
 SECOND = 1_000_000
@@ -126,6 +128,16 @@ def test_a_clock_that_goes_back_makes_no_bar_backwards():
     (row,) = timeline.rows(log)
 
     assert [(bar.start, bar.end) for bar in row.bars] == [(10, 12)]
+
+
+def test_an_attempt_that_begins_after_the_end_of_its_row_is_drawn():
+    """A very short one, by the clocks of two processes."""
+    rows = timeline.rows(
+        [created(10), events.StepCompleted(at=5_000, op_id="r#1", attempt=1, started_at=5_001, result="")]
+    )
+    run = SimpleNamespace(created_at=0, completed_at=9_000)
+    axis = timeline_section._whole(run, rows, 9_000, is_first=False, is_last=False)
+    assert all(axis.shows(bar.start, bar.end) for bar in rows[0].bars)
 
 
 def test_the_columns_of_a_plot():

@@ -88,8 +88,13 @@ class Process:
     def running(self) -> bool:
         return self.popen.poll() is None
 
-    def signal(self, number: int, timeout_secs: float = 20) -> None:
-        """Send a signal and wait for the end; SIGKILL goes to the whole group."""
+    def signal(self, number: int, timeout_secs: float = 45) -> None:
+        """
+        Send a signal and wait for the end; SIGKILL goes to the whole group.
+
+        A prefork child whose last task ends as its worker is told to stop waits up to 30 s for the worker to read that
+        (billiard's ``_ensure_messages_consumed``), which it does no more.
+        """
         if number == signal.SIGKILL:
             self._kill()
         elif self.running:

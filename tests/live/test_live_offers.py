@@ -37,6 +37,7 @@ def test_c101_quick_steps_need_few_messages(tmp_path):
     with working(tmp_path, (2,), DURABLE_RESEND_AFTER="60s") as site:
         assert site.engine.start(many_short, 400).result(timeout="60s") == 400
 
+        site.wait_until_idle()
         site.stop("worker-0", signal.SIGTERM)
         with site.engine.store.read() as tx:
             assert totals.read(tx)["durable_messages_sent", "step", ""] < 300
