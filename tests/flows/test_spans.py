@@ -195,6 +195,7 @@ def test_spans_wait_while_a_worker_goes_on_in_place(engine, spans, own_registry)
             if housekeeping.emitting is not None:
                 housekeeping.emitting.join(10)
             assert len(spans.named("attempt 1")) == 2
+            housekeeping.stop()
 
     @workflow(name="tracing.looking")
     async def looking() -> None:
