@@ -22,7 +22,8 @@ Files, in import order::
     errors.py              logs an unexpected exception of a view, and answers it
     wsgi_request.py        reads a WSGI request as its sender wrote it
     record_request.py      finds a webhook or receiver, records a request, and finds its answer
-    schemas.py             models of the bodies of control requests and answers
+    schemas.py             models of the bodies of control requests and answers: runs and hooks
+    steering_schemas.py    those of schedules, receivers and limits
     servers.py             what each WSGI server can do: hold connections, notice that a client left
     verification.py        answers handshakes and verifies signatures
     body.py                the whole body of a request, even if the application reads it first
