@@ -93,6 +93,7 @@ ROUTES: tuple[tuple[str, str, str, View], ...] = (
     ("/workflows", "workflows", "GET", views_workflows.show),
     ("/workers", "workers", "GET", views_workers.show),
     ("/webhooks", "webhooks", "GET", views_webhooks.show),
+    ("/request/<path:request_id>/retry", "retry_request", "POST", views_webhooks.route_again),
     ("/limit/<path:name>/set", "set_limit", "POST", limit_actions.set_number),
     ("/limit/<path:name>/resume", "resume_limit", "POST", limit_actions.resume),
     ("/schedules", "schedules", "GET", views_schedules.show),

@@ -18,6 +18,7 @@ _SENTENCES = {
     "create_schedule": "The schedule is made.  It fires at its next planned time.",
     "delete_schedule": "The schedule is deleted.  Its runs go on.",
     "backfill_schedule": "{count} runs are started.",
+    "retry_request": "The request is routed again.  It has reached {count} runs.",
     "set_limit": "The limit has its new number.",
     "resume_limit": "The limit is not paused any more.",
     "bulk_cancel": "{count} runs are asked to stop.  {refused} were left as they are.",

@@ -42,6 +42,7 @@ ACTIONS = (
     "backfill_schedule",
     "create_schedule",
     "delete_schedule",
+    "retry_request",
     "set_limit",
     "resume_limit",
 )

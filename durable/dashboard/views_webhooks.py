@@ -1,20 +1,41 @@
-"""Recent requests to webhooks and receivers, over all runs."""
+"""Recent requests to webhooks and receivers, over all runs; requests to receivers can be routed again."""
 
 from __future__ import annotations
 
 import flask
 
+from ..client import TooManyPending
+from ..client import route_again as routing
 from ..display import mask
-from ..errors import DecryptionError, PayloadMissing
+from ..errors import ConfigurationError, DecryptionError, PayloadMissing
 from ..http import Request, Response
 from ..store import RequestRow, hooks, received, run_page, runs
-from . import filters
-from .pages import Dashboard
+from . import filters, notices
+from .actions import record
+from .pages import Dashboard, back_to
+from .security import Refused
 from .views_runs import place
 
 PAGE = 50
 #: Webhooks that have refused a request are listed for a week, in microseconds, and at most so many.
 REFUSALS_KEPT, REFUSING = 7 * 86_400_000_000, 20
+
+
+def route_again(dashboard: Dashboard, request_id: str) -> flask.Response:
+    """Route a request to a receiver again that has reached no run, by the rules that this process has."""
+    actor = dashboard.guard.require("retry_request")
+    dashboard.import_workflows()
+    finish = record(dashboard, f"request:{request_id}"[:64], "retry_request", actor, request_id)
+    try:
+        routed = routing.route_again(dashboard.engine, request_id)
+    except (ConfigurationError, TooManyPending) as error:
+        finish(f"refused: {error}"[:2_000])
+        raise Refused(409, "Nothing was done", str(error)) from error
+    if routed is None:
+        finish("refused: it has reached a run, waits, or is unknown")
+        raise Refused(409, "Nothing was done", "The request has reached a run, waits for a hook, or is unknown.")
+    finish("done")
+    return back_to("webhooks", done="retry_request", count=sum(each.run_id is not None for each in routed))
 
 
 def show(dashboard: Dashboard) -> flask.Response:
@@ -50,5 +71,7 @@ def show(dashboard: Dashboard) -> flask.Response:
         mask=mask,
         older=place(rows[-1].received_at, rows[-1].id) if len(found) > PAGE else None,
         is_first=before is None,
+        routable=received.UNREACHED,
+        notice=notices.of(flask.request.args),
         now=now,
     )

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from driving import settle
 
 from durable import Request, continue_as_new, create_webhook, receiver, step, workflow
+from durable.store import received
 from durable.store.schema import runs as runs_table
 from durable.web import create_blueprint
 
@@ -320,3 +321,26 @@ def test_webhooks_shows_what_became_of_requests_to_receivers(engine, app, browse
     assert "when raised KeyError: &#39;type&#39;" in shown["unroutable"]
     assert all("pages.shop" in each for each in shown.values())
     assert "&#34;id&#34;: 3" in shown["ignored"]
+
+
+def test_a_request_to_a_receiver_is_routed_again_by_a_button(engine, app, browser, own_registry, permissions):
+    """Once the rule is corrected; who may not has no button, and what has reached a run is left."""
+    app.register_blueprint(create_blueprint(engine))
+    rule = {"works": False}
+    shop = receiver("pages.again")
+    shop.start(when=lambda request: rule["works"] or request.json()["type"])(listening_for_one)
+    browser.client.post("/.well-known/workflow/v1/receive/pages.again", json={"id": 1})
+    with engine.store.read() as tx:
+        (kept,) = received.newest(tx, receiver="pages.again", outcomes=(), limit=2)
+
+    permissions.denied = {"retry_request"}
+    assert kept.request_id not in re.findall(r"/request/([^/\"]+)/retry", browser.get("/webhooks"))
+    browser.post(f"/request/{kept.request_id}/retry", status=403)
+    permissions.denied = set()
+    assert kept.request_id in re.findall(r"/request/([^/\"]+)/retry", browser.get("/webhooks"))
+    assert "has reached 0 runs" in browser.post(f"/request/{kept.request_id}/retry")
+    rule["works"] = True
+    assert "has reached 1 runs" in browser.post(f"/request/{kept.request_id}/retry")
+    assert "has reached a run" in browser.post(f"/request/{kept.request_id}/retry", status=409)
+    with engine.store.read() as tx:
+        assert received.find(tx, kept.request_id).outcome == "started"
