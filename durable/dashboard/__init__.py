@@ -24,8 +24,8 @@ Files, in import order::
     views_run.py         the page of a run, of an operation, of a request
     views_workflows.py   numbers by workflow
     views_workers.py     workers and queues
-    views_webhooks.py    webhook requests over all runs
     actions.py           cancel, retry, wake, resolve, resume, bulk actions; the audit
+    views_webhooks.py    webhook requests over all runs
     limit_actions.py     what people do to limits
     views_schedules.py   schedules, and what people do to them
     schedule_form.py     the form that makes one
