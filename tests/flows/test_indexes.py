@@ -8,7 +8,7 @@ import flask
 import pytest
 import sqlalchemy as sa
 from driving import settle
-from servers import DATABASES
+from servers import DATABASES, new_database
 
 from durable import (
     Request,
@@ -124,6 +124,13 @@ async def two_generations(again: bool = True) -> int:
     if again:
         continue_as_new(False)
     return await noop() if payload is None else 0
+
+
+@pytest.fixture
+def database(request, tmp_path):
+    """A database of its own: in one that other tests have filled, a planner may rightly read a whole table."""
+    with new_database(request.param, tmp_path) as url:
+        yield url
 
 
 @pytest.fixture
