@@ -14,7 +14,7 @@ PYTEST_ALL = -m pytest -n 2 --dist loadgroup tests
 test: $(READY)
 	$(BIN)/python $(PYTEST_ALL)
 
-# The same with the branch coverage of durable/; fails below the floor.  Processes of live tests are not measured.
+# The same with the branch coverage of durable/; fails below the floor.  Processes of timed live tests are not measured.
 # make coverage ONLY="not live"
 coverage: $(READY)
 	rm -rf .coverage-parts

@@ -46,6 +46,9 @@ UNTIMED = {
     "test_strangers.py",
 }
 
+#: Live tests whose processes `make coverage` measures.
+MEASURED = UNTIMED | {"test_live_dev.py", "test_poolers.py", "test_two_installations.py"}
+
 #: Parameters of a test that needs a server which may not be there.
 SERVERS = {"postgresql", "mariadb", "redis", "rabbitmq"}
 
@@ -118,8 +121,9 @@ def _is_quick(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Processes that a live test starts are not measured for `make coverage`: it would slow what is timed."""
-    config = os.environ.pop(_MEASURED, None) if item.get_closest_marker("live") else None
+    """Processes that a timed live test starts are not measured for `make coverage`, which would slow them."""
+    is_timed = item.get_closest_marker("live") is not None and item.path.name not in MEASURED
+    config = os.environ.pop(_MEASURED, None) if is_timed else None
     try:
         return (yield)
     finally:
