@@ -15,7 +15,7 @@ test: $(READY)
 	$(BIN)/python $(PYTEST_ALL)
 
 # The same with the branch coverage of durable/; fails below the floor.  Processes of timed live tests are not measured.
-# make coverage ONLY="not live"
+# make coverage ONLY="not timed"
 coverage: $(READY)
 	rm -rf .coverage-parts
 	mkdir .coverage-parts

@@ -99,8 +99,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduling(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is not quick where only that is wanted."""
+    """Mark live tests that ``make coverage`` would slow, and leave out what is not quick where only that is wanted."""
+    for item in items:
+        if item.get_closest_marker("live") and item.path.name not in MEASURED:
+            item.add_marker("timed")
     if _wants_quick(config):
         slow = [item for item in items if not _is_quick(item)]
         config.hook.pytest_deselected(items=slow)
@@ -122,8 +126,7 @@ def _is_quick(item: pytest.Item) -> bool:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Processes that a timed live test starts are not measured for `make coverage`, which would slow them."""
-    is_timed = item.get_closest_marker("live") is not None and item.path.name not in MEASURED
-    config = os.environ.pop(_MEASURED, None) if is_timed else None
+    config = os.environ.pop(_MEASURED, None) if item.get_closest_marker("timed") else None
     try:
         return (yield)
     finally:

@@ -23,7 +23,9 @@ Files, in import order::
     wsgi_request.py        reads a WSGI request as its sender wrote it
     record_request.py      finds a webhook or receiver, records a request, and finds its answer
     schemas.py             models of the bodies of control requests and answers: runs and hooks
-    steering_schemas.py    those of schedules, receivers and limits
+    schedule_schemas.py    those of schedules
+    receiver_schemas.py    those of receivers
+    limit_schemas.py       those of limits
     servers.py             what each WSGI server can do: hold connections, notice that a client left
     verification.py        answers handshakes and verifies signatures
     body.py                the whole body of a request, even if the application reads it first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..client import limits
 from ..errors import ConfigurationError
-from . import problems, steering_schemas
+from . import limit_schemas, problems
 from .control_operations import Call, Operation, Reply
 from .problems import RequestRefused
 
@@ -34,7 +34,7 @@ OPERATIONS = (
         path="limits",
         summary="List limits, with what is in use and who waits",
         act=_list,
-        answers={200: ("The limits in the order of their names, each with its keys.", steering_schemas.Limits)},
+        answers={200: ("The limits in the order of their names, each with its keys.", limit_schemas.Limits)},
     ),
     Operation(
         name="setLimit",
@@ -42,8 +42,8 @@ OPERATIONS = (
         path="limits/{limit}",
         summary="Set the number of a limit for all processes",
         act=_set,
-        body=steering_schemas.LimitNumber,
-        answers={200: ("The number is in force.", steering_schemas.LimitSet)},
+        body=limit_schemas.LimitNumber,
+        answers={200: ("The number is in force.", limit_schemas.LimitSet)},
         problems={404: "There is no such limit, or it is a debounce.", 422: "The body does not fit."},
     ),
     Operation(
@@ -52,8 +52,8 @@ OPERATIONS = (
         path="limits/{limit}/resume",
         summary="End the pauses of a limit",
         act=_resume,
-        body=steering_schemas.PausedKey,
-        answers={200: ("No key is paused any more.", steering_schemas.LimitResumed)},
+        body=limit_schemas.PausedKey,
+        answers={200: ("No key is paused any more.", limit_schemas.LimitResumed)},
         problems={404: "No limit can have this name.", 422: "The body does not fit."},
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..client import TooManyPending, receiver_lists, route_again
 from ..errors import ConfigurationError
-from . import problems, schemas, steering_schemas
+from . import problems, receiver_schemas, schemas
 from .control_operations import Call, Operation, Reply
 from .problems import RequestRefused
 
@@ -14,7 +14,7 @@ def _list(call: Call) -> Reply:
 
 
 def _list_requests(call: Call) -> Reply:
-    query: steering_schemas.ReceivedQuery = call.query
+    query: receiver_schemas.ReceivedQuery = call.query
     found = receiver_lists.list_received(
         call.engine, receiver=query.receiver, outcomes=query.outcome, limit=query.limit
     )
@@ -41,7 +41,7 @@ OPERATIONS = (
         path="receivers",
         summary="List receivers",
         act=_list,
-        answers={200: ("The receivers in the order of their names.", steering_schemas.Receivers)},
+        answers={200: ("The receivers in the order of their names.", receiver_schemas.Receivers)},
     ),
     Operation(
         name="listReceivedRequests",
@@ -49,8 +49,8 @@ OPERATIONS = (
         path="receivers/requests",
         summary="List requests to receivers, with what became of them",
         act=_list_requests,
-        query=steering_schemas.ReceivedQuery,
-        answers={200: ("The newest requests.", steering_schemas.ReceivedRequests)},
+        query=receiver_schemas.ReceivedQuery,
+        answers={200: ("The newest requests.", receiver_schemas.ReceivedRequests)},
         problems={422: "A parameter does not fit."},
     ),
     Operation(
@@ -60,7 +60,7 @@ OPERATIONS = (
         summary="Route a request again that has reached no run",
         act=_retry,
         body=schemas.Nothing,
-        answers={200: ("What became of it now.", steering_schemas.RoutedRequests)},
+        answers={200: ("What became of it now.", receiver_schemas.RoutedRequests)},
         problems={
             404: "There is no such request that has reached no run.",
             409: "The web process has not imported its receiver.",

@@ -7,7 +7,7 @@ from typing import Any
 from .. import registry
 from ..errors import ConfigurationError, ScheduleNotFound
 from ..schedules import Schedule, define, describe, handle
-from . import problems, schemas, steering_schemas
+from . import problems, schedule_schemas, schemas
 from .control_operations import Call, Operation, Reply
 from .problems import RequestRefused
 
@@ -18,7 +18,7 @@ _OPTIONS = ("cron", "every", "tz", "overlap", "catch_up", "jitter", "until")
 
 
 def _list(call: Call) -> Reply:
-    query: steering_schemas.ScheduleQuery = call.query
+    query: schedule_schemas.ScheduleQuery = call.query
     found = describe.list_schedules(call.engine, after=query.after or "", limit=query.limit + 1)
     shown = found[: query.limit]
     return Reply(200, {"schedules": shown, "next": shown[-1]["name"] if len(found) > query.limit else None})
@@ -30,7 +30,7 @@ def _show(call: Call) -> Reply:
 
 
 def _put(call: Call) -> Reply:
-    body: steering_schemas.NewSchedule = call.body
+    body: schedule_schemas.NewSchedule = call.body
     workflow = registry.workflows.get(body.workflow)
     if workflow is None:
         raise RequestRefused(problems.unknown_workflow())
@@ -104,8 +104,8 @@ OPERATIONS = (
         path="schedules",
         summary="List schedules",
         act=_list,
-        query=steering_schemas.ScheduleQuery,
-        answers={200: ("The schedules in the order of their names.", steering_schemas.Schedules)},
+        query=schedule_schemas.ScheduleQuery,
+        answers={200: ("The schedules in the order of their names.", schedule_schemas.Schedules)},
         problems={422: "A parameter does not fit."},
     ),
     Operation(
@@ -114,7 +114,7 @@ OPERATIONS = (
         path="schedules/{schedule}",
         summary="Show a schedule, its next ten planned times and its latest runs",
         act=_show,
-        answers={200: ("The schedule.", steering_schemas.ScheduleDetails)},
+        answers={200: ("The schedule.", schedule_schemas.ScheduleDetails)},
         problems=_NO_SCHEDULE,
     ),
     Operation(
@@ -123,8 +123,8 @@ OPERATIONS = (
         path="schedules/{schedule}",
         summary="Make a schedule, or change one that was made at run time",
         act=_put,
-        body=steering_schemas.NewSchedule,
-        answers={200: ("The schedule is committed.", steering_schemas.ScheduleDetails)},
+        body=schedule_schemas.NewSchedule,
+        answers={200: ("The schedule is committed.", schedule_schemas.ScheduleDetails)},
         problems={
             404: "The web process has not imported a workflow of this name.",
             409: _DECLARED,
@@ -137,7 +137,7 @@ OPERATIONS = (
         path="schedules/{schedule}",
         summary="Delete a schedule that was made at run time; its runs go on",
         act=_delete,
-        answers={200: ("The schedule is deleted.", steering_schemas.Deleted)},
+        answers={200: ("The schedule is deleted.", schedule_schemas.Deleted)},
         problems={**_NO_SCHEDULE, 409: _DECLARED},
     ),
     Operation(
@@ -147,7 +147,7 @@ OPERATIONS = (
         summary="Let a schedule start no more runs",
         act=_pause,
         body=schemas.Nothing,
-        answers={200: ("The schedule is paused.", steering_schemas.ScheduleState)},
+        answers={200: ("The schedule is paused.", schedule_schemas.ScheduleState)},
         problems=_FORM,
     ),
     Operation(
@@ -157,7 +157,7 @@ OPERATIONS = (
         summary="Let a paused schedule go on",
         act=_resume,
         body=schemas.Nothing,
-        answers={200: ("The schedule goes on at its next planned time.", steering_schemas.ScheduleState)},
+        answers={200: ("The schedule goes on at its next planned time.", schedule_schemas.ScheduleState)},
         problems=_FORM,
     ),
     Operation(
@@ -167,7 +167,7 @@ OPERATIONS = (
         summary="Start a run of a schedule now",
         act=_trigger,
         body=schemas.Nothing,
-        answers={201: ("The run is committed.", steering_schemas.Triggered)},
+        answers={201: ("The run is committed.", schedule_schemas.Triggered)},
         problems=_FORM,
     ),
     Operation(
@@ -176,8 +176,8 @@ OPERATIONS = (
         path="schedules/{schedule}/backfill",
         summary="Start a run for each planned time of a range that has none",
         act=_backfill,
-        body=steering_schemas.Range,
-        answers={201: ("The runs are committed.", steering_schemas.Backfilled)},
+        body=schedule_schemas.Range,
+        answers={201: ("The runs are committed.", schedule_schemas.Backfilled)},
         problems={**_NO_SCHEDULE, 422: "The body does not fit, or the range has more than 1,000 planned times."},
     ),
 )

@@ -1,4 +1,4 @@
-"""Models of the bodies of control requests and answers, of schedules, receivers and limits."""
+"""Models of the bodies of control requests and answers, of schedules."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 
-from .schemas import NO_NUL, Query, Strict
+from .schemas import Query, Strict
 
-#: As ``RequestOutcome``.
-Outcome = Literal["started", "resumed", "waiting", "missed", "accepted", "rejected", "ignored", "unroutable"]
 Overlap = Literal["skip", "queue", "allow", "cancel"]
+
+
 CatchUp = Literal["none", "last", "all"]
 
 
@@ -23,6 +23,8 @@ def _require_text(given: object) -> object:
 
 #: ISO 8601 with a UTC offset.
 Moment = Annotated[AwareDatetime, BeforeValidator(_require_text), Field(strict=False)]
+
+
 #: A text of a few characters; "" stands for one that is not given.
 _Word = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -124,131 +126,3 @@ class Deleted(BaseModel):
 
     name: str
     deleted: Literal[True]
-
-
-class ReceivedQuery(BaseModel):
-    """Which requests to receivers to list; each condition has to match."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    receiver: Annotated[
-        Annotated[str, StringConstraints(max_length=64, pattern=r"^[!-~]+$")] | None,
-        Field(description="Only requests to this receiver."),
-    ] = None
-    outcome: Annotated[
-        list[Outcome],
-        Field(max_length=8, description="Only requests with one of these outcomes."),
-    ] = []
-    limit: Annotated[int, Field(ge=1, le=1000, description="The most to list.")] = 50
-
-    @field_validator("limit", mode="before")
-    @classmethod
-    def limit_is_digits(cls, text: object) -> object:
-        """As ``Query``."""
-        return Query.limit_is_digits(text)
-
-
-class ReceiverSummary(BaseModel):
-    """A receiver, and how many requests it has by outcome."""
-
-    name: str
-    url: str | None
-    place: str | None
-    rules: list[str]
-    requests: dict[str, int]
-    refused: int
-
-
-class Receivers(BaseModel):
-    """The receivers by name."""
-
-    receivers: list[ReceiverSummary]
-
-
-class ReceivedRequest(BaseModel):
-    """A request to a receiver, and what became of it; times in ISO 8601."""
-
-    id: str
-    receiver: str
-    received_at: str
-    outcome: Outcome
-    rule: str | None
-    run_id: str | None
-    token: str | None
-    waits_until: str | None
-    detail: str | None
-
-
-class ReceivedRequests(BaseModel):
-    """Requests to receivers, newest first."""
-
-    requests: list[ReceivedRequest]
-
-
-class Routed(BaseModel):
-    """What became of a request that was routed again."""
-
-    id: str
-    outcome: Outcome
-    run_id: str | None
-
-
-class RoutedRequests(BaseModel):
-    """What became of the request, or of each event if it is a batch."""
-
-    requests: list[Routed]
-
-
-def _as_whole(given: object) -> object:
-    """JSON has one kind of number: 6.0 is the whole number 6."""
-    return int(given) if isinstance(given, float) and given.is_integer() else given
-
-
-_Whole = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_as_whole)]
-
-
-class LimitNumber(Strict):
-    """The number of a limit; null for the number in the code."""
-
-    n: Annotated[_Whole | None, Field(description="How many at once or in a time.")]
-
-
-class PausedKey(Strict):
-    """The key to resume; without it, all keys."""
-
-    key: Annotated[Annotated[str, StringConstraints(max_length=255, pattern=NO_NUL)] | None, Field()] = None
-
-
-class ListedLimit(BaseModel):
-    """A limit and one of its keys; times in ISO 8601."""
-
-    limit: str
-    key: str
-    of: Literal["attempts", "runs", "debounce"]
-    n: int | None
-    per: str | None
-    set: bool
-    in_use: int
-    waiting: int
-    oldest: str | None
-    paused_until: str | None
-
-
-class Limits(BaseModel):
-    """The limits, each with the keys that are in use or waited for."""
-
-    limits: list[ListedLimit]
-
-
-class LimitSet(BaseModel):
-    """The number that is in force; null for the number in the code."""
-
-    limit: str
-    n: int | None
-
-
-class LimitResumed(BaseModel):
-    """How many keys were paused."""
-
-    limit: str
-    ended: int
