@@ -8,7 +8,7 @@ comes next.  What a crash leaves, the sweep finds.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -118,14 +118,25 @@ def admit(engine: Engine, keys: Iterable[LimitKey]) -> None:
 
     Never raises: what cannot be done now, the sweep does.
     """
+    admit_lines(keys, partial(_admit_some, engine), "runs")
+
+
+def admit_lines(keys: Iterable[LimitKey], admit_some: Callable[[LimitKey], bool], what: str) -> None:
+    """
+    Admit what waits in these lines, batch by batch.  Never raises: what cannot be done now, the sweep does.
+
+    Args:
+        admit_some: Admits a batch of one line, and returns whether more can be admitted at once.
+        what: What waits, for the log.
+    """
     try:
-        # First the lines in which runs wait that have come from others.
+        # First the lines in which those wait that have come from others.
         for key in sorted(set(keys), key=lambda each: (*each.rank, each.key), reverse=True):
             for _ in range(_ROUNDS):
-                if not _admit_some(engine, key):
+                if not admit_some(key):
                     break
     except SQLAlchemyError as error:
-        log.warning("The sweep admits runs that wait for limits (%s).", reason(error))
+        log.warning("The sweep admits %s that wait for limits (%s).", what, reason(error))
 
 
 def _admit_some(engine: Engine, key: LimitKey) -> bool:
@@ -134,9 +145,14 @@ def _admit_some(engine: Engine, key: LimitKey) -> bool:
     sending = engine.dispatch.plan(now)
     admission = engine.store.write(partial(admit_runs.admit, key=key, now=now, sending=sending))
     engine.dispatch.send_turns(admission.drives)
-    if admission.again_at is not None and admission.again_at > now and engine.on_due is not None:
-        engine.on_due(admission.again_at)
-    return admission.again_at is not None and admission.again_at <= now
+    return is_due(engine, admission.again_at, now)
+
+
+def is_due(engine: Engine, again_at: int | None, now: int) -> bool:
+    """Return whether more can be admitted at once; see to it that a later time is not missed."""
+    if again_at is not None and again_at > now and engine.on_due is not None:
+        engine.on_due(again_at)
+    return again_at is not None and again_at <= now
 
 
 def has_limits(run: Run) -> bool:

@@ -114,9 +114,8 @@ class _RunRooms:
         limit = self.limits.get(key.name)
         if limit is None or limit.kind == "debounce":  # time alone decides, or the limit is unknown
             return BATCH
-        if limit.numbers.per is None:
-            return max(0, limit.numbers.n - len(self.using(key)))
-        return limit.numbers.room_at(self.now, self.recovers_at[key])
+        in_use = len(self.using(key)) if limit.numbers.per is None else 0
+        return limit.numbers.room(in_use, self.recovers_at[key], self.now)
 
     def _is_rate(self, key: LimitKey) -> bool:
         limit = self.limits.get(key.name)

@@ -28,17 +28,7 @@ def room_of(row: LockedKey, in_use: int, now: int) -> int:
         return 0
     if row.numbers is None:  # the limit is unknown: nothing limits the steps
         return BATCH
-    if row.numbers.per is None:
-        return max(0, row.numbers.n - in_use)
-    share, burst = _share(row.numbers), row.numbers.burst or 1
-    used = max(0, row.recovers_at - now)
-    return max(0, (burst * share - used) // share)
-
-
-def _share(numbers: Numbers) -> int:
-    """What one attempt takes of the time of a rate."""
-    assert numbers.per is not None
-    return max(1, numbers.per // numbers.n)
+    return row.numbers.room(in_use, row.recovers_at, now)
 
 
 class Rooms:
@@ -64,7 +54,7 @@ class Rooms:
         self._rooms[key] = self.of(key) - 1
         row = self.keys[key]
         if row.numbers is not None and row.numbers.per is not None:
-            row.recovers_at = max(row.recovers_at, self.now) + _share(row.numbers)
+            row.recovers_at = max(row.recovers_at, self.now) + row.numbers.share
             row.has_changed = True
         else:
             self.in_use[key] = self.in_use.get(key, 0) + 1
@@ -76,7 +66,7 @@ class Rooms:
             return row.paused_until
         if row.numbers is None or row.numbers.per is None:
             return None
-        return row.recovers_at - ((row.numbers.burst or 1) - 1) * _share(row.numbers)
+        return row.numbers.opens_at(row.recovers_at)
 
     def write_rates(self) -> None:
         for key, row in self.keys.items():

@@ -64,8 +64,16 @@ class Numbers(NamedTuple):
         """What one of them takes of the time of a rate."""
         return max(1, (self.per or 0) // self.n)
 
-    def room_at(self, now: int, recovers_at: int) -> int:
-        """How many more may begin by a rate that will have recovered then."""
+    def room(self, in_use: int, recovers_at: int, now: int) -> int:
+        """
+        How many more may begin.
+
+        Args:
+            in_use: How many slots are in use; a rate has none.
+            recovers_at: When a rate will have recovered.
+        """
+        if self.per is None:
+            return max(0, self.n - in_use)
         return max(0, ((self.burst or 1) * self.share - max(0, recovers_at - now)) // self.share)
 
     def opens_at(self, recovers_at: int) -> int:

@@ -22,9 +22,6 @@ from .limit_keys import KeyedLimits
 
 #: The most keys that one sweep checks.
 KEYS = 500
-#: The most batches of one key that are admitted one after the other; the sweep admits the rest.
-_ROUNDS = 100
-
 #: What is logged when the database cannot be used now.
 _LEFT = "The sweep admits the steps that follow on those of run %s (%s)."
 
@@ -43,14 +40,7 @@ def admit(engine: Engine, keys: Iterable[LimitKey]) -> None:
 
     Never raises: what cannot be done now, the sweep does.
     """
-    try:
-        # First the lines in which steps wait that have come from others.
-        for key in sorted(set(keys), key=lambda each: (*each.rank, each.key), reverse=True):
-            for _ in range(_ROUNDS):
-                if not _admit_some(engine, key):
-                    break
-    except SQLAlchemyError as error:
-        log.warning("The sweep admits steps that wait for limits (%s).", reason(error))
+    run_limits.admit_lines(keys, partial(_admit_some, engine), "steps")
 
 
 def _admit_some(engine: Engine, key: LimitKey) -> bool:
@@ -67,9 +57,7 @@ def _admit_some(engine: Engine, key: LimitKey) -> bool:
 def _send(engine: Engine, admission: admit_steps.Admission, now: int) -> bool:
     """Send the messages of what is admitted.  Return whether more can be admitted at once."""
     engine.dispatch.send_steps(admission.rows)
-    if admission.again_at is not None and admission.again_at > now and engine.on_due is not None:
-        engine.on_due(admission.again_at)
-    return admission.again_at is not None and admission.again_at <= now
+    return run_limits.is_due(engine, admission.again_at, now)
 
 
 def admit_after(engine: Engine, held: Claim | ClaimedAttempt) -> None:
