@@ -9,23 +9,20 @@ ends an attempt, or gives it up, frees the slot with it: no slot can leak.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from importlib import import_module
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, case, delete, func, or_, select, update
 
 from .outbox import SendTimes
 from .schema import limit_keys, limits, run_limit_keys, step_limits, steps
 from .transitions import StepStatus
+from .upsert import upsert
 
 #: The sending times of what is not admitted.
 NOT_SENT = SendTimes(None, None)
 
 #: The most steps of one line that are admitted in one transaction.
 BATCH = 100
-
-#: The most rows of one INSERT.
-_ROWS = 500
 
 # The states of a step in one of its limits: it waits in its line; in the line of another one; for the time of its next
 # attempt; or for nothing, since it is admitted.
@@ -92,7 +89,7 @@ def declare(tx: Connection, name: str, numbers: Numbers, kind: str | None = None
         kind: None for a limit of steps, "runs" or "debounce".
     """
     declared = {**numbers._asdict(), "kind": kind}
-    upsert(tx, limits, [{"name": name, **declared}], declared)
+    upsert(tx, limits, [{"name": name, **declared}], lambda _: declared)
 
 
 def set_number(tx: Connection, name: str, n: int | None, now: int) -> bool:
@@ -180,22 +177,9 @@ def check_at(tx: Connection, keys: Iterable[LimitKey], at: int) -> None:
     rows = [{**key._asdict(), "recovers_at": 0, "next_check_at": at} for key in sorted(keys)]
     if rows:
         is_later = or_(limit_keys.c.next_check_at.is_(None), limit_keys.c.next_check_at > at)
-        upsert(tx, limit_keys, rows, {"next_check_at": case((is_later, at), else_=limit_keys.c.next_check_at)})
-
-
-def upsert(tx: Connection, table: Table, rows: Sequence[dict[str, Any]], changes: dict[str, Any]) -> None:
-    """Insert rows; where there is one already, make these changes."""
-    # Here, since each dialect takes a while to import, and a process needs one of them.
-    dialect: Any = import_module(f"sqlalchemy.dialects.{'mysql' if tx.dialect.name == 'mariadb' else tx.dialect.name}")
-    key = [column.name for column in table.primary_key.columns]
-    for first in range(0, len(rows), _ROWS):
-        # Not by executemany, since PyMySQL knows no parameters after VALUES there.
-        some = list(rows[first : first + _ROWS])
-        if tx.dialect.name in ("mysql", "mariadb"):
-            tx.execute(dialect.insert(table).values(some).on_duplicate_key_update(changes))
-        else:
-            new = dialect.insert(table).values(some)
-            tx.execute(new.on_conflict_do_update(index_elements=key, set_=changes))
+        upsert(
+            tx, limit_keys, rows, lambda _: {"next_check_at": case((is_later, at), else_=limit_keys.c.next_check_at)}
+        )
 
 
 def is_line(key: LimitKey, state: str) -> tuple[ColumnElement[bool], ...]:

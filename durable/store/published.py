@@ -40,9 +40,8 @@ class PublishedValue:
 def write(tx: Connection, run_id: str, published: Iterable[ValuePublished]) -> None:
     """Write what a turn adds to the log, in its order, in a transaction that has passed the fence."""
     rows = {each.name: _row(tx, run_id, each.name, each.at, each.value) for each in published}
-    if rows:
-        latest = upsert(tx.dialect.name, values, lambda new: {"value": new.value, "published_at": new.published_at})
-        tx.execute(latest, [rows[name] for name in sorted(rows)])
+    latest = [rows[name] for name in sorted(rows)]
+    upsert(tx, values, latest, lambda new: {"value": new.value, "published_at": new.published_at})
 
 
 def read(tx: Connection, run_id: str, name: str | None = None) -> dict[str, PublishedValue]:

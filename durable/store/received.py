@@ -190,17 +190,16 @@ def add_refused(tx: Connection, refused: Mapping[str, Refusals]) -> None:
         {"name": name, "refused": each.count, "refused_at": each.at, "refusal": each.reason[:255]}
         for name, each in sorted(refused.items())
     ]
-    if rows:
-        added = upsert(
-            tx.dialect.name,
-            receivers,
-            lambda new: {
-                "refused": receivers.c.refused + new.refused,
-                "refused_at": new.refused_at,
-                "refusal": new.refusal,
-            },
-        )
-        tx.execute(added, rows)
+    upsert(
+        tx,
+        receivers,
+        rows,
+        lambda new: {
+            "refused": receivers.c.refused + new.refused,
+            "refused_at": new.refused_at,
+            "refusal": new.refusal,
+        },
+    )
 
 
 def refusing(tx: Connection, since: int, limit: int) -> dict[str, Refusals]:

@@ -17,11 +17,12 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
-from .limits import LimitKey, Numbers, upsert
+from .limits import LimitKey, Numbers
 from .outbox import SendTimes
 from .runs import Run
 from .schema import inbox, limits, run_limit_keys, run_limits, runs
 from .transitions import ENDED
+from .upsert import upsert
 
 #: The most runs of one line that are admitted in one transaction.
 BATCH = 100
@@ -167,7 +168,7 @@ def lock_keys(tx: Connection, wanted: Collection[LimitKey], check_at: int) -> di
         check_at: When the sweep checks those that have had no row.
     """
     new = [{**key._asdict(), "recovers_at": 0, "next_check_at": check_at} for key in sorted(wanted)]
-    upsert(tx, run_limit_keys, new, {"name": run_limit_keys.c.name})
+    upsert(tx, run_limit_keys, new, lambda _: {"name": run_limit_keys.c.name})
     columns = run_limit_keys.c
     query = select(columns.name, columns.key, *(columns[name] for name in LineKey._fields))
     found: dict[LimitKey, LineKey] = {}

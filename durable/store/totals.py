@@ -21,9 +21,7 @@ def add(tx: Connection, deltas: Mapping[Key, int]) -> None:
         {"name": name, "label": label, "detail": detail, "value": value}
         for (name, label, detail), value in sorted(deltas.items())
     ]
-    if rows:
-        summed = upsert(tx.dialect.name, totals, lambda new: {"value": totals.c.value + new.value})
-        tx.execute(summed, rows)
+    upsert(tx, totals, rows, lambda new: {"value": totals.c.value + new.value})
 
 
 def read(tx: Connection) -> dict[Key, int]:

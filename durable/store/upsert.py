@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
-from sqlalchemy import Table
+from sqlalchemy import Connection, Table
+
+#: The most rows of one statement.
+_ROWS = 500
 
 
-def upsert(dialect: str, table: Table, changes: Callable[[Any], Mapping[str, Any]]) -> Any:
+def upsert(
+    tx: Connection, table: Table, rows: Sequence[Mapping[str, Any]], changes: Callable[[Any], Mapping[str, Any]]
+) -> None:
     """
-    A statement that inserts a row, or changes the one with the same primary key.
+    Insert rows, or change those that are there already by their primary keys.
 
     Args:
+        rows: With different keys.
         changes: Returns the values of the columns to change, from the columns of the row that was not inserted.
     """
-    # A process imports only its own dialect of SQLAlchemy: each of them takes long to import.
-    if dialect in ("mysql", "mariadb"):
-        from sqlalchemy.dialects import mysql
-
-        new = mysql.insert(table)
-        return new.on_duplicate_key_update(dict(changes(new.inserted)))
-    added: Any
-    if dialect == "postgresql":
-        from sqlalchemy.dialects import postgresql
-
-        added = postgresql.insert(table)
-    else:
-        from sqlalchemy.dialects import sqlite
-
-        added = sqlite.insert(table)
-    return added.on_conflict_do_update(index_elements=list(table.primary_key), set_=dict(changes(added.excluded)))
+    is_mysql = tx.dialect.name in ("mysql", "mariadb")
+    # Here, since each dialect takes a while to import, and a process needs one of them.
+    dialect: Any = import_module(f"sqlalchemy.dialects.{'mysql' if is_mysql else tx.dialect.name}")
+    for first in range(0, len(rows), _ROWS):
+        # Not by executemany, since PyMySQL knows no parameters after VALUES there.
+        new = dialect.insert(table).values(list(rows[first : first + _ROWS]))
+        if is_mysql:
+            tx.execute(new.on_duplicate_key_update(dict(changes(new.inserted))))
+        else:
+            tx.execute(
+                new.on_conflict_do_update(index_elements=list(table.primary_key), set_=dict(changes(new.excluded)))
+            )
