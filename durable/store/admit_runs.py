@@ -7,7 +7,7 @@ writer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, case, delete, func, select, update
@@ -145,7 +145,7 @@ def _first(
 ) -> dict[str, list[tuple[LimitKey, str]]]:
     """The first runs of a line that are ready, each with all its limits; without those that are not pending."""
     mine = select(rows.c.run_id).where(run_limits.is_of(key), rows.c.state == state, rows.c.ready_at <= now)
-    ids = list(tx.execute(mine.order_by(rows.c.ready_at, rows.c.run_id).limit(BATCH)).scalars())
+    ids = list(tx.execute(mine.order_by(rows.c.level, rows.c.ready_at, rows.c.run_id).limit(BATCH)).scalars())
     if not ids:
         return {}
     query = select(rows.c.run_id, rows.c.name, rows.c.key, rows.c.on_conflict, runs.c.status)
@@ -175,7 +175,7 @@ def _cancel(tx: Connection, key: LimitKey, line: _Line, rooms: _RunRooms, sendin
     else:
         reason = f"a newer run has started, and the limit {of_key} allows {n}"
         going_on = [run_id for run_id, state in rooms.using(key) if state == ADMITTED]
-        surplus = [*going_on, *line][: max(0, len(going_on) + len(line) - n)]
+        surplus = [*going_on, *_oldest_first(tx, key, line)][: max(0, len(going_on) + len(line) - n)]
     cancelled = []
     for run_id in surplus:
         row = post_cancel(tx, run_id, reason, rooms.now, sending)
@@ -187,6 +187,12 @@ def _cancel(tx: Connection, key: LimitKey, line: _Line, rooms: _RunRooms, sendin
                 mine = (rows.c.run_id == row.id, run_limits.is_of(key))
                 tx.execute(update(rows).where(*mine).values(state=CANCELLING))
     return cancelled
+
+
+def _oldest_first(tx: Connection, key: LimitKey, run_ids: Collection[str]) -> list[str]:
+    """These runs in the order of their starts."""
+    mine = select(rows.c.run_id).where(rows.c.name == key.name, rows.c.run_id.in_(run_ids))
+    return list(tx.execute(mine.order_by(rows.c.ready_at, rows.c.run_id)).scalars())
 
 
 def _move(tx: Connection, run_id: str, to: LimitKey, check_at: int) -> None:

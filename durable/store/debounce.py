@@ -16,7 +16,7 @@ from .. import codec
 from ..events import ROOT, AttributesSet, RunCreated
 from . import attributes, requests, run_limits, run_log, runs, vault
 from .event_rows import to_row
-from .limits import CHECK_WAITING
+from .limits import CHECK_WAITING, level_of
 from .outbox import SendTimes
 from .run_limits import RunLimit
 from .runs import Run
@@ -48,7 +48,8 @@ def join(
     latest = now + debounced.wait
     if debounced.at_most is not None and held.waits_since is not None:
         latest = min(latest, held.waits_since + debounced.at_most)
-    tx.execute(update(rows).where(rows.c.run_id == waiting.id).values(ready_at=latest))
+    changes = {"ready_at": latest, "level": level_of(run.priority)}
+    tx.execute(update(rows).where(rows.c.run_id == waiting.id).values(changes))
     _replace_arguments(tx, waiting, run, created)
     if given:
         attributes.write(tx, waiting.id, waiting.created_at, [given])

@@ -32,15 +32,13 @@ from .limits import (
     is_line,
     is_of,
     keys_of,
+    level_of,
 )
 from .outbox import SendTimes
 from .schema import step_limits, steps
 
 #: The sending times of a step that is not admitted.
 NOT_SENT = SendTimes(None, None)
-
-#: The priorities are 0 to this one, which comes first.
-HIGHEST_PRIORITY = 9
 
 #: The most lines that one query looks into.
 _LINES = 50
@@ -57,7 +55,7 @@ class LimitedCall:
     @property
     def level(self) -> int:
         """The priority as the table has it."""
-        return HIGHEST_PRIORITY - min(max(self.priority or 0, 0), HIGHEST_PRIORITY)
+        return level_of(self.priority)
 
 
 class Share(NamedTuple):

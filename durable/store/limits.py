@@ -37,6 +37,15 @@ CHECK_WAITING = 5_000_000
 CHECK_IN_USE = 60_000_000
 
 
+#: The priorities are 0 to this one, which comes first.
+HIGHEST_PRIORITY = 9
+
+
+def level_of(priority: int | None) -> int:
+    """The place of a priority in a line, from 0 for the highest; none counts as 0."""
+    return HIGHEST_PRIORITY - min(max(priority or 0, 0), HIGHEST_PRIORITY)
+
+
 class LimitKey(NamedTuple):
     """A limit, and what is counted on its own; the key is empty for a limit without keys."""
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
-from .limits import LimitKey, Numbers
+from .limits import LimitKey, Numbers, level_of
 from .outbox import SendTimes
 from .runs import Run
 from .schema import inbox, limits, run_limit_keys, run_limits, runs
@@ -81,7 +81,7 @@ def enter(tx: Connection, new: Sequence[tuple[Run, Sequence[RunLimit]]]) -> None
         first = min((each.key for each in its_limits), key=lambda key: key.rank, default=None)
         for key, on_conflict, *_ in its_limits:
             state = {"state": NEW if key == first else ELSEWHERE, "ready_at": ready_at, "on_conflict": on_conflict}
-            rows.append({"run_id": run.id} | key._asdict() | state)
+            rows.append({"run_id": run.id, "level": level_of(run.priority)} | key._asdict() | state)
     if rows:
         tx.execute(insert(run_limits), rows)
 

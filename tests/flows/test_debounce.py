@@ -100,6 +100,16 @@ def test_starts_at_the_same_time_become_one_run(process):
 
 
 @all_databases
+def test_the_last_start_decides_about_the_priority(process):
+    """As about the arguments."""
+    first = reindex.with_options(priority=3).start("acme", 1)
+    assert reindex.with_options(priority=7).start("acme", 2).id == first.id
+    assert [row["level"] for row in process.rows(schema.run_limits) if row["run_id"] == first.id] == [2]
+    first.cancel()
+    process.turns()
+
+
+@all_databases
 def test_a_start_after_the_cancel_of_a_debounced_run_starts_another(process):
     """The cancelled run takes nothing."""
     first = process.engine.start(reindex, "acme", 1)

@@ -74,8 +74,8 @@ FILL = (
     " SELECT {id}, 'r#1', 'l', {id}, 'waiting', i FROM ({numbers}) AS m",
     "INSERT INTO durable_limit_keys (name, {key}, recovers_at, next_check_at)"
     f" SELECT {{id}}, 'k', 0, {FAR} + i FROM ({{numbers}}) AS m",
-    "INSERT INTO durable_run_limits (run_id, name, {key}, state, ready_at, on_conflict)"
-    " SELECT {id}, 'l', {id}, 'waiting', i, 'queue' FROM ({numbers}) AS m",
+    "INSERT INTO durable_run_limits (run_id, name, {key}, state, ready_at, level, on_conflict)"
+    " SELECT {id}, 'l', {id}, 'waiting', i, 9, 'queue' FROM ({numbers}) AS m",
     "INSERT INTO durable_run_limit_keys (name, {key}, recovers_at, next_check_at)"
     f" SELECT {{id}}, 'k', 0, {FAR} + i FROM ({{numbers}}) AS m",
 )

@@ -94,6 +94,20 @@ def test_runs_of_a_key_begin_one_after_the_other_in_the_order_of_their_starts(pr
 
 
 @all_databases
+def test_runs_of_a_higher_priority_begin_first(process):
+    """9 before 5 before none, whatever the broker; in the order of their starts within a priority."""
+    priorities = [None, None, 5, 9, 5, 0]
+    runs = [
+        process.engine.start_with(imports, ("acme", number), {}, {"priority": priority})
+        for number, priority in enumerate(priorities)
+    ]
+    run_all(process)
+    assert [run.status for run in runs] == ["completed"] * 6
+    # The first one was started when there was room.
+    assert began == [0, 3, 2, 4, 1, 5]
+
+
+@all_databases
 def test_a_run_that_is_cancelled_frees_its_slot(process):
     """One that goes on, and one that waits: it ends at once, and the one after it begins."""
     first, second, third = (process.engine.start(imports, "acme", number) for number in range(3))
@@ -225,6 +239,16 @@ def test_cancel_running_cancels_the_oldest_and_the_newest_begins_once_it_has_end
     assert [run.status for run in (first, second, third, other)] == ["cancelled", "cancelled", "running", "running"]
     assert reason_of(first) == "a newer run has started, and the limit run_limits.newest (key acme) allows 1"
     assert second.started_at is None
+
+
+@all_databases
+def test_cancel_running_cancels_an_older_run_of_a_higher_priority_too(process):
+    """The newest one counts."""
+    first = process.start(newest, "acme", 1)
+    second = newest.with_options(priority=9).start("acme", 2)
+    third = newest.start("acme", 3)
+    process.turns()
+    assert [run.status for run in (first, second, third)] == ["cancelled", "cancelled", "running"]
 
 
 @step(name="run_limits.clean", retry_backoff=0)

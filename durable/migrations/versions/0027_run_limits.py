@@ -41,9 +41,11 @@ def upgrade() -> None:
         sa.Column("key", _exact(255), nullable=False),
         sa.Column("state", _ascii(16), nullable=False),
         sa.Column("ready_at", sa.BigInteger(), nullable=False),
+        sa.Column("level", sa.SmallInteger(), nullable=False),
         sa.Column("on_conflict", _ascii(16), nullable=False),
     )
     op.create_index("durable_run_limits_by_key", "durable_run_limits", ["name", "key", "state", "ready_at"])
+    op.create_index("durable_run_limits_in_line", "durable_run_limits", ["name", "key", "state", "level", "ready_at"])
     op.create_index("durable_run_limits_by_state", "durable_run_limits", ["state", "ready_at"])
 
 

@@ -84,10 +84,13 @@ run_limits = Table(
     Column("key", exact_text(255), nullable=False),
     #: One of the states of ``run_limits.py``.
     Column("state", ascii_key(16), nullable=False),
-    #: Since when the run can begin; the earliest comes first.
+    #: Since when the run can begin; the earliest of a level comes first.
     Column("ready_at", BigInteger, nullable=False),
+    #: As in ``step_limits``.
+    Column("level", SmallInteger, nullable=False),
     #: What happens when there is no room, as the code of its start has declared it.
     Column("on_conflict", ascii_key(16), nullable=False),
     Index("durable_run_limits_by_key", "name", "key", "state", "ready_at"),
+    Index("durable_run_limits_in_line", "name", "key", "state", "level", "ready_at"),
     Index("durable_run_limits_by_state", "state", "ready_at"),
 )
