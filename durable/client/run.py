@@ -98,18 +98,18 @@ class Client:
         """
         # The row first: what a run publishes before its end is there when its row says that it has ended.
         row = self.latest(run_id)
-        found = self._published(row.id, name)
+        found = self._published(row, name)
         if row.ended and name not in found:
             raise ValueNotPublished(row.id, name, row.status)
         return row, found
 
     def values(self, run_id: str) -> dict[str, Any]:
         """Return the latest values that the run has published, by name."""
-        return self._published(self.latest(run_id).id, None)
+        return self._published(self.latest(run_id), None)
 
-    def _published(self, run_id: str, name: str | None) -> dict[str, Any]:
+    def _published(self, row: RunRow, name: str | None) -> dict[str, Any]:
         with self._engine.store.read() as tx:
-            texts = {each.name: published.load(tx, run_id, each) for each in published.read(tx, run_id, name).values()}
+            texts = {each.name: published.load(tx, row.id, each) for each in published.read(tx, row, name).values()}
             loaded = requests.load(tx, {each for text in texts.values() for each in codec.request_ids(text)})
         return {each: codec.decode(text, loaded) for each, text in texts.items()}
 

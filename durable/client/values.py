@@ -24,7 +24,7 @@ def list_values(engine: Engine, run_id: str) -> list[dict[str, Any]]:
         row = generations.latest(tx, run_id)
         if row is None:
             raise RunNotFound(run_id)
-        found = published.read(tx, row.id)
+        found = published.read(tx, row)
         return [
             {"name": name, "published_at": duration.iso(found[name].at), "value": _plain(tx, row.id, found[name])}
             for name in sorted(found)

@@ -81,7 +81,7 @@ def show(dashboard: Dashboard, run_id: str) -> flask.Response:
             "blocked": payloads.text("blocked", run.blocked) if run.blocked is not None else None,
             "generations": generations.neighbours(tx, run),
             "attributes": attributes.read(tx, run_id),
-            "values": [(each, payloads.published(each)) for each in published.read(tx, run_id).values()],
+            "values": [(each, payloads.published(each)) for each in published.read(tx, run).values()],
             "waiting": _waiting(engine, tx, run),
             "doubts": in_doubt.of_run(tx, run_id) if not run.ended else [],
             "section": timeline_section.read(tx, run, given, now),

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, insert, select
 from ..events import ValuePublished
 from . import vault
 from .event_rows import outline
+from .runs import Run
 from .schema import inbox, values
 from .upsert import upsert
 
@@ -44,11 +45,12 @@ def write(tx: Connection, run_id: str, published: Iterable[ValuePublished]) -> N
     upsert(tx, values, latest, lambda new: {"value": new.value, "published_at": new.published_at})
 
 
-def read(tx: Connection, run_id: str, name: str | None = None) -> dict[str, PublishedValue]:
-    """The latest values by name; of one name alone if *name* is given."""
-    # The inbox first: a turn that runs meanwhile moves a value to its row, and none is missed.
-    waiting = {each.name: _found(each) for each in _in_inbox(tx, run_id) if name in (None, each.name)}
-    return _rows(tx, run_id, name) | waiting
+def read(tx: Connection, run: Run, name: str | None = None) -> dict[str, PublishedValue]:
+    """The latest values of a run by name; of one name alone if *name* is given."""
+    # The inbox first: a turn that runs meanwhile moves a value to its row, and none is missed.  What a step publishes
+    # after the run's end comes into the inbox too, and is dropped.
+    new = [] if run.ended else _in_inbox(tx, run.id)
+    return _rows(tx, run.id, name) | {each.name: _found(each) for each in new if name in (None, each.name)}
 
 
 def load(tx: Connection, run_id: str, found: PublishedValue) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import threading
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ from durable.recovery.prune import prune
 from durable.store import claimed_attempts
 from durable.store.schema import events as logged
 from durable.store.schema import values
+from durable.turns.drive import drive
 
 pytestmark = all_databases()
 
@@ -168,6 +170,24 @@ def test_what_is_published_last_of_all_is_there(engine):
     settle(engine, run)
     assert kinds(run) == ["run_created", "run_started", "value_published", "value_published", "run_completed"]
     assert run.value("url") == "https://example.com/2"
+
+
+@workflow(name="publishing.ends_first")
+async def ends_first() -> str:
+    await asyncio.wait([asyncio.ensure_future(counts(3))], timeout=0)
+    return "ended"
+
+
+def test_a_step_that_goes_on_after_the_end_of_its_run_publishes_nothing(engine):
+    """Not for a moment: a reader who was told that there will be no value was told the truth."""
+    seen: list[Any] = []
+    acts[3] = lambda: seen.append(get_run(get_step_metadata().run_id).values())
+    run = engine.start(ends_first)
+    drive(engine, run.id)
+    assert run.status == "completed"
+    settle(engine, run)
+    assert "step_completed" in kinds(run)
+    assert (seen, run.values(), published(run)) == ([{}], {}, [])
 
 
 # Waiting
