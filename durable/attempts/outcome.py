@@ -29,6 +29,7 @@ from ..store import (
     event_rows,
     in_doubt,
     limit_lines,
+    limits,
     reason,
     run_log,
     runs,
@@ -134,7 +135,7 @@ def _plan_retry(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, du
     """Plan the message of the next attempt.  With limits, it gives its slots back, and waits for others."""
     step = registry.steps.get(held.name)
     if (step is None or step.limits) and limit_lines.wait_again(tx, held.run_id, held.op_id, due_at):
-        return limit_lines.NOT_SENT
+        return limits.NOT_SENT
     return engine.dispatch.plan_at(tx, engine.store.now(), due_at)
 
 

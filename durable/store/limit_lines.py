@@ -34,11 +34,7 @@ from .limits import (
     keys_of,
     level_of,
 )
-from .outbox import SendTimes
 from .schema import step_limits, steps
-
-#: The sending times of a step that is not admitted.
-NOT_SENT = SendTimes(None, None)
 
 #: The most lines that one query looks into.
 _LINES = 50

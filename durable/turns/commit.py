@@ -9,7 +9,6 @@ the order run, step, hook.
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,8 +24,6 @@ from ..store import (
     Claim,
     Run,
     RunStatus,
-    SendTimes,
-    StepRow,
     WaitRow,
     attributes,
     claimed_attempts,
@@ -34,7 +31,6 @@ from ..store import (
     hooks,
     is_contention,
     is_unavailable,
-    limit_lines,
     published,
     retry_until_available,
     run_log,
@@ -44,9 +40,8 @@ from ..store import (
     vault,
     waits,
 )
-from . import admission, children, generations, run_end
+from . import admission, children, generations, new_steps, run_end
 from .decision import CommitResult, Decision, NewEvents, Overtaken
-from .offers import choose_offers
 
 
 def commit(engine: Engine, decision: Decision, begins: Claim | None = None) -> CommitResult:
@@ -252,11 +247,11 @@ def _create(
     wanted = [c for c in decision.commands if c.op_id not in given_up]
     children.create(engine, tx, decision, [c for c in wanted if isinstance(c, commands.CreateChild)], result, now)
 
-    new_steps = [c for c in wanted if isinstance(c, commands.CreateStep)]
+    wanted_steps = [c for c in wanted if isinstance(c, commands.CreateStep)]
     if begins is not None:
         steps.create_claimed(tx, begins, engine.process_id)
-        new_steps = [c for c in new_steps if c.op_id != begins.op_id]
-    _create_steps(engine, tx, decision, new_steps, result, now)
+        wanted_steps = [c for c in wanted_steps if c.op_id != begins.op_id]
+    new_steps.create(engine, tx, decision, wanted_steps, result, now)
     if decision.outcome is not None:
         return
 
@@ -268,59 +263,6 @@ def _create(
         WaitRow(run.id, c.op_id, c.due_at, *route, is_deferred=plan.is_deferred, trace_context=carried)
         for c, plan in planned
     ]
-
-
-def _create_steps(
-    engine: Engine,
-    tx: Connection,
-    decision: Decision,
-    wanted: Sequence[commands.CreateStep],
-    result: CommitResult,
-    now: int,
-) -> None:
-    """Create the steps that wait for a process: some are sent, some offered, and those with limits wait for room."""
-    run = decision.run
-    keys = {c.op_id: [each.as_key for each in decision.limits[c.op_id]] for c in wanted if c.op_id in decision.limits}
-    queues = {name: engine.dispatch.find_queue_of_step(name) for name in {c.name for c in wanted}}
-    offered = choose_offers(engine, tx, run, wanted, queues)
-    seqs = {event.op_id: event.seq for event in decision.events if event.phase == "created"} if offered else {}
-    rows = [
-        {"run_id": run.id, "op_id": c.op_id, "name": c.name, "not_before": 0, "queue": queues[c.name]}
-        | {"offered_seq": seqs[c.op_id] if c.op_id in offered else None}
-        for c in wanted
-    ]
-    sent_later = SendTimes(now + engine.settings.resend_after, None)
-    sent_now = [row for row in rows if row["offered_seq"] is None and row["op_id"] not in keys]
-    steps.create(tx, sent_now, engine.dispatch.plan(now))
-    steps.create(tx, [row for row in rows if row["offered_seq"] is not None], sent_later)
-    steps.create(tx, [row for row in rows if row["op_id"] in keys], limit_lines.NOT_SENT)
-    if keys:
-        calls = [limit_lines.LimitedCall(c.op_id, keys[c.op_id], _priority(run, c)) for c in wanted if c.op_id in keys]
-        limit_lines.wait(tx, run.id, runs.root_of(tx, run), calls, now)
-    result.limit_keys.update(key for each in keys.values() for key in each)
-    result.steps += [
-        StepRow(
-            run.id,
-            c.op_id,
-            c.name,
-            1,
-            0,
-            run.queue,
-            run.priority,
-            args=c.args,
-            trace_context=run.trace_context,
-            has_offers=bool(offered),
-        )
-        for c in wanted
-        if c.op_id not in offered and c.op_id not in keys
-    ]
-
-
-def _priority(run: Run, command: commands.CreateStep) -> int | None:
-    """Return the priority of a step: its own, else that of its run."""
-    step = registry.steps.get(command.name)
-    own = None if step is None else step.options.get("priority")
-    return run.priority if own is None else own
 
 
 # The run's row
