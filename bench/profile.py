@@ -26,8 +26,9 @@ from durable import Durable, registry
 from durable.attempts.attempt import StepBody, run_claimed
 from durable.broker.dispatcher import BATCH_SIZE
 from durable.store.run_log import DriveRow
+from durable.turns.conclude import conclude
 from durable.turns.continuation import Continuation
-from durable.turns.drive import conclude, drive
+from durable.turns.drive import drive
 
 from . import servers
 from .workflows import sequence

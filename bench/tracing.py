@@ -28,8 +28,9 @@ from durable.attempts.attempt import StepBody, run_claimed
 from durable.store import Claim
 from durable.tracing import ContextVariables, Tracing
 from durable.tracing.tracing import AttemptTrace
+from durable.turns.conclude import conclude
 from durable.turns.continuation import Continuation
-from durable.turns.drive import conclude, drive
+from durable.turns.drive import drive
 
 from . import servers
 from .workflows import sequence

@@ -10,6 +10,7 @@ Files, in import order::
     webhook_counts.py   what webhooks have refused and received twice, until it is written
     flusher.py          adds what a web process has measured to the totals
     forwarder.py        how long a message waits that another worker can handle
+    known_waits.py      the waits of the runs whose replay the process keeps
     later.py            calls that the process makes a moment later
     interrupts.py       raises an exception in another thread, and repairs what that leaves
     process.py          which process this is, and whether another one still lives
@@ -27,6 +28,7 @@ from .celery_defaults import transport_defaults
 from .completions import Completion, Completions
 from .deadlines import Limit, grace
 from .engine import Engine
+from .known_waits import KnownWait
 from .process import ProcessIdentity, identify, is_gone, versions
 from .replay_cache import Checkout, Kept, unclosable
 from .run_handlers import CALL_TIME
@@ -39,6 +41,7 @@ __all__ = [
     "Completions",
     "Engine",
     "Kept",
+    "KnownWait",
     "Limit",
     "ProcessIdentity",
     "TurnWatch",

@@ -39,6 +39,7 @@ from .completions import Completions
 from .deadlines import Deadlines
 from .flusher import Flusher, write_measured
 from .forwarder import Forwarder
+from .known_waits import KnownWaits
 from .later import Later
 from .replay_cache import Replays
 from .run_handlers import Handler, RunHandlers
@@ -182,6 +183,10 @@ class Engine:
         replays = Replays(self.settings.replay_cache, lambda replay: self.stuck.put_away(replay, self.watchdog))
         self.on_close(replays.close)
         return replays
+
+    @cached_property
+    def known_waits(self) -> KnownWaits:
+        return KnownWaits()
 
     @cached_property
     def deadlines(self) -> Deadlines:

@@ -56,8 +56,8 @@ Files, in import order::
     due_steps.py           steps whose messages the sweep sends
     in_doubt.py            steps in doubt
     turn_leases.py         which process takes a run's turns
-    turns.py               what a turn reads, and the commit of a plain turn
     waits.py               pending sleeps and timeouts
+    turns.py               what a turn reads, and the commit of a plain turn
     end_operation.py       end an attempt or a wait: delete its row, add the outcome to the inbox
     standbys.py            whether a PostgreSQL primary waits for its standbys
     statistics.py          the dashboard's numbers: ended runs, durations, backlogs
@@ -93,7 +93,7 @@ from .statistics import Durations, Ended, QueueBacklog, Window
 from .steps import StepRow
 from .transitions import ENDED, RunStatus, StepStatus
 from .vault import LIMIT, OPTION, REFERENCE, Vault, is_large, key_id_of
-from .waits import WaitRow
+from .waits import DueWait, WaitRow
 from .workers import Worker
 
 __all__ = [
@@ -113,6 +113,7 @@ __all__ = [
     "Claim",
     "ClaimedAttempt",
     "DriveRow",
+    "DueWait",
     "Durations",
     "Ended",
     "EndedRun",

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, or_, select, text
+from sqlalchemy import BindParameter, Connection, TextClause, bindparam, or_, select, text
 
 from ..events import Event
 from . import run_log
@@ -22,6 +23,7 @@ from .runs import Run
 from .schema import inbox, runs, turn_leases
 from .statements import Prepared, array
 from .transitions import StepStatus
+from .waits import DueWait
 
 #: The run's row becomes that of the next turn.
 _ADVANCE = (
@@ -41,6 +43,7 @@ _BEGIN = (
     f" SELECT :run, :next_op, :next_name, 1, '{StepStatus.CLAIMED}', :next_claim, :now, :now, :worker_id,"
     " :queue, :semantics, 0, false, 0"
 )
+_IS_DUE = "durable_waits.run_id = :run AND durable_waits.op_id = :op AND durable_waits.due_at <= {now}"
 _HAS_CLAIM = (
     "durable_steps.run_id = :run AND durable_steps.op_id = :op AND durable_steps.claim = :claim"
     " AND NOT durable_steps.cancelled"
@@ -85,8 +88,8 @@ class PlainTurn:
         before, after: The run's row as it was read, and as it becomes.
         new: The new events with their ``seq``; at least one.
         drained: Ids of the inbox items that have become events.
-        ends: The attempt that ran in place and ends with this turn: its outcome is among the events, and was never in
-            the inbox.  Such a turn has read no inbox items.
+        ends: The attempt that ran in place and ends with this turn, or the wait: its outcome is among the events, and
+            was never in the inbox.  Such a turn has read no inbox items.
         begins: The attempt that this process runs next, in place.
         worker_id: This process.
     """
@@ -95,7 +98,7 @@ class PlainTurn:
     after: Run
     new: Sequence[Event]
     drained: Sequence[int] = ()
-    ends: Claim | None = None
+    ends: Claim | DueWait | None = None
     begins: Claim | None = None
     worker_id: str
 
@@ -109,34 +112,37 @@ def commit(store: Store, turn: PlainTurn) -> bool:
     Commit the turn.
 
     Returns:
-        False, and nothing is written, when another turn has been committed, the attempt was given up, or the inbox has
-        an item that the turn must not ignore.
+        False, and nothing is written, when another turn has been committed, the attempt was given up, the wait is over
+        or not due by the database's clock, or the inbox has an item that the turn must not ignore.
     """
     try:
         with store.single_statement() as tx:
-            if not _write(tx, turn):
+            if not _write(tx, turn, str(store.sql_now)):
                 raise _NotWritten
     except _NotWritten:
         return False
     return True
 
 
-def _write(tx: Connection, turn: PlainTurn) -> bool:
+def _write(tx: Connection, turn: PlainTurn, now: str) -> bool:
     parameters = _parameters(turn)
     if tx.dialect.name == "postgresql":
         if turn.ends is None:
             statement = _COMMIT if turn.begins is None else _COMMIT_AND_BEGIN
+        elif isinstance(turn.ends, DueWait):
+            statement = _commit_and_end_wait(now, begins=turn.begins is not None)
         else:
             statement = _COMMIT_AND_END if turn.begins is None else _COMMIT_AND_CONTINUE
         parameters |= run_log.event_parameters(tx, turn.after.id, turn.new) | {"drained": array(turn.drained)}
         return statement.changed(tx, parameters) == len(turn.new)
 
-    # Each has to change a row.  They lock the run, then the step.
+    # Each has to change a row.  They lock the run, then the step or the wait.
     parts = [_ADVANCE_AS_READ if turn.ends is None else _ADVANCE_UNTOUCHED]
-    if turn.ends is not None:
+    if isinstance(turn.ends, Claim):
         parts.append(_END_STEP if turn.begins is None else _CONTINUE_WITH_NEXT)
-    elif turn.begins is not None:
-        parts.append(_BEGIN_STEP)
+    else:
+        parts += [_end_wait(now)] if turn.ends is not None else []
+        parts += [_BEGIN_STEP] if turn.begins is not None else []
     if turn.drained:
         parts.append(_DRAIN)
     parameters |= {"drained": turn.drained}
@@ -152,7 +158,7 @@ def _parameters(turn: PlainTurn) -> dict[str, Any]:
     values |= {"status": run.status, "run_started_at": run.started_at, "completed_at": run.completed_at}
     values |= {"python_version": run.python_version, "ends_run": run.ended}
     if turn.ends is not None:
-        values |= {"op": turn.ends.op_id, "claim": turn.ends.claim}
+        values |= {"op": turn.ends.op_id, "claim": turn.ends.claim if isinstance(turn.ends, Claim) else None}
     if turn.begins is not None:
         begins = turn.begins
         values |= {"next_op": begins.op_id, "next_name": begins.name, "next_claim": begins.claim}
@@ -162,7 +168,7 @@ def _parameters(turn: PlainTurn) -> dict[str, Any]:
 
 
 # The fence: the run is as the turn has read it, and no inbox item is left behind by a turn that ends the run, or that
-# has not read the inbox.  A turn with the outcome of a step has not read the run either: there are no notes of a crash.
+# has not read the inbox.  A turn that ends a step or a wait has not read the run either: there are no notes of a crash.
 
 _OTHER_ITEMS = "SELECT 1 FROM durable_inbox WHERE durable_inbox.run_id = :run"
 _IS_AS_READ = "durable_runs.id = :run AND durable_runs.turn = :turn"
@@ -200,6 +206,13 @@ _COMMIT_AND_CONTINUE = Prepared(
 )
 
 
+@lru_cache(maxsize=32)
+def _commit_and_end_wait(now: str, *, begins: bool) -> Prepared:
+    begun = f", begun AS ({_BEGIN} FROM advanced)" if begins else ""
+    ended = f"step AS (DELETE FROM durable_waits USING fenced WHERE {_IS_DUE.format(now=now)} RETURNING 1)"
+    return Prepared(text(f"WITH {_FENCED_UNTOUCHED}, {ended}, {_ADVANCED_AFTER_STEP}{begun} {_LOG}"))
+
+
 # One statement for each part, for the other databases.
 
 _IDS: BindParameter[Any] = bindparam("drained", expanding=True)
@@ -212,3 +225,8 @@ _CONTINUE_WITH_NEXT = text(f"{_CONTINUE} WHERE {_HAS_CLAIM}")
 _END_STEP = text(f"DELETE FROM durable_steps WHERE {_HAS_CLAIM}")
 _BEGIN_STEP = text(_BEGIN)
 _DRAIN = text("DELETE FROM durable_inbox WHERE durable_inbox.id IN :drained").bindparams(_IDS)
+
+
+@lru_cache(maxsize=16)
+def _end_wait(now: str) -> TextClause:
+    return text(f"DELETE FROM durable_waits WHERE {_IS_DUE.format(now=now)}")

@@ -32,6 +32,14 @@ class WaitRow:
     trace_context: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class DueWait:
+    """A wait whose time has come, by the clock of the process that ends it."""
+
+    run_id: str
+    op_id: str
+
+
 def create(tx: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Insert waits; each row is ``{run_id, op_id, due_at}`` with the values of its ``SendTimes``."""
     if rows:

@@ -32,7 +32,7 @@ def _run_message(engine: Engine, message: Message) -> None:
     if engine.settings.continuation:
         continuation = Continuation(engine, QUEUE, has_offers=message.has_offers, clock=lambda: 0.0)
     if message.task == WAKE:
-        wake.fire(engine, message.run_id, message.op_id)
+        wake.fire(engine, message.run_id, message.op_id, continuation)
     elif message.task != DRIVE:
         address = Address(message.run_id, message.op_id, message.attempt)
         attempt(engine, registry.steps[message.task], address, None, conclude=_conclude(engine, continuation))

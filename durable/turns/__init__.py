@@ -22,13 +22,16 @@ Files, in import order::
     forward.py       sends messages on whose workflow or step this process does not know
     report.py        logs how a run has ended or was blocked, and calls the application's handlers
     poison.py        counts turns that end their process, and blocks the run after three
+    finish.py        commits a turn, keeps its replay, and sends its messages
+    conclude.py      records an outcome in the turn that it asks for
     drive.py         takes turns of a run until its inbox is empty
     wake.py          ends waits that are due
 """
 
 from .admission import KEYS, admit_after, admit_due
+from .conclude import conclude, conclude_wait
 from .continuation import Continuation
-from .drive import conclude, drive
+from .drive import drive
 from .forward import forward_attempt
 from .turn_lease import BATCH_DELAY_SECS, drop_lease_of_gone_process, put_off
 
@@ -39,6 +42,7 @@ __all__ = [
     "admit_after",
     "admit_due",
     "conclude",
+    "conclude_wait",
     "drive",
     "drop_lease_of_gone_process",
     "forward_attempt",

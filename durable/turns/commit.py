@@ -22,6 +22,7 @@ from ..errors import WorkflowCodeError
 from ..replay import commands
 from ..store import (
     Claim,
+    DueWait,
     Run,
     RunStatus,
     WaitRow,
@@ -185,9 +186,12 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
     advance = runs.advance if decision.ends is None else runs.advance_unseen
     if not advance(tx, run, **_changes(decision, decision.seq, decision.at)):
         raise Overtaken("another turn came first")
-    # A turn that records an attempt's outcome itself needs that attempt's own claim.
-    if decision.ends is not None and not steps.end(tx, decision.ends):
-        raise Overtaken("the attempt was given up")
+    # A turn that records the outcome of an attempt or a wait itself needs the attempt's own claim, or the wait's row.
+    match decision.ends:
+        case Claim() as held if not steps.end(tx, held):
+            raise Overtaken("the attempt was given up")
+        case DueWait() as wait if waits.end(tx, run.id, wait.op_id, engine.store.sql_now) is None:
+            raise Overtaken("the wait is over, or not due yet")
 
     given_up = [c for c in decision.commands if isinstance(c, commands.Withdraw)]
     withdrawn = steps.withdraw(tx, run.id, [c.op_id for c in given_up if c.kind == "step"])

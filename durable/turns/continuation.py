@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from .. import codec, registry
-from ..engine import Engine
+from ..engine import Engine, KnownWait
 from ..http import Request
 from ..registry import SEMANTICS
 from ..replay import commands
@@ -32,6 +32,7 @@ class Continuation:
         next: The attempt that this process has claimed and runs next.
         has_turned: Whether the turn after the attempt was taken together with its outcome.
         has_offers: Whether steps of the run may be offered, for this process to take.
+        wait: The wait that this process ends next.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Continuation:
         self.queue = queue
         self.has_offers = has_offers
         self.next: Claim | None = None
+        self.wait: KnownWait | None = None
         self.has_turned = False
         self._engine = engine
         self._clock = clock
@@ -57,6 +59,16 @@ class Continuation:
         """Return the attempt to run now, if one was claimed here.  From now on the caller is responsible for it."""
         held, self.next, self.has_turned = self.next, None, False
         return held
+
+    def take_due_wait(self) -> KnownWait | None:
+        """Take a wait of another run that this process knows and that is due; None when other messages come first."""
+        self.wait = None if self.is_over else self._engine.known_waits.take_due(self._engine.now())
+        return self.wait
+
+    def begin_wait(self) -> KnownWait | None:
+        """Return the wait to end now, if one was taken here."""
+        wait, self.wait, self.has_turned = self.wait, None, False
+        return wait
 
     @property
     def is_over(self) -> bool:

@@ -9,7 +9,7 @@ from ..errors import DurableError
 from ..events import Event
 from ..http import Request
 from ..replay import Command, Outcome
-from ..store import Claim, LimitKey, Run, RunStatus, StepRow, WaitRow
+from ..store import Claim, DueWait, LimitKey, Run, RunStatus, StepRow, WaitRow
 from .limit_keys import KeyedLimits
 
 
@@ -60,7 +60,7 @@ class Decision:
         refused: Ids of the webhook requests that came to a hook which the workflow has closed.
         requests: The webhook requests that the turn has loaded, by id.
         limits: The limits of the steps and child runs that the workflow asks for, each with its key, by operation.
-        ends: The attempt whose outcome is among *events* and was not in the inbox; the turn's commit ends it.
+        ends: The attempt or wait whose outcome is among *events* and was not in the inbox; the turn's commit ends it.
     """
 
     run: Run
@@ -78,7 +78,7 @@ class Decision:
     forwarded: Sequence[Event] = ()
     requests: Mapping[str, Request] = field(default_factory=dict)
     limits: KeyedLimits = field(default_factory=dict)
-    ends: Claim | None = None
+    ends: Claim | DueWait | None = None
 
     @classmethod
     def block(cls, run: Run, fault: DurableError) -> Decision:

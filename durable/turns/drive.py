@@ -10,24 +10,20 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from enum import Enum
-from functools import partial
 
 from sqlalchemy.exc import StatementError
 
 from .. import events, failpoints, measures, registry
-from ..broker import BATCH_SIZE
-from ..client import route_again, run_limits
-from ..engine import Checkout, Engine, Kept
+from ..client import run_limits
+from ..engine import Engine
 from ..errors import DecryptionError, WorkflowCodeError
-from ..registry import definitions
 from ..sandbox import log_records
-from ..store import Claim, InboxItem, Run, RunStatus, StepRow, WaitRow, steps
-from .admission import admit, admit_after_all
+from ..store import Run, RunStatus
 from .commit import commit, current_code_version
 from .continuation import Continuation
-from .decide import decide
-from .decision import CommitResult, Decision, Overtaken
+from .decision import Decision, Overtaken
 from .emit_spans import emit_spans
+from .finish import commit_with_next, keep_replay, measure, send
 from .forward import forward_turn
 from .poison import Deferred, count_refusal, decide_counted
 from .report import report
@@ -174,12 +170,12 @@ def turn(
 
         failpoints.hit("turn.read")
         try:
-            result = _commit(engine, decision, continuation)
+            result = commit_with_next(engine, decision, continuation)
         except (StatementError, ValueError, TypeError) as error:
             decision = count_refusal(engine, decision, error)
             result = commit(engine, decision)
-        _measure(engine, decision, began)
-        _keep_replay(checkout, decision, result)
+        measure(engine, decision, began)
+        keep_replay(checkout, decision, result)
         failpoints.hit("turn.committed")
         send(engine, result)
         emit_spans(engine, view, checkout, decision, result, continuation)
@@ -204,120 +200,3 @@ def _waits_for_other_code(engine: Engine, run: Run) -> bool:
         return False
     # A retry leaves no version.  A mistake may be corrected by what is no code of the workflow's: a setting, a package.
     return run.blocked_version is not None and not (run.mistake_at and run.mistake_at < engine.loaded_at())
-
-
-def conclude(engine: Engine, continuation: Continuation, held: Claim, ended: events.AttemptEnded) -> bool:
-    """
-    Take the turn that an attempt's outcome asks for, and record that outcome in it: one transaction instead of two.
-
-    Return False when nothing was written.  Then the outcome has to go into the inbox, and an ordinary turn follows.
-    """
-    began = time.monotonic_ns()
-    with engine.replays.checked_out(held.run_id) as checkout:
-        kept = checkout.kept
-        if kept is None or kept.run.turn != held.run_turn or not _may_conclude(continuation, kept, held, ended):
-            checkout.give_back()
-            return False
-        try:
-            view = View(kept.run, [InboxItem(0, ended)], ends=held)
-            decision = decide(engine, view, kept.replay.workflow, checkout)
-            if decision is None or decision.fault is not None:
-                return False
-            failpoints.hit("turn.read")
-            result = _commit(engine, decision, continuation)
-        except Exception as error:
-            # Whatever is wrong with the turn, the outcome is recorded.  The ordinary turn reports the error.
-            log.debug("Run %s: an outcome goes through the inbox (%s).", held.run_id, error)
-            return False
-        _measure(engine, decision, began)
-        _keep_replay(checkout, decision, result)
-        emit_spans(engine, view, checkout, decision, result, continuation)
-    continuation.has_turned = True
-    failpoints.hit("turn.committed")
-    send(engine, result)
-    report(engine, decision)
-    return True
-
-
-def _may_conclude(continuation: Continuation, kept: Kept, held: Claim, ended: events.AttemptEnded) -> bool:
-    """
-    Return whether an outcome may be recorded in the turn that it asks for.
-
-    Not the outcome of a step's last attempt, or of a later one: a turn that kills its process would lose it, and the
-    step would pay for what is the workflow's fault.  Nor while other steps run beside this one: the turns of their
-    outcomes would overtake each other.
-    """
-    is_end = ended.phase == "ended" and held.semantics != definitions.AT_MOST_ONCE
-    may_repeat = held.attempt == 1 and registry.steps[held.name].policy.may_retry(held.attempt)
-    is_alone = kept.replay.waits_only_for(held.op_id) and continuation.leads_to_turn(kept.run.queue)
-    return is_end and may_repeat and is_alone
-
-
-def _commit(engine: Engine, decision: Decision, continuation: Continuation | None) -> CommitResult:
-    """Write a decision, with the claim of the step that this process runs next, if it goes on with the run."""
-    begins = None if continuation is None else continuation.choose(decision)
-    if continuation is None or begins is None:
-        return commit(engine, decision)
-    # Before the commit, which may fail and still be applied: housekeeping gives up what is claimed and not running.
-    engine.running.add(begins.claim)
-    try:
-        result = commit(engine, decision, begins)
-    except BaseException:
-        engine.running.discard(begins.claim)
-        raise
-    continuation.next = begins
-    return result
-
-
-def _measure(engine: Engine, decision: Decision, began: int) -> None:
-    """Record how long a turn took that began then, by the monotonic clock in nanoseconds."""
-    micros = (time.monotonic_ns() - began) // 1000
-    engine.measures.observe(measures.TURN_SECONDS, micros, decision.run.name)
-
-
-def _keep_replay(checkout: Checkout, decision: Decision, result: CommitResult) -> None:
-    """Keep the replay for the next turn, if the run goes on."""
-    if result.run is not None:
-        checkout.keep(result.run, decision.events[-1] if decision.events else None)
-
-
-# After the commit
-
-
-def send(engine: Engine, result: CommitResult) -> None:
-    """Send what a turn has committed.  The sweep finds what cannot be sent now."""
-    for holder, request_id in result.answered:
-        engine.notify(holder, request_id)
-    if result.awaited is not None:
-        engine.notifier.notify_subscribers(result.awaited)
-    _send_steps(engine, result.steps)
-    admit(engine, result.limit_keys)
-    if result.withdrawn_from is not None and registry.limits:
-        admit_after_all(engine, result.withdrawn_from)
-    run_limits.admit(engine, result.run_limit_keys)
-    if result.left is not None:
-        run_limits.admit_after(engine, result.left)
-    _send_waits(engine, result.waits)
-    engine.wake(*result.to_wake)
-    if result.opened:
-        route_again.hooks_opened(engine, result.opened)
-
-
-def _send_steps(engine: Engine, rows: list[StepRow]) -> None:
-    """Send a turn's steps.  When that takes long, move their times on: the sweep must not take the last for lost."""
-    resend_after = engine.settings.resend_after
-    counts_from = engine.now()
-    for first in range(0, len(rows), BATCH_SIZE):
-        engine.dispatch.send_steps(rows[first : first + BATCH_SIZE])
-        if (now := engine.now()) - counts_from > resend_after // 2:
-            counts_from = now
-            engine.store.write(partial(steps.refresh_send_times, run_id=rows[0].run_id, now=now, delay=resend_after))
-
-
-def _send_waits(engine: Engine, rows: list[WaitRow]) -> None:
-    """Send the messages of sleeps and timeouts.  What may not wait in a worker is sent when it is due."""
-    to_send = [row for row in rows if not row.is_deferred]
-    unsent = [*to_send[engine.dispatch.send_wakes(to_send) :], *(row for row in rows if row.is_deferred)]
-    if engine.on_due is not None:
-        for row in unsent:
-            engine.on_due(row.due_at)

@@ -12,7 +12,7 @@ from ..engine import Checkout
 from ..errors import DurableError, PayloadMissing
 from ..events import Event
 from ..http import Request
-from ..store import Claim, InboxItem, Run, RunStatus, event_rows, in_doubt, requests, run_log, turns
+from ..store import Claim, DueWait, InboxItem, Run, RunStatus, event_rows, in_doubt, requests, run_log, turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class View:
         ended: Operations of the inbox items that have ended in the log already.  Only for a turn that replays nothing.
         requests: The webhook requests that inbox and past refer to, without large bodies.
         fault: Why the run is blocked: a value that the workflow needs is missing, or the key of a limit is none.
-        ends: The attempt whose outcome is the only inbox item, and which this turn ends.  The item has no row.
+        ends: The attempt or wait whose outcome is the only inbox item, and which this turn ends.  The item has no row.
     """
 
     run: Run
@@ -36,7 +36,7 @@ class View:
     ended: Collection[str] = ()
     requests: Mapping[str, Request] = field(default_factory=dict)
     fault: DurableError | None = None
-    ends: Claim | None = None
+    ends: Claim | DueWait | None = None
 
     @property
     def cancel(self) -> events.RunCancelRequested | None:

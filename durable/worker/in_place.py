@@ -1,5 +1,6 @@
 """
-Running steps in place: after the task of a message, the worker runs the tasks of steps that it has claimed.
+Running tasks in place: after the task of a message, the worker runs the tasks of steps that it has claimed, and ends
+waits that it knows.
 
 Each of these tasks goes through its own tracer with its own request, one after the other and never one inside another.
 So its signals, log lines and task events are those of a task that came in a message.
@@ -10,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 from celery import Task
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..attempts import release
-from ..broker import HEADER, OFFERS, QUEUE, celery_internals
-from ..engine import Engine
+from ..broker import HEADER, OFFERS, QUEUE, WAKE, celery_internals
+from ..engine import Engine, KnownWait
 from ..sandbox import log_records
 from ..store import Claim, reason
 from ..turns import Continuation
@@ -58,10 +60,15 @@ def _run_message(
     continuation = Continuation(engine, queue, has_offers=bool(header.get(OFFERS)))
     try:
         result = tracer(uuid, args, kwargs, {**request, _CONTINUATION: continuation})
-        while (held := continuation.next) is not None:
-            _run_attempt(engine, held, continuation, request)
-            if continuation.next is held:
-                break  # its task did not begin it
+        while True:
+            if (held := continuation.next) is not None:
+                _run_attempt(engine, held, continuation, request)
+                if continuation.next is held:
+                    break  # its task did not begin it
+            elif (wait := continuation.take_due_wait()) is not None:
+                _end_wait(engine, wait, continuation, request)
+            else:
+                break
     finally:
         if continuation.next is not None:
             _release(engine, continuation)
@@ -74,26 +81,49 @@ def _run_attempt(engine: Engine, held: Claim, continuation: Continuation, messag
     shown = {"argsrepr": "()", "kwargsrepr": "{}"}
     if engine.sends_task_events:
         shown = engine.dispatch.shown_arguments(held.name, held.args)
+    fields = {
+        **shown,
+        "retries": held.attempt - 1,
+        "headers": {HEADER: {"run": held.run_id, "op": held.op_id, "attempt": held.attempt}},
+        # Where Celery's instrumentation finds the parent of its span of the task.
+        **engine.tracing.headers(held.run_id, held.trace_context),
+    }
+    _run_task(engine, held.name, uuid, (), fields, continuation, message)
+
+
+def _end_wait(engine: Engine, wait: KnownWait, continuation: Continuation, message: Mapping[str, Any]) -> None:
+    """Run the task that ends a wait which this process knows, as a worker does for the wait's message."""
+    args = (wait.run_id, wait.op_id)
+    shown = {"argsrepr": repr(args), "kwargsrepr": "{}"}
+    _run_task(engine, WAKE, uuid4().hex, args, {**shown, "retries": 0}, continuation, message)
+
+
+def _run_task(
+    engine: Engine,
+    name: str,
+    uuid: str,
+    args: tuple[str, ...],
+    fields: Mapping[str, Any],
+    continuation: Continuation,
+    message: Mapping[str, Any],
+) -> None:
+    """Run a task through its tracer; *fields* are its request's own ones, and others come from the message."""
     request = {
         "id": uuid,
-        "task": held.name,
+        "task": name,
         "correlation_id": uuid,
         "parent_id": message.get("id"),
         "root_id": message.get("root_id"),
         "hostname": message.get("hostname"),
-        "args": (),
+        "args": args,
         "kwargs": {},
-        **shown,
-        "retries": held.attempt - 1,
         "delivery_info": {**message.get("delivery_info", {}), "redelivered": False},
         "is_eager": False,
         "ignore_result": True,
         "lang": "py",
-        "headers": {HEADER: {"run": held.run_id, "op": held.op_id, "attempt": held.attempt}},
         "timelimit": [None, None],
         _CONTINUATION: continuation,
-        # Where Celery's instrumentation finds the parent of its span of the task.
-        **engine.tracing.headers(held.run_id, held.trace_context),
+        **fields,
     }
     if engine.sends_task_events:
         _send_event(
@@ -101,17 +131,17 @@ def _run_attempt(engine: Engine, held: Claim, continuation: Continuation, messag
             message,
             "task-received",
             uuid=uuid,
-            name=held.name,
-            args=shown["argsrepr"],
-            kwargs=shown["kwargsrepr"],
+            name=name,
+            args=fields["argsrepr"],
+            kwargs=fields["kwargsrepr"],
             retries=0,
         )
         _send_event(engine, message, "task-started", uuid=uuid)
-    tracer = celery_internals.tracer_of(engine.celery.tasks[held.name], message.get("hostname"))
-    event = celery_internals.event_of(tracer(uuid, (), {}, request))
+    tracer = celery_internals.tracer_of(engine.celery.tasks[name], message.get("hostname"))
+    event = celery_internals.event_of(tracer(uuid, args, {}, request))
     if engine.sends_task_events and event is not None:
-        kind, fields = event
-        _send_event(engine, message, kind, uuid=uuid, **fields)
+        kind, own = event
+        _send_event(engine, message, kind, uuid=uuid, **own)
 
 
 def _release(engine: Engine, continuation: Continuation) -> None:

@@ -22,7 +22,7 @@ from ..recovery import housekeeping
 from ..registry import AdoptedStep, Defined, Step
 from ..sandbox import log_records
 from ..store import is_contention, is_unavailable, reason
-from ..turns import conclude, drive, forward_attempt, wake
+from ..turns import conclude, conclude_wait, drive, forward_attempt, wake
 from . import adopted_tasks, foreign, sentry
 from .celery_outcome import raise_failure
 from .in_place import base_task, continuation_of, engine_of
@@ -69,13 +69,21 @@ def register_turns(engine: Engine) -> None:
     @_task(engine, WAKE)
     def wake_run(task: Any, run_id: str, op_id: str) -> None:
         request = task.request
-        _note_message(engine, request)
+        continuation = continuation_of(request)
         sentry.tag(run_id)
+        if continuation is not None and (wait := continuation.begin_wait()) is not None:
+            # This process knows the wait.  If it cannot end it like this, the wait's message does.
+            conclude_wait(engine, continuation, wait)
+            return
+        _note_message(engine, request)
         with _left_to_the_sweep(run_id):
             if _is_redelivered(request):
                 take_over_run(engine, run_id)
-            wake.fire(engine, run_id, op_id)
-            _drive_in_place(engine, request, run_id)
+            if wake.fire(engine, run_id, op_id, continuation) or _is_redelivered(request):
+                _drive_in_place(engine, request, run_id)
+            else:
+                # Another message of it, or a turn, has ended the wait.
+                celery_internals.drop_chain(request)
 
     @_task(engine, FORWARD)
     def forward_unknown_step(task: Any, *args: object, **kwargs: object) -> None:

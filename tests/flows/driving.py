@@ -23,8 +23,9 @@ from durable.attempts.attempt import StepBody, attempt, run_claimed
 from durable.attempts.claim import Address
 from durable.store.schema import runs, steps, waits
 from durable.turns import wake
+from durable.turns.conclude import conclude
 from durable.turns.continuation import Continuation
-from durable.turns.drive import conclude, drive
+from durable.turns.drive import drive
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
 
@@ -100,8 +101,15 @@ def work(engine: Durable, run: Run[Any]) -> bool:
     for row in due:
         step, address = registry.steps[row.name], Address(run.id, row.op_id, row.attempt)
         go(engine, lambda continuation: attempt(engine, step, address, None, conclude=_conclude(engine, continuation)))  # noqa: B023
-    rung = [wake.fire(engine, run.id, row.op_id) for row in over]
+    rung = [_ring(engine, run.id, row.op_id) for row in over]
     return bool(due) or any(rung)
+
+
+def _ring(engine: Durable, run_id: str, op_id: str) -> bool:
+    """End a wait, and go on with its run if that took its turn."""
+    rung: list[bool] = []
+    go(engine, lambda continuation: rung.append(wake.fire(engine, run_id, op_id, continuation)))
+    return rung[0]
 
 
 def _turn(engine: Durable, run_id: str, continuation: Continuation | None) -> None:

@@ -23,8 +23,9 @@ from durable.client.run import post_cancel
 from durable.duration import to_datetime
 from durable.engine.process import identify
 from durable.store.schema import inbox, runs, steps, workers
+from durable.turns.conclude import conclude
 from durable.turns.continuation import Continuation
-from durable.turns.drive import conclude, drive
+from durable.turns.drive import drive
 
 
 @step(name="continuation.adds")

@@ -19,8 +19,9 @@ from durable.attempts.outcome import release
 from durable.recovery import sweep
 from durable.recovery.housekeeping import Housekeeping
 from durable.store import schema
+from durable.turns.conclude import conclude
 from durable.turns.continuation import Continuation
-from durable.turns.drive import conclude, drive
+from durable.turns.drive import drive
 from durable.turns.offers import LEAST
 
 pytestmark = all_databases()

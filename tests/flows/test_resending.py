@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 import pytest
 import sqlalchemy as sa
@@ -122,7 +121,7 @@ def test_steps_that_take_long_to_send_are_not_sent_again_before_they_are_sent(en
         sweep.sweep(engine)
         return send(rows)
 
-    monkeypatch.setattr(sys.modules[drive.__module__], "BATCH_SIZE", 1)
+    monkeypatch.setattr("durable.turns.finish.BATCH_SIZE", 1)
     monkeypatch.setattr(engine.dispatch, "send_steps", slowly)
     drive(engine, run.id)
 

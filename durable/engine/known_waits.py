@@ -1,0 +1,65 @@
+"""
+The waits that a process knows: those of the runs whose replay it keeps.
+
+When such a wait is over, this process can take the run's turn at once, with the replay that it has, and without a look
+into the database.  The wait's message comes all the same.  So it does no harm to forget a wait.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from dataclasses import dataclass
+
+from .. import forks
+
+#: The most waits that are known.
+MOST = 1000
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class KnownWait:
+    """A wait, and when it is due."""
+
+    due_at: int
+    run_id: str
+    op_id: str
+
+
+class KnownWaits:
+    """The waits of one process, by the time at which they are due."""
+
+    def __init__(self) -> None:
+        self._begin()
+        forks.call_in_child(self._begin)
+
+    def _begin(self) -> None:
+        """Start with none, in this process or in a child."""
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, str], KnownWait] = {}
+        #: The same as a heap, with some that are not known any more.
+        self._by_time: list[KnownWait] = []
+
+    def note(self, wait: KnownWait) -> None:
+        """Note a wait, unless too many are known."""
+        with self._lock:
+            if len(self._by_time) < MOST:
+                self._known[wait.run_id, wait.op_id] = wait
+                heapq.heappush(self._by_time, wait)
+
+    def take(self, run_id: str, op_id: str) -> KnownWait | None:
+        """Take this wait; None when it is not known."""
+        with self._lock:
+            return self._known.pop((run_id, op_id), None)
+
+    def take_due(self, now: int) -> KnownWait | None:
+        """Take the wait that has been due for longest by *now*; None when none is due."""
+        with self._lock:
+            while self._by_time and self._by_time[0].due_at <= now:
+                due = heapq.heappop(self._by_time)
+                if self._known.pop((due.run_id, due.op_id), None) is not None:
+                    return due
+            return None
+
+    def __len__(self) -> int:
+        return len(self._known)

@@ -1,0 +1,97 @@
+"""
+Finishes a turn: commits it, with the claim of the step that this process runs next, keeps its replay, and sends.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from .. import measures, registry
+from ..broker import BATCH_SIZE
+from ..client import route_again, run_limits
+from ..engine import Checkout, Engine, KnownWait
+from ..store import StepRow, WaitRow, steps
+from .admission import admit, admit_after_all
+from .commit import commit
+from .continuation import Continuation
+from .decision import CommitResult, Decision
+
+
+def commit_with_next(engine: Engine, decision: Decision, continuation: Continuation | None) -> CommitResult:
+    """Write a decision, with the claim of the step that this process runs next, if it goes on with the run."""
+    begins = None if continuation is None else continuation.choose(decision)
+    if continuation is None or begins is None:
+        return commit(engine, decision)
+    # Before the commit, which may fail and still be applied: housekeeping gives up what is claimed and not running.
+    engine.running.add(begins.claim)
+    try:
+        result = commit(engine, decision, begins)
+    except BaseException:
+        engine.running.discard(begins.claim)
+        raise
+    continuation.next = begins
+    return result
+
+
+def measure(engine: Engine, decision: Decision, began: int) -> None:
+    """Record how long a turn took that began then, by the monotonic clock in nanoseconds."""
+    micros = (time.monotonic_ns() - began) // 1000
+    engine.measures.observe(measures.TURN_SECONDS, micros, decision.run.name)
+
+
+def keep_replay(checkout: Checkout, decision: Decision, result: CommitResult) -> None:
+    """Keep the replay for the next turn, if the run goes on."""
+    if result.run is not None:
+        checkout.keep(result.run, decision.events[-1] if decision.events else None)
+
+
+def send(engine: Engine, result: CommitResult) -> None:
+    """Send what a turn has committed.  The sweep finds what cannot be sent now."""
+    for holder, request_id in result.answered:
+        engine.notify(holder, request_id)
+    if result.awaited is not None:
+        engine.notifier.notify_subscribers(result.awaited)
+    _send_steps(engine, result.steps)
+    admit(engine, result.limit_keys)
+    if result.withdrawn_from is not None and registry.limits:
+        admit_after_all(engine, result.withdrawn_from)
+    run_limits.admit(engine, result.run_limit_keys)
+    if result.left is not None:
+        run_limits.admit_after(engine, result.left)
+    if result.waits:
+        _note_waits(engine, result)
+        _send_waits(engine, result.waits)
+    engine.wake(*result.to_wake)
+    if result.opened:
+        route_again.hooks_opened(engine, result.opened)
+
+
+def _send_steps(engine: Engine, rows: list[StepRow]) -> None:
+    """Send a turn's steps.  When that takes long, move their times on: the sweep must not take the last for lost."""
+    resend_after = engine.settings.resend_after
+    counts_from = engine.now()
+    for first in range(0, len(rows), BATCH_SIZE):
+        engine.dispatch.send_steps(rows[first : first + BATCH_SIZE])
+        if (now := engine.now()) - counts_from > resend_after // 2:
+            counts_from = now
+            engine.store.write(partial(steps.refresh_send_times, run_id=rows[0].run_id, now=now, delay=resend_after))
+
+
+def _note_waits(engine: Engine, result: CommitResult) -> None:
+    """Note the waits of a run whose replay this process keeps, unless others may have to come before it."""
+    if result.run is None or result.run.priority is not None or not engine.settings.continuation:
+        return
+    until = engine.now() + engine.settings.eta_horizon
+    for row in result.waits:
+        if row.due_at <= until:
+            engine.known_waits.note(KnownWait(row.due_at, row.run_id, row.op_id))
+
+
+def _send_waits(engine: Engine, rows: list[WaitRow]) -> None:
+    """Send the messages of sleeps and timeouts.  What may not wait in a worker is sent when it is due."""
+    to_send = [row for row in rows if not row.is_deferred]
+    unsent = [*to_send[engine.dispatch.send_wakes(to_send) :], *(row for row in rows if row.is_deferred)]
+    if engine.on_due is not None:
+        for row in unsent:
+            engine.on_due(row.due_at)

@@ -1,0 +1,206 @@
+"""A process that has the replay of a run which sleeps ends the sleep in the turn that follows, in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from driving import all_databases, kinds, settle
+
+from durable import create_hook, resume_hook, sleep, step, workflow
+from durable.engine.known_waits import KnownWait
+from durable.store.schema import inbox, steps, waits
+from durable.turns import wake
+from durable.turns.conclude import conclude_wait
+from durable.turns.continuation import Continuation
+from durable.turns.drive import drive
+
+pytestmark = all_databases()
+
+SECS = 0.05
+
+
+@step(name="concluded_waits.adds")
+def adds(n: int) -> int:
+    return n + 1
+
+
+@workflow(name="concluded_waits.naps")
+async def naps() -> int:
+    await sleep(SECS)
+    return await adds(1)
+
+
+@workflow(name="concluded_waits.naps_only")
+async def naps_only() -> str:
+    await sleep(SECS)
+    return "awake"
+
+
+@workflow(name="concluded_waits.spreads")
+async def spreads() -> list[int]:
+    """The turn after the sleep creates two steps and a hook, so its commit is not a plain one."""
+    await sleep(SECS)
+    create_hook(token="concluded_waits")
+    return list(await asyncio.gather(adds(1), adds(2)))
+
+
+@workflow(name="concluded_waits.works")
+async def works() -> Any:
+    """A step runs beside the sleep."""
+    return list(await asyncio.gather(adds(1), sleep(SECS)))
+
+
+@workflow(name="concluded_waits.listens")
+async def listens() -> str:
+    hook = create_hook(token="concluded_waits.hook")
+    await sleep(SECS)
+    return f"{await hook}"
+
+
+@pytest.fixture
+def manner() -> dict[str, Any]:
+    """In place on every database."""
+    return {"continuation": "60s"}
+
+
+def asleep(engine, run, op_id="r#1") -> KnownWait:
+    """Take a run's first turn; return the wait that this process then knows, once it is due by the database's clock."""
+    drive(engine, run.id, continuation=Continuation(engine, "celery"))
+    known = engine.known_waits.take(run.id, op_id)
+    assert engine.wait_if_near(known.due_at)
+    with engine.store.read() as tx:
+        while tx.execute(sa.select(engine.store.sql_now)).scalar_one() < known.due_at:
+            engine.wait_if_near(known.due_at)
+    return known
+
+
+def rows(engine, table, run) -> int:
+    with engine.store.read() as tx:
+        return tx.execute(sa.select(sa.func.count()).select_from(table).where(table.c.run_id == run.id)).scalar_one()
+
+
+def test_the_end_of_a_known_sleep_and_the_claim_of_the_next_step_are_one_transaction(engine):
+    """Nothing is read, and nothing goes through the inbox."""
+    run = naps.start()
+    known = asleep(engine, run)
+    continuation = Continuation(engine, "celery")
+    statements: list[str] = []
+    sa.event.listen(engine.store.engine, "before_cursor_execute", lambda c, cu, text, *_: statements.append(text))
+
+    assert conclude_wait(engine, continuation, known)
+
+    written = [text.split()[0] for text in statements if not text.startswith(("BEGIN", "PRAGMA"))]
+    expected = ["WITH"] if engine.store.dialect == "postgresql" else ["UPDATE", "DELETE", "INSERT", "INSERT"]
+    assert written == expected
+    assert (continuation.has_turned, continuation.begin().op_id) == (True, "r#2")
+    assert rows(engine, waits, run) == 0
+
+
+def test_a_run_that_ends_with_its_sleep_is_completed(engine):
+    """Its message, which comes later, changes nothing."""
+    run = naps_only.start()
+    known = asleep(engine, run)
+
+    assert conclude_wait(engine, Continuation(engine, "celery"), known)
+
+    assert run.result(timeout=0) == "awake"
+    assert not wake.fire(engine, run.id, "r#1", Continuation(engine, "celery"))
+    assert kinds(run) == ["run_created", "run_started", "wait_created", "wait_completed", "run_completed"]
+
+
+def test_a_turn_that_creates_more_than_one_step_is_taken_as_well(engine):
+    """The run's log is that of a sleep which its message has ended."""
+    run = spreads.start()
+    known = asleep(engine, run)
+    continuation = Continuation(engine, "celery")
+
+    assert conclude_wait(engine, continuation, known)
+    continuation.begin()
+
+    assert kinds(run)[2:] == ["wait_created", "wait_completed", "hook_created", "step_created", "step_created"]
+    assert (rows(engine, steps, run), rows(engine, waits, run)) == (2, 0)
+
+
+def test_a_wait_that_its_message_has_ended_is_not_ended_twice(engine):
+    """Neither by a plain turn nor by another one."""
+    for started in (naps.start(), spreads.start()):
+        known = asleep(engine, started)
+        assert wake.fire(engine, started.id, "r#1")
+
+        assert not conclude_wait(engine, Continuation(engine, "celery"), known)
+
+        assert rows(engine, inbox, started) == 1
+        settle(engine, started)
+        assert kinds(started).count("wait_completed") == 1
+
+
+def test_the_clock_of_the_database_decides_whether_a_wait_is_over(engine):
+    """A process whose clock is ahead writes nothing, and the sleep goes on to its end."""
+    run = naps.start()
+    drive(engine, run.id)
+    known = engine.known_waits.take(run.id, "r#1")
+    with engine.store.begin() as tx:
+        tx.execute(sa.update(waits).where(waits.c.run_id == run.id).values(due_at=known.due_at + 60_000_000))
+    assert engine.wait_if_near(known.due_at)
+
+    assert not conclude_wait(engine, Continuation(engine, "celery"), known)
+
+    assert (rows(engine, waits, run), rows(engine, inbox, run)) == (1, 0)
+    assert kinds(run) == ["run_created", "run_started", "wait_created"]
+
+
+def test_a_run_with_news_of_its_own_is_left_to_the_message(engine):
+    """A payload came in meanwhile: a turn that has not read it writes nothing."""
+    run = listens.start()
+    known = asleep(engine, run, "r#2")
+    resume_hook("concluded_waits.hook", "news")
+
+    assert not conclude_wait(engine, Continuation(engine, "celery"), known)
+
+    settle(engine, run)
+    assert run.result(timeout=0) == "news"
+
+
+def test_a_sleep_beside_a_step_is_left_to_the_message(engine):
+    """The turns of two outcomes would overtake each other; the replay stays as it is."""
+    run = works.start()
+    drive(engine, run.id)
+    known = engine.known_waits.take(run.id, "r#2")
+    assert engine.wait_if_near(known.due_at)
+
+    assert not conclude_wait(engine, Continuation(engine, "celery"), known)
+
+    assert engine.replays.out(run.id) == 2
+    settle(engine, run)
+    assert run.result(timeout=0) == [2, None]
+
+
+def test_a_run_with_a_priority_is_left_to_its_messages(engine):
+    """The broker decides what comes first."""
+    run = naps.with_options(priority=5).start()
+    drive(engine, run.id)
+
+    assert engine.known_waits.take(run.id, "r#1") is None
+
+
+def test_a_process_ends_the_sleeps_that_it_knows_one_after_the_other(engine):
+    """While it is at work, until other messages come first."""
+    started = [naps_only.start() for _ in range(3)]
+    for each in started:
+        drive(engine, each.id)
+    now = [0.0]
+    continuation = Continuation(engine, "celery", clock=lambda: now[0])
+    with engine.store.read() as tx:
+        last = max(
+            tx.execute(sa.select(waits.c.due_at).where(waits.c.run_id == each.id)).scalar_one() for each in started
+        )
+    assert engine.wait_if_near(last)
+
+    ended = [continuation.take_due_wait() for _ in range(2)]
+    now[0] = 61.0
+
+    assert [known.run_id for known in ended] == [each.id for each in started[:2]]
+    assert continuation.take_due_wait() is None
