@@ -1,18 +1,25 @@
 """
 What follows an attempt: the run's turn, and an offered step that this process takes without a message.
+
+Where it can, a process records the outcome and what follows in one transaction.
 """
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import replace
 
+from .. import events, failpoints
 from ..engine import Engine
 from ..errors import DecryptionError
-from ..registry import SEMANTICS
-from ..store import Claim, claims, offers
-from ..turns import BATCH_DELAY_SECS, Continuation, drive, put_off
+from ..registry import SEMANTICS, definitions
+from ..sandbox import log_records
+from ..store import Claim, claims, end_operation, event_rows, offers
+from ..turns import BATCH_DELAY_SECS, Continuation, conclude, drive, put_off
 from .outcome import release
+
+log = log_records.get("durable.steps")
 
 
 def go_on(
@@ -34,26 +41,69 @@ def go_on(
     drive(engine, run_id, continuation=own, redelivered=redelivered, in_batches=in_batches, resumes=has_next)
 
 
+def record_in_place(engine: Engine, continuation: Continuation, held: Claim, ended: events.AttemptEnded) -> bool:
+    """
+    Record an attempt's outcome together with what follows: the claim of the run's next offered step, or a turn.
+
+    Return False when nothing was written.  Then the outcome has to be recorded by itself.
+    """
+    if continuation.has_offers:
+        return _record_and_take_next(engine, continuation, held, ended)
+    return conclude(engine, continuation, held, ended)
+
+
+def _record_and_take_next(engine: Engine, continuation: Continuation, held: Claim, ended: events.AttemptEnded) -> bool:
+    """
+    Record an attempt's outcome, and claim the run's next offered step, in one transaction instead of two.
+
+    Not the outcome of an attempt that may be in doubt, or one that refers to requests or large values.
+    """
+    is_end = ended.phase == "ended" and held.semantics != definitions.AT_MOST_ONCE
+    if not (is_end and continuation.has_offers) or continuation.is_over:
+        return False
+    if event_rows.has_large([ended]) or end_operation.request_ids(ended):
+        return False
+    sending = engine.dispatch.plan(engine.store.now())
+    names, is_recorded = continuation.names(), False
+
+    def claim(by: str) -> Claim | None:
+        nonlocal is_recorded
+        is_recorded, claimed = offers.commit_outcome_and_claim_next(
+            engine.store,
+            held,
+            ended,
+            sending,
+            continuation.queue,
+            names,
+            by=by,
+            worker_id=engine.process_id,
+            semantics=SEMANTICS[0],
+        )
+        return claimed
+
+    try:
+        continuation.next = _claim_next(engine, claim)
+    except Exception as error:
+        log.debug("Run %s: an outcome is recorded by itself (%s).", held.run_id, error)
+        return False
+    if is_recorded:
+        continuation.has_offers = continuation.next is not None
+        failpoints.hit("step.recorded")
+    return is_recorded
+
+
 def _take_offered(engine: Engine, continuation: Continuation, run_id: str) -> bool:
     """Claim the next offered step of the run; when other runs come first, send its message instead."""
+    if continuation.next is not None:
+        return True
     if not continuation.has_offers:
         return False
     if continuation.is_over:
         _send_next(engine, continuation, run_id)
         return False
-    continuation.next = _claim_next(engine, continuation, run_id)
-    continuation.has_offers = continuation.next is not None
-    return continuation.has_offers
 
-
-def _claim_next(engine: Engine, continuation: Continuation, run_id: str) -> Claim | None:
-    """Claim the next offered step; None when none is left that may run here."""
-    by = secrets.token_hex(16)
-    # Before the commit, which may fail and still be applied: housekeeping gives up what is claimed and not running.
-    engine.running.add(by)
-    held: Claim | None = None
-    try:
-        held = offers.claim_next(
+    def claim(by: str) -> Claim | None:
+        return offers.claim_next(
             engine.store,
             run_id,
             continuation.queue,
@@ -62,6 +112,20 @@ def _claim_next(engine: Engine, continuation: Continuation, run_id: str) -> Clai
             worker_id=engine.process_id,
             semantics=SEMANTICS[0],
         )
+
+    continuation.next = _claim_next(engine, claim)
+    continuation.has_offers = continuation.next is not None
+    return continuation.has_offers
+
+
+def _claim_next(engine: Engine, claim: Callable[[str], Claim | None]) -> Claim | None:
+    """Claim the next offered step by a new id; None when none is left that may run here."""
+    by = secrets.token_hex(16)
+    # Before the commit, which may fail and still be applied: housekeeping gives up what is claimed and not running.
+    engine.running.add(by)
+    held: Claim | None = None
+    try:
+        held = claim(by)
         return None if held is None else claims.decrypted(engine.store.vault, held)
     except DecryptionError:
         assert held is not None

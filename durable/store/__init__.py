@@ -47,7 +47,6 @@ Files, in import order::
     debounce.py            a start whose arguments go to a run that waits
     start_run.py           start a run: its row and its first inbox item
     steps.py               steps, from the call until the outcome
-    offers.py              steps that processes take without a message
     limit_lines.py         the order in which steps wait for limits
     limit_rooms.py         how many more attempts limits have room for
     admit_steps.py         admit the steps for which their limits have room
@@ -59,6 +58,7 @@ Files, in import order::
     waits.py               pending sleeps and timeouts
     turns.py               what a turn reads, and the commit of a plain turn
     end_operation.py       end an attempt or a wait: delete its row, add the outcome to the inbox
+    offers.py              steps that processes take without a message
     standbys.py            whether a PostgreSQL primary waits for its standbys
     statistics.py          the dashboard's numbers: ended runs, durations, backlogs
     totals.py              the sums of what all processes have measured

@@ -14,7 +14,8 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, select, text
 
 from ..codec import EXAMINED_LENGTH
-from . import claims, steps
+from ..events import AttemptEnded
+from . import claims, end_operation, run_log, steps
 from .claims import Claim
 from .database import Store
 from .outbox import SendTimes
@@ -51,18 +52,73 @@ def claim_next(
         names: Only steps with these names.
         by: The claim, a random id.
     """
-    parameters: dict[str, Any] = {"run": run_id, "queue": queue, "by": by, "worker_id": worker_id}
-    parameters |= {"semantics": semantics, "timeout": None, "message_id": None}
     with store.single_statement() as tx:
         if tx.dialect.name == "postgresql":
-            taken = _claim_next(str(store.sql_now)).one(tx, parameters | {"names": array(names)})
+            parameters = _parameters(run_id, queue, names, by, worker_id, semantics)
+            taken = _claim_next(str(store.sql_now)).one(tx, parameters)
             return None if taken is None else Claim(**taken._asdict())
-        op_id = _first(tx, run_id, queue, names)
-        if op_id is None:
-            return None
-        return claims.claim(
-            tx, run_id, op_id, 1, by=by, worker_id=worker_id, message_id=None, now=store.sql_now, semantics=semantics
-        )
+        return _take_first(store, tx, run_id, queue, names, by, worker_id, semantics)
+
+
+def commit_outcome_and_claim_next(
+    store: Store,
+    held: Claim,
+    ended: AttemptEnded,
+    sending: SendTimes,
+    queue: str,
+    names: Collection[str],
+    *,
+    by: str,
+    worker_id: str,
+    semantics: str,
+) -> tuple[bool, Claim | None]:
+    """
+    Record an attempt's outcome as ``end_operation.commit``, and claim the run's next offered step, in one transaction.
+
+    Args:
+        ended: It refers to no request, and has no large value.
+
+    Returns:
+        Whether the outcome is recorded, and the claim.  When the attempt was given up, nothing is written.
+    """
+    with store.single_statement() as tx:
+        if tx.dialect.name != "postgresql":
+            if not end_operation.write(tx, held, ended, sending):
+                return False, None
+            return True, _take_first(store, tx, held.run_id, queue, names, by, worker_id, semantics)
+        parameters = _parameters(held.run_id, queue, names, by, worker_id, semantics)
+        parameters |= {"op": held.op_id, "claim": held.claim}
+        parameters |= run_log.inbox_parameters(tx, held.run_id, ended, sending)
+        found = _end_and_claim_next(str(store.sql_now)).one(tx, parameters)
+        if found is None:
+            return False, None
+        fields = found._asdict()
+        return True, Claim(**fields) if fields["claim"] is not None else None
+
+
+def _parameters(
+    run_id: str, queue: str, names: Collection[str], by: str, worker_id: str, semantics: str
+) -> dict[str, Any]:
+    parameters: dict[str, Any] = {"run": run_id, "queue": queue, "by": by, "worker_id": worker_id}
+    return parameters | {"semantics": semantics, "timeout": None, "message_id": None, "names": array(names)}
+
+
+def _take_first(
+    store: Store,
+    tx: Connection,
+    run_id: str,
+    queue: str,
+    names: Collection[str],
+    by: str,
+    worker_id: str,
+    semantics: str,
+) -> Claim | None:
+    op_id = _first(tx, run_id, queue, names)
+    if op_id is None:
+        return None
+    return claims.claim(
+        tx, run_id, op_id, 1, by=by, worker_id=worker_id, message_id=None, now=store.sql_now, semantics=semantics
+    )
 
 
 def commit_next_sent(
@@ -114,3 +170,16 @@ def _claim_next(now: str) -> Prepared:
     taken = f"taken AS (UPDATE durable_steps SET {claims.set_claimed(now)} {_IS_FIRST})"
     unsynced = "set_config('synchronous_commit', 'off', true) = 'off'"
     return Prepared(text(f"WITH {_FIRST_AT_ONCE}, {taken} {claims.SELECT_TAKEN} WHERE {unsynced}"))
+
+
+@lru_cache(maxsize=4)
+def _end_and_claim_next(now: str) -> Prepared:
+    """Ends an attempt, and claims the next one; a row without a claim when there is none."""
+    ended = (
+        "deleted AS (DELETE FROM durable_steps WHERE run_id = :run AND op_id = :op AND claim = :claim RETURNING 1),"
+        f" posted AS ({run_log.insert_into_inbox('deleted')})"
+    )
+    first = _FIRST_AT_ONCE.replace("WHERE", "WHERE EXISTS (SELECT 1 FROM deleted) AND", 1)
+    taken = f"taken AS (UPDATE durable_steps SET {claims.set_claimed(now)} {_IS_FIRST})"
+    next_one = f"SELECT next.* FROM deleted LEFT JOIN ({claims.SELECT_TAKEN}) AS next ON true"
+    return Prepared(text(f"WITH {ended}, {first}, {taken} {next_one}"))

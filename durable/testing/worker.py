@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from .. import registry
-from ..attempts import Address, Conclude, StepBody, attempt, go_on, run_claimed
+from ..attempts import Address, Conclude, StepBody, attempt, go_on, record_in_place, run_claimed
 from ..broker import DRIVE, WAKE
 from ..engine import Engine
-from ..turns import Continuation, conclude, drive, wake
+from ..turns import Continuation, drive, wake
 from .memory_broker import MemoryBroker, Message
 
 #: The queue of steps and workflows without a queue of their own.
@@ -53,4 +53,4 @@ def _run_message(engine: Engine, message: Message) -> None:
 
 
 def _conclude(engine: Engine, continuation: Continuation | None) -> Conclude | None:
-    return None if continuation is None else partial(conclude, engine, continuation)
+    return None if continuation is None else partial(record_in_place, engine, continuation)

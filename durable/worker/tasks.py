@@ -15,14 +15,24 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import events
-from ..attempts import Address, Finished, RunningAttempt, StepBody, attempt, go_on, run_claimed, take_over_run
+from ..attempts import (
+    Address,
+    Finished,
+    RunningAttempt,
+    StepBody,
+    attempt,
+    go_on,
+    record_in_place,
+    run_claimed,
+    take_over_run,
+)
 from ..broker import DRIVE, FORWARD, HEADER, QUEUE, WAKE, celery_internals, header_of, hops_of
 from ..engine import Engine
 from ..recovery import housekeeping
 from ..registry import AdoptedStep, Defined, Step
 from ..sandbox import log_records
 from ..store import is_contention, is_unavailable, reason
-from ..turns import conclude, conclude_wait, drive, forward_attempt, wake
+from ..turns import conclude_wait, drive, forward_attempt, wake
 from . import adopted_tasks, foreign, sentry
 from .celery_outcome import raise_failure
 from .in_place import base_task, continuation_of, engine_of
@@ -112,7 +122,7 @@ def register_step(engine: Engine, defined: Defined) -> None:
     def run_step(task: Any, *args: object, **kwargs: object) -> None:
         request = task.request
         continuation = continuation_of(request)
-        concluded = None if continuation is None else partial(conclude, engine, continuation)
+        concluded = None if continuation is None else partial(record_in_place, engine, continuation)
         if continuation is not None and (held := continuation.begin()) is not None:
             # The attempt was claimed here, so it has no message.
             run_id = held.run_id

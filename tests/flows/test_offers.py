@@ -14,12 +14,11 @@ from driving import all_databases, more_engines, settle
 from durable import Durable, Run, registry, step, workflow
 from durable.attempts.attempt import StepBody, attempt, run_claimed
 from durable.attempts.claim import Address
-from durable.attempts.go_on import go_on
+from durable.attempts.go_on import go_on, record_in_place
 from durable.attempts.outcome import release
 from durable.recovery import sweep
 from durable.recovery.housekeeping import Housekeeping
-from durable.store import schema
-from durable.turns.conclude import conclude
+from durable.store import offers, schema
 from durable.turns.continuation import Continuation
 from durable.turns.drive import drive
 from durable.turns.offers import LEAST
@@ -125,7 +124,7 @@ def take_message(
     """Do what a worker does with the message of a step: run it, and up to *most* steps that it goes on with."""
     clock = clock or Time()
     continuation = Continuation(engine, "celery", has_offers=True, clock=clock)
-    concluded = partial(conclude, engine, continuation)
+    concluded = partial(record_in_place, engine, continuation)
     attempt(engine, registry.steps["offers.noop"], Address(run.id, op_id, 1), None, conclude=concluded)
     go_on(engine, continuation, run.id, in_batches=False)
     while most and (held := continuation.begin()) is not None:
@@ -163,6 +162,53 @@ def test_two_messages_take_different_steps(engine):
     first, second = (take_message(engine, run, op_id, most=0).next for op_id in ("r#1", "r#2"))
 
     assert (first.op_id, second.op_id) == (f"r#{LEAST + 1}", f"r#{LEAST + 2}")
+
+
+def test_the_outcome_and_the_claim_of_the_next_offered_step_are_one_transaction(engine):
+    """Nothing else is written or read between two offered steps."""
+    run = begin(engine, wide, WIDTH)
+    continuation = take_message(engine, run, most=0)
+    held = continuation.begin()
+    statements: list[str] = []
+    sa.event.listen(engine.store.engine, "before_cursor_execute", lambda c, cu, text, *_: statements.append(text))
+    engine.store.now()
+    del statements[:]
+
+    run_claimed(engine, held, StepBody(noop), partial(record_in_place, engine, continuation))
+
+    written = [text.split()[0] for text in statements if not text.startswith(("BEGIN", "PRAGMA", "SELECT"))]
+    assert written == (["WITH"] if engine.store.dialect == "postgresql" else ["DELETE", "INSERT", "UPDATE"])
+    assert continuation.next.op_id == f"r#{LEAST + 2}"
+    assert not continuation.has_turned
+
+
+def test_an_attempt_that_was_given_up_takes_no_offered_step(engine, caplog):
+    """It writes nothing: neither its outcome nor a claim."""
+    run = begin(engine, wide, WIDTH)
+    continuation = take_message(engine, run, most=0)
+    held = continuation.begin()
+    with engine.store.begin() as tx:
+        tx.execute(sa.update(schema.steps).where(schema.steps.c.claim == held.claim).values(claim="another"))
+
+    run_claimed(engine, held, StepBody(noop), partial(record_in_place, engine, continuation))
+
+    assert continuation.next is None
+    assert offered(engine, run)[0] == f"r#{LEAST + 2}"
+    assert "its outcome is not recorded" in caplog.text
+
+
+def test_a_failed_transaction_leaves_the_outcome_to_one_of_its_own(engine, monkeypatch):
+    """The step's result is recorded, and the process goes on by itself."""
+    run = begin(engine, wide, WIDTH)
+    continuation = take_message(engine, run, most=0)
+    held = continuation.begin()
+    monkeypatch.setattr(offers, "commit_outcome_and_claim_next", lambda *_, **__: 1 / 0)
+
+    run_claimed(engine, held, StepBody(noop), partial(record_in_place, engine, continuation))
+    go_on(engine, continuation, run.id)
+
+    assert continuation.next.op_id == f"r#{LEAST + 2}"
+    assert [event.op_id for event in run.events() if event.kind == "step_completed"] == ["r#1", held.op_id]
 
 
 def test_when_its_time_is_over_the_process_sends_the_next_step(engine):
