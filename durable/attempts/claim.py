@@ -14,7 +14,7 @@ from typing import Any
 from ..broker import header_of
 from ..engine import Engine, ProcessIdentity, identify, is_gone
 from ..errors import DecryptionError
-from ..registry import Step
+from ..registry import SEMANTICS, Step
 from ..store import RETRY_DELAYS_SECS, Claim, ClaimedAttempt, claimed_attempts, claims, retry_until_available
 from ..turns import drop_lease_of_gone_process
 from .outcome import give_up_and_send, release
@@ -60,6 +60,7 @@ def claim(engine: Engine, step: Step[..., Any], address: Address, message_id: st
             message_id=message_id,
             semantics=step.semantics,
             timeout=step.timeout,
+            is_synced=engine.settings.sync_claims or step.semantics != SEMANTICS[0],
         )
 
     # More than once: a claim whose commit was not acknowledged must not cost the attempt.

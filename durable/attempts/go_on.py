@@ -111,6 +111,7 @@ def _take_offered(engine: Engine, continuation: Continuation, run_id: str) -> bo
             by=by,
             worker_id=engine.process_id,
             semantics=SEMANTICS[0],
+            is_synced=engine.settings.sync_claims,
         )
 
     continuation.next = _claim_next(engine, claim)

@@ -73,6 +73,8 @@ class Settings:
     pool_size: int = 5
     #: Whether PostgreSQL prepares durable's statements: "auto" (not behind a pooler), "on" or "off".
     prepared_statements: str = "auto"
+    #: Whether a step that may run twice begins only when its claim is on disk.
+    sync_claims: bool = False
     #: The version of the application's code; None: a hash of each workflow's module.
     code_version: str | None = None
     #: Whether to make OpenTelemetry spans, where its API is installed.
@@ -180,6 +182,7 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "payload_url": _text,
     "pool_size": _count,
     "prepared_statements": _preparing,
+    "sync_claims": _switch,
     "code_version": _text,
     "tracing": _switch,
     "contextvars": _context_variables,

@@ -133,9 +133,23 @@ def commit_claim(
     message_id: str | None,
     semantics: str,
     timeout: int | None,
+    is_synced: bool = True,
 ) -> Claim | None:
-    """As ``claim``, in a transaction of its own."""
-    with store.single_statement() as tx:
+    """
+    As ``claim``, in a transaction of its own.
+
+    Args:
+        is_synced: Return only when the claim is on disk.  A claim that is lost when the database crashes makes another
+            process run the attempt too, and only that one can record its outcome.
+    """
+    if not is_synced and store.dialect == "postgresql":
+        parameters = {"run": run_id, "op": op_id, "attempt": attempt, "by": by, "worker_id": worker_id}
+        parameters |= {"timeout": timeout, "message_id": message_id, "semantics": semantics}
+        with store.single_statement() as tx:
+            taken = _at_once_unsynced(str(store.sql_now)).one(tx, parameters)
+        if taken is not None:
+            return Claim(**taken._asdict())
+    with store.single_statement() if is_synced else store.unsynced() as tx:
         return claim(
             tx,
             run_id,
@@ -169,6 +183,8 @@ def _take(now: str) -> TextClause:
     )
 
 
+#: A condition that is true; PostgreSQL's commit of its statement does not wait for the disk.
+UNSYNCED = "set_config('synchronous_commit', 'off', true) = 'off'"
 _TAKEN = ("claim", "run_id", "op_id", "name", "attempt", "started_at", "claimed_at", "semantics")
 #: SQL for PostgreSQL: a ``Claim`` for each row of ``taken``, which are rows of ``durable_steps``.
 SELECT_TAKEN = (
@@ -187,6 +203,12 @@ SELECT_TAKEN = (
 def _at_once(now: str) -> Prepared:
     """The same for PostgreSQL, in one statement that also reads what the process needs for the attempt."""
     return Prepared(text(f"WITH taken AS ({_take(now).text} RETURNING *) {SELECT_TAKEN}"))
+
+
+@lru_cache(maxsize=16)
+def _at_once_unsynced(now: str) -> Prepared:
+    """The same, without waiting for the disk."""
+    return Prepared(text(f"WITH taken AS ({_take(now).text} RETURNING *) {SELECT_TAKEN} WHERE {UNSYNCED}"))
 
 
 def not_before(tx: Connection, run_id: str, op_id: str, attempt: int) -> int | None:

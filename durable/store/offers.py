@@ -39,23 +39,29 @@ _FIRST = (
 
 
 def claim_next(
-    store: Store, run_id: str, queue: str, names: Collection[str], *, by: str, worker_id: str, semantics: str
+    store: Store,
+    run_id: str,
+    queue: str,
+    names: Collection[str],
+    *,
+    by: str,
+    worker_id: str,
+    semantics: str,
+    is_synced: bool = True,
 ) -> Claim | None:
     """
     Claim the offered step of a run that was called first; None when none is left for this process.
-
-    On PostgreSQL the commit does not wait for the disk.  If the database crashes and loses it, another process may run
-    the attempt too, and only that one can record its outcome.  So *semantics* must allow a second execution.
 
     Args:
         queue: Only steps of this queue.
         names: Only steps with these names.
         by: The claim, a random id.
+        is_synced: As for ``claims.commit_claim``.
     """
-    with store.single_statement() as tx:
+    with store.single_statement() if is_synced else store.unsynced() as tx:
         if tx.dialect.name == "postgresql":
             parameters = _parameters(run_id, queue, names, by, worker_id, semantics)
-            taken = _claim_next(str(store.sql_now)).one(tx, parameters)
+            taken = _claim_next(str(store.sql_now), is_synced=is_synced).one(tx, parameters)
             return None if taken is None else Claim(**taken._asdict())
         return _take_first(store, tx, run_id, queue, names, by, worker_id, semantics)
 
@@ -165,11 +171,10 @@ _MARK_NEXT = Prepared(
 
 
 @lru_cache(maxsize=4)
-def _claim_next(now: str) -> Prepared:
-    """Claims, without waiting for the disk."""
+def _claim_next(now: str, *, is_synced: bool) -> Prepared:
     taken = f"taken AS (UPDATE durable_steps SET {claims.set_claimed(now)} {_IS_FIRST})"
-    unsynced = "set_config('synchronous_commit', 'off', true) = 'off'"
-    return Prepared(text(f"WITH {_FIRST_AT_ONCE}, {taken} {claims.SELECT_TAKEN} WHERE {unsynced}"))
+    unsynced = "" if is_synced else f" WHERE {claims.UNSYNCED}"
+    return Prepared(text(f"WITH {_FIRST_AT_ONCE}, {taken} {claims.SELECT_TAKEN}{unsynced}"))
 
 
 @lru_cache(maxsize=4)
