@@ -41,22 +41,33 @@ class StepRow:
     step_queue: str | None = None
 
 
-_FIRST_ATTEMPTS = Prepared(
-    text(
-        "INSERT INTO durable_steps (run_id, op_id, name, not_before, queue, offered_seq, attempt, status, cancelled,"
-        " next_send_at, sent_at, sends)"
-        f" SELECT new.*, 1, '{StepStatus.PENDING}', false, :next_send_at, :sent_at, :sends"
-        " FROM unnest(CAST(:run_id AS text[]), CAST(:op_id AS text[]), CAST(:name AS text[]),"
-        " CAST(:not_before AS bigint[]), CAST(:queue AS text[]), CAST(:offered_seq AS bigint[])) AS new"
+_ROW_TYPES = {"run_id": "text", "op_id": "text", "name": "text", "not_before": "bigint", "queue": "text"}
+_ROW_TYPES |= {"offered_seq": "bigint"}
+
+
+def insert_first_attempts(source: str | None = None) -> str:
+    """SQL for PostgreSQL: an INSERT of the rows of ``first_attempt_parameters``, if *source* has a row."""
+    rows = ", ".join(f"CAST(:made_{name} AS {kind}[])" for name, kind in _ROW_TYPES.items())
+    return (
+        f"INSERT INTO durable_steps ({', '.join(_ROW_TYPES)}, attempt, status, cancelled, next_send_at, sent_at, sends)"
+        f" SELECT made.*, 1, '{StepStatus.PENDING}', false, CAST(:made_next_send_at AS bigint),"
+        f" CAST(:made_sent_at AS bigint), 0 FROM {f'{source}, ' if source else ''}unnest({rows}) AS made"
     )
-)
+
+
+def first_attempt_parameters(rows: Sequence[dict[str, Any]], sending: SendTimes) -> dict[str, Any]:
+    """The parameters of ``insert_first_attempts``."""
+    columns = {f"made_{name}": array(row[name] for row in rows) for name in _ROW_TYPES}
+    return columns | {"made_next_send_at": sending.next_send_at, "made_sent_at": sending.sent_at}
+
+
+_FIRST_ATTEMPTS = Prepared(text(insert_first_attempts()))
 
 
 def create(tx: Connection, rows: Sequence[dict[str, Any]], sending: SendTimes) -> None:
     """Insert first attempts; each row is ``{run_id, op_id, name, not_before, queue, offered_seq}``."""
     if rows and tx.dialect.name == "postgresql":
-        columns = {name: array(row[name] for row in rows) for name in rows[0]}
-        _FIRST_ATTEMPTS.changed(tx, columns | sending.values())
+        _FIRST_ATTEMPTS.changed(tx, first_attempt_parameters(rows, sending))
     elif rows:
         common = {"attempt": 1, "status": StepStatus.PENDING, "cancelled": False, **sending.values()}
         tx.execute(insert(steps), [common | row for row in rows])

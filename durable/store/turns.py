@@ -1,8 +1,8 @@
 """
 What a turn reads, its run and the run's inbox, in one query; and the commit of a plain turn.
 
-A plain turn changes only the run, its log and inbox, and the steps that end and begin with it.  On PostgreSQL its
-commit is one statement, elsewhere several in one transaction.
+A plain turn changes only the run, its log and inbox, and the steps that end, begin and are created with it.  On
+PostgreSQL its commit is one statement, elsewhere several in one transaction.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any
 from sqlalchemy import BindParameter, Connection, TextClause, bindparam, or_, select, text
 
 from ..events import Event
-from . import run_log
+from . import run_log, steps
 from .claims import Claim
 from .database import Store
+from .outbox import SendTimes
 from .run_log import TURN_LIMIT, InboxItem, inbox_item
 from .runs import Run
 from .schema import inbox, runs, turn_leases
@@ -91,6 +92,7 @@ class PlainTurn:
         ends: The attempt that ran in place and ends with this turn, or the wait: its outcome is among the events, and
             was never in the inbox.  Such a turn has read no inbox items.
         begins: The attempt that this process runs next, in place.
+        creates: The rows of other new steps, as ``steps.create`` takes them, and when their messages are sent.
         worker_id: This process.
     """
 
@@ -100,6 +102,8 @@ class PlainTurn:
     drained: Sequence[int] = ()
     ends: Claim | DueWait | None = None
     begins: Claim | None = None
+    creates: Sequence[dict[str, Any]] = ()
+    sending: SendTimes
     worker_id: str
 
 
@@ -127,13 +131,11 @@ def commit(store: Store, turn: PlainTurn) -> bool:
 def _write(tx: Connection, turn: PlainTurn, now: str) -> bool:
     parameters = _parameters(turn)
     if tx.dialect.name == "postgresql":
-        if turn.ends is None:
-            statement = _COMMIT if turn.begins is None else _COMMIT_AND_BEGIN
-        elif isinstance(turn.ends, DueWait):
-            statement = _commit_and_end_wait(now, begins=turn.begins is not None)
-        else:
-            statement = _COMMIT_AND_END if turn.begins is None else _COMMIT_AND_CONTINUE
+        ends = None if turn.ends is None else "wait" if isinstance(turn.ends, DueWait) else "step"
+        statement = _statement(ends, now, begins=turn.begins is not None, creates=bool(turn.creates))
         parameters |= run_log.event_parameters(tx, turn.after.id, turn.new) | {"drained": array(turn.drained)}
+        if turn.creates:
+            parameters |= steps.first_attempt_parameters(turn.creates, turn.sending)
         return statement.changed(tx, parameters) == len(turn.new)
 
     # Each has to change a row.  They lock the run, then the step or the wait.
@@ -149,6 +151,7 @@ def _write(tx: Connection, turn: PlainTurn, now: str) -> bool:
     if not all(tx.execute(part, parameters).rowcount for part in parts):
         return False
     run_log.append(tx, turn.after.id, turn.new)
+    steps.create(tx, turn.creates, turn.sending)
     return True
 
 
@@ -182,35 +185,31 @@ _FENCED = (
     f" OR NOT EXISTS ({_OTHER_ITEMS} AND durable_inbox.id <> ALL (CAST(:drained AS bigint[])))) FOR UPDATE)"
 )
 _FENCED_UNTOUCHED = f"fenced AS (SELECT id FROM durable_runs WHERE {_IS_UNTOUCHED} FOR UPDATE)"
-_ADVANCED = f"advanced AS ({_ADVANCE} FROM fenced WHERE durable_runs.id = :run RETURNING 1)"
-_ADVANCED_AFTER_STEP = f"advanced AS ({_ADVANCE} FROM step WHERE durable_runs.id = :run RETURNING 1)"
+_ADVANCED = f"advanced AS ({_ADVANCE} FROM {{source}} WHERE durable_runs.id = :run RETURNING 1)"
 _DRAINED = (
     "drained AS (DELETE FROM durable_inbox USING advanced WHERE durable_inbox.id = ANY (CAST(:drained AS bigint[])))"
 )
 _LOG = f"INSERT INTO durable_events ({run_log.EVENT_COLUMNS}) SELECT :run, new.* FROM advanced, {run_log.NEW_EVENTS}"
 
-_COMMIT = Prepared(text(f"WITH {_FENCED}, {_ADVANCED}, {_DRAINED} {_LOG}"))
-_COMMIT_AND_BEGIN = Prepared(text(f"WITH {_FENCED}, {_ADVANCED}, begun AS ({_BEGIN} FROM advanced), {_DRAINED} {_LOG}"))
-_COMMIT_AND_END = Prepared(
-    text(
-        f"WITH {_FENCED_UNTOUCHED},"
-        f" step AS (DELETE FROM durable_steps USING fenced WHERE {_HAS_CLAIM} RETURNING 1),"
-        f" {_ADVANCED_AFTER_STEP} {_LOG}"
-    )
-)
-_COMMIT_AND_CONTINUE = Prepared(
-    text(
-        f"WITH {_FENCED_UNTOUCHED}, step AS ({_CONTINUE} FROM fenced WHERE {_HAS_CLAIM} RETURNING 1),"
-        f" {_ADVANCED_AFTER_STEP} {_LOG}"
-    )
-)
 
-
-@lru_cache(maxsize=32)
-def _commit_and_end_wait(now: str, *, begins: bool) -> Prepared:
-    begun = f", begun AS ({_BEGIN} FROM advanced)" if begins else ""
-    ended = f"step AS (DELETE FROM durable_waits USING fenced WHERE {_IS_DUE.format(now=now)} RETURNING 1)"
-    return Prepared(text(f"WITH {_FENCED_UNTOUCHED}, {ended}, {_ADVANCED_AFTER_STEP}{begun} {_LOG}"))
+@lru_cache(maxsize=64)
+def _statement(ends: str | None, now: str, *, begins: bool, creates: bool) -> Prepared:
+    """The statement of a turn that *ends* a "step" or a "wait", *begins* an attempt, and *creates* others."""
+    if ends is None:
+        parts = [_FENCED, _ADVANCED.format(source="fenced"), _DRAINED]
+    else:
+        if ends == "wait":
+            ended = f"DELETE FROM durable_waits USING fenced WHERE {_IS_DUE.format(now=now)}"
+        elif begins:
+            ended = f"{_CONTINUE} FROM fenced WHERE {_HAS_CLAIM}"
+        else:
+            ended = f"DELETE FROM durable_steps USING fenced WHERE {_HAS_CLAIM}"
+        parts = [_FENCED_UNTOUCHED, f"ended AS ({ended} RETURNING 1)", _ADVANCED.format(source="ended")]
+    if begins and ends != "step":
+        parts.append(f"begun AS ({_BEGIN} FROM advanced)")
+    if creates:
+        parts.append(f"created AS ({steps.insert_first_attempts('advanced')})")
+    return Prepared(text(f"WITH {', '.join(parts)} {_LOG}"))
 
 
 # One statement for each part, for the other databases.

@@ -43,6 +43,7 @@ from ..store import (
 )
 from . import admission, children, generations, new_steps, run_end
 from .decision import CommitResult, Decision, NewEvents, Overtaken
+from .offers import LEAST
 
 
 def commit(engine: Engine, decision: Decision, begins: Claim | None = None) -> CommitResult:
@@ -133,9 +134,12 @@ def _is_awaited(event: events.Event) -> bool:
 
 
 def _is_plain(decision: Decision, begins: Claim | None) -> bool:
-    """Return whether the turn writes only the log, the run's row, an attempt that ends and one that begins here."""
-    begun = [] if begins is None else [begins.op_id]
-    if decision.fault is not None or decision.refused or [each.op_id for each in decision.commands] != begun:
+    """Return whether the turn writes only the log, the run's row, a few steps, and an attempt or a wait that ends."""
+    if decision.fault is not None or decision.refused or decision.limits:
+        return False
+    if not all(isinstance(each, commands.CreateStep) for each in decision.commands):
+        return False
+    if len(decision.commands) > (LEAST if decision.outcome is None else 0):
         return False
     # Attributes, published values and large values have rows in other tables.
     if any(isinstance(event, events.AttributesSet | events.ValuePublished) for event in decision.events):
@@ -158,6 +162,9 @@ def _write_plain(engine: Engine, decision: Decision, begins: Claim | None, resul
     if decision.outcome is None:
         result.run = after
     result.log = [*decision.events, *new.events]
+    begun = None if begins is None else begins.op_id
+    wanted = [c for c in decision.commands if isinstance(c, commands.CreateStep) and c.op_id != begun]
+    creates, result.steps = new_steps.of_plain_turn(engine, decision.run, wanted)
     turn = turns.PlainTurn(
         before=decision.run,
         after=after,
@@ -165,6 +172,8 @@ def _write_plain(engine: Engine, decision: Decision, begins: Claim | None, resul
         drained=decision.drained,
         ends=decision.ends,
         begins=begins,
+        creates=creates,
+        sending=engine.dispatch.plan(engine.store.now()),
         worker_id=engine.process_id,
     )
     if not turns.commit(engine.store, turn):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -28,11 +29,7 @@ def create(
     queues = {name: engine.dispatch.find_queue_of_step(name) for name in {c.name for c in wanted}}
     offered = choose_offers(engine, tx, run, wanted, queues)
     seqs = {event.op_id: event.seq for event in decision.events if event.phase == "created"} if offered else {}
-    rows = [
-        {"run_id": run.id, "op_id": c.op_id, "name": c.name, "not_before": 0, "queue": queues[c.name]}
-        | {"offered_seq": seqs[c.op_id] if c.op_id in offered else None}
-        for c in wanted
-    ]
+    rows = [_row(run, c, queues[c.name], seqs[c.op_id] if c.op_id in offered else None) for c in wanted]
     sent_later = SendTimes(now + engine.settings.resend_after, None)
     sent_now = [row for row in rows if row["offered_seq"] is None and row["op_id"] not in keys]
     steps.create(tx, sent_now, engine.dispatch.plan(now))
@@ -43,21 +40,37 @@ def create(
         limit_lines.wait(tx, run.id, runs.root_of(tx, run), calls, now)
     result.limit_keys.update(key for each in keys.values() for key in each)
     result.steps += [
-        StepRow(
-            run.id,
-            c.op_id,
-            c.name,
-            1,
-            0,
-            run.queue,
-            run.priority,
-            args=c.args,
-            trace_context=run.trace_context,
-            has_offers=bool(offered),
-        )
-        for c in wanted
-        if c.op_id not in offered and c.op_id not in keys
+        _to_send(run, c, has_offers=bool(offered)) for c in wanted if c.op_id not in offered and c.op_id not in keys
     ]
+
+
+def of_plain_turn(
+    engine: Engine, run: Run, wanted: Sequence[commands.CreateStep]
+) -> tuple[list[dict[str, Any]], list[StepRow]]:
+    """Return the rows of steps that are all sent, and what their messages are made from."""
+    rows = [_row(run, command, engine.dispatch.find_queue_of_step(command.name)) for command in wanted]
+    return rows, [_to_send(run, command) for command in wanted]
+
+
+def _row(run: Run, command: commands.CreateStep, queue: str | None, offered_seq: int | None = None) -> dict[str, Any]:
+    row = {"run_id": run.id, "op_id": command.op_id, "name": command.name, "not_before": 0, "queue": queue}
+    return row | {"offered_seq": offered_seq}
+
+
+def _to_send(run: Run, command: commands.CreateStep, *, has_offers: bool = False) -> StepRow:
+    """Return what the message of a step's first attempt is made from."""
+    return StepRow(
+        run.id,
+        command.op_id,
+        command.name,
+        1,
+        0,
+        run.queue,
+        run.priority,
+        args=command.args,
+        trace_context=run.trace_context,
+        has_offers=has_offers,
+    )
 
 
 def _priority(run: Run, command: commands.CreateStep) -> int | None:

@@ -172,6 +172,30 @@ def test_a_step_in_place_is_one_transaction(engine):
         assert (written, next(commits)) == (["UPDATE", "UPDATE", "INSERT"], 1)
 
 
+@all_databases()
+@pytest.mark.parametrize("goes_on", [True, False], ids=["goes on with one", "sends all"])
+def test_a_turn_that_asks_for_a_few_steps_is_one_transaction(engine, goes_on):
+    """Their rows, the claim of the one that this process runs, and the log are committed together."""
+    run = engine.start(pairs)
+    continuation = Continuation(engine, "celery", clock=Time()) if goes_on else None
+    statements: list[str] = []
+    engine.store.now()
+    sa.event.listen(engine.store.engine, "before_cursor_execute", lambda c, cu, text, *_: statements.append(text))
+
+    drive(engine, run.id, continuation=continuation)
+
+    tables = ("durable_runs", "durable_events", "durable_steps", "durable_inbox")
+    written = [text.split()[0] for text in statements if text.split()[0] != "SELECT" and any(t in text for t in tables)]
+    if engine.store.dialect == "postgresql":
+        assert written == ["WITH"]
+    else:
+        assert sorted(written) == sorted(["UPDATE", "DELETE", "INSERT", "INSERT"] + ["INSERT"] * goes_on)
+    with engine.store.read() as tx:
+        query = sa.select(steps.c.status).where(steps.c.run_id == run.id).order_by(steps.c.op_id)
+        assert list(tx.execute(query).scalars()) == ["claimed" if goes_on else "pending", "pending"]
+    assert kinds(run) == ["run_created", "run_started", "step_created", "step_created"]
+
+
 def test_a_process_that_dies_before_the_step_runs_leaves_a_claim_that_is_found(engine):
     """The row is born claimed, by this process: the sweep gives it up as any other."""
     run = engine.start(counts, 2)
