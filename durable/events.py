@@ -41,6 +41,7 @@ class EventKind(StrEnum):
     RUN_CONTINUED = "run_continued"
     RUN_CANCEL_REQUESTED = "run_cancel_requested"
     RUN_CANCELLED = "run_cancelled"
+    RUN_FORKED = "run_forked"
     STEP_CREATED = "step_created"
     STEP_RETRYING = "step_retrying"
     STEP_COMPLETED = "step_completed"
@@ -60,6 +61,7 @@ class EventKind(StrEnum):
     MARKER_RECORDED = "marker_recorded"
     ATTRIBUTES_SET = "attributes_set"
     VALUE_PUBLISHED = "value_published"
+    EVENT_OMITTED = "event_omitted"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,6 +104,9 @@ class RunCreated(Event):
     ``op_id name token label``.
 
     ``scheduled_for`` is the time for which a schedule has started it.
+
+    A fork has the random numbers of the run ``seed``.  ``renamed`` has, by the fork's own id and tokens, those that the
+    workflow saw in their place when the digests of the log were made.
     """
 
     name: str
@@ -109,6 +114,8 @@ class RunCreated(Event):
     continues: str | None = None
     handed_over: tuple[Mapping[str, str | None], ...] = ()
     scheduled_for: int | None = None
+    seed: str | None = None
+    renamed: Mapping[str, str] | None = None
 
 
 @_event(EventKind.RUN_STARTED)
@@ -159,6 +166,19 @@ class RunCancelledEvent(Event):
 
     error: str | None = None
     reason: str | None = None
+
+
+@_event(EventKind.RUN_FORKED)
+class RunForked(Event):
+    """
+    The run goes on from here by itself: what comes before is the log of the run ``run_id``, up to its event ``until``.
+
+    ``step`` is the call of a step that the fork makes again.
+    """
+
+    run_id: str
+    until: int
+    step: str | None = None
 
 
 @_event(EventKind.STEP_CREATED, Phase.CREATED, value="args")
@@ -315,6 +335,13 @@ class ValuePublished(Event):
 
     name: str
     value: str
+
+
+@_event(EventKind.EVENT_OMITTED)
+class EventOmitted(Event):
+    """The log that this one was forked from has an event of the kind ``was`` here: the call is made again."""
+
+    was: str
 
 
 _COLUMNS = ("at", "seq", "op_id")

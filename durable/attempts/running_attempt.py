@@ -21,7 +21,19 @@ from ..errors import AttemptLost, PayloadMissing, SerializationError
 from ..http import Response
 from ..registry import Step
 from ..sandbox import log_records
-from ..store import REFERENCE, Claim, SendTimes, claims, is_unavailable, reason, requests, run_log, runs
+from ..store import (
+    REFERENCE,
+    Claim,
+    SendTimes,
+    claims,
+    fork_run,
+    is_unavailable,
+    reason,
+    requests,
+    retry_until_available,
+    run_log,
+    runs,
+)
 from ..store import attributes as stored_attributes
 from .attempt_end import AttemptEnd
 from .cancellation import CancellationCheck
@@ -247,7 +259,7 @@ def describe(engine: Engine, step: Step[..., Any], held: Claim) -> RunningAttemp
             name=held.name,
             attempt=held.attempt,
             started_at=duration.to_datetime(held.started_at),
-            idempotency_key=f"{held.run_id}:{held.op_id}",
+            idempotency_key=f"{_first_caller(engine, held)}:{held.op_id}",
             heartbeat=_last_heartbeat(engine, held),
             is_cancelled=is_given_up,
         ),
@@ -259,6 +271,18 @@ def describe(engine: Engine, step: Step[..., Any], held: Claim) -> RunningAttemp
             scheduled_for=None if held.scheduled_for is None else duration.to_datetime(held.scheduled_for),
         ),
     )
+
+
+def _first_caller(engine: Engine, held: Claim) -> str:
+    """Return the run whose id the key of the call has: for a fork the run that has made the call first."""
+    if held.forked_from is None:
+        return held.run_id
+
+    def find() -> str:
+        with engine.store.read() as tx:
+            return fork_run.first_caller(tx, held.run_id, held.op_id)
+
+    return retry_until_available(find)
 
 
 def _last_heartbeat(engine: Engine, held: Claim) -> Any:

@@ -15,17 +15,20 @@ Files, in import order::
     details.py         the steps of a run, its failure, and its log with the values
     values.py          the published values of a run as plain JSON
     workforce.py       live processes, what they run, and the queues
-    run.py             ``Client``: what the methods of ``Run`` do
-    run_lists.py       ``list_runs``: runs that match a filter, and what is done to all of them
-    sessions.py        the caller's SQLAlchemy session, for a start in its transaction
+    child_report.py    the end of a child run, as the run that awaits it has it
     new_run.py         a new run: its row, its arguments, its limits
     run_limits.py      the limits of a new run, and the admission of runs that wait
+    sessions.py        the caller's SQLAlchemy session, for a start in its transaction
     start.py           starts a run, or repeats one
     start_many.py      starts many runs of one workflow
     arrival.py         a request to a receiver before it is recorded: its route, and the run that it may start
     placement.py       where a request to a receiver belongs: a run that it starts or resumes, or none
     receive.py         requests to receivers: each recorded with what it does to runs
     route_again.py     routes a recorded request again
+    fork_hooks.py      the hooks of a fork: their tokens, and their rows
+    fork.py            forks a run, or retries it
+    run.py             ``Client``: what the methods of ``Run`` do
+    run_lists.py       ``list_runs``: runs that match a filter, and what is done to all of them
     receiver_lists.py  receivers and their requests as plain JSON
 """
 

@@ -87,6 +87,12 @@ def failure(engine: Engine, run_id: str) -> dict[str, Any] | None:
     return {"step": step, "file": file, "line": line, "function": function} | error
 
 
+def failed_step(traceback: str) -> tuple[str, str] | None:
+    """Return the id and the name of the step whose failure an error's traceback names last; None without one."""
+    notes = list(_STEP_NOTE.finditer(traceback))
+    return (notes[-1]["op_id"], notes[-1]["name"]) if notes else None
+
+
 def log(engine: Engine, run_id: str) -> list[dict[str, Any]]:
     """
     Return the run's log with its values: each event as ``event_as_json`` has it, and what it carries.

@@ -8,13 +8,13 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from .. import codec, duration, events, failpoints
+from .. import codec, duration, events, failpoints, registry
 from ..engine import Engine
 from ..errors import RunCancelled, RunFailed, RunNotFound, ValueNotPublished
 from ..events import ROOT, Event
 from ..store import Run as RunRow
 from ..store import attributes, cancel_run, generations, published, requests, run_log, runs
-from . import operate
+from . import fork, operate
 from .describe import blocked_reason, list_hooks, value_of
 
 
@@ -151,9 +151,17 @@ class Client:
         """Resolve a step in doubt; see ``Run.resolve``."""
         return operate.resolve(self._engine, self.latest(run_id).id, step, result=result, fail=fail)
 
-    def retry(self, run_id: str) -> bool:
-        """Try a blocked run again; see ``Run.retry``."""
-        return operate.retry(self._engine, run_id)
+    def fork(
+        self, run_id: str, *, from_step: str | None, from_event: int | None, reapply_payloads: bool
+    ) -> registry.Run[Any]:
+        """Fork the run; see ``Run.fork``."""
+        return fork.fork(
+            self._engine, run_id, from_step=from_step, from_event=from_event, reapply_payloads=reapply_payloads
+        )
+
+    def retry(self, run_id: str) -> registry.Run[Any] | None:
+        """Let a blocked or failed run go on; see ``Run.retry``."""
+        return fork.retry(self._engine, run_id)
 
     def wake_up(self, run_id: str) -> int:
         """End the run's pending sleeps, and return how many there were."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from .. import duration
 from ..engine import Engine
-from ..errors import RunNotFound
+from ..errors import ForkRefused, RunNotFound
 from ..nearest import did_you_mean
 from ..registry import Run
 from ..store import RunFilter, RunStatus, run_list
-from . import operate
+from . import fork, operate
 from .run import Client
 
 #: The statuses in which a run can be cancelled, in the order in which a run has them.
@@ -47,6 +48,24 @@ class RunList(Iterator[Run[Any]]):
     def retry(self) -> int:
         """Try the blocked runs again with the code that is deployed now; return how many."""
         return self._do([RunStatus.BLOCKED], lambda run_id: operate.retry(self._engine, run_id))
+
+    def fork(self, *, from_step: str | None = None, reapply_payloads: bool = True) -> list[Run[Any]]:
+        """
+        Fork the runs that have failed, and return the new runs; runs that cannot be forked are left out.
+
+        Args:
+            from_step: The step to call again; without it, that which has failed.
+            reapply_payloads: As ``Run.fork`` has it.
+        """
+        forks: list[Run[Any]] = []
+
+        def act(run_id: str) -> bool:
+            with suppress(ForkRefused):
+                forks.append(fork.fork(self._engine, run_id, from_step=from_step, reapply_payloads=reapply_payloads))
+            return True
+
+        self._do([RunStatus.FAILED], act)
+        return forks
 
     def _do(self, statuses: Any, act: Callable[[str], bool]) -> int:
         """Do something to each run of these statuses; count those to which it was done."""

@@ -62,13 +62,17 @@ def decode_call(text: str, requests: Mapping[str, Request], signature: inspect.S
         ) from error
 
 
-def digest(bound: Mapping[str, Any], signature: inspect.Signature) -> str:
+def digest(bound: Mapping[str, Any], signature: inspect.Signature, renamed: Mapping[str, str] | None = None) -> str:
     """
     A digest of the arguments, 32 hex digits, by which a replay compares two calls.
 
     It does not change when a harmless deploy changes the order of parameters or dict keys, parameters and fields that
     equal their default, or the module of a class.  Of a request, run or hook it includes the id or token, of an
     exception the name of its type and its arguments.
+
+    Args:
+        renamed: What stands for what in the texts of the arguments, for a fork: its own id and tokens, and those that
+            the log has in their place.
 
     Raises:
         SerializationError: As ``encode_arguments``.
@@ -78,4 +82,7 @@ def digest(bound: Mapping[str, Any], signature: inspect.Signature) -> str:
     parameters = signature.parameters
     defaults = {name: each for name in bound if (each := parameters[name].default) is not inspect.Parameter.empty}
     kept = without_defaults(writer, plain, defaults.__getitem__) if defaults else plain
-    return sha256(canonical_text(kept).encode()).hexdigest()[:32]
+    text = canonical_text(kept)
+    for own, original in (renamed or {}).items():
+        text = text.replace(canonical_text(own)[1:-1], canonical_text(original)[1:-1])
+    return sha256(text.encode()).hexdigest()[:32]

@@ -18,6 +18,7 @@ Every exception of durable.
     ├── RunFailed                 the run whose result you ask for has failed
     ├── LogTooLong                a run has more events than the setting max_events allows
     ├── RunCancelled              the run whose result you ask for was cancelled
+    ├── ForkRefused               a run cannot be forked as you ask
     ├── RunConflict               a key or id is used again with other arguments
     ├── ValueNotPublished        a run has ended without publishing the value that you ask for
     ├── ScheduleNotFound          no schedule has this name
@@ -64,6 +65,7 @@ from .hooks import (
     HookPayloadError,
 )
 from .runs import (
+    ForkRefused,
     LogTooLong,
     RunCancelled,
     RunConflict,
@@ -105,6 +107,7 @@ __all__ = [
     "DecryptionError",
     "DurableError",
     "FatalError",
+    "ForkRefused",
     "HookClosed",
     "HookConflict",
     "HookNotFound",

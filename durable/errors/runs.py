@@ -101,6 +101,18 @@ class RunCancelled(DurableError):
         return f"Run {self.run_id!r} was cancelled" + (f": {self.reason}" if self.reason else ".")
 
 
+class ForkRefused(DurableError):
+    """Raised when a run cannot be forked as you ask.  Nothing is written.  Attributes: ``run_id``, ``reason``."""
+
+    def __init__(self, run_id: str, reason: str) -> None:
+        super().__init__(run_id, reason)
+        self.run_id = run_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"Run {self.run_id!r} was not forked: {self.reason}."
+
+
 class ScheduleNotFound(DurableError):
     """Raised when no schedule has this name."""
 

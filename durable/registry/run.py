@@ -58,7 +58,11 @@ class RunClient(Protocol):
 
     def resolve(self, run_id: str, step: str | None, *, result: object, fail: str | None) -> str: ...
 
-    def retry(self, run_id: str) -> bool: ...
+    def fork(
+        self, run_id: str, *, from_step: str | None, from_event: int | None, reapply_payloads: bool
+    ) -> Run[Any]: ...
+
+    def retry(self, run_id: str) -> Run[Any] | None: ...
 
     def wake_up(self, run_id: str) -> int: ...
 
@@ -194,8 +198,45 @@ class Run(Generic[R]):
             raise TypeError("Run.resolve takes either result=… or fail='why'.")
         return self._client("Run.resolve").resolve(self.id, step, result=result, fail=fail)
 
-    def retry(self) -> bool:
-        """Try a blocked run again with the code that is deployed now.  Returns False when it is not blocked."""
+    def fork(
+        self,
+        *,
+        from_step: str | None = None,
+        from_event: int | None = None,
+        code: str = "current",
+        reapply_payloads: bool = True,
+    ) -> Run[R]:
+        """
+        Start a new run that begins as this one did, up to a point, and goes on from there with the code of now.
+
+        This run stays as it is.  Without *from_step* and *from_event*, the fork is at the step that has failed the run.
+
+        Args:
+            from_step: Call this step again: its name, or the id of one call.
+            from_event: Go on behind this event, by its ``seq``.
+            code: ``"current"``, the code that is deployed.  There is no other.
+            reapply_payloads: Whether the fork gets the payloads that have come since to the hooks that are open then.
+
+        Raises:
+            ForkRefused: The run has no such point, or a fork there could not be right.
+            TypeError: Both *from_step* and *from_event* are given.
+        """
+        if code != "current":
+            raise ValueError(f'code={code!r}: a fork runs with the code that is deployed, code="current".')
+        return self._client("Run.fork").fork(
+            self.id, from_step=from_step, from_event=from_event, reapply_payloads=reapply_payloads
+        )
+
+    def retry(self) -> Run[R] | None:
+        """
+        Let the run go on with the code that is deployed now, and return the run that goes on; None if none does.
+
+        A blocked run goes on itself.  A run that has failed has ended: a new run goes on, its ``fork`` at the step that
+        has failed.
+
+        Raises:
+            ForkRefused: The run has failed, and a fork could not be right.
+        """
         return self._client("Run.retry").retry(self.id)
 
     def wake_up(self) -> int:

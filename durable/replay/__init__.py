@@ -21,6 +21,7 @@ Files, in import order::
     hooks.py            hooks: queues that the log fills and the workflow awaits
     handed_over.py      the open hooks that a generation was handed over by the one before it
     race.py             ``race``: the first outcome in the log wins
+    fork_plan.py        where a run can be forked, and what its fork begins with
     bounded_map.py      ``map``: a call for each item, at most so many at the same time
     run_context.py      a workflow's calls as operations of its run
     execution.py        the workflow as it executes: what one event of the log does to it
@@ -28,15 +29,18 @@ Files, in import order::
 """
 
 from .commands import Command, CreateHook, OpenHook, Outcome, UnreadPayload
+from .fork_plan import ForkPlan, ForkPoint, plan_fork
 from .handed_over import op_ids as handed_over_op_ids
 from .hooks import Hook, Webhook
 from .replay import Replay
-from .run_context import CONTINUE_AT, RunContext, RunInfo, child_run_id
+from .run_context import CONTINUE_AT, RunContext, RunInfo, child_run_id, hook_digest
 
 __all__ = [
     "CONTINUE_AT",
     "Command",
     "CreateHook",
+    "ForkPlan",
+    "ForkPoint",
     "Hook",
     "OpenHook",
     "Outcome",
@@ -47,4 +51,6 @@ __all__ = [
     "Webhook",
     "child_run_id",
     "handed_over_op_ids",
+    "hook_digest",
+    "plan_fork",
 ]

@@ -27,7 +27,15 @@ from .mistakes import find_mistake
 from .operations import CREATED, Created, describe
 from .run_context import RunContext, RunInfo, child_run_id
 
-_OF_THE_RUN = frozenset({events.RunStarted, events.RunCancelRequested, events.AttributesSet, events.ValuePublished})
+_OF_THE_RUN = frozenset(
+    {
+        events.RunStarted,
+        events.RunForked,
+        events.RunCancelRequested,
+        events.AttributesSet,
+        events.ValuePublished,
+    }
+)
 _OUTCOMES = frozenset(
     {
         events.StepCompleted,
@@ -66,6 +74,8 @@ class Execution:
         self.context.taken |= codec.request_ids(args)
         self.outcome: Outcome | None = None
         self.late_requests: dict[str, list[str]] = collections.defaultdict(list)
+        #: By op id the ids of child runs as the log has them: a fork refers to children of its origin.
+        self._children: dict[str, str] = {}
         self._is_cancelling = False
         self._with_outcome: set[str] = set()
 
@@ -139,6 +149,8 @@ class Execution:
         asked = self.operations.issued[event.op_id]
         if not asked.matches(event):
             self._diverge(event.op_id, describe(event), describe(asked))
+        elif isinstance(event, events.ChildCreated):
+            self._children[event.op_id] = event.run_id
 
     def complete(self, event: events.StepCompleted | events.ChildCompleted) -> None:
         """Resolve a call with its result."""
@@ -163,10 +175,13 @@ class Execution:
         if isinstance(event, events.StepFailedEvent):
             error = failures.step_error(event, self.operations.issued[event.op_id].name, self.requests)
         elif isinstance(event, events.ChildFailed):
-            error = failures.child_error(event, child_run_id(self.info.run_id, event.op_id), self.requests)
+            error = failures.child_error(event, self._child_run_id(event.op_id), self.requests)
         else:
-            error = RunCancelled(child_run_id(self.info.run_id, event.op_id), event.reason)
+            error = RunCancelled(self._child_run_id(event.op_id), event.reason)
         self.loop.resolve(event.op_id, event.at, error=error)
+
+    def _child_run_id(self, op_id: str) -> str:
+        return self._children.get(op_id) or child_run_id(self.info.run_id, op_id)
 
     def end_wait(self, event: events.WaitCompleted) -> None:
         """Resolve a sleep or a timeout."""

@@ -231,6 +231,7 @@ def _only_check(execution: Execution, event: Event) -> None:
 
 _HANDLERS: dict[type[Event], Callable[[Execution, Any], None]] = {
     events.RunStarted: Execution.start,
+    events.RunForked: _only_check,
     events.RunCancelRequested: Execution.cancel,
     events.AttributesSet: Execution.set_attributes,
     events.ValuePublished: _only_check,

@@ -52,6 +52,8 @@ class RunInfo:
         scheduled_for: The time for which a schedule has started the run, likewise.
         continue_at: The ``seq`` from which ``should_continue_as_new`` is true; None: ``CONTINUE_AT``.
         handed_over: The open hooks that the generation before has left, as ``RunCreated`` has them.
+        seed: The id that the random numbers come from, if it is not the run's own: a fork has those of its origin.
+        renamed: For the digests of a fork, as ``RunCreated`` has it.
     """
 
     run_id: str
@@ -61,6 +63,8 @@ class RunInfo:
     scheduled_for: int | None = None
     continue_at: int | None = None
     handed_over: tuple[Mapping[str, str | None], ...] = ()
+    seed: str | None = None
+    renamed: Mapping[str, str] | None = None
 
     @classmethod
     def of(cls, run_id: str, name: str, created: RunCreated, started: RunStarted) -> RunInfo:
@@ -73,6 +77,8 @@ class RunInfo:
             scheduled_for=created.scheduled_for,
             continue_at=started.continue_at,
             handed_over=created.handed_over,
+            seed=created.seed,
+            renamed=created.renamed,
         )
 
 
@@ -103,7 +109,7 @@ class RunContext:
 
     def call_step(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
         """Schedule *step*.  Wrong arguments raise TypeError or SerializationError here, at the author's call."""
-        bound, digest = _bound_call(step, args, kwargs)
+        bound, digest = self._bound_call(step, args, kwargs)
         return self.loop.schedule(
             OperationSpec("step", step.name, digest),
             lambda op_id: CreateStep(op_id=op_id, name=step.name, digest=digest, args=codec.encode_arguments(bound)),
@@ -111,7 +117,7 @@ class RunContext:
 
     def call_child(self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
         """Start *workflow* as a child run."""
-        bound, digest = _bound_call(workflow, args, kwargs)
+        bound, digest = self._bound_call(workflow, args, kwargs)
         return self.loop.schedule(
             OperationSpec("child", workflow.name, digest),
             lambda op_id: CreateChild(
@@ -135,7 +141,7 @@ class RunContext:
         path = self.loop.path()
         if path not in self._randoms:
             # A str seeds the same sequence in every process; a hash does not.
-            self._randoms[path] = Random(f"{self.info.run_id}:{path}")
+            self._randoms[path] = Random(f"{self.info.seed or self.info.run_id}:{path}")
         return self._randoms[path]
 
     def open_hook(
@@ -165,7 +171,7 @@ class RunContext:
             )
         self._check_label(name, label)
         encoded_metadata = None if metadata is None else codec.encode(metadata, "metadata")
-        digest = hashlib.sha256(json.dumps([name, token]).encode()).hexdigest()[:32]
+        digest = hook_digest(name, self._as_recorded(token))
 
         before = None if self.loop.closing else self.handed_over.claim(name, token, label)
         known = token if before is None else before.token
@@ -196,6 +202,19 @@ class RunContext:
         for received in () if before is None else before.queue:
             hook.put(received)
         return hook
+
+    def _as_recorded(self, token: str | None) -> str | None:
+        """The token that a call had in the run that this one was forked from, if its text has this run's id."""
+        for own, original in (self.info.renamed or {}).items():
+            token = token and token.replace(own, original)
+        return token
+
+    def _bound_call(
+        self, called: Step[..., Any] | Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[dict[str, Any], str]:
+        """The arguments by name, and their digest."""
+        bound = codec.bind(called.signature, args, kwargs)
+        return bound, codec.digest(bound, called.signature, self.info.renamed)
 
     def _check_label(self, name: str, label: str | None) -> None:
         if label is None:
@@ -303,9 +322,6 @@ def child_run_id(run_id: str, op_id: str) -> str:
     return hashlib.sha256(f"{run_id}/{op_id}".encode()).hexdigest()[:32]
 
 
-def _bound_call(
-    called: Step[..., Any] | Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[dict[str, Any], str]:
-    """The arguments by name, and their digest."""
-    bound = codec.bind(called.signature, args, kwargs)
-    return bound, codec.digest(bound, called.signature)
+def hook_digest(name: str, token: str | None) -> str:
+    """The digest of a hook's creation; *token* is None for a random one."""
+    return hashlib.sha256(json.dumps([name, token]).encode()).hexdigest()[:32]

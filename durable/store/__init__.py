@@ -46,6 +46,7 @@ Files, in import order::
     admit_runs.py          admit the runs for which their limits have room
     debounce.py            a start whose arguments go to a run that waits
     start_run.py           start a run: its row and its first inbox item
+    fork_run.py            fork a run: a new run whose log begins with the old one's
     steps.py               steps, from the call until the outcome
     limit_lines.py         the order in which steps wait for limits
     limit_rooms.py         how many more attempts limits have room for

@@ -49,6 +49,8 @@ class Claim:
     scheduled_at: int | None = None
     #: The time for which a schedule has started the run.
     scheduled_for: int | None = None
+    #: The run that the run was forked from.
+    forked_from: str | None = None
     #: Only for an attempt that runs in place, without a message: the queue that its message would go to, and the
     #: webhook requests among its arguments, loaded by the turn.
     queue: str | None = None
@@ -75,6 +77,7 @@ _CLAIM = (
         runs.c.turn.label("run_turn"),
         runs.c.trace_context,
         runs.c.scheduled_for,
+        runs.c.forked_from,
     )
     .join(events, (events.c.run_id == steps.c.run_id) & (events.c.op_id == steps.c.op_id))
     .join(runs, runs.c.id == steps.c.run_id)
@@ -192,7 +195,7 @@ SELECT_TAKEN = (
     " GREATEST(called.at, taken.not_before) AS scheduled_at,"
     " called.value AS args, runs.name AS run_name,"
     " COALESCE(runs.started_at, runs.created_at) AS run_started_at, runs.turn AS run_turn, runs.trace_context,"
-    " runs.scheduled_for"
+    " runs.scheduled_for, runs.forked_from"
     " FROM taken JOIN durable_runs AS runs ON runs.id = taken.run_id"
     " JOIN durable_events AS called"
     " ON called.run_id = taken.run_id AND called.op_id = taken.op_id AND called.phase = 'created'"

@@ -73,6 +73,15 @@ def hand_over(tx: Connection, run_id: str, next_run_id: str, new: Iterable[Value
         tx.execute(insert(values), rows)
 
 
+def copy(tx: Connection, run_id: str, fork_id: str, new: Iterable[ValuePublished], until: int) -> None:
+    """Copy to a fork what its origin had published by *until*; *new* are those in the fork's log."""
+    earlier = {name: each for name, each in _rows(tx, run_id).items() if each.at <= until}
+    rows = {each.name: _row(tx, fork_id, each.name, each.at, load(tx, run_id, each)) for each in earlier.values()}
+    rows |= {each.name: _row(tx, fork_id, each.name, each.at, each.value) for each in new}
+    if rows:
+        tx.execute(insert(values), list(rows.values()))
+
+
 def _in_inbox(tx: Connection, run_id: str) -> list[ValuePublished]:
     columns = (inbox.c.kind, inbox.c.at, inbox.c.op_id, inbox.c.data, inbox.c.value)
     mine = (inbox.c.run_id == run_id, inbox.c.kind == ValuePublished.kind)

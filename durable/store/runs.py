@@ -60,6 +60,7 @@ class Run:
     first_run_id: str | None = None
     generation: int | None = None
     scheduled_for: int | None = None
+    forked_from: str | None = None
 
     @property
     def ended(self) -> bool:

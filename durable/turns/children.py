@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from sqlalchemy import Connection
 
 from .. import events, registry
-from ..client import make_row, run_limits
+from ..client import child_report, make_row, run_limits
 from ..engine import Engine
 from ..replay import child_run_id, commands
-from ..store import Run, RunLimit, run_log, runs, start_run
+from ..store import Run, RunLimit, fork_run, run_log, runs, start_run
 from .decision import CommitResult, Decision, NewEvents
 
 
@@ -65,22 +65,15 @@ def _create(
 
 
 def report_end(engine: Engine, tx: Connection, run: Run, ended: events.Event) -> list[str]:
-    """Post the end of a run to the inbox of its parent, if it has one."""
+    """Post the end of a run to the inboxes of its parent, if it has one, and of the parent's forks."""
     if run.parent_run_id is None or run.parent_op_id is None:
         return []
-    at, op_id = ended.at, run.parent_op_id
-    report: events.Event
-    match ended:
-        case events.RunCompleted(result=result):
-            report = events.ChildCompleted(at=at, op_id=op_id, result=result)
-        case events.RunFailedEvent(error=error):
-            report = events.ChildFailed(at=at, op_id=op_id, error=error)
-        case events.RunCancelledEvent(reason=reason):
-            report = events.ChildCancelled(at=at, op_id=op_id, reason=reason)
-        case _:
-            raise AssertionError(f"{ended.kind} does not end a run")
-    run_log.post(tx, run.parent_run_id, report, engine.dispatch.plan(at))
-    return [run.parent_run_id]
+    report = child_report.of(ended, run.parent_op_id)
+    forks = fork_run.waiting_for_child(tx, run.parent_run_id, run.parent_op_id, run.first_run_id or run.id)
+    awaiting = [run.parent_run_id, *(fork.id for fork in forks)]
+    for run_id in awaiting:
+        run_log.post(tx, run_id, report, engine.dispatch.plan(ended.at))
+    return awaiting
 
 
 def cancel(engine: Engine, tx: Connection, decision: Decision, now: int) -> list[str]:
@@ -94,6 +87,10 @@ def cancel(engine: Engine, tx: Connection, decision: Decision, now: int) -> list
         given_up = [c.op_id for c in decision.commands if isinstance(c, commands.Withdraw) and c.kind == "child"]
         never_created = {c.op_id for c in decision.commands if isinstance(c, commands.CreateChild)}
         to_cancel = [child_run_id(run.id, op_id) for op_id in given_up if op_id not in never_created]
+        if run.forked_from is not None:
+            # The children of its origin are not its own.
+            own = {child.id for child in runs.open_children(tx, run.id)}
+            to_cancel = [child_id for child_id in to_cancel if child_id in own]
         reason = "the run that called it gave the call up"
     for child_id in to_cancel:
         request = events.RunCancelRequested(at=now, reason=reason)

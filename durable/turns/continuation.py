@@ -123,7 +123,8 @@ class Continuation:
             run_name=run.name,
             # The turn that asks for the first step is the one that records the start.
             run_started_at=started_at(decision) or now,
-            scheduled_for=decision.run.scheduled_for,
+            scheduled_for=run.scheduled_for,
+            forked_from=run.forked_from,
             run_turn=run.turn + 1,
             semantics=SEMANTICS[0],
             queue=self.queue,

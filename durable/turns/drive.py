@@ -186,7 +186,7 @@ def turn(
 
 def _check_limits(engine: Engine, view: View, workflow: registry.Workflow[..., object]) -> View | None:
     """Return None when the run waits for a limit, and its first turn comes later; a fault for a key that is none."""
-    created = view.inbox[0].event
+    created = view.past[0] if view.past else view.inbox[0].event
     assert isinstance(created, events.RunCreated), f"the log of {view.run.id} begins with {created.kind}"
     try:
         return view if run_limits.may_begin(engine, view.run, workflow, created, view.requests) else None

@@ -45,8 +45,8 @@ class View:
 
     @property
     def is_first(self) -> bool:
-        """Whether the run begins with this turn."""
-        return not self.run.seq and self.replays
+        """Whether the run begins with this turn: a new run has no log, and a fork has had no turn."""
+        return (not self.run.seq or not self.run.turn) and self.replays
 
     @property
     def was_resent(self) -> bool:

@@ -29,6 +29,11 @@ def example(cls: type[events.Event]) -> events.Event:
         "run_id": "child",
         "attributes": {"phase": "one", "gone": None},
         "value": "2",
+        "until": 4,
+        "step": "r#2",
+        "was": "step_created",
+        "seed": "first",
+        "renamed": {"own": "original"},
     }
     known = {f: values[f] for f in cls.__dataclass_fields__ if f in values}
     return cls(at=7, seq=3, op_id="r#1", **known)
@@ -48,12 +53,12 @@ def test_every_kind_survives_the_store(kind):
 
 def test_the_vocabulary_is_the_designs():
     """There are these kinds of events and no others."""
-    run = "run_created run_started run_completed run_failed run_cancel_requested run_cancelled run_continued"
+    run = "run_created run_started run_completed run_failed run_cancel_requested run_cancelled run_continued run_forked"
     step = "step_created step_retrying step_completed step_failed step_cancelled"
     wait = "wait_created wait_completed wait_cancelled"
     hook = "hook_created hook_conflicted hook_received hook_closed"
     child = "child_created child_completed child_failed child_cancelled"
-    other = "marker_recorded attributes_set value_published"
+    other = "marker_recorded attributes_set value_published event_omitted"
 
     assert set(events.KINDS) == set(" ".join((run, step, wait, hook, child, other)).split())
 

@@ -45,6 +45,8 @@ runs = Table(
     #: The first generation of the run, and which of its generations this is; NULL if it has not continued as new.
     Column("first_run_id", ascii_key(64)),
     Column("generation", Integer),
+    #: The run that this one was forked from.
+    Column("forked_from", ascii_key(64)),
     Column("created_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
     Column("completed_at", BigInteger),
@@ -55,6 +57,7 @@ runs = Table(
     Index("durable_runs_by_status_and_name", "status", "name", "created_at", "id"),
     Index("durable_runs_by_parent", "parent_run_id"),
     Index("durable_runs_by_generation", "first_run_id", "generation", unique=True),
+    Index("durable_runs_by_origin", "forked_from", "created_at"),
     #: Ended runs in order; the dashboard's numbers by workflow are read from it alone.
     Index("durable_runs_by_end", "completed_at", "id", "name", "status", "started_at"),
 )
