@@ -29,6 +29,7 @@ Files, in import order::
     limits.py          ``durable limits``
     follow.py          ``durable runs list --follow``
     watch.py           ``durable runs watch``
+    forks.py           ``durable runs fork``
     runs.py            ``durable runs``
     start.py           ``durable start``
     schedules.py       ``durable schedules``

@@ -33,6 +33,7 @@ from .common import (
     parse_text,
     run_id_argument,
 )
+from .forks import fork_command
 from .printing import as_text, print_json, print_table, report, runs_table
 from .run_details import print_run, read_run
 from .terminal import of_stdout, printable
@@ -51,6 +52,9 @@ RETRIED = Action("retried", "being retried")
 @click.group()
 def runs() -> None:
     """Show runs, and act on them."""
+
+
+runs.add_command(fork_command)
 
 
 @runs.command("list")
@@ -251,7 +255,9 @@ def runs_retry(
             )
         if not operate.retry(engine, run_id):
             status = engine.get_run(run_id).status
-            raise CommandRefused(f"Run {run_id!r} is {status}.  You can retry only blocked runs.")
+            advice = f"  `durable runs fork {run_id}` lets a new run go on where it has failed."
+            advice = advice if status == RunStatus.FAILED else ""
+            raise CommandRefused(f"Run {run_id!r} is {status}.  You can retry only blocked runs.{advice}")
 
     if retry_all == bool(run_ids) or (name is not None and not retry_all):
         raise click.UsageError("Name the runs to retry by ID, or use --all, with --name if you like.")

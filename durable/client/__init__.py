@@ -32,7 +32,7 @@ Files, in import order::
     receiver_lists.py  receivers and their requests as plain JSON
 """
 
-from . import run_limits
+from . import child_report, fork, run_limits
 from .hooks import HookInfo
 from .new_run import make_row
 from .placement import TooManyPending
@@ -55,6 +55,8 @@ __all__ = [
     "RunView",
     "TooManyPending",
     "Workforce",
+    "child_report",
+    "fork",
     "make_row",
     "matching_ids",
     "run_limits",

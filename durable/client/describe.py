@@ -15,11 +15,13 @@ from ..engine import Engine
 from ..errors import DecryptionError, PayloadMissing, RunNotFound
 from ..events import ROOT, Event
 from ..store import Run as RunRow
-from ..store import RunStatus, attributes, event_rows, generations, hooks, requests, run_list, run_log, runs
+from ..store import RunStatus, attributes, event_rows, fork_run, generations, hooks, requests, run_list, run_log, runs
 from .pending import waiting_for
 
 #: ``count`` counts no further.
 COUNTED = 10_000
+#: How many forks of a run are listed.
+FORKS = 100
 #: How many runs ``each`` reads at once.
 PAGE = 100
 
@@ -142,6 +144,7 @@ def describe(engine: Engine, run_id: str, *, follow: bool = False) -> dict[str, 
         pending = waiting_for(engine, tx, row)
         blocked = blocked_reason(engine, tx, row)
         before, after = generations.neighbours(tx, row)
+        forks = [each.id for each in fork_run.forks_of(tx, [row.id], FORKS)]
     error = value_of(ended) if isinstance(ended, events.RunFailedEvent | events.RunCancelledEvent) else None
     has_failed = row.status in (RunStatus.FAILED, RunStatus.CANCELLED)
     return _summary(row) | {
@@ -154,6 +157,8 @@ def describe(engine: Engine, run_id: str, *, follow: bool = False) -> dict[str, 
         "generation": row.generation,
         "previous_generation": before,
         "next_generation": after,
+        "forked_from": row.forked_from,
+        "forks": forks,
         "waiting_for": pending,
     }
 

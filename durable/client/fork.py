@@ -90,18 +90,12 @@ def fork(
         ConfigurationError: This application does not have the workflow.
         DecryptionError, PayloadMissing: A value of the log cannot be read here.
     """
-    if from_step is not None and from_event is not None:
-        raise TypeError("Give from_step or from_event, not both.")
-    engine.check_schema()
     for _ in range(TRIES):
-        origin = _read(engine, run_id)
-        workflow = _workflow(origin.row)
-        point = _point(origin, from_step, from_event, reapply_payloads)
-        plan = plan_fork(origin.row.id, origin.log, [item.event for item in origin.inbox], point)
-        row, limits = _new_row(engine, origin, workflow, plan)
-        event_rows.store_early(engine.store.vault, row.id, [*plan.log, *plan.before, *plan.after])
+        origin, planned = _plan(engine, run_id, from_step, from_event, reapply_payloads)
+        row, limits = _new_row(engine, origin, planned)
+        event_rows.store_early(engine.store.vault, row.id, [*planned.log, *planned.before, *planned.after])
         try:
-            written = engine.store.write(partial(_write, engine, origin, plan, row, limits))
+            written = engine.store.write(partial(_write, engine, origin, planned, row, limits))
         except (_GoneOn, IntegrityError):
             # The run has gone on, or another run has taken a token.
             continue
@@ -109,6 +103,30 @@ def fork(
         _send(engine, written, limits)
         return Run(row.id, engine)
     raise ForkRefused(run_id, f"it went on while it was read, {TRIES} times in a row.  Try again later")
+
+
+def plan(
+    engine: Engine,
+    run_id: str,
+    *,
+    from_step: str | None = None,
+    from_event: int | None = None,
+    reapply_payloads: bool = True,
+) -> ForkPlan:
+    """Return what ``fork`` would do, and write nothing.  What only its transaction finds out may still refuse it."""
+    return _plan(engine, run_id, from_step, from_event, reapply_payloads)[1]
+
+
+def _plan(
+    engine: Engine, run_id: str, from_step: str | None, from_event: int | None, reapply_payloads: bool
+) -> tuple[_Origin, ForkPlan]:
+    if from_step is not None and from_event is not None:
+        raise TypeError("Give from_step or from_event, not both.")
+    engine.check_schema()
+    origin = _read(engine, run_id)
+    _workflow(origin.row)
+    point = _point(origin, from_step, from_event, reapply_payloads)
+    return origin, plan_fork(origin.row.id, origin.log, [item.event for item in origin.inbox], point)
 
 
 def _read(engine: Engine, run_id: str) -> _Origin:
@@ -189,11 +207,9 @@ def _failed_step(origin: _Origin) -> str | None:
     return None if failed is None else failed.op_id
 
 
-def _new_row(
-    engine: Engine, origin: _Origin, workflow: Workflow[..., Any], plan: ForkPlan
-) -> tuple[RunRow, list[RunLimit]]:
+def _new_row(engine: Engine, origin: _Origin, plan: ForkPlan) -> tuple[RunRow, list[RunLimit]]:
     """Return the row of the fork, and the limits that it waits for."""
-    row, now, text = origin.row, engine.now(), origin.created.args
+    row, now, text, workflow = origin.row, engine.now(), origin.created.args, _workflow(origin.row)
     bound = codec.decode_call(text, origin.requests, workflow.signature)
     limits = run_limits.of_call(workflow, text, origin.requests)
     if limits:

@@ -24,7 +24,7 @@ Files, in import order::
     views_run.py         the page of a run, of an operation, of a request
     views_workflows.py   numbers by workflow
     views_workers.py     workers and queues
-    actions.py           cancel, retry, wake, resolve, resume, bulk actions; the audit
+    actions.py           cancel, retry, fork, wake, resolve, resume, bulk actions; the audit
     views_webhooks.py    webhook requests over all runs
     limit_actions.py     what people do to limits
     views_schedules.py   schedules, and what people do to them
@@ -85,6 +85,7 @@ ROUTES: tuple[tuple[str, str, str, View], ...] = (
     ("/run/<path:run_id>/request/<path:request_id>", "request", "GET", views_run.show_request),
     ("/run/<path:run_id>/cancel", "cancel", "POST", actions.cancel),
     ("/run/<path:run_id>/retry", "retry", "POST", actions.retry),
+    ("/run/<path:run_id>/fork", "fork", "POST", actions.fork),
     ("/run/<path:run_id>/wake", "wake", "POST", actions.wake),
     ("/run/<path:run_id>/resolve", "resolve", "POST", actions.resolve),
     ("/run/<path:run_id>/resume", "resume", "POST", actions.resume),

@@ -15,6 +15,7 @@ from typing import Any
 import flask
 
 from ..client import OPEN, Client, Options, matching_ids, operate
+from ..client import fork as client_fork
 from ..client import hooks as client_hooks
 from ..client import start as client_start
 from ..context import recorded_url
@@ -46,6 +47,17 @@ def retry(dashboard: Dashboard, run_id: str) -> flask.Response:
     """Try a blocked run again."""
     _act(dashboard, "retry", run_id, None, lambda: _retry(dashboard, run_id))
     return back_to("run", run_id=run_id, done="retry")
+
+
+def fork(dashboard: Dashboard, run_id: str) -> flask.Response:
+    """Start a run that goes on at a step of this one: the step of the form, else the one that has failed."""
+    dashboard.guard.require("fork", run_id)
+    dashboard.import_workflows()
+    step = _field("step") or None
+    forked = _act(
+        dashboard, "fork", run_id, step, lambda: client_fork.fork(dashboard.engine, run_id, from_step=step).id
+    )
+    return back_to("run", run_id=forked, done="fork")
 
 
 def wake(dashboard: Dashboard, run_id: str) -> flask.Response:

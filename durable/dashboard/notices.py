@@ -9,6 +9,7 @@ from .filters import whole_number
 _SENTENCES = {
     "cancel": "The run is asked to stop.  It can clean up first.",
     "retry": "The run is being retried with the code that is deployed now.",
+    "fork": "This run goes on where the other one has stood.",
     "wake": "{count} pending sleeps of the run are over.",
     "resolve": "The step is resolved, and the run continues.",
     "resume": "The hook has the payload.",

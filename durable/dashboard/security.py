@@ -30,6 +30,7 @@ ACTIONS = (
     "reveal_token",
     "cancel",
     "retry",
+    "fork",
     "resolve",
     "wake",
     "resume",

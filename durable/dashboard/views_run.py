@@ -20,6 +20,7 @@ from ..store import (
     Run,
     attributes,
     audit,
+    fork_run,
     generations,
     hooks,
     in_doubt,
@@ -80,6 +81,7 @@ def show(dashboard: Dashboard, run_id: str) -> flask.Response:
             "reason": ended.reason if isinstance(ended, events.RunCancelledEvent) else None,
             "blocked": payloads.text("blocked", run.blocked) if run.blocked is not None else None,
             "generations": generations.neighbours(tx, run),
+            "family": family(tx, run),
             "attributes": attributes.read(tx, run_id),
             "values": [(each, payloads.published(each)) for each in published.read(tx, run).values()],
             "waiting": _waiting(engine, tx, run),
@@ -168,6 +170,31 @@ def show_request(dashboard: Dashboard, run_id: str, request_id: str) -> flask.Re
             answer_body=_body(payloads, answer, "answer body"),
             now=dashboard.engine.now(),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Relative:
+    """A run in the tree of forks, and how deep in the tree it is."""
+
+    run: Run
+    depth: int
+
+
+def family(tx: Connection, run: Run) -> list[Relative]:
+    """The tree of forks that a run is in, from the run that was no fork; empty if there are no forks."""
+    origins = [run]
+    while origins[0].forked_from is not None and len(origins) < LISTED:
+        origin = runs.find(tx, origins[0].forked_from)
+        if origin is None:
+            break
+        origins.insert(0, origin)
+    tree: list[Relative] = []
+    waiting = [Relative(origins[0], 0)]
+    while waiting and len(tree) < LISTED:
+        tree.append(waiting.pop(0))
+        forks = fork_run.forks_of(tx, [tree[-1].run.id], LISTED)
+        waiting = [*(Relative(each, tree[-1].depth + 1) for each in forks), *waiting]
+    return tree if len(tree) > 1 or run.forked_from is not None else []
 
 
 def find(tx: Connection, run_id: str) -> Run:

@@ -250,6 +250,14 @@ def run_ended() -> Response:
     return problem(409, "run-ended", "Conflict", "The run has ended, so it cannot be cancelled.")
 
 
+def not_forked(why: str) -> Response:
+    return problem(409, "run-not-forked", "Conflict", why)
+
+
+def not_retried() -> Response:
+    return problem(409, "run-not-retried", "Conflict", "Only a blocked run, or one that has failed, can be retried.")
+
+
 def run_conflict() -> Response:
     """Return the answer to a request whose view raised RunConflict; it names no key and no run."""
     return problem(

@@ -80,6 +80,21 @@ class Cancel(Strict):
     reason: Annotated[str | None, Field(max_length=255, description="Recorded in the log.")] = None
 
 
+class Fork(Strict):
+    """Where to fork a run; without a step and an event, where it has failed."""
+
+    from_step: Annotated[
+        Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=NO_NUL)] | None,
+        Field(description="Call this step again: its name, or the id of one call."),
+    ] = None
+    from_event: Annotated[
+        int | None, Field(ge=1, le=2**53, description="Go on behind this event of the log, by its `seq`.")
+    ] = None
+    reapply_payloads: Annotated[
+        bool, Field(description="Whether the fork gets what came to the open hooks after that.")
+    ] = True
+
+
 class Resume(Strict):
     """A payload for the open hook of a token."""
 
@@ -161,7 +176,21 @@ class Details(Listed):
     generation: int | None
     previous_generation: str | None
     next_generation: str | None
+    forked_from: str | None
+    forks: list[str]
     waiting_for: list[dict[str, Any]]
+
+
+class Forked(Started):
+    """A run that goes on where the run `forked_from` has stood."""
+
+    forked_from: str
+
+
+class Retried(Started):
+    """The run that goes on: the run itself if it was blocked, its fork if it has failed."""
+
+    forked_from: str | None
 
 
 class ListedValue(BaseModel):

@@ -193,6 +193,8 @@ REACHED = {
     f"GET {ROOT}runs/{{run_id}}": {200, 401, 404},
     f"GET {ROOT}runs/{{run_id}}/values": {200, 401, 404},
     f"POST {ROOT}runs/{{run_id}}/cancel": {202, 401, 404, 409, 422},
+    f"POST {ROOT}runs/{{run_id}}/fork": {401, 404, 422},
+    f"POST {ROOT}runs/{{run_id}}/retry": {401, 404, 422},
     f"POST {ROOT}hooks/resume": {202, 401, 404, 422},
     f"GET {ROOT}schedules": {200, 401, 422},
     f"GET {ROOT}schedules/{{schedule}}": {200, 401, 404},
