@@ -25,7 +25,6 @@ _EVENTS = 100
 def check(env: Environment, run: Run[Any]) -> Iterable[str]:
     """What is wrong with a run that has ended, with its child runs, and with the responses to webhook requests."""
     runs = run_tree(env, run)
-    log = [event for each in runs for event in each.events()]
     received: Counter[str | None] = Counter()
     for each in runs:
         # A request that one generation has not taken is in the log of the next one too.
@@ -33,7 +32,9 @@ def check(env: Environment, run: Run[Any]) -> Iterable[str]:
     for sent in tuple(env.sent_requests):
         yield from (f"{sent.request_id}: {problem}" for problem in _check_sent(env, sent, received[sent.request_id]))
     # At most one attempt may answer a request.
-    answered = Counter(request_id for event in log for request_id in getattr(event, "responded", ()))
+    answered = Counter(
+        request_id for each in runs for event in _own_events(each) for request_id in getattr(event, "responded", ())
+    )
     twice = [request_id for request_id, count in answered.items() if count > 1]
     if twice:
         yield f"attempts have answered requests that had an answer: {twice}"
@@ -43,16 +44,24 @@ def check(env: Environment, run: Run[Any]) -> Iterable[str]:
 
 
 def run_tree(env: Environment, run: Run[Any]) -> list[Run[Any]]:
-    """A run with its generations, its child runs with theirs, their child runs, and so on."""
+    """A run with its generations, its child runs and its forks with theirs, their child runs, and so on."""
     found = level = run.generations()
     while level:
         ids = [each.id for each in level]
         with env.store.read() as tx:
             # Each generation of a child has the same parent.
-            children = sa.select(schema.runs.c.id).where(schema.runs.c.parent_run_id.in_(ids))
-            level = [env.engine.get_run(each) for each in tx.execute(children.order_by(schema.runs.c.id)).scalars()]
+            belongs = schema.runs.c.parent_run_id.in_(ids) | schema.runs.c.forked_from.in_(ids)
+            below = sa.select(schema.runs.c.id).where(belongs).order_by(schema.runs.c.id)
+            level = [env.engine.get_run(each) for each in tx.execute(below).scalars()]
         found = [*found, *level]
     return found
+
+
+def _own_events(run: Run[Any]) -> list[events.Event]:
+    """The events of a run; of a fork those that it does not have from the run that it was forked from."""
+    log = run.events()
+    forks = [number for number, event in enumerate(log) if isinstance(event, events.RunForked)]
+    return log[forks[-1] :] if forks else log
 
 
 def unfinished_work(env: Environment, run: Run[Any]) -> list[str]:

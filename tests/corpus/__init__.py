@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .cases import Case
 from .concurrency import CASES as CONCURRENCY
+from .forks import CASES as FORKS
 from .generations import CASES as GENERATIONS
 from .hooks import CASES as HOOKS
 from .limits_of_runs import CASES as LIMITS_OF_RUNS
@@ -12,4 +13,4 @@ from .receivers import CASES as RECEIVERS
 from .runs import CASES as RUNS
 from .steps import CASES as STEPS
 
-CASES: list[Case] = [*PATTERNS, *STEPS, *CONCURRENCY, *HOOKS, *RECEIVERS, *RUNS, *GENERATIONS, *LIMITS_OF_RUNS]
+CASES: list[Case] = [*PATTERNS, *STEPS, *CONCURRENCY, *HOOKS, *RECEIVERS, *RUNS, *GENERATIONS, *FORKS, *LIMITS_OF_RUNS]

@@ -14,7 +14,7 @@ from test_pages import ids
 from durable import create_hook, sleep, step, workflow
 from durable.attempts import outcome
 from durable.attempts.claim import Address, claim
-from durable.store import audit, claimed_attempts, retention
+from durable.store import audit, claimed_attempts, fork_run, retention
 from durable.store.schema import runs
 from durable.turns.drive import drive
 
@@ -247,3 +247,47 @@ def test_the_audit_goes_with_its_run(engine):
         retention.remove(tx, [run.id])
 
     assert entries(engine, run) == []
+
+
+#: Whether the step of ``going_on`` fails.
+failing = {"is": False}
+
+
+@step(name="actions.fails", max_retries=0)
+def fails() -> str:
+    if failing["is"]:
+        raise LookupError("no address")
+    return "sent"
+
+
+@workflow(name="actions.going_on")
+async def going_on() -> str:
+    return await fails()
+
+
+def test_a_failed_run_goes_on_as_another(engine, browser, permissions, monkeypatch):
+    """The page of each of the two shows both as a tree, and the audit of the old one names who did it."""
+    monkeypatch.setitem(failing, "is", True)
+    run = engine.start(going_on)
+    settle(engine, run)
+    monkeypatch.setitem(failing, "is", False)
+
+    permissions.denied = {"fork"}
+    assert f'/run/{run.id}/fork"' not in browser.get(f"/run/{run.id}")
+    browser.post(f"/run/{run.id}/fork", 403)
+    permissions.denied = set()
+    assert "Go on from the failure" in browser.get(f"/run/{run.id}")
+    page = browser.post(f"/run/{run.id}/fork")
+    assert "goes on where the other one has stood" in page
+    assert run.id in page
+    with engine.store.read() as tx:
+        (fork,) = fork_run.forks_of(tx, [run.id])
+    settle(engine, engine.get_run(fork.id))
+
+    assert engine.get_run(fork.id).result(timeout=1) == "sent"
+    assert entries(engine, run) == [("fork", "ada", None, "done")]
+    for shown in (run.id, fork.id):
+        tree = re.search(r'id="forks">Forks(.*?)</section>', browser.get(f"/run/{shown}"), re.DOTALL)
+        assert tree is not None
+        assert tree[1].index(run.id) < tree[1].index("└") < tree[1].index(fork.id)
+    assert "no step" in browser.post(f"/run/{run.id}/fork", 409, step="actions.unknown")

@@ -28,6 +28,7 @@ from durable import (
     publish,
     receiver,
     schedule,
+    step,
     workflow,
 )
 from durable.client import describe
@@ -419,6 +420,47 @@ def test_a_run_that_is_not_there_is_404(client, run_id):
     """Shown or cancelled."""
     assert client.get(f"{RUNS}/{run_id}").status_code == 404
     assert client.post(f"{RUNS}/{run_id}/cancel", json={}).status_code == 404
+
+
+@step(name="control.fails", max_retries=0)
+def fails() -> str:
+    if failing["is"]:
+        raise LookupError("no address")
+    return "sent"
+
+
+#: Whether the step of ``going_on`` fails.
+failing = {"is": False}
+
+
+@workflow(name="control.going_on")
+async def going_on() -> str:
+    return await fails()
+
+
+def test_a_failed_run_is_forked_and_retried(engine, client, monkeypatch):
+    """The answer has the new run, and each of the two shows the other; what cannot be is refused with the reason."""
+    monkeypatch.setitem(failing, "is", True)
+    run_id = client.post(RUNS, json={"workflow": "control.going_on"}).json["id"]
+    monkeypatch.setitem(failing, "is", False)
+
+    forked = client.post(f"{RUNS}/{run_id}/fork", json={"from_step": "control.fails"})
+    retried = client.post(f"{RUNS}/{run_id}/retry", json={})
+    assert (forked.status_code, retried.status_code) == (201, 201)
+    for answer in (forked, retried):
+        fork = engine.get_run(answer.json["id"])
+        assert fork.result(timeout=1) == "sent"
+        assert answer.json["forked_from"] == client.get(f"{RUNS}/{fork.id}").json["forked_from"] == run_id
+        assert answer.headers["Location"].endswith(fork.id)
+    assert client.get(f"{RUNS}/{run_id}").json["forks"] == [forked.json["id"], retried.json["id"]]
+
+    done = forked.json["id"]
+    assert problem_of(client.post(f"{RUNS}/{done}/retry", json={})) == (409, "run-not-retried")
+    assert problem_of(client.post(f"{RUNS}/{done}/fork", json={"from_event": 99})) == (409, "run-not-forked")
+    both = {"from_event": 1, "from_step": "control.fails"}
+    assert problem_of(client.post(f"{RUNS}/{done}/fork", json=both)) == (422, "bad-arguments")
+    for route in ("fork", "retry"):
+        assert problem_of(client.post(f"{RUNS}/unknown/{route}", json={})) == (404, "run-not-found")
 
 
 def test_a_run_is_cancelled_once(engine, client):

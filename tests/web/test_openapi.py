@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,8 @@ def schema(engine: Durable, base_url: str, _no_receivers: None) -> Iterator[Any]
     ended = engine.start(anything)
     ended.cancel()
     (webhook,) = engine.start(receiver).hooks()
-    numbers = itertools.count()
+    # Of each operation, so that a new operation changes nothing for the others.
+    numbers: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
     config = schemathesis.Config.from_dict(CONFIG | {"base-url": base_url})
     loaded = schemathesis.openapi.from_url(f"{base_url}{ROOT}openapi.json", config=config)
 
@@ -142,7 +143,7 @@ def schema(engine: Durable, base_url: str, _no_receivers: None) -> Iterator[Any]
 
     @schemathesis.hook
     def before_call(context: Any, case: Any, kwargs: Any) -> None:
-        number = next(numbers)
+        number = next(numbers[case.operation.label])
         if number % 2:
             put(case.path_parameters, "token", webhook["token"])
             put(case.path_parameters, "schedule", SCHEDULE)
