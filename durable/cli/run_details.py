@@ -45,7 +45,7 @@ def read_run(engine: Durable, run_id: str, *, operations: int) -> tuple[dict[str
 def print_run(described: Mapping[str, Any], view: RunView, terminal: Terminal, *, full: bool = False) -> None:
     """Print the fields of a run, one on each line, and its sections."""
     for name, value in described.items():
-        if value is not None and name not in _SECTIONS:
+        if value is not None and value != [] and name not in _SECTIONS:
             text = formats.when(duration.from_iso(value), view.now) if name in _TIMES else as_text(value)
             # A value of several lines cannot be taken for another field: its lines are indented.
             first, *more = mask(text).split("\n")

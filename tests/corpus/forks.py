@@ -35,10 +35,10 @@ def forks_twice(env: Environment, run: Run[Any]) -> None:
         env.resume("corpus:forked", "go")
     while not is_over(run) and env.jump():
         pass
-    paid = next(event.seq for event in run.events() if event.kind == "step_created" and event.name == "corpus.pay")
-    for number, where in enumerate(({}, {"from_event": paid})):
+    paid = next(event.seq for event in run.events() if getattr(event, "name", "") == "corpus.pay")
+    for number, behind in enumerate((None, paid)):
         if len(_forks(env, run)) == number:
-            run.fork(**where)
+            run.fork(from_event=behind)
         for fork in _forks(env, run):
             env.finish(fork)
 

@@ -183,6 +183,20 @@ def test_a_step_that_went_on_after_the_failure_does_not_run_again(engine):
     assert ran == {"right 1": 2, "late": 1}
 
 
+def test_a_run_with_branches_is_forked_behind_any_event(engine):
+    """Wherever: the fork comes to the same, and runs nothing that had a result before."""
+    run = engine.start(beside)
+    settle(engine, run)
+    log = run.events()
+    for seq in range(3, len(log)):
+        done = sum(event.kind == "step_completed" for event in log[:seq])
+        ran.clear()
+        fork = run.fork(from_event=seq)
+        settle(engine, fork)
+        assert fork.result(0) == run.result(0), f"behind event {seq}"
+        assert sum(ran.values()) <= 5 - done, f"behind event {seq}"
+
+
 @step(name="forks.late", max_retries=0)
 def late() -> str:
     return does.run("late")
