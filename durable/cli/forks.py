@@ -28,6 +28,7 @@ class _Asked:
     event: int | None
     payloads: bool
     dry_run: bool
+    once: bool
 
     def do(self, run_id: str) -> dict[str, Any]:
         """Fork a run, and return what to print as JSON."""
@@ -37,7 +38,7 @@ class _Asked:
             if self.dry_run:
                 plan = fork.plan(self.engine, run_id, **where)
                 return row | {"from_step": plan.step, "until_event": plan.until}
-            return row | {"fork": fork.fork(self.engine, run_id, **where).id}
+            return row | {"fork": fork.fork(self.engine, run_id, once=self.once, **where).id}
         except DurableError as error:
             return row | {"error": str(error)}
 
@@ -85,14 +86,15 @@ def fork_command(
     """
     Start new runs that go on where others have stood, with the code that is deployed now.
 
-    Name the runs by ID, or choose with --failed all that have failed, with --name and --since if you like.
+    Name the runs by ID, or choose with --failed all that have failed and were not forked before, with --name and
+    --since if you like.
     """
     if failed == bool(run_ids) or (not failed and (name is not None or since is not None)):
         raise click.UsageError("Name the runs to fork by ID, or use --failed, with --name and --since if you like.")
     if step is not None and event is not None:
         raise click.UsageError("Give --from or --from-event, not both.")
     engine = context.engine
-    asked = _Asked(engine, step, event, not no_payloads, dry_run)
+    asked = _Asked(engine, step, event, not no_payloads, dry_run, once=failed)
     if not failed:
         _report(asked, [asked.do(context.full_id(each)) for each in run_ids], len(run_ids) == 1, as_json)
         return
@@ -100,7 +102,8 @@ def fork_command(
     now = engine.now()
     earliest = None if since is None else now - int(since.total_seconds() * 1_000_000)
     # The list is read before the first run is forked: a fork that fails at once is not forked again.
-    ids = list(matching_ids(engine, RunFilter(status=RunStatus.FAILED, name=name, since=earliest, until=now + 1)))
+    wanted = RunFilter(status=RunStatus.FAILED, name=name, since=earliest, until=now + 1)
+    ids = [run_id for run_id in matching_ids(engine, wanted) if not fork.was_forked(engine, run_id)]
     if not dry_run:
         confirm("Fork", len(ids), yes)
     _report(asked, _each(asked, ids), False, as_json)

@@ -80,9 +80,13 @@ def fork(
     from_step: str | None = None,
     from_event: int | None = None,
     reapply_payloads: bool = True,
+    once: bool = False,
 ) -> Run[Any]:
     """
     Fork the last generation of a run; see ``Run.fork``.
+
+    Args:
+        once: Refuse a run that was forked before, so that many runs are not forked twice by two commands.
 
     Raises:
         RunNotFound: There is no run of this id.
@@ -95,7 +99,7 @@ def fork(
         row, limits = _new_row(engine, origin, planned)
         event_rows.store_early(engine.store.vault, row.id, [*planned.log, *planned.before, *planned.after])
         try:
-            written = engine.store.write(partial(_write, engine, origin, planned, row, limits))
+            written = engine.store.write(partial(_write, engine, origin, planned, row, limits, once))
         except (_GoneOn, IntegrityError):
             # The run has gone on, or another run has taken a token.
             continue
@@ -115,6 +119,12 @@ def plan(
 ) -> ForkPlan:
     """Return what ``fork`` would do, and write nothing.  What only its transaction finds out may still refuse it."""
     return _plan(engine, run_id, from_step, from_event, reapply_payloads)[1]
+
+
+def was_forked(engine: Engine, run_id: str) -> bool:
+    """Return whether a run has forks."""
+    with engine.store.read() as tx:
+        return bool(fork_run.forks_of(tx, [run_id], 1))
 
 
 def _plan(
@@ -234,7 +244,7 @@ def _new_row(engine: Engine, origin: _Origin, plan: ForkPlan) -> tuple[RunRow, l
 
 
 def _write(
-    engine: Engine, origin: _Origin, plan: ForkPlan, row: RunRow, limits: Sequence[RunLimit], tx: Connection
+    engine: Engine, origin: _Origin, plan: ForkPlan, row: RunRow, limits: Sequence[RunLimit], once: bool, tx: Connection
 ) -> _Written:
     """Write the fork.  Raises _GoneOn when the run is not what was read, and ForkRefused."""
     locked = runs.lock(tx, origin.row.id)
@@ -242,6 +252,8 @@ def _write(
         raise _GoneOn
     if [item.id for item in run_log.read_inbox(tx, row.forked_from or "", limit=None)] != [i.id for i in origin.inbox]:
         raise _GoneOn
+    if once and (forks := fork_run.forks_of(tx, [locked.id])):
+        raise ForkRefused(locked.id, f"it was forked before: run {forks[-1].id} is {forks[-1].status}")
     now = engine.store.now()
     tokens = {hook.op_id: fork_hooks.token_of(tx, locked, hook) for hook in plan.hooks}
     created = _created(origin, row.id, {hook.token: tokens[hook.op_id] for hook in plan.hooks})
@@ -327,6 +339,10 @@ def retry(engine: Engine, run_id: str) -> Run[Any] | None:
         return Run(run_id, engine)
     with engine.store.read() as tx:
         row = generations.latest(tx, run_id)
-    if row is None or row.status != RunStatus.FAILED:
-        return None
-    return fork(engine, run_id)
+        if row is None or row.status != RunStatus.FAILED:
+            return None
+        forks = fork_run.forks_of(tx, [row.id])
+    if not forks or forks[-1].status == RunStatus.CANCELLED:
+        return fork(engine, run_id, once=not forks)
+    # A second call does not do twice what the first one has started.
+    return retry(engine, forks[-1].id) or Run(forks[-1].id, engine)

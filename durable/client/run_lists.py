@@ -51,7 +51,9 @@ class RunList(Iterator[Run[Any]]):
 
     def fork(self, *, from_step: str | None = None, reapply_payloads: bool = True) -> list[Run[Any]]:
         """
-        Fork the runs that have failed, and return the new runs; runs that cannot be forked are left out.
+        Fork the runs that have failed, and return the new runs.
+
+        Runs that were forked before, and runs that cannot be forked, are left out.
 
         Args:
             from_step: The step to call again; without it, that which has failed.
@@ -61,7 +63,9 @@ class RunList(Iterator[Run[Any]]):
 
         def act(run_id: str) -> bool:
             with suppress(ForkRefused):
-                forks.append(fork.fork(self._engine, run_id, from_step=from_step, reapply_payloads=reapply_payloads))
+                forks.append(
+                    fork.fork(self._engine, run_id, from_step=from_step, reapply_payloads=reapply_payloads, once=True)
+                )
             return True
 
         self._do([RunStatus.FAILED], act)

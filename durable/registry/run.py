@@ -232,7 +232,7 @@ class Run(Generic[R]):
         Let the run go on with the code that is deployed now, and return the run that goes on; None if none does.
 
         A blocked run goes on itself.  A run that has failed has ended: a new run goes on, its ``fork`` at the step that
-        has failed.
+        has failed.  If it was forked before, its latest fork goes on, and is retried if it needs that.
 
         Raises:
             ForkRefused: The run has failed, and a fork could not be right.

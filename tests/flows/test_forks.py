@@ -19,6 +19,7 @@ from durable import (
     get_run,
     get_step_metadata,
     get_workflow_metadata,
+    list_runs,
     now,
     patched,
     publish,
@@ -95,6 +96,26 @@ def test_a_failed_run_goes_on_at_the_step_that_failed(engine):
     assert (run.status, run.events()) == ("failed", log)
     assert (fork.attributes, fork.values()) == ({"phase": "begun"}, {"first": 1})
     assert kinds(fork).count("run_forked") == 1
+
+
+def test_a_second_retry_starts_nothing_new(engine):
+    """It returns the fork that goes on, or retries it if it has failed too; so does a list of runs that have failed."""
+    customer = secrets.token_hex(4)
+    broken.add("three")
+    run = failed_run(engine, in_order.with_options(attributes={"customer": customer}).start())
+    listed = list_runs(attributes={"customer": customer})
+    (first,) = listed.fork()
+    assert run.retry() == first
+    settle(engine, first)
+    assert first.status == "failed"
+    second = run.retry()
+    assert second not in (run, first)
+    assert listed.fork() == []
+    broken.clear()
+    settle(engine, second)
+    assert run.retry() == second
+    assert second.result(0) == ["one done", "two done", "three done"]
+    assert ran == {"one": 1, "two": 1, "three": 3}
 
 
 def test_a_fork_of_a_fork_keeps_the_first_key(engine):
@@ -383,7 +404,7 @@ def test_children_are_referred_to_and_not_started_again(engine):
     settle_family(engine, run)
     assert run.status == "failed"
     broken.clear()
-    forks = [run.retry(), run.retry()]
+    forks = [run.fork(), run.fork()]
     with pytest.raises(ForkRefused, match="has not begun"):
         forks[0].fork()
     settle(engine, *forks)
