@@ -26,6 +26,10 @@ REDIS_OPTIONS: dict[str, Any] = {
     "queue_order_strategy": "round_robin",
 }
 
+#: How redis-py asks one Sentinel where the master is.  By default it tries ten times, which takes 4 s for each new
+#: connection while the first of the list is down, and a minute if its host is.
+SENTINEL_KWARGS: dict[str, Any] = {"socket_timeout": 1.0, "socket_connect_timeout": 1.0, "retry": None}
+
 
 def configure(celery: Celery, url: str | None) -> None:
     """
@@ -50,15 +54,22 @@ def broker_url(celery: Celery) -> str:
 
 
 def _fill_transport_options(sender: Celery, **_: object) -> None:
-    given = dict(sender.conf.broker_transport_options or {})
-    sender.conf.broker_transport_options = {**transport_defaults(broker_url(sender)), **given}
+    url = broker_url(sender)
+    options = {**transport_defaults(url), **(sender.conf.broker_transport_options or {})}
+    if _scheme(url) == "sentinel":
+        options["sentinel_kwargs"] = {**SENTINEL_KWARGS, **(options.get("sentinel_kwargs") or {})}
+    sender.conf.broker_transport_options = options
 
 
 def transport_defaults(url: str) -> dict[str, Any]:
-    """The transport options for a broker of this URL."""
-    scheme = url.partition("://")[0].partition("+")[0]
+    """The transport options for a broker of this URL, but for ``sentinel_kwargs``, which may hold a password."""
+    scheme = _scheme(url)
     if scheme in ("redis", "rediss", "valkey", "valkeys", "sentinel"):
         return dict(REDIS_OPTIONS)
     if scheme in ("amqp", "amqps", "pyamqp"):
         return {"confirm_publish": True}
     return {}
+
+
+def _scheme(url: str) -> str:
+    return url.partition("://")[0].partition("+")[0]
