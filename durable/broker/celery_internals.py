@@ -281,3 +281,19 @@ def virtual_queue_length(channel: Any, queue: str) -> int | None:
         return None
     size: Any = channel._size  # which has no types
     return int(size(queue))
+
+
+# Delayed delivery.  With quorum queues, ``DelayedDelivery`` makes queues for the ETAs of RabbitMQ at each of the
+# application's URLs, before a consumer takes messages.  What is in the module's ``RETRIED_EXCEPTIONS`` it tries again.
+
+
+def prepare_delayed_delivery_once() -> None:
+    """
+    Have workers of this process try each URL once.
+
+    At each reconnect, Celery tries four times to reach a node that is down, for 17 s in which the worker takes no
+    messages.  The nodes of a cluster need the queues only once, and durable sends no message with an ETA to RabbitMQ.
+    """
+    from celery.worker.consumer import delayed_delivery
+
+    delayed_delivery.RETRIED_EXCEPTIONS = ()

@@ -47,6 +47,7 @@ class _Worker:
         engine.sends_task_events = bool(getattr(sender, "task_events", False))
         engine.pool = celery_internals.pool_name(sender)
         celery_internals.redirect_unknown_tasks(engine.celery, HEADER, FORWARD)
+        celery_internals.prepare_delayed_delivery_once()
         from ..broker import redis_outages
         from . import lifecycle
 

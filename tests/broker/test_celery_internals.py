@@ -7,6 +7,7 @@ When a test fails with a new version of Celery, that part has changed: adapt it 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import os
 import threading
@@ -20,7 +21,7 @@ import pytest
 from celery import Celery, signals
 from celery.app import trace
 from celery.exceptions import Ignore, Retry
-from celery.worker.consumer import Consumer
+from celery.worker.consumer import Consumer, delayed_delivery
 from kombu.asynchronous import Hub
 from worker_thread import worker_in_thread
 
@@ -282,3 +283,21 @@ def test_a_worker_runs_another_task_for_messages_of_unknown_tasks(app):
         signals.task_unknown.disconnect(dispatch_uid="internals")
 
     assert (seen, refused) == ([("with", {"run": "r"})], ["unknown"])
+
+
+def test_the_queues_of_etas_are_tried_once_at_a_node_that_is_down(monkeypatch):
+    """Celery would pause for 17 s at each reconnect, and take no messages until then."""
+    monkeypatch.setattr(delayed_delivery, "RETRIED_EXCEPTIONS", delayed_delivery.RETRIED_EXCEPTIONS)
+    tried = []
+
+    def fail(self, consumer, url):
+        tried.append(url)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(delayed_delivery.DelayedDelivery, "_setup_delayed_delivery", fail)
+    with contextlib.closing(Celery("nodes", broker="amqp://a;amqp://b", set_as_current=False)) as app:
+        celery_internals.prepare_delayed_delivery_once()
+
+        delayed_delivery.DelayedDelivery(None).start(SimpleNamespace(app=app))
+
+    assert sorted(tried) == ["amqp://a", "amqp://b"]
