@@ -11,6 +11,7 @@ from ..broker import embedded
 CELERY_DEFAULTS: dict[str, Any] = {
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
+    "broker_channel_error_retry": True,
     "worker_cancel_long_running_tasks_on_connection_loss": False,
 }
 

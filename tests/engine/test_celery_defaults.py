@@ -1,4 +1,4 @@
-"""With ``sentinel://``, a Sentinel that is down is asked once, and then the next one."""
+"""Settings of Celery where the application leaves them unset: a Sentinel that is down, and channels that are closed."""
 
 from __future__ import annotations
 
@@ -68,3 +68,12 @@ def test_other_brokers_get_no_options_of_sentinels():
     with closing(Celery("other", set_as_current=False)) as app:
         celery_defaults.configure(app, "redis://127.0.0.1/0")
         assert "sentinel_kwargs" not in app.conf.broker_transport_options
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, True), ({"broker_channel_error_retry": False}, False)], ids=str)
+def test_a_worker_reconnects_when_its_channel_is_closed_unless_the_application_says_otherwise(given, expected):
+    """RabbitMQ closes it at ``consumer_timeout``, and by Celery's default the worker ends."""
+    with closing(Celery("channels", set_as_current=False)) as app:
+        app.conf.update(given)
+        celery_defaults.configure(app, "amqp://guest@127.0.0.1//")
+        assert app.conf.broker_channel_error_retry is expected
