@@ -1,4 +1,4 @@
-# One command each: make test coverage check fix docs screenshots pythons oldest demo dev bench bench-short chaos fuzz load recovery clean
+# One command each: make test coverage check fix docs screenshots pythons oldest demo dev bench bench-short chaos clusters fuzz load recovery clean
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test coverage check fix docs screenshots pythons oldest demo dev bench bench-short chaos fuzz load recovery clean
+.PHONY: test coverage check fix docs screenshots pythons oldest demo dev bench bench-short chaos clusters fuzz load recovery clean
 
 # Everything, in two processes: one runs the live tests that measure time, one after the other, while the other runs the
 # live tests that measure none, and then the rest.
@@ -74,6 +74,10 @@ bench-short: $(READY)
 # make chaos MINUTES=60 SEED=7 RATE=2 BROKER=rabbitmq KEEP=folder
 chaos: $(READY)
 	$(BIN)/python -m chaos --minutes $(or $(MINUTES),1) --rate $(or $(RATE),3) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep $(KEEP)) --broker $(or $(BROKER),redis)
+
+# Set-ups of several servers, each hurt under load: make clusters ONLY="sentinel galera" RATE=5
+clusters: $(READY)
+	$(BIN)/python -m chaos.clusters $(ONLY) $(if $(RATE),--rate $(RATE))
 
 # make fuzz SECS=600: each of the three for so long.
 fuzz: $(READY)

@@ -70,6 +70,7 @@ class SpoiltAMQP(AMQP):  # type: ignore[misc]
 
 celery = Celery("chaos", amqp=SpoiltAMQP)
 celery.conf.worker_prefetch_multiplier = 1
+celery.conf.update(json.loads(os.environ.get("CHAOS_CELERY", "{}")))
 engine = Engine(celery)
 
 

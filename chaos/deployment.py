@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .ports import until
 
@@ -111,8 +113,20 @@ class Deployment:
     """Workers and web on one database and one broker, each given by URL."""
 
     def __init__(
-        self, folder: Path, database_url: str, broker_url: str, port: int, *, workers: int = 2, spoilt: float = 0.0
+        self,
+        folder: Path,
+        database_url: str,
+        broker_url: str,
+        port: int,
+        *,
+        workers: int = 2,
+        spoilt: float = 0.0,
+        celery: Mapping[str, Any] | None = None,
     ) -> None:
+        """
+        Args:
+            celery: Settings of Celery, as JSON can hold them.
+        """
         self.url = f"http://127.0.0.1:{port}"
         # A worker that is killed leaves billiard's files in its temporary folder.
         temporary = folder / "tmp"
@@ -123,6 +137,7 @@ class Deployment:
             "DURABLE_PUBLIC_URL": self.url,
             "CHAOS_FOLDER": str(folder),
             "CHAOS_SPOILT": str(spoilt),
+            "CHAOS_CELERY": json.dumps(dict(celery or {})),
             "PYTHONPATH": str(ROOT),
             "PYTHONDONTWRITEBYTECODE": "1",
             "TMPDIR": str(temporary),

@@ -42,6 +42,10 @@ class Proxy:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"proxy-{target}", daemon=True)
 
+    def choose(self) -> int:
+        """The port that a new connection is handed on to; OSError without one."""
+        return self.target
+
     def start(self) -> None:
         self._thread.start()
         self._ready.wait(10)
@@ -75,7 +79,7 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            there = await asyncio.open_connection("127.0.0.1", self.target)
+            there = await asyncio.open_connection("127.0.0.1", self.choose())
         except OSError:
             _abort(writer)
             return

@@ -138,20 +138,21 @@ class Senders:
                 return
             if answer is not None and answer[0] < 500 and answer[0] != 404:
                 raise Mismatch(f"the upload of {story.name} was answered {answer[:2]}")
-            if self._look(story)["status"] not in ("pending", "running"):
+            if self.look(story)["status"] not in ("pending", "running"):
                 return
             self._pause(f"the upload of {story.name}")
 
     def _webhook(self, story: Story) -> str | None:
         while True:
-            seen = self._look(story)
+            seen = self.look(story)
             if seen["webhooks"]:
                 return str(seen["webhooks"][0])
             if seen["status"] not in ("pending", "running"):
                 return None
             self._pause(f"the webhook of {story.name}")
 
-    def _look(self, story: Story) -> Any:
+    def look(self, story: Story) -> Any:
+        """The status and the webhooks of a run."""
         return self._json(lambda: self._send("GET", f"/runs/{story.run_id}"))
 
     def _json(self, send: Callable[[], tuple[int, bytes, str | None] | None]) -> Any:

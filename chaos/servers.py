@@ -14,6 +14,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -21,13 +22,13 @@ import redis
 
 from .ports import free_port, listens, until
 
-_UP_SECS = 60.0
-
 
 class Server:
     """A server process.  ``start`` after ``stop`` goes on with the same data."""
 
     name = ""
+    #: How long a start may take.
+    up_secs = 60.0
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / self.name
@@ -38,14 +39,16 @@ class Server:
     def start(self) -> None:
         """Start the process; returns once it answers."""
         self._popen = self._spawn()
-        until(self._is_up, f"{self.name} answers (its log: {self.folder}/log)", _UP_SECS)
+        until(self._is_up, f"{self.name} answers (its log: {self.folder}/log)", self.up_secs)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End the process by a signal; SIGKILL goes to its whole group."""
         if self._popen is None:
             return
         if number == signal.SIGKILL:
-            os.killpg(self._popen.pid, number)
+            # It may have ended by itself.
+            with suppress(ProcessLookupError):
+                os.killpg(self._popen.pid, number)
         else:
             self._popen.send_signal(number)
         try:
@@ -54,6 +57,19 @@ class Server:
             os.killpg(self._popen.pid, signal.SIGKILL)
             self._popen.wait(20)
         self._popen = None
+
+    def kill(self) -> None:
+        """End the process at once, also one that is stopped."""
+        self.stop(signal.SIGKILL)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to its whole group."""
+        assert self._popen is not None
+        os.killpg(self._popen.pid, number)
+
+    @property
+    def running(self) -> bool:
+        return self._popen is not None
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         raise NotImplementedError
@@ -160,17 +176,25 @@ class MariaDB(Server):
 
     _SMALL = ("--innodb-log-file-size=4M", "--innodb-buffer-pool-size=16M")
 
-    def __init__(self, folder: Path, data: Path) -> None:
+    def __init__(self, folder: Path, data: Path, *, installs: bool = True) -> None:
+        """
+        Args:
+            installs: Whether it makes the server's own tables; a node that joins a cluster gets them from there.
+        """
         super().__init__(folder)
         self._data = data
         self._user = "mysql" if os.getuid() == 0 else None
         if self._user:
             shutil.chown(self.folder, self._user)
             shutil.chown(data, self._user)
+        if installs:
+            self._install()
+
+    def _install(self) -> None:
         install = [
             "mariadb-install-db",
             "--no-defaults",
-            f"--datadir={data}",
+            f"--datadir={self._data}",
             # TMPDIR may be a folder of this process's user, in which the server's own user can make no files.
             f"--tmpdir={self.folder}",
             "--auth-root-authentication-method=normal",
@@ -182,6 +206,10 @@ class MariaDB(Server):
     def url(self) -> str:
         return f"mysql://root@127.0.0.1:{self.port}/test"
 
+    def options(self) -> Sequence[str]:
+        """More options of its command line, at each start."""
+        return ()
+
     def _spawn(self) -> subprocess.Popen[bytes]:
         where = (
             f"--datadir={self._data}",
@@ -191,7 +219,7 @@ class MariaDB(Server):
         )
         address = (f"--port={self.port}", "--bind-address=127.0.0.1")
         program = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
-        return self._launch([program, "--no-defaults", *where, *address, *self._SMALL], self._user)
+        return self._launch([program, "--no-defaults", *where, *address, *self._SMALL, *self.options()], self._user)
 
 
 class Redis(Server):
@@ -271,16 +299,18 @@ class RabbitMQ(Server):
 
     def hang(self, secs: float) -> None:
         """Answer nothing for a while."""
-        assert self._popen is not None
-        os.killpg(self._popen.pid, signal.SIGSTOP)
+        self.send_signal(signal.SIGSTOP)
         time.sleep(secs)
-        os.killpg(self._popen.pid, signal.SIGCONT)
+        self.send_signal(signal.SIGCONT)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         return self._launch([_rabbitmq_program("rabbitmq-server")], environment=self._environment)
 
     def _answers(self) -> bool:
-        return listens(self.port) and self._ctl("await_startup", "--timeout", "30").returncode == 0
+        try:
+            return listens(self.port) and self._ctl("await_startup", "--timeout", "30").returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
 
     def _ctl(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
