@@ -15,6 +15,7 @@ Files, in import order::
     choose_notifier.py   chooses the notifier for a broker
     progress.py          the latest message that a process has taken from each queue
     producers.py         the connections of a publisher
+    redis_cluster.py     refuses a broker that is a node of a Redis Cluster
     publisher.py         sends messages to the broker, and gives up at the first error
     chains.py            chains of a task that ends an operation and the turn that follows
     dispatcher.py        turns, steps and wakes as Celery messages
@@ -28,6 +29,7 @@ from .notifier import SUBSCRIPTION_SECS, Notifier, PollingNotifier
 from .producers import tries
 from .progress import HEADER, INSTALLATION, OFFERS, QUEUE, Progress, Route, furthest, header_of, hops_of
 from .publisher import Broker, Outgoing, Publisher
+from .redis_cluster import refuse_cluster, refuse_cluster_of
 
 __all__ = [
     "BATCH_SIZE",
@@ -55,5 +57,7 @@ __all__ = [
     "header_of",
     "hops_of",
     "make_notifier",
+    "refuse_cluster",
+    "refuse_cluster_of",
     "tries",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import migrations
-from ..broker import check_worker_settings, embedded, tries
+from ..broker import check_worker_settings, embedded, refuse_cluster, tries
 from ..engine import Engine, transport_defaults
 from ..errors import ConfigurationError
 from ..store import POOLER_ADVICE, REVISION
@@ -36,7 +36,7 @@ def database(engine: Engine) -> Finding:
 
 
 def broker(engine: Engine) -> Finding:
-    """The broker, or one of several, accepts a connection within 2 s."""
+    """The broker, or one of several, accepts a connection within 2 s, and is no node of a Redis Cluster."""
     silent: list[str] = []
     with engine.celery.connection_for_write() as connection:
         connection.ensure_connection(
@@ -45,6 +45,10 @@ def broker(engine: Engine) -> Finding:
             timeout=2.0,
         )
         where = connection.as_uri()
+        try:
+            refuse_cluster(connection)
+        except ConfigurationError as error:
+            return _of(error, "broker")
     is_embedded = engine.broker_url() == embedded.url()
     return Finding(
         name="broker",
@@ -82,8 +86,7 @@ def messages(engine: Engine) -> Finding:
     try:
         check_worker_settings(engine.celery)
     except ConfigurationError as error:
-        problem, _, fix = str(error).partition(".  ")
-        return Finding(name="messages", ok=False, detail=f"{problem}.", fix=fix)
+        return _of(error, "messages")
     return Finding(name="messages", ok=True, detail="Celery's settings accept durable's messages")
 
 
@@ -108,3 +111,9 @@ def standbys(situation: Situation) -> Finding:
         fix="A standby that you promote may lack the last commits: runs, outcomes and accepted requests.  Set"
         " synchronous_standby_names, or accept that loss.",
     )
+
+
+def _of(error: ConfigurationError, name: str) -> Finding:
+    """The finding of an error that says first what is wrong, and then what to do."""
+    problem, _, fix = str(error).partition(".  ")
+    return Finding(name=name, ok=False, detail=f"{problem}.", fix=fix)

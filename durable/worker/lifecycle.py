@@ -7,7 +7,7 @@ import sys
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import codec, registry
-from ..broker import check_worker_settings, embedded
+from ..broker import check_worker_settings, embedded, refuse_cluster_of
 from ..engine import Engine
 from ..errors import ConfigurationError
 from ..recovery import housekeeping
@@ -42,6 +42,7 @@ def begin(engine: Engine) -> None:
         if engine.broker_url() == embedded.url():
             embedded.ensure_running()
         check_worker_settings(engine.celery)
+        refuse_cluster_of(engine.celery)
         adopted_tasks.check(engine)
         for step in registry.steps.values():
             # The step's messages would run a task of the application that has the same name.

@@ -11,7 +11,7 @@ import flask
 import pytest
 import sqlalchemy as sa
 from celery import Celery
-from servers import DATABASES, new_broker, new_database
+from servers import DATABASES, OwnRedis, free_port, new_broker, new_database
 
 from durable import ConfigurationError, Durable, doctor, registry, sleep, start, step, workflow
 from durable.doctor.finding import check
@@ -154,6 +154,21 @@ def test_a_dead_broker_of_several_is_told_of(database, broker):
     assert found.ok
     assert found.detail.endswith(broker.rpartition("@")[2].removeprefix("redis://"))
     assert "127.0.0.1:1/0 did not answer" in found.fix
+
+
+@pytest.mark.slow
+def test_a_node_of_a_redis_cluster_is_no_broker(tmp_path, database):
+    """It answers, and then refuses most commands; ``durable doctor`` says so, and what to use."""
+    with (
+        OwnRedis(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server,
+        made(server.url, database_url=database) as engine,
+    ):
+        engine.migrate()
+        found = examined(engine)["broker"]
+
+    assert not found.ok
+    assert f":{server.port}/0 is a node of a Redis Cluster, which Celery cannot use" in found.detail
+    assert "Sentinel" in found.fix
 
 
 def test_a_visibility_timeout_below_the_horizon_is_found(database):

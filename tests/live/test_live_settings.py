@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from live_flows import naps
 from processes import Deployment, deployed, eventually
-from servers import new_broker, new_database
+from servers import OwnRedis, free_port, new_broker, new_database
 
 pytestmark = pytest.mark.live
 
@@ -46,6 +47,16 @@ def test_a_worker_that_would_lose_messages_does_not_start(site: Deployment, sett
 
     assert worker.popen.returncode == 1
     assert f"durable: The Celery setting {next(iter(setting))} is" in worker.tail()
+
+
+def test_a_worker_on_a_node_of_a_redis_cluster_does_not_start(site: Deployment, tmp_path: Path) -> None:
+    """It would reconnect without end, or end with an error of Redis about slots."""
+    with OwnRedis(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
+        worker = site.start_worker(ready=False, environment=_environment({}) | {"DURABLE_BROKER_URL": server.url})
+        eventually(lambda: not worker.running, 30, "the worker ends")
+
+    assert worker.popen.returncode == 1
+    assert "is a node of a Redis Cluster, which Celery cannot use" in worker.tail()
 
 
 def test_settings_of_an_applications_own_tasks_do_no_harm(site: Deployment) -> None:
