@@ -24,6 +24,7 @@ _CHECKS_OF_SITUATION = {
     "workers": workers.alive,
     "answers": workers.answers,
     "standbys": servers.standbys,
+    "nodes": servers.nodes,
     "queues": workers.queues,
     "strangers": workers.strangers,
     "clocks": workers.clocks,

@@ -6,7 +6,7 @@ from .. import migrations
 from ..broker import check_worker_settings, embedded, refuse_cluster, tries
 from ..engine import Engine, transport_defaults
 from ..errors import ConfigurationError
-from ..store import POOLER_ADVICE, REVISION
+from ..store import POOLER_ADVICE, REVISION, galera
 from .finding import Finding
 from .situation import Situation
 
@@ -110,6 +110,21 @@ def standbys(situation: Situation) -> Finding:
         detail=f"{number}, and commits wait for none of them: synchronous_standby_names is empty",
         fix="A standby that you promote may lack the last commits: runs, outcomes and accepted requests.  Set"
         " synchronous_standby_names, or accept that loss.",
+    )
+
+
+def nodes(situation: Situation) -> Finding:
+    """All connections to a Galera cluster end at one node; if not, this is advice."""
+    found = sorted(galera.nodes(situation.engine.store.engine))
+    if len(found) < 2:
+        detail = f"all connections end at {found[0]} of a Galera cluster" if found else "no Galera cluster"
+        return Finding(name="nodes", ok=True, detail=detail)
+    return Finding(
+        name="nodes",
+        ok=True,
+        detail=f"connections end at {', '.join(found)} of a Galera cluster",
+        fix="Have the proxy send all connections to one node, and to another one only when that one fails.  Locks"
+        " are not shared by the nodes: with several writers, a request that comes as its run ends may get no answer.",
     )
 
 

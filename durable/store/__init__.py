@@ -16,6 +16,7 @@ Files, in import order::
     payloads.py            large values in the database, or at a URL
     poolers.py             PostgreSQL behind a pooler: whether statements are prepared
     statements.py          prepared statements of the hot path
+    galera.py              MariaDB Galera: what a session reads, and to which nodes a proxy leads
     vault.py               encryption, and large values by reference
     database.py            connections, transactions, and the database's clock
     event_rows.py          events as rows

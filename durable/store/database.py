@@ -25,7 +25,7 @@ from sqlalchemy.engine import URL, ExceptionContext
 
 from .. import failpoints, forks
 from ..errors import ConfigurationError
-from . import poolers, statements
+from . import galera, poolers, statements
 from .outages import is_contention
 from .poolers import Preparing
 from .statements import READ_ONLY_STATE, IdleConnections
@@ -264,6 +264,8 @@ class Store:
         idle = IdleConnections(engine.dialect, self.preparing)
         event.listen(engine, "checkin", idle.note_use)
         event.listen(engine, "checkout", idle.check)
+        if self.dialect != "postgresql":
+            event.listen(engine, "connect", galera.read_what_all_nodes_committed)
         if uses_psycopg:
             event.listen(engine, "connect", self.preparing.prepare)
             event.listen(engine, "handle_error", idle.drop_mixed_up_session)
