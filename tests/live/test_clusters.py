@@ -1,4 +1,4 @@
-"""Set-ups of several servers, each hurt once or twice under load; ``make clusters`` does the rest, and all of them."""
+"""A failover of Redis under load; ``make clusters`` does more of it, and all other set-ups of several servers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ pytestmark = pytest.mark.live
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("set_up", ["redis", "sentinel"])
-def test_nothing_is_lost_when_one_of_several_servers_is(set_up):
+def test_nothing_is_lost_when_sentinel_promotes_a_replica_without_the_last_messages():
     """Lost 0, recorded twice 0, wrong 0, stuck 0, ended processes 0; and work goes on after each hurt."""
     done = subprocess.run(
-        [sys.executable, "-m", "chaos.clusters", set_up, "--short"],
+        [sys.executable, "-m", "chaos.clusters", "sentinel", "--short"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
