@@ -9,11 +9,13 @@ command and a web process that only read runs do without.
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+from billiard import util as billiard_util
 from billiard.process import current_process
 from celery import Celery, Task
 from celery._state import _task_stack
@@ -28,6 +30,8 @@ Tracer = Callable[..., Any]
 
 #: Seconds between two checks of a prefork pool for ended children.
 CHILD_CHECK_SECS = 0.2
+#: Seconds after which the pool is checked again when the pipe to a child has closed.
+CHILD_RECHECK_SECS = (0.005, 0.02, 0.05)
 
 
 # Tracing.  A worker, and each prefork child, sets ``task.__trace__`` to ``build_tracer(…)`` when it starts, and calls
@@ -166,7 +170,8 @@ def _stack_ident() -> object:
 
 
 # The prefork pool.  Its children are billiard processes with a name of their own, and ``pool.maintain_pool`` replaces
-# ended ones.  ``consumer.hub`` is the worker's event loop, None where it has none.
+# ended ones.  ``pool._pool`` is the pool proper: it calls ``_event_process_exit(hub, child)`` when the pipe to a child
+# closes.  ``consumer.hub`` is the worker's event loop, None where it has none.
 
 
 def is_prefork(consumer: Any) -> bool:
@@ -189,6 +194,25 @@ def is_pool_child() -> bool:
     return bool(current_process().name != "MainProcess")
 
 
+def tasks_per_child(worker: Any) -> int | None:
+    """After how many tasks a prefork child of a worker that starts ends; None: it does not."""
+    return getattr(worker, "max_tasks_per_child", None) or None
+
+
+def prepare_forks() -> None:
+    """
+    Do once in a prefork worker's main process what would otherwise be done for each child.
+
+    - Each child sets a signal for its parent's death, for which billiard loads a parser of C if cffi is loaded.  To ask
+      for that signal loads it too.
+    - Celery collects garbage before each fork.  What lives now is not looked at again, here and in the children.
+    """
+    with suppress(OSError):
+        billiard_util.get_pdeathsig()
+    gc.collect()
+    gc.freeze()
+
+
 class ChildWatch:
     """
     Has prefork children that have ended replaced at once, without Celery's wait of up to five seconds.
@@ -202,10 +226,11 @@ class ChildWatch:
 
     def __init__(self) -> None:
         self._timer: Any = None
+        self._watched: Any = None
 
     def watch(self, consumer: Any) -> None:
         """
-        Check the children of this consumer's pool every ``CHILD_CHECK_SECS``.
+        Check the children of this consumer's pool every ``CHILD_CHECK_SECS``, and soon after a pipe has closed.
 
         Celery reports a consumer as ready again after each reconnect to the broker.  Without an event loop,
         Celery's pool has a thread that checks often, and there is nothing to do.
@@ -215,6 +240,21 @@ class ChildWatch:
             self._timer = None
         if consumer.hub is not None:
             self._timer = consumer.hub.call_repeatedly(CHILD_CHECK_SECS, consumer.pool.maintain_pool)
+            self._check_after_exits(consumer.pool._pool)
+
+    def _check_after_exits(self, pool: Any) -> None:
+        """Have the children that this pool forks from now on replaced milliseconds after their end."""
+        if self._watched is pool:
+            return
+        self._watched = pool
+        note_exit = pool._event_process_exit
+
+        def note_exit_and_check_again(hub: Any, child: Any) -> None:
+            note_exit(hub, child)
+            for seconds in CHILD_RECHECK_SECS:
+                hub.call_later(seconds, pool.maintain_pool)
+
+        pool._event_process_exit = note_exit_and_check_again
 
 
 # Unknown tasks.  ``consumer.strategies`` maps the name of a task to the function that receives its messages.  Celery

@@ -93,6 +93,9 @@ class Engine:
         self.declared_limits: dict[str, tuple[int, int | None, int | None]] = {}
         #: Whether the worker was told to send task events (``-E``).
         self.sends_task_events = False
+        #: How long this process may go on with a run in any case, in microseconds, unless the settings forbid it: a
+        #: child that ends after a few tasks has to be worth its start.
+        self.least_continuation = 0
         #: The pool of this worker, as ``celery worker --pool`` names it; None outside of workers.
         self.pool: str | None = None
         #: Called with an attempt for which no message can ever be made, and the error.

@@ -50,7 +50,7 @@ class Continuation:
         self.has_turned = False
         self._engine = engine
         self._clock = clock
-        self._until = clock() + engine.settings.continuation / 1_000_000
+        self._until = clock() + max(engine.settings.continuation, engine.least_continuation) / 1_000_000
         self._drives_at = 0.0
         #: By step name: whether it may run here.
         self._runs_here: dict[str, bool] = {}

@@ -9,7 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
+import json
 import os
+import signal
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -18,9 +22,12 @@ import billiard
 import celery
 import celery.concurrency.prefork
 import pytest
+from billiard.util import set_pdeathsig
 from celery import Celery, signals
 from celery.app import trace
+from celery.concurrency.asynpool import AsynPool
 from celery.exceptions import Ignore, Retry
+from celery.worker import WorkController
 from celery.worker.consumer import Consumer, delayed_delivery
 from kombu.asynchronous import Hub
 from worker_thread import worker_in_thread
@@ -192,7 +199,8 @@ def test_only_a_child_of_the_pool_has_another_process_name():
 def test_a_workers_event_loop_checks_the_children_again_and_again():
     """``hub.call_repeatedly`` returns a timer that can be cancelled; a new consumer replaces the old one's."""
     hub, checked = Hub(), threading.Event()
-    consumer = SimpleNamespace(hub=hub, pool=SimpleNamespace(maintain_pool=checked.set))
+    pool = SimpleNamespace(maintain_pool=checked.set, _event_process_exit=lambda hub, child: None)
+    consumer = SimpleNamespace(hub=hub, pool=SimpleNamespace(maintain_pool=checked.set, _pool=pool))
     watch = celery_internals.ChildWatch()
 
     watch.watch(consumer)
@@ -201,6 +209,59 @@ def test_a_workers_event_loop_checks_the_children_again_and_again():
 
     assert [entry.canceled for entry in (each.entry for each in hub.timer.queue)] == [True, True]
     assert not checked.is_set()
+
+
+def test_the_children_are_checked_milliseconds_after_a_pipe_has_closed():
+    """The pool calls ``_event_process_exit(hub, child)``, which may come before the kernel reports the child's end."""
+    hub, seen = Hub(), []
+    pool = SimpleNamespace(
+        maintain_pool=lambda: seen.append("checked"), _event_process_exit=lambda *given: seen.append(given)
+    )
+    consumer = SimpleNamespace(hub=hub, pool=SimpleNamespace(maintain_pool=pool.maintain_pool, _pool=pool))
+    watch = celery_internals.ChildWatch()
+    watch.watch(consumer)
+    watch.watch(consumer)
+    regular = len(hub.timer.queue)
+
+    pool._event_process_exit(hub, "child")
+
+    assert seen == [(hub, "child")]
+    assert len(hub.timer.queue) - regular == len(celery_internals.CHILD_RECHECK_SECS)
+    assert "_event_process_exit" in AsynPool._track_child_process.__code__.co_names
+    assert "maintain_pool" in AsynPool._event_process_exit.__code__.co_names
+
+
+def test_a_fork_that_was_prepared_loads_nothing_for_the_signal_of_its_parents_death():
+    """And what lived in the parent is not collected in the child."""
+    read, write = os.pipe()
+
+    def prepare_and_fork():
+        celery_internals.prepare_forks()
+        before = set(sys.modules)
+        child = billiard.Process(target=set_pdeathsig_and_tell, args=(before,))
+        child.start()
+        child.join()
+
+    def set_pdeathsig_and_tell(before):
+        set_pdeathsig(signal.SIGKILL)
+        loaded = sorted(set(sys.modules) - before)
+        os.write(write, json.dumps([loaded, gc.get_freeze_count() > 1000]).encode())
+
+    # In a process of its own, since what it freezes stays so.
+    parent = billiard.Process(target=prepare_and_fork)
+    parent.start()
+    parent.join()
+
+    assert json.loads(os.read(read, 4096)) == [[], True]
+
+
+@pytest.mark.parametrize(
+    ("given", "number"), [({}, None), ({"max_tasks_per_child": None}, None), ({"max_tasks_per_child": 3}, 3)]
+)
+def test_a_worker_that_starts_knows_when_its_children_end(given, number):
+    """``worker.max_tasks_per_child`` is set before ``worker_init``."""
+    assert celery_internals.tasks_per_child(SimpleNamespace(**given)) == number
+    assert "max_tasks_per_child" in WorkController.setup_defaults.__code__.co_names
 
 
 def test_an_app_knows_the_queues_that_it_consumes_from(app):

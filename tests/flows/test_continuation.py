@@ -282,6 +282,20 @@ def test_when_the_time_is_up_the_next_step_is_sent(engine):
     assert run.result(timeout=0) == 4
 
 
+def test_a_child_that_ends_soon_goes_on_for_longer(engine):
+    """A process with ``least_continuation`` goes on for that long, however short the setting is."""
+    clock = Time()
+    engine.least_continuation = engine.settings.continuation + 2_000_000
+    run = engine.start(counts, 4)
+    continuation = begun(engine, run, clock)
+    walk(engine, continuation, most=2)
+    clock.now = engine.settings.continuation / 1e6 + 1
+
+    walk(engine, continuation)
+
+    assert run.result(timeout=0) == 4
+
+
 @pytest.mark.parametrize("kind", ["limited", "elsewhere", "once", "urgent"])
 def test_a_step_that_is_not_for_this_worker_is_sent(engine, kind):
     """One with a limit of Celery's, of another queue, that is to run at most once, or with a priority."""

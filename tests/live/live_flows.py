@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import hmac
 import os
@@ -348,6 +349,18 @@ def count_on(n: int, folder: str) -> int:
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return n + 1
+
+
+@step
+def count_frozen() -> int:
+    """How many of this process's objects the garbage collector does not look at."""
+    return gc.get_freeze_count()
+
+
+@workflow
+async def looks_at_child() -> int:
+    """One step."""
+    return await count_frozen()
 
 
 @workflow

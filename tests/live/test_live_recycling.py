@@ -1,4 +1,4 @@
-"""A worker whose children end after each task: ``--max-tasks-per-child 1``, message by message."""
+"""A worker whose children end after each task: ``--max-tasks-per-child 1``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_flows import counts
+from live_flows import counts, looks_at_child
 from processes import Deployment, Process, deployed
 from servers import new_broker, new_database
 
@@ -54,3 +54,19 @@ def test_runs_side_by_side_end_and_repeat_no_step(site):
     attempts = [event.attempt for run in runs for event in run.events() if event.kind == "step_completed"]
     assert attempts == [1] * (2 * STEPS)
     assert not [event for run in runs for event in run.events() if event.kind == "step_retrying"]
+
+
+def test_a_child_that_ends_after_its_task_is_worth_its_start(tmp_path):
+    """A run of 24 steps goes on in a child for a multiple of the child's start, however short ``continuation`` is."""
+    with new_database("postgresql", tmp_path) as database_url, new_broker("redis", tmp_path) as broker_url:
+        settings = {"DURABLE_CONTINUATION": "1ms"}
+        with deployed(Deployment(tmp_path, database_url, broker_url, "live_app", "", settings)) as site:
+            worker = start_worker(site, 1)
+            frozen = site.engine.start(looks_at_child)
+            run = site.engine.start(counts, 24)
+
+            assert frozen.result(timeout="60s") > 100_000, "the parent's objects, which no fork collects again"
+            assert run.result(timeout="60s") == 24
+
+            received = re.findall(r"Task live_flows.count_on\[\S+\] received", worker.log.read_text())
+            assert len(received) < 12, "without it, one child for each step"
