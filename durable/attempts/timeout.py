@@ -23,7 +23,7 @@ from .outcome import give_up_and_send, held_by_this_process
 #: How many attempts one sweep gives up at most.
 _BATCH = 500
 #: How long after a deadline the sweep still leaves an attempt to its own process, in microseconds.
-_PROCESS_GRACE = grace(2**62) + 1_000_000
+PROCESS_GRACE = grace(2**62) + 1_000_000
 
 log = log_records.get("durable.steps")
 
@@ -59,6 +59,6 @@ def timed_out(held: Claim | ClaimedAttempt, timeout: int | None = None) -> StepT
 def give_up_overdue(engine: Engine) -> None:
     """Give up the attempts of all processes whose deadlines are long past."""
     with engine.store.read() as tx:
-        overdue = claimed_attempts.past_deadline(tx, engine.now() - _PROCESS_GRACE, _BATCH)
+        overdue = claimed_attempts.past_deadline(tx, engine.now() - PROCESS_GRACE, _BATCH)
     for held in overdue:
         give_up_and_send(engine, held, timed_out(held))

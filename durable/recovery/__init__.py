@@ -10,10 +10,12 @@ Files, in import order::
     prune.py            deletes ended runs after their retention
     broker_sentinel.py  finds out that the broker has lost its messages
     sweep.py            sends what is overdue again, and reaps dead workers
+    sweep_lease.py      which process sweeps
     housekeeping.py     the thread that sends heartbeats and sweeps
 """
 
-from .housekeeping import LEASE, Housekeeping
+from .housekeeping import Housekeeping
+from .sweep_lease import LEASE
 
 __all__ = [
     "LEASE",

@@ -24,14 +24,16 @@ from ..broker import celery_internals
 from ..engine import Engine, identify, versions
 from ..sandbox import log_records
 from ..schedules import Rounds, registered_names
-from ..store import PayloadStoreError, Worker, is_contention, is_unavailable, reason, workers
+from ..store import DueWork, PayloadStoreError, Worker, is_contention, is_unavailable, reason, workers
 from ..turns import poison
 from . import broker_sentinel
 from .orphans import Orphans
 from .prune import START, prune_batch, prune_received
-from .sweep import publish_due, reap_dead_workers, release_forgotten, sweep
+from .sweep import find_due, publish_due, reap_dead_workers, release_forgotten, sweep
+from .sweep_lease import LEASE, LeaseOfSweep
 
-LEASE = "sweep"
+#: A process looks for claims that it has forgotten until so many times ``dead_after`` after its last work.
+_WORKED_LATELY = 3
 #: The most due times that ``on_due`` keeps, the nearest ones.  The regular sweep finds the others.
 _MOST_DUE_TIMES = 10_000
 
@@ -57,6 +59,8 @@ class Housekeeping:
         self._due_times: list[int] = []
         self._beating_since: int | None = None
         self._last_beat: _Beat | None = None
+        self._beats_at = 0
+        self._worked_at = 0
         self._has_more = False
         self._swept_at: int | None = None
         self._pruned_to = START
@@ -66,6 +70,7 @@ class Housekeeping:
         self.schedules: Rounds | None = Rounds(engine)
         # A generator of its own, since the application may seed the shared one and expect its numbers.
         self._draw = Random()
+        self._lease = LeaseOfSweep(engine, self._draw)
         self._has_threads = False
         self._tidying: threading.Thread | None = None
         #: Emits the spans that wait.
@@ -121,6 +126,8 @@ class Housekeeping:
                 longest = min(longest, max(0, self._due_times[0] - engine.now()))
             if self.schedules is not None and self.schedules.next_at is not None:
                 longest = min(longest, max(0, self.schedules.next_at - engine.now()))
+            if self._beats_at > engine.now() and not self._lease.is_held:
+                longest = min(longest, self._beats_at - engine.now())
             if longest and not self._stopping.is_set():
                 self._changed.wait(longest / 1_000_000)
 
@@ -129,7 +136,8 @@ class Housekeeping:
         with self._errors_logged():
             if self._has_to_beat():
                 self._beat()
-                release_forgotten(self._engine)
+                if self._has_worked_lately():
+                    release_forgotten(self._engine)
             poison.block_stuck(self._engine)
             cancellation.interrupt(self._engine)
             self._sweep()
@@ -170,17 +178,28 @@ class Housekeeping:
             limits=json.dumps({name: limit.numbers for name, limit in registry.limits.items()}),
         )
         workers.commit_beat(engine.store, row)
+        if (last := self._last_beat) is not None and (row.progress != last.progress or self._beating_since is None):
+            self._worked_at = engine.now()
         self._last_beat = _Beat(engine.now(), row.names, row.progress)
+        self._beats_at = self._last_beat.at + int(engine.settings.beat_interval * self._draw.uniform(0.95, 1.0))
         if self._beating_since is None:
             self._beating_since = self._last_beat.at
 
     def _has_to_beat(self) -> bool:
-        """Whether most of the interval is over, the last heartbeat has failed, or others have to know something new."""
+        """Whether it is time, the last heartbeat has failed, or others have to know something new."""
         engine, last = self._engine, self._last_beat
         if last is None or self._beating_since is None:
             return True
-        is_due = engine.now() - last.at >= engine.settings.beat_interval * 3 // 4
+        # The process with the lease beats in a round of the sweep, rather early than late.
+        is_due = engine.now() + self._lease.is_held * engine.settings.sweep_interval // 2 >= self._beats_at
         return is_due or (last.names, last.progress) != (self._names(), engine.progress.as_json())
+
+    def _has_worked_lately(self) -> bool:
+        """Whether this process may have claims that it has forgotten: it runs something, or did so lately."""
+        engine = self._engine
+        if engine.running:
+            self._worked_at = engine.now()
+        return engine.now() - self._worked_at <= _WORKED_LATELY * engine.settings.dead_after
 
     def _names(self) -> str:
         return json.dumps(sorted({*registry.steps, *registry.workflows, *registered_names()}))
@@ -202,37 +221,38 @@ class Housekeeping:
     def _sweep(self) -> None:
         """Sweep if this process has the lease; else send only what has just become due here."""
         engine = self._engine
-        ttl = 3 * engine.settings.sweep_interval
-        has_lease = workers.take_lease(engine.store, LEASE, engine.process_id, engine.now(), ttl)
+        has_lease = self._lease.take()
+        due = find_due(engine) if has_lease else None
         is_due = self._take_due()
         has_more_schedules = False
         with self._errors_logged():
             # An error with a schedule must not keep the sweep from its work.
-            has_more_schedules = self._fire_schedules(has_lease)
-        if not has_lease:
+            has_more_schedules = self._fire_schedules(due)
+        if due is None:
             self._has_more = False
             if is_due:
                 # The process with the lease sends the rest.  If each process did, it would be sent many times.
                 publish_due(engine, engine.now() - engine.settings.sweep_interval)
             return
         if self._beating_since is not None:
-            reap_dead_workers(engine, beating_since=self._beating_since)
-        timeout.give_up_overdue(engine)
+            reap_dead_workers(engine, beating_since=self._beating_since, has_orphans=due.orphans)
+        if due.overdue:
+            timeout.give_up_overdue(engine)
         self._has_more = False
         is_unsending = broker_sentinel.check(engine)
-        self._has_more = sweep(engine) or is_unsending or has_more_schedules
+        self._has_more = sweep(engine, due) or is_unsending or has_more_schedules
         self._swept_at = engine.now()
         self._tidy()
 
-    def _fire_schedules(self, has_lease: bool) -> bool:
+    def _fire_schedules(self, due: DueWork | None) -> bool:
         """Write what this process declares, and fire what is due if it has the lease; whether more may be due."""
         if self.schedules is None:
             return False
         self.schedules.write_declared()
-        if not has_lease:
+        if due is None:
             self.schedules.rest()
             return False
-        return self.schedules.fire()
+        return self.schedules.fire(due.next_fire_at)
 
     def _tidy(self) -> None:
         """Prune, and collect orphans; in a thread of its own where payloads are elsewhere, as that may take long."""

@@ -15,19 +15,20 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from .. import failpoints, measures
-from ..attempts import outcome
+from ..attempts import outcome, timeout
 from ..broker import GRACE
 from ..client import route_again, run_limits
 from ..engine import Engine, ProcessIdentity, identify, is_gone
 from ..sandbox import log_records
 from ..store import (
     DriveRow,
+    DueWork,
     MessageGroup,
     StepRow,
     WaitRow,
-    Worker,
     claimed_attempts,
     due_steps,
+    due_work,
     run_calls,
     run_log,
     turn_leases,
@@ -45,7 +46,14 @@ Row = TypeVar("Row", StepRow, WaitRow)
 log = log_records.get("durable.sweep")
 
 
-def sweep(engine: Engine) -> bool:
+def find_due(engine: Engine) -> DueWork:
+    """Return what may be due now, in one statement."""
+    now = engine.now()
+    with engine.store.read() as tx:
+        return due_work.find(tx, now, deadline=now - timeout.PROCESS_GRACE, claimed=now - engine.settings.dead_after)
+
+
+def sweep(engine: Engine, due: DueWork | None = None) -> bool:
     """
     Send the steps, waits and turns whose messages were not sent or are lost, and the turns that call handlers again.
 
@@ -56,8 +64,30 @@ def sweep(engine: Engine) -> bool:
     A step or workflow that no live process has registered is not sent, since Celery throws away messages of
     unknown tasks.  Its row stays as it is, which costs no writes.  The first sweep after the first heartbeat of a
     process that has registered it sends it.
+
+    Args:
+        due: What ``find_due`` has just returned; None to ask now.
     """
+    due = find_due(engine) if due is None else due
     now = engine.now()
+    sent = [0]
+    if due.steps or due.waits or due.turns:
+        sent += _send_overdue(engine, now)
+    if due.calls:
+        sent.append(_send_calls(engine, now))
+    if due.turn_leases:
+        sent.append(_drop_leases(engine, now))
+    if due.requests:
+        sent.append(route_again.route_waiting(engine, BATCH))
+    admitted = [
+        admit_due(engine) if due.step_limits else 0,
+        run_limits.admit_due(engine) if due.run_limits else 0,
+    ]
+    return KEYS in admitted or BATCH in sent
+
+
+def _send_overdue(engine: Engine, now: int) -> list[int]:
+    """Send the messages of steps, waits and turns that were not sent or are lost; return how many of each."""
     with engine.store.read() as tx:
         registered = workers.registered(tx)
         step_groups = due_steps.groups_due(tx, now)
@@ -65,16 +95,11 @@ def sweep(engine: Engine) -> bool:
         turn_groups = run_log.groups_due(tx, now)
     lost = LostMessages(engine, now)
     delay = engine.settings.resend_after
-    sent = [
+    return [
         _send_steps(engine, now, registered, lost.steps(step_groups, delay), lost.idle(step_groups)),
         _send_waits(engine, now, lost.waits(wait_groups, GRACE)),
         _send_turns(engine, now, registered, lost.turns(turn_groups, delay)),
-        _send_calls(engine, now),
-        _drop_leases(engine, now),
-        route_again.route_waiting(engine, BATCH),
     ]
-    admitted = (admit_due(engine), run_limits.admit_due(engine))
-    return KEYS in admitted or BATCH in sent
 
 
 def publish_due(engine: Engine, since: int) -> None:
@@ -184,7 +209,7 @@ def _count_resent(engine: Engine, kind: str, sent: Sequence[StepRow | WaitRow | 
         engine.measures.count(measures.MESSAGES_RESENT, kind, by=resent)
 
 
-def reap_dead_workers(engine: Engine, *, beating_since: int) -> None:
+def reap_dead_workers(engine: Engine, *, beating_since: int, has_orphans: bool = True) -> None:
     """
     Give up the attempts of processes that have ended.
 
@@ -194,13 +219,14 @@ def reap_dead_workers(engine: Engine, *, beating_since: int) -> None:
 
     Args:
         beating_since: Since when our own heartbeats have succeeded without a gap, by the database's clock.
+        has_orphans: Whether there may be attempts of processes that have no row.
     """
     now = engine.now()
     this_process = identify()
     dead_before = now - engine.settings.dead_after
     with engine.store.read() as tx:
-        alive = workers.alive(tx)
-        orphans = claimed_attempts.of_unknown_workers(tx, dead_before, BATCH)
+        alive = workers.last_beats(tx)
+        orphans = claimed_attempts.of_unknown_workers(tx, dead_before, BATCH) if has_orphans else []
     ended = {w.id for w in alive if is_gone(ProcessIdentity(w.host, w.boot_id, w.pid, w.pid_started), this_process)}
     for worker in alive:
         if worker.id in ended:
@@ -211,7 +237,7 @@ def reap_dead_workers(engine: Engine, *, beating_since: int) -> None:
         outcome.give_up_and_send(engine, held)
 
 
-def _reap(engine: Engine, worker: Worker, *, spared_since: int | None) -> None:
+def _reap(engine: Engine, worker: workers.LastBeat, *, spared_since: int | None) -> None:
     """
     Give up the attempts of a process, and remove it.
 

@@ -36,10 +36,18 @@ class Rounds:
             declared.write_all(self._engine)
             self._written = current
 
-    def fire(self) -> bool:
-        """Fire what is due; for the process with the sweep's lease.  Returns whether there may be more."""
+    def fire(self, next_at: int | None) -> bool:
+        """
+        Fire what is due; for the process with the sweep's lease.  Returns whether there may be more.
+
+        Args:
+            next_at: When the next schedule is to be fired, as the database has just said.
+        """
         engine = self._engine
         self._remove_absent()
+        self.next_at = next_at
+        if next_at is None or next_at > engine.now():
+            return False
         # Bounded, so that the lease is renewed before it expires.
         has_more = all(fire_due(engine) for _ in range(_MOST_BATCHES))
         with engine.store.read() as tx:

@@ -55,6 +55,7 @@ Files, in import order::
     limit_view.py          what people see of limits
     limit_faults.py        what can be wrong with limits
     due_steps.py           steps whose messages the sweep sends
+    due_work.py            what the sweep has to do now, in one statement
     in_doubt.py            steps in doubt
     turn_leases.py         which process takes a run's turns
     waits.py               pending sleeps and timeouts
@@ -73,6 +74,7 @@ from .broker_sentinel import BrokerSentinel
 from .claimed_attempts import ClaimedAttempt
 from .claims import Claim
 from .database import Store
+from .due_work import DueWork
 from .hooks import Hook, Refusals, RefusingWebhook
 from .in_doubt import InDoubt
 from .limits import LimitKey
@@ -116,6 +118,7 @@ __all__ = [
     "ClaimedAttempt",
     "DriveRow",
     "DueWait",
+    "DueWork",
     "Durations",
     "Ended",
     "EndedRun",

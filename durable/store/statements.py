@@ -11,6 +11,7 @@ count: durable's own statements need no spans.
 from __future__ import annotations
 
 import logging
+import select as selecting
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -60,12 +61,18 @@ class IdleConnections:
         record.info["durable_used"] = time.monotonic()
 
     def check(self, connection: Any, record: Any, _proxy: object) -> None:
-        """As SQLAlchemy's ``pool_pre_ping``, but without the round trip if the connection was used a moment ago."""
+        """
+        As SQLAlchemy's ``pool_pre_ping``, but without the round trip where it would find nothing.
+
+        That is so if the connection was used a moment ago; and on PostgreSQL if its socket is open and has nothing to
+        read: a server or pooler that ends a session closes the socket, and the kernel does for one that has vanished
+        (``keepalives_idle``).
+        """
         used_at = record.info.get("durable_used")
         if used_at is not None:
             if used_at <= self._broken_at:
                 raise sa_exc.InvalidatePoolError
-            if time.monotonic() - used_at < _IDLE_SECS:
+            if time.monotonic() - used_at < _IDLE_SECS or _is_quiet(connection):
                 return
         try:
             is_alive = self._dialect.do_ping(connection)
@@ -73,6 +80,15 @@ class IdleConnections:
             is_alive = False
         if not is_alive:
             raise sa_exc.InvalidatePoolError
+
+
+def _is_quiet(connection: Any) -> bool:
+    """Whether a connection of psycopg's is open, and its server has sent nothing; False where nothing tells."""
+    if not hasattr(connection, "pgconn") or connection.closed:
+        return False
+    poll = selecting.poll()
+    poll.register(connection.fileno(), selecting.POLLIN)
+    return not poll.poll(0)
 
 
 def array(values: Iterable[str | int | None]) -> str:

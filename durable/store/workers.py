@@ -23,6 +23,13 @@ _TAKE_LEASE = Prepared(
     )
 )
 _LEASE = Prepared(select(leases.c.name).where(leases.c.name == bindparam("name")))
+_LOOK = Prepared(
+    select(
+        leases.c.owner,
+        leases.c.expires_at,
+        select(func.count()).select_from(workers).scalar_subquery().label("processes"),
+    ).where(leases.c.name == bindparam("name"))
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +50,34 @@ class Worker:
     clock_ahead: int | None = None
     progress: str | None = None
     limits: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LastBeat:
+    """The last heartbeat of a process, and which process it is."""
+
+    id: str
+    host: str
+    boot_id: str
+    pid: int
+    pid_started: int
+    beat_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeenLease:
+    """
+    A lease, as a process sees it that may not have it.
+
+    Attributes:
+        owner: None once it was released.
+        expires_at: From then on any process may take it.
+        processes: How many processes there are, which may all want it.
+    """
+
+    owner: str | None
+    expires_at: int
+    processes: int
 
 
 def beat(tx: Connection, worker: Worker, now: Any) -> None:
@@ -73,6 +108,12 @@ def alive(tx: Connection, since: int = 0) -> list[Worker]:
     """Processes with a heartbeat at *since* or later, oldest heartbeat first."""
     query = select(workers).where(workers.c.beat_at >= since).order_by(workers.c.beat_at)
     return [Worker(**row) for row in tx.execute(query).mappings()]
+
+
+def last_beats(tx: Connection) -> list[LastBeat]:
+    """The last heartbeat of each process, oldest first."""
+    query = select(*(workers.c[name] for name in LastBeat.__slots__)).order_by(workers.c.beat_at)
+    return [LastBeat(*row) for row in tx.execute(query)]
 
 
 def registered(tx: Connection, since: int = 0) -> set[str]:
@@ -133,6 +174,12 @@ def take_lease(store: Store, name: str, owner: str, now: int, ttl: int) -> bool:
     except IntegrityError:
         return False
     return True
+
+
+def look_at_lease(tx: Connection, name: str) -> SeenLease | None:
+    """Return a lease, without a lock or a write; None before it was taken for the first time."""
+    row = _LOOK.one(tx, {"name": name})
+    return None if row is None else SeenLease(*row)
 
 
 def drop_lease(tx: Connection, name: str, owner: str, free_at: int = 0) -> None:

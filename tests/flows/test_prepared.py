@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from durable import Durable
+from durable.store import statements
 from durable.store.statements import Prepared
 
 ADD = Prepared(sa.text("INSERT INTO kept VALUES (:id, :secret)"))
@@ -95,6 +96,30 @@ def test_a_connection_that_was_ended_is_not_used_again(engine):
 
     assert caught.value.connection_invalidated
     assert ids(engine) == [1]
+
+
+def test_a_connection_that_was_idle_is_asked_only_if_its_server_has_sent_something(engine, monkeypatch):
+    """An idle connection costs no round trip.  One that the server has ended is replaced, and nothing fails."""
+    monkeypatch.setattr(statements, "_IDLE_SECS", 0.0)
+    own_pid = sa.text("SELECT pg_backend_pid()")
+    pings = []
+    ping = engine.store.engine.dialect.do_ping
+    monkeypatch.setattr(engine.store.engine.dialect, "do_ping", lambda given: pings.append(given) or ping(given))
+    # Connections that are opened now, so that none of the pool's is idle from before.
+    engine.store.close()
+    with engine.store.read() as tx:
+        first = tx.execute(own_pid).scalar_one()
+    with engine.store.read() as tx:
+        assert tx.execute(own_pid).scalar_one() == first
+    assert len(pings) <= 1, "a new connection may be asked"
+    pings.clear()
+
+    killer = sa.create_engine(engine.store.url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with killer.connect() as connection:
+        connection.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": first})
+    with engine.store.read() as tx:
+        assert tx.execute(own_pid).scalar_one() != first
+    assert pings
 
 
 def test_a_connection_that_was_interrupted_is_not_used_again(engine):
