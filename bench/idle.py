@@ -17,7 +17,7 @@ from . import procfs
 from .site import Setup, Site, opened
 
 #: Until the processes have done what they do at their start.
-SETTLE_SECS = 10.0
+SETTLE_SECS = 35.0
 SECS = 30.0
 
 _ENDED = sa.text("SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()")

@@ -6,6 +6,7 @@ A message carries ids and no data.  It may be lost or repeated, because the rows
 Files, in import order::
 
     celery_internals.py  all code that depends on Celery's internals, and not on its documented interfaces
+    celery_consumer.py   what a worker's main process knows of its consumer
     redis_outages.py     workers over Redis that survive an outage, in spite of faults of kombu
     celery_settings.py   checks that the Celery app's settings let our messages through
     embedded.py          the embedded broker: a Valkey server of the current folder

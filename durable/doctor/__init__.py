@@ -8,7 +8,7 @@ Files, in import order::
     servers.py    checks the database, the broker, Celery's settings and ``public_url``
     waiting.py    checks for work that cannot continue (names, keys, blocks, doubts), and counts failures
     limits.py     checks the limits of steps, and their slots
-    workers.py    checks which workers live, answer, take from which queues, and have which clocks
+    workers.py    checks which workers live, answer, take messages from which queues, and have which clocks
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ __all__ = ["Finding", "examine"]
 _CHECKS_OF_SITUATION = {
     "workers": workers.alive,
     "answers": workers.answers,
+    "deaf": workers.deaf,
     "standbys": servers.standbys,
     "nodes": servers.nodes,
     "queues": workers.queues,

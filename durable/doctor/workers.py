@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from .. import duration
 from ..engine import versions as own_versions
 from ..worker import versions
 from .finding import Finding, listed
@@ -49,6 +50,23 @@ def answers(situation: Situation) -> Finding:
     others = {theirs["durable"] for theirs in found.values()} - {own}
     fix = f"This process has durable {own}: finish the deploy." if others else ""
     return Finding(name="answers", ok=True, detail=shown, fix=fix)
+
+
+def deaf(situation: Situation) -> Finding:
+    """No live worker is deaf: it takes no messages, although some wait for it."""
+    found = [worker for worker in situation.alive if worker.deaf_since is not None]
+    if not found:
+        return Finding(name="deaf", ok=True, detail="every worker takes messages")
+    since = min(worker.deaf_since or 0 for worker in found)
+    shown = listed([f"{worker.host}:{worker.pid}" for worker in found])
+    return Finding(
+        name="deaf",
+        ok=False,
+        detail=f"The worker of {shown} has taken no message for {duration.to_text(situation.now - since)}, although"
+        " some wait in its queues.",
+        fix="Restart this worker: its consumer is dead.  With `on_deaf_worker='exit'` such a worker ends by itself, and"
+        " a supervisor can start it again.",
+    )
 
 
 def described(of: dict[str, str]) -> str:

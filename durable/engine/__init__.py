@@ -32,10 +32,12 @@ from .known_waits import KnownWait
 from .process import ProcessIdentity, identify, is_gone, versions
 from .replay_cache import Checkout, Kept, unclosable
 from .run_handlers import CALL_TIME
+from .settings import EXIT
 from .watchdog import TurnWatch
 
 __all__ = [
     "CALL_TIME",
+    "EXIT",
     "Checkout",
     "Completion",
     "Completions",

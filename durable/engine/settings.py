@@ -24,6 +24,9 @@ from ..store import PREPARING_CHOICES
 
 SECOND = 1_000_000
 
+#: What ``on_deaf_worker`` may say.
+WARN, EXIT = "warn", "exit"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
@@ -61,6 +64,8 @@ class Settings:
     dead_after: int = 10 * SECOND
     #: How often the sweep checks for what is due and what was lost.
     sweep_interval: int = SECOND
+    #: What a worker does that takes no messages although some wait: "warn" or "exit".
+    on_deaf_worker: str = "warn"
     #: A message is sent again when it is lost and this long has passed; then with growing delays.
     resend_after: int = 5 * SECOND
     #: Runs that ended longer ago than this are deleted; 0: none are.
@@ -150,6 +155,12 @@ def _preparing(value: object) -> str:
     return text
 
 
+def _on_deaf_worker(value: object) -> str:
+    if value not in (WARN, EXIT):
+        raise ValueError(f"it must be {WARN} or {EXIT}")
+    return str(value)
+
+
 def _context_variables(value: object) -> tuple[ContextVar[Any], ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(each, ContextVar) for each in value):
         raise ValueError("it must be a list of contextvars.ContextVar objects, so give it as a keyword of Durable()")
@@ -176,6 +187,7 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "beat_interval": _positive,
     "dead_after": _positive,
     "sweep_interval": _positive,
+    "on_deaf_worker": _on_deaf_worker,
     "resend_after": _positive,
     "retention": _micros,
     "cipher": from_setting,

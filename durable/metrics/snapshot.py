@@ -34,9 +34,10 @@ LIMITED = Gauge("durable_limit_backlog", "Steps or runs that wait for a limit.",
 OVERDUE = Gauge("durable_timer_overdue_seconds", "How long the sleep or timeout that is most overdue should be over.")
 SWEEP_LAG = Gauge("durable_sweep_lag_seconds", "How long ago a process has begun a sweep.")
 WORKERS = Gauge("durable_workers_alive", "Processes that run steps and have sent a heartbeat lately.")
+DEAF = Gauge("durable_workers_deaf", "Processes of workers that take no messages, although some wait for them.")
 
 #: Every gauge, in the order of the documentation.
-GAUGES = (RUNS, RUNNING, BACKLOG, AGE, LIMITED, OVERDUE, SWEEP_LAG, WORKERS)
+GAUGES = (RUNS, RUNNING, BACKLOG, AGE, LIMITED, OVERDUE, SWEEP_LAG, WORKERS, DEAF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,7 @@ def _gauges(engine: Engine) -> Mapping[Gauge, Values]:
         overdue_since = gauges.oldest_overdue_timer(tx, now)
         lease = gauges.sweep_lease(tx, LEASE)
         workers = gauges.live_workers(tx, now - settings.dead_after)
+        deaf = gauges.deaf_workers(tx, now - settings.dead_after)
     waiting: dict[tuple[str, ...], tuple[int, int]] = {}
     _merge(waiting, ((each.queue or "", "step", each) for each in steps))
     _merge(waiting, ((engine.dispatch.find_queue_of_turn(each.queue) or "", "turn", each) for each in turns))
@@ -116,6 +118,7 @@ def _gauges(engine: Engine) -> Mapping[Gauge, Values]:
         LIMITED: {(name,): float(count) for name, count in limited.items()},
         OVERDUE: {(): 0.0 if overdue_since is None else (now - overdue_since) / 1_000_000},
         WORKERS: {(): float(workers)},
+        DEAF: {(): float(deaf)},
     }
     if lease is not None and lease.expires_at:
         # The process that sweeps renews its lease at the begin of each sweep; one that ends leaves it with the time

@@ -47,6 +47,12 @@ def live_workers(tx: Connection, since: int) -> int:
     return int(tx.execute(select(func.count()).where(workers.c.beat_at >= since)).scalar_one())
 
 
+def deaf_workers(tx: Connection, since: int) -> int:
+    """How many of them belong to a worker that takes no messages."""
+    deaf = select(func.count()).where(workers.c.beat_at >= since, workers.c.deaf_since.is_not(None))
+    return int(tx.execute(deaf).scalar_one())
+
+
 def running_attempts(tx: Connection) -> int:
     """How many attempts processes have claimed and not ended."""
     # Every process's id is greater than the empty text; written like this, every database uses the index.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -50,6 +51,7 @@ class Worker:
     clock_ahead: int | None = None
     progress: str | None = None
     limits: str | None = None
+    deaf_since: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,12 @@ def progress(tx: Connection) -> list[str | None]:
 def remove(tx: Connection, worker_id: str) -> None:
     """Delete the row of a process that has ended or is dead."""
     tx.execute(delete(workers).where(workers.c.id == worker_id))
+
+
+def mark_deaf(tx: Connection, host: str, boot_id: str, pids: Collection[int], since: int | None) -> None:
+    """Record since when the worker of these processes takes no messages; None: it does."""
+    mine = (workers.c.host == host, workers.c.boot_id == boot_id, workers.c.pid.in_(pids))
+    tx.execute(update(workers).where(*mine).values(deaf_since=since))
 
 
 def take_lease(store: Store, name: str, owner: str, now: int, ttl: int) -> bool:

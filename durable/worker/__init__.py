@@ -13,6 +13,7 @@ Files, in import order::
     versions.py        which versions this process and other workers run
     tasks.py           the tasks ``durable.drive`` and ``durable.wake``, and one task for each step
     registration.py    which engine the tasks of an app run for, and when they are made
+    deaf_worker.py     finds out that this worker's consumer is dead
     lifecycle.py       checks a worker at its start, starts and stops housekeeping
     signals.py         connects an engine to the signals of workers
 """

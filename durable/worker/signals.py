@@ -43,6 +43,8 @@ class _Worker:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._children = celery_internals.ChildWatch()
+        #: Made in the main process of a worker; it imports what only a worker needs.
+        self._deaf_watch: Any = None
         # Celery's signals of processes name no app: those of a worker of another app are not for this engine.
         self._serves = False
         self._forks = False
@@ -93,6 +95,10 @@ class _Worker:
         """Celery's ``worker_ready``: the main process takes messages."""
         if not self._serves:
             return
+        from . import deaf_worker
+
+        self._deaf_watch = self._deaf_watch or deaf_worker.DeafWatch(self._engine)
+        self._deaf_watch.watch(sender)
         # A prefork main process may fork again at any time, so no thread of ours runs in it.
         if celery_internals.is_prefork(sender):
             self._children.watch(sender)

@@ -31,6 +31,8 @@ workers = Table(
     Column("progress", long_text()),
     #: The numbers of the limits that its code declares, as JSON: ``{name: [n, per, burst]}``.
     Column("limits", long_text()),
+    #: Since when the worker of this process takes no messages, although some wait; NULL: it does.
+    Column("deaf_since", BigInteger),
     Index("durable_workers_by_beat", "beat_at"),
 )
 
