@@ -31,6 +31,7 @@ QUICK = {"vocabulary", "sandbox", "http", "codec", "verify", "registry", "replay
 #: Live tests that measure no time: they may run beside those that do.
 UNTIMED = {
     "test_deaf_workers.py",
+    "test_hostile_databases.py",
     "test_framing.py",
     "test_galera.py",
     "test_live_adopted.py",

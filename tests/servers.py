@@ -263,6 +263,48 @@ class OwnPgBouncer:
         self.kill()
 
 
+class OwnMariaDB:
+    """A MariaDB server of one test, with its own settings and an empty database."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        """
+        Args:
+            options: Options of its command line, such as ``--wait-timeout=5``.
+        """
+        self.port = free_port()
+        self.url = f"mysql://root@127.0.0.1:{self.port}/durable"
+        self._folder = folder
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> OwnMariaDB:
+        path = f"{os.environ['PATH']}:/usr/sbin"
+        install, program = shutil.which("mariadb-install-db", path=path), shutil.which("mariadbd", path=path)
+        if install is None or program is None:
+            absent("mariadb", "mariadbd is not installed")
+        data = self._folder / "mariadb"
+        own = ["--no-defaults", f"--datadir={data}", *(["--user=root"] if os.geteuid() == 0 else [])]
+        fresh = [install, *own, "--auth-root-authentication-method=normal", "--skip-test-db"]
+        subprocess.run(fresh, check=True, capture_output=True, timeout=120)
+        listen = [f"--port={self.port}", "--bind-address=127.0.0.1", f"--socket={self._folder}/mariadb.sock"]
+        careless = ["--innodb-flush-log-at-trx-commit=0", f"--log-error={self._folder}/mariadb.log"]
+        self._process = embedded.supervised(
+            [program, *own, *listen, *careless, *self._options], grace_secs=0, stdout=subprocess.DEVNULL
+        )
+        wait_for_port(self.port)
+        admin = sa.create_engine(f"mysql+pymysql://root@127.0.0.1:{self.port}", poolclass=sa.NullPool)
+        with admin.connect() as connection:
+            connection.exec_driver_sql("CREATE DATABASE durable")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+        shutil.rmtree(self._folder / "mariadb")
+
+
 def free_port() -> int:
     """A port of the loopback interface on which nothing listens."""
     with socket.socket() as unbound:

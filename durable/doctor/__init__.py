@@ -24,6 +24,7 @@ _CHECKS_OF_SITUATION = {
     "workers": workers.alive,
     "answers": workers.answers,
     "deaf": workers.deaf,
+    "settings": servers.session_settings,
     "standbys": servers.standbys,
     "nodes": servers.nodes,
     "queues": workers.queues,

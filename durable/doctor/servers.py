@@ -99,6 +99,20 @@ def public_url(engine: Engine) -> Finding:
     return Finding(name="public_url", ok=True, detail=url or "not set", fix=fix)
 
 
+def session_settings(situation: Situation) -> Finding:
+    """The settings of the role, the database and the server leave durable's sessions enough time, room and rights."""
+    found = situation.unfit_settings
+    if not found:
+        return Finding(name="settings", ok=True, detail="the database's limits and timeouts leave enough")
+    return Finding(
+        name="settings",
+        ok=False,
+        detail="; ".join(f"{each.name} is {each.value}: {each.consequence}" for each in found) + ".",
+        fix="Raise it for durable's role, for example by `ALTER ROLE … SET …`, or on MySQL and MariaDB in the server's"
+        " configuration.",
+    )
+
+
 def standbys(situation: Situation) -> Finding:
     """A PostgreSQL primary that has standbys waits for one of them; if not, this is advice."""
     number = situation.unawaited_standbys

@@ -14,6 +14,7 @@ from ..store import (
     installation,
     key_id_of,
     limit_faults,
+    session_settings,
     standbys,
     workers,
 )
@@ -62,6 +63,7 @@ class Situation:
     doubts: list[InDoubt]
     foreign_queue: str | None
     unawaited_standbys: int | None
+    unfit_settings: list[session_settings.UnfitSetting]
     keys: dict[str, str]
     set_limits: dict[str, int]
     limit_keys: list[limit_faults.KeyState]
@@ -73,9 +75,10 @@ def read(engine: Engine) -> Situation:
     now = engine.now()
     since = now - engine.settings.dead_after
     with engine.store.read() as tx:
+        alive = workers.alive(tx, since)
         return Situation(
             engine=engine,
-            alive=workers.alive(tx, since),
+            alive=alive,
             registered=workers.registered(tx, since),
             steps=backlog.pending_steps(tx),
             turns=backlog.runs_with_inbox_items(tx),
@@ -86,6 +89,7 @@ def read(engine: Engine) -> Situation:
             doubts=in_doubt.oldest(tx, SHOWN + 1),
             foreign_queue=installation.foreign_queue(tx, now - HOUR),
             unawaited_standbys=standbys.unawaited(tx),
+            unfit_settings=session_settings.unfit(tx, processes=len(alive), max_body=engine.settings.max_body),
             keys={key_id_of(head): run_id for head, run_id in backlog.encrypted_heads(tx, 1000).items()},
             set_limits=limit_faults.set_numbers(tx),
             limit_keys=limit_faults.key_states(tx, now),

@@ -31,6 +31,9 @@ def upgrade(tx: Connection) -> None:
         ConfigurationError: The encoding of the database is not UTF8.
     """
     if tx.dialect.name == "postgresql":
+        # A migration may take longer than the role's statements, and imports modules between two of them.
+        for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            tx.execute(text("SELECT set_config(:name, '0', true)"), {"name": name})
         tx.execute(text("SELECT pg_advisory_xact_lock(hashtext('durable_migrate'))"))
     encoding = unfit_encoding(tx)
     if encoding is not None:

@@ -62,6 +62,7 @@ Files, in import order::
     turns.py               what a turn reads, and the commit of a plain turn
     end_operation.py       end an attempt or a wait: delete its row, add the outcome to the inbox
     offers.py              steps that processes take without a message
+    session_settings.py    settings of the database with which durable cannot work
     standbys.py            whether a PostgreSQL primary waits for its standbys
     statistics.py          the dashboard's numbers: ended runs, durations, backlogs
     totals.py              the sums of what all processes have measured

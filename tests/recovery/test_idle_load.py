@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from celery import Celery
 from servers import DATABASES, migrate
 
 from durable import Durable
+from durable.broker import HEADER, QUEUE
+from durable.broker.progress import SENT
 from durable.engine.process import identify
 from durable.recovery import LEASE, Housekeeping
 from durable.recovery.sweep_lease import LeaseOfSweep
@@ -155,3 +158,31 @@ def test_the_more_processes_the_less_often_each_looks_for_the_lease(engine: Dura
         now[0] += 1
     assert lease.take()
     assert lease.is_held
+
+
+def test_an_idle_process_looks_for_forgotten_claims_only_after_work(engine: Durable) -> None:
+    """It looks until some time after the last message that it has taken."""
+    asked: list[str] = []
+    sa.event.listen(engine.store.engine, "before_cursor_execute", lambda c, cursor, text, *_: asked.append(text))
+    now = [engine.now()]
+    engine.now = lambda: now[0]  # type: ignore[method-assign]
+    keeper = Housekeeping(engine)
+
+    def looks() -> bool:
+        """Whether it looks for claims of its own when it beats next."""
+        now[0] += engine.settings.beat_interval
+        asked.clear()
+        keeper.tick()
+        return any("worker_id IN" in text for text in asked)
+
+    try:
+        assert not looks()
+        header = {HEADER: {SENT: now[0], QUEUE: "celery"}}
+        engine.progress.note(SimpleNamespace(headers=header, delivery_info={}))
+        assert [looks(), looks()] == [True, True]
+        now[0] += 3 * engine.settings.dead_after
+        assert not looks()
+        engine.running.add("a claim")
+        assert looks()
+    finally:
+        keeper.stop()
