@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_flows import counts, looks_at_child
-from processes import Deployment, Process, deployed
+from live_flows import counts, looks_at_child, many_short
+from processes import Deployment, Process, deployed, eventually
 from servers import new_broker, new_database
 
 pytestmark = pytest.mark.live
@@ -70,3 +70,20 @@ def test_a_child_that_ends_after_its_task_is_worth_its_start(tmp_path):
 
             received = re.findall(r"Task live_flows.count_on\[\S+\] received", worker.log.read_text())
             assert len(received) < 12, "without it, one child for each step"
+
+
+def test_children_that_autoscale_adds_and_ends_repeat_no_step_and_leave_no_row(tmp_path):
+    """A backlog brings more children, which end again once they are idle: each step ran once, and one process beats."""
+    with new_database("postgresql", tmp_path) as database_url, new_broker("redis", tmp_path) as broker_url:
+        # How soon Celery ends an idle child, in seconds.
+        settings = {"AUTOSCALE_KEEPALIVE": "1"}
+        with deployed(Deployment(tmp_path, database_url, broker_url, "live_app", "", settings)) as site:
+            site.start_worker("worker", "--pool", "prefork", "--autoscale", "3,1")
+            runs = [site.engine.start(many_short, 40) for _ in range(6)]
+
+            eventually(lambda: len(site.workers()) > 1, 60, "children were added")
+            assert [run.result(timeout="60s") for run in runs] == [40] * 6
+            eventually(lambda: len(site.workers()) == 1, 60, "the added children have ended, and no row is left")
+
+            attempts = [event.attempt for run in runs for event in run.events() if event.kind == "step_completed"]
+            assert attempts == [1] * (6 * 40)
