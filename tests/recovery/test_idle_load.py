@@ -8,13 +8,14 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from celery import Celery
-from servers import DATABASES, migrate
+from servers import DATABASES, migrate, new_database
 
 from durable import Durable
 from durable.broker import HEADER, QUEUE
@@ -55,9 +56,10 @@ class Counted:
 
 
 @pytest.fixture
-def processes(database: str) -> Iterator[list[Durable]]:
-    """Engines that are as many processes to the database."""
+def processes(tmp_path: Path) -> Iterator[list[Durable]]:
+    """Engines that are as many processes to a database of their own, in which nothing is due."""
     with ExitStack() as stack:
+        database = stack.enter_context(new_database("postgresql", tmp_path))
         made = []
         for _ in range(PROCESSES):
             app = Celery(f"idle-{secrets.token_hex(4)}", broker="memory://", set_as_current=False)
@@ -66,7 +68,7 @@ def processes(database: str) -> Iterator[list[Durable]]:
         yield made
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@pytest.mark.slow
 def test_twenty_idle_processes_ask_twenty_statements_a_second(processes: list[Durable]) -> None:
     """
     For each heartbeat there is at most one more statement: a heartbeat each two seconds makes it 20 a second.
