@@ -7,7 +7,7 @@ Pre-deploy: older code does not know the column, and its workers are never marke
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision, phase = "0028", "0027", "pre"
+revision, down_revision, phase = "0029", "0028", "pre"
 
 
 def upgrade() -> None:
