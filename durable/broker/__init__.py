@@ -7,6 +7,7 @@ Files, in import order::
 
     celery_internals.py  all code that depends on Celery's internals, and not on its documented interfaces
     celery_consumer.py   what a worker's main process knows of its consumer
+    redis_clients.py     channels over Redis that keep their client
     redis_outages.py     workers over Redis that survive an outage, in spite of faults of kombu
     celery_settings.py   checks that the Celery app's settings let our messages through
     embedded.py          the embedded broker: a Valkey server of the current folder
@@ -17,8 +18,9 @@ Files, in import order::
     progress.py          the latest message that a process has taken from each queue
     producers.py         the connections of a publisher
     redis_cluster.py     refuses a broker that is a node of a Redis Cluster
-    publisher.py         sends messages to the broker, and gives up at the first error
     chains.py            chains of a task that ends an operation and the turn that follows
+    task_sender.py       sends a task's message with less work than Celery's apply_async
+    publisher.py         sends messages to the broker, and gives up at the first error
     dispatcher.py        turns, steps and wakes as Celery messages
     supervise.py         a script that ends a command when the process that started it ends
 """

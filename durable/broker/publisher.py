@@ -32,6 +32,7 @@ from ..current import running_step
 from ..sandbox import log_records
 from .celery_internals import virtual_queue_length
 from .producers import Producers
+from .task_sender import TaskSender
 
 #: How long nothing is published after a failure, so that a broker that hangs costs its timeout once.
 _PAUSE_SECS = 1.0
@@ -94,6 +95,7 @@ class Publisher:
         self._celery = celery
         self._paused_until = 0.0
         self._eager = _Eager()
+        self._tasks = TaskSender(celery)
         self._inherited: list[Producers] = []
         self._producers: Producers | None = None
         self._begin_in_process()
@@ -216,10 +218,9 @@ class Publisher:
             nullcontext() if alone else producer.batch(),
         ):
             for message in messages:
-                options = {"countdown": message.countdown} if message.countdown is not None else {}
                 try:
                     with message.within():
-                        message.what.apply_async(producer=producer, retry=False, **options)
+                        self._tasks.send(message.what, producer, message.countdown)
                 except Exception as error:
                     # Celery raises KeyError for an unknown queue; kombu lists it among the errors of Redis connections.
                     if isinstance(error, self._trouble) and not isinstance(error, LookupError):

@@ -31,11 +31,11 @@ from kombu.transport import virtual
 from redis import exceptions
 
 from ..sandbox import log_records
+from .redis_clients import ClientKeepingChannel
 
 #: kombu's classes, which have no types.
 _Connection: Any = Connection
 _QoS: Any = kombu_redis.QoS
-_Channel: Any = kombu_redis.Channel
 _QoSInMemory: Any = virtual.QoS
 
 log = log_records.get("durable.broker")
@@ -147,7 +147,7 @@ class _SurvivingQoS(_QoS):  # type: ignore[misc]
         self._delivered.clear()
 
 
-class _SurvivingChannel(_Channel):  # type: ignore[misc]
+class _SurvivingChannel(ClientKeepingChannel):
     def close(self) -> None:
         try:
             super().close()

@@ -9,16 +9,29 @@ harmless.
 from __future__ import annotations
 
 import hashlib
+import operator
 import sys
 from functools import lru_cache
 from types import CodeType
 from typing import Any
 
+#: By module, what it had when its hash was made, and the hash: each start of a run needs it.
+_known: dict[str, tuple[list[Any], str]] = {}
+
 
 def of_module(name: str) -> str:
     """The hash of the functions and classes that module *name* defines, as 16 hex digits."""
+    members = dict(vars(sys.modules[name])) if name in sys.modules else {}
+    values, found = list(members.values()), _known.get(name)
+    if found is not None and len(found[0]) == len(values) and all(map(operator.is_, found[0], values)):
+        return found[1]
+    made = _hash_of(name, members)
+    _known[name] = (values, made)
+    return made
+
+
+def _hash_of(name: str, members: dict[str, Any]) -> str:
     digest = hashlib.sha256()
-    members = vars(sys.modules[name]) if name in sys.modules else {}
     for key in sorted(members):
         member = members[key]
         if getattr(member, "__module__", None) != name:
@@ -40,7 +53,7 @@ def of_function(function: Any) -> str:
     return hashlib.sha256(_text(function.__code__).encode()).hexdigest()[:16]
 
 
-# Cached, since each start of a run needs it, and a large module takes longer to hash than the rest of the start.
+# Cached, since a large module takes longer to hash than the rest of a start.
 @lru_cache(maxsize=4096)
 def _text(code: CodeType) -> str:
     return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {[_constant(c) for c in code.co_consts]}"

@@ -17,7 +17,7 @@ Files, in import order::
     continuing.py    finds calls of ``continue_as_new`` in the source that do not fit the workflow
 """
 
-from .guards import forbid, refuse_in_workflow, unrestricted
+from .guards import forbid, refuse_in_workflow, unguarded, unrestricted
 from .process_ends import ProcessEnd, ends_process
 from .source_lines import calling_line, raising_line, waiting_line
 
@@ -28,6 +28,7 @@ __all__ = [
     "forbid",
     "raising_line",
     "refuse_in_workflow",
+    "unguarded",
     "unrestricted",
     "waiting_line",
 ]

@@ -23,7 +23,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from types import BuiltinFunctionType, FrameType, MethodType
+from types import BuiltinFunctionType, FrameType, FunctionType, MethodType
 from typing import Any
 
 from .. import current
@@ -226,6 +226,13 @@ def _guard(function: Any, restriction: Restriction, name: str) -> Any:
 
     wrapper.durable_original = function  # type: ignore[attr-defined]
     return wrapper
+
+
+def unguarded(function: Any) -> Any:
+    """The function that a guard of ours calls; a function without one is returned as it is."""
+    if type(function) is FunctionType and function.__code__.co_filename == __file__:
+        return getattr(function, "durable_original", function)
+    return function
 
 
 class Builtin:
