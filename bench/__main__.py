@@ -32,7 +32,9 @@ def main(arguments: Sequence[str]) -> int:
     )
     rounds = options.rounds or (SHORT_ROUNDS if options.short else ROUNDS)
     passed = True
-    with bench.opened(setup, short=options.short, rounds=rounds, scale=options.scale) as opened:
+    with bench.opened(
+        setup, short=options.short, rounds=rounds, scale=options.scale, with_peers=options.peers
+    ) as opened:
         for name in options.only:
             report = opened.measure(WORKLOADS[name])
             _show(report, setup, options.short)
@@ -50,6 +52,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--prefetch", type=int, default=Setup.prefetch, help="Celery's worker_prefetch_multiplier")
     parser.add_argument("--short", action="store_true", help="small sizes, for CI")
     parser.add_argument("--scale", type=float, default=1.0, help="that part of each count, e.g. 0.1")
+    parser.add_argument("--peers", action="store_true", help="also DBOS, absurd and Restate, in W1 to W6 (PostgreSQL)")
     return parser.parse_args(arguments)
 
 

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Generic, TypeVar
 
 S = TypeVar("S")
@@ -99,12 +99,13 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A workload's figures over its rounds."""
+    """A workload's figures over its rounds, and those of the peers that were measured in the same rounds, by name."""
 
     workload: Workload[Any]
     sizes: Any
     rounds: int
     spreads: Mapping[str, Spread]
+    peers: Mapping[str, Mapping[str, Spread]] = field(default_factory=dict)
 
     @property
     def judged(self) -> list[tuple[Target, float]]:
@@ -119,7 +120,7 @@ class Report:
 
     @property
     def _counts(self) -> dict[str, Any]:
-        return {field.name: getattr(self.sizes, field.name) for field in fields(self.sizes)}
+        return {each.name: getattr(self.sizes, each.name) for each in fields(self.sizes)}
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values."""
@@ -130,6 +131,10 @@ class Report:
             "sizes": self._counts,
             "figures": {name: _rounded(spread) for name, spread in self.spreads.items()},
             "targets": [_told(target, value) for target, value in self.judged],
+            "peers": {
+                peer: {name: _rounded(spread) for name, spread in spreads.items()}
+                for peer, spreads in self.peers.items()
+            },
         }
 
     def lines(self) -> list[str]:
@@ -137,17 +142,30 @@ class Report:
         sizes = ", ".join(f"{name} {count}" for name, count in self._counts.items() if count is not None)
         head = f"{self.workload.name}  {self.workload.title} ({sizes}; rounds {self.rounds})"
         figures = [f"    {name:<32} {spread}" for name, spread in self.spreads.items()]
-        return [head, f"    {'':<32} {'median':>10} {'min':>10} {'max':>10}", *figures, *map(_line, self.judged)]
+        beside = [
+            f"    {f'{peer}: {name}':<32} {spread}"
+            for peer, spreads in self.peers.items()
+            for name, spread in spreads.items()
+        ]
+        columns = f"    {'':<32} {'median':>10} {'min':>10} {'max':>10}"
+        return [head, columns, *figures, *beside, *map(_line, self.judged)]
 
 
 def summed_up(workload: Workload[S], sizes: S, rounds: Sequence[object]) -> Report:
     """The medians and spreads of what each round measured."""
+    names = _names(rounds[0])
+    spreads = spreads_of([{name: getattr(each, name) for name in names} for each in rounds])
+    return Report(workload=workload, sizes=sizes, rounds=len(rounds), spreads=spreads)
+
+
+def spreads_of(rounds: Sequence[Mapping[str, float | None]]) -> dict[str, Spread]:
+    """Each figure over the rounds; without those that no round has measured."""
     spreads = {}
-    for name in _names(rounds[0]):
-        values = [value for each in rounds if (value := getattr(each, name)) is not None]
+    for name in rounds[0]:
+        values = [value for each in rounds if (value := each[name]) is not None]
         if values:
             spreads[name] = Spread(median=statistics.median(values), min=min(values), max=max(values))
-    return Report(workload=workload, sizes=sizes, rounds=len(rounds), spreads=spreads)
+    return spreads
 
 
 def _names(figures: Any) -> list[str]:

@@ -2,8 +2,9 @@
 Where the time of a run goes: ``python -m bench.profile [--database sqlite] [--steps 5] [--runs 200]``.
 
 In this one process, without a worker: ``start()``, the first turn, and the steps in place with the last turn.  Prints
-the median of each part (CPU time, and time with the waits for the database and the broker), the statements and
-transactions of a run, and the functions that took most, as cProfile has them.
+the CPU time of ``start()`` beside that of a plain task's publishing and a bare commit, the median of each part (CPU
+time, and time with the waits for the database and the broker), the statements and transactions of a run, and the
+functions that took most, as cProfile has them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pstats
 import statistics
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -31,6 +33,7 @@ from durable.turns.continuation import Continuation
 from durable.turns.drive import drive
 
 from . import servers
+from .rows import Rows
 from .workflows import sequence
 
 PARTS = ("start()", "first turn", "steps and end")
@@ -47,6 +50,7 @@ def main() -> None:
         engine.migrate()
         for _ in range(20):
             _run(engine, options.steps)
+        _show_start(engine, database_url, options.runs)
         _show_parts([_run(engine, options.steps) for _ in range(options.runs)])
         _show_statements(engine, options.steps)
         _show_messages(engine)
@@ -85,6 +89,30 @@ def _show_parts(runs: list[list[tuple[float, float]]]) -> None:
     for name, measured in zip(PARTS, zip(*runs, strict=True), strict=True):
         cpu, wall = (statistics.median(each) * 1000 for each in zip(*measured, strict=True))
         print(f"{name:15} {cpu:6.2f} ms of CPU time, {wall:6.2f} ms")
+
+
+def _show_start(engine: Durable, database_url: str, count: int) -> None:
+    """The CPU time of ``start()`` beside a plain task's publishing and a bare commit, which take turns with it."""
+    rows, plain = Rows(database_url), engine.celery.task(name="profile.plain", ignore_result=True)(_nothing)
+    rows.create()
+    acts = (lambda _: engine.start(sequence, 5), plain.delay, lambda number: rows.insert("profile", number, 0.0))
+    rounds = [[_cpu_ms(act, range(first, first + 20)) for act in acts] for first in range(0, count, 20)]
+    rows.close()
+    start, publish, commit = (statistics.median(each) for each in zip(*rounds, strict=True))
+    by_both = statistics.median(each[0] / (each[1] + each[2]) for each in rounds)
+    yardsticks = f"a plain publish {publish:.2f}, a commit {commit:.2f}"
+    print(f"start() {start:.2f} ms of CPU time, {yardsticks}: {by_both:.2f} of both")
+
+
+def _cpu_ms(act: Callable[[int], object], numbers: range) -> float:
+    began = time.process_time()
+    for number in numbers:
+        act(number)
+    return (time.process_time() - began) / len(numbers) * 1000
+
+
+def _nothing(number: int) -> None:
+    """A plain task."""
 
 
 def _show_messages(engine: Durable) -> None:
