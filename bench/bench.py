@@ -19,7 +19,7 @@ class Bench:
     """Workloads on one setup."""
 
     def __init__(
-        self, setup: Setup, stack: ExitStack, *, short: bool, rounds: int, scale: float, with_peers: bool
+        self, setup: Setup, stack: ExitStack, *, short: bool, rounds: int, scale: float, with_peers: bool = False
     ) -> None:
         self.setup = setup
         self.short = short
