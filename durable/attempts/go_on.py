@@ -64,20 +64,12 @@ def _record_and_take_next(engine: Engine, continuation: Continuation, held: Clai
     if event_rows.has_large([ended]) or end_operation.request_ids(ended):
         return False
     sending = engine.dispatch.plan(engine.store.now())
-    names, is_recorded = continuation.names(), False
+    is_recorded = False
 
     def claim(by: str) -> Claim | None:
         nonlocal is_recorded
         is_recorded, claimed = offers.commit_outcome_and_claim_next(
-            engine.store,
-            held,
-            ended,
-            sending,
-            continuation.queue,
-            names,
-            by=by,
-            worker_id=engine.process_id,
-            semantics=SEMANTICS[0],
+            engine.store, held, ended, sending, _taker(engine, continuation), by=by
         )
         return claimed
 
@@ -103,16 +95,8 @@ def _take_offered(engine: Engine, continuation: Continuation, run_id: str) -> bo
         return False
 
     def claim(by: str) -> Claim | None:
-        return offers.claim_next(
-            engine.store,
-            run_id,
-            continuation.queue,
-            continuation.names(),
-            by=by,
-            worker_id=engine.process_id,
-            semantics=SEMANTICS[0],
-            is_synced=engine.settings.sync_claims,
-        )
+        taker, is_synced = _taker(engine, continuation), engine.settings.sync_claims
+        return offers.claim_next(engine.store, run_id, taker, by=by, is_synced=is_synced)
 
     continuation.next = _claim_next(engine, claim)
     continuation.has_offers = continuation.next is not None
@@ -141,6 +125,12 @@ def _claim_next(engine: Engine, claim: Callable[[str], Claim | None]) -> Claim |
 def _send_next(engine: Engine, continuation: Continuation, run_id: str) -> None:
     """Send the message of the next offered step, so that as many messages are on their way as before."""
     sending = engine.dispatch.plan(engine.store.now())
-    row = offers.commit_next_sent(engine.store, run_id, continuation.queue, continuation.names(), sending)
+    row = offers.commit_next_sent(engine.store, run_id, _taker(engine, continuation), sending)
     if row is not None:
         engine.dispatch.send_step(replace(row, has_offers=True))
+
+
+def _taker(engine: Engine, continuation: Continuation) -> offers.Taker:
+    return offers.Taker(
+        queue=continuation.queue, names=continuation.names(), worker_id=engine.process_id, semantics=SEMANTICS[0]
+    )

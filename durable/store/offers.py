@@ -8,6 +8,7 @@ sends it when its time is over and its queue is empty.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -38,51 +39,53 @@ _FIRST = (
 )
 
 
-def claim_next(
-    store: Store,
-    run_id: str,
-    queue: str,
-    names: Collection[str],
-    *,
-    by: str,
-    worker_id: str,
-    semantics: str,
-    is_synced: bool = True,
-) -> Claim | None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Taker:
+    """
+    A process that takes offered steps.
+
+    Attributes:
+        queue, names: It takes only steps of this queue, and with these names.
+        worker_id: The process.
+        semantics: The ``semantics`` of these steps.
+    """
+
+    queue: str
+    names: Collection[str]
+    worker_id: str
+    semantics: str
+
+    def parameters(self, run_id: str, by: str | None = None) -> dict[str, Any]:
+        """The parameters of the statements for PostgreSQL."""
+        values: dict[str, Any] = {"run": run_id, "queue": self.queue, "names": array(self.names)}
+        values |= {"by": by, "worker_id": self.worker_id, "semantics": self.semantics}
+        return values | {"timeout": None, "message_id": None}
+
+
+def claim_next(store: Store, run_id: str, taker: Taker, *, by: str, is_synced: bool = True) -> Claim | None:
     """
     Claim the offered step of a run that was called first; None when none is left for this process.
 
     Args:
-        queue: Only steps of this queue.
-        names: Only steps with these names.
         by: The claim, a random id.
         is_synced: As for ``claims.commit_claim``.
     """
     with store.single_statement() if is_synced else store.unsynced() as tx:
         if tx.dialect.name == "postgresql":
-            parameters = _parameters(run_id, queue, names, by, worker_id, semantics)
-            taken = _claim_next(str(store.sql_now), is_synced=is_synced).one(tx, parameters)
+            taken = _claim_next(str(store.sql_now), is_synced=is_synced).one(tx, taker.parameters(run_id, by))
             return None if taken is None else Claim(**taken._asdict())
-        return _take_first(store, tx, run_id, queue, names, by, worker_id, semantics)
+        return _claim_first(store, tx, run_id, taker, by)
 
 
 def commit_outcome_and_claim_next(
-    store: Store,
-    held: Claim,
-    ended: AttemptEnded,
-    sending: SendTimes,
-    queue: str,
-    names: Collection[str],
-    *,
-    by: str,
-    worker_id: str,
-    semantics: str,
+    store: Store, held: Claim, ended: AttemptEnded, sending: SendTimes, taker: Taker, *, by: str
 ) -> tuple[bool, Claim | None]:
     """
     Record an attempt's outcome as ``end_operation.commit``, and claim the run's next offered step, in one transaction.
 
     Args:
         ended: It refers to no request, and has no large value.
+        by: The claim, a random id.
 
     Returns:
         Whether the outcome is recorded, and the claim.  When the attempt was given up, nothing is written.
@@ -91,9 +94,8 @@ def commit_outcome_and_claim_next(
         if tx.dialect.name != "postgresql":
             if not end_operation.write(tx, held, ended, sending):
                 return False, None
-            return True, _take_first(store, tx, held.run_id, queue, names, by, worker_id, semantics)
-        parameters = _parameters(held.run_id, queue, names, by, worker_id, semantics)
-        parameters |= {"op": held.op_id, "claim": held.claim}
+            return True, _claim_first(store, tx, held.run_id, taker, by)
+        parameters = taker.parameters(held.run_id, by) | {"op": held.op_id, "claim": held.claim}
         parameters |= run_log.inbox_parameters(tx, held.run_id, ended, sending)
         found = _end_and_claim_next(str(store.sql_now)).one(tx, parameters)
         if found is None:
@@ -102,49 +104,38 @@ def commit_outcome_and_claim_next(
         return True, Claim(**fields) if fields["claim"] is not None else None
 
 
-def _parameters(
-    run_id: str, queue: str, names: Collection[str], by: str, worker_id: str, semantics: str
-) -> dict[str, Any]:
-    parameters: dict[str, Any] = {"run": run_id, "queue": queue, "by": by, "worker_id": worker_id}
-    return parameters | {"semantics": semantics, "timeout": None, "message_id": None, "names": array(names)}
-
-
-def _take_first(
-    store: Store,
-    tx: Connection,
-    run_id: str,
-    queue: str,
-    names: Collection[str],
-    by: str,
-    worker_id: str,
-    semantics: str,
-) -> Claim | None:
-    op_id = _first(tx, run_id, queue, names)
-    if op_id is None:
-        return None
-    return claims.claim(
-        tx, run_id, op_id, 1, by=by, worker_id=worker_id, message_id=None, now=store.sql_now, semantics=semantics
-    )
-
-
-def commit_next_sent(
-    store: Store, run_id: str, queue: str, names: Collection[str], sending: SendTimes
-) -> StepRow | None:
+def commit_next_sent(store: Store, run_id: str, taker: Taker, sending: SendTimes) -> StepRow | None:
     """End the offer of the step that was called first, since its message is sent after the commit; None for none."""
-    parameters = {"run": run_id, "queue": queue, "names": array(names)}
     with store.single_statement() as tx:
         if tx.dialect.name == "postgresql":
-            marked = _MARK_NEXT.one(tx, parameters | sending.values())
+            marked = _MARK_NEXT.one(tx, taker.parameters(run_id) | sending.values())
             return None if marked is None else StepRow(**marked._asdict())
-        op_id = _first(tx, run_id, queue, names)
+        op_id = _first(tx, run_id, taker)
         row = None if op_id is None else steps.pending(tx, run_id, op_id, 1)
         if row is not None:
             steps.set_send_times(tx, row, sending)
         return row
 
 
-def _first(tx: Connection, run_id: str, queue: str, names: Collection[str]) -> str | None:
-    return tx.execute(_FIRST, {"run": run_id, "queue": queue, "names": list(names)}).scalar_one_or_none()
+def _first(tx: Connection, run_id: str, taker: Taker) -> str | None:
+    return tx.execute(_FIRST, {"run": run_id, "queue": taker.queue, "names": list(taker.names)}).scalar_one_or_none()
+
+
+def _claim_first(store: Store, tx: Connection, run_id: str, taker: Taker, by: str) -> Claim | None:
+    op_id = _first(tx, run_id, taker)
+    if op_id is None:
+        return None
+    return claims.claim(
+        tx,
+        run_id,
+        op_id,
+        1,
+        by=by,
+        worker_id=taker.worker_id,
+        message_id=None,
+        now=store.sql_now,
+        semantics=taker.semantics,
+    )
 
 
 # One statement each for PostgreSQL.
