@@ -166,6 +166,17 @@ def test_the_manifests_belong_together():
     assert all(each["envFrom"] == [{"secretRef": {"name": secret["metadata"]["name"]}}] for each in containers)
 
 
+def test_workers_are_scaled_by_a_metric_that_exists():
+    """It is one of durable's, with a label that it has, and the autoscaler scales the worker of the manifests."""
+    (scaler,) = [each for each in manifests() if each["kind"] == "HorizontalPodAutoscaler"]
+    (metric,) = [each["external"]["metric"] for each in scaler["spec"]["metrics"]]
+    page = (ROOT / "docs" / "how-to" / "metrics.md").read_text()
+    (row,) = [line for line in page.splitlines() if line.startswith(f"| `{metric['name']}` ")]
+
+    assert scaler["spec"]["scaleTargetRef"]["name"] in pods()
+    assert all(f"`{label}`" in row for label in metric["selector"]["matchLabels"])
+
+
 def test_all_files_have_the_same_commands():
     """tests/live/test_deployed.py runs those of compose.yaml; the others are the same, but for a worker's name."""
     expected = {name: composed()[name]["command"] for name in ("migrate", "worker", "web")}
