@@ -31,7 +31,7 @@ Files, in import order::
     body.py                the whole body of a request, even if the application reads it first
     bearer.py              ``bearer``: allows control requests that send a secret
     control_operations.py  the operations of the control routes
-    fork_operations.py     those that let runs go on: fork and retry
+    go_on_operations.py    those that let runs go on: fork, retry, wake and resolve
     schedule_operations.py those on schedules
     receiver_operations.py those on receivers
     limit_operations.py    those on limits

@@ -161,6 +161,18 @@ def _values(call: Call) -> Reply:
         raise RequestRefused(problems.unknown_run()) from None
 
 
+def _events(call: Call) -> Reply:
+    query: schemas.EventsQuery = call.query
+    run: Run[Any] = Run(call.path["run_id"], call.engine)
+    try:
+        found = run.events(after=query.after, limit=query.limit + 1, payloads=False)
+    except RunNotFound:
+        raise RequestRefused(problems.unknown_run()) from None
+    page = found[: query.limit]
+    more = page[-1].seq if len(found) > len(page) else None
+    return Reply(200, {"events": [describe.event_as_json(event) for event in page], "next": more})
+
+
 _NO_RUN = {404: "There is no run with this id."}
 
 OPERATIONS = (
@@ -200,6 +212,16 @@ OPERATIONS = (
         act=_show,
         answers={200: ("The run.", schemas.Details)},
         problems=_NO_RUN,
+    ),
+    Operation(
+        name="listEvents",
+        method="GET",
+        path="runs/{run_id}/events",
+        summary="List the events of a run's log",
+        act=_events,
+        query=schemas.EventsQuery,
+        answers={200: ("The events in their order.", schemas.Events)},
+        problems={**_NO_RUN, 422: "A parameter does not fit."},
     ),
     Operation(
         name="listValues",

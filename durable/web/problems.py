@@ -258,6 +258,11 @@ def not_retried() -> Response:
     return problem(409, "run-not-retried", "Conflict", "Only a blocked run, or one that has failed, can be retried.")
 
 
+def not_in_doubt(doubts: Collection[str]) -> Response:
+    listed = f"  Name one of these: {', '.join(doubts)}." if doubts else ""
+    return problem(409, "step-not-in-doubt", "Conflict", f"The run has no such step in doubt.{listed}")
+
+
 def run_conflict() -> Response:
     """Return the answer to a request whose view raised RunConflict; it names no key and no run."""
     return problem(

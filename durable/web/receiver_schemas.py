@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from .schemas import Query
+from .schemas import DIGITS
 
 #: As ``RequestOutcome``.
 Outcome = Literal["started", "resumed", "waiting", "missed", "accepted", "rejected", "ignored", "unroutable"]
@@ -25,13 +25,7 @@ class ReceivedQuery(BaseModel):
         list[Outcome],
         Field(max_length=8, description="Only requests with one of these outcomes."),
     ] = []
-    limit: Annotated[int, Field(ge=1, le=1000, description="The most to list.")] = 50
-
-    @field_validator("limit", mode="before")
-    @classmethod
-    def limit_is_digits(cls, text: object) -> object:
-        """As ``Query``."""
-        return Query.limit_is_digits(text)
+    limit: Annotated[int, Field(ge=1, le=1000, description="The most to list."), DIGITS] = 50
 
 
 class ReceiverSummary(BaseModel):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from .schemas import Query, Strict
+from .schemas import DIGITS, Strict
 
 Overlap = Literal["skip", "queue", "allow", "cancel"]
 
@@ -63,17 +63,11 @@ class ScheduleQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: Annotated[int, Field(ge=1, le=1000, description="The most to list.")] = 50
+    limit: Annotated[int, Field(ge=1, le=1000, description="The most to list."), DIGITS] = 50
     after: Annotated[
         Annotated[str, StringConstraints(max_length=200, pattern=r"^[!-~]+$")] | None,
         Field(description="The `next` of the page before."),
     ] = None
-
-    @field_validator("limit", mode="before")
-    @classmethod
-    def limit_is_digits(cls, text: object) -> object:
-        """As ``Query``."""
-        return Query.limit_is_digits(text)
 
 
 class ScheduleState(BaseModel):

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
     WithJsonSchema,
-    field_validator,
 )
 
 from ..attributes import COUNT_LIMIT, NAME_LIMIT, VALUE_LIMIT
@@ -53,6 +53,17 @@ _ATTRIBUTES = {
 
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled", "blocked", "continued"]
+
+
+def _in_digits(text: object) -> object:
+    """Refuse what pydantic also takes for an integer, such as ``1_0`` and ``5.0``."""
+    if isinstance(text, str) and not (text.isascii() and text.isdigit()):
+        raise ValueError("it must be written in digits")
+    return text
+
+
+#: For a number in a query, after its limits.
+DIGITS = BeforeValidator(_in_digits)
 
 
 class Strict(BaseModel):
@@ -95,6 +106,23 @@ class Fork(Strict):
     ] = True
 
 
+class Resolve(Strict):
+    """What has become of a step in doubt: its result, or why it has failed."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["result"]}, {"required": ["fail"]}]})
+
+    step: Annotated[
+        Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=NO_NUL)] | None,
+        Field(description="The id of the step; needed only if several are in doubt."),
+    ] = None
+    result: Annotated[Any, Field(description="Checked against the step's type.")] = None
+    fail: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=1000, pattern=NO_NUL),
+        Field(description="It has failed, with this message."),
+    ] = ""
+
+
 class Resume(Strict):
     """A payload for the open hook of a token."""
 
@@ -120,19 +148,11 @@ class Query(BaseModel):
         list[Annotated[str, StringConstraints(max_length=513, pattern=r"^[^\x00=]+=[^\x00]*$")]],
         Field(max_length=64, description="`NAME=VALUE`, any number of times: only runs with these attributes."),
     ] = []
-    limit: Annotated[int, Field(ge=1, le=1000, description="The most to list.")] = 50
+    limit: Annotated[int, Field(ge=1, le=1000, description="The most to list."), DIGITS] = 50
     after: Annotated[
         Annotated[str, StringConstraints(max_length=83, pattern=r"^[0-9]{1,18}\.[!-~]{1,64}$")] | None,
         Field(description="The `next` of the page before."),
     ] = None
-
-    @field_validator("limit", mode="before")
-    @classmethod
-    def limit_is_digits(cls, text: object) -> object:
-        """Refuse what pydantic also takes for an integer, such as ``1_0`` and ``5.0``."""
-        if isinstance(text, str) and not (text.isascii() and text.isdigit()):
-            raise ValueError("it must be written in digits")
-        return text
 
 
 class Started(BaseModel):
@@ -191,6 +211,46 @@ class Retried(Started):
     """The run that goes on: the run itself if it was blocked, its fork if it has failed."""
 
     forked_from: str | None
+
+
+class Woken(BaseModel):
+    """How many sleeps of a run were ended."""
+
+    id: str
+    ended: int
+
+
+class Resolved(BaseModel):
+    """The step whose outcome was recorded."""
+
+    id: str
+    step: str
+
+
+class EventsQuery(BaseModel):
+    """Which part of a log to list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: Annotated[int, Field(ge=0, le=2**53, description="Only events with a greater `seq`."), DIGITS] = 0
+    limit: Annotated[int, Field(ge=1, le=1000, description="The most to list."), DIGITS] = 100
+
+
+class LoggedEvent(BaseModel):
+    """An event of a log without what it carries; the time in ISO 8601."""
+
+    seq: int
+    at: str
+    kind: str
+    operation: str
+    name: str | None
+
+
+class Events(BaseModel):
+    """A part of a log; `next` is the `after` of the next one."""
+
+    events: list[LoggedEvent]
+    next: int | None
 
 
 class ListedValue(BaseModel):

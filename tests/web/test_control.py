@@ -10,6 +10,7 @@ from typing import Any
 
 import flask
 import pytest
+import sqlalchemy as sa
 from celery import Celery
 from flask.testing import FlaskClient
 from servers import migrate
@@ -28,14 +29,18 @@ from durable import (
     publish,
     receiver,
     schedule,
+    sleep,
     step,
     workflow,
 )
+from durable.attempts.outcome import give_up
 from durable.client import describe
 from durable.context import receivers
 from durable.recovery import housekeeping
 from durable.schedules import Schedule
 from durable.schedules.declared import definitions
+from durable.store import claimed_attempts, schema
+from durable.turns.drive import drive
 from durable.web import bearer, create_blueprint
 from durable.web.operations import OPERATIONS
 from durable.web.wsgi_request import ROOT
@@ -90,6 +95,22 @@ async def publishing() -> None:
     publish("count", 1)
     publish("item", Item("pen"))
     publish("count", 2)
+
+
+@workflow(name="control.sleeping")
+async def sleeping() -> str:
+    await sleep("1h")
+    return "awake"
+
+
+@step(name="control.pays", semantics="at_most_once")
+def pays() -> int:
+    return 5
+
+
+@workflow(name="control.paying")
+async def paying() -> int:
+    return await pays()
 
 
 @workflow(name="control.one_at_a_time", limits=[concurrency("control.one", 1)])
@@ -462,6 +483,71 @@ def test_a_failed_run_is_forked_and_retried(engine, client, monkeypatch):
     assert problem_of(client.post(f"{RUNS}/{done}/fork", json=both)) == (422, "bad-arguments")
     for route in ("fork", "retry"):
         assert problem_of(client.post(f"{RUNS}/unknown/{route}", json={})) == (404, "run-not-found")
+
+
+def test_the_events_of_a_run_are_listed_page_by_page(client):
+    """In the order of the log and without values; the last page has no next one."""
+    run_id = start(client, "control.publishing").json["id"]
+
+    first = client.get(f"{RUNS}/{run_id}/events?limit=3").json
+    second = client.get(f"{RUNS}/{run_id}/events?after={first['next']}").json
+
+    assert [event["seq"] for event in first["events"]] == [1, 2, 3]
+    assert first["next"] == 3
+    assert [event["kind"] for event in second["events"]][-1] == "run_completed"
+    assert second["next"] is None
+    assert all(set(event) == {"seq", "at", "kind", "operation", "name"} for event in first["events"])
+    assert problem_of(client.get(f"{RUNS}/unknown/events")) == (404, "run-not-found")
+    for query in ("limit=0", "limit=1_0", "after=-1", "before=3"):
+        assert problem_of(client.get(f"{RUNS}/{run_id}/events?{query}")) == (422, "bad-arguments"), query
+
+
+def test_the_sleeps_of_a_run_are_ended(engine, client):
+    """The answer says how many there were; a run that does not sleep has none."""
+    run_id = start(client, "control.sleeping").json["id"]
+
+    woken = client.post(f"{RUNS}/{run_id}/wake", json={})
+    again = client.post(f"{RUNS}/{run_id}/wake", json={})
+
+    assert (woken.status_code, woken.json) == (200, {"id": run_id, "ended": 1})
+    assert engine.get_run(run_id).result(timeout=1) == "awake"
+    assert again.json == {"id": run_id, "ended": 0}
+    assert problem_of(client.post(f"{RUNS}/unknown/wake", json={})) == (404, "run-not-found")
+
+
+def test_a_step_in_doubt_is_resolved(engine, client):
+    """By its result or by why it has failed, of which a caller gives one; then nothing is in doubt."""
+    run_id, other = (in_doubt(engine) for _ in range(2))
+    url = f"{RUNS}/{run_id}/resolve"
+
+    for body in ({}, {"step": "r#1"}, {"result": 1, "fail": "no"}, {"result": "much"}, {"fail": ""}):
+        assert problem_of(client.post(url, json=body)) == (422, "bad-arguments"), body
+    assert problem_of(client.post(url, json={"step": "r#2", "result": 1})) == (409, "step-not-in-doubt")
+    resolved = client.post(url, json={"result": 5})
+    failed = client.post(f"{RUNS}/{other}/resolve", json={"fail": "no money", "step": "r#1"})
+
+    assert (resolved.status_code, resolved.json) == (200, {"id": run_id, "step": "r#1"})
+    assert engine.get_run(run_id).result(timeout=1) == 5
+    assert failed.status_code == 200
+    assert engine.get_run(other).status == "failed"
+    assert problem_of(client.post(url, json={"result": 5})) == (409, "step-not-in-doubt")
+    assert problem_of(client.post(f"{RUNS}/unknown/resolve", json={"result": 5})) == (404, "run-not-found")
+
+
+def in_doubt(engine: Durable) -> str:
+    """The id of a run whose step was begun by a process that is gone."""
+    engine.celery.conf.task_always_eager = False
+    run = engine.start(paying)
+    drive(engine, run.id)
+    with engine.store.begin() as tx:
+        claimed = {"status": "claimed", "claim": run.id, "worker_id": "gone", "claimed_at": 1}
+        mine = sa.update(schema.steps).where(schema.steps.c.run_id == run.id)
+        tx.execute(mine.values(semantics="at_most_once", **claimed))
+    with engine.store.read() as tx:
+        held = claimed_attempts.find(tx, run.id, "r#1")
+    give_up(engine, held)
+    engine.celery.conf.task_always_eager = True
+    return run.id
 
 
 def test_a_run_is_cancelled_once(engine, client):

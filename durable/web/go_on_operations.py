@@ -1,4 +1,4 @@
-"""The operations of the control routes that let runs go on: fork and retry."""
+"""The operations of the control routes that let runs go on: fork, retry, wake and resolve."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from ..client import fork
 from ..engine import Engine
-from ..errors import ConfigurationError, DurableError, ForkRefused, RunNotFound
+from ..errors import ConfigurationError, DurableError, ForkRefused, NotInDoubt, RunNotFound, SerializationError
 from ..registry import Run
 from ..store import runs
 from . import problems, schemas
@@ -43,6 +43,34 @@ def _retry(call: Call) -> Reply:
     if going_on.id != run_id:
         return _created(call, going_on)
     return Reply(202, {"id": going_on.id, "name": going_on.name, "status": going_on.status, "forked_from": None})
+
+
+def _wake(call: Call) -> Reply:
+    run: Run[Any] = Run(call.path["run_id"], call.engine)
+    try:
+        return Reply(200, {"id": run.id, "ended": run.wake_up()})
+    except RunNotFound:
+        raise RequestRefused(problems.unknown_run()) from None
+
+
+def _resolve(call: Call) -> Reply:
+    body: schemas.Resolve = call.body
+    # An empty body is no result.
+    if len({"result", "fail"} & body.model_fields_set) != 1:
+        raise RequestRefused(problems.bad_arguments("Give either result, or fail with the reason."))
+    run: Run[Any] = Run(call.path["run_id"], call.engine)
+    try:
+        if not body.fail:
+            step = run.resolve(result=body.result, step=body.step)
+        else:
+            step = run.resolve(fail=body.fail, step=body.step)
+    except RunNotFound:
+        raise RequestRefused(problems.unknown_run()) from None
+    except NotInDoubt as error:
+        raise RequestRefused(problems.not_in_doubt(error.doubts)) from None
+    except SerializationError as error:
+        raise RequestRefused(problems.bad_arguments(str(error))) from None
+    return Reply(200, {"id": run.id, "step": step})
 
 
 def _origin(engine: Engine, run: Run[Any]) -> str | None:
@@ -96,6 +124,30 @@ OPERATIONS = (
             **_NO_RUN,
             409: "The run is neither blocked nor failed, or a fork could not be right.",
             422: "The body does not fit.",
+        },
+    ),
+    Operation(
+        name="wakeRun",
+        method="POST",
+        path="runs/{run_id}/wake",
+        summary="End the sleeps of a run",
+        act=_wake,
+        body=schemas.Nothing,
+        answers={200: ("How many sleeps were ended; timeouts stay.", schemas.Woken)},
+        problems={404: "There is no run with this id.", 422: "The body does not fit."},
+    ),
+    Operation(
+        name="resolveStep",
+        method="POST",
+        path="runs/{run_id}/resolve",
+        summary="Say what has become of a step in doubt",
+        act=_resolve,
+        body=schemas.Resolve,
+        answers={200: ("The outcome is committed.", schemas.Resolved)},
+        problems={
+            404: "There is no run with this id.",
+            409: "No step of the run is in doubt, or several are and the body names none of them.",
+            422: "The body or the result does not fit.",
         },
     ),
 )
