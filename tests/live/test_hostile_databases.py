@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from celery import Celery
 from live_flows import counts, fibonacci, many_short, naps
-from processes import Deployment, deployed
+from processes import Deployment, Process, deployed
 from servers import OwnMariaDB, new_broker, new_database
 
 from durable import Durable, Run, doctor
@@ -85,6 +85,12 @@ def check_runs(site: Deployment) -> None:
         assert repeated == []
 
 
+def errors_of(worker: Process) -> list[str]:
+    """What a worker has logged as an error, but for SQLAlchemy's word that a session was cut as it was put back."""
+    lines = worker.log.read_text().splitlines()
+    return [line for line in lines if ": ERROR/" in line and "Exception during reset or similar" not in line]
+
+
 def deployment(folder: Path, database_url: str, broker_url: str) -> Deployment:
     return Deployment(folder, database_url, broker_url, "live_app", "")
 
@@ -114,7 +120,7 @@ def test_runs_end_on_postgresql_that_times_out_and_cuts_every_session(tmp_path: 
         worker = site.start_worker()
         with cut_each_second(admin, url):
             check_runs(site)
-        assert "Traceback" not in worker.log.read_text()
+        assert errors_of(worker) == []
 
 
 def test_runs_end_on_mariadb_with_short_timeouts_and_ansi_quotes(tmp_path: Path) -> None:
@@ -129,7 +135,7 @@ def test_runs_end_on_mariadb_with_short_timeouts_and_ansi_quotes(tmp_path: Path)
         with deployed(deployment(tmp_path, server.url, broker_url)) as site:
             worker = site.start_worker()
             check_runs(site)
-            assert "Traceback" not in worker.log.read_text()
+            assert errors_of(worker) == []
         found = examine(server.url, "settings")
 
     assert not found.ok
