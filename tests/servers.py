@@ -286,15 +286,20 @@ class OwnMariaDB:
         own = ["--no-defaults", f"--datadir={data}", *(["--user=root"] if os.geteuid() == 0 else [])]
         fresh = [install, *own, "--auth-root-authentication-method=normal", "--skip-test-db"]
         subprocess.run(fresh, check=True, capture_output=True, timeout=120)
-        listen = [f"--port={self.port}", "--bind-address=127.0.0.1", f"--socket={self._folder}/mariadb.sock"]
+        # Within the data: the whole path may be longer than the name of a socket can be.
+        listen = [f"--port={self.port}", "--bind-address=127.0.0.1", "--socket=socket"]
         careless = ["--innodb-flush-log-at-trx-commit=0", f"--log-error={self._folder}/mariadb.log"]
         self._process = embedded.supervised(
             [program, *own, *listen, *careless, *self._options], grace_secs=0, stdout=subprocess.DEVNULL
         )
-        wait_for_port(self.port)
-        admin = sa.create_engine(f"mysql+pymysql://root@127.0.0.1:{self.port}", poolclass=sa.NullPool)
-        with admin.connect() as connection:
-            connection.exec_driver_sql("CREATE DATABASE durable")
+        try:
+            wait_for_port(self.port)
+            admin = sa.create_engine(f"mysql+pymysql://root@127.0.0.1:{self.port}", poolclass=sa.NullPool)
+            with admin.connect() as connection:
+                connection.exec_driver_sql("CREATE DATABASE durable")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
