@@ -10,8 +10,6 @@ from typing import Any
 from kombu import messaging
 from kombu.exceptions import LimitExceeded
 
-from .redis_clients import keeping_clients
-
 #: Connections to the broker that one process keeps for publishing, and how long it waits for one of them.
 LIMIT = 10
 _WAIT_SECS = 2.0
@@ -57,7 +55,7 @@ class Producers:
             connection: A connection of kombu, which is not opened; the pool's are like it, but give up at once.
         """
         options = {**(connection.transport_options or {}), "max_retries": tries(connection)}
-        self._like = keeping_clients(connection.clone(transport_options=options))
+        self._like = _keeping_clients(connection.clone(transport_options=options))
         self._slots = threading.BoundedSemaphore(LIMIT)
         self._idle: list[Producer] = []
         self._lock = threading.Lock()
@@ -113,6 +111,16 @@ class Producers:
             self._idle = [] if is_unused else self._idle
         for producer in idle:
             _close(producer)
+
+
+def _keeping_clients(connection: Any) -> Any:
+    """The same connection; one to Redis keeps its client."""
+    if connection.transport.driver_type != "redis":
+        return connection
+    # A command that sends nothing, and a program without Redis, do without it.
+    from .redis_clients import keeping_clients
+
+    return keeping_clients(connection)
 
 
 def _close(producer: Producer) -> None:
