@@ -6,11 +6,15 @@ import _thread
 import asyncio
 import ctypes
 import functools
-import gc
 import sys
 import time
 from types import BuiltinFunctionType
 from typing import Any
+
+from .. import forks
+from ..sandbox import collector
+
+forks.call_in_child(collector.forget_other_threads)
 
 _set_silently: Any = ctypes.PYFUNCTYPE(None, ctypes.c_ulong, ctypes.py_object)(
     ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
@@ -71,12 +75,11 @@ class ThreadState:
     def __init__(self) -> None:
         self._loop = asyncio._get_running_loop()
         self._hooks = sys.get_asyncgen_hooks()
-        self._collecting = gc.isenabled()
-        gc.disable()
+        self._pauses = collector.depth
+        collector.pause()
 
     def restore(self) -> None:
         """Reset the thread to the state in which this object was made."""
         asyncio._set_running_loop(self._loop)
         sys.set_asyncgen_hooks(*self._hooks)
-        if self._collecting:
-            gc.enable()
+        collector.set_depth(self._pauses)

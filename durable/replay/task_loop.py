@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextvars
-import gc
 import itertools
 import sys
 import weakref
@@ -18,7 +17,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from typing import Any, NoReturn
 
 from ..events import ROOT
-from ..sandbox import ends_process, log_records, waiting_line
+from ..sandbox import collector, ends_process, log_records, waiting_line
 from . import asyncio_patches
 from .bare_loop import BareLoop
 from .commands import Outcome
@@ -109,9 +108,9 @@ class TaskLoop(BareLoop):
 
     def run(self, function: Callable[..., object], *args: Any) -> None:
         """Call *function* in the loop, then run callbacks until none is ready.  Check the fault afterwards."""
-        outer, hooks, collecting = asyncio._get_running_loop(), sys.get_asyncgen_hooks(), gc.isenabled()
+        outer, hooks = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
         # The garbage collector would run finalizers at moments that no replay can repeat.
-        gc.disable()
+        collector.pause()
         asyncio._set_running_loop(self)
         sys.set_asyncgen_hooks(firstiter=self._gens.setdefault, finalizer=self._generator_dropped)
         try:
@@ -128,8 +127,7 @@ class TaskLoop(BareLoop):
         finally:
             sys.set_asyncgen_hooks(*hooks)
             asyncio._set_running_loop(outer)
-            if collecting:
-                gc.enable()
+            collector.resume()
 
     def _run_one(self) -> None:
         handle = self._ready.popleft()

@@ -8,6 +8,7 @@ Applications use two of its names: ``forbid`` and ``unrestricted`` (docs/how-to/
 
 Files, in import order::
 
+    garbage.py       the garbage collector, off while a workflow body runs
     source_lines.py  the author's line, ``file:line``, for errors and diffs
     process_ends.py  which exceptions end a process, and are not errors of the author's code
     log_records.py   log records of workflows and steps: each once, with the id of its run
@@ -17,6 +18,7 @@ Files, in import order::
     continuing.py    finds calls of ``continue_as_new`` in the source that do not fit the workflow
 """
 
+from .garbage import collector
 from .guards import forbid, refuse_in_workflow, unguarded, unrestricted
 from .process_ends import ProcessEnd, ends_process
 from .source_lines import calling_line, raising_line, waiting_line
@@ -24,6 +26,7 @@ from .source_lines import calling_line, raising_line, waiting_line
 __all__ = [
     "ProcessEnd",
     "calling_line",
+    "collector",
     "ends_process",
     "forbid",
     "raising_line",

@@ -89,7 +89,9 @@ def test_a_plain_turn_is_one_statement_of_one_text_however_much_it_takes_in(engi
         drained, new = add_items(engine, run, count), ends_of_waits(run, count)
         after = replace(run, turn=run.turn + 1, seq=run.seq + count)
         with said(engine) as statements:
-            turn = turns.PlainTurn(before=run, after=after, new=new, drained=drained, worker_id="me")
+            turn = turns.PlainTurn(
+                before=run, after=after, new=new, drained=drained, sending=SendTimes(None, None), worker_id="me"
+            )
             assert turns.commit(engine.store, turn)
         texts += statements
         run = after
@@ -107,7 +109,9 @@ def test_a_turn_that_ends_the_run_leaves_no_item_behind(engine):
     first = add_items(engine, run, 1)
     add_items(engine, run, 1)
     after = replace(run, turn=2, seq=1, status="completed", completed_at=1)
-    turn = turns.PlainTurn(before=run, after=after, new=ends_of_waits(run, 1), drained=first, worker_id="me")
+    turn = turns.PlainTurn(
+        before=run, after=after, new=ends_of_waits(run, 1), drained=first, sending=SendTimes(None, None), worker_id="me"
+    )
 
     assert not turns.commit(engine.store, turn)
 
