@@ -14,6 +14,7 @@ Files, in import order::
 
     fetch.py               fetches a sender's certificate over HTTPS
     hub.py                 the held connections of one process, and how each gets its answer
+    flow.py                how a request is handled on any server: what it waits for
     gunicorn.py            finds gunicorn's worker, and releases held connections when it stops
     limits.py              limits for each sender, in bounded memory
     masking.py             ``MaskTokens``: keeps tokens and credentials out of the logs

@@ -18,6 +18,7 @@ from typing import Any
 
 import flask
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+from werkzeug.wrappers import Request
 from werkzeug.wsgi import get_content_length
 
 from . import problems, servers
@@ -192,12 +193,12 @@ _FIX = (
 )
 
 
-def read(request: flask.Request, limit: int) -> bytes:
+def read(request: Request, limit: int) -> bytes:
     """Return the body as it was sent, of at most *limit* bytes, and keep no copy; raise RequestRefused if it cannot."""
     return Body.of(request.environ).take(limit)
 
 
-def discard(request: flask.Request) -> None:
+def discard(request: Request) -> None:
     """Read and drop the rest of the body; call it before a refusal is answered."""
     Body.of(request.environ).discard()
 

@@ -6,8 +6,8 @@ waiting requests in one SELECT: every second while notifications arrive, every
 50 to 250 ms while they do not.  A notification makes the thread read at once.
 The thread runs while a connection is held, and for a few seconds after.
 
-A waiter uses one thread of the server and one socket; it keeps no database
-connection, no broker connection and no body.
+A waiter uses one thread of a WSGI server and one socket, under ASGI only the
+socket; it keeps no database connection, no broker connection and no body.
 
 The thread also notices clients that have disconnected, and a process that is
 being stopped.  It releases those waiters without an answer.  Their requests
@@ -56,6 +56,7 @@ class Waiter:
         # Only the first item counts.  An Event would do, but takes a kilobyte.  The class is looked up in its module
         # here, because gevent may have replaced it since the import.
         self._released: queue.SimpleQueue[Response | None] = queue.SimpleQueue()
+        self._call: Callable[[], None] | None = None
 
     def wait(self, timeout_secs: float) -> Response | None:
         """Return the answer; None if none came in time, the client disconnected, or the process is being stopped."""
@@ -67,6 +68,15 @@ class Waiter:
     def release(self, answer: Response | None) -> None:
         """End the wait, with an answer or without one."""
         self._released.put(answer)
+        if self._call is not None:
+            self._call()
+
+    def when_released(self, call: Callable[[], None]) -> None:
+        """Call *call* once the waiter is released, on any thread; it may be called twice."""
+        self._call = call
+        # It may have been released before the line above, by a thread that has not seen it.
+        if not self._released.empty():
+            call()
 
 
 class Holder(Protocol):

@@ -1,7 +1,8 @@
 """
 One request to the URL of a webhook or of a receiver: check it, record it, answer it.
 
-``Receiver._receive`` does it from top to bottom.  The order of its steps is part of the interface:
+``Receiver.flow`` does it from top to bottom, as a generator that yields before each wait (see ``flow.py``); Flask's
+view and the ASGI application run the same one.  The order of its steps is part of the interface:
 
 1. The address and the state of the webhook come before the method: a closed webhook answers 410 to every request.
 2. The body is read before anything looks into it.
@@ -21,6 +22,7 @@ from functools import partial
 
 import flask
 from werkzeug.datastructures import Headers
+from werkzeug.wrappers import Request as Incoming
 
 from .. import duration, measures
 from ..client import KeyReused, TooManyPending
@@ -30,9 +32,10 @@ from ..http import Request, Response
 from ..store import Refusals
 from . import body, errors, gunicorn, limits, prefer, problems, record_request, servers, verification, wsgi_request
 from .fetch import Fetcher
+from .flow import DropBody, Flow, Hold, ReadBody
 from .hub import Holder, Hub, Waiter
 from .prefer import Preference
-from .problems import NotVerified, RequestRefused
+from .problems import Exact, NotVerified, RequestRefused
 from .record_request import Accepted, Endpoint
 from .wsgi_request import ReceiverTarget, Target
 
@@ -73,20 +76,20 @@ class Receiver:
 
     def view(self, token: str) -> flask.Response:
         """Answer one request to a webhook; this is Flask's view.  No token reaches a log."""
-        return self._view(wsgi_request.parse_target(token), secret=token)
+        return _run(self.flow(flask.request, wsgi_request.parse_target(token), secret=token))
 
     def receiver_view(self, name: str) -> flask.Response:
         """Answer one request to a receiver; this is Flask's view."""
-        return self._view(wsgi_request.parse_receiver(name), secret=name)
+        return _run(self.flow(flask.request, wsgi_request.parse_receiver(name), secret=name))
 
-    def _view(self, target: Target | ReceiverTarget | None, secret: str) -> flask.Response:
-        """Answer one request.  Every error becomes an answer."""
+    def flow(self, incoming: Incoming, target: Target | ReceiverTarget | None, secret: str) -> Flow[Exact]:
+        """Answer one request; *target* is None for a path that names nothing.  Every error becomes an answer."""
         try:
-            response = self._receive(target)
+            response = yield from self._receive(incoming, target)
         except RequestRefused as refused:
-            response = _refuse(refused.answer)
+            response = yield from _refuse(incoming, refused.answer)
         except Exception as error:
-            response = _refuse(errors.answer(error, secret=secret))
+            response = yield from _refuse(incoming, errors.answer(error, secret=secret))
         is_poll = target is not None and target.request_id is not None
         self.engine.measures.count(measures.POLLS if is_poll else measures.REQUESTS, str(response.status_code))
         return response
@@ -102,30 +105,30 @@ class Receiver:
             self.engine.check_schema()
             self._schema_is_good = True
 
-    def _receive(self, target: Target | ReceiverTarget | None) -> flask.Response:
-        """One request, from its address to its answer.  *target* is None for a path that names nothing."""
+    def _receive(self, incoming: Incoming, target: Target | ReceiverTarget | None) -> Flow[Exact]:
+        """One request, from its address to its answer."""
         if target is None:
             raise RequestRefused(problems.unknown())
         self.check_schema()
         if target.request_id is not None:
-            return self._poll(target, target.request_id)
-        webhook = self._find(target)
+            return self._poll(incoming, target, target.request_id)
+        webhook = self._find(incoming, target)
         if not webhook.is_open:
-            return self._repeat_on_closed(webhook)
+            return (yield from self._repeat_on_closed(incoming, webhook))
 
-        request, handshake_answer = self._read_and_verify(webhook)
+        request, handshake_answer = yield from self._read_and_verify(incoming, webhook)
         if handshake_answer is not None:
             return problems.to_flask(handshake_answer)
         if webhook.config.mode != "manual":
             accepted = self._record(webhook, request, holder=None)
             if accepted.is_duplicate:
-                return self._repeat_answer(webhook, accepted.request_id)
+                return self._repeat_answer(incoming, webhook, accepted.request_id)
             return self._answer(accepted, accepted.answer or problems.ACCEPTED)
 
         hub = self._hub()
-        preference = prefer.parse(flask.request.headers.get("Prefer"))
+        preference = prefer.parse(incoming.headers.get("Prefer"))
         # The waiter is opened before the request is committed: a worker may answer before this thread continues.
-        waiter = None if preference.wait_secs == 0 else self._open_waiter(hub, request)
+        waiter = None if preference.wait_secs == 0 else self._open_waiter(hub, incoming, request)
         try:
             accepted = self._record(webhook, request, holder=None if waiter is None else self.engine.process_id)
             del request  # A held connection keeps no body in memory.
@@ -135,23 +138,22 @@ class Receiver:
             if answer is not None:
                 return self._answer(accepted, answer)
             if waiter is None:
-                return self._answer(accepted, self._pending(webhook, accepted.request_id, preference))
+                return self._answer(accepted, self._pending(incoming, webhook, accepted.request_id, preference))
             if accepted.is_duplicate:
                 hub.attach(waiter, accepted.request_id)
             hub.recorded(waiter)
-            _release_session()
-            answer = self._wait(waiter, self._hold_secs(webhook, preference))
+            answer = yield from self._hold(waiter, self._hold_secs(webhook, preference))
         finally:
             if waiter is not None:
                 hub.close(waiter)
-        return self._answer(accepted, answer or self._pending(webhook, accepted.request_id, preference))
+        return self._answer(accepted, answer or self._pending(incoming, webhook, accepted.request_id, preference))
 
-    def _answer(self, accepted: Accepted, answer: Response) -> flask.Response:
+    def _answer(self, accepted: Accepted, answer: Response) -> Exact:
         """Answer a recorded request, and end its span."""
         accepted.trace.answered(answer.status, self.engine.now())
         return problems.to_flask(answer)
 
-    def _find(self, target: Target | ReceiverTarget) -> Endpoint:
+    def _find(self, incoming: Incoming, target: Target | ReceiverTarget) -> Endpoint:
         """Return the webhook or the receiver; raise RequestRefused, with 404, if there is none."""
         found: Endpoint | None
         if isinstance(target, Target):
@@ -165,7 +167,7 @@ class Receiver:
                     target.name,
                 )
         if found is None:
-            raise self._unknown()
+            raise self._unknown(incoming)
         return found
 
     def _hub(self) -> Holder:
@@ -176,9 +178,10 @@ class Receiver:
             self._hubs.setdefault(process_id, self._make_hub(self.engine))
         return self._hubs[process_id]
 
-    def _wait(self, waiter: Waiter, secs: float) -> Response | None:
+    def _hold(self, waiter: Waiter, secs: float) -> Flow[Response | None]:
         """Wait for the answer; return None when there is none in time."""
         began = time.monotonic_ns()
+        yield Hold(waiter, secs)
         answer = waiter.wait(secs)
         outcome = "unanswered" if answer is None else "answered"
         self.engine.measures.observe(measures.HOLD_SECONDS, (time.monotonic_ns() - began) // 1000, outcome)
@@ -190,19 +193,19 @@ class Receiver:
         wanted_secs = math.inf if preference.wait_secs is None else preference.wait_secs
         return min(timeout / 1_000_000, wanted_secs)
 
-    def _poll(self, target: Target | ReceiverTarget, request_id: str) -> flask.Response:
+    def _poll(self, incoming: Incoming, target: Target | ReceiverTarget, request_id: str) -> Exact:
         """Answer a poll: with the answer to one earlier request, if there is one by now."""
         try:
             answer = record_request.find_answer(self.engine, target, request_id)
         except KeyError:
-            raise self._unknown() from None
-        if flask.request.method != "GET":
-            raise RequestRefused(problems.wrong_method(flask.request.method, ["GET"]))
+            raise self._unknown(incoming) from None
+        if incoming.method != "GET":
+            raise RequestRefused(problems.wrong_method(incoming.method, ["GET"]))
         if answer is None:
-            return problems.to_flask(problems.pending(request_id, self._location(target, request_id)))
+            return problems.to_flask(problems.pending(request_id, self._location(incoming, target, request_id)))
         return problems.to_flask(answer, [("Durable-Recorded", "true")])
 
-    def _repeat_on_closed(self, webhook: Endpoint) -> flask.Response:
+    def _repeat_on_closed(self, incoming: Incoming, webhook: Endpoint) -> Flow[Exact]:
         """
         Answer a copy of a request that came before the webhook closed; its sender may have lost the answer.
 
@@ -211,30 +214,30 @@ class Receiver:
         if webhook.config.dedupe is None:
             raise RequestRefused(problems.closed())
         try:
-            request, handshake_answer = self._read_and_verify(webhook)
+            request, handshake_answer = yield from self._read_and_verify(incoming, webhook)
             if handshake_answer is not None:
                 # A handshake may be unsigned, so it must not get the answer of a signed request.
                 raise RequestRefused(problems.closed())
-            return self._repeat_answer(webhook, self._record(webhook, request, holder=None).request_id)
+            accepted = self._record(webhook, request, holder=None)
+            return self._repeat_answer(incoming, webhook, accepted.request_id)
         except RequestRefused as refused:
             answer = problems.key_reused() if refused.answer.status == 422 else problems.closed()
             raise RequestRefused(answer) from None
 
-    def _repeat_answer(self, webhook: Endpoint, request_id: str) -> flask.Response:
+    def _repeat_answer(self, incoming: Incoming, webhook: Endpoint, request_id: str) -> Exact:
         """Answer a copy of an earlier request like that request."""
         answer = self._find_answer(request_id)
         if answer is None:
-            return problems.to_flask(self._pending(webhook, request_id, Preference()))
+            return problems.to_flask(self._pending(incoming, webhook, request_id, Preference()))
         return problems.to_flask(answer, _REPLAYED)
 
-    def _read_and_verify(self, webhook: Endpoint) -> tuple[Request, Response | None]:
+    def _read_and_verify(self, incoming: Incoming, webhook: Endpoint) -> Flow[tuple[Request, Response | None]]:
         """
         Read the whole request and verify its sender.
 
         Returns:
             The request; and the answer, if the request is a handshake, which is not recorded.
         """
-        incoming = flask.request
         delivers = incoming.method in webhook.config.methods and incoming.method not in _NEVER_DELIVER
         if not delivers and not verification.takes_handshakes_by(webhook, incoming.method):
             raise RequestRefused(problems.wrong_method(incoming.method, webhook.config.methods))
@@ -242,6 +245,7 @@ class Receiver:
         if limits.has_large_headers(headers):
             raise RequestRefused(problems.headers_too_large(limits.MAX_HEADERS, limits.MAX_HEADERS_SIZE))
         max_body = self.engine.settings.max_body if webhook.config.max_body is None else webhook.config.max_body
+        yield ReadBody(max_body)
         request = Request(
             id=self._new_id(),
             method=incoming.method,
@@ -280,10 +284,10 @@ class Receiver:
             log.error("A request to %s was answered 503: %s", webhook, error)
             raise RequestRefused(problems.unavailable()) from None
 
-    def _open_waiter(self, hub: Holder, request: Request) -> Waiter | None:
+    def _open_waiter(self, hub: Holder, incoming: Incoming, request: Request) -> Waiter | None:
         """Return a waiter for the answer; None if this process cannot hold the connection."""
         assert request.id is not None
-        environ = flask.request.environ
+        environ = incoming.environ
         limit = servers.held_limit(environ, self.engine.settings.max_held) if servers.can_hold(environ) else 0
         if limit > 0:
             return hub.open(request.id, limit, servers.client_watch(environ))
@@ -296,11 +300,11 @@ class Receiver:
             )
         return None
 
-    def _pending(self, webhook: Endpoint, request_id: str, preference: Preference) -> Response:
+    def _pending(self, incoming: Incoming, webhook: Endpoint, request_id: str, preference: Preference) -> Response:
         """Return the answer while there is none: the webhook's ``on_timeout``, unless the sender asked for 202."""
         if webhook.config.on_timeout is not None and not preference.respond_async:
             return webhook.config.on_timeout
-        location = self._location(webhook.target, request_id)
+        location = self._location(incoming, webhook.target, request_id)
         return problems.pending(request_id, location, preferred=preference.respond_async)
 
     def _find_answer(self, request_id: str) -> Response | None:
@@ -312,21 +316,34 @@ class Receiver:
             log.warning("The answer to a recorded request cannot be read: %s", type(error).__name__)
             return None
 
-    def _unknown(self) -> RequestRefused:
+    def _unknown(self, incoming: Incoming) -> RequestRefused:
         """Return the refusal for an unknown webhook: 404, or 429 for an address that asked for too many of them."""
-        retry_after_secs = self._failed_lookups.count(flask.request.remote_addr)
+        retry_after_secs = self._failed_lookups.count(incoming.remote_addr)
         if retry_after_secs is None:
             return RequestRefused(problems.unknown())
         return RequestRefused(problems.too_many_lookups(retry_after_secs))
 
-    def _location(self, target: Target | ReceiverTarget, request_id: str) -> str:
+    def _location(self, incoming: Incoming, target: Target | ReceiverTarget, request_id: str) -> str:
         """Return the URL to poll for the answer."""
-        base = wsgi_request.base_of(self.engine.settings.public_url, flask.request)
+        base = wsgi_request.base_of(self.engine.settings.public_url, incoming)
         return f"{base}{target.path}/requests/{request_id}"
 
 
-def _refuse(answer: Response) -> flask.Response:
-    body.discard(flask.request)
+def _run(flow: Flow[Exact]) -> Exact:
+    """Run a flow in a request of Flask: this thread waits itself, and meanwhile keeps no database connection."""
+    while True:
+        try:
+            wait = next(flow)
+        except StopIteration as end:
+            response: Exact = end.value
+            return response
+        if isinstance(wait, Hold):
+            _release_session()
+
+
+def _refuse(incoming: Incoming, answer: Response) -> Flow[Exact]:
+    yield DropBody()
+    body.discard(incoming)
     return problems.to_flask(answer)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-import flask
+from werkzeug.wrappers import Request
 
 #: The path of the blueprint, below ``public_url``; and those of its webhooks and receivers.
 ROOT = "/.well-known/workflow/v1/"
@@ -71,7 +71,7 @@ def exact_url(environ: Mapping[str, Any]) -> str:
     return f"{environ['wsgi.url_scheme']}://{environ.get('HTTP_HOST') or environ['SERVER_NAME']}{target}"
 
 
-def base_of(public_url: str | None, request: flask.Request) -> str:
+def base_of(public_url: str | None, request: Request) -> str:
     """Return the URL before ``ROOT``: ``public_url``, else a relative one.  The Host header is never used."""
     return public_url if public_url is not None else request.root_path.rstrip("/") + request.path.partition(ROOT)[0]
 

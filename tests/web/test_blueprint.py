@@ -782,7 +782,7 @@ def test_location_is_relative_without_a_public_url():
     app = flask.Flask(__name__)
 
     with app.test_request_context(f"/base{PATH}tok", headers={"Host": "evil.test"}):
-        assert receiver._location(Target("tok", None), "id") == f"/base{PATH}tok/requests/id"
+        assert receiver._location(flask.request, Target("tok", None), "id") == f"/base{PATH}tok/requests/id"
 
 
 def test_request_ids_cannot_be_guessed():

@@ -1,0 +1,44 @@
+"""
+How a request is handled on any server: by a flow, a generator that yields before it waits for something slow.
+
+A flow's code is blocking code: SQL, and reads of the body.  What it yields says what it waits for next::
+
+    yield ReadBody(limit)       # then it reads the body, up to so many bytes
+    yield Hold(waiter, secs)    # then it waits for the answer
+
+A WSGI server gives each request a thread, so there the caller just continues, and the thread waits.  The ASGI
+application waits in its event loop, without a thread, and continues the flow when nothing is left to wait for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from .hub import Waiter
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBody:
+    """The body is read next, up to *limit* bytes."""
+
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropBody:
+    """The rest of the body is read and dropped next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The waiter is waited for next, for up to *secs* seconds."""
+
+    waiter: Waiter
+    secs: float
+
+
+Flow = Generator[ReadBody | DropBody | Hold, None, T]
