@@ -15,6 +15,7 @@ Files, in import order::
     fetch.py               fetches a sender's certificate over HTTPS
     hub.py                 the held connections of one process, and how each gets its answer
     flow.py                how a request is handled on any server: what it waits for
+    shutdown.py            releases held connections when the server is stopped by a signal
     gunicorn.py            finds gunicorn's worker, and releases held connections when it stops
     limits.py              limits for each sender, in bounded memory
     masking.py             ``MaskTokens``: keeps tokens and credentials out of the logs
@@ -41,6 +42,8 @@ Files, in import order::
     openapi.py             the OpenAPI document
     webhook_view.py        one request to a webhook or receiver, from its URL to its answer
     health.py              the health route
+    asgi_request.py        reads an ASGI request as a WSGI server reads one
+    asgi.py                the ASGI application
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ from werkzeug.routing import BaseConverter
 from ..engine import Engine
 from ..errors import RunConflict
 from ..store import is_unavailable
-from . import body, masking, problems, servers, wsgi_request
+from . import asgi, body, masking, problems, servers, wsgi_request
 from .bearer import bearer
 from .control_view import Authorize, Controller
 from .health import NAME as HEALTH
@@ -75,6 +78,7 @@ __all__ = [
     "Receiver",
     "Waiter",
     "bearer",
+    "create_asgi_app",
     "create_blueprint",
     "drain",
 ]
@@ -105,6 +109,29 @@ def create_blueprint(
     bp = blueprint(Receiver(engine), url_prefix, control)
     bp.before_app_request(engine.flusher.ensure)
     return bp
+
+
+def create_asgi_app(
+    engine: Engine, *, url_prefix: str = "", control: Authorize | None = None, threads: int | None = None
+) -> asgi.AsgiApp:
+    """
+    Make the ASGI application of one engine, for uvicorn, hypercorn, FastAPI, Django and Quart.
+
+    It serves the same routes as the blueprint, with the same answers, and holds thousands of connections at once.  It
+    checks the database's schema, and masks tokens in the loggers that log paths.
+
+    Args:
+        url_prefix: A path before its routes.  Leave it out where a framework mounts the application below a path.
+        control: As for ``create_blueprint``; it gets a ``flask.Request``.
+        threads: How many requests wait for the database at once, by default ``pool_size`` + 3.
+
+    Raises:
+        SchemaOutOfDate: The database has another schema.
+    """
+    receiver, app = Receiver(engine), flask.Flask("durable-asgi", static_folder=None)
+    app.register_blueprint(blueprint(receiver, url_prefix or None, control))
+    app.before_request(engine.flusher.ensure)
+    return asgi.AsgiApp(receiver, app, url_prefix.rstrip("/"), threads or engine.settings.pool_size + 3)
 
 
 def blueprint(receiver: Receiver, url_prefix: str | None = None, control: Authorize | None = None) -> flask.Blueprint:
@@ -152,7 +179,7 @@ def blueprint(receiver: Receiver, url_prefix: str | None = None, control: Author
         # A proxy may take the rest of its body for another request.
         if wsgi_request.is_framed(flask.request.environ):
             return None
-        return problems.to_flask(problems.bad_body("The headers do not say in exactly one way where the body ends."))
+        return problems.to_flask(problems.bad_framing())
 
     @bp.after_request
     def end_connection(response: flask.Response) -> flask.Response:

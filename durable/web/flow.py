@@ -12,13 +12,18 @@ application waits in its event loop, without a thread, and continues the flow wh
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TypeVar
 
+import flask
+
 from .hub import Waiter
 
 T = TypeVar("T")
+
+log = logging.getLogger("durable.web")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +47,27 @@ class Hold:
 
 
 Flow = Generator[ReadBody | DropBody | Hold, None, T]
+
+
+def run_in_thread(flow: Flow[T]) -> T:
+    """Run a flow in a request of Flask.  This thread waits, and meanwhile the application keeps no connection."""
+    while True:
+        try:
+            wait = next(flow)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        if isinstance(wait, Hold):
+            _release_session()
+
+
+def _release_session() -> None:
+    """Release the database connection that a ``before_request`` may have taken through Flask-SQLAlchemy."""
+    session = getattr(flask.current_app.extensions.get("sqlalchemy"), "session", None)
+    if session is None or not session.registry.has() or session.new or session.dirty or session.deleted:
+        return
+    try:
+        session.remove()
+    except Exception as error:
+        # The request is recorded, and this session belongs to the application.
+        log.warning("The application's SQLAlchemy session could not be closed: %s", type(error).__name__)

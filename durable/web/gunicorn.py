@@ -10,14 +10,13 @@ Without it they are released within a second.
 
 from __future__ import annotations
 
-import _thread
 import signal
 import sys
 from types import FrameType
 from typing import Any
 
 from .. import forks
-from .hub import drain
+from .shutdown import drain_on
 
 #: The worker of this process, once it is found.  A child process that the worker forks is not a worker.
 _found: list[Any] = []
@@ -27,17 +26,7 @@ forks.call_in_child(_found.clear)
 def post_worker_init(worker: Any) -> None:
     """Let SIGTERM first give all held connections their timeout answer; this is a server hook of gunicorn."""
     _found[:] = [worker]
-    stop = signal.getsignal(signal.SIGTERM)
-
-    def drain_and_stop(signum: int, frame: FrameType | None) -> None:
-        # On a new thread: a signal handler interrupts the main thread, which may hold any lock.
-        _thread.start_new_thread(drain, ())
-        if callable(stop):
-            stop(signum, frame)
-
-    signal.signal(signal.SIGTERM, drain_and_stop)
-    # As gunicorn sets it: system calls of running requests are restarted.
-    signal.siginterrupt(signal.SIGTERM, False)
+    drain_on(signal.SIGTERM)
 
 
 def current_worker() -> Any | None:

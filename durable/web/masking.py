@@ -23,6 +23,8 @@ LOGGERS = (
     "gunicorn.error",
     "werkzeug",
     "hypercorn.access",
+    "uvicorn.access",
+    "uvicorn.error",
     "granian.access",
     "_granian.access",
 )

@@ -101,6 +101,10 @@ def bad_body(detail: str) -> Response:
     return problem(400, "bad-request", "Bad request", f"{detail}  Nothing was recorded.")
 
 
+def bad_framing() -> Response:
+    return bad_body("The headers do not say in exactly one way where the body ends.")
+
+
 def no_length() -> Response:
     return problem(
         411,

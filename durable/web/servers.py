@@ -12,6 +12,7 @@ import enum
 import errno
 import inspect
 import io
+import resource
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -23,6 +24,12 @@ Environ = Mapping[str, Any]
 
 #: How many connections a process holds if its number of threads is unknown.
 UNKNOWN_LIMIT = 100
+
+#: The key of a request's environment that says that the ASGI application made it.
+ASGI = "durable.asgi"
+#: How many connections an ASGI process holds, if it may open so many files and these more.
+ASGI_LIMIT = 10_000
+OTHER_FILES = 200
 
 _SOCKETS = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
 
@@ -51,7 +58,15 @@ def can_hold(environ: Environ) -> bool:
 
 
 def held_limit(environ: Environ, setting: int | None) -> int:
-    """Return how many connections this process may hold: its threads less a reserve, and at most *setting*."""
+    """
+    Return how many connections this process may hold, at most *setting*.
+
+    Each takes a thread of a WSGI server, and a reserve is left; under ASGI each takes only a file.
+    """
+    if environ.get(ASGI):
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = ASGI_LIMIT if files == resource.RLIM_INFINITY else min(ASGI_LIMIT, max(files - OTHER_FILES, files // 2))
+        return most if setting is None else min(most, setting)
     worker = gunicorn.current_worker()
     waitress = getattr(getattr(_waitress_channel(environ), "server", None), "adj", None)
     threads = gunicorn.threads(worker) if worker is not None else getattr(waitress, "threads", None)

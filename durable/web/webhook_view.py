@@ -32,7 +32,7 @@ from ..http import Request, Response
 from ..store import Refusals
 from . import body, errors, gunicorn, limits, prefer, problems, record_request, servers, verification, wsgi_request
 from .fetch import Fetcher
-from .flow import DropBody, Flow, Hold, ReadBody
+from .flow import DropBody, Flow, Hold, ReadBody, run_in_thread
 from .hub import Holder, Hub, Waiter
 from .prefer import Preference
 from .problems import Exact, NotVerified, RequestRefused
@@ -76,11 +76,11 @@ class Receiver:
 
     def view(self, token: str) -> flask.Response:
         """Answer one request to a webhook; this is Flask's view.  No token reaches a log."""
-        return _run(self.flow(flask.request, wsgi_request.parse_target(token), secret=token))
+        return run_in_thread(self.flow(flask.request, wsgi_request.parse_target(token), secret=token))
 
     def receiver_view(self, name: str) -> flask.Response:
         """Answer one request to a receiver; this is Flask's view."""
-        return _run(self.flow(flask.request, wsgi_request.parse_receiver(name), secret=name))
+        return run_in_thread(self.flow(flask.request, wsgi_request.parse_receiver(name), secret=name))
 
     def flow(self, incoming: Incoming, target: Target | ReceiverTarget | None, secret: str) -> Flow[Exact]:
         """Answer one request; *target* is None for a path that names nothing.  Every error becomes an answer."""
@@ -329,18 +329,6 @@ class Receiver:
         return f"{base}{target.path}/requests/{request_id}"
 
 
-def _run(flow: Flow[Exact]) -> Exact:
-    """Run a flow in a request of Flask: this thread waits itself, and meanwhile keeps no database connection."""
-    while True:
-        try:
-            wait = next(flow)
-        except StopIteration as end:
-            response: Exact = end.value
-            return response
-        if isinstance(wait, Hold):
-            _release_session()
-
-
 def _refuse(incoming: Incoming, answer: Response) -> Flow[Exact]:
     yield DropBody()
     body.discard(incoming)
@@ -355,15 +343,3 @@ def _new_id() -> str:
     """Return more than 140 random bits as text: a poll needs no more than this id."""
     # Without a leading hyphen, which the command line would take for an option.
     return secrets.token_urlsafe(18).replace("-", "_")
-
-
-def _release_session() -> None:
-    """Release the database connection that a ``before_request`` may have taken through Flask-SQLAlchemy."""
-    session = getattr(flask.current_app.extensions.get("sqlalchemy"), "session", None)
-    if session is None or not session.registry.has() or session.new or session.dirty or session.deleted:
-        return
-    try:
-        session.remove()
-    except Exception as error:
-        # The request is recorded, and this session belongs to the application.
-        log.warning("The application's SQLAlchemy session could not be closed: %s", type(error).__name__)

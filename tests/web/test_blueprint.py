@@ -1,4 +1,8 @@
-"""The blueprint, with a real engine on SQLite, Celery in eager mode, and Flask's test client."""
+"""
+The blueprint and the ASGI application, with a real engine on SQLite, Celery in eager mode, and a test client.
+
+What needs Flask takes the fixture ``app``; all other tests run on both.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,16 +23,16 @@ from typing import Any
 import flask
 import pytest
 import sqlalchemy as sa
+from asgi_client import client_of
 from celery import Celery
-from flask.testing import FlaskClient
 from servers import migrate
 from sqlalchemy.orm import scoped_session, sessionmaker
-from werkzeug.test import TestResponse
+from werkzeug.test import Client, TestResponse
 
 from durable import Durable, Request, Response, Run, create_hook, create_webhook, step, workflow
 from durable.errors import SchemaOutOfDate
 from durable.recovery import housekeeping
-from durable.web import MaskTokens, body, create_blueprint, drain, webhook_view
+from durable.web import MaskTokens, body, create_asgi_app, create_blueprint, drain, webhook_view
 from durable.web.wsgi_request import PATH, ROOT, Target
 
 BYTES = bytes(range(256))
@@ -94,16 +99,28 @@ def engine(tmp_path: Path) -> Iterator[Durable]:
         yield made
 
 
+@pytest.fixture(scope="module", params=["wsgi", "asgi"])
+def server(request: pytest.FixtureRequest) -> str:
+    """What serves the requests: the blueprint, or the ASGI application."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
+def idle(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A client of an application where nothing runs."""
     with eager_engine(tmp_path_factory.mktemp("idle")) as made:
-        yield make_app(made).test_client()
+        yield make_client(server, made)
 
 
 @pytest.fixture
 def app(engine: Durable) -> flask.Flask:
     return make_app(engine)
+
+
+def make_client(server: str, engine: Durable) -> Client:
+    if server == "asgi":
+        return client_of(create_asgi_app(engine, url_prefix="/base"))
+    return make_app(engine).test_client()
 
 
 def make_app(engine: Durable) -> flask.Flask:
@@ -139,15 +156,26 @@ class Webhook:
 
 
 @pytest.fixture
-def listen(engine: Durable, app: flask.Flask) -> Callable[[str], Webhook]:
-    """Starts a run that listens in one of the MODES."""
+def client(server: str, engine: Durable) -> Client:
+    return make_client(server, engine)
 
-    def start(mode: str) -> Webhook:
-        run = engine.start(listening, mode)
-        (hook,) = run.hooks()
-        return Webhook(run, hook["token"], app.test_client())
 
-    return start
+@pytest.fixture
+def listen(engine: Durable, client: Client) -> Callable[[str], Webhook]:
+    """Starts a run that listens in one of the MODES, on both servers."""
+    return partial(listen_in, engine, client)
+
+
+@pytest.fixture
+def listen_on_flask(engine: Durable, app: flask.Flask) -> Callable[[str], Webhook]:
+    """The same, on the Flask application ``app``."""
+    return partial(listen_in, engine, app.test_client())
+
+
+def listen_in(engine: Durable, client: Client, mode: str) -> Webhook:
+    run = engine.start(listening, mode)
+    (hook,) = run.hooks()
+    return Webhook(run, hook["token"], client)
 
 
 def assert_problem(response: TestResponse, status: int) -> None:
@@ -178,8 +206,8 @@ def test_c57_static_mode_answers_exactly_what_was_given(listen):
     response = listen("static").post(b"")
 
     assert (response.status_code, response.data) == (201, BYTES)
-    sent = [(name, value) for name, value in response.headers if name != "Content-Length"]
-    assert sent == list(EXACT.headers)
+    sent = [(name.lower(), value) for name, value in response.headers if name.lower() != "content-length"]
+    assert sent == [(name.lower(), value) for name, value in EXACT.headers]
 
 
 def test_c57_manual_mode_answers_what_the_step_says(listen):
@@ -324,9 +352,9 @@ def test_on_timeout_is_answered_instead(listen):
     assert webhook.received() == 1
 
 
-def test_a_process_that_holds_nothing_says_so_once(listen, engine, caplog):
+def test_a_process_that_holds_nothing_says_so_once(listen_on_flask, engine, caplog):
     """On a server of one request at a time a manual webhook answers 202 at once, and the log says why, once."""
-    webhook = listen("manual")
+    webhook = listen_on_flask("manual")
 
     answers = [webhook.client.post(webhook.path, environ_overrides={"SERVER_SOFTWARE": "one-at-a-time"}) for _ in "ab"]
 
@@ -358,7 +386,7 @@ def test_drain_ends_a_hold(listen, engine):
         assert held.result(timeout=5).json["status"] == "pending"
 
 
-def test_a_hold_gives_the_applications_connection_back(listen, app, tmp_path):
+def test_a_hold_gives_the_applications_connection_back(listen_on_flask, app, tmp_path):
     """The database connection of Flask-SQLAlchemy's session is released while a request is held."""
     database = sa.create_engine(f"sqlite:///{tmp_path}/app.db", poolclass=sa.QueuePool)
     session = scoped_session(sessionmaker(database))
@@ -371,16 +399,16 @@ def test_a_hold_gives_the_applications_connection_back(listen, app, tmp_path):
         in_use.append(database.pool.checkedout())
         return response
 
-    listen("brief").post(b"")
+    listen_on_flask("brief").post(b"")
 
     assert in_use == [0]
     session.remove()
     database.dispose()
 
 
-def test_nothing_that_fails_after_the_request_is_recorded_is_an_error(listen, app, monkeypatch, caplog):
+def test_nothing_that_fails_after_the_request_is_recorded_is_an_error(listen_on_flask, app, monkeypatch, caplog):
     """A failure of the application's session or of the database then would make the sender repeat its request."""
-    webhook = listen("brief")
+    webhook = listen_on_flask("brief")
 
     def broken(*_: object) -> None:
         raise RuntimeError("the connection is lost")
@@ -489,9 +517,9 @@ def test_c68_one_byte_over_the_limit_is_413(listen):
     assert [small.received(), default.received()] == [1, 1]
 
 
-def test_a_chunked_body_that_the_server_cannot_deliver_is_411(listen):
+def test_a_chunked_body_that_the_server_cannot_deliver_is_411(listen_on_flask):
     """It is not recorded with an empty body."""
-    webhook = listen("default")
+    webhook = listen_on_flask("default")
 
     response = webhook.client.post(
         webhook.path,
@@ -512,11 +540,11 @@ def test_c68_a_short_body_is_400(listen):
     assert webhook.received() == 0
 
 
-def test_more_than_is_kept_of_what_the_application_read_is_503(app, listen, monkeypatch, caplog):
+def test_more_than_is_kept_of_what_the_application_read_is_503(app, listen_on_flask, monkeypatch, caplog):
     """It is not recorded with a part of the body; the log says what to change."""
     monkeypatch.setattr(body, "KEPT", 5)
     app.before_request(lambda: flask.request.get_data(cache=False) and None)
-    webhook = listen("default")
+    webhook = listen_on_flask("default")
 
     assert webhook.post(b"12345").status_code == 202
     answer = webhook.post(b"123456")
@@ -527,14 +555,14 @@ def test_more_than_is_kept_of_what_the_application_read_is_503(app, listen, monk
     assert webhook.received() == 1
 
 
-def test_a_body_that_ends_early_is_logged_where_middleware_may_have_read_it(app, listen, caplog):
+def test_a_body_that_ends_early_is_logged_where_middleware_may_have_read_it(app, listen_on_flask, caplog):
     """The server does not show who read the bytes, so the log names both causes."""
 
     class Opaque:
         def __init__(self, sent: io.BytesIO) -> None:
             self.read = sent.read
 
-    webhook = listen("default")
+    webhook = listen_on_flask("default")
     answer = webhook.client.post(
         webhook.path, environ_overrides={"wsgi.input": Opaque(io.BytesIO(b"abc")), "CONTENT_LENGTH": "10"}
     )
@@ -568,7 +596,7 @@ def test_other_paths_keep_their_input_and_their_limits(app):
         {"CONTENT_LENGTH": "3, 3"},
     ],
 )
-def test_a_request_that_does_not_say_where_it_ends_is_400(listen, environ):
+def test_a_request_that_does_not_say_where_it_ends_is_400(listen, server, environ):
     """An ambiguous end gets 400 on every server; gevent's own server also closes the connection."""
     webhook = listen("default")
     for software, connection in (("gunicorn/27", None), ("gevent/26.9 Python/3.11", "close")):
@@ -577,7 +605,7 @@ def test_a_request_that_does_not_say_where_it_ends_is_400(listen, environ):
         )
 
         assert_problem(response, 400)
-        assert response.headers.get("Connection") == connection
+        assert response.headers.get("Connection") == (connection if server == "wsgi" else None)
     assert webhook.received() == 0
 
 
@@ -727,23 +755,23 @@ def test_the_blueprint_is_named_durable(app):
     assert "durable" in app.blueprints
 
 
-def test_the_application_sees_our_endpoint(listen, app):
+def test_the_application_sees_our_endpoint(listen_on_flask, app):
     """A before_request of the application can see that a request is for the blueprint."""
     seen: list[tuple[str | None, str | None]] = []
     app.before_request(lambda: seen.append((flask.request.endpoint, flask.request.blueprint)))
 
-    listen("default").post(b"")
+    listen_on_flask("default").post(b"")
 
     assert seen == [("durable.webhook", "durable")]
 
 
-def test_csrf_protection_lets_webhooks_through(listen, app):
+def test_csrf_protection_lets_webhooks_through(listen_on_flask, app):
     """With Flask-WTF's CSRFProtect, made before or after the blueprint, senders need no token."""
     csrf = pytest.importorskip("flask_wtf.csrf", reason="Flask-WTF is not installed")
     app.secret_key = "secret"
     app.add_url_rule("/form", "form", lambda: "ok", methods=["POST"])
     csrf.CSRFProtect(app)
-    webhook = listen("default")
+    webhook = listen_on_flask("default")
 
     assert webhook.client.post("/form").status_code == 400
     assert webhook.post(b"").status_code == 202

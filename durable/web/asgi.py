@@ -1,0 +1,241 @@
+"""
+The ASGI application: webhooks and receivers, whose held connections cost no thread, and all other routes through Flask.
+
+The flow of a request to a webhook is the one of the blueprint's view.  It advances in a small pool of threads, which
+wait for SQL, and the event loop waits for bodies, answers and clients.  So a process holds thousands of connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import flask
+from werkzeug.wrappers import Request
+
+from . import asgi_request, body, problems, shutdown, wsgi_request
+from .asgi_request import Environ, Input, Message, Receive, Room, Scope, TooManyBodies
+from .flow import DropBody, Flow, Hold, ReadBody
+from .hub import drain
+from .problems import Exact
+from .webhook_view import Receiver
+
+log = logging.getLogger("durable.web")
+
+T = TypeVar("T")
+
+Send = Callable[[Message], Awaitable[None]]
+
+#: How many bytes of bodies a process receives at once.
+BODIES = 64 * 1024 * 1024
+
+
+class AsgiApp:
+    """
+    The ASGI application of one engine; ``create_asgi_app`` makes it.
+
+    Args:
+        app: The Flask application that answers all but webhooks and receivers.
+        prefix: The path before ``ROOT``.
+        threads: How many requests wait for the database at once.
+    """
+
+    def __init__(self, receiver: Receiver, app: flask.Flask, prefix: str, threads: int) -> None:
+        self._receiver = receiver
+        self._flask = app
+        self._webhook = _latin(prefix + wsgi_request.PATH)
+        self._receive_path = _latin(prefix + wsgi_request.RECEIVE)
+        self._threads = threads
+        self._room = Room(BODIES)
+        #: By the engine's process id: a child process has threads of its own.
+        self._pools: dict[str, ThreadPoolExecutor] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or follow the life of the server."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+        else:
+            await self._answer(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                shutdown.drain_on_signals()
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                drain(self._receiver.engine)
+                for pool in self._pools.values():
+                    pool.shutdown(wait=False)
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        incoming = Input(receive, self._room)
+        environ = asgi_request.environ_of(scope, incoming)
+        try:
+            status, headers, content = await self._handle(environ, incoming)
+        finally:
+            incoming.release()
+        # A client that has left gets no answer; some servers say so.
+        with contextlib.suppress(OSError):
+            start = {"type": "http.response.start", "status": status, "headers": headers}
+            await send(start)
+            await send({"type": "http.response.body", "body": content})
+
+    async def _handle(self, environ: Environ, incoming: Input) -> _Answer:
+        flow = self._flow(environ)
+        try:
+            if flow is not None:
+                return _wire(await self._run(flow, environ, incoming), environ)
+            await _fill(environ, incoming, self._receiver.engine.settings.max_body)
+            answer = await self._in_pool(_call_wsgi, self._flask.wsgi_app, environ)
+            await incoming.drop(body.DISCARDED)
+            return answer
+        except TooManyBodies:
+            log.warning("A request was answered 503: %d bytes of bodies are being received already.", BODIES)
+            incoming.release()
+            await incoming.drop(body.DISCARDED)
+            return _wire(problems.to_flask(problems.unavailable()), environ)
+
+    def _flow(self, environ: Environ) -> Flow[Exact] | None:
+        """Return the flow of a request to a webhook or to a receiver; None for any other request."""
+        # Werkzeug looks for a rule by the same spelling of the path.
+        path = "/" + environ["PATH_INFO"].lstrip("/")
+        if path.startswith(self._webhook):
+            rest = path.removeprefix(self._webhook).encode("latin-1").decode(errors="replace")
+            target: Any = wsgi_request.parse_target(rest)
+        elif path.startswith(self._receive_path):
+            rest = path.removeprefix(self._receive_path).encode("latin-1").decode(errors="replace")
+            target = wsgi_request.parse_receiver(rest)
+        else:
+            return None
+        if not wsgi_request.is_framed(environ):
+            return _refuse_framing()
+        self._receiver.engine.flusher.ensure()
+        return self._receiver.flow(Request(environ), target, secret=rest)
+
+    async def _run(self, flow: Flow[T], environ: Environ, incoming: Input) -> T:
+        """Run a flow to its end: each part in the pool, each wait in the event loop."""
+        try:
+            while True:
+                wait = await self._in_pool(_advance, flow)
+                if isinstance(wait, _Ended):
+                    result: T = wait.result
+                    return result
+                if isinstance(wait, ReadBody):
+                    await _fill(environ, incoming, wait.limit)
+                elif isinstance(wait, DropBody):
+                    await incoming.drop(body.DISCARDED)
+                else:
+                    incoming.release()
+                    await _hold(wait, incoming)
+        finally:
+            # It runs only if a second cancellation came while it did; then it ends by itself.
+            with contextlib.suppress(ValueError):
+                flow.close()
+
+    async def _in_pool(self, call: Callable[..., T], *args: Any) -> T:
+        """Call a function in a thread of the pool, with the context variables of this request."""
+        process_id = self._receiver.engine.process_id
+        pool = self._pools.get(process_id)
+        if pool is None:
+            pool = self._pools[process_id] = ThreadPoolExecutor(self._threads, "durable-web")
+        context = contextvars.copy_context()
+        done = asyncio.get_running_loop().run_in_executor(pool, context.run, call, *args)
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            # The thread goes on, and what it uses must not be closed below it.
+            await asyncio.wait([done])
+            raise
+
+
+#: Status, headers and body of an answer, as ASGI sends them.
+_Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended(Generic[T]):
+    result: T
+
+
+def _advance(flow: Flow[T]) -> ReadBody | DropBody | Hold | _Ended[T]:
+    """Continue a flow; return what it waits for next, or that it has ended."""
+    try:
+        return next(flow)
+    except StopIteration as end:
+        return _Ended(end.value)
+
+
+async def _fill(environ: Environ, incoming: Input, limit: int) -> None:
+    """Receive a body of up to *limit* bytes, and nothing of one that says that it is larger."""
+    declared = body.Body.of(environ).declared
+    if declared is None or declared <= limit:
+        await incoming.fill(limit + 1)
+
+
+async def _hold(hold: Hold, incoming: Input) -> None:
+    """Wait until the waiter is released; release it when the time is over or the client disconnects."""
+    loop = asyncio.get_running_loop()
+    shutdown.drain_on_signals()
+    with contextlib.suppress(TimeoutError):
+        # The request's own task watches its client, and the time-out wakes it: a second task would take 2 KiB more.
+        async with asyncio.timeout(hold.secs) as until:
+            hold.waiter.when_released(lambda: _wake(loop, until))
+            await incoming.disconnect()
+    hold.waiter.release(None)
+
+
+def _wake(loop: asyncio.AbstractEventLoop, until: asyncio.Timeout) -> None:
+    """End the wait, from any thread."""
+    # The loop may be closed, or the wait over.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(_expire, loop, until)
+
+
+def _expire(loop: asyncio.AbstractEventLoop, until: asyncio.Timeout) -> None:
+    with contextlib.suppress(RuntimeError):
+        until.reschedule(loop.time())
+
+
+def _refuse_framing() -> Flow[Exact]:
+    """Refuse a request as the blueprint's ``before_request`` does."""
+    yield from ()
+    return problems.to_flask(problems.bad_framing())
+
+
+def _call_wsgi(app: Callable[..., Iterable[bytes]], environ: Environ) -> _Answer:
+    """Let a WSGI application answer a request whose body has been received."""
+    started: list[Any] = []
+    answer = app(environ, lambda status, headers, _error=None: started.append((status, headers)))
+    try:
+        content = b"".join(answer)
+    finally:
+        getattr(answer, "close", lambda: None)()
+    status, headers = started[-1]
+    return _encoded(status, headers, content)
+
+
+def _wire(response: Exact, environ: Environ) -> _Answer:
+    pieces, status, headers = response.get_wsgi_response(environ)
+    return _encoded(status, headers, b"".join(pieces))
+
+
+def _encoded(status: str, headers: Iterable[tuple[str, str]], content: bytes) -> _Answer:
+    # ASGI wants names in lower case.
+    pairs = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    return int(status[:3]), pairs, content
+
+
+def _latin(text: str) -> str:
+    """Return *text* as PATH_INFO has it."""
+    return text.encode().decode("latin-1")
