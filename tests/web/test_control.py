@@ -8,13 +8,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import asgi_client
 import flask
 import pytest
 import sqlalchemy as sa
 from celery import Celery
-from flask.testing import FlaskClient
 from servers import migrate
-from werkzeug.test import TestResponse
+from werkzeug.test import Client, TestResponse
 
 from durable import (
     Durable,
@@ -41,12 +41,14 @@ from durable.schedules import Schedule
 from durable.schedules.declared import definitions
 from durable.store import claimed_attempts, schema
 from durable.turns.drive import drive
-from durable.web import bearer, create_blueprint
+from durable.web import bearer, create_asgi_app, create_blueprint
 from durable.web.operations import OPERATIONS
 from durable.web.wsgi_request import ROOT
 
 RUNS = ROOT + "runs"
 RESUME = ROOT + "hooks/resume"
+#: What serves the current test.
+SERVED_BY: list[str] = []
 
 
 @dataclass
@@ -138,19 +140,29 @@ def engine(tmp_path: Path) -> Iterator[Durable]:
     made.close()
 
 
-def client_of(engine: Durable, control: Any) -> FlaskClient:
+@pytest.fixture(autouse=True, params=["wsgi", "asgi"])
+def server(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test runs on the blueprint and on the ASGI application."""
+    SERVED_BY.append(request.param)
+    yield
+    SERVED_BY.pop()
+
+
+def client_of(engine: Durable, control: Any) -> Client:
+    if SERVED_BY == ["asgi"]:
+        return asgi_client.client_of(create_asgi_app(engine, control=control))
     app = flask.Flask("control")
     app.register_blueprint(create_blueprint(engine, control=control))
     return app.test_client()
 
 
 @pytest.fixture
-def client(engine: Durable) -> FlaskClient:
+def client(engine: Durable) -> Client:
     """A client that is allowed."""
     return client_of(engine, lambda _request: True)
 
 
-def start(client: FlaskClient, workflow: str, *args: object, **headers: str) -> TestResponse:
+def start(client: Client, workflow: str, *args: object, **headers: str) -> TestResponse:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return client.post(RUNS, json={"workflow": workflow, "args": args}, headers=named)
 
