@@ -69,7 +69,7 @@ class AsgiApp:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                shutdown.drain_on_signals()
+                shutdown.watch_asgi_server()
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 drain(self._receiver.engine)
@@ -81,30 +81,30 @@ class AsgiApp:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         incoming = Input(receive, self._room)
         environ = asgi_request.environ_of(scope, incoming)
-        try:
-            status, headers, content = await self._handle(environ, incoming)
-        finally:
-            incoming.release()
-        # A client that has left gets no answer; some servers say so.
-        with contextlib.suppress(OSError):
-            start = {"type": "http.response.start", "status": status, "headers": headers}
-            await send(start)
-            await send({"type": "http.response.body", "body": content})
-
-    async def _handle(self, environ: Environ, incoming: Input) -> _Answer:
         flow = self._flow(environ)
         try:
             if flow is not None:
-                return _wire(await self._run(flow, environ, incoming), environ)
-            await _fill(environ, incoming, self._receiver.engine.settings.max_body)
-            answer = await self._in_pool(_call_wsgi, self._flask.wsgi_app, environ)
-            await incoming.drop(body.DISCARDED)
-            return answer
+                answer = _wire(await self._run(flow, environ, incoming), environ)
+            else:
+                answer = await self._bridge(environ, incoming)
         except TooManyBodies:
             log.warning("A request was answered 503: %d bytes of bodies are being received already.", BODIES)
-            incoming.release()
             await incoming.drop(body.DISCARDED)
-            return _wire(problems.to_flask(problems.unavailable()), environ)
+            answer = _wire(problems.to_flask(problems.unavailable()), environ)
+        finally:
+            incoming.release()
+        status, headers, content = answer
+        # A client that has left gets no answer; some servers say so.
+        with contextlib.suppress(OSError):
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": content})
+
+    async def _bridge(self, environ: Environ, incoming: Input) -> _Answer:
+        """Let Flask answer a request in a thread."""
+        await _fill(environ, incoming, self._receiver.engine.settings.max_body)
+        answer = await self._in_pool(_call_wsgi, self._flask.wsgi_app, environ)
+        await incoming.drop(body.DISCARDED)
+        return answer
 
     def _flow(self, environ: Environ) -> Flow[Exact] | None:
         """Return the flow of a request to a webhook or to a receiver; None for any other request."""
@@ -136,7 +136,7 @@ class AsgiApp:
                 elif isinstance(wait, DropBody):
                     await incoming.drop(body.DISCARDED)
                 else:
-                    incoming.release()
+                    _keep_method(environ)
                     await _hold(wait, incoming)
         finally:
             # It runs only if a second cancellation came while it did; then it ends by itself.
@@ -183,10 +183,18 @@ async def _fill(environ: Environ, incoming: Input, limit: int) -> None:
         await incoming.fill(limit + 1)
 
 
+def _keep_method(environ: Environ) -> None:
+    """Forget all that a held request needs no more, which is most of what it takes."""
+    method = environ["REQUEST_METHOD"]
+    environ.clear()
+    environ["REQUEST_METHOD"] = method
+
+
 async def _hold(hold: Hold, incoming: Input) -> None:
     """Wait until the waiter is released; release it when the time is over or the client disconnects."""
+    incoming.release()
+    shutdown.watch_asgi_server()
     loop = asyncio.get_running_loop()
-    shutdown.drain_on_signals()
     with contextlib.suppress(TimeoutError):
         # The request's own task watches its client, and the time-out wakes it: a second task would take 2 KiB more.
         async with asyncio.timeout(hold.secs) as until:

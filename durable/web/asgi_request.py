@@ -7,7 +7,6 @@ both do as gunicorn does.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -38,12 +37,14 @@ class Input:
     Only one of the two happens at a time.
     """
 
+    __slots__ = ("_is_at_end", "_is_cut", "_pieces", "_receive", "_room", "_taken")
+
     def __init__(self, receive: Receive, room: Room) -> None:
         self._receive = receive
         self._room = room
         #: How many bytes were taken from the room.
         self._taken = 0
-        self._pieces: deque[bytes] = deque()
+        self._pieces: list[bytes] = []
         self._is_at_end = self._is_cut = False
 
     async def fill(self, size: int) -> None:
@@ -76,7 +77,7 @@ class Input:
     async def disconnect(self) -> None:
         """Wait until the client disconnects."""
         while not self._is_cut:
-            await self._next()
+            self._is_cut = (await self._receive())["type"] == "http.disconnect"
 
     async def _next(self) -> bytes:
         message = await self._receive()
@@ -89,9 +90,9 @@ class Input:
     def read(self, size: int) -> bytes:
         """Return up to *size* bytes of what was received; raise OSError at the end of a body that was cut short."""
         while self._pieces:
-            piece = self._pieces.popleft()
+            piece = self._pieces.pop(0)
             if len(piece) > size:
-                self._pieces.appendleft(piece[size:])
+                self._pieces.insert(0, piece[size:])
             if piece:
                 return piece[:size]
         if self._is_cut:

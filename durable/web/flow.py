@@ -40,7 +40,7 @@ class DropBody:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """The waiter is waited for next, for up to *secs* seconds."""
+    """The waiter is waited for next, for up to *secs* seconds; of the request only its method is needed afterwards."""
 
     waiter: Waiter
     secs: float

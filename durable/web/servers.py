@@ -85,7 +85,7 @@ def client_watch(environ: Environ) -> Callable[[], bool]:
     for name in _SOCKETS:
         if isinstance(environ.get(name), socket.socket):
             return lambda: _is_at_end(environ[name])
-    return lambda: False
+    return _never
 
 
 def end_connection(environ: Environ) -> list[tuple[str, str]]:
@@ -107,6 +107,10 @@ def end_connection(environ: Environ) -> list[tuple[str, str]]:
     if parsed and (parsed[0].chunked or "HTTP_TRANSFER_ENCODING" in environ):
         parsed[0].headers["CONNECTION"] = "close"
     return []
+
+
+def _never() -> bool:
+    return False
 
 
 def rewind_input(environ: Environ) -> InputState:

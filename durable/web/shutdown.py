@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import _thread
 import signal
+import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from .. import forks
 from .hub import drain
+
+#: How this process learns that it is being stopped, if its server is hypercorn.
+_stopped: list[Callable[[], bool]] = []
+forks.call_in_child(_stopped.clear)
 
 
 class _DrainFirst:
@@ -39,11 +46,24 @@ def drain_on(signum: int) -> None:
     signal.siginterrupt(signum, False)
 
 
-def drain_on_signals() -> None:
+def watch_asgi_server() -> None:
     """
-    Let the signals that stop an ASGI server drain the hubs first.
+    Let the hubs know before this process's ASGI server waits for its requests.
 
-    uvicorn and hypercorn wait for all requests before they tell the application that they stop.
+    uvicorn and hypercorn tell the application that they stop when all requests have ended.  So the signals drain the
+    hubs; hypercorn's parent tells its processes by an event instead.  Call it in the event loop.
     """
     drain_on(signal.SIGTERM)
     drain_on(signal.SIGINT)
+    frame: FrameType | None = sys._getframe()
+    # hypercorn has no interface to the event, so look for its function in the call stack.
+    while "hypercorn" in sys.modules and frame is not None and not _stopped:
+        if frame.f_globals.get("__name__") == "hypercorn.asyncio.run":
+            event = frame.f_locals.get("shutdown_event")
+            _stopped.extend([] if event is None else [event.is_set])
+        frame = frame.f_back
+
+
+def is_stopping() -> bool:
+    """Return whether hypercorn's parent is stopping this process."""
+    return any(each() for each in _stopped)

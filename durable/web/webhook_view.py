@@ -19,6 +19,7 @@ import secrets
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import flask
 from werkzeug.datastructures import Headers
@@ -30,7 +31,19 @@ from ..engine import Engine
 from ..errors import ConfigurationError, HookClosed
 from ..http import Request, Response
 from ..store import Refusals
-from . import body, errors, gunicorn, limits, prefer, problems, record_request, servers, verification, wsgi_request
+from . import (
+    body,
+    errors,
+    gunicorn,
+    limits,
+    prefer,
+    problems,
+    record_request,
+    servers,
+    shutdown,
+    verification,
+    wsgi_request,
+)
 from .fetch import Fetcher
 from .flow import DropBody, Flow, Hold, ReadBody, run_in_thread
 from .hub import Holder, Hub, Waiter
@@ -131,22 +144,26 @@ class Receiver:
         waiter = None if preference.wait_secs == 0 else self._open_waiter(hub, incoming, request)
         try:
             accepted = self._record(webhook, request, holder=None if waiter is None else self.engine.process_id)
-            del request  # A held connection keeps no body in memory.
+            del request  # And with it the body.
             answer = accepted.answer
             if answer is None and (accepted.is_duplicate or waiter is None):
                 answer = self._find_answer(accepted.request_id)
             if answer is not None:
                 return self._answer(accepted, answer)
+            late = self._late(incoming, webhook, accepted.request_id, preference)
             if waiter is None:
-                return self._answer(accepted, self._pending(incoming, webhook, accepted.request_id, preference))
+                return self._answer(accepted, late.answer())
             if accepted.is_duplicate:
                 hub.attach(waiter, accepted.request_id)
             hub.recorded(waiter)
-            answer = yield from self._hold(waiter, self._hold_secs(webhook, preference))
+            secs = self._hold_secs(webhook, preference)
+            # A held connection keeps in memory what it needs, and nothing else of its request.
+            del webhook, target
+            answer = yield from self._hold(waiter, secs)
         finally:
             if waiter is not None:
                 hub.close(waiter)
-        return self._answer(accepted, answer or self._pending(incoming, webhook, accepted.request_id, preference))
+        return self._answer(accepted, answer or late.answer())
 
     def _answer(self, accepted: Accepted, answer: Response) -> Exact:
         """Answer a recorded request, and end its span."""
@@ -228,7 +245,7 @@ class Receiver:
         """Answer a copy of an earlier request like that request."""
         answer = self._find_answer(request_id)
         if answer is None:
-            return problems.to_flask(self._pending(incoming, webhook, request_id, Preference()))
+            return problems.to_flask(self._late(incoming, webhook, request_id, Preference()).answer())
         return problems.to_flask(answer, _REPLAYED)
 
     def _read_and_verify(self, incoming: Incoming, webhook: Endpoint) -> Flow[tuple[Request, Response | None]]:
@@ -300,12 +317,11 @@ class Receiver:
             )
         return None
 
-    def _pending(self, incoming: Incoming, webhook: Endpoint, request_id: str, preference: Preference) -> Response:
-        """Return the answer while there is none: the webhook's ``on_timeout``, unless the sender asked for 202."""
-        if webhook.config.on_timeout is not None and not preference.respond_async:
-            return webhook.config.on_timeout
+    def _late(self, incoming: Incoming, webhook: Endpoint, request_id: str, preference: Preference) -> _Late:
+        """Return what is answered while there is no answer."""
+        on_timeout = None if preference.respond_async else webhook.config.on_timeout
         location = self._location(incoming, webhook.target, request_id)
-        return problems.pending(request_id, location, preferred=preference.respond_async)
+        return _Late(on_timeout, request_id, location, preference.respond_async)
 
     def _find_answer(self, request_id: str) -> Response | None:
         """Return the recorded answer, if there is one and it can be read now."""
@@ -329,6 +345,18 @@ class Receiver:
         return f"{base}{target.path}/requests/{request_id}"
 
 
+class _Late(NamedTuple):
+    """The answer while there is none: the webhook's ``on_timeout``, unless the sender asked for 202."""
+
+    on_timeout: Response | None
+    request_id: str
+    location: str
+    preferred: bool
+
+    def answer(self) -> Response:
+        return self.on_timeout or problems.pending(self.request_id, self.location, preferred=self.preferred)
+
+
 def _refuse(incoming: Incoming, answer: Response) -> Flow[Exact]:
     yield DropBody()
     body.discard(incoming)
@@ -336,7 +364,8 @@ def _refuse(incoming: Incoming, answer: Response) -> Flow[Exact]:
 
 
 def _make_hub(engine: Engine) -> Hub:
-    return Hub(partial(record_request.answers, engine), engine.notifier, engine.process_id, gunicorn.is_stopping)
+    answers = partial(record_request.answers, engine)
+    return Hub(answers, engine.notifier, engine.process_id, lambda: gunicorn.is_stopping() or shutdown.is_stopping())
 
 
 def _new_id() -> str:

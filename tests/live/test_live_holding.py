@@ -23,7 +23,7 @@ import redis
 import sqlalchemy as sa
 from celery import Celery
 from servers import new_broker
-from webservers import Server, body_of, header_of, post, read_one, serve, status_of
+from webservers import ASGI, Server, body_of, header_of, post, read_one, serve, status_of
 
 from durable import Durable, Response, create_webhook, workflow
 from durable.store.schema import requests
@@ -33,11 +33,11 @@ from durable.web.wsgi_request import PATH
 pytestmark = pytest.mark.live
 
 APP = """
-import os, threading
+import json, os, threading
 import flask
 from celery import Celery
 from durable import Durable
-from durable.web import create_blueprint
+from durable.web import create_asgi_app, create_blueprint
 from durable.web import hub as holding
 
 celery = Celery("holding", broker=os.environ["BROKER"])
@@ -54,6 +54,17 @@ def health():
         "threads": [thread.name for thread in threading.enumerate()],
         "connections": engine.store.engine.pool.checkedout(),
     }
+
+durable_app = create_asgi_app(engine)
+
+async def asgi(scope, receive, send):
+    if scope.get("path") != "/health":
+        await durable_app(scope, receive, send)
+        return
+    body = json.dumps(health()).encode()
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": 200, "headers": [length]})
+    await send({"type": "http.response.body", "body": body})
 """
 
 
@@ -78,7 +89,8 @@ class World:
         return PATH + self.token
 
     def serve(self, kind: str, *extra: str, threads: int = 8) -> Any:
-        return serve(kind, "holding_app:app", self.folder, *extra, threads=threads, env=self.env)
+        target = "holding_app:asgi" if kind in ASGI else "holding_app:app"
+        return serve(kind, target, self.folder, *extra, threads=threads, env=self.env)
 
     def recorded(self) -> dict[bytes, str]:
         """The requests in the database that have no answer: ids by body."""
@@ -154,7 +166,7 @@ def answer_of(sock: socket.socket) -> bytes:
         return read_one(sock)
 
 
-@pytest.mark.parametrize("kind", ["gthread", "gevent", "waitress", "pywsgi"])
+@pytest.mark.parametrize("kind", ["gthread", "gevent", "waitress", "pywsgi", *ASGI])
 def test_an_answer_from_another_process_goes_out_on_the_held_connection(world, kind):
     """Within a fraction of a second, by a hint."""
     took = []
@@ -242,7 +254,7 @@ def test_the_sync_worker_does_not_hold(world):
         assert server.log.read_text().count("--worker-class gthread") == 1
 
 
-@pytest.mark.parametrize("kind", ["gthread", "waitress", "gevent"])
+@pytest.mark.parametrize("kind", ["gthread", "waitress", "gevent", *ASGI])
 def test_c66_a_client_that_leaves_frees_its_place(world, kind):
     """Soon after; the request stays recorded, and its answer can be polled."""
     with world.serve(kind) as server:
@@ -277,6 +289,42 @@ def test_sigterm_ends_holds(world, kind, hooked):
         assert status_of(answer) == 202
         assert time.monotonic() - started < 2.5
         assert server.process.wait(6) == 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("kind", ASGI)
+def test_an_asgi_server_that_is_stopped_ends_holds(world, kind, signum):
+    """The server itself would wait until its graceful time-out before it tells the application."""
+    with world.serve(kind) as server:
+        sock = hold(server, world, b"a")
+        world.wait_for(1)
+        assert wait_until(lambda: health(server)["held"] == 1)
+        started = time.monotonic()
+        server.process.send_signal(signum)
+
+        answer = answer_of(sock)
+
+        assert status_of(answer) == 202
+        assert time.monotonic() - started < 2.5
+        server.process.wait(6)
+
+
+@pytest.mark.parametrize("kind", ASGI)
+def test_three_hundred_held_by_asgi_take_no_thread_each(world, kind):
+    """They pin neither a thread nor a database connection, and each gets its own answer."""
+    names = [b"%d" % number for number in range(300)]
+    with world.serve(kind) as server:
+        socks = {name: hold(server, world, name) for name in names}
+        ids = world.wait_for(300)
+        assert wait_until(lambda: health(server)["held"] == 300)
+
+        told = health(server)
+        assert told["connections"] <= 1
+        assert len(told["threads"]) < 30
+        for name in names:
+            assert world.answer(ids[name], name)
+        assert {name: body_of(answer_of(sock)) for name, sock in socks.items()} == {name: name for name in names}
+        assert wait_until(lambda: health(server)["held"] == 0)
 
 
 def test_c65_each_answer_finds_its_process(world):
@@ -319,9 +367,10 @@ def test_c68_redis_killed_while_held(tmp_path):
         broker.wait()
 
 
-def test_gunicorns_access_log_holds_no_token(world):
+@pytest.mark.parametrize("kind", ["gthread", *ASGI])
+def test_an_access_log_holds_no_token(world, kind):
     """Access lines are there, with the token masked."""
-    with world.serve("gthread") as server:
+    with world.serve(kind) as server:
         server.send(f"GET {world.path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
         assert wait_until(lambda: "v1/webhook/..." in server.log.read_text())
 

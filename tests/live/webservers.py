@@ -1,4 +1,4 @@
-"""Real WSGI servers in processes of their own, and a client that sends bytes as they are."""
+"""Real WSGI and ASGI servers in processes of their own, and a client that sends bytes as they are."""
 
 from __future__ import annotations
 
@@ -32,12 +32,19 @@ run_simple("127.0.0.1", int(sys.argv[1]), application, threaded=True)
 """
 
 
+#: Those that serve ASGI applications.
+ASGI = ("uvicorn", "uvicorn-h11", "hypercorn")
+
+
 def _command(kind: str, port: int, target: str, threads: int) -> list[str]:
     gunicorn = ["gunicorn", "--bind", f"127.0.0.1:{port}", "--access-logfile", "-", "--graceful-timeout", "20"]
     commands = {
         "sync": [*gunicorn, "--worker-class", "sync"],
         "gthread": [*gunicorn, "--worker-class", "gthread", "--threads", str(threads)],
         "gevent": [*gunicorn, "--worker-class", "gevent"],
+        "uvicorn": ["uvicorn", f"--port={port}", "--http=httptools", "--timeout-graceful-shutdown=20"],
+        "uvicorn-h11": ["uvicorn", f"--port={port}", "--http=h11", "--timeout-graceful-shutdown=20"],
+        "hypercorn": ["hypercorn", "--bind", f"127.0.0.1:{port}", "--access-logfile", "-", "--graceful-timeout", "20"],
         "waitress": ["waitress", f"--listen=127.0.0.1:{port}", f"--threads={threads}"],
     }
     if kind in ("pywsgi", "werkzeug"):
