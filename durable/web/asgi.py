@@ -216,9 +216,9 @@ def _expire(loop: asyncio.AbstractEventLoop, until: asyncio.Timeout) -> None:
 
 
 def _refuse_framing() -> Flow[Exact]:
-    """Refuse a request as the blueprint's ``before_request`` does."""
+    """Refuse a request as the blueprint's ``before_request`` does, and let the server close its connection."""
     yield from ()
-    return problems.to_flask(problems.bad_framing())
+    return problems.to_flask(problems.bad_framing(), [("Connection", "close")])
 
 
 def _call_wsgi(app: Callable[..., Iterable[bytes]], environ: Environ) -> _Answer:

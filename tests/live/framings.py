@@ -189,14 +189,14 @@ HEADS: dict[str, Case] = {
     "no version": Case((), b"", b"POST {path}", host=b"", bodies=(b"",)),
     "0.9": Case(_lines(_THREE), b"abc{second}", b"POST {path} HTTP/0.9", bodies=(BODY,)),
     "2.0": Case(_lines(_THREE), b"abc{second}", b"POST {path} HTTP/2.0", bodies=(BODY,)),
-    "two blanks": Case(_lines(_THREE), b"abc{second}", b"POST  {path} HTTP/1.1", bodies=(BODY,)),
+    "two blanks": Case(_lines(_THREE), b"abc{second}", b"POST  {path} HTTP/1.1", bodies=(BODY,), follows=True),
     "tab": Case(_lines(_THREE), b"abc{second}", b"POST\t{path}\tHTTP/1.1", bodies=(BODY,)),
     "asterisk": Case(_lines(_THREE), b"abc{second}", b"POST * HTTP/1.1", follows=True),
     "authority": Case(_lines(_THREE), b"abc", b"POST hooks.test:443 HTTP/1.1"),
     "newline in the target": Case(_lines(_THREE), b"abc", b"POST {path}%0d%0aX-A:1 HTTP/1.1", bodies=(BODY,)),
     "method in small letters": Case(_lines(_THREE), b"abc", b"post {path} HTTP/1.1", bodies=(BODY,)),
     "a header of 70 kB": Case(_lines(b"X-A: " + b"a" * 70_000, _THREE), follows=True),
-    "a header of 300 kB": Case(_lines(b"X-A: " + b"a" * 300_000, _THREE)),
+    "a header of 300 kB": Case(_lines(b"X-A: " + b"a" * 300_000, _THREE), follows=True),
     "120 headers": Case(_lines(*[b"X-%d: a" % number for number in range(120)], _THREE), follows=True),
     "a target of 70 kB": Case(
         _lines(_THREE), b"abc", b"POST {path}" + b"a" * 70_000 + b" HTTP/1.1", bodies=(BODY,), follows=True

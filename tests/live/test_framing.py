@@ -19,7 +19,7 @@ import pytest
 import sqlalchemy as sa
 from celery import Celery
 from framings import BODY, CASES, REFUSED, SECOND
-from webservers import Server, body_of, chunked, header_of, post, serve, status_of
+from webservers import ASGI, Server, body_of, chunked, header_of, post, serve, status_of
 
 from durable import Durable, Request, create_webhook, workflow
 from durable.store.schema import requests
@@ -38,15 +38,19 @@ import os
 import flask
 from celery import Celery
 from durable import Durable
-from durable.web import create_blueprint
+from durable.web import create_asgi_app, create_blueprint
 
 celery = Celery("framing", broker="memory://")
+engine = Durable(celery, database_url=os.environ["DATABASE"], max_body={LIMIT})
 app = flask.Flask(__name__)
-app.register_blueprint(create_blueprint(Durable(celery, database_url=os.environ["DATABASE"], max_body={LIMIT})))
+app.register_blueprint(create_blueprint(engine))
+asgi = create_asgi_app(engine)
 app.add_url_rule("/health", view_func=lambda: "up")
 """
 
-KINDS = ["gthread", "sync", "gevent", "waitress", "pywsgi"]
+KINDS = ["gthread", "sync", "gevent", "waitress", "pywsgi", "uvicorn"]
+#: These take a client that is half closed for gone, so their silence has to tell the end.
+SILENT = ("waitress", "uvicorn")
 
 
 @workflow
@@ -79,12 +83,11 @@ class Site:
             received = b""
             try:
                 sock.sendall(raw)
-                if self.kind != "waitress":
+                if self.kind not in SILENT:
                     half_close(sock)
                 while chunk := sock.recv(65536):
                     received += chunk
-                    if self.kind == "waitress":
-                        # It takes a client that is half closed for gone, so its silence has to tell the end.
+                    if self.kind in SILENT:
                         sock.settimeout(SILENCE_SECS)
             except (TimeoutError, ConnectionResetError, BrokenPipeError):
                 # It waits for more, or does not want what was sent.
@@ -125,9 +128,10 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     engine = Durable(Celery("framing", broker="memory://"), database_url=database, public_url="http://hooks.test")
     run = engine.start(framed)
     drive(engine, run.id)
-    with serve(request.param, "framing_app:app", folder, env={"DATABASE": database}) as server:
+    name = "asgi" if request.param in ASGI else "app"
+    with serve(request.param, f"framing_app:{name}", folder, env={"DATABASE": database}) as server:
         made = Site(request.param, server, engine, PATH + run.hooks()[0]["token"])
-        with ThreadPoolExecutor({"sync": 1, "waitress": 32}.get(request.param, 8)) as threads:
+        with ThreadPoolExecutor({"sync": 1, **dict.fromkeys(SILENT, 32)}.get(request.param, 8)) as threads:
             raws = [case.bytes(made.path, name) for name, case in CASES.items()]
             made.answers = dict(zip(CASES, threads.map(made.talk, raws), strict=True))
         yield made

@@ -597,7 +597,7 @@ def test_other_paths_keep_their_input_and_their_limits(app):
     ],
 )
 def test_a_request_that_does_not_say_where_it_ends_is_400(listen, server, environ):
-    """An ambiguous end gets 400 on every server; gevent's own server also closes the connection."""
+    """An ambiguous end gets 400 on every server; gevent's own server and ASGI servers also close the connection."""
     webhook = listen("default")
     for software, connection in (("gunicorn/27", None), ("gevent/26.9 Python/3.11", "close")):
         response = webhook.client.post(
@@ -605,7 +605,7 @@ def test_a_request_that_does_not_say_where_it_ends_is_400(listen, server, enviro
         )
 
         assert_problem(response, 400)
-        assert response.headers.get("Connection") == (connection if server == "wsgi" else None)
+        assert response.headers.get("Connection") == (connection if server == "wsgi" else "close")
     assert webhook.received() == 0
 
 
