@@ -47,7 +47,22 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .app import Durable, get_hook, get_run, list_runs, resume_hook, set_limit, start, start_many
+    from .app import (
+        Durable,
+        aget_hook,
+        alist_runs,
+        aresume_hook,
+        aset_limit,
+        astart,
+        astart_many,
+        get_hook,
+        get_run,
+        list_runs,
+        resume_hook,
+        set_limit,
+        start,
+        start_many,
+    )
     from .context import (
         continue_as_new,
         create_hook,
@@ -72,11 +87,26 @@ if TYPE_CHECKING:
     )
     from .http import Request, Response
     from .registry import Run, Value, concurrency, debounce, rate, step, workflow
-    from .schedules import create_schedule, get_schedule, schedule
+    from .schedules import acreate_schedule, aget_schedule, create_schedule, get_schedule, schedule
 else:
     # A type checker does not see this, so it reports a name that does not exist.
     _ROOMS = {
-        "app": ("Durable", "get_hook", "get_run", "list_runs", "resume_hook", "set_limit", "start", "start_many"),
+        "app": (
+            "Durable",
+            "aget_hook",
+            "alist_runs",
+            "aresume_hook",
+            "aset_limit",
+            "astart",
+            "astart_many",
+            "get_hook",
+            "get_run",
+            "list_runs",
+            "resume_hook",
+            "set_limit",
+            "start",
+            "start_many",
+        ),
         "context": (
             "continue_as_new",
             "create_hook",
@@ -101,7 +131,7 @@ else:
         ),
         "http": ("Request", "Response"),
         "registry": ("Run", "Value", "concurrency", "debounce", "rate", "step", "workflow"),
-        "schedules": ("create_schedule", "get_schedule", "schedule"),
+        "schedules": ("acreate_schedule", "aget_schedule", "create_schedule", "get_schedule", "schedule"),
     }
     _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
     _PUBLIC_MODULES = ("metrics", "testing", "verify", "web")
@@ -158,6 +188,14 @@ __all__ = [
     "Value",
     "ValueNotPublished",
     "WorkflowCodeError",
+    "acreate_schedule",
+    "aget_hook",
+    "aget_schedule",
+    "alist_runs",
+    "aresume_hook",
+    "aset_limit",
+    "astart",
+    "astart_many",
     "concurrency",
     "continue_as_new",
     "create_hook",

@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 from celery import Celery
 
 from . import current, worker
-from .client import Client, HookInfo, Options, RunList, hooks, limits, run_lists
+from .client import AsyncRunList, Client, HookInfo, Options, RunList, hooks, limits, run_lists
 from .client import start as starting
 from .client import start_many as starting_many
 from .engine import Engine
@@ -19,6 +19,10 @@ from .sandbox import guards, log_records
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+#: What a workflow does instead.
+_AWAIT_OR_STEP = "call the workflow and await it, or start it in a step"
+_STEP = "call it in a step"
 
 
 class Durable(Engine):
@@ -49,6 +53,11 @@ class Durable(Engine):
         """Start a run.  All keywords are arguments of the workflow; ``Workflow.with_options`` sets options."""
         return starting.start(self, workflow, args, kwargs)
 
+    async def astart(self, workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[R]:
+        """Start a run in an event loop."""
+        guards.refuse_in_workflow("astart", _AWAIT_OR_STEP)
+        return await self.threads.run(partial(self.start, workflow, *args, **kwargs))
+
     def start_with(
         self,
         workflow: Workflow[..., R],
@@ -69,6 +78,13 @@ class Durable(Engine):
         """Start a run of the workflow for each item of *args*; see ``durable.start_many``."""
         return starting_many.start_many(self, workflow, args, keys, session)
 
+    async def astart_many(
+        self, workflow: Workflow[..., R] | StartOptions[..., R], args: Iterable[Any], keys: Iterable[str] | None = None
+    ) -> list[Run[R]]:
+        """Start a run of the workflow for each item of *args* in an event loop."""
+        guards.refuse_in_workflow("astart_many", _AWAIT_OR_STEP)
+        return await self.threads.run(self.start_many, workflow, args, keys)
+
     def get_run(self, run_id: str) -> Run[Any]:
         """The handle of the run with this id.  Does no I/O, and does not raise for an unknown id."""
         guards.refuse_in_workflow("get_run")
@@ -78,17 +94,35 @@ class Durable(Engine):
         """Deliver a payload to the hook with this *token*; see ``durable.client.hooks.resume_hook``."""
         return Run(hooks.resume_hook(self, token, payload, wait, wait_taken), self)
 
+    async def aresume_hook(self, token: str, payload: object, wait: Any = None, wait_taken: Any = None) -> Run[Any]:
+        """Do the same as ``resume_hook`` in an event loop.  It takes no thread while it waits."""
+        return Run(await hooks.aresume_hook(self, token, payload, wait, wait_taken), self)
+
     def get_hook(self, token: str) -> HookInfo:
         """Describe the open hook with this *token*.  Raises HookNotFound when there is none."""
         return hooks.get_hook(self, token)
+
+    async def aget_hook(self, token: str) -> HookInfo:
+        """Describe the open hook with this *token* in an event loop."""
+        guards.refuse_in_workflow("aget_hook")
+        return await self.threads.run(self.get_hook, token)
 
     def set_limit(self, name: str, n: int | None) -> None:
         """Set the number of a limit of steps at run time; see ``durable.set_limit``."""
         limits.set_limit(self, name, n)
 
+    async def aset_limit(self, name: str, n: int | None) -> None:
+        """Set the number of a limit of steps in an event loop."""
+        guards.refuse_in_workflow("aset_limit", _STEP)
+        await self.threads.run(self.set_limit, name, n)
+
     def respond(self, request_id: str, response: Response) -> bool:
         """Answer a webhook request from outside a step."""
         return hooks.respond(self, request_id, response)
+
+    async def arespond(self, request_id: str, response: Response) -> bool:
+        """Answer a webhook request in an event loop."""
+        return await self.threads.run(self.respond, request_id, response)
 
 
 def start(workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[R]:
@@ -201,3 +235,65 @@ def get_hook(token: str) -> HookInfo:
     guards.refuse_in_workflow("get_hook")
     engine: Durable = current.current_engine()
     return engine.get_hook(token)
+
+
+# For asyncio
+
+
+async def astart(workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[R]:
+    """Start a run on the current engine, in an event loop: ``run = await astart(my_workflow, arg)``."""
+    guards.refuse_in_workflow("astart", _AWAIT_OR_STEP)
+    engine: Durable = current.current_engine()
+    return await engine.astart(workflow, *args, **kwargs)
+
+
+async def astart_many(
+    workflow: Workflow[..., R] | StartOptions[..., R], args: Iterable[Any], keys: Iterable[str] | None = None
+) -> list[Run[R]]:
+    """Do the same as ``start_many`` in an event loop; it takes no session."""
+    guards.refuse_in_workflow("astart_many", _AWAIT_OR_STEP)
+    engine: Durable = current.current_engine()
+    return await engine.astart_many(workflow, args, keys)
+
+
+def alist_runs(
+    *,
+    status: str | None = None,
+    name: str | None = None,
+    attributes: Mapping[str, str] | None = None,
+    since: Any = None,
+    until: Any = None,
+) -> AsyncRunList:
+    """
+    The runs that ``list_runs`` finds, for ``async for run in alist_runs(...)``.
+
+    Its methods ``acancel()``, ``aretry()`` and ``afork()`` act on all of them.
+
+    Raises:
+        ValueError: As ``list_runs``, but when it is first read.
+    """
+    guards.refuse_in_workflow("alist_runs", _STEP)
+    engine = current.current_engine()
+    wanted = {"status": status, "name": name, "attributes": attributes, "since": since, "until": until}
+    return AsyncRunList(engine, partial(run_lists.list_runs, engine, **wanted))
+
+
+async def aset_limit(name: str, n: int | None) -> None:
+    """Do the same as ``set_limit`` in an event loop."""
+    guards.refuse_in_workflow("aset_limit", _STEP)
+    engine: Durable = current.current_engine()
+    await engine.aset_limit(name, n)
+
+
+async def aresume_hook(token: str, payload: object, wait: Any = None, wait_taken: Any = None) -> Run[Any]:
+    """Do the same as ``resume_hook`` in an event loop.  It takes no thread while it waits."""
+    guards.refuse_in_workflow("aresume_hook")
+    engine: Durable = current.current_engine()
+    return await engine.aresume_hook(token, payload, wait, wait_taken)
+
+
+async def aget_hook(token: str) -> HookInfo:
+    """Do the same as ``get_hook`` in an event loop."""
+    guards.refuse_in_workflow("aget_hook")
+    engine: Durable = current.current_engine()
+    return await engine.aget_hook(token)

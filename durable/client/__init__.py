@@ -38,13 +38,14 @@ from .new_run import make_row
 from .placement import TooManyPending
 from .receive import KeyReused, Reception
 from .run import Client
-from .run_lists import OPEN, RunList, matching_ids
+from .run_lists import OPEN, AsyncRunList, RunList, matching_ids
 from .run_view import RunView
 from .start import Options
 from .workforce import LiveProcess, Workforce
 
 __all__ = [
     "OPEN",
+    "AsyncRunList",
     "Client",
     "HookInfo",
     "KeyReused",

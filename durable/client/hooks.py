@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from .. import codec, context, duration, events, failpoints
-from ..engine import Engine
+from ..engine import Engine, NextCheck, Waiting, wait_in_loop, wait_in_thread
 from ..errors import HookNotFound, HookPayloadError
 from ..http import Request, Response
 from ..sandbox import refuse_in_workflow
@@ -34,6 +34,15 @@ class HookInfo:
     metadata: Any
     created_at: datetime
     is_webhook: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A payload that is committed to a run's inbox."""
+
+    hook: HookRow
+    run: DriveRow
+    item_id: int
 
 
 def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None, wait_taken: Any = None) -> str:
@@ -56,10 +65,39 @@ def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None, w
         SerializationError: The payload has no JSON form.  Nothing is recorded.
     """
     refuse_in_workflow("resume_hook")
+    return wait_in_thread(_resume_hook(engine, token, payload, wait, wait_taken))
+
+
+async def aresume_hook(engine: Engine, token: str, payload: object, wait: Any = None, wait_taken: Any = None) -> str:
+    """Do the same as ``resume_hook`` in an event loop."""
+    refuse_in_workflow("aresume_hook")
+    return await wait_in_loop(engine.threads, _resume_hook(engine, token, payload, wait, wait_taken))
+
+
+def _resume_hook(engine: Engine, token: str, payload: object, wait: Any, wait_taken: Any) -> Waiting[str]:
+    taken_secs = _secs(wait_taken, "wait_taken")
+    deadline = time.monotonic() + _secs(wait, "wait")
+    while (delivered := deliver(engine, token, payload)) is None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise HookNotFound(token)
+        # Nothing notifies of a new hook.
+        yield min(left, _POLL_SECS)
+    run_id = delivered.run.run_id
+    if taken_secs:
+        until = time.monotonic() + taken_secs
+        with engine.completions.expected(run_id) as taken:
+            while (left := until - time.monotonic()) > 0 and _is_waiting(engine, delivered.item_id):
+                yield NextCheck(taken, left)
+    return run_id
+
+
+def deliver(engine: Engine, token: str, payload: object) -> Delivered | None:
+    """Commit a payload to the inbox of the run that holds this token open, and send a turn; None without a hook."""
     engine.check_schema()
     began_at = engine.now()
 
-    def post(tx: Connection) -> tuple[HookRow, DriveRow, int] | None:
+    def post(tx: Connection) -> Delivered | None:
         hook = hooks.lock_open(tx, token)
         if hook is None:
             return None
@@ -72,26 +110,18 @@ def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None, w
         received = events.HookReceived(at=now, op_id=hook.op_id, payload=text)
         item_id = run_log.post(tx, hook.run_id, received, engine.dispatch.plan(now))
         (run,) = run_log.drives(tx, [hook.run_id])
-        return hook, run, item_id
+        return Delivered(hook, run, item_id)
 
-    deadline = time.monotonic() + _secs(wait, "wait")
-    taken_secs = _secs(wait_taken, "wait_taken")
-    while (posted := engine.store.write(post)) is None:
-        if time.monotonic() >= deadline:
-            raise HookNotFound(token)
-        time.sleep(_POLL_SECS)
+    delivered = engine.store.write(post)
+    if delivered is None:
+        return None
     failpoints.hit("hook.recorded")
-    hook, run, item_id = posted
+    run = delivered.run
     engine.wake(run)
     if engine.tracing.is_on:
         carried = runs.trace_context(engine.store.vault, run.run_id, run.trace_context)
-        engine.tracing.resumed(run.run_id, hook.op_id, carried, began_at, engine.now())
-    if taken_secs:
-        until = time.monotonic() + taken_secs
-        with engine.completions.expected(run.run_id) as taken:
-            while (left := until - time.monotonic()) > 0 and _is_waiting(engine, item_id):
-                taken.wait(left)
-    return run.run_id
+        engine.tracing.resumed(run.run_id, delivered.hook.op_id, carried, began_at, engine.now())
+    return delivered
 
 
 def _secs(given: Any, what: str) -> float:

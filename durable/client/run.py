@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from .. import codec, duration, events, failpoints, registry
-from ..engine import Engine
+from ..engine import Engine, NextCheck, Waiting, wait_in_loop, wait_in_thread
 from ..errors import RunCancelled, RunFailed, RunNotFound, ValueNotPublished
 from ..events import ROOT, Event
 from ..store import Run as RunRow
@@ -53,11 +53,22 @@ class Client:
 
     def result(self, run_id: str, timeout: Any) -> Any:
         """Wait for the run to end, and return its result; see ``Run.result``."""
+        return wait_in_thread(self._result(run_id, timeout))
+
+    async def aresult(self, run_id: str, timeout: Any) -> Any:
+        """Do the same in an event loop."""
+        return await wait_in_loop(self._engine.threads, self._checked(self._result(run_id, timeout)))
+
+    def _checked(self, waiting: Waiting[Any]) -> Waiting[Any]:
+        self._engine.check_schema()
+        return (yield from waiting)
+
+    def _result(self, run_id: str, timeout: Any) -> Waiting[Any]:
         row = self.latest(run_id)
         if not row.ended:
-            until = math.inf if timeout is None else time.monotonic() + duration.to_micros(timeout) / 1_000_000
+            until = _until(timeout)
             while not row.ended:
-                row = self._wait(row, until, timeout)
+                row = yield from self._wait(row, until, timeout)
         run_id = row.id
         with self._engine.store.read() as tx:
             ended = run_log.outcome(tx, run_id, ROOT)
@@ -75,7 +86,14 @@ class Client:
 
     def value(self, run_id: str, name: str, timeout: Any) -> Any:
         """Return the latest value of this name, once there is one; see ``Run.value``."""
-        until = math.inf if timeout is None else time.monotonic() + duration.to_micros(timeout) / 1_000_000
+        return wait_in_thread(self._value(run_id, name, timeout))
+
+    async def avalue(self, run_id: str, name: str, timeout: Any) -> Any:
+        """Do the same in an event loop."""
+        return await wait_in_loop(self._engine.threads, self._checked(self._value(run_id, name, timeout)))
+
+    def _value(self, run_id: str, name: str, timeout: Any) -> Waiting[Any]:
+        until = _until(timeout)
         row, found = self._look_for(run_id, name)
         while name not in found:
             waited_for = row.id
@@ -85,7 +103,7 @@ class Client:
                     left = until - time.monotonic()
                     if left <= 0:
                         raise TimeoutError(self._why_missing(row, name, timeout))
-                    news.wait(left)
+                    yield NextCheck(news, left)
                     row, found = self._look_for(waited_for, name)
         return found[name]
 
@@ -120,7 +138,7 @@ class Client:
         text = f"Run {row.id!r} is {row.status} and has not published {name!r} after {timeout}.  "
         return text + (reason or "It may do so later.  Compare the name with that in the workflow.")
 
-    def _wait(self, row: RunRow, until: float, timeout: Any) -> RunRow:
+    def _wait(self, row: RunRow, until: float, timeout: Any) -> Waiting[RunRow]:
         """Wait until the run has ended or has a next generation; return the row of the last one."""
         waited_for = row.id
         with self._engine.completions.expected(waited_for) as end:
@@ -128,7 +146,7 @@ class Client:
                 left = until - time.monotonic()
                 if left <= 0:
                     raise TimeoutError(self._why_unended(row, timeout))
-                end.wait(left)
+                yield NextCheck(end, left)
         return row
 
     def _why_unended(self, row: RunRow, timeout: Any) -> str:
@@ -186,6 +204,11 @@ class Client:
         if row is None:
             raise RunNotFound(run_id)
         return row
+
+
+def _until(timeout: Any) -> float:
+    """Return when a time-out is over, by the monotonic clock."""
+    return math.inf if timeout is None else time.monotonic() + duration.to_micros(timeout) / 1_000_000
 
 
 def post_cancel(engine: Engine, tx: Connection, run_id: str, reason: str | None) -> RunRow:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from .. import duration
@@ -85,6 +86,48 @@ class RunList(Iterator[Run[Any]]):
                         # It was pruned meanwhile.
                         continue
         return done
+
+
+class AsyncRunList(AsyncIterator[Run[Any]]):
+    """
+    Runs that match a filter, newest first, for ``async for``.
+
+    Args:
+        make: Makes the list; it is called in a thread, once.
+    """
+
+    def __init__(self, engine: Engine, make: Callable[[], RunList]) -> None:
+        self._engine = engine
+        self._make = make
+        self._list: RunList | None = None
+        self._page: list[Run[Any]] = []
+
+    async def __anext__(self) -> Run[Any]:
+        if not self._page:
+            self._page = await self._engine.threads.run(lambda: list(islice(self._runs(), _PAGE)))
+            self._page.reverse()
+        if not self._page:
+            raise StopAsyncIteration
+        return self._page.pop()
+
+    async def acancel(self, reason: str | None = None) -> int:
+        """Do the same as ``RunList.cancel``."""
+        return await self._engine.threads.run(lambda: self._runs().cancel(reason))
+
+    async def aretry(self) -> int:
+        """Do the same as ``RunList.retry``."""
+        return await self._engine.threads.run(lambda: self._runs().retry())
+
+    async def afork(self, *, from_step: str | None = None, reapply_payloads: bool = True) -> list[Run[Any]]:
+        """Do the same as ``RunList.fork``."""
+        return await self._engine.threads.run(
+            lambda: self._runs().fork(from_step=from_step, reapply_payloads=reapply_payloads)
+        )
+
+    def _runs(self) -> RunList:
+        if self._list is None:
+            self._list = self._make()
+        return self._list
 
 
 def list_runs(

@@ -41,6 +41,12 @@ class HookDefinition(Generic[T]):
         valid = self.validate(token, payload)
         return current.current_engine().resume_hook(token, valid, wait, wait_taken)
 
+    async def aresume(self, token: str, payload: Any, *, wait: Any = None, wait_taken: Any = None) -> Any:
+        """Do the same as ``resume`` in an event loop."""
+        guards.refuse_in_workflow(f"{self.name}.aresume")
+        valid = self.validate(token, payload)
+        return await current.current_engine().aresume_hook(token, valid, wait, wait_taken)
+
     def validate(self, token: str, payload: Any) -> T:
         """*payload*, converted to the type by pydantic.  Raises HookPayloadError."""
         try:

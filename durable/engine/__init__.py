@@ -6,6 +6,7 @@ An engine is passed to every function that needs it.  Making one does no I/O.
 Files, in import order::
 
     celery_defaults.py  settings of Celery that the engine sets where the application leaves them unset
+    threads.py          threads in which blocking calls of an event loop run
     completions.py      waiting for runs to end
     webhook_counts.py   what webhooks have refused and received twice, until it is written
     flusher.py          adds what a web process has measured to the totals
@@ -25,7 +26,7 @@ Files, in import order::
 """
 
 from .celery_defaults import transport_defaults
-from .completions import Completion, Completions
+from .completions import Completion, Completions, NextCheck, Waiting, wait_in_loop, wait_in_thread
 from .deadlines import Limit, grace
 from .engine import Engine
 from .known_waits import KnownWait
@@ -33,11 +34,13 @@ from .process import ProcessIdentity, identify, is_gone, versions
 from .replay_cache import Checkout, Kept, unclosable
 from .run_handlers import CALL_TIME
 from .settings import EXIT
+from .threads import CallThreads, Returned, advance
 from .watchdog import TurnWatch
 
 __all__ = [
     "CALL_TIME",
     "EXIT",
+    "CallThreads",
     "Checkout",
     "Completion",
     "Completions",
@@ -45,12 +48,18 @@ __all__ = [
     "Kept",
     "KnownWait",
     "Limit",
+    "NextCheck",
     "ProcessIdentity",
+    "Returned",
     "TurnWatch",
+    "Waiting",
+    "advance",
     "grace",
     "identify",
     "is_gone",
     "transport_defaults",
     "unclosable",
     "versions",
+    "wait_in_loop",
+    "wait_in_thread",
 ]

@@ -45,6 +45,7 @@ from .replay_cache import Replays
 from .run_handlers import Handler, RunHandlers
 from .settings import Settings, check_names, check_variables, resolve
 from .stuck_runs import StuckRuns
+from .threads import CallThreads
 from .timer import TimerThread
 from .watchdog import Watchdog
 from .webhook_counts import WebhookCounts
@@ -110,6 +111,7 @@ class Engine:
         self._flushing = threading.Lock()
         self._notifier: Notifier | None = None
         self._completions: Completions | None = None
+        self._threads: CallThreads | None = None
         #: Claims of the attempts that run in this process.
         self.running: set[str] = set()
         #: By claim, how to interrupt those of them that can be interrupted.
@@ -225,6 +227,14 @@ class Engine:
         if self._completions is None:
             self._completions = self.make_completions()
         return self._completions
+
+    @property
+    def threads(self) -> CallThreads:
+        """The threads in which blocking calls of an event loop run."""
+        if self._threads is None:
+            # As many as there are connections, less some for the threads that work beside them.
+            self._threads = CallThreads(self.settings.pool_size + 3)
+        return self._threads
 
     # An engine for tests replaces these four.
 
@@ -370,12 +380,14 @@ class Engine:
         """Close connections and stop threads.  For tests and scripts that make many engines."""
         while self._closing:
             self._closing.pop()()
+        if self._threads is not None:
+            self._threads.close()
         self.store.close()
         if "dispatch" in self.__dict__:
             self.dispatch.close()
         if self._notifier is not None:
             self._notifier.close()
-        self._notifier = self._completions = None
+        self._notifier = self._completions = self._threads = None
 
     def _revision(self) -> str | None:
         with self.store.read() as tx:

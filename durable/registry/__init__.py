@@ -11,6 +11,7 @@ Files, in import order::
     fingerprint.py   a hash of a module's code, the version of its workflows
     limits.py        how many attempts of steps, or runs, go on at once or begin in a time
     values.py        ``Value``: the name of a published value, with its type
+    async_run.py     ``AsyncRun``: the calls of a run's handle for asyncio
     run.py           ``Run``: the handle of a run
     definitions.py   ``Step`` and ``Workflow``
     celery_tasks.py  an existing Celery task as a step

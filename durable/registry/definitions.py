@@ -234,6 +234,10 @@ class Workflow(Definition[P, R]):
         _refuse_start(self)
         return current.current_engine().start(self, *args, **kwargs)  # type: ignore[no-any-return]
 
+    async def astart(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
+        """Start a run in an event loop: ``run = await order.astart(...)``."""
+        return await StartOptions(self, {}).astart(*args, **kwargs)
+
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
         """The same as ``start``, under Celery's name."""
         return self.start(*args, **kwargs)
@@ -270,6 +274,25 @@ class StartOptions(Generic[P, R]):
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
         """Start a run; every argument is the workflow's."""
         return self._start(args, kwargs)
+
+    async def astart(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
+        """
+        Start a run in an event loop; every argument is the workflow's.
+
+        Raises:
+            TypeError: The options have a ``session``, whose connection belongs to the caller's thread.  With an
+                AsyncSession call ``start`` in its ``run_sync``.
+        """
+        _refuse_start(self.workflow, "astart")
+        if self.options.get("session") is not None:
+            raise TypeError(
+                f"{self.workflow.__name__}: astart takes no session.  With SQLAlchemy's AsyncSession write await"
+                " session.run_sync(lambda sync: workflow.with_options(session=sync).start(...))."
+            )
+        engine = current.current_engine()
+        options = dict(self.options)
+        run: Run[R] = await engine.threads.run(engine.start_with, self.workflow, args, dict(kwargs), options)
+        return run
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
         """The same as ``start``, under Celery's name."""
@@ -311,9 +334,9 @@ def _exception_classes(given: Any) -> tuple[type[BaseException], ...]:
     return classes
 
 
-def _refuse_start(workflow: Workflow[..., Any]) -> None:
+def _refuse_start(workflow: Workflow[..., Any], call: str = "start") -> None:
     name = workflow.__name__
-    guards.refuse_in_workflow(f"{name}.start", f"await {name}(...) to run it as a child, or start it in a step")
+    guards.refuse_in_workflow(f"{name}.{call}", f"await {name}(...) to run it as a child, or start it in a step")
 
 
 def _described(function: Any) -> str:

@@ -7,13 +7,14 @@ The handle keeps only the run's id.  Each call goes to the engine's client (``cl
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
 from .. import codec, duration
 from ..current import current_engine
 from ..errors import RunNotFound
 from ..events import Event
 from ..sandbox import refuse_in_workflow
+from .async_run import AsyncRun
 from .values import Value, check_name
 
 R = TypeVar("R")
@@ -73,9 +74,11 @@ class RunClient(Protocol):
     def hooks(self, run_id: str) -> list[dict[str, Any]]: ...
 
 
-class Run(Generic[R]):
+class Run(AsyncRun[R]):
     """
     A run, by its id.  Creating the object does no I/O; each property reads the database again.
+
+    Each property and method has a form for asyncio, whose name begins with ``a``: ``await run.aresult()``.
 
     All properties and methods except ``id`` and ``exists`` raise RunNotFound when there is no such run.
 
@@ -272,6 +275,26 @@ class Run(Generic[R]):
     def generations(self) -> list[Run[R]]:
         """The runs that continue each other, the first one first; this run alone if it has not continued as new."""
         return [Run(each, self._engine) for each in self._client("Run.generations").generations(self.id)]
+
+    async def afork(
+        self,
+        *,
+        from_step: str | None = None,
+        from_event: int | None = None,
+        code: str = "current",
+        reapply_payloads: bool = True,
+    ) -> Run[R]:
+        """Start a new run that begins as this one did."""
+        options = {"from_step": from_step, "from_event": from_event, "reapply_payloads": reapply_payloads}
+        return await self._acall("afork", lambda run: run.fork(code=code, **options))
+
+    async def aretry(self) -> Run[R] | None:
+        """Let the run go on with the code that is deployed now."""
+        return await self._acall("aretry", lambda run: run.retry())
+
+    async def agenerations(self) -> list[Run[R]]:
+        """The runs that continue each other."""
+        return await self._acall("agenerations", lambda run: run.generations())
 
     def _client(self, call: str) -> RunClient:
         refuse_in_workflow(call)

@@ -14,12 +14,13 @@ Files, in import order::
     declared.py    schedules that are declared in code, and their rows
     describe.py    schedules as plain JSON
     rounds.py      what a process does for schedules in its rounds
+    async_schedule.py  the calls of ``Schedule`` for asyncio
     handle.py      ``Schedule``, and the functions that make and find one
 """
 
 from .declared import registered_names
 from .definition import CATCH_UPS, OVERLAPS, define
-from .handle import Schedule, create_schedule, get_schedule, schedule
+from .handle import Schedule, acreate_schedule, aget_schedule, create_schedule, get_schedule, schedule
 from .rounds import Rounds
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "OVERLAPS",
     "Rounds",
     "Schedule",
+    "acreate_schedule",
+    "aget_schedule",
     "create_schedule",
     "define",
     "get_schedule",

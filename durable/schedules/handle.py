@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
@@ -17,8 +18,10 @@ from ..registry import Run, Workflow
 from ..sandbox import refuse_in_workflow
 from ..store import ScheduledRun, ScheduleRow, schedules
 from . import declared, fire, plan, timing
+from .async_schedule import AsyncSchedule
 from .definition import ScheduleDefinition, define
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 #: The most runs that one call of ``backfill`` starts.
@@ -27,11 +30,12 @@ MOST_BACKFILLED = 1_000
 _TRIES = 10
 
 
-class Schedule:
+class Schedule(AsyncSchedule):
     """
     A schedule, by its name.  Creating the object does no I/O; each call uses the database.
 
-    All methods raise ScheduleNotFound when there is no such schedule.
+    All methods raise ScheduleNotFound when there is no such schedule.  Each has a form for asyncio, whose name begins
+    with ``a``: ``await schedule.atrigger()``.
     """
 
     def __init__(self, name: str, engine: Any = None) -> None:
@@ -327,4 +331,26 @@ def get(engine: Engine, name: str) -> Schedule:
     """The schedule with this name."""
     found = Schedule(name, engine)
     found.row()
+    return found
+
+
+def _with_signature_of(_call: Callable[P, object]) -> Callable[[Callable[..., T]], Callable[P, T]]:
+    """Let type checkers see the parameters of another function."""
+    return lambda function: function
+
+
+@_with_signature_of(create_schedule)
+async def acreate_schedule(*args: Any, **options: Any) -> Schedule:
+    """Do the same as ``create_schedule`` in an event loop."""
+    refuse_in_workflow("acreate_schedule", "create the schedule in a step")
+    engine = current.current_engine()
+    made: Schedule = await engine.threads.run(partial(create_schedule, *args, **options))
+    return made
+
+
+async def aget_schedule(name: str) -> Schedule:
+    """Do the same as ``get_schedule`` in an event loop."""
+    refuse_in_workflow("aget_schedule", "call it in a step")
+    engine = current.current_engine()
+    found: Schedule = await engine.threads.run(get, engine, name)
     return found

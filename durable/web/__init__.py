@@ -111,9 +111,7 @@ def create_blueprint(
     return bp
 
 
-def create_asgi_app(
-    engine: Engine, *, url_prefix: str = "", control: Authorize | None = None, threads: int | None = None
-) -> asgi.AsgiApp:
+def create_asgi_app(engine: Engine, *, url_prefix: str = "", control: Authorize | None = None) -> asgi.AsgiApp:
     """
     Make the ASGI application of one engine, for uvicorn, hypercorn, FastAPI, Django and Quart.
 
@@ -123,7 +121,6 @@ def create_asgi_app(
     Args:
         url_prefix: A path before its routes.  Leave it out where a framework mounts the application below a path.
         control: As for ``create_blueprint``; it gets a ``flask.Request``.
-        threads: How many requests wait for the database at once, by default ``pool_size`` + 3.
 
     Raises:
         SchemaOutOfDate: The database has another schema.
@@ -131,7 +128,7 @@ def create_asgi_app(
     receiver, app = Receiver(engine), flask.Flask("durable-asgi", static_folder=None)
     app.register_blueprint(blueprint(receiver, url_prefix or None, control))
     app.before_request(engine.flusher.ensure)
-    return asgi.AsgiApp(receiver, app, url_prefix.rstrip("/"), threads or engine.settings.pool_size + 3)
+    return asgi.AsgiApp(receiver, app, url_prefix.rstrip("/"))
 
 
 def blueprint(receiver: Receiver, url_prefix: str | None = None, control: Authorize | None = None) -> flask.Blueprint:

@@ -1,25 +1,23 @@
 """
 The ASGI application: webhooks and receivers, whose held connections cost no thread, and all other routes through Flask.
 
-The flow of a request to a webhook is the one of the blueprint's view.  It advances in a small pool of threads, which
-wait for SQL, and the event loop waits for bodies, answers and clients.  So a process holds thousands of connections.
+The flow of a request to a webhook is the one of the blueprint's view.  It advances in the engine's threads, which wait
+for SQL, and the event loop waits for bodies, answers and clients.  So a process holds thousands of connections.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import flask
 from werkzeug.wrappers import Request
 
-from . import asgi_request, body, problems, shutdown, wsgi_request
+from ..engine import CallThreads, Returned, advance
+from . import asgi_request, body, problems, servers, shutdown, wsgi_request
 from .asgi_request import Environ, Input, Message, Receive, Room, Scope, TooManyBodies
 from .flow import DropBody, Flow, Hold, ReadBody
 from .hub import drain
@@ -43,18 +41,14 @@ class AsgiApp:
     Args:
         app: The Flask application that answers all but webhooks and receivers.
         prefix: The path before ``ROOT``.
-        threads: How many requests wait for the database at once.
     """
 
-    def __init__(self, receiver: Receiver, app: flask.Flask, prefix: str, threads: int) -> None:
+    def __init__(self, receiver: Receiver, app: flask.Flask, prefix: str) -> None:
         self._receiver = receiver
         self._flask = app
         self._webhook = _latin(prefix + wsgi_request.PATH)
         self._receive_path = _latin(prefix + wsgi_request.RECEIVE)
-        self._threads = threads
         self._room = Room(BODIES)
-        #: By the engine's process id: a child process has threads of its own.
-        self._pools: dict[str, ThreadPoolExecutor] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or follow the life of the server."""
@@ -65,6 +59,10 @@ class AsgiApp:
         else:
             await self._answer(scope, receive, send)
 
+    @property
+    def _threads(self) -> CallThreads:
+        return self._receiver.engine.threads
+
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()
@@ -73,8 +71,6 @@ class AsgiApp:
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 drain(self._receiver.engine)
-                for pool in self._pools.values():
-                    pool.shutdown(wait=False)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
@@ -100,9 +96,11 @@ class AsgiApp:
             await send({"type": "http.response.body", "body": content})
 
     async def _bridge(self, environ: Environ, incoming: Input) -> _Answer:
-        """Let Flask answer a request in a thread."""
+        """Let Flask answer a request in a thread, which must not be held: there are few."""
+        del environ[servers.ASGI]
+        environ["wsgi.multithread"] = False
         await _fill(environ, incoming, self._receiver.engine.settings.max_body)
-        answer = await self._in_pool(_call_wsgi, self._flask.wsgi_app, environ)
+        answer = await self._threads.run(_call_wsgi, self._flask.wsgi_app, environ)
         await incoming.drop(body.DISCARDED)
         return answer
 
@@ -127,8 +125,8 @@ class AsgiApp:
         """Run a flow to its end: each part in the pool, each wait in the event loop."""
         try:
             while True:
-                wait = await self._in_pool(_advance, flow)
-                if isinstance(wait, _Ended):
+                wait = await self._threads.run(advance, flow)
+                if isinstance(wait, Returned):
                     result: T = wait.result
                     return result
                 if isinstance(wait, ReadBody):
@@ -143,37 +141,9 @@ class AsgiApp:
             with contextlib.suppress(ValueError):
                 flow.close()
 
-    async def _in_pool(self, call: Callable[..., T], *args: Any) -> T:
-        """Call a function in a thread of the pool, with the context variables of this request."""
-        process_id = self._receiver.engine.process_id
-        pool = self._pools.get(process_id)
-        if pool is None:
-            pool = self._pools[process_id] = ThreadPoolExecutor(self._threads, "durable-web")
-        context = contextvars.copy_context()
-        done = asyncio.get_running_loop().run_in_executor(pool, context.run, call, *args)
-        try:
-            return await asyncio.shield(done)
-        except asyncio.CancelledError:
-            # The thread goes on, and what it uses must not be closed below it.
-            await asyncio.wait([done])
-            raise
-
 
 #: Status, headers and body of an answer, as ASGI sends them.
 _Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended(Generic[T]):
-    result: T
-
-
-def _advance(flow: Flow[T]) -> ReadBody | DropBody | Hold | _Ended[T]:
-    """Continue a flow; return what it waits for next, or that it has ended."""
-    try:
-        return next(flow)
-    except StopIteration as end:
-        return _Ended(end.value)
 
 
 async def _fill(environ: Environ, incoming: Input, limit: int) -> None:
