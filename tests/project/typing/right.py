@@ -18,6 +18,10 @@ from durable import (
     Run,
     StepTimeout,
     Value,
+    acreate_schedule,
+    alist_runs,
+    aresume_hook,
+    astart,
     create_hook,
     create_webhook,
     define_hook,
@@ -190,6 +194,24 @@ def reading() -> None:
     run.value("total").anything()
     publish(total, 3)
     publish("total", 3)
+
+
+async def in_an_event_loop() -> None:
+    """The forms for asyncio have the types of the others."""
+    run = await order_flow.astart("o")
+    assert_type(run, Run[str])
+    assert_type(await astart(parent_flow, "o"), Run[int])
+    assert_type(await order_flow.with_options(idempotency_key="k").astart("o"), Run[str])
+    assert_type(await run.aresult(timeout="5s"), str)
+    assert_type(await run.avalue(Value("total", int)), int)
+    assert_type(await run.astatus(), str)
+    assert_type(await run.acancel(), bool)
+    assert_type(await run.afork(from_step="charge"), Run[str])
+    assert_type((await aresume_hook("order:1", {"by": "kim"})).id, str)
+    made = await acreate_schedule("nightly", order_flow, ("o",), cron="0 3 * * *")
+    assert_type(await made.apause(), bool)
+    async for each in alist_runs(status="failed"):
+        assert_type(each, Run[Any])
 
 
 def resuming() -> None:

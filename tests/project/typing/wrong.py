@@ -75,3 +75,11 @@ def starting() -> None:
     Response.json({}, status="200")  # wrong
     publish(Value("total", int), "three")  # wrong
     print(number, run)
+
+
+async def starting_in_an_event_loop() -> None:
+    await flow.astart(1)  # wrong
+    await astart(flow)  # wrong
+    number: int = await (await flow.astart("o")).aresult()  # wrong
+    await acreate_schedule("nightly", flow, cronn="0 3 * * *")  # wrong
+    print(number)
