@@ -1,4 +1,4 @@
-"""Django with the webhooks in the same process: ``gunicorn --worker-class gthread django_app:application``."""
+"""Django by WSGI with the webhooks in the same process: ``gunicorn --worker-class gthread django_app:application``."""
 
 from collections.abc import Callable, Iterable
 from functools import partial

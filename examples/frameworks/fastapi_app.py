@@ -1,32 +1,35 @@
 """FastAPI with the webhooks in the same process: ``uvicorn fastapi_app:app``."""
 
-from a2wsgi import WSGIMiddleware
 from fastapi import FastAPI
-from shop import order
-from webhooks import app as webhooks
+from shop import engine, order
 
 from durable import get_run
+from durable.web import create_asgi_app
 
 app = FastAPI()
 
 
-# `def`, not `async def`: FastAPI runs it in a thread, where it may wait for the database.
 @app.post("/orders/{order_id}", status_code=201)
-def create_order(order_id: str) -> dict[str, str]:
-    run = order.with_options(idempotency_key=f"order:{order_id}").start(order_id)
+async def create_order(order_id: str) -> dict[str, str]:
+    run = await order.with_options(idempotency_key=f"order:{order_id}").astart(order_id)
     return {"run_id": run.id}
 
 
 @app.get("/runs/{run_id}")
-def show_run(run_id: str) -> dict[str, object]:
+async def show_run(run_id: str) -> dict[str, object]:
     run = get_run(run_id)
-    return {"status": run.status, "webhooks": [hook["url"] for hook in run.hooks()]}
+    return {"status": await run.astatus(), "webhooks": [hook["url"] for hook in await run.ahooks()]}
+
+
+@app.get("/runs/{run_id}/result")
+async def wait_for_result(run_id: str) -> dict[str, str]:
+    return {"result": await get_run(run_id).aresult(timeout="25s")}
 
 
 @app.get("/health")
-def health() -> dict[str, str]:
+async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-# The last route.  It is mounted at the root, because the blueprint needs the whole path.
-app.mount("/", WSGIMiddleware(webhooks, workers=64))
+# The last route.  It is mounted at the root, because senders use the whole path.
+app.mount("/", create_asgi_app(engine))

@@ -1,12 +1,11 @@
-"""A workflow that FastAPI or Django starts: ``celery -A shop worker`` runs it."""
+"""A workflow that FastAPI, Django or Quart starts: ``celery -A shop worker`` runs it."""
 
 from celery import Celery
 
-from durable import Durable, Request, create_webhook, step, workflow
+from durable import Durable, Request, create_webhook, publish, step, workflow
 
 celery = Celery("shop")
-# Fewer connections than the 64 threads that fastapi_app gives to the webhooks, so that some are left.
-engine = Durable(celery, max_held=60)
+engine = Durable(celery)
 
 
 @step
@@ -19,6 +18,7 @@ def confirm(request: Request) -> str:
 @workflow
 async def order(order_id: str) -> str:
     webhook = create_webhook(respond_with="manual")
+    publish("payment_url", webhook.url)
     async for request in webhook:
         if await confirm(request) == "paid":
             break

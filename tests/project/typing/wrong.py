@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from durable import Response, Run, Value, create_webhook, define_hook, publish, race, sleep, start, step, workflow
+from durable import (
+    Response,
+    Run,
+    Value,
+    acreate_schedule,
+    astart,
+    create_webhook,
+    define_hook,
+    publish,
+    race,
+    sleep,
+    start,
+    step,
+    workflow,
+)
 
 
 @dataclass
