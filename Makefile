@@ -97,7 +97,7 @@ INSTALL = test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it
 	$(PYTHON) .ci/install.py $(VENV)
 
 $(READY): pyproject.toml
-	@$(INSTALL) -e '.[postgres,mysql,verify,crypto,fsspec,prometheus,otel,dev]' --group dev
+	@$(INSTALL) -e '.[postgres,mysql,verify,crypto,fsspec,prometheus,otel,asgi,dev]' --group dev
 	@touch $@
 
 $(VENV)/.demo: pyproject.toml

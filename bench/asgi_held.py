@@ -38,7 +38,7 @@ _WARMING = 50
 #: How many connections are opened at once.
 _OPENING = 40
 _ROUTES = 50
-_ANSWERS = 200
+_ANSWERS = 100
 _REST_SECS = 2.0
 _UP_SECS = 30.0
 
@@ -124,8 +124,10 @@ class Senders:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._open: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._open: list[asyncio.StreamWriter] = []
+        self._reading: list[asyncio.Task[None]] = []
         self._gate = asyncio.Semaphore(_OPENING)
+        self._answered: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def send(self, path: str, count: int) -> None:
         """POST on connections of their own until so many are held."""
@@ -137,8 +139,12 @@ class Senders:
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: 2\r\nUser-Agent: bench/1.0\r\n"
             writer.write(f"{head}Content-Type: application/json\r\n\r\n{{}}".encode())
-            self._open.append((reader, writer))
+            self._open.append(writer)
             await writer.drain()
+        self._reading.append(asyncio.create_task(self._read(reader)))
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        self._answered.put_nowait(await reader.read(12))
 
     async def until_held(self, count: int) -> None:
         """Wait until the process holds so many."""
@@ -149,18 +155,15 @@ class Senders:
             await asyncio.sleep(0.1)
 
     async def answered(self) -> None:
-        """Wait until one connection has its answer; only one is answered at a time."""
-        tasks = [asyncio.ensure_future(reader.read(1)) for reader, _ in self._open]
-        done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED, timeout=30)
-        assert len(done) == 1, len(done)
-        for each in others:
-            each.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        del self._open[tasks.index(done.pop())]
+        """Wait for the next answer."""
+        answer = await asyncio.wait_for(self._answered.get(), 30)
+        assert answer == b"HTTP/1.1 200", answer
 
     async def close(self) -> None:
         """Leave; the process notices it."""
-        for _, writer in self._open:
+        for task in self._reading:
+            task.cancel()
+        for writer in self._open:
             writer.close()
         self._open.clear()
         await self.until_held(0)
@@ -194,7 +197,7 @@ async def measure(engine: Durable, server: str, held: int, environment: dict[str
         with engine.store.read() as tx:
             statement = sa.select(requests.c.id).where(requests.c.answered_at.is_(None)).limit(_ANSWERS)
             ids = list(tx.execute(statement).scalars())
-        late = [await _answer_ms(engine, senders, each_id) for each_id in ids[: min(20, held)]]
+        late = [await _answer_ms(engine, senders, each_id) for each_id in ids]
         await senders.close()
     return Figures(
         held=held,
@@ -215,11 +218,9 @@ def _route_ms(port: int) -> float:
 
 
 async def _answer_ms(engine: Durable, senders: Senders, request_id: str) -> float:
-    waiting = asyncio.ensure_future(senders.answered())
-    await asyncio.sleep(0)
     began = time.perf_counter()
     await asyncio.to_thread(engine.respond, request_id, Response(b"answered").checked())
-    await waiting
+    await senders.answered()
     return ms(time.perf_counter() - began)
 
 

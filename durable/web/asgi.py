@@ -118,6 +118,8 @@ class AsgiApp:
             return None
         if not wsgi_request.is_framed(environ):
             return _refuse_framing()
+        # A framework that mounts the application does not pass on the start of the server.
+        shutdown.watch_asgi_server()
         self._receiver.engine.flusher.ensure()
         return self._receiver.flow(Request(environ), target, secret=rest)
 
@@ -163,7 +165,6 @@ def _keep_method(environ: Environ) -> None:
 async def _hold(hold: Hold, incoming: Input) -> None:
     """Wait until the waiter is released; release it when the time is over or the client disconnects."""
     incoming.release()
-    shutdown.watch_asgi_server()
     loop = asyncio.get_running_loop()
     with contextlib.suppress(TimeoutError):
         # The request's own task watches its client, and the time-out wakes it: a second task would take 2 KiB more.

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.client import HTTPConnection
@@ -84,10 +85,13 @@ def test_a_stop_answers_what_is_held(site):
     sender.start()
     eventually(lambda: _is_held(site))
     web = site.processes["web"]
+    began = time.monotonic()
     web.signal(signal.SIGTERM, 35)
     sender.join(5)
 
     assert answers == [202]
+    # Long before hold_timeout.
+    assert time.monotonic() - began < 10
     assert web.popen.returncode in (0, -signal.SIGTERM)
 
 
