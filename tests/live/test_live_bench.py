@@ -32,3 +32,35 @@ def test_two_workloads_are_measured_beside_their_baselines():
     passed = all(target["passed"] for line in lines for target in line["targets"])
     assert (0 if passed else 1) == done.returncode, done.stderr[-4000:]
     assert "must be ≤ 1.5" in done.stderr
+
+
+def measured(*command: str) -> dict[str, object]:
+    """The JSON that one of the small programs prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout)
+
+
+def test_held_requests_are_measured_under_asgi():
+    """Five hundred are held by one uvicorn; what durable adds to the server's own memory stays below 20 KiB each."""
+    pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+    found = measured("bench.asgi_held", "--held", "500", "--database", "sqlite")
+
+    assert found["held"] == 500
+    assert 0 < found["kib_each"] - found["bare_kib_each"] < 20
+    assert found["answer_p95_ms"] > 0
+
+
+def test_calls_for_asyncio_are_measured():
+    """Both forms of a read and of a start, and a hundred waiters."""
+    found = measured("bench.async_calls", "--waiters", "100", "--database", "sqlite")
+
+    assert all(found[name] > 0 for name in ("status_ms", "astatus_ms", "start_ms", "astart_ms", "reads_per_sec"))
+    assert found["waiters"] == 100

@@ -179,7 +179,7 @@ def test_the_ledger_without_end_keeps_its_url(tmp_path, monkeypatch, own_registr
     del sys.modules["ledger_without_end"]
 
 
-@pytest.mark.parametrize("name", ["webhooks.py", "fastapi_app.py"])
+@pytest.mark.parametrize("name", ["webhooks.py", "fastapi_app.py", "django_asgi.py", "quart_app.py"])
 def test_the_programs_for_frameworks_are_those_that_are_tested(name):
     """docs/how-to/fastapi-django.md shows lines of examples/frameworks/ and no others."""
     (shown,) = [each for each in code("how-to/fastapi-django.md") if each.startswith(f"# {name}\n")]
