@@ -148,8 +148,8 @@ def _paths(scope: Scope) -> tuple[str, str, str]:
     """
     Return SCRIPT_NAME, PATH_INFO and the path as it was sent, or "" where it is unknown.
 
-    ``path`` has lost bytes that are not UTF-8, so it is decoded again from ``raw_path``; unless a middleware has changed
-    it.  ``root_path`` is its beginning, by the specification, but some servers cut it off.
+    ``path`` has lost bytes that are not UTF-8, so it is decoded again from ``raw_path``, unless middleware changed it.
+    By the specification it begins with ``root_path``, but some servers cut that off.
     """
     path: str = scope["path"]
     root = scope.get("root_path", "").rstrip("/")
