@@ -37,6 +37,7 @@ from ..store import (
     run_log,
     runs,
     steps,
+    turn_leases,
     turns,
     vault,
     waits,
@@ -171,6 +172,8 @@ def _write_plain(engine: Engine, decision: Decision, begins: Claim | None, resul
         new=result.log,
         drained=decision.drained,
         ends=decision.ends,
+        is_unread=decision.is_unread,
+        releases=decision.releases,
         begins=begins,
         creates=creates,
         sending=engine.dispatch.plan(engine.store.now()),
@@ -192,7 +195,7 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
         return
 
     # The fence.  A turn that did not read the run's row must find it as the kept replay knows it.
-    advance = runs.advance if decision.ends is None else runs.advance_unseen
+    advance = runs.advance_unseen if decision.is_unread else runs.advance
     if not advance(tx, run, **_changes(decision, decision.seq, decision.at)):
         raise Overtaken("another turn came first")
     # A turn that records the outcome of an attempt or a wait itself needs the attempt's own claim, or the wait's row.
@@ -233,6 +236,8 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
     _create(engine, tx, decision, begins, result, now)
     result.to_wake += children.cancel(engine, tx, decision, now)
     run_end.refuse(tx, decision.refused, now, result)
+    if decision.releases is not None:
+        turn_leases.RELEASE.changed(tx, {"run": run.id, "holder": decision.releases})
     for event in decision.forwarded:
         result.to_wake += generations.forward(engine, tx, run, event, now)
     if decision.outcome is None and not run.ended:

@@ -62,13 +62,15 @@ def _inbox_only(view: View, came_in: Sequence[Event]) -> Decision:
     new = NewEvents(view.run.seq, view.run.last_at)
     for event in came_in:
         new.add(event)
-    drained = _drained(view)
-    return Decision(run=view.run, seq=new.seq, at=new.at, events=tuple(new.events), drained=drained, ends=view.ends)
-
-
-def _drained(view: View) -> list[int]:
-    """Return the ids of the inbox rows that the turn deletes."""
-    return [] if view.ends is not None else [item.id for item in view.inbox]
+    return Decision(
+        run=view.run,
+        seq=new.seq,
+        at=new.at,
+        events=tuple(new.events),
+        drained=view.drained,
+        ends=view.ends,
+        is_unread=view.is_unread,
+    )
 
 
 def _unended(inbox: Sequence[InboxItem], ended: Collection[str]) -> list[Event]:
@@ -131,7 +133,7 @@ def _replay(engine: Engine, view: View, workflow: registry.Workflow[..., object]
         seq=new.seq,
         at=new.at,
         events=tuple(new.events),
-        drained=_drained(view),
+        drained=view.drained,
         commands=tuple(asked),
         outcome=replay.outcome,
         reason=replay.cancel.reason if replay.cancel else None,
@@ -141,6 +143,7 @@ def _replay(engine: Engine, view: View, workflow: registry.Workflow[..., object]
         requests=requests,
         limits=keyed,
         ends=view.ends,
+        is_unread=view.is_unread,
     )
 
 
