@@ -29,6 +29,7 @@ from .errors import (
     NotAwaited,
     NotInDoubt,
     PayloadMissing,
+    ReplyNotSent,
     RetryableError,
     RunCancelled,
     RunConflict,
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     )
     from .http import Request, Response
     from .registry import Run, Value, concurrency, debounce, rate, step, workflow
+    from .replay import Question
     from .schedules import acreate_schedule, aget_schedule, create_schedule, get_schedule, schedule
 else:
     # A type checker does not see this, so it reports a name that does not exist.
@@ -131,6 +133,7 @@ else:
         ),
         "http": ("Request", "Response"),
         "registry": ("Run", "Value", "concurrency", "debounce", "rate", "step", "workflow"),
+        "replay": ("Question",),
         "schedules": ("acreate_schedule", "aget_schedule", "create_schedule", "get_schedule", "schedule"),
     }
     _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
@@ -169,6 +172,8 @@ __all__ = [
     "NotAwaited",
     "NotInDoubt",
     "PayloadMissing",
+    "Question",
+    "ReplyNotSent",
     "Request",
     "Response",
     "RetryableError",

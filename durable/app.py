@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property, partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from celery import Celery
 
 from . import current, worker
-from .client import AsyncRunList, Client, HookInfo, Options, RunList, hooks, limits, run_lists
+from .client import AsyncRunList, Client, HookInfo, Options, RunList, hooks, limits, replies, run_lists
 from .client import start as starting
 from .client import start_many as starting_many
 from .engine import Engine
@@ -90,13 +90,61 @@ class Durable(Engine):
         guards.refuse_in_workflow("get_run")
         return Run(run_id, self)
 
-    def resume_hook(self, token: str, payload: object, wait: Any = None, wait_taken: Any = None) -> Run[Any]:
-        """Deliver a payload to the hook with this *token*; see ``durable.client.hooks.resume_hook``."""
+    @overload
+    def resume_hook(
+        self, token: str, payload: object, wait: Any = None, wait_taken: Any = None, *, reply: Literal[False] = False
+    ) -> Run[Any]: ...
+    @overload
+    def resume_hook(
+        self, token: str, payload: object, wait: Any = None, *, reply: Literal[True], timeout: Any = None
+    ) -> Any: ...
+    def resume_hook(
+        self,
+        token: str,
+        payload: object,
+        wait: Any = None,
+        wait_taken: Any = None,
+        *,
+        reply: bool = False,
+        timeout: Any = None,
+    ) -> Any:
+        """Deliver a payload to the hook with this *token*; see ``durable.resume_hook``."""
+        _check_reply(reply, wait_taken, timeout)
+        if reply:
+            return self.ask(token, payload, wait, timeout)
         return Run(hooks.resume_hook(self, token, payload, wait, wait_taken), self)
 
-    async def aresume_hook(self, token: str, payload: object, wait: Any = None, wait_taken: Any = None) -> Run[Any]:
+    def ask(self, token: str, payload: object, wait: Any = None, timeout: Any = None) -> Any:
+        """Deliver a payload to the hook with this *token*, and return the reply; see ``durable.client.replies.ask``."""
+        return replies.ask(self, token, payload, wait, timeout)
+
+    @overload
+    async def aresume_hook(
+        self, token: str, payload: object, wait: Any = None, wait_taken: Any = None, *, reply: Literal[False] = False
+    ) -> Run[Any]: ...
+    @overload
+    async def aresume_hook(
+        self, token: str, payload: object, wait: Any = None, *, reply: Literal[True], timeout: Any = None
+    ) -> Any: ...
+    async def aresume_hook(
+        self,
+        token: str,
+        payload: object,
+        wait: Any = None,
+        wait_taken: Any = None,
+        *,
+        reply: bool = False,
+        timeout: Any = None,
+    ) -> Any:
         """Do the same as ``resume_hook`` in an event loop.  It takes no thread while it waits."""
+        _check_reply(reply, wait_taken, timeout)
+        if reply:
+            return await self.aask(token, payload, wait, timeout)
         return Run(await hooks.aresume_hook(self, token, payload, wait, wait_taken), self)
+
+    async def aask(self, token: str, payload: object, wait: Any = None, timeout: Any = None) -> Any:
+        """Do the same as ``ask`` in an event loop.  It takes no thread while it waits."""
+        return await replies.aask(self, token, payload, wait, timeout)
 
     def get_hook(self, token: str) -> HookInfo:
         """Describe the open hook with this *token*.  Raises HookNotFound when there is none."""
@@ -123,6 +171,13 @@ class Durable(Engine):
     async def arespond(self, request_id: str, response: Response) -> bool:
         """Answer a webhook request in an event loop."""
         return await self.threads.run(self.respond, request_id, response)
+
+
+def _check_reply(reply: bool, wait_taken: Any, timeout: Any) -> None:
+    if reply and wait_taken is not None:
+        raise TypeError("resume_hook(reply=True) waits for the reply: pass timeout=..., not wait_taken.")
+    if timeout is not None and not reply:
+        raise TypeError("resume_hook() without reply=True takes no timeout: nothing would wait for a reply.")
 
 
 def start(workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[R]:
@@ -212,7 +267,21 @@ def set_limit(name: str, n: int | None) -> None:
     current.current_engine().set_limit(name, n)
 
 
-def resume_hook(token: str, payload: object, wait: Any = None, wait_taken: Any = None) -> Run[Any]:
+@overload
+def resume_hook(
+    token: str, payload: object, wait: Any = None, wait_taken: Any = None, *, reply: Literal[False] = False
+) -> Run[Any]: ...
+@overload
+def resume_hook(token: str, payload: object, wait: Any = None, *, reply: Literal[True], timeout: Any = None) -> Any: ...
+def resume_hook(
+    token: str,
+    payload: object,
+    wait: Any = None,
+    wait_taken: Any = None,
+    *,
+    reply: bool = False,
+    timeout: Any = None,
+) -> Any:
     """
     Deliver a payload to the hook with this *token*, on the current engine.
 
@@ -220,14 +289,21 @@ def resume_hook(token: str, payload: object, wait: Any = None, wait_taken: Any =
         wait: How long to wait for a hook that is about to be created, e.g. ``"5s"``.
         wait_taken: How long to wait until the run has taken the payload in.  The call returns when the time is over,
             too: the payload is committed.
+        reply: Wait for the reply of the workflow, which gets the payload as a ``Question``.
+        timeout: With *reply*, how long to wait for it; None: as long as the run goes on.
+
+    Returns:
+        The run; with *reply* what the workflow has replied.
 
     Raises:
         HookNotFound: No open hook has this token.
-        HookPayloadError: The payload does not fit the type of the hook.
+        HookPayloadError: The payload does not fit the type of the hook, or a validator refuses it.
+        ReplyNotSent: The run has ended, or has closed the hook, without a reply.
+        TimeoutError: There is no reply yet.  The payload is recorded, so do not send it again.
     """
     guards.refuse_in_workflow("resume_hook")
-    engine: Durable = current.current_engine()
-    return engine.resume_hook(token, payload, wait, wait_taken)
+    engine: Any = current.current_engine()
+    return engine.resume_hook(token, payload, wait, wait_taken, reply=reply, timeout=timeout)
 
 
 def get_hook(token: str) -> HookInfo:
@@ -285,11 +361,27 @@ async def aset_limit(name: str, n: int | None) -> None:
     await engine.aset_limit(name, n)
 
 
-async def aresume_hook(token: str, payload: object, wait: Any = None, wait_taken: Any = None) -> Run[Any]:
+@overload
+async def aresume_hook(
+    token: str, payload: object, wait: Any = None, wait_taken: Any = None, *, reply: Literal[False] = False
+) -> Run[Any]: ...
+@overload
+async def aresume_hook(
+    token: str, payload: object, wait: Any = None, *, reply: Literal[True], timeout: Any = None
+) -> Any: ...
+async def aresume_hook(
+    token: str,
+    payload: object,
+    wait: Any = None,
+    wait_taken: Any = None,
+    *,
+    reply: bool = False,
+    timeout: Any = None,
+) -> Any:
     """Do the same as ``resume_hook`` in an event loop.  It takes no thread while it waits."""
     guards.refuse_in_workflow("aresume_hook")
-    engine: Durable = current.current_engine()
-    return await engine.aresume_hook(token, payload, wait, wait_taken)
+    engine: Any = current.current_engine()
+    return await engine.aresume_hook(token, payload, wait, wait_taken, reply=reply, timeout=timeout)
 
 
 async def aget_hook(token: str) -> HookInfo:

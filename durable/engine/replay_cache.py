@@ -60,6 +60,11 @@ class Checkout:
         self.kept = self.replay = None
         self.operations = OpenOperations()
 
+    @property
+    def pending_count(self) -> int:
+        """How many operations the workflow waits for, by the replay that the turn uses."""
+        return self.replay.pending_count if self.replay else 0
+
     def give_back(self) -> None:
         """Put the replay back as it was: the turn has not used it."""
         self._back = self.kept

@@ -20,7 +20,7 @@ _INSERT = (
     "INSERT INTO durable_turn_leases (run_id, holder, worker_id, expires_at)"
     " VALUES (:run, :holder, :worker_id, {now} + :ttl)"
 )
-_TAKE = _INSERT + (
+TAKE = _INSERT + (
     " ON CONFLICT (run_id) DO UPDATE SET holder = excluded.holder, worker_id = excluded.worker_id,"
     " expires_at = excluded.expires_at"
     " WHERE durable_turn_leases.expires_at < {now} OR durable_turn_leases.holder = excluded.holder"
@@ -32,7 +32,7 @@ _TAKE_MYSQL = _INSERT + (
     " expires_at = IF(holder = VALUES(holder), VALUES(expires_at), expires_at)"
 )
 _HOLDER = select(turn_leases.c.holder).where(turn_leases.c.run_id == bindparam("run"))
-_RELEASE = Prepared(text("DELETE FROM durable_turn_leases WHERE run_id = :run AND holder = :holder"))
+RELEASE = Prepared(text("DELETE FROM durable_turn_leases WHERE run_id = :run AND holder = :holder"))
 
 
 def take(store: Store, run_id: str, holder: str, *, worker_id: str, ttl: int) -> bool:
@@ -48,7 +48,7 @@ def take(store: Store, run_id: str, holder: str, *, worker_id: str, ttl: int) ->
 def release(store: Store, run_id: str, holder: str) -> None:
     """Release the lease, if the holder still has it."""
     with store.unsynced() as tx:
-        _RELEASE.changed(tx, {"run": run_id, "holder": holder})
+        RELEASE.changed(tx, {"run": run_id, "holder": holder})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,5 +98,5 @@ def _drop(tx: Connection, which: ColumnElement[bool]) -> list[str]:
 
 @lru_cache(maxsize=4)
 def _take(dialect: str) -> Prepared:
-    statement = _TAKE_MYSQL if dialect in ("mysql", "mariadb") else _TAKE
+    statement = _TAKE_MYSQL if dialect in ("mysql", "mariadb") else TAKE
     return Prepared(text(statement.format(now=NOW[dialect])))

@@ -7,7 +7,8 @@ PostgreSQL its commit is one statement, elsewhere several in one transaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,8 +17,9 @@ from sqlalchemy import BindParameter, Connection, TextClause, bindparam, or_, se
 
 from ..events import Event
 from . import run_log, steps
+from . import turn_leases as leases
 from .claims import Claim
-from .database import Store
+from .database import NOW, Store
 from .outbox import SendTimes
 from .run_log import TURN_LIMIT, InboxItem, inbox_item
 from .runs import Run
@@ -65,6 +67,19 @@ _TURN = Prepared(
     .order_by(inbox.c.id)
     .limit(TURN_LIMIT)
 )
+_COLUMNS = ", ".join(
+    [
+        *(f"durable_runs.{column.name}" for column in runs.c),
+        *(f"durable_inbox.{c.name} AS item_{c.name}" for c in inbox.c),
+    ]
+)
+_TAKE_AND_READ = Prepared(
+    text(
+        f"WITH lease AS ({leases.TAKE.format(now=NOW['postgresql'])} RETURNING 1)"
+        f" SELECT {_COLUMNS} FROM durable_runs LEFT JOIN durable_inbox ON durable_inbox.run_id = durable_runs.id"
+        " WHERE durable_runs.id = :run AND EXISTS (SELECT 1 FROM lease) ORDER BY durable_inbox.id LIMIT :limit"
+    )
+)
 
 
 def read(tx: Connection, run_id: str, now: int, holder: str | None = None) -> tuple[Run | None, list[InboxItem]]:
@@ -74,10 +89,35 @@ def read(tx: Connection, run_id: str, now: int, holder: str | None = None) -> tu
     No items while another than *holder* has the lease of the run's turns.
     """
     rows = _TURN.rows(tx, {"run": run_id, "now": now, "holder": holder})
-    if not rows:
-        return None, []
+    return _run_and_items(tx, rows) if rows else (None, [])
+
+
+def _run_and_items(tx: Connection, rows: Sequence[Any]) -> tuple[Run, list[InboxItem]]:
     run = Run(**{name: getattr(rows[0], name) for name in runs.c.keys()})  # noqa: SIM118
-    return run, [inbox_item(tx, run_id, row, "item_") for row in rows if row.item_id is not None]
+    return run, [inbox_item(tx, run.id, row, "item_") for row in rows if row.item_id is not None]
+
+
+@contextmanager
+def read_under_lease(
+    store: Store, run_id: str, holder: str, *, worker_id: str, ttl: int
+) -> Iterator[tuple[Connection, Run, list[InboxItem]] | None]:
+    """
+    Take the lease of a run's turns, as ``turn_leases.take`` does, and read as ``read`` does: at once on PostgreSQL.
+
+    Yields the connection to read more with, the run and its inbox; None while another holder has the lease.
+    """
+    if store.dialect == "postgresql":
+        parameters = {"run": run_id, "holder": holder, "worker_id": worker_id, "ttl": ttl, "limit": TURN_LIMIT}
+        with store.unsynced() as tx:
+            rows = _TAKE_AND_READ.rows(tx, parameters)
+            yield (tx, *_run_and_items(tx, rows)) if rows else None
+        return
+    if not leases.take(store, run_id, holder, worker_id=worker_id, ttl=ttl):
+        yield None
+        return
+    with store.read() as tx:
+        run, items = read(tx, run_id, store.now(), holder)
+        yield None if run is None else (tx, run, items)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +130,9 @@ class PlainTurn:
         new: The new events with their ``seq``; at least one.
         drained: Ids of the inbox items that have become events.
         ends: The attempt that ran in place and ends with this turn, or the wait: its outcome is among the events, and
-            was never in the inbox.  Such a turn has read no inbox items.
+            was never in the inbox.
+        is_unread: Whether the turn has read neither the run's row nor its inbox.
+        releases: Who holds the lease of the run's turns, if the turn releases it.
         begins: The attempt that this process runs next, in place.
         creates: The rows of other new steps, as ``steps.create`` takes them, and when their messages are sent.
         worker_id: This process.
@@ -101,6 +143,8 @@ class PlainTurn:
     new: Sequence[Event]
     drained: Sequence[int] = ()
     ends: Claim | DueWait | None = None
+    is_unread: bool = False
+    releases: str | None = None
     begins: Claim | None = None
     creates: Sequence[dict[str, Any]] = ()
     sending: SendTimes
@@ -132,14 +176,21 @@ def _write(tx: Connection, turn: PlainTurn, now: str) -> bool:
     parameters = _parameters(turn)
     if tx.dialect.name == "postgresql":
         ends = None if turn.ends is None else "wait" if isinstance(turn.ends, DueWait) else "step"
-        statement = _statement(ends, now, begins=turn.begins is not None, creates=bool(turn.creates))
+        statement = _statement(
+            ends,
+            now,
+            is_unread=turn.is_unread,
+            begins=turn.begins is not None,
+            creates=bool(turn.creates),
+            releases=turn.releases is not None,
+        )
         parameters |= run_log.event_parameters(tx, turn.after.id, turn.new) | {"drained": array(turn.drained)}
         if turn.creates:
             parameters |= steps.first_attempt_parameters(turn.creates, turn.sending)
         return statement.changed(tx, parameters) == len(turn.new)
 
     # Each has to change a row.  They lock the run, then the step or the wait.
-    parts = [_ADVANCE_AS_READ if turn.ends is None else _ADVANCE_UNTOUCHED]
+    parts = [_ADVANCE_UNTOUCHED if turn.is_unread else _ADVANCE_AS_READ]
     if isinstance(turn.ends, Claim):
         parts.append(_END_STEP if turn.begins is None else _CONTINUE_WITH_NEXT)
     else:
@@ -152,6 +203,8 @@ def _write(tx: Connection, turn: PlainTurn, now: str) -> bool:
         return False
     run_log.append(tx, turn.after.id, turn.new)
     steps.create(tx, turn.creates, turn.sending)
+    if turn.releases is not None:
+        leases.RELEASE.changed(tx, parameters)
     return True
 
 
@@ -159,7 +212,7 @@ def _parameters(turn: PlainTurn) -> dict[str, Any]:
     run = turn.after
     values: dict[str, Any] = {"run": run.id, "turn": turn.before.turn, "seq": run.seq, "last_at": run.last_at}
     values |= {"status": run.status, "run_started_at": run.started_at, "completed_at": run.completed_at}
-    values |= {"python_version": run.python_version, "ends_run": run.ended}
+    values |= {"python_version": run.python_version, "ends_run": run.ended, "holder": turn.releases}
     if turn.ends is not None:
         values |= {"op": turn.ends.op_id, "claim": turn.ends.claim if isinstance(turn.ends, Claim) else None}
     if turn.begins is not None:
@@ -171,7 +224,7 @@ def _parameters(turn: PlainTurn) -> dict[str, Any]:
 
 
 # The fence: the run is as the turn has read it, and no inbox item is left behind by a turn that ends the run, or that
-# has not read the inbox.  A turn that ends a step or a wait has not read the run either: there are no notes of a crash.
+# has not read the inbox.  A turn that has read nothing needs to find no notes of a crash either.
 
 _OTHER_ITEMS = "SELECT 1 FROM durable_inbox WHERE durable_inbox.run_id = :run"
 _IS_AS_READ = "durable_runs.id = :run AND durable_runs.turn = :turn"
@@ -189,14 +242,19 @@ _ADVANCED = f"advanced AS ({_ADVANCE} FROM {{source}} WHERE durable_runs.id = :r
 _DRAINED = (
     "drained AS (DELETE FROM durable_inbox USING advanced WHERE durable_inbox.id = ANY (CAST(:drained AS bigint[])))"
 )
+_RELEASED = (
+    "released AS (DELETE FROM durable_turn_leases USING advanced"
+    " WHERE durable_turn_leases.run_id = :run AND durable_turn_leases.holder = :holder)"
+)
 _LOG = f"INSERT INTO durable_events ({run_log.EVENT_COLUMNS}) SELECT :run, new.* FROM advanced, {run_log.NEW_EVENTS}"
 
 
 @lru_cache(maxsize=64)
-def _statement(ends: str | None, now: str, *, begins: bool, creates: bool) -> Prepared:
-    """The statement of a turn that *ends* a "step" or a "wait", *begins* an attempt, and *creates* others."""
+def _statement(ends: str | None, now: str, *, is_unread: bool, begins: bool, creates: bool, releases: bool) -> Prepared:
+    """The statement of a turn that *ends* a "step" or a "wait", *begins* an attempt, *creates* others, and so on."""
+    parts = [_FENCED_UNTOUCHED if is_unread else _FENCED]
     if ends is None:
-        parts = [_FENCED, _ADVANCED.format(source="fenced"), _DRAINED]
+        parts.append(_ADVANCED.format(source="fenced"))
     else:
         if ends == "wait":
             ended = f"DELETE FROM durable_waits USING fenced WHERE {_IS_DUE.format(now=now)}"
@@ -204,11 +262,15 @@ def _statement(ends: str | None, now: str, *, begins: bool, creates: bool) -> Pr
             ended = f"{_CONTINUE} FROM fenced WHERE {_HAS_CLAIM}"
         else:
             ended = f"DELETE FROM durable_steps USING fenced WHERE {_HAS_CLAIM}"
-        parts = [_FENCED_UNTOUCHED, f"ended AS ({ended} RETURNING 1)", _ADVANCED.format(source="ended")]
+        parts += [f"ended AS ({ended} RETURNING 1)", _ADVANCED.format(source="ended")]
+    if not is_unread:
+        parts.append(_DRAINED)
     if begins and ends != "step":
         parts.append(f"begun AS ({_BEGIN} FROM advanced)")
     if creates:
         parts.append(f"created AS ({steps.insert_first_attempts('advanced')})")
+    if releases:
+        parts.append(_RELEASED)
     return Prepared(text(f"WITH {', '.join(parts)} {_LOG}"))
 
 

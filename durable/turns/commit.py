@@ -37,6 +37,7 @@ from ..store import (
     run_log,
     runs,
     steps,
+    turn_leases,
     turns,
     vault,
     waits,
@@ -108,6 +109,8 @@ def _store_large_values(engine: Engine, decision: Decision) -> None:
     for command in decision.commands:
         if isinstance(command, commands.CreateChild):
             values.store_early(command.run_id, [command.args])
+        elif isinstance(command, commands.SendReply):
+            values.store_early(run.id, [command.value])
 
 
 def _is_claimed(engine: Engine, begins: Claim | None) -> bool:
@@ -171,6 +174,8 @@ def _write_plain(engine: Engine, decision: Decision, begins: Claim | None, resul
         new=result.log,
         drained=decision.drained,
         ends=decision.ends,
+        is_unread=decision.is_unread,
+        releases=decision.releases,
         begins=begins,
         creates=creates,
         sending=engine.dispatch.plan(engine.store.now()),
@@ -192,7 +197,7 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
         return
 
     # The fence.  A turn that did not read the run's row must find it as the kept replay knows it.
-    advance = runs.advance if decision.ends is None else runs.advance_unseen
+    advance = runs.advance_unseen if decision.is_unread else runs.advance
     if not advance(tx, run, **_changes(decision, decision.seq, decision.at)):
         raise Overtaken("another turn came first")
     # A turn that records the outcome of an attempt or a wait itself needs the attempt's own claim, or the wait's row.
@@ -220,6 +225,7 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
         hooks.create(tx, run.id, command, now + place, closed=command.op_id in closed)
     result.opened = [command.token for command in created if not command.drawn and command.op_id not in closed]
 
+    run_end.reply(tx, decision.commands, now, result)
     new, drained = NewEvents(decision.seq, decision.at), list(decision.drained)
     if decision.outcome is not None and not run.ended:
         drained += run_end.end(engine, tx, decision, new, result, now)
@@ -233,6 +239,8 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
     _create(engine, tx, decision, begins, result, now)
     result.to_wake += children.cancel(engine, tx, decision, now)
     run_end.refuse(tx, decision.refused, now, result)
+    if decision.releases is not None:
+        turn_leases.RELEASE.changed(tx, {"run": run.id, "holder": decision.releases})
     for event in decision.forwarded:
         result.to_wake += generations.forward(engine, tx, run, event, now)
     if decision.outcome is None and not run.ended:

@@ -1,25 +1,29 @@
 """
 Records the outcome of an attempt, or the end of a wait, in the turn that it asks for: one transaction instead of two.
 
-This process has the run's replay, so such a turn reads nothing.  Its fence fails when another turn was taken, or when
-the run's inbox has an item.
+Where the run waits for nothing else, such a turn reads nothing: this process has the run's replay.  Its fence fails
+when another turn was taken, or when the run's inbox has an item.  Where other steps are under way, the process takes
+the lease of the run's turns, and the turn also takes in what other processes have recorded.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from .. import events, failpoints, measures, registry
-from ..engine import Checkout, Engine, Kept, KnownWait
+from ..engine import Checkout, Engine, KnownWait
 from ..registry import definitions
 from ..sandbox import log_records
-from ..store import Claim, DueWait, InboxItem
+from ..store import Claim, DueWait, InboxItem, RunStatus
 from .continuation import Continuation
 from .decide import decide
+from .decision import Decision
 from .emit_spans import emit_spans
 from .finish import commit_with_next, keep_replay, measure, send
 from .report import report
-from .view import View
+from .turn_lease import MANY, TurnLease
+from .view import NO_ROW, View, complete
 
 log = log_records.get("durable.drive")
 
@@ -32,23 +36,67 @@ def conclude(engine: Engine, continuation: Continuation, held: Claim, ended: eve
     """
     with engine.replays.checked_out(held.run_id) as checkout:
         kept = checkout.kept
-        if kept is None or kept.run.turn != held.run_turn or not _may_conclude(continuation, kept, held, ended):
+        if kept is None or not _may_conclude(held, ended) or not continuation.leads_to_turn(kept.run.queue):
             checkout.give_back()
             return False
-        return _take_turn(engine, continuation, checkout, kept, ended, held)
+        if not kept.replay.waits_only_for(held.op_id):
+            return _conclude_beside_others(engine, continuation, checkout, held, ended)
+        if kept.run.turn != held.run_turn:
+            checkout.give_back()
+            return False
+        return _take_turn(engine, continuation, checkout, View.unread(kept.run, ended, held)) is not None
 
 
-def _may_conclude(continuation: Continuation, kept: Kept, held: Claim, ended: events.AttemptEnded) -> bool:
+def _may_conclude(held: Claim, ended: events.AttemptEnded) -> bool:
     """
     Return whether an outcome may be recorded in the turn that it asks for.
 
     Not the outcome of a step's last attempt, or of a later one: a turn that kills its process would lose it, and the
-    step would pay for what is the workflow's fault.  Nor while other steps run beside this one: the turns of their
-    outcomes would overtake each other.
+    step would pay for what is the workflow's fault.
     """
     is_end = ended.phase == "ended" and held.semantics != definitions.AT_MOST_ONCE
-    may_repeat = held.attempt == 1 and registry.steps[held.name].policy.may_retry(held.attempt)
-    return is_end and may_repeat and _is_alone(continuation, kept, held.op_id)
+    return is_end and held.attempt == 1 and registry.steps[held.name].policy.may_retry(held.attempt)
+
+
+def _conclude_beside_others(
+    engine: Engine, continuation: Continuation, checkout: Checkout, held: Claim, ended: events.AttemptEnded
+) -> bool:
+    """Take the turn of an outcome while other steps of its run are under way.  Return whether it is written."""
+    lease = TurnLease(engine, held.run_id)
+    decision: Decision | None = None
+    try:
+        view = None if lease.is_kept else _read_under(lease, checkout, held, ended)
+        if view is None:
+            checkout.give_back()
+        else:
+            decision = _take_turn(engine, continuation, checkout, view, lease)
+    finally:
+        if decision is not None and decision.releases is None:
+            lease.keep()
+        else:
+            # Where nothing is written, the caller's own turn follows.
+            lease.release(wakes=decision is not None, is_over=decision is not None)
+    return decision is not None
+
+
+def _read_under(lease: TurnLease, checkout: Checkout, held: Claim, ended: events.AttemptEnded) -> View | None:
+    """Take the lease, and read the turn; None when it is taken, or more is to be looked at."""
+    try:
+        with lease.taken_to_read() as found:
+            if found is None:
+                return None
+            tx, run, inbox = found
+            view = View(run, [*inbox, InboxItem(NO_ROW, ended)], ends=held)
+            return complete(tx, view, checkout) if _is_ordinary(view) else None
+    except Exception as error:
+        log.debug("Run %s: an outcome goes through the inbox (%s).", held.run_id, error)
+        return None
+
+
+def _is_ordinary(view: View) -> bool:
+    """Return whether the turn only goes on with a run: no crash is to be counted, and no code of it may be missing."""
+    is_quiet = view.run.turn_tried is None and not view.was_resent
+    return is_quiet and view.cancel is None and view.run.status == RunStatus.RUNNING
 
 
 def conclude_wait(engine: Engine, continuation: Continuation, wait: KnownWait) -> bool:
@@ -60,41 +108,39 @@ def conclude_wait(engine: Engine, continuation: Continuation, wait: KnownWait) -
     over = events.WaitCompleted(at=engine.now(), op_id=wait.op_id)
     with engine.replays.checked_out(wait.run_id) as checkout:
         kept = checkout.kept
-        if kept is None or over.at < wait.due_at or not _is_alone(continuation, kept, wait.op_id):
+        is_alone = kept is not None and kept.replay.waits_only_for(wait.op_id)
+        if kept is None or not is_alone or over.at < wait.due_at or not continuation.leads_to_turn(kept.run.queue):
             checkout.give_back()
             return False
-        if not _take_turn(engine, continuation, checkout, kept, over, DueWait(wait.run_id, wait.op_id)):
+        view = View.unread(kept.run, over, DueWait(wait.run_id, wait.op_id))
+        if _take_turn(engine, continuation, checkout, view) is None:
             return False
     engine.measures.observe(measures.TIMER_LATE_SECONDS, over.at - wait.due_at)
     return True
 
 
-def _is_alone(continuation: Continuation, kept: Kept, op_id: str) -> bool:
-    """Return whether no other outcome may be on its way, and the turn would come to this process's queue."""
-    return kept.replay.waits_only_for(op_id) and continuation.leads_to_turn(kept.run.queue)
-
-
 def _take_turn(
-    engine: Engine,
-    continuation: Continuation,
-    checkout: Checkout,
-    kept: Kept,
-    ended: events.Event,
-    ends: Claim | DueWait,
-) -> bool:
-    """Take the turn whose only news is *ended*, and record the end of what it *ends*.  Return whether it is written."""
+    engine: Engine, continuation: Continuation, checkout: Checkout, view: View, lease: TurnLease | None = None
+) -> Decision | None:
+    """
+    Take the turn that ends what its view says.  Return what it has written; None for nothing.
+
+    Args:
+        lease: Its commit releases the lease, unless more outcomes come soon, and the workflow waits for all of them.
+    """
     began = time.monotonic_ns()
     try:
-        view = View(kept.run, [InboxItem(0, ended)], ends=ends)
-        decision = decide(engine, view, kept.replay.workflow, checkout)
+        decision = decide(engine, view, registry.workflows.get(view.run.name), checkout)
         if decision is None or decision.fault is not None:
-            return False
+            return None
+        if lease is not None and (decision.commands or checkout.pending_count <= MANY):
+            decision = replace(decision, releases=lease.holder)
         failpoints.hit("turn.read")
         result = commit_with_next(engine, decision, continuation)
     except Exception as error:
         # Whatever is wrong with the turn, the outcome is recorded.  The ordinary turn reports the error.
-        log.debug("Run %s: an outcome goes through the inbox (%s).", kept.run.id, error)
-        return False
+        log.debug("Run %s: an outcome goes through the inbox (%s).", view.run.id, error)
+        return None
     measure(engine, decision, began)
     keep_replay(checkout, decision, result)
     emit_spans(engine, view, checkout, decision, result, continuation)
@@ -102,4 +148,4 @@ def _take_turn(
     failpoints.hit("turn.committed")
     send(engine, result)
     report(engine, decision)
-    return True
+    return decision

@@ -61,6 +61,8 @@ class Decision:
         requests: The webhook requests that the turn has loaded, by id.
         limits: The limits of the steps and child runs that the workflow asks for, each with its key, by operation.
         ends: The attempt or wait whose outcome is among *events* and was not in the inbox; the turn's commit ends it.
+        is_unread: Whether the turn has read neither the run's row nor its inbox.
+        releases: Who holds the lease of the run's turns, if the turn's commit releases it.
     """
 
     run: Run
@@ -79,6 +81,8 @@ class Decision:
     requests: Mapping[str, Request] = field(default_factory=dict)
     limits: KeyedLimits = field(default_factory=dict)
     ends: Claim | DueWait | None = None
+    is_unread: bool = False
+    releases: str | None = None
 
     @classmethod
     def block(cls, run: Run, fault: DurableError) -> Decision:

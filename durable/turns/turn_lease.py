@@ -15,15 +15,18 @@ else by the sweep, which then sends a turn.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import failpoints
 from ..engine import Checkout, Engine, ProcessIdentity, identify, is_gone
 from ..events import ROOT
 from ..sandbox import log_records
-from ..store import reason, turn_leases
+from ..store import InboxItem, Run, reason, turn_leases, turns
 from .view import View
 
 #: How long a lease is taken for, in microseconds.  A turn that takes longer may be overtaken.
@@ -69,17 +72,36 @@ class TurnLease:
         failpoints.hit("lease.taken")
         return True
 
-    def release(self, *, wakes: bool = True) -> None:
+    @contextmanager
+    def taken_to_read(self) -> Iterator[tuple[Connection, Run, list[InboxItem]] | None]:
+        """
+        Take the lease, and read the run and its inbox, at once where the database can.
+
+        Yields them with the connection; None while another drive has the lease.
+        """
+        engine, self.holder = self._engine, secrets.token_hex(16)
+        with turns.read_under_lease(
+            engine.store, self._run_id, self.holder, worker_id=engine.process_id, ttl=TTL
+        ) as found:
+            if found is None:
+                self.holder = None
+            else:
+                failpoints.hit("lease.taken")
+            yield found
+
+    def release(self, *, wakes: bool = True, is_over: bool = False) -> None:
         """
         Release the lease, if this drive has taken it.
 
         Args:
             wakes: Send a turn for what has come meanwhile, and was left to this drive.
+            is_over: A turn's commit has released it.
         """
         if self.holder is None:
             return
         try:
-            turn_leases.release(self._engine.store, self._run_id, self.holder)
+            if not is_over:
+                turn_leases.release(self._engine.store, self._run_id, self.holder)
         except SQLAlchemyError as error:
             log.debug("The lease of run %s expires by itself (%s).", self._run_id, reason(error))
         failpoints.hit("lease.released")

@@ -14,6 +14,9 @@ from ..events import Event
 from ..http import Request
 from ..store import Claim, DueWait, InboxItem, Run, RunStatus, event_rows, in_doubt, requests, run_log, turns
 
+#: The id of an inbox item that has no row in the database.
+NO_ROW = 0
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -27,7 +30,8 @@ class View:
         ended: Operations of the inbox items that have ended in the log already.  Only for a turn that replays nothing.
         requests: The webhook requests that inbox and past refer to, without large bodies.
         fault: Why the run is blocked: a value that the workflow needs is missing, or the key of a limit is none.
-        ends: The attempt or wait whose outcome is the only inbox item, and which this turn ends.  The item has no row.
+        ends: The attempt or wait that this turn ends.  Its outcome is the last inbox item, and has no row.
+        is_unread: Whether nothing was read: the run is as the kept replay knows it, and its inbox is taken to be empty.
     """
 
     run: Run
@@ -37,6 +41,17 @@ class View:
     requests: Mapping[str, Request] = field(default_factory=dict)
     fault: DurableError | None = None
     ends: Claim | DueWait | None = None
+    is_unread: bool = False
+
+    @classmethod
+    def unread(cls, run: Run, ended: Event, ends: Claim | DueWait) -> View:
+        """Return the view of a turn that reads nothing, and whose only news is that it *ends* something."""
+        return cls(run, [InboxItem(NO_ROW, ended)], ends=ends, is_unread=True)
+
+    @property
+    def drained(self) -> list[int]:
+        """The ids of the inbox rows that the turn deletes."""
+        return [item.id for item in self.inbox if item.id != NO_ROW]
 
     @property
     def cancel(self) -> events.RunCancelRequested | None:
@@ -65,7 +80,7 @@ class View:
 
 
 def read(
-    tx: Connection, run_id: str, now: int, checkout: Checkout | None = None, holder: str | None = None
+    tx: Connection, run_id: str, now: int, checkout: Checkout | None = None, *, holder: str | None = None
 ) -> View | None:
     """
     Read what the turn needs.  Return None when there is nothing to do, which takes one query.
@@ -82,10 +97,16 @@ def read(
         return None
     if run.not_before is not None and now < run.not_before and not run.seq and view.cancel is None:
         return None
+    return complete(tx, view, checkout or Checkout(None))
+
+
+def complete(tx: Connection, view: View, checkout: Checkout) -> View:
+    """Read what a turn needs besides the run's row and its inbox."""
+    run, inbox = view.run, view.inbox
     if not view.replays:
-        return replace(view, ended=run_log.ended_operations(tx, run_id, {item.event.op_id for item in inbox}))
+        return replace(view, ended=run_log.ended_operations(tx, run.id, {item.event.op_id for item in inbox}))
     try:
-        past = event_rows.load_large_values(tx, run.id, _unfed(tx, run, checkout or Checkout(None)), arguments=False)
+        past = event_rows.load_large_values(tx, run.id, _unfed(tx, run, checkout), arguments=False)
         whole = event_rows.load_large_values(tx, run.id, (item.event for item in inbox), arguments=False)
     except PayloadMissing as fault:
         return replace(view, fault=fault)

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import flask
@@ -19,7 +20,9 @@ from werkzeug.wrappers import Request
 from ..engine import CallThreads, Returned, advance
 from . import asgi_request, body, problems, servers, shutdown, wsgi_request
 from .asgi_request import Environ, Input, Message, Receive, Room, Scope, TooManyBodies
+from .control_view import Controller
 from .flow import DropBody, Flow, Hold, ReadBody
+from .hook_operations import ASK
 from .hub import drain
 from .problems import Exact
 from .webhook_view import Receiver
@@ -41,13 +44,16 @@ class AsgiApp:
     Args:
         app: The Flask application that answers all but webhooks and receivers.
         prefix: The path before ``ROOT``.
+        controller: The control routes, if there are any.  One of them holds connections.
     """
 
-    def __init__(self, receiver: Receiver, app: flask.Flask, prefix: str) -> None:
+    def __init__(self, receiver: Receiver, app: flask.Flask, prefix: str, controller: Controller | None) -> None:
         self._receiver = receiver
         self._flask = app
         self._webhook = _latin(prefix + wsgi_request.PATH)
         self._receive_path = _latin(prefix + wsgi_request.RECEIVE)
+        self._ask = _latin(prefix + wsgi_request.ROOT + ASK)
+        self._controller = controller
         self._room = Room(BODIES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,13 +120,15 @@ class AsgiApp:
         elif path.startswith(self._receive_path):
             rest = path.removeprefix(self._receive_path).encode("latin-1").decode(errors="replace")
             target = wsgi_request.parse_receiver(rest)
-        else:
+        elif path != self._ask or self._controller is None:
             return None
         if not wsgi_request.is_framed(environ):
             return _refuse_framing()
         # A framework that mounts the application does not pass on the start of the server.
         shutdown.watch_asgi_server()
         self._receiver.engine.flusher.ensure()
+        if path == self._ask and self._controller is not None:
+            return _within(self._flask.request_context(environ), self._controller.flow(ASK))
         return self._receiver.flow(Request(environ), target, secret=rest)
 
     async def _run(self, flow: Flow[T], environ: Environ, incoming: Input) -> T:
@@ -136,7 +144,8 @@ class AsgiApp:
                 elif isinstance(wait, DropBody):
                     await incoming.drop(body.DISCARDED)
                 else:
-                    _keep_method(environ)
+                    if environ["PATH_INFO"] != self._ask:
+                        _keep_method(environ)
                     await _hold(wait, incoming)
         finally:
             # It runs only if a second cancellation came while it did; then it ends by itself.
@@ -153,6 +162,17 @@ async def _fill(environ: Environ, incoming: Input, limit: int) -> None:
     declared = body.Body.of(environ).declared
     if declared is None or declared <= limit:
         await incoming.fill(limit + 1)
+
+
+def _within(context: AbstractContextManager[object], flow: Flow[T]) -> Flow[T]:
+    """Run each part of a flow in the context of a request of Flask."""
+    while True:
+        with context:
+            step = advance(flow)
+        if isinstance(step, Returned):
+            result: T = step.result
+            return result
+        yield step
 
 
 def _keep_method(environ: Environ) -> None:

@@ -18,7 +18,8 @@ from werkzeug.exceptions import HTTPException
 
 from ..engine import Engine
 from . import body, errors, problems, schemas, wsgi_request
-from .control_operations import Call, Operation
+from .control_operations import Call, Operation, Reply
+from .flow import DropBody, Flow, Holding, ReadBody, run_in_thread
 from .operations import OPERATIONS
 from .problems import RequestRefused
 
@@ -43,22 +44,28 @@ _PARAMETERS = {
 class Controller:
     """The control routes of a blueprint."""
 
-    def __init__(self, engine: Engine, authorize: Authorize) -> None:
+    def __init__(self, engine: Engine, authorize: Authorize, holding: Holding) -> None:
         self._engine = engine
+        self._holding = holding
         self._authorize = authorize
 
     def view(self, rest: str) -> flask.Response:
         """Answer every path below ``runs`` and ``hooks``; this is Flask's view."""
+        return run_in_thread(self.flow(rest))
+
+    def flow(self, rest: str) -> Flow[problems.Exact]:
+        """Answer one request of Flask; see ``flow.py``."""
         try:
-            response: flask.Response = self._receive(rest)
+            response = yield from self._receive(rest)
         except RequestRefused as refused:
             response = problems.to_flask(refused.answer)
         except Exception as error:
             response = problems.to_flask(errors.answer(error))
+        yield DropBody()
         body.discard(flask.request)
         return response
 
-    def _receive(self, path: str) -> flask.Response:
+    def _receive(self, path: str) -> Flow[problems.Exact]:
         """Handle one request, from its credentials to its answer."""
         self._require_permission()
         incoming, settings = flask.request, self._engine.settings
@@ -86,6 +93,7 @@ class Controller:
         if operation.body is not None:
             if incoming.mimetype != "application/json":
                 raise RequestRefused(problems.wrong_media_type())
+            yield ReadBody(settings.max_body)
             raw = body.read(incoming, settings.max_body)
             try:
                 parsed = json.loads(raw.decode(), parse_constant=_refuse_constant)
@@ -94,8 +102,9 @@ class Controller:
                 raise RequestRefused(problems.bad_body(detail)) from None
             document = _validated(operation.body, parsed)
 
-        runs_url = wsgi_request.base_of(settings.public_url, incoming) + wsgi_request.ROOT + "runs"
-        reply = operation.act(Call(self._engine, runs_url, path_parameters, key, document, query))
+        base_url = wsgi_request.base_of(settings.public_url, incoming) + wsgi_request.ROOT
+        acted = operation.act(Call(self._engine, base_url, path_parameters, key, document, query, self._holding))
+        reply = acted if isinstance(acted, Reply) else (yield from acted)
         return problems.Exact(
             json.dumps(reply.document, separators=(",", ":"), default=str),
             reply.status,

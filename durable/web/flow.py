@@ -15,11 +15,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import flask
+from werkzeug.wrappers import Request
 
-from .hub import Waiter
+from ..http import Response
+from .hub import Holder, Waiter
 
 T = TypeVar("T")
 
@@ -47,6 +49,19 @@ class Hold:
 
 
 Flow = Generator[ReadBody | DropBody | Hold, None, T]
+
+
+class Holding(Protocol):
+    """What the control routes need to hold a connection; the webhook view has it."""
+
+    def hub(self) -> Holder:
+        """Return the hub of this process."""
+
+    def open_waiter(self, hub: Holder, incoming: Request, request_id: str | None) -> Waiter | None:
+        """Return a waiter for the answer; None if this process cannot hold the connection."""
+
+    def hold(self, waiter: Waiter, secs: float) -> Flow[Response | None]:
+        """Wait for the answer; return None when there is none in time."""
 
 
 def run_in_thread(flow: Flow[T]) -> T:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import math
-import secrets
 import time
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +25,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Request as Incoming
 
 from .. import duration, measures
-from ..client import KeyReused, TooManyPending
+from ..client import KeyReused, TooManyPending, new_request_id
 from ..engine import Engine
 from ..errors import ConfigurationError, HookClosed
 from ..http import Request, Response
@@ -79,7 +78,7 @@ class Receiver:
     ) -> None:
         self.engine = engine
         self._make_hub = make_hub or _make_hub
-        self._new_id = new_id or _new_id
+        self._new_id = new_id or new_request_id
         #: By the engine's process id.  A child process has another id than its parent, and so a hub of its own.
         self._hubs: dict[str, Holder] = {}
         self._schema_is_good = False
@@ -138,10 +137,10 @@ class Receiver:
                 return self._repeat_answer(incoming, webhook, accepted.request_id)
             return self._answer(accepted, accepted.answer or problems.ACCEPTED)
 
-        hub = self._hub()
+        hub = self.hub()
         preference = prefer.parse(incoming.headers.get("Prefer"))
         # The waiter is opened before the request is committed: a worker may answer before this thread continues.
-        waiter = None if preference.wait_secs == 0 else self._open_waiter(hub, incoming, request)
+        waiter = None if preference.wait_secs == 0 else self.open_waiter(hub, incoming, request.id)
         try:
             accepted = self._record(webhook, request, holder=None if waiter is None else self.engine.process_id)
             del request  # And with it the body.
@@ -159,7 +158,7 @@ class Receiver:
             secs = self._hold_secs(webhook, preference)
             # A held connection keeps in memory what it needs, and nothing else of its request.
             del webhook, target
-            answer = yield from self._hold(waiter, secs)
+            answer = yield from self.hold(waiter, secs)
         finally:
             if waiter is not None:
                 hub.close(waiter)
@@ -187,7 +186,7 @@ class Receiver:
             raise self._unknown(incoming)
         return found
 
-    def _hub(self) -> Holder:
+    def hub(self) -> Holder:
         """Return the hub of this process."""
         process_id = self.engine.process_id
         if process_id not in self._hubs:
@@ -195,7 +194,7 @@ class Receiver:
             self._hubs.setdefault(process_id, self._make_hub(self.engine))
         return self._hubs[process_id]
 
-    def _hold(self, waiter: Waiter, secs: float) -> Flow[Response | None]:
+    def hold(self, waiter: Waiter, secs: float) -> Flow[Response | None]:
         """Wait for the answer; return None when there is none in time."""
         began = time.monotonic_ns()
         yield Hold(waiter, secs)
@@ -301,13 +300,13 @@ class Receiver:
             log.error("A request to %s was answered 503: %s", webhook, error)
             raise RequestRefused(problems.unavailable()) from None
 
-    def _open_waiter(self, hub: Holder, incoming: Incoming, request: Request) -> Waiter | None:
+    def open_waiter(self, hub: Holder, incoming: Incoming, request_id: str | None) -> Waiter | None:
         """Return a waiter for the answer; None if this process cannot hold the connection."""
-        assert request.id is not None
+        assert request_id is not None, "a request is recorded under its id"
         environ = incoming.environ
         limit = servers.held_limit(environ, self.engine.settings.max_held) if servers.can_hold(environ) else 0
         if limit > 0:
-            return hub.open(request.id, limit, servers.client_watch(environ))
+            return hub.open(request_id, limit, servers.client_watch(environ))
         if not self._has_warned:
             self._has_warned = True
             log.warning(
@@ -366,9 +365,3 @@ def _refuse(incoming: Incoming, answer: Response) -> Flow[Exact]:
 def _make_hub(engine: Engine) -> Hub:
     answers = partial(record_request.answers, engine)
     return Hub(answers, engine.notifier, engine.process_id, lambda: gunicorn.is_stopping() or shutdown.is_stopping())
-
-
-def _new_id() -> str:
-    """Return more than 140 random bits as text: a poll needs no more than this id."""
-    # Without a leading hyphen, which the command line would take for an option.
-    return secrets.token_urlsafe(18).replace("-", "_")

@@ -307,6 +307,35 @@ def test_a_payload_that_is_waited_for_takes_no_thread(engine, token):
     asyncio.run(main())
 
 
+prices = define_hook(str, reply=int, name="async.prices")
+
+
+@workflow(name="async.prices")
+async def quotes(token: str) -> None:
+    async for question in prices.create(token=token):
+        question.reply(len(question.payload))
+
+
+def test_many_ask_and_take_no_thread(engine, token):
+    """A hundred questions wait in the event loop, and each gets its own reply."""
+
+    async def main() -> None:
+        run = await engine.astart(quotes, token)
+        await asyncio.to_thread(settle, engine, run)
+        asked = [asyncio.create_task(prices.aask(token, "x" * (n + 1), timeout="20s")) for n in range(100)]
+        while engine.completions.count < 100:
+            await asyncio.sleep(0.01)
+        assert call_threads() <= engine.settings.pool_size + 3
+        await asyncio.to_thread(settle, engine, run)
+        assert await asyncio.gather(*asked) == [n + 1 for n in range(100)]
+        with pytest.raises(TimeoutError, match="has not replied"):
+            await prices.aask(token, "late", timeout="50ms")
+        last = asyncio.create_task(aresume_hook(token, "abc", reply=True, timeout="10s"))
+        assert await until(engine, run, last) == 3
+
+    asyncio.run(main())
+
+
 # Where it is called.
 
 
@@ -422,3 +451,4 @@ def test_each_function_has_its_form():
     methods = ("start", "start_many", "resume_hook", "get_hook", "set_limit", "respond")
     assert all(hasattr(App, f"a{name}") for name in methods)
     assert all(hasattr(HookDefinition, f"a{name}") for name in ("resume",))
+    assert hasattr(type(prices), "aask")

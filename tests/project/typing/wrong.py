@@ -32,6 +32,7 @@ class Approval:
 
 
 approvals = define_hook(Approval)
+prices = define_hook(Order, name="prices", reply=int)
 
 
 @step
@@ -97,3 +98,11 @@ async def starting_in_an_event_loop() -> None:
     number: int = await (await flow.astart("o")).aresult()  # wrong
     await acreate_schedule("nightly", flow, cronn="0 3 * * *")  # wrong
     print(number)
+
+
+async def answer() -> None:
+    question = await prices.create()
+    question.reply("much")  # wrong
+    name: str = question.payload  # wrong
+    price: str = prices.ask("token", Order(name))  # wrong
+    approvals.ask("token", Approval(price))  # wrong
