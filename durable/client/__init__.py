@@ -6,6 +6,7 @@ The Python functions, the command line and the control routes all call this room
 Files, in import order::
 
     hooks.py           payloads for hooks, and answers to webhook requests
+    replies.py         questions: payloads whose sender waits for the reply
     limits.py          limits of steps: who waits, and their numbers at run time
     pending.py         what a run waits for now
     timeline.py        the rows and bars of a run's timeline
@@ -33,7 +34,7 @@ Files, in import order::
 """
 
 from . import child_report, fork, run_limits
-from .hooks import HookInfo
+from .hooks import HookInfo, new_request_id
 from .new_run import make_row
 from .placement import TooManyPending
 from .receive import KeyReused, Reception
@@ -59,5 +60,6 @@ __all__ = [
     "fork",
     "make_row",
     "matching_ids",
+    "new_request_id",
     "run_limits",
 ]

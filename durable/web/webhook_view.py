@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import math
-import secrets
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +22,7 @@ import flask
 from werkzeug.datastructures import Headers
 
 from .. import duration, measures
-from ..client import KeyReused, TooManyPending
+from ..client import KeyReused, TooManyPending, new_request_id
 from ..engine import Engine
 from ..errors import ConfigurationError, HookClosed
 from ..http import Request, Response
@@ -63,7 +62,7 @@ class Receiver:
     ) -> None:
         self.engine = engine
         self._make_hub = make_hub or _make_hub
-        self._new_id = new_id or _new_id
+        self._new_id = new_id or new_request_id
         #: By the engine's process id.  A child process has another id than its parent, and so a hub of its own.
         self._hubs: dict[str, Holder] = {}
         self._schema_is_good = False
@@ -332,12 +331,6 @@ def _refuse(answer: Response) -> flask.Response:
 
 def _make_hub(engine: Engine) -> Hub:
     return Hub(partial(record_request.answers, engine), engine.notifier, engine.process_id, gunicorn.is_stopping)
-
-
-def _new_id() -> str:
-    """Return more than 140 random bits as text: a poll needs no more than this id."""
-    # Without a leading hyphen, which the command line would take for an option.
-    return secrets.token_urlsafe(18).replace("-", "_")
 
 
 def _release_session() -> None:
