@@ -6,12 +6,12 @@ The Python functions, the command line and the control routes all call this room
 Files, in import order::
 
     hooks.py           payloads for hooks, and answers to webhook requests
-    replies.py         questions: payloads whose sender waits for the reply
     limits.py          limits of steps: who waits, and their numbers at run time
     pending.py         what a run waits for now
     timeline.py        the rows and bars of a run's timeline
     run_view.py        one run as a person watches it
     describe.py        runs and hooks as plain JSON
+    replies.py         questions: payloads whose sender waits for the reply
     operate.py         end a run's sleeps, retry it, resolve a step in doubt
     details.py         the steps of a run, its failure, and its log with the values
     values.py          the published values of a run as plain JSON

@@ -18,9 +18,10 @@ from .. import codec, duration
 from ..engine import Engine
 from ..errors import ReplyNotSent
 from ..http import Response
-from ..replay import reply_of
+from ..replay import QUESTION_METHOD, reply_of
 from ..sandbox import refuse_in_workflow
-from ..store import is_unavailable, requests
+from ..store import generations, is_unavailable, requests
+from .describe import blocked_reason
 from .hooks import NewQuestion, deliver, new_request_id
 
 #: Why there is no reply, by the status of the answer that the run's last turn has recorded instead.
@@ -62,12 +63,12 @@ def _ask(engine: Engine, token: str, payload: object, wait: Any, timeout: Any) -
         while (answer := find_answer(engine, question.id)) is None:
             left = until - time.monotonic()
             if left <= 0:
-                raise TimeoutError(
-                    f"Run {run_id!r} has not replied after {timeout}.  The payload is recorded, and the run goes on"
-                    " with it: do not send it again."
-                )
+                raise TimeoutError(_why_late(engine, run_id, timeout))
             replied.wait(left)
-    return text_of(run_id, question.id, answer)
+    text = reply_of(answer)
+    if text is None:
+        raise ReplyNotSent(run_id, question.id, why_none(answer))
+    return text
 
 
 def find_answer(engine: Engine, request_id: str) -> Response | None:
@@ -82,12 +83,26 @@ def find_answer(engine: Engine, request_id: str) -> Response | None:
         return None
 
 
-def text_of(run_id: str, request_id: str, answer: Response) -> str:
-    """Return the encoded reply of an answer; raise ReplyNotSent if it is none."""
-    text = reply_of(answer)
-    if text is None:
-        raise ReplyNotSent(run_id, request_id, _REASONS.get(answer.status, _ENDED))
-    return text
+def is_question(engine: Engine, request_id: str) -> bool:
+    """Whether this is the id of a question."""
+    engine.check_schema()
+    with engine.store.read() as tx:
+        found = requests.load(tx, [request_id], whole=False).get(request_id)
+    return found is not None and found.method == QUESTION_METHOD
+
+
+def why_none(answer: Response) -> str:
+    """Return why an answer is no reply."""
+    return _REASONS.get(answer.status, _ENDED)
+
+
+def _why_late(engine: Engine, run_id: str, timeout: Any) -> str:
+    """Return why there is no reply after the *timeout*; for a blocked run with the reason."""
+    with engine.store.read() as tx:
+        row = generations.latest(tx, run_id)
+        reason = None if row is None else blocked_reason(engine, tx, row)
+    text = f"Run {run_id!r} has not replied after {timeout}.  The payload is recorded: do not send it again.  "
+    return text + (reason or "The run goes on with it.")
 
 
 def plain(engine: Engine, text: str) -> Any:

@@ -87,6 +87,6 @@ class ReplyNotSent(DurableError):
 
     def __str__(self) -> str:
         return (
-            f"Run {self.run_id!r} got the payload and will not reply to it: {self.reason}.  Run.result() tells how the"
-            " run has ended."
+            f"Run {self.run_id!r} will not reply to the question {self.request_id!r}: {self.reason}."
+            "  Run.result() tells how a run has ended."
         )

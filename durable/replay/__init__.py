@@ -33,12 +33,14 @@ from .commands import Command, CreateHook, OpenHook, Outcome, UnreadPayload
 from .fork_plan import ForkPlan, ForkPoint, plan_fork
 from .handed_over import op_ids as handed_over_op_ids
 from .hooks import Hook, Webhook
+from .question import METHOD as QUESTION_METHOD
 from .question import Question, reply_of, reply_types, request_of, response_of
 from .replay import Replay
 from .run_context import CONTINUE_AT, RunContext, RunInfo, child_run_id, hook_digest
 
 __all__ = [
     "CONTINUE_AT",
+    "QUESTION_METHOD",
     "Command",
     "CreateHook",
     "ForkPlan",

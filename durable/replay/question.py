@@ -73,7 +73,8 @@ class Question(Generic[T, R]):
             value: What a step may return; it has to fit the type of replies, if the hook has one.
 
         Returns:
-            False if the question has a reply already, or this attempt no longer counts.
+            False if the question has a reply already, or this attempt no longer counts.  A workflow knows what the log
+            knows, which does not have the reply of an attempt that died.
 
         Raises:
             SerializationError: The value cannot be encoded, or does not fit the type.  Nothing is recorded.

@@ -121,10 +121,10 @@ class Receiver:
                 return self._repeat_answer(webhook, accepted.request_id)
             return self._answer(accepted, accepted.answer or problems.ACCEPTED)
 
-        hub = self._hub()
+        hub = self.hub()
         preference = prefer.parse(flask.request.headers.get("Prefer"))
         # The waiter is opened before the request is committed: a worker may answer before this thread continues.
-        waiter = None if preference.wait_secs == 0 else self._open_waiter(hub, request)
+        waiter = None if preference.wait_secs == 0 else self.open_waiter(hub, request.id)
         try:
             accepted = self._record(webhook, request, holder=None if waiter is None else self.engine.process_id)
             del request  # A held connection keeps no body in memory.
@@ -138,8 +138,7 @@ class Receiver:
             if accepted.is_duplicate:
                 hub.attach(waiter, accepted.request_id)
             hub.recorded(waiter)
-            _release_session()
-            answer = self._wait(waiter, self._hold_secs(webhook, preference))
+            answer = self.wait(waiter, self._hold_secs(webhook, preference))
         finally:
             if waiter is not None:
                 hub.close(waiter)
@@ -167,7 +166,7 @@ class Receiver:
             raise self._unknown()
         return found
 
-    def _hub(self) -> Holder:
+    def hub(self) -> Holder:
         """Return the hub of this process."""
         process_id = self.engine.process_id
         if process_id not in self._hubs:
@@ -175,8 +174,9 @@ class Receiver:
             self._hubs.setdefault(process_id, self._make_hub(self.engine))
         return self._hubs[process_id]
 
-    def _wait(self, waiter: Waiter, secs: float) -> Response | None:
+    def wait(self, waiter: Waiter, secs: float) -> Response | None:
         """Wait for the answer; return None when there is none in time."""
+        _release_session()
         began = time.monotonic_ns()
         answer = waiter.wait(secs)
         outcome = "unanswered" if answer is None else "answered"
@@ -279,13 +279,13 @@ class Receiver:
             log.error("A request to %s was answered 503: %s", webhook, error)
             raise RequestRefused(problems.unavailable()) from None
 
-    def _open_waiter(self, hub: Holder, request: Request) -> Waiter | None:
+    def open_waiter(self, hub: Holder, request_id: str | None) -> Waiter | None:
         """Return a waiter for the answer; None if this process cannot hold the connection."""
-        assert request.id is not None
+        assert request_id is not None, "a request is recorded under its id"
         environ = flask.request.environ
         limit = servers.held_limit(environ, self.engine.settings.max_held) if servers.can_hold(environ) else 0
         if limit > 0:
-            return hub.open(request.id, limit, servers.client_watch(environ))
+            return hub.open(request_id, limit, servers.client_watch(environ))
         if not self._has_warned:
             self._has_warned = True
             log.warning(
