@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import threading
 import time
@@ -33,6 +34,7 @@ from durable import (
     get_step_metadata,
     resume_hook,
     step,
+    step_session,
     workflow,
 )
 from durable.attempts.outcome import give_up
@@ -237,6 +239,51 @@ def test_a_replay_sends_nothing_again(engine, ask):
     assert (first.result(20), second.result(20)) == (Total(1, 1), Total(3, 2))
     assert replies_of(engine, run)[0].answered_at == answered_at
     assert kinds(run).count("reply_sent") == 2
+
+
+@step(name="replying.books", semantics="transactional", retry_backoff=0)
+def books(question: Question[Any, Any]) -> bool:
+    """Its first attempt is rolled back, and the reply with it."""
+    step_session().execute(sa.select(sa.literal(1)))
+    said = question.reply(get_step_metadata().attempt)
+    if get_step_metadata().attempt == 1:
+        raise OSError("rolled back")
+    return said
+
+
+@workflow(name="replying.transactional")
+async def transactional(token: str) -> bool:
+    return await books(await create_hook(token=token))
+
+
+def test_a_transactional_step_replies_with_its_result(engine, ask):
+    run = engine.start(transactional, "replying-20")
+    settle(engine, run)
+    asking = ask(resume_hook, "replying-20", None, reply=True, timeout="20s")
+    settle(engine, run)
+    assert (asking.result(20), run.result(timeout=0)) == (2, True)
+
+
+@step(name="replying.asks_another")
+def asks_another(token: str, amount: int) -> Total:
+    return add.ask(token, Add(amount), timeout="20s")
+
+
+@workflow(name="replying.customer")
+async def customer(token: str, amount: int) -> Total:
+    return await asks_another(token, amount)
+
+
+def test_a_step_asks_another_run(engine):
+    """While it waits, another worker takes the turn of the run that replies."""
+    asked = engine.start(counter, "replying-21", 4)
+    settle(engine, asked)
+    run = engine.start(customer, "replying-21", 4)
+    with ThreadPoolExecutor(1) as threads:
+        working = threads.submit(settle, engine, run, within_secs=30)
+        until_true(lambda: settle(engine, asked) or working.done(), within_secs=30)
+        working.result(1)
+    assert (run.result(timeout=0), asked.result(timeout=0)) == (Total(4, 1), 4)
 
 
 # No reply
@@ -580,3 +627,43 @@ def test_many_callers_at_once_get_their_own_replies(engine):
     for reply, amount in by_order:
         total += amount
         assert reply.total == total
+
+
+def test_a_payload_costs_as_many_statements_as_before(engine):
+    """A question costs one more, that of its request; and a validator in the process one to find the hook."""
+    run = engine.start(never, "replying-19", "leaves")
+    settle(engine, run)
+    plain = statements_of(engine, lambda: resume_hook("replying-19", 1))
+    # Find the hook and lock it, put the payload into the inbox, read where the run's turn is sent.
+    assert (len(plain), any("durable_requests" in each for each in plain)) == (4, False)
+    asked = statements_of(engine, lambda: resume_hook("replying-19", 1, reply=True, timeout=0))
+    inserts = [each for each in asked if each.startswith("INSERT INTO durable_requests")]
+    assert len(inserts) == 1
+    add.validators.append(lambda item: None)
+    checked = statements_of(engine, lambda: resume_hook("replying-19", 1))
+    assert len(checked) == len(plain) + 1
+    run.cancel()
+    settle(engine, run)
+
+
+def statements_of(engine: Durable, act: Callable[[], object]) -> list[str]:
+    """The statements that a call makes, in their order."""
+    seen: list[str] = []
+
+    def note(conn: Any, cursor: Any, statement: str, *args: Any) -> None:
+        if not statement.startswith("BEGIN"):
+            seen.append(statement)
+
+    sa.event.listen(engine.store.engine, "before_cursor_execute", note)
+    try:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(engine, "wake", lambda *runs: None)
+            suppress_timeout(act)
+    finally:
+        sa.event.remove(engine.store.engine, "before_cursor_execute", note)
+    return seen
+
+
+def suppress_timeout(act: Callable[[], object]) -> None:
+    with contextlib.suppress(TimeoutError):
+        act()
