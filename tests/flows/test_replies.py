@@ -38,8 +38,10 @@ from durable import (
     workflow,
 )
 from durable.attempts.outcome import give_up
+from durable.broker import PollingNotifier
 from durable.cipher import aes_gcm
 from durable.client import describe
+from durable.engine import completions
 from durable.store import claimed_attempts
 from durable.store.schema import events as logged
 from durable.store.schema import inbox, steps
@@ -380,6 +382,44 @@ def test_a_workflow_body_cannot_ask(engine, typed):
     settle(engine, run)
     assert run.status == "blocked"
     assert "was called in a workflow body" in describe.describe(engine, run.id)["error"]
+    run.cancel()
+    settle(engine, run)
+
+
+class LocalNotifier(PollingNotifier):
+    """Notifications within this process."""
+
+    healthy = True
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.receive: Callable[[str], None] = self.sent.append
+
+    def listen(self, holder: str, receive: Callable[[str], None]) -> None:
+        self.receive = receive
+
+    def notify(self, holder: str, message: str) -> None:
+        self.sent.append(holder)
+        self.receive(message)
+
+
+@pytest.mark.parametrize("who", ["workflow", "step", "end"])
+def test_a_caller_is_notified_of_the_reply(engine, ask, monkeypatch, who):
+    """By the turn, by the step, and by the end of the run.  Here it would look by itself once a minute."""
+    monkeypatch.setattr(engine, "_notifier", notifier := LocalNotifier())
+    monkeypatch.setattr(completions, "SLOW_SECS", 60.0)
+    flow, *args = {"workflow": (counter, 9), "step": (by_steps,), "end": (never, "leaves")}[who]
+    run = engine.start(flow, f"replying-22-{who}", *args)
+    settle(engine, run)
+    asking = ask(resume_hook, f"replying-22-{who}", {"amount": 2}, reply=True)
+    (question,) = replies_of(engine, run)
+    until_true(lambda: question.id in engine.completions._waiters)
+    if who == "end":
+        run.cancel()
+    settle(engine, run)
+    error = asking.exception(20)
+    assert isinstance(error, ReplyNotSent) if who == "end" else error is None
+    assert notifier.sent == [engine.process_id]
     run.cancel()
     settle(engine, run)
 
