@@ -20,7 +20,6 @@ Check = TypeVar("Check", bound=Callable[..., object])
 #: The typed hooks of this process, by name.  ``resume_hook`` validates payloads with them.
 definitions: dict[str, TypedHook[Any, Any]] = {}
 
-
 _NO_REPLY: Any = object()
 
 
@@ -34,10 +33,6 @@ class TypedHook(Generic[T, Got]):
     """
 
     takes_questions: bool
-
-    def deliver(self, payload: Any, request: Request | None) -> Got:
-        """What the workflow gets for a payload; *request* is None if its sender waits for no reply."""
-        raise NotImplementedError
 
     def __init__(self, payload_type: type[T] | Any, name: str | None) -> None:
         self.type = payload_type
@@ -54,6 +49,10 @@ class TypedHook(Generic[T, Got]):
             label=name,
             deliver=self.deliver,
         )
+
+    def deliver(self, payload: Any, request: Request | None) -> Got:
+        """What the workflow gets for a payload; *request* is None if its sender waits for no reply."""
+        raise NotImplementedError
 
     def resume(self, token: str, payload: Any, *, wait: Any = None, wait_taken: Any = None) -> Any:
         """

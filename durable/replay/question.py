@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: The method of the request that stands for a question in the store.  No HTTP request has it.
-METHOD = "ASK"
+#: The method of the request that stands for a question in the store.  A webhook accepts only methods in upper case.
+METHOD = "question"
 
 #: The types of replies by the name of the hook, as ``define_hook`` declares them.
 reply_types: dict[str, Any] = {}
-
 
 #: Makes of a payload what the workflow gets; the request is None if no sender waits for a reply.
 Deliver = Callable[[Any, Request | None], Any]
