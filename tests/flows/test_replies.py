@@ -340,6 +340,29 @@ def test_a_caller_is_told_at_once_that_there_will_be_no_reply(engine, ask, how, 
     settle(engine, run)
 
 
+@workflow(name="replying.blocks")
+async def blocks(token: str) -> None:
+    question = await create_hook(token=token)
+    time.sleep(0)  # which a workflow may not do
+    question.reply("never")
+
+
+def test_a_blocked_run_may_still_reply(engine, ask):
+    """So its caller waits; one whose time is over is told why, and the others when the run is cancelled."""
+    run = engine.start(blocks, "replying-23")
+    settle(engine, run)
+    asking = ask(resume_hook, "replying-23", 1, reply=True)
+    settle(engine, run)
+    assert (run.status, asking.done()) == ("blocked", False)
+    with pytest.raises(TimeoutError, match=r"is recorded: do not send it again.*is blocked by an error"):
+        resume_hook("replying-23", 2, reply=True, timeout=0)
+    run.cancel()
+    settle(engine, run)
+    with pytest.raises(ReplyNotSent, match="it was cancelled before it replied"):
+        asking.result(20)
+    assert all(each.answered_at for each in replies_of(engine, run))
+
+
 def test_a_caller_whose_time_is_over_has_lost_nothing(engine, ask):
     """The payload is recorded; the workflow gets it, and its reply is kept."""
     run = engine.start(counter, "replying-7", 1)
