@@ -29,6 +29,7 @@ from .errors import (
     NotAwaited,
     NotInDoubt,
     PayloadMissing,
+    ReplyNotSent,
     RetryableError,
     RunCancelled,
     RunConflict,
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     )
     from .http import Request, Response
     from .registry import Run, Value, concurrency, debounce, rate, step, workflow
+    from .replay import Question
     from .schedules import create_schedule, get_schedule, schedule
 else:
     # A type checker does not see this, so it reports a name that does not exist.
@@ -101,6 +103,7 @@ else:
         ),
         "http": ("Request", "Response"),
         "registry": ("Run", "Value", "concurrency", "debounce", "rate", "step", "workflow"),
+        "replay": ("Question",),
         "schedules": ("create_schedule", "get_schedule", "schedule"),
     }
     _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
@@ -139,6 +142,8 @@ __all__ = [
     "NotAwaited",
     "NotInDoubt",
     "PayloadMissing",
+    "Question",
+    "ReplyNotSent",
     "Request",
     "Response",
     "RetryableError",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property, partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from celery import Celery
 
 from . import current, worker
-from .client import Client, HookInfo, Options, RunList, hooks, limits, run_lists
+from .client import Client, HookInfo, Options, RunList, hooks, limits, replies, run_lists
 from .client import start as starting
 from .client import start_many as starting_many
 from .engine import Engine
@@ -74,9 +74,36 @@ class Durable(Engine):
         guards.refuse_in_workflow("get_run")
         return Run(run_id, self)
 
-    def resume_hook(self, token: str, payload: object, wait: Any = None, wait_taken: Any = None) -> Run[Any]:
-        """Deliver a payload to the hook with this *token*; see ``durable.client.hooks.resume_hook``."""
+    @overload
+    def resume_hook(
+        self, token: str, payload: object, wait: Any = None, wait_taken: Any = None, *, reply: Literal[False] = False
+    ) -> Run[Any]: ...
+    @overload
+    def resume_hook(
+        self, token: str, payload: object, wait: Any = None, *, reply: Literal[True], timeout: Any = None
+    ) -> Any: ...
+    def resume_hook(
+        self,
+        token: str,
+        payload: object,
+        wait: Any = None,
+        wait_taken: Any = None,
+        *,
+        reply: bool = False,
+        timeout: Any = None,
+    ) -> Any:
+        """Deliver a payload to the hook with this *token*; see ``durable.resume_hook``."""
+        if reply:
+            if wait_taken is not None:
+                raise TypeError("resume_hook(reply=True) waits for the reply: pass timeout=..., not wait_taken.")
+            return self.ask(token, payload, wait, timeout)
+        if timeout is not None:
+            raise TypeError("resume_hook() without reply=True takes no timeout: nothing would wait for a reply.")
         return Run(hooks.resume_hook(self, token, payload, wait, wait_taken), self)
+
+    def ask(self, token: str, payload: object, wait: Any = None, timeout: Any = None) -> Any:
+        """Deliver a payload to the hook with this *token*, and return the reply; see ``durable.client.replies.ask``."""
+        return replies.ask(self, token, payload, wait, timeout)
 
     def get_hook(self, token: str) -> HookInfo:
         """Describe the open hook with this *token*.  Raises HookNotFound when there is none."""
@@ -178,7 +205,21 @@ def set_limit(name: str, n: int | None) -> None:
     current.current_engine().set_limit(name, n)
 
 
-def resume_hook(token: str, payload: object, wait: Any = None, wait_taken: Any = None) -> Run[Any]:
+@overload
+def resume_hook(
+    token: str, payload: object, wait: Any = None, wait_taken: Any = None, *, reply: Literal[False] = False
+) -> Run[Any]: ...
+@overload
+def resume_hook(token: str, payload: object, wait: Any = None, *, reply: Literal[True], timeout: Any = None) -> Any: ...
+def resume_hook(
+    token: str,
+    payload: object,
+    wait: Any = None,
+    wait_taken: Any = None,
+    *,
+    reply: bool = False,
+    timeout: Any = None,
+) -> Any:
     """
     Deliver a payload to the hook with this *token*, on the current engine.
 
@@ -186,14 +227,21 @@ def resume_hook(token: str, payload: object, wait: Any = None, wait_taken: Any =
         wait: How long to wait for a hook that is about to be created, e.g. ``"5s"``.
         wait_taken: How long to wait until the run has taken the payload in.  The call returns when the time is over,
             too: the payload is committed.
+        reply: Wait for the reply of the workflow, which gets the payload as a ``Question``.
+        timeout: With *reply*, how long to wait for it; None: as long as the run goes on.
+
+    Returns:
+        The run; with *reply* what the workflow has replied.
 
     Raises:
         HookNotFound: No open hook has this token.
-        HookPayloadError: The payload does not fit the type of the hook.
+        HookPayloadError: The payload does not fit the type of the hook, or a validator refuses it.
+        ReplyNotSent: The run has ended, or has closed the hook, without a reply.
+        TimeoutError: There is no reply yet.  The payload is recorded, so do not send it again.
     """
     guards.refuse_in_workflow("resume_hook")
-    engine: Durable = current.current_engine()
-    return engine.resume_hook(token, payload, wait, wait_taken)
+    engine: Any = current.current_engine()
+    return engine.resume_hook(token, payload, wait, wait_taken, reply=reply, timeout=timeout)
 
 
 def get_hook(token: str) -> HookInfo:

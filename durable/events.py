@@ -61,6 +61,7 @@ class EventKind(StrEnum):
     MARKER_RECORDED = "marker_recorded"
     ATTRIBUTES_SET = "attributes_set"
     VALUE_PUBLISHED = "value_published"
+    REPLY_SENT = "reply_sent"
     EVENT_OMITTED = "event_omitted"
 
 
@@ -273,7 +274,11 @@ class HookConflicted(Event):
 
 @_event(EventKind.HOOK_RECEIVED, value="payload")
 class HookReceived(Event):
-    """The hook received a payload (``payload``) or a webhook request (``request_id``)."""
+    """
+    The hook received a payload (``payload``) or a webhook request (``request_id``).
+
+    With both it is a question: a payload whose sender waits for the reply to ``request_id``.
+    """
 
     payload: str | None = None
     request_id: str | None = None
@@ -335,6 +340,13 @@ class ValuePublished(Event):
 
     name: str
     value: str
+
+
+@_event(EventKind.REPLY_SENT)
+class ReplySent(Event):
+    """The workflow replied to a question; the row of the request ``request_id`` has the reply."""
+
+    request_id: str
 
 
 @_event(EventKind.EVENT_OMITTED)

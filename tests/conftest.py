@@ -39,6 +39,7 @@ UNTIMED = {
     "test_live_fuzzing.py",
     "test_live_observed.py",
     "test_live_receivers.py",
+    "test_live_replies.py",
     "test_live_senders.py",
     "test_live_settings.py",
     "test_live_tracing.py",

@@ -36,6 +36,7 @@ RECORDS: dict[type, Callable[[Any], events.Event]] = {
     commands.RecordMarker: lambda c: events.MarkerRecorded(at=0, op_id=c.op_id, name=c.name),
     commands.SetAttributes: lambda c: events.AttributesSet(at=0, op_id=c.op_id, attributes=c.attributes),
     commands.PublishValue: lambda c: events.ValuePublished(at=0, op_id=c.op_id, name=c.name, value=c.value),
+    commands.SendReply: lambda c: events.ReplySent(at=0, op_id=c.op_id, request_id=c.request_id),
 }
 WITHDRAWN = {"step": events.StepCancelled, "wait": events.WaitCancelled, "child": events.ChildCancelled}
 

@@ -97,8 +97,8 @@ class RunLines:
                 return f"{self._name(run, event)} completed{_took(began, event.at)}"
             case events.WaitCreated(due_at=due_at):
                 return f"sleeps for {max(0, due_at - event.at) / 1_000_000:.1f} s"
-            case events.HookReceived(request_id=request_id):
-                return "received a payload" if request_id is None else "received a request"
+            case events.HookReceived(payload=payload):
+                return "received a request" if payload is None else "received a payload"
             case events.RunCancelRequested():
                 return "is to be cancelled"
             case events.RunCompleted():

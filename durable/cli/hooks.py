@@ -7,10 +7,10 @@ from datetime import timedelta
 import click
 
 from .. import duration
-from ..client import describe
+from ..client import describe, replies
 from ..display import formats
 from .common import CommandRefused, Context, as_json_option, limit_option, parse_duration, parse_json, parse_run_id
-from .printing import print_json, print_table, report
+from .printing import as_text, print_json, print_table, report
 
 
 @click.group()
@@ -47,12 +47,34 @@ def hooks_list(context: Context, run_id: str | None, limit: int, as_json: bool) 
     metavar="DURATION",
     help='How long to wait for a hook that is about to be created, e.g. "5s".',
 )
+@click.option("--reply", is_flag=True, help="Wait for the reply of the workflow, and print it.")
+@click.option(
+    "--timeout",
+    type=parse_duration,
+    metavar="DURATION",
+    help="With --reply, how long to wait for it; by default as long as the run goes on.",
+)
 @as_json_option
 @click.pass_obj
-def hooks_resume(context: Context, token: str, payload: str, wait: timedelta | None, as_json: bool) -> None:
+def hooks_resume(
+    context: Context,
+    token: str,
+    payload: str,
+    wait: timedelta | None,
+    reply: bool,
+    timeout: timedelta | None,
+    as_json: bool,
+) -> None:
     """Send a payload to the open hook that has TOKEN."""
+    if timeout is not None and not reply:
+        raise click.UsageError("--timeout needs --reply.")
+    value = parse_json(payload)
     try:
-        run = context.engine.resume_hook(token, parse_json(payload), wait=wait)
-    except ValueError as error:
+        if reply:
+            found = replies.ask_plain(context.engine, token, value, wait, timeout)
+            report({"reply": found}, as_text(found), as_json)
+            return
+        run = context.engine.resume_hook(token, value, wait=wait)
+    except (TimeoutError, ValueError) as error:
         raise CommandRefused(f"{error}") from error
     report({"run_id": run.id}, f"Run {run.id} has the payload.", as_json)

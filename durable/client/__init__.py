@@ -11,6 +11,7 @@ Files, in import order::
     timeline.py        the rows and bars of a run's timeline
     run_view.py        one run as a person watches it
     describe.py        runs and hooks as plain JSON
+    replies.py         questions: payloads whose sender waits for the reply
     operate.py         end a run's sleeps, retry it, resolve a step in doubt
     details.py         the steps of a run, its failure, and its log with the values
     values.py          the published values of a run as plain JSON
@@ -33,7 +34,7 @@ Files, in import order::
 """
 
 from . import child_report, fork, run_limits
-from .hooks import HookInfo
+from .hooks import HookInfo, new_request_id
 from .new_run import make_row
 from .placement import TooManyPending
 from .receive import KeyReused, Reception
@@ -59,5 +60,6 @@ __all__ = [
     "fork",
     "make_row",
     "matching_ids",
+    "new_request_id",
     "run_limits",
 ]

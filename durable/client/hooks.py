@@ -7,8 +7,9 @@ is down, the sweep sends the turn later.
 
 from __future__ import annotations
 
+import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ from .. import codec, context, duration, events, failpoints
 from ..engine import Engine
 from ..errors import HookNotFound, HookPayloadError
 from ..http import Request, Response
+from ..replay import request_of
 from ..sandbox import refuse_in_workflow
 from ..store import DriveRow, hooks, requests, run_log, runs
 from ..store import Hook as HookRow
@@ -36,6 +38,42 @@ class HookInfo:
     is_webhook: bool
 
 
+@dataclass(frozen=True, slots=True)
+class NewQuestion:
+    """
+    The request that stands for a payload whose sender waits for a reply.
+
+    Attributes:
+        id: The id under which the reply is recorded.
+        holder: The process that waits for the reply; None: no process.
+    """
+
+    id: str
+    holder: str | None
+
+    def row(self, hook: HookRow, now: int) -> requests.IncomingRequest:
+        """What is recorded."""
+        return requests.IncomingRequest(
+            run_id=hook.run_id,
+            op_id=hook.op_id,
+            request=request_of(self.id, duration.to_datetime(now)),
+            holder=self.holder,
+            dedupe_key=None,
+            answer=None,
+            limit=0,
+            at=now,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A payload that is committed to a run's inbox."""
+
+    hook: HookRow
+    run: DriveRow
+    item_id: int
+
+
 def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None, wait_taken: Any = None) -> str:
     """
     Put *payload* into the inbox of the run that holds this token open, and return the run's id.
@@ -52,46 +90,108 @@ def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None, w
 
     Raises:
         HookNotFound: No hook with this token is open.  Nothing is recorded.
-        HookPayloadError: The payload does not fit the type of the hook.  Nothing is recorded.
-        SerializationError: The payload has no JSON form.  Nothing is recorded.
+        HookPayloadError: The payload does not fit the type of the hook, or a validator refuses it.
+        SerializationError: The payload has no JSON form.
+
+    Nothing is recorded then.
     """
     refuse_in_workflow("resume_hook")
+    taken_secs = _secs(wait_taken, "wait_taken")
+    delivered = deliver(engine, token, payload, wait)
+    run_id = delivered.run.run_id
+    if taken_secs:
+        until = time.monotonic() + taken_secs
+        with engine.completions.expected(run_id) as taken:
+            while (left := until - time.monotonic()) > 0 and _is_waiting(engine, delivered.item_id):
+                taken.wait(left)
+    return run_id
+
+
+def deliver(
+    engine: Engine, token: str, payload: object, wait: Any = None, *, question: NewQuestion | None = None
+) -> Delivered:
+    """
+    Commit a payload to the inbox of the run that holds this token open, and send a turn of the run.
+
+    Args:
+        question: What its reply is recorded under; None if its sender waits for no reply.
+
+    Raises:
+        HookNotFound, HookPayloadError, SerializationError: Nothing is recorded; see ``resume_hook``.
+    """
     engine.check_schema()
     began_at = engine.now()
+    deadline = time.monotonic() + _secs(wait, "wait")
 
-    def post(tx: Connection) -> tuple[HookRow, DriveRow, int] | None:
+    def post(tx: Connection) -> Delivered | None:
         hook = hooks.lock_open(tx, token)
         if hook is None:
             return None
-        if hook.config is not None and not isinstance(payload, Request):
-            raise HookPayloadError(hook.token, [{"loc": (), "msg": "a webhook takes a durable.Request"}])
-        # A process that knows the hook's type checks the payload against it.
-        definition = context.definitions.get(hook.name)
-        text = codec.encode(payload if definition is None else definition.validate(hook.token, payload), "payload")
+        text = codec.encode(_fitted(hook, payload, asks=question is not None), "payload")
         now = engine.store.now()
         received = events.HookReceived(at=now, op_id=hook.op_id, payload=text)
+        if question is not None:
+            requests.create(tx, question.row(hook, now))
+            received = replace(received, request_id=question.id)
         item_id = run_log.post(tx, hook.run_id, received, engine.dispatch.plan(now))
         (run,) = run_log.drives(tx, [hook.run_id])
-        return hook, run, item_id
+        return Delivered(hook, run, item_id)
 
-    deadline = time.monotonic() + _secs(wait, "wait")
-    taken_secs = _secs(wait_taken, "wait_taken")
-    while (posted := engine.store.write(post)) is None:
+    while True:
+        delivered = engine.store.write(post) if _is_valid(engine, token, payload) else None
+        if delivered is not None:
+            break
         if time.monotonic() >= deadline:
             raise HookNotFound(token)
         time.sleep(_POLL_SECS)
     failpoints.hit("hook.recorded")
-    hook, run, item_id = posted
+    run = delivered.run
     engine.wake(run)
     if engine.tracing.is_on:
         carried = runs.trace_context(engine.store.vault, run.run_id, run.trace_context)
-        engine.tracing.resumed(run.run_id, hook.op_id, carried, began_at, engine.now())
-    if taken_secs:
-        until = time.monotonic() + taken_secs
-        with engine.completions.expected(run.run_id) as taken:
-            while (left := until - time.monotonic()) > 0 and _is_waiting(engine, item_id):
-                taken.wait(left)
-    return run.run_id
+        engine.tracing.resumed(run.run_id, delivered.hook.op_id, carried, began_at, engine.now())
+    return delivered
+
+
+def _is_valid(engine: Engine, token: str, payload: object) -> bool:
+    """
+    Call the validators of the hook's type, in no transaction: they are the author's code.
+
+    Returns:
+        False if no hook with this token is open.
+
+    Raises:
+        HookPayloadError: The payload does not fit the type, or a validator refuses it.
+    """
+    if not any(each.validators for each in context.definitions.values()):
+        return True
+    with engine.store.read() as tx:
+        hook = hooks.find(tx, token)
+    if hook is None or not hook.open:
+        return False
+    definition = context.definitions.get(hook.name)
+    if definition is not None:
+        definition.validate(token, payload)
+    return True
+
+
+def _fitted(hook: HookRow, payload: object, *, asks: bool) -> object:
+    """
+    The payload as the hook takes it.  A process that knows the hook's type checks the payload against it.
+
+    Raises:
+        HookPayloadError: The hook does not take it.
+    """
+    definition = context.definitions.get(hook.name)
+    if asks and hook.config is not None:
+        refusal = "a webhook answers over HTTP: send the request to its URL"
+    elif hook.config is not None and not isinstance(payload, Request):
+        refusal = "a webhook takes a durable.Request"
+    elif asks and definition is not None and not definition.takes_questions:
+        refusal = f"the hook {hook.name!r} does not reply: declare the type of its replies, define_hook(..., reply=...)"
+    else:
+        return payload if definition is None else definition.fit(hook.token, payload)
+    raise HookPayloadError(hook.token, [{"type": "refused", "loc": (), "msg": refusal}])
 
 
 def _secs(given: Any, what: str) -> float:
@@ -101,6 +201,12 @@ def _secs(given: Any, what: str) -> float:
 def _is_waiting(engine: Engine, item_id: int) -> bool:
     with engine.store.read() as tx:
         return run_log.is_in_inbox(tx, item_id)
+
+
+def new_request_id() -> str:
+    """Return more than 140 random bits as text: a poll needs no more than this id."""
+    # Without a leading hyphen, which the command line would take for an option.
+    return secrets.token_urlsafe(18).replace("-", "_")
 
 
 def get_hook(engine: Engine, token: str) -> HookInfo:

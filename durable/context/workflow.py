@@ -16,7 +16,7 @@ from typing import Any, Literal, NoReturn, TypeVar, overload
 from uuid import UUID
 
 from .. import current, duration
-from ..http import Request, Response
+from ..http import Response
 from ..replay import Hook, RunContext, Webhook, bounded_map
 from ..replay import race as racing
 from ..verify import Dedupe, Verification
@@ -218,7 +218,7 @@ def create_webhook(
         verify=verify,
         dedupe=dedupe,
     )
-    hook = context.open_hook(Webhook, "webhook", None, metadata, label=name, config=config, payload_type=Request)
+    hook = context.open_hook(Webhook, "webhook", None, metadata, label=name, config=config)
     assert isinstance(hook, Webhook)
     hook.url = webhooks.url_of(context.info.public_url, hook.token)
     return hook

@@ -6,7 +6,7 @@ With a cipher, a value is decrypted only if this process has the key and the cal
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from .. import codec, http
 from ..display import mask, masked_deeply
 from ..errors import DecryptionError, PayloadMissing
 from ..events import Event
+from ..replay import reply_of
 from ..store import PublishedValue, requests, vault
 from .pages import Dashboard
 
@@ -114,6 +115,27 @@ class Payloads:
         if isinstance(text, Shown):
             return text
         return Shown(self.redacted(codec.plain(text, self._requests(text)), f"value:{found.name}"))
+
+    def replies(self, request_ids: Sequence[str]) -> dict[str, Shown]:
+        """The replies to questions, by the ids of their requests."""
+        if not request_ids:
+            return {}
+        if not self.may_reveal:
+            return dict.fromkeys(request_ids, _ENCRYPTED)
+        try:
+            answers = requests.answers(self._tx, request_ids)
+        except (DecryptionError, PayloadMissing) as error:
+            return dict.fromkeys(request_ids, Shown(hidden=str(error)))
+        return {each: self.reply(answers.get(each)) for each in request_ids}
+
+    def reply(self, answer: http.Response | None) -> Shown:
+        """The reply to a question, by its answer."""
+        if answer is None:
+            return Shown(hidden="There is no reply yet.")
+        text = reply_of(answer)
+        if text is None:
+            return Shown(hidden=f"There is no reply: the run is over, or the hook is closed ({answer.status}).")
+        return Shown(self.redacted(codec.plain(text, self._requests(text)), "reply"))
 
     def _read(self, place: str, text: str) -> str | Shown:
         """The encoded value of an operation, or of another place; or why it cannot be shown."""

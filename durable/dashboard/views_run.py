@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import flask
 from sqlalchemy import Connection
@@ -14,6 +15,7 @@ from ..display import mask
 from ..engine import Engine
 from ..errors import DecryptionError, PayloadMissing, RunNotFound
 from ..events import ROOT, Event
+from ..replay import QUESTION_METHOD
 from ..store import (
     Hook,
     RequestRow,
@@ -54,11 +56,12 @@ class ListedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """One event of an operation, with its value or its error."""
+    """One event of an operation, with its value or its error; of a question also with the reply."""
 
     event: Event
     value: Shown | None
     error: ShownError | Shown | None
+    reply: Shown | None = None
 
 
 def show(dashboard: Dashboard, run_id: str) -> flask.Response:
@@ -129,12 +132,13 @@ def show_operation(dashboard: Dashboard, run_id: str, op_id: str) -> flask.Respo
         payloads = Payloads(dashboard, tx, run_id)
         open_steps = run_page.open_steps(tx, run_id, [op_id])
         rows = timeline.rows(log, open_steps, ended_at=run.completed_at)
+        replies = payloads.replies([str(each.request_id) for each in log if _is_question(each)])
         return dashboard.page(
             "operation.html",
             run=run,
             op_id=op_id,
             row=rows[0] if rows else None,
-            details=[_detail(payloads, event) for event in log],
+            details=[_detail(payloads, event, replies) for event in log],
             step=open_steps[0] if open_steps else None,
             now=engine.now(),
         )
@@ -155,6 +159,7 @@ def show_request(dashboard: Dashboard, run_id: str, request_id: str) -> flask.Re
         (listed,) = _listed(payloads, tx, [row])
         routed = received.find(tx, request_id)
         sent, answer = listed.request, listed.answer
+        is_question = sent is not None and sent.method == QUESTION_METHOD
         return dashboard.page(
             "request.html",
             run=run,
@@ -168,6 +173,8 @@ def show_request(dashboard: Dashboard, run_id: str, request_id: str) -> flask.Re
             answer=answer,
             answer_headers=payloads.headers(answer) if answer is not None else [],
             answer_body=_body(payloads, answer, "answer body"),
+            payload=_payload(payloads, tx, row) if is_question else None,
+            reply=payloads.reply(answer) if is_question else None,
             now=dashboard.engine.now(),
         )
 
@@ -216,13 +223,27 @@ def _error(payloads: Payloads, ended: Event | None) -> ShownError | Shown | None
     return None
 
 
-def _detail(payloads: Payloads, event: Event) -> Detail:
+def _is_question(event: Event) -> TypeGuard[events.HookReceived]:
+    return isinstance(event, events.HookReceived) and event.request_id is not None and event.payload is not None
+
+
+def _payload(payloads: Payloads, tx: Connection, row: RequestRow) -> Shown:
+    """The payload of a question, which the log has."""
+    log = run_page.log_of_operation(tx, row.run_id, row.op_id, _OPERATION_EVENTS)
+    asked = next((event for event in log if _is_question(event) and event.request_id == row.id), None)
+    if asked is None:
+        return Shown(hidden=f"The first {_OPERATION_EVENTS} events of its hook do not have it (yet).")
+    return payloads.value(asked, "payload")
+
+
+def _detail(payloads: Payloads, event: Event, replies: Mapping[str, Shown]) -> Detail:
     if event.value_field is None or getattr(event, event.value_field) is None:
         return Detail(event, None, None)
     if event.value_field == "error":
         return Detail(event, None, payloads.error(event))
     where = {"args": "arguments"}.get(event.value_field, event.value_field)
-    return Detail(event, payloads.value(event, where), None)
+    reply = replies.get(str(event.request_id)) if _is_question(event) else None
+    return Detail(event, payloads.value(event, where), None, reply)
 
 
 def _waiting(engine: Engine, tx: Connection, run: Run) -> list[dict[str, Any]]:

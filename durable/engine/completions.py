@@ -1,8 +1,9 @@
 """
-Waiting for runs to end, or to take a payload in.
+Waiting for runs to end, or to take a payload in, and for replies to questions.
 
 A process that waits for a run subscribes to it (``Notifier.subscribe``) and then checks the run in SQL.  It checks
-again when a notification arrives, and at intervals without one, since notifications may be lost.
+again when a notification arrives, and at intervals without one, since notifications may be lost.  For a
+reply, a notification is sent to the process that has asked, which needs no subscription.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SLOW_SECS = 1.0
 
 
 class Completions:
-    """The runs that threads of this process wait for."""
+    """The runs, and the questions, that threads of this process wait for."""
 
     def __init__(self, notifier: Notifier, holder: str) -> None:
         """
@@ -35,9 +36,15 @@ class Completions:
         self._waiters: dict[str, set[threading.Event]] = defaultdict(set)
 
     @contextmanager
-    def expected(self, run_id: str) -> Iterator[Completion]:
-        """Wait for a run.  Check it inside the block first: what you wait for may have happened before."""
-        completion = Completion(self, run_id)
+    def expected(self, run_id: str, *, is_addressed: bool = False) -> Iterator[Completion]:
+        """
+        Wait for a run.  Check it inside the block first: what you wait for may have happened before.
+
+        Args:
+            run_id: The run, or a question by the id of its request.
+            is_addressed: The notification is sent to this process, without a subscription.
+        """
+        completion = Completion(self, run_id, is_addressed)
         with self._lock:
             self._waiters[run_id].add(completion.notified)
         try:
@@ -58,12 +65,13 @@ class Completions:
 
 
 class Completion:
-    """What one thread waits for: the end of a run, or that it takes a payload in."""
+    """What one thread waits for: the end of a run, that it takes a payload in, or a reply."""
 
-    def __init__(self, completions: Completions, run_id: str) -> None:
+    def __init__(self, completions: Completions, run_id: str, is_addressed: bool = False) -> None:
         self.notified = threading.Event()
         self._completions = completions
         self._run_id = run_id
+        self._is_addressed = is_addressed
         self._checks = 0
         self._subscribed_at = 0.0
         self.subscribe()
@@ -71,6 +79,8 @@ class Completion:
     def subscribe(self) -> None:
         """Subscribe to the run, again when the subscription expires soon."""
         now = time.monotonic()
+        if self._is_addressed:
+            return
         if not self._subscribed_at or now - self._subscribed_at > SUBSCRIPTION_SECS / 2:
             self._completions.notifier.subscribe(self._run_id, self._completions.holder)
             self._subscribed_at = now

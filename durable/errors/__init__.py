@@ -25,7 +25,8 @@ Every exception of durable.
     ├── HookNotFound              no open hook has this token
     ├── HookClosed                a closed hook without queued payloads is awaited
     ├── HookConflict              another run holds the token
-    ├── HookPayloadError          a payload does not fit the hook's type
+    ├── HookPayloadError          a payload does not fit the hook's type, or a validator refuses it
+    ├── ReplyNotSent              a run has ended without replying to your payload
     ├── StepFailed                a step failed, and its exception cannot be rebuilt in this process
     │   └── StepTimeout           an attempt took longer than its step's timeout
     ├── AttemptLost               heartbeat was called in an attempt that no longer counts
@@ -63,6 +64,7 @@ from .hooks import (
     HookConflict,
     HookNotFound,
     HookPayloadError,
+    ReplyNotSent,
 )
 from .runs import (
     ForkRefused,
@@ -118,6 +120,7 @@ __all__ = [
     "NotAwaited",
     "NotInDoubt",
     "PayloadMissing",
+    "ReplyNotSent",
     "RetryableError",
     "RunCancelled",
     "RunConflict",

@@ -52,7 +52,11 @@ class HookConflict(DurableError):
 
 
 class HookPayloadError(DurableError):
-    """Raised when a payload does not fit the type of its hook.  Nothing is recorded.  ``errors`` are pydantic's."""
+    """
+    Raised when a payload does not fit the type of its hook, or a validator refuses it.  Nothing is recorded.
+
+    ``errors`` are pydantic's; for a validator one of the type ``"refused"``.
+    """
 
     def __init__(self, token: str, errors: Sequence[Any]) -> None:
         super().__init__(token, errors)
@@ -63,4 +67,26 @@ class HookPayloadError(DurableError):
         lines = "; ".join(
             f"{'.'.join(map(str, error.get('loc', ()))) or 'payload'}: {error.get('msg')}" for error in self.errors
         )
-        return f"The payload for hook {self.token!r} does not fit its type, and was not recorded: {lines}"
+        refused = all(error.get("type") == "refused" for error in self.errors)
+        what = "was refused" if refused else "does not fit its type"
+        return f"The payload for hook {self.token!r} {what}, and was not recorded: {lines}"
+
+
+class ReplyNotSent(DurableError):
+    """
+    Raised when a run has ended, or has closed the hook, without replying to the payload that you have sent.
+
+    Attributes: ``run_id``; ``request_id``, the id of the question; ``reason``, what the run has done instead.
+    """
+
+    def __init__(self, run_id: str, request_id: str, reason: str) -> None:
+        super().__init__(run_id, request_id, reason)
+        self.run_id = run_id
+        self.request_id = request_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"Run {self.run_id!r} will not reply to the question {self.request_id!r}: {self.reason}."
+            "  Run.result() tells how a run has ended."
+        )

@@ -20,6 +20,7 @@ Files, in import order::
     loop.py             the same with a workflow's calls and timers as operations of its log
     hooks.py            hooks: queues that the log fills and the workflow awaits
     handed_over.py      the open hooks that a generation was handed over by the one before it
+    question.py         ``Question``: a payload whose sender waits for a reply
     race.py             ``race``: the first outcome in the log wins
     fork_plan.py        where a run can be forked, and what its fork begins with
     bounded_map.py      ``map``: a call for each item, at most so many at the same time
@@ -32,11 +33,14 @@ from .commands import Command, CreateHook, OpenHook, Outcome, UnreadPayload
 from .fork_plan import ForkPlan, ForkPoint, plan_fork
 from .handed_over import op_ids as handed_over_op_ids
 from .hooks import Hook, Webhook
+from .question import METHOD as QUESTION_METHOD
+from .question import Question, reply_of, reply_types, request_of, response_of
 from .replay import Replay
 from .run_context import CONTINUE_AT, RunContext, RunInfo, child_run_id, hook_digest
 
 __all__ = [
     "CONTINUE_AT",
+    "QUESTION_METHOD",
     "Command",
     "CreateHook",
     "ForkPlan",
@@ -44,6 +48,7 @@ __all__ = [
     "Hook",
     "OpenHook",
     "Outcome",
+    "Question",
     "Replay",
     "RunContext",
     "RunInfo",
@@ -53,4 +58,8 @@ __all__ = [
     "handed_over_op_ids",
     "hook_digest",
     "plan_fork",
+    "reply_of",
+    "reply_types",
+    "request_of",
+    "response_of",
 ]

@@ -104,6 +104,15 @@ class PublishValue:
     value: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SendReply:
+    """Answer the question *request_id* with a value, which is encoded."""
+
+    op_id: str
+    request_id: str
+    value: str
+
+
 Command = (
     CreateStep
     | CreateWait
@@ -114,6 +123,7 @@ Command = (
     | RecordMarker
     | SetAttributes
     | PublishValue
+    | SendReply
 )
 
 

@@ -34,6 +34,7 @@ _OF_THE_RUN = frozenset(
         events.RunCancelRequested,
         events.AttributesSet,
         events.ValuePublished,
+        events.ReplySent,
     }
 )
 _OUTCOMES = frozenset(
@@ -154,6 +155,7 @@ class Execution:
 
     def complete(self, event: events.StepCompleted | events.ChildCompleted) -> None:
         """Resolve a call with its result."""
+        self.note_replies(event)
         if event.op_id not in self.loop.pending:
             self.operations.end(event.op_id)
             return
@@ -168,6 +170,7 @@ class Execution:
 
     def fail(self, event: events.StepFailedEvent | events.ChildFailed | events.ChildCancelled) -> None:
         """Resolve a call with its exception."""
+        self.note_replies(event)
         if event.op_id not in self.loop.pending:
             self.operations.end(event.op_id)
             return
@@ -179,6 +182,11 @@ class Execution:
         else:
             error = RunCancelled(self._child_run_id(event.op_id), event.reason)
         self.loop.resolve(event.op_id, event.at, error=error)
+
+    def note_replies(self, event: Event) -> None:
+        """Note which questions an attempt has answered: the workflow's own replies to them come second."""
+        if isinstance(event, events.AttemptEnded):
+            self.context.replied.update(event.responded)
 
     def _child_run_id(self, op_id: str) -> str:
         return self._children.get(op_id) or child_run_id(self.info.run_id, op_id)
@@ -218,12 +226,10 @@ class Execution:
             return
         self.loop.now = max(self.loop.now, event.at)
         stamp = self.loop.next_stamp()
-        if event.request_id is not None:
-            received = Received(stamp, request=self.requests[event.request_id])
-        else:
-            text = event.payload or "null"
-            requests = {each: self.requests[each] for each in codec.request_ids(text) if each in self.requests}
-            received = Received(stamp, payload=text, requests=requests)
+        request = None if event.request_id is None else self.requests[event.request_id]
+        text = event.payload if event.payload is not None or request is not None else "null"
+        requests = {each: self.requests[each] for each in codec.request_ids(text or "") if each in self.requests}
+        received = Received(stamp, payload=text, request=request, requests=requests)
         if unclaimed is not None:
             unclaimed.queue.append(received)
         elif hook is not None:

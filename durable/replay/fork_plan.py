@@ -33,6 +33,7 @@ _ASKED = (
     events.HookClosedEvent,
     events.ChildCreated,
     events.MarkerRecorded,
+    events.ReplySent,
 )
 #: The marks in the op ids of a workflow's own changes of attributes and published values; see ``RunContext``.
 _MARKS = ("@", "=")

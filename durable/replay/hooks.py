@@ -29,7 +29,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """An item of a hook's queue: a webhook's request, or an encoded payload with the requests that it refers to."""
+    """
+    An item of a hook's queue: a webhook's request, or an encoded payload with the requests that it refers to.
+
+    A question has both a payload and a request, which is what its reply answers.
+    """
 
     stamp: int
     payload: str | None = None

@@ -58,7 +58,7 @@ from .run_context import RunInfo
 EVENT_OVERHEAD = 500
 
 _GIVEN_UP = (events.StepCancelled, events.WaitCancelled, events.ChildCancelled, events.HookClosedEvent)
-_MARKERS = (events.MarkerRecorded, events.AttributesSet)
+_MARKERS = (events.MarkerRecorded, events.AttributesSet, events.ReplySent)
 
 
 class Replay:
@@ -235,8 +235,9 @@ _HANDLERS: dict[type[Event], Callable[[Execution, Any], None]] = {
     events.RunCancelRequested: Execution.cancel,
     events.AttributesSet: Execution.set_attributes,
     events.ValuePublished: _only_check,
+    events.ReplySent: _only_check,
     events.StepCreated: Execution.check_created,
-    events.StepRetrying: _only_check,
+    events.StepRetrying: Execution.note_replies,
     events.StepCompleted: Execution.complete,
     events.StepFailedEvent: Execution.fail,
     events.StepCancelled: _only_check,

@@ -24,12 +24,13 @@ from ..errors import SerializationError
 from ..events import RunCreated, RunStarted
 from ..registry import Step, Workflow, definitions
 from ..sandbox import calling_line
-from .commands import CloseHook, CreateChild, CreateHook, CreateStep, Outcome, PublishValue, RecordMarker, SetAttributes
+from . import commands
 from .futures import Parked
 from .handed_over import HandedOver, open_hooks
 from .hooks import Hook, Received, Webhook
 from .loop import DurableLoop
 from .operations import OperationSpec
+from .question import Deliver, as_sent
 
 #: The longest name of a patch, in characters; it is part of an op id.
 MAX_PATCH_NAME = 200
@@ -88,7 +89,8 @@ class RunContext:
 
     Attributes:
         hooks: By op id.  A closed hook stays while its queue holds something.
-        taken: Ids of the webhook requests that the workflow has taken out of a queue.
+        taken: Ids of the webhook requests and questions that the workflow has taken out of a queue.
+        replied: Ids of the questions that have a reply, as far as the workflow has seen.
         attributes: The attributes that the workflow and its steps have set.
         handed_over: The hooks of the generation before that the workflow has not opened again.
     """
@@ -99,6 +101,7 @@ class RunContext:
         self.info = info
         self.hooks: dict[str, Hook[Any]] = {}
         self.taken: set[str] = set()
+        self.replied: set[str] = set()
         self.attributes = attributes.RunAttributes()
         self.handed_over = HandedOver(info.handed_over)
         #: The op ids of the hooks with a random token.
@@ -112,7 +115,9 @@ class RunContext:
         bound, digest = self._bound_call(step, args, kwargs)
         return self.loop.schedule(
             OperationSpec("step", step.name, digest),
-            lambda op_id: CreateStep(op_id=op_id, name=step.name, digest=digest, args=codec.encode_arguments(bound)),
+            lambda op_id: commands.CreateStep(
+                op_id=op_id, name=step.name, digest=digest, args=codec.encode_arguments(bound)
+            ),
         )
 
     def call_child(self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
@@ -120,7 +125,7 @@ class RunContext:
         bound, digest = self._bound_call(workflow, args, kwargs)
         return self.loop.schedule(
             OperationSpec("child", workflow.name, digest),
-            lambda op_id: CreateChild(
+            lambda op_id: commands.CreateChild(
                 op_id=op_id,
                 name=workflow.name,
                 digest=digest,
@@ -153,7 +158,7 @@ class RunContext:
         *,
         label: str | None = None,
         config: str | None = None,
-        payload_type: Any = Any,
+        deliver: Deliver = as_sent,
     ) -> Hook[Any]:
         """
         Open a hook under *token*, or under a random token.
@@ -176,8 +181,8 @@ class RunContext:
         before = None if self.loop.closing else self.handed_over.claim(name, token, label)
         known = token if before is None else before.token
 
-        def build(op_id: str) -> CreateHook:
-            return CreateHook(
+        def build(op_id: str) -> commands.CreateHook:
+            return commands.CreateHook(
                 op_id=op_id,
                 name=name,
                 digest=digest,
@@ -192,9 +197,7 @@ class RunContext:
             OperationSpec("hook", name, digest), build, None if before is None else before.op_id
         )
         op_id, address = (None, token or "") if issued is None else (issued.op_id, issued.token)
-        hook = kind(
-            self.loop, op_id, address, lambda item: self._read(op_id, item, payload_type), self._on_close, label
-        )
+        hook = kind(self.loop, op_id, address, lambda item: self._read(op_id, item, deliver), self._on_close, label)
         if op_id is not None:
             self.hooks[op_id] = hook
             if token is None:
@@ -250,7 +253,7 @@ class RunContext:
                 f"continue_as_new(): {self.workflow.name}{signature} cannot be called with these arguments: {error}"
             ) from error
         handed, unread = open_hooks(self.hooks.values(), self.handed_over.unclaimed.values(), self._drawn)
-        outcome = Outcome(
+        outcome = commands.Outcome(
             status="continued", value=text, digest=codec.digest(bound.arguments, signature), hooks=handed, unread=unread
         )
         self.loop.continue_as_new(outcome)
@@ -266,7 +269,7 @@ class RunContext:
         if name not in self._patches:
             self._patches[name] = not self.loop.replaying
             if self._patches[name]:
-                self.loop.add_command(key, RecordMarker(op_id=key, name=name))
+                self.loop.add_command(key, commands.RecordMarker(op_id=key, name=name))
         return self._patches[name]
 
     def set_attributes(self, change: attributes.Changes) -> None:
@@ -282,7 +285,7 @@ class RunContext:
             return
         op_id = self.loop.next_name("@")
         if not self.loop.replaying:
-            self.loop.add_command(op_id, SetAttributes(op_id=op_id, attributes=dict(change)))
+            self.loop.add_command(op_id, commands.SetAttributes(op_id=op_id, attributes=dict(change)))
         elif op_id not in self.loop.operations.markers:
             return
         self.attributes.request(op_id, change)
@@ -291,7 +294,23 @@ class RunContext:
         """Publish an encoded value.  As with ``set_attributes``, the call is never compared with the log."""
         op_id = self.loop.next_name("=")
         if not self.loop.replaying:
-            self.loop.add_command(op_id, PublishValue(op_id=op_id, name=name, value=value))
+            self.loop.add_command(op_id, commands.PublishValue(op_id=op_id, name=name, value=value))
+
+    def reply(self, request_id: str, value: str) -> bool:
+        """
+        Reply to a question with an encoded value; False if it has a reply already, as far as the log tells.
+
+        As with ``set_attributes``, the call is never compared with the log.
+        """
+        op_id = self.loop.next_name("!")
+        if request_id in self.replied:
+            return False
+        if not self.loop.replaying:
+            self.loop.add_command(op_id, commands.SendReply(op_id=op_id, request_id=request_id, value=value))
+        elif op_id not in self.loop.operations.markers:
+            return True
+        self.replied.add(request_id)
+        return True
 
     def _on_close(self, hook: Hook[Any]) -> None:
         op_id = hook.op_id
@@ -301,15 +320,16 @@ class RunContext:
         if not hook.queue:
             del self.hooks[op_id]
         if op_id not in self.loop.operations.given_up and not hook.has_conflict:
-            self.loop.add_command(f"{op_id}/close", CloseHook(op_id=op_id))
+            self.loop.add_command(f"{op_id}/close", commands.CloseHook(op_id=op_id))
 
-    def _read(self, op_id: str | None, received: Received, payload_type: Any) -> Any:
-        if received.request is not None:
-            self.taken.add(received.request.id or "")
-            return received.request
+    def _read(self, op_id: str | None, received: Received, deliver: Deliver) -> Any:
+        request = received.request
+        if request is not None:
+            self.taken.add(request.id or "")
+            if received.payload is None:
+                return request
         try:
-            value = codec.decode(received.payload or "null", received.requests)
-            return codec.fit(value, payload_type, "payload")
+            return deliver(codec.decode(received.payload or "null", received.requests), request)
         except SerializationError as error:
             # The sender checked it, so the type has changed since.  That is a divergence, and no failure of the run.
             sent = codec.plain(received.payload or "null")  # without its secrets

@@ -21,10 +21,10 @@ class WorkingCompletions(Completions):
         self._work = work
 
     @contextmanager
-    def expected(self, run_id: str) -> Iterator[Completion]:
+    def expected(self, run_id: str, *, is_addressed: bool = False) -> Iterator[Completion]:
         """Wait for a run, once all is done that can be done now."""
         self._work()
-        with super().expected(run_id) as completion:
+        with super().expected(run_id, is_addressed=is_addressed) as completion:
             yield completion
 
 

@@ -109,6 +109,8 @@ def _store_large_values(engine: Engine, decision: Decision) -> None:
     for command in decision.commands:
         if isinstance(command, commands.CreateChild):
             values.store_early(command.run_id, [command.args])
+        elif isinstance(command, commands.SendReply):
+            values.store_early(run.id, [command.value])
 
 
 def _is_claimed(engine: Engine, begins: Claim | None) -> bool:
@@ -223,6 +225,7 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
         hooks.create(tx, run.id, command, now + place, closed=command.op_id in closed)
     result.opened = [command.token for command in created if not command.drawn and command.op_id not in closed]
 
+    run_end.reply(tx, decision.commands, now, result)
     new, drained = NewEvents(decision.seq, decision.at), list(decision.drained)
     if decision.outcome is not None and not run.ended:
         drained += run_end.end(engine, tx, decision, new, result, now)

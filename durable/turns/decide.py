@@ -233,6 +233,14 @@ def _refused(asked: Sequence[Command], new: Sequence[Event], replay: Replay) -> 
     return [request_id for op_id in sorted(touched - replay.open_hooks) for request_id in replay.queued(op_id)]
 
 
+#: The event of an operation that is withdrawn, by its kind.
+_WITHDRAWN: dict[str, type[Event]] = {
+    "step": events.StepCancelled,
+    "wait": events.WaitCancelled,
+    "child": events.ChildCancelled,
+}
+
+
 def _event(command: Command, at: int) -> Event:
     """Return the event that records a command."""
     match command:
@@ -244,17 +252,15 @@ def _event(command: Command, at: int) -> Event:
             return events.ChildCreated(at=at, op_id=op_id, name=name, digest=digest, args=args, run_id=run_id)
         case commands.CloseHook(op_id=op_id):
             return events.HookClosedEvent(at=at, op_id=op_id)
-        case commands.Withdraw(op_id=op_id, kind="step"):
-            return events.StepCancelled(at=at, op_id=op_id)
-        case commands.Withdraw(op_id=op_id, kind="wait"):
-            return events.WaitCancelled(at=at, op_id=op_id)
-        case commands.Withdraw(op_id=op_id):
-            return events.ChildCancelled(at=at, op_id=op_id)
+        case commands.Withdraw(op_id=op_id, kind=kind):
+            return _WITHDRAWN[kind](at=at, op_id=op_id)
         case commands.RecordMarker(op_id=op_id, name=name):
             return events.MarkerRecorded(at=at, op_id=op_id, name=name)
         case commands.SetAttributes(op_id=op_id, attributes=attributes):
             return events.AttributesSet(at=at, op_id=op_id, attributes=attributes)
         case commands.PublishValue(op_id=op_id, name=name, value=value):
             return events.ValuePublished(at=at, op_id=op_id, name=name, value=value)
+        case commands.SendReply(op_id=op_id, request_id=request_id):
+            return events.ReplySent(at=at, op_id=op_id, request_id=request_id)
         case commands.CreateHook(op_id=op_id, name=name, digest=digest, token=token):
             return events.HookCreated(at=at, op_id=op_id, name=name, digest=digest, token=token)

@@ -10,7 +10,7 @@ from .. import events
 from ..client import run_limits
 from ..engine import Engine
 from ..http import Response, problem
-from ..replay import commands
+from ..replay import Command, commands, response_of
 from ..store import hooks, requests, run_log, runs, start_run, steps, waits
 from ..store import run_limits as limits_of_runs
 from . import children, generations
@@ -94,6 +94,13 @@ def end_event(decision: Decision, at: int, next_run_id: str | None = None) -> ev
             return events.RunContinued(at=at, args=value or "{}", run_id=str(next_run_id))
         case _:
             return events.RunCancelledEvent(at=at, error=value, reason=decision.reason)
+
+
+def reply(tx: Connection, asked: Iterable[Command], now: int, result: CommitResult) -> None:
+    """Send the workflow's replies to questions.  Before the end of the run, which answers what has no answer."""
+    for command in asked:
+        if isinstance(command, commands.SendReply):
+            _answer(tx, [command.request_id], response_of(command.value), now, result)
 
 
 def refuse(tx: Connection, ids: Iterable[str], now: int, result: CommitResult) -> None:

@@ -30,7 +30,8 @@ Files, in import order::
     verification.py        answers handshakes and verifies signatures
     body.py                the whole body of a request, even if the application reads it first
     bearer.py              ``bearer``: allows control requests that send a secret
-    control_operations.py  the operations of the control routes
+    control_operations.py  the operations of the control routes on runs
+    hook_operations.py     those on hooks: resume one, ask one, poll for a reply
     go_on_operations.py    those that let runs go on: fork, retry, wake and resolve
     schedule_operations.py those on schedules
     receiver_operations.py those on receivers
@@ -120,7 +121,7 @@ def blueprint(receiver: Receiver, url_prefix: str | None = None, control: Author
         _add_rule(state, "health", ROOT + HEALTH, Health(receiver).view)
         _add_rule(state, "openapi", ROOT + NAME, Describer(engine, control).view)
         if control is not None:
-            _add_rule(state, "control", ROOT + "<durable_control:rest>", Controller(engine, control).view)
+            _add_rule(state, "control", ROOT + "<durable_control:rest>", Controller(engine, control, receiver).view)
         app.wsgi_app = body.KeepBodies(app.wsgi_app, (state.url_prefix or "").rstrip("/") + ROOT)
         if RunConflict not in app.error_handler_spec[None][None]:
             app.register_error_handler(RunConflict, lambda _: problems.to_flask(problems.run_conflict()))

@@ -1,5 +1,5 @@
 """
-The operations of the control routes: start, list, show and cancel runs, and resume hooks.
+The operations of the control routes on runs: start, list, show and cancel them.
 
 Each is one entry of ``OPERATIONS``.  The blueprint serves it, and the OpenAPI
 document describes it.
@@ -15,12 +15,13 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from .. import attributes, registry
-from ..client import describe, hooks, start, values
+from ..client import describe, start, values
 from ..engine import Engine
-from ..errors import HookNotFound, HookPayloadError, RunConflict, RunNotFound, SerializationError
+from ..errors import RunConflict, RunNotFound, SerializationError
 from ..registry import Run, definitions
 from ..store import start_run
 from . import problems, schemas
+from .hub import Holding
 from .problems import RequestRefused
 
 Shape = TypeVar("Shape", bound=BaseModel)
@@ -30,14 +31,16 @@ class Call(NamedTuple):
     """A control request that is allowed and well-formed."""
 
     engine: Engine
-    #: The URL of ``runs``, for ``Location``.
-    runs_url: str
+    #: The URL before the paths of the operations, for ``Location``.
+    base_url: str
     #: The parameters in the path: ``run_id``, if the operation's path has it.
     path: Mapping[str, str]
     #: ``Idempotency-Key``.
     key: str | None
     body: Any
     query: Any
+    #: Holds the connection of a caller who waits for a reply.
+    holding: Holding
 
 
 class Reply(NamedTuple):
@@ -96,7 +99,7 @@ def _start(call: Call) -> Reply:
         raise RequestRefused(problems.bad_arguments(str(error))) from None
     except RunConflict:
         raise RequestRefused(problems.idempotency_key_reused()) from None
-    location = ("Location", f"{call.runs_url}/{quote(run.id, safe='')}")
+    location = ("Location", f"{call.base_url}runs/{quote(run.id, safe='')}")
     started = {"id": run.id, "name": workflow.name, "status": run.status}
     if run.id == new_id:
         return Reply(201, started, (location,))
@@ -138,20 +141,6 @@ def _cancel(call: Call) -> Reply:
     if not cancelled:
         raise RequestRefused(problems.run_ended())
     return Reply(202, {"id": run.id, "cancelled": True})
-
-
-def _resume(call: Call) -> Reply:
-    try:
-        run_id = hooks.resume_hook(call.engine, call.body.token, call.body.payload)
-    except HookNotFound:
-        raise RequestRefused(problems.unknown_hook()) from None
-    except HookPayloadError as error:
-        # The error's own text names the token.
-        errors = [f"{'.'.join(map(str, ('payload', *each['loc'])))}: {each['msg']}" for each in error.errors]
-        raise RequestRefused(problems.bad_arguments("; ".join(errors[:10]))) from None
-    except SerializationError as error:
-        raise RequestRefused(problems.bad_arguments(str(error))) from None
-    return Reply(202, {"run_id": run_id})
 
 
 def _values(call: Call) -> Reply:
@@ -241,15 +230,5 @@ OPERATIONS = (
         body=schemas.Cancel,
         answers={202: ("The run is asked to stop, and may clean up first.", schemas.Cancelling)},
         problems={**_NO_RUN, 409: "The run has ended.", 422: "The body does not fit."},
-    ),
-    Operation(
-        name="resumeHook",
-        method="POST",
-        path="hooks/resume",
-        summary="Deliver a payload to a hook",
-        act=_resume,
-        body=schemas.Resume,
-        answers={202: ("The payload is committed.", schemas.Resumed)},
-        problems={404: "No open hook has this token.", 422: "The body or the payload does not fit."},
     ),
 )

@@ -19,6 +19,7 @@ from werkzeug.exceptions import HTTPException
 from ..engine import Engine
 from . import body, errors, problems, schemas, wsgi_request
 from .control_operations import Call, Operation
+from .hub import Holding
 from .operations import OPERATIONS
 from .problems import RequestRefused
 
@@ -43,8 +44,9 @@ _PARAMETERS = {
 class Controller:
     """The control routes of a blueprint."""
 
-    def __init__(self, engine: Engine, authorize: Authorize) -> None:
+    def __init__(self, engine: Engine, authorize: Authorize, holding: Holding) -> None:
         self._engine = engine
+        self._holding = holding
         self._authorize = authorize
 
     def view(self, rest: str) -> flask.Response:
@@ -94,8 +96,8 @@ class Controller:
                 raise RequestRefused(problems.bad_body(detail)) from None
             document = _validated(operation.body, parsed)
 
-        runs_url = wsgi_request.base_of(settings.public_url, incoming) + wsgi_request.ROOT + "runs"
-        reply = operation.act(Call(self._engine, runs_url, path_parameters, key, document, query))
+        base_url = wsgi_request.base_of(settings.public_url, incoming) + wsgi_request.ROOT
+        reply = operation.act(Call(self._engine, base_url, path_parameters, key, document, query, self._holding))
         return problems.Exact(
             json.dumps(reply.document, separators=(",", ":"), default=str),
             reply.status,

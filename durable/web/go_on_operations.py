@@ -80,7 +80,7 @@ def _origin(engine: Engine, run: Run[Any]) -> str | None:
 
 
 def _created(call: Call, forked: Run[Any]) -> Reply:
-    location = ("Location", f"{call.runs_url}/{quote(forked.id, safe='')}")
+    location = ("Location", f"{call.base_url}runs/{quote(forked.id, safe='')}")
     document = {"id": forked.id, "name": forked.name, "status": forked.status}
     return Reply(201, document | {"forked_from": _origin(call.engine, forked)}, (location,))
 

@@ -85,6 +85,19 @@ class Holder(Protocol):
         """Forget the waiter; another connection may be held in its place."""
 
 
+class Holding(Protocol):
+    """What the control routes need to hold a connection; the webhook view has it."""
+
+    def hub(self) -> Holder:
+        """Return the hub of this process."""
+
+    def open_waiter(self, hub: Holder, request_id: str | None) -> Waiter | None:
+        """Return a waiter for the answer; None if this process cannot hold the connection."""
+
+    def wait(self, waiter: Waiter, secs: float) -> Response | None:
+        """Wait for the answer; return None when there is none in time."""
+
+
 class Hub:
     """
     The waiters of one process.

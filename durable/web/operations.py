@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from . import control_operations, go_on_operations, limit_operations, receiver_operations, schedule_operations
+from . import (
+    control_operations,
+    go_on_operations,
+    hook_operations,
+    limit_operations,
+    receiver_operations,
+    schedule_operations,
+)
 
 OPERATIONS = (
     *control_operations.OPERATIONS,
+    *hook_operations.OPERATIONS,
     *go_on_operations.OPERATIONS,
     *schedule_operations.OPERATIONS,
     *receiver_operations.OPERATIONS,

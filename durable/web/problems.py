@@ -237,6 +237,14 @@ def unknown_hook() -> Response:
     return problem(404, "hook-not-found", "Not found", "No open hook has this token.  Nothing was recorded.")
 
 
+def unknown_question() -> Response:
+    return problem(404, "question-not-found", "Not found", "No payload with this id waits for a reply or has one.")
+
+
+def reply_not_sent(why: str) -> Response:
+    return problem(409, "reply-not-sent", "Conflict", f"The run will not reply: {why}.")
+
+
 def unknown_workflow() -> Response:
     return problem(
         404,

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import math
-import secrets
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +22,7 @@ import flask
 from werkzeug.datastructures import Headers
 
 from .. import duration, measures
-from ..client import KeyReused, TooManyPending
+from ..client import KeyReused, TooManyPending, new_request_id
 from ..engine import Engine
 from ..errors import ConfigurationError, HookClosed
 from ..http import Request, Response
@@ -63,7 +62,7 @@ class Receiver:
     ) -> None:
         self.engine = engine
         self._make_hub = make_hub or _make_hub
-        self._new_id = new_id or _new_id
+        self._new_id = new_id or new_request_id
         #: By the engine's process id.  A child process has another id than its parent, and so a hub of its own.
         self._hubs: dict[str, Holder] = {}
         self._schema_is_good = False
@@ -122,10 +121,10 @@ class Receiver:
                 return self._repeat_answer(webhook, accepted.request_id)
             return self._answer(accepted, accepted.answer or problems.ACCEPTED)
 
-        hub = self._hub()
+        hub = self.hub()
         preference = prefer.parse(flask.request.headers.get("Prefer"))
         # The waiter is opened before the request is committed: a worker may answer before this thread continues.
-        waiter = None if preference.wait_secs == 0 else self._open_waiter(hub, request)
+        waiter = None if preference.wait_secs == 0 else self.open_waiter(hub, request.id)
         try:
             accepted = self._record(webhook, request, holder=None if waiter is None else self.engine.process_id)
             del request  # A held connection keeps no body in memory.
@@ -139,8 +138,7 @@ class Receiver:
             if accepted.is_duplicate:
                 hub.attach(waiter, accepted.request_id)
             hub.recorded(waiter)
-            _release_session()
-            answer = self._wait(waiter, self._hold_secs(webhook, preference))
+            answer = self.wait(waiter, self._hold_secs(webhook, preference))
         finally:
             if waiter is not None:
                 hub.close(waiter)
@@ -168,7 +166,7 @@ class Receiver:
             raise self._unknown()
         return found
 
-    def _hub(self) -> Holder:
+    def hub(self) -> Holder:
         """Return the hub of this process."""
         process_id = self.engine.process_id
         if process_id not in self._hubs:
@@ -176,8 +174,9 @@ class Receiver:
             self._hubs.setdefault(process_id, self._make_hub(self.engine))
         return self._hubs[process_id]
 
-    def _wait(self, waiter: Waiter, secs: float) -> Response | None:
+    def wait(self, waiter: Waiter, secs: float) -> Response | None:
         """Wait for the answer; return None when there is none in time."""
+        _release_session()
         began = time.monotonic_ns()
         answer = waiter.wait(secs)
         outcome = "unanswered" if answer is None else "answered"
@@ -280,13 +279,13 @@ class Receiver:
             log.error("A request to %s was answered 503: %s", webhook, error)
             raise RequestRefused(problems.unavailable()) from None
 
-    def _open_waiter(self, hub: Holder, request: Request) -> Waiter | None:
+    def open_waiter(self, hub: Holder, request_id: str | None) -> Waiter | None:
         """Return a waiter for the answer; None if this process cannot hold the connection."""
-        assert request.id is not None
+        assert request_id is not None, "a request is recorded under its id"
         environ = flask.request.environ
         limit = servers.held_limit(environ, self.engine.settings.max_held) if servers.can_hold(environ) else 0
         if limit > 0:
-            return hub.open(request.id, limit, servers.client_watch(environ))
+            return hub.open(request_id, limit, servers.client_watch(environ))
         if not self._has_warned:
             self._has_warned = True
             log.warning(
@@ -332,12 +331,6 @@ def _refuse(answer: Response) -> flask.Response:
 
 def _make_hub(engine: Engine) -> Hub:
     return Hub(partial(record_request.answers, engine), engine.notifier, engine.process_id, gunicorn.is_stopping)
-
-
-def _new_id() -> str:
-    """Return more than 140 random bits as text: a poll needs no more than this id."""
-    # Without a leading hyphen, which the command line would take for an option.
-    return secrets.token_urlsafe(18).replace("-", "_")
 
 
 def _release_session() -> None:

@@ -65,6 +65,14 @@ async def telling(crate: str) -> str:
     await sleep("1h")
     return crate
 
+@workflow(name="yard.scales")
+async def scales(token: str) -> None:
+    hook = create_hook(token=token)
+    async for question in hook:
+        if question.payload == "close":
+            break
+        question.reply({"kg": len(question.payload)})
+
 @workflow(name="yard.nap")
 async def nap(note: str = "") -> str:
     await sleep("1h")

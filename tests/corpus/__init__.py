@@ -10,7 +10,19 @@ from .hooks import CASES as HOOKS
 from .limits_of_runs import CASES as LIMITS_OF_RUNS
 from .patterns import CASES as PATTERNS
 from .receivers import CASES as RECEIVERS
+from .replies import CASES as REPLIES
 from .runs import CASES as RUNS
 from .steps import CASES as STEPS
 
-CASES: list[Case] = [*PATTERNS, *STEPS, *CONCURRENCY, *HOOKS, *RECEIVERS, *RUNS, *GENERATIONS, *FORKS, *LIMITS_OF_RUNS]
+CASES: list[Case] = [
+    *PATTERNS,
+    *STEPS,
+    *CONCURRENCY,
+    *HOOKS,
+    *REPLIES,
+    *RECEIVERS,
+    *RUNS,
+    *GENERATIONS,
+    *FORKS,
+    *LIMITS_OF_RUNS,
+]

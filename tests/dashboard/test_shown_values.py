@@ -12,7 +12,7 @@ from conftest import Browser, Permissions
 from driving import settle
 from servers import migrate
 
-from durable import Durable, cipher, create_webhook, publish, step, workflow
+from durable import Durable, cipher, create_webhook, define_hook, publish, resume_hook, step, workflow
 from durable.dashboard import create_dashboard
 from durable.web import create_blueprint
 
@@ -31,6 +31,18 @@ async def paying(card: str) -> str:
     async for request in webhook:
         await pay(request.text())
     return card
+
+
+bids = define_hook(str, name="values.bids", reply=dict[str, str])
+
+
+@workflow(name="values.bidding")
+async def bidding() -> None:
+    hook = bids.create(token="values-bids")
+    question = await hook
+    question.reply({"sold for": f"{question.payload}0"})
+    await hook
+    await hook
 
 
 @pytest.fixture
@@ -170,3 +182,64 @@ def test_an_error_in_the_dashboard_is_logged_and_not_shown(make, caplog):
 
     assert "boom-42" not in page
     assert "boom-42" in caplog.text
+
+
+# Questions
+
+
+def bidden_run(engine):
+    """A run that has replied to one question, not to another, and has a third in its inbox."""
+    run = engine.start(bidding)
+    settle(engine, run)
+    for number, payload in enumerate((SECRET, "second", "third")):
+        with pytest.raises(TimeoutError):
+            resume_hook("values-bids", payload, reply=True, timeout=0)
+        if number < 2:
+            settle(engine, run)
+    return run
+
+
+def questions_of(browser, run):
+    """The pages of the run's questions, newest first."""
+    links = re.findall(rf'href="/durable(/run/{run.id}/request/[^"]*)"', browser.get(f"/run/{run.id}"))
+    return [browser.get(link) for link in dict.fromkeys(links)]
+
+
+def test_a_reply_is_shown_beside_its_payload(make):
+    """On the page of a question and on that of its hook; lists tell questions from webhook requests."""
+    engine = make(None)
+    run = bidden_run(engine)
+    browser = browser_of(engine)
+    pages = questions_of(browser, run)
+    assert len(pages) == 3
+    third, second, first = sorted(pages, key=lambda page: (SECRET in page, "second" in page))
+    assert "&#34;sold for&#34;: &#34;4111-1111-1111-11110&#34;" in first
+    assert "There is no reply yet" in second
+    assert "do not have it (yet)" in third
+    hook = re.search(r'href="/durable(/run/[^"]*/operation/[^"]*)"', browser.get(f"/run/{run.id}"))[1]
+    of_hook = browser.get(hook)
+    assert (of_hook.count("<h3>Reply</h3>"), "sold for" in of_hook) == (2, True)
+    for page in ("/webhooks", f"/run/{run.id}"):
+        assert browser.get(page).count(">question</a>") == 3
+
+    run.cancel()
+    settle(engine, run)
+    assert sum("the run is over" in page for page in questions_of(browser, run)) == 2
+
+
+def test_replies_are_hidden_as_results_are(make):
+    """By the application's redact, and from callers who may not reveal what is encrypted."""
+    engine = make(cipher.aes_gcm({"k1": secrets.token_bytes(32)}))
+    run = bidden_run(engine)
+    permissions, seen = Permissions(), set()
+    assert SECRET in pages_of(browser_of(engine, permissions), run)
+
+    def redact(value, where):
+        seen.add(where)
+        return "REDACTED"
+
+    assert SECRET not in pages_of(browser_of(engine, permissions, redact=redact), run)
+    assert {"payload", "reply"} <= seen
+    permissions.denied = {"reveal"}
+    hidden = pages_of(browser_of(engine, permissions), run)
+    assert (SECRET in hidden, "you may not reveal it" in hidden) == (False, True)

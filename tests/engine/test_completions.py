@@ -66,6 +66,16 @@ def test_all_who_wait_for_a_run_are_told_of_its_end(process):
         assert not bystander.notified.is_set()
 
 
+def test_what_is_sent_to_the_process_itself_needs_no_subscription(process, broker):
+    """A reply: who gives it knows who has asked.  Nothing of the question is left in Redis."""
+    asking, worker = process("one"), process("worker")
+    with asking.expected("q", is_addressed=True) as reply:
+        with redis.Redis.from_url(broker) as server:
+            assert list(server.scan_iter("durable:expecting:*")) == []
+        worker.notifier.notify("one", "q")
+        assert told(reply)
+
+
 def test_an_end_that_comes_before_anybody_listens_is_told(process):
     """What was asked for is in Redis before the look that finds the run going on."""
     waiting, worker = process("one"), process("worker")

@@ -303,6 +303,26 @@ def test_a_typed_hook_receives_what_payload_returns(engine: Durable, client: Fla
 
 
 @all_databases()
+def test_a_validator_of_a_hook_refuses_what_a_receiver_routes_to_it(engine: Durable, client: FlaskClient) -> None:
+    """It is kept as unroutable, like a payload that does not fit, and the run does not get it."""
+    run = engine.start(expecting, "8")
+    settle(engine, run)
+
+    @amounts.validator
+    def positive(amount: Amount) -> None:
+        if amount.cents <= 0:
+            raise ValueError("cents must be more than 0")
+
+    try:
+        refused = send(client, "receivers.typed", {"id": 11, "cents": 0, "order": "8"})
+        taken = send(client, "receivers.typed", {"id": 12, "cents": 5, "order": "8"})
+    finally:
+        amounts.validators.clear()
+    settle(engine, run)
+    assert (refused.json["status"], taken.status_code, run.result(timeout=0)) == ("unroutable", 202, 5)
+
+
+@all_databases()
 def test_a_request_waits_for_its_hook(engine: Durable, client: FlaskClient) -> None:
     """The turn that opens the hook gives it what has waited, in the order of arrival."""
     for number, kind in enumerate(["paid", "shipped"]):

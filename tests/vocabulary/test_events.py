@@ -58,7 +58,7 @@ def test_the_vocabulary_is_the_designs():
     wait = "wait_created wait_completed wait_cancelled"
     hook = "hook_created hook_conflicted hook_received hook_closed"
     child = "child_created child_completed child_failed child_cancelled"
-    other = "marker_recorded attributes_set value_published event_omitted"
+    other = "marker_recorded attributes_set value_published reply_sent event_omitted"
 
     assert set(events.KINDS) == set(" ".join((run, step, wait, hook, child, other)).split())
 

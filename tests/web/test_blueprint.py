@@ -25,6 +25,7 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 from werkzeug.test import TestResponse
 
 from durable import Durable, Request, Response, Run, create_hook, create_webhook, step, workflow
+from durable.client import new_request_id
 from durable.errors import SchemaOutOfDate
 from durable.recovery import housekeeping
 from durable.web import MaskTokens, body, create_blueprint, drain, webhook_view
@@ -787,5 +788,5 @@ def test_location_is_relative_without_a_public_url():
 
 def test_request_ids_cannot_be_guessed():
     """At least 128 random bits, in characters that a URL takes as they are."""
-    assert re.fullmatch(r"[A-Za-z0-9_-]{24}", webhook_view._new_id())
-    assert webhook_view._new_id() != webhook_view._new_id()
+    assert re.fullmatch(r"[A-Za-z0-9_-]{24}", new_request_id())
+    assert new_request_id() != new_request_id()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -39,7 +40,7 @@ from durable.context import receivers
 from durable.recovery import housekeeping
 from durable.schedules import Schedule
 from durable.schedules.declared import definitions
-from durable.store import claimed_attempts, schema
+from durable.store import claimed_attempts, run_log, schema
 from durable.turns.drive import drive
 from durable.web import bearer, create_blueprint
 from durable.web.operations import OPERATIONS
@@ -47,6 +48,7 @@ from durable.web.wsgi_request import ROOT
 
 RUNS = ROOT + "runs"
 RESUME = ROOT + "hooks/resume"
+ASK = ROOT + "hooks/ask"
 
 
 @dataclass
@@ -71,6 +73,19 @@ approved = define_hook(Item, name="control.approved")
 @workflow(name="control.typed")
 async def typed(token: str) -> Any:
     return (await approved.create(token=token)).count
+
+
+counts = define_hook(Item, name="control.counts", reply=Item)
+
+
+@workflow(name="control.counting")
+async def counting(token: str, replies: int) -> int:
+    hook = counts.create(token=token)
+    for _ in range(replies):
+        question = await hook
+        question.reply(Item(question.payload.name, question.payload.count + 1))
+    await hook
+    return replies
 
 
 @workflow(name="control.listening")
@@ -586,6 +601,84 @@ def test_a_payload_that_does_not_fit_is_not_delivered(engine, client):
     assert "payload.name" in misfit.json["detail"]
     assert "a-secret-token" not in misfit.text
     assert problem_of(client.post(RESUME, json={"token": "b", "payload": 1})) == (404, "hook-not-found")
+
+
+# Ask
+
+
+def test_a_reply_is_the_answer(engine, client):
+    """As plain JSON.  Celery runs the turn within the request, so the connection is not held."""
+    start(client, "control.counting", "counted", 1)
+    answer = client.post(ASK, json={"token": "counted", "payload": {"name": "tea", "count": 7}})
+    assert (answer.status_code, answer.json["reply"]) == (200, {"name": "tea", "count": 8})
+    polled = client.get(f"{ROOT}hooks/replies/{answer.json['request_id']}")
+    assert (polled.status_code, polled.json) == (200, answer.json)
+
+
+@pytest.mark.parametrize("timeout", [0, 0.05])
+def test_a_caller_polls_for_a_reply_that_is_late(engine, client, timeout):
+    """202 with the URL, when its time is over; 409 once the run has ended without a reply."""
+    run = engine.get_run(start(client, "control.counting", "late", 0).json["id"])
+    engine.celery.conf.task_always_eager = False
+    answer = client.post(ASK, json={"token": "late", "payload": {"name": "tea"}, "timeout": timeout})
+    pending = {"request_id": answer.json["request_id"], "status": "pending"}
+    location = answer.headers["Location"]
+    assert (answer.status_code, answer.json) == (202, pending)
+    assert location == f"https://h.test/base{ROOT}hooks/replies/{pending['request_id']}"
+    path = location.removeprefix("https://h.test/base")
+    assert (client.get(path).status_code, client.get(path).json) == (202, pending)
+    drive(engine, run.id)
+    assert run.status == "completed"
+    assert problem_of(client.get(path)) == (409, "reply-not-sent")
+    assert "ended without a reply" in client.get(path).json["detail"]
+
+
+def test_a_held_caller_gets_the_reply_of_another_thread(engine, client):
+    """The hub reads it, as it reads the answers to held webhook requests."""
+    run = engine.get_run(start(client, "control.counting", "held", 1).json["id"])
+    engine.celery.conf.task_always_eager = False
+    with ThreadPoolExecutor(1) as threads:
+        asking = threads.submit(client.post, ASK, json={"token": "held", "payload": {"name": "tea"}})
+        while not asking.done() and not has_news(engine, run.id):
+            pass
+        assert not asking.done()
+        drive(engine, run.id)
+        answer = asking.result(20)
+    assert (answer.status_code, answer.json["reply"]) == (200, {"name": "tea", "count": 2})
+
+
+def has_news(engine: Durable, run_id: str) -> bool:
+    with engine.store.read() as tx:
+        return run_log.first_inbox_item(tx, run_id) is not None
+
+
+def test_what_is_refused_is_not_asked(engine, client):
+    """With the same answers as for hooks/resume; a validator's refusal is 422, with its text."""
+    start(client, "control.counting", "a-secret-token", 1)
+    start(client, "control.typed", "typed")
+    run = engine.get_run(start(client, "control.listening").json["id"])
+
+    @counts.validator
+    def positive(item: Item) -> None:
+        if item.count <= 0:
+            raise ValueError("count must be more than 0")
+
+    try:
+        refused = [client.post(url, json=unfit("a-secret-token", count=0)) for url in (ASK, RESUME)]
+    finally:
+        counts.validators.clear()
+    assert [problem_of(each) for each in refused] == [(422, "bad-arguments")] * 2
+    assert refused[0].json["detail"] == "payload: count must be more than 0"
+    others = [unfit("a-secret-token", count="many"), unfit("typed"), unfit(run.hooks()[0]["token"])]
+    for each in others:
+        assert problem_of(client.post(ASK, json=each)) == (422, "bad-arguments")
+    assert problem_of(client.post(ASK, json=unfit("nobody"))) == (404, "hook-not-found")
+    assert problem_of(client.post(ASK, json={**unfit("typed"), "timeout": 56})) == (422, "bad-arguments")
+    assert problem_of(client.get(f"{ROOT}hooks/replies/{'x' * 24}")) == (404, "question-not-found")
+
+
+def unfit(token: str, **item: Any) -> dict[str, Any]:
+    return {"token": token, "payload": {"name": "tea", **item}}
 
 
 # Malformed requests

@@ -20,7 +20,7 @@ from schemathesis.hooks import unregister
 from servers import migrate
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from durable import Durable, Request, Response, create_hook, create_schedule, create_webhook, step, workflow
+from durable import Durable, Question, Request, Response, create_hook, create_schedule, create_webhook, step, workflow
 from durable.context import receivers
 from durable.recovery import housekeeping
 from durable.web import bearer, create_blueprint
@@ -56,8 +56,9 @@ async def anything(*args: Any, **kwargs: Any) -> None:
 
 @workflow(name="openapi.listener")
 async def listener() -> None:
-    async for _ in create_hook(token=HOOK):
-        pass
+    async for payload in create_hook(token=HOOK):
+        if isinstance(payload, Question):
+            payload.reply(payload.payload)
 
 
 @step(name="openapi.answer")
@@ -200,6 +201,8 @@ REACHED = {
     f"POST {ROOT}runs/{{run_id}}/fork": {401, 404, 422},
     f"POST {ROOT}runs/{{run_id}}/retry": {401, 404, 422},
     f"POST {ROOT}hooks/resume": {202, 401, 404, 422},
+    f"POST {ROOT}hooks/ask": {200, 401, 404, 422},
+    f"GET {ROOT}hooks/replies/{{request_id}}": {401, 404},
     f"GET {ROOT}schedules": {200, 401, 422},
     f"GET {ROOT}schedules/{{schedule}}": {200, 401, 404},
     f"POST {ROOT}schedules/{{schedule}}/pause": {200, 401, 404, 422},

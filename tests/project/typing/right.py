@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from durable import (
+    Question,
     Request,
     Response,
     Run,
@@ -53,6 +54,8 @@ class Decision(TypedDict):
 
 
 decisions = define_hook(Decision)
+prices = define_hook(Order, name="prices", reply=int)
+either = define_hook(Order, name="either", reply=int | None)
 
 
 @step
@@ -81,6 +84,33 @@ def book(amount: int) -> int:
     assert_type(step_session(), Session)
     assert_type(get_step_metadata().heartbeat, Any)
     return amount
+
+
+@prices.validator
+def has_an_id(order: Order) -> None:
+    assert_type(has_an_id(order), None)
+
+
+@step
+def reply(question: Question[Order, int]) -> bool:
+    assert_type(question.payload, Order)
+    return question.reply(question.payload.total)
+
+
+async def replies() -> None:
+    """A question has the types of its hook, in the workflow and in a step."""
+    async for question in prices.create(token="prices"):
+        assert_type(question, Question[Order, int])
+        assert_type(question.reply(3), bool)
+        assert_type(await reply(question), bool)
+
+
+def ask() -> None:
+    """``ask`` returns what the hook declares; without a type, ``resume_hook`` returns anything with a reply."""
+    assert_type(prices.ask("token", Order("o", 1), timeout="5s", wait="1s"), int)
+    assert_type(either.ask("token", Order("o", 1)), Any)
+    assert_type(resume_hook("token", 1, reply=True, timeout="5s"), Any)
+    assert_type(resume_hook("token", 1, reply=False), Run[Any])
 
 
 def resolve(run: Run[Any]) -> None:

@@ -18,6 +18,7 @@ class Approval:
 
 
 approvals = define_hook(Approval)
+prices = define_hook(Order, name="prices", reply=int)
 
 
 @step
@@ -75,3 +76,11 @@ def starting() -> None:
     Response.json({}, status="200")  # wrong
     publish(Value("total", int), "three")  # wrong
     print(number, run)
+
+
+async def answer() -> None:
+    question = await prices.create()
+    question.reply("much")  # wrong
+    name: str = question.payload  # wrong
+    price: str = prices.ask("token", Order(name))  # wrong
+    approvals.ask("token", Approval(price))  # wrong
