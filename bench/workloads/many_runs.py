@@ -46,8 +46,8 @@ def steps_per_sec(site: Site, runs: int) -> float:
     return runs * STEPS / (ended - began)
 
 
-def _chains_per_sec(site: Site, chains: int) -> float:
-    """The same of plain chains, whose last link tells that it has run."""
+def chains_per_sec(site: Site, chains: int) -> float:
+    """The tasks a second of plain chains, whose last link tells that it has run."""
     inbox = f"bench:{uuid.uuid4().hex}"
     links = [site.task("nothing").si(number) for number in range(STEPS - 1)]
     began = time.time()
@@ -61,7 +61,7 @@ def _chains_per_sec(site: Site, chains: int) -> float:
 def _opened(bench: Bench, sizes: Runs) -> Iterator[Callable[[], Figures]]:
     yield lambda: Figures(
         steps_per_sec=steps_per_sec(bench.site, sizes.runs),
-        chains_per_sec=_chains_per_sec(bench.site, sizes.runs),
+        chains_per_sec=chains_per_sec(bench.site, sizes.runs),
     )
 
 

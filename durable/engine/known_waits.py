@@ -37,15 +37,19 @@ class KnownWaits:
         """Start with none, in this process or in a child."""
         self._lock = threading.Lock()
         self._known: dict[tuple[str, str], KnownWait] = {}
-        #: The same as a heap, with some that are not known any more.
+        #: The same as a heap, with some that are not known any more; at most twice MOST.
         self._by_time: list[KnownWait] = []
 
     def note(self, wait: KnownWait) -> None:
         """Note a wait, unless too many are known."""
         with self._lock:
-            if len(self._by_time) < MOST:
-                self._known[wait.run_id, wait.op_id] = wait
-                heapq.heappush(self._by_time, wait)
+            if len(self._known) >= MOST:
+                return
+            if len(self._by_time) >= 2 * MOST:
+                # Half of them or more were taken or forgotten long before they are due: timeouts of quick steps.
+                self._by_time = sorted(self._known.values())
+            self._known[wait.run_id, wait.op_id] = wait
+            heapq.heappush(self._by_time, wait)
 
     def take(self, run_id: str, op_id: str) -> KnownWait | None:
         """Take this wait; None when it is not known."""

@@ -105,11 +105,7 @@ def plan_fork(run_id: str, log: Sequence[Event], inbox: Sequence[Event], point: 
     Raises:
         ForkRefused: There is no such point, or a fork there could not be right.
     """
-    if not any(isinstance(event, events.RunStarted) for event in log):
-        raise ForkRefused(run_id, "it has not begun, so there is nothing to fork.  Start a run with the same arguments")
     step, until = _find(run_id, log, point)
-    if any(isinstance(event, events.RunCancelRequested) for event in log[:until]):
-        raise ForkRefused(run_id, "it was asked to cancel before the fork, which would be cancelled too.  Fork earlier")
     whole = _last_end_of_turn(log, until)
     prefix, later = log[:whole], [*log[until:], *inbox]
     before = [event for event in log[whole:until] if _has_come_in(event) and not isinstance(event, _WRITTEN)]
@@ -122,9 +118,7 @@ def plan_fork(run_id: str, log: Sequence[Event], inbox: Sequence[Event], point: 
     }
     pending = [event for op_id, event in unended.items() if op_id not in outcomes]
     omitted = {event.op_id for event in pending if isinstance(event, events.StepCreated)}
-    for event in pending:
-        if isinstance(event, events.StepCreated) and event.op_id != step and point.semantics(event.name) in _ONCE:
-            raise ForkRefused(run_id, _MAY_HAVE_WORKED.format(name=event.name, op_id=event.op_id))
+    _check_calls(run_id, [event for event in pending if event.op_id != step], point)
 
     hooks = [event for event in pending if isinstance(event, events.HookCreated)]
     handed_over = {str(each["op_id"]) for event in log[:1] for each in getattr(event, "handed_over", ())}
@@ -152,7 +146,23 @@ def plan_fork(run_id: str, log: Sequence[Event], inbox: Sequence[Event], point: 
 
 
 def _find(run_id: str, log: Sequence[Event], point: ForkPoint) -> tuple[str | None, int]:
-    """Return the call to make again, and how many events come before the fork."""
+    """Return the call to make again, and how many events come before the fork; raise ForkRefused for none."""
+    if not any(isinstance(event, events.RunStarted) for event in log):
+        raise ForkRefused(run_id, "it has not begun, so there is nothing to fork.  Start a run with the same arguments")
+    step, until = _find_place(run_id, log, point)
+    if any(isinstance(event, events.RunCancelRequested) for event in log[:until]):
+        raise ForkRefused(run_id, "it was asked to cancel before the fork, which would be cancelled too.  Fork earlier")
+    return step, until
+
+
+def _check_calls(run_id: str, pending: Sequence[Event], point: ForkPoint) -> None:
+    """Raise ForkRefused if a step that must not work twice is among the calls that the fork makes again."""
+    for event in pending:
+        if isinstance(event, events.StepCreated) and point.semantics(event.name) in _ONCE:
+            raise ForkRefused(run_id, _MAY_HAVE_WORKED.format(name=event.name, op_id=event.op_id))
+
+
+def _find_place(run_id: str, log: Sequence[Event], point: ForkPoint) -> tuple[str | None, int]:
     end = next((event.seq - 1 for event in log if event.op_id == ROOT and event.phase == "ended"), len(log))
     if point.event is not None:
         if not 1 <= point.event <= end:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from .. import measures, registry
+from .. import events, measures, registry
 from ..broker import BATCH_SIZE
 from ..client import route_again, run_limits
 from ..engine import Checkout, Engine, KnownWait
@@ -59,8 +59,8 @@ def send(engine: Engine, result: CommitResult) -> None:
     run_limits.admit(engine, result.run_limit_keys)
     if result.left is not None:
         run_limits.admit_after(engine, result.left)
+    _note_waits(engine, result)
     if result.waits:
-        _note_waits(engine, result)
         _send_waits(engine, result.waits)
     engine.wake(*result.to_wake)
     if result.opened:
@@ -79,8 +79,16 @@ def _send_steps(engine: Engine, rows: list[StepRow]) -> None:
 
 
 def _note_waits(engine: Engine, result: CommitResult) -> None:
-    """Note the waits of a run whose replay this process keeps, unless others may have to come before it."""
-    if result.run is None or result.run.priority is not None or not engine.settings.continuation:
+    """
+    Note the waits of a run whose replay this process keeps, unless others may have to come before it.
+
+    Those that are over are not known any more.
+    """
+    run_id = result.awaited if result.run is None else result.run.id
+    for event in result.log:
+        if isinstance(event, events.WaitCompleted | events.WaitCancelled) and run_id is not None:
+            engine.known_waits.take(run_id, event.op_id)
+    if not result.waits or result.run is None or result.run.priority is not None or not engine.settings.continuation:
         return
     until = engine.now() + engine.settings.eta_horizon
     for row in result.waits:

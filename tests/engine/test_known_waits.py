@@ -47,6 +47,24 @@ def test_a_wait_too_many_is_not_known(monkeypatch):
     assert found.take("run-5", "r#1") is None
 
 
+def test_waits_that_are_over_long_before_they_are_due_make_room(monkeypatch):
+    """As timeouts of quick steps are; what is kept of them is bounded."""
+    monkeypatch.setattr(known_waits, "MOST", 2)
+    found = noted(50)
+
+    for at in range(100, 200):
+        found.note(KnownWait(at, f"run-{at}", "r#1"))
+        assert found.take(f"run-{at}", "r#1") is not None
+        assert len(found._by_time) <= 4
+
+    found.note(KnownWait(10, "run-10", "r#1"))
+    assert [found.take_due(99) for _ in range(3)] == [
+        KnownWait(10, "run-10", "r#1"),
+        KnownWait(50, "run-50", "r#1"),
+        None,
+    ]
+
+
 def test_a_child_process_knows_none():
     """The replays of its parent are not its own."""
     found = noted(10)

@@ -60,6 +60,11 @@ async def listens() -> str:
     return f"{await hook}"
 
 
+@workflow(name="concluded_waits.in_time")
+async def in_time() -> int:
+    return await asyncio.wait_for(adds(1), 3600)
+
+
 @pytest.fixture
 def manner() -> dict[str, Any]:
     """In place on every database."""
@@ -176,6 +181,15 @@ def test_a_sleep_beside_a_step_is_left_to_the_message(engine):
     assert engine.replays.out(run.id) == 2
     settle(engine, run)
     assert run.result(timeout=0) == [2, None]
+
+
+def test_a_timeout_that_is_given_up_is_not_known_any_more(engine):
+    """Though it is due an hour later; also where the run ends with the same turn."""
+    run = in_time.start()
+    settle(engine, run)
+
+    assert run.result(timeout=0) == 2
+    assert len(engine.known_waits) == 0
 
 
 def test_a_run_with_a_priority_is_left_to_its_messages(engine):
