@@ -160,3 +160,27 @@ def test_only_a_migration_loads_alembic():
 
     assert "durable.migrations" in loaded
     assert "alembic" not in loaded
+
+
+@pytest.mark.parametrize("database", DATABASES, indirect=True)
+def test_code_works_on_a_newer_schema(fresh, database):
+    """Old processes may start again after a migration, and when a deploy is rolled back."""
+    fresh.migrate()
+    with fresh.store.begin() as tx:
+        tx.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    old = Durable(Celery("test", broker="memory://"), database_url=database)
+    try:
+        old.check_schema()
+        old.migrate()
+        run = old.start(beyond, BEYOND)
+        drive(old, run.id)
+        result = run.result(timeout=0)
+        found = next(finding for finding in doctor.examine(old) if finding.name == "database")
+        with old.store.read() as tx:
+            version = migrations.revision(tx)
+    finally:
+        old.close()
+
+    assert (result, version) == (BEYOND, "9999")
+    assert old.installation is not None
+    assert (found.ok, f"schema 9999, newer than that of this code ({REVISION})" in found.detail) == (True, True)
