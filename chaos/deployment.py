@@ -62,6 +62,10 @@ class Process:
                 start_new_session=True,
             )
 
+    def deploy(self, code: Path) -> None:
+        """Have the next start use the packages of this folder."""
+        self._environment = {**self._environment, "PYTHONPATH": str(code)}
+
     def signal(self, number: int) -> None:
         """Send a signal to the whole group."""
         if self.running:
@@ -122,10 +126,12 @@ class Deployment:
         workers: int = 2,
         spoilt: float = 0.0,
         celery: Mapping[str, Any] | None = None,
+        code: Path = ROOT,
     ) -> None:
         """
         Args:
             celery: Settings of Celery, as JSON can hold them.
+            code: The folder with the packages ``durable`` and ``chaos``.
         """
         self.url = f"http://127.0.0.1:{port}"
         # A worker that is killed leaves billiard's files in its temporary folder.
@@ -138,7 +144,7 @@ class Deployment:
             "CHAOS_FOLDER": str(folder),
             "CHAOS_SPOILT": str(spoilt),
             "CHAOS_CELERY": json.dumps(dict(celery or {})),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(code),
             "PYTHONDONTWRITEBYTECODE": "1",
             "TMPDIR": str(temporary),
         }

@@ -309,8 +309,8 @@ class Engine:
 
     def migrate(self) -> None:
         """Bring the database to the schema that this code needs, or leave it if it is newer; one process at a time."""
-        with self.store.begin() as tx:
-            migrations.upgrade(tx)
+        while self.store.write(migrations.upgrade):
+            pass
 
     def check_schema(self) -> None:
         """Raise SchemaOutOfDate unless the database has the schema that this code needs, or a newer one."""

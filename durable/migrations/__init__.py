@@ -26,9 +26,15 @@ ENCODING_FIX = (
 )
 
 
-def upgrade(tx: Connection) -> None:
+def upgrade(tx: Connection) -> bool:
     """
-    Upgrade the database of *tx* to the newest revision; one process at a time.  A newer schema stays as it is.
+    Upgrade the database of *tx* by one revision, or an empty one to the newest; one process at a time.
+
+    Each revision is a transaction of its own, so that a migration holds few locks, and not for long: runs go on
+    meanwhile, and the statements of several revisions and of workers would wait for each other in a circle.
+
+    Returns:
+        Whether there is another revision to upgrade to.
 
     Raises:
         ConfigurationError: The encoding of the database is not UTF8.
@@ -45,8 +51,8 @@ def upgrade(tx: Connection) -> None:
             f"  {ENCODING_FIX}"
         )
     found = revision(tx)
-    if found is not None and found > REVISION:
-        return
+    if suffices(found):
+        return False
     # Alembic takes longer to import than most commands take to run, and only migrations need it.
     from alembic import command
     from alembic.config import Config
@@ -54,7 +60,8 @@ def upgrade(tx: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = tx
-    command.upgrade(config, "head")
+    command.upgrade(config, "head" if found is None else "+1")
+    return not suffices(revision(tx))
 
 
 def unfit_encoding(tx: Connection) -> str | None:

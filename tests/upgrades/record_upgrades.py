@@ -14,10 +14,8 @@ import os
 import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,41 +29,17 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 RECORDED = HERE / "recorded"
 
-sys.path.append(str(ROOT / "tests"))
+sys.path += [str(ROOT), str(ROOT / "tests")]
 from servers import OwnRedis  # noqa: E402  # after the path is set
 
-_VERSIONS = "durable/migrations/versions/"
+from chaos.releases import checkout, releases  # noqa: E402
+
 _WORKER = ("-m", "celery", "-A", "upgraded_app:celery", "worker", "--without-gossip", "--without-mingle")
-
-
-def releases() -> dict[str, str]:
-    """The last commit of main with each revision of the schema that main has had, oldest revision first."""
-    found: dict[str, str] = {}
-    now = _migrations("HEAD")
-    for commit in _git("rev-list", "--first-parent", "HEAD").split():
-        migrations = _migrations(commit)
-        # A migration may have had another number until its branch was merged.
-        if migrations and migrations == now[: len(migrations)]:
-            found.setdefault(Path(migrations[-1]).name[:4], commit)
-    return dict(sorted(found.items()))
-
-
-def _migrations(commit: str) -> list[str]:
-    files = _git("ls-tree", "--name-only", commit, _VERSIONS).splitlines()
-    return sorted(each for each in files if Path(each).name[:4].isdigit())
-
-
-def checkout(commit: str, folder: Path) -> Path:
-    """The code of a commit, in a folder of its own."""
-    packed = subprocess.run(["git", "archive", commit, "durable"], cwd=ROOT, capture_output=True, check=True).stdout
-    with tarfile.open(fileobj=BytesIO(packed)) as archive:
-        archive.extractall(folder, filter="data")
-    return folder
 
 
 def record(revision: str, commit: str, folder: Path) -> dict[str, Any]:
     """What is in the database and in the broker when the workers of this commit are killed."""
-    code = checkout(commit, folder / "code")
+    code = checkout(commit, folder / "code", "durable")
     (folder / "ledger").touch()
     with _redis(folder) as server:
         environment = {
@@ -176,10 +150,6 @@ def text_of(recording: dict[str, Any]) -> str:
         queues.append(f"{json.dumps(name)}: [\n" + ",\n".join(json.dumps(each) for each in messages) + "]")
     lines.append(",\n".join(queues) + "}}")
     return "\n".join(lines) + "\n"
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 def main() -> None:
