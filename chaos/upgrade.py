@@ -1,9 +1,11 @@
 """
-``python -m chaos.upgrade [REVISION] [--broker redis|rabbitmq] [--keep FOLDER]``: durable is upgraded under load.
+``python -m chaos.upgrade [REVISION] [--back] [--broker redis|rabbitmq]``: durable is upgraded under load.
 
 The processes begin with the code of an older revision of the schema, from the history of this repository.  Then the
 database is migrated, and the processes are replaced one after the other, so that old and new ones run side by side.
-The application stays as it was.  Prints a report as JSON.  Exit code 1: something was lost, done twice, wrong or stuck.
+With ``--back``, they are replaced once more, by the old code on the new schema; code from before revision 0030 refuses
+to start on a newer one.  The application stays as it was.  Prints a report as JSON.  Exit code 1: something was lost,
+done twice, wrong or stuck.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -41,7 +44,7 @@ PAUSE_SECS = 3.0
 CALM_SECS = 60.0
 
 
-def upgrade(commit: str, broker_kind: str, folder: Path) -> dict[str, Any]:
+def upgrade(commit: str, broker_kind: str, folder: Path, *, back: bool) -> dict[str, Any]:
     """Do it; a report that is JSON."""
     old = checkout(commit, folder / "old", "durable", "chaos")
     new = folder / "new"
@@ -62,7 +65,7 @@ def upgrade(commit: str, broker_kind: str, folder: Path) -> dict[str, Any]:
         stack.callback(site.stop)
         site.start()
         site.wait_until_up()
-        return _play(engine, site, folder, new)
+        return _play(engine, site, folder, [new, old] if back else [new])
 
 
 def migrate(code: Path) -> None:
@@ -82,7 +85,7 @@ def application(code: Path) -> Any:
     return module
 
 
-def _play(engine: Engine, site: Deployment, folder: Path, new: Path) -> dict[str, Any]:
+def _play(engine: Engine, site: Deployment, folder: Path, codes: Sequence[Path]) -> dict[str, Any]:
     from .checking import check, ledger
 
     senders, over = Senders(site.url, deadline=time.monotonic() + 3600), threading.Event()
@@ -92,10 +95,11 @@ def _play(engine: Engine, site: Deployment, folder: Path, new: Path) -> dict[str
     engine.migrate()
     started = {"before the migration": len(senders.stories)}
     first, second = site.workers
-    for process in (first, site.web, second):
-        time.sleep(PAUSE_SECS)
-        _replace(process, new)
-        started[f"before {process.name} was new"] = len(senders.stories)
+    for code in codes:
+        for process in (first, site.web, second):
+            time.sleep(PAUSE_SECS)
+            _replace(process, code)
+            started[f"before {process.name} was {code.name}"] = len(senders.stories)
     time.sleep(PAUSE_SECS)
     over.set()
     running.join()
@@ -138,11 +142,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m chaos.upgrade")
     parser.add_argument("revision", nargs="?", choices=list(known), metavar="REVISION", help=", ".join(known))
     parser.add_argument("--broker", choices=sorted(BROKERS), default="redis")
+    parser.add_argument("--back", action="store_true", help="then go back to the old code")
     folders.add_option(parser)
     given = parser.parse_args()
     revision = given.revision or list(known)[-2]
     with folders.opened(given.keep, "durable-upgrade-") as folder:
-        report = {"from": revision, **upgrade(known[revision], given.broker, folder)}
+        report = {"from": revision, **upgrade(known[revision], given.broker, folder, back=given.back)}
     print(json.dumps(report, indent=2))
     return 0 if report["good"] else 1
 

@@ -19,6 +19,6 @@ class Certificate:
         self.file = folder / "certificate.pem"
         self.key_file = folder / "key.pem"
         curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        names = ["-subj", "/CN=durable-chaos", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+        names = ["-subj", "/CN=durable-chaos", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-days", "2"]
         files = ["-keyout", str(self.key_file), "-out", str(self.file)]
         subprocess.run(["openssl", "req", "-x509", *curve, *names, *files], check=True, capture_output=True)

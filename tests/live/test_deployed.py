@@ -107,7 +107,7 @@ def prometheus(site: Deployment, tmp_path: Path) -> Iterator[str]:
 
 
 def test_prometheus_finds_the_metrics_and_the_alerts(site, prometheus):
-    """It scrapes the example's web process, sees its worker's processes, and has all alert rules, none of which fires."""
+    """It scrapes the example's web process, sees the worker's processes, and has all alert rules; none fires."""
 
     def value(query: str) -> float | None:
         found = fetch("GET", f"{prometheus}/api/v1/query?query={query}").json()["data"]["result"]
