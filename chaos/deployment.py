@@ -1,4 +1,4 @@
-"""The processes under chaos: Celery workers with two children each, and gunicorn with two."""
+"""The processes under chaos: Celery workers with two children each, and gunicorn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .ports import until
 ROOT = Path(__file__).resolve().parent.parent
 
 _WORKER = ("celery", "-A", "chaos.application:celery", "worker", "--without-gossip", "--without-mingle")
-_WEB = ("gunicorn", "--worker-class", "gthread", "--threads", "24", "--workers", "2", "--no-control-socket")
+_WEB = ("gunicorn", "--worker-class", "gthread", "--threads", "24", "--no-control-socket")
 
 
 class Process:
@@ -124,12 +124,14 @@ class Deployment:
         port: int,
         *,
         workers: int = 2,
+        webs: int = 2,
         spoilt: float = 0.0,
         celery: Mapping[str, Any] | None = None,
         code: Path = ROOT,
     ) -> None:
         """
         Args:
+            webs: How many web processes gunicorn has.
             celery: Settings of Celery, as JSON can hold them.
             code: The folder with the packages ``durable`` and ``chaos``.
         """
@@ -158,7 +160,10 @@ class Deployment:
             for number in range(workers)
         ]
         self.web = Process(
-            "web", folder, (*_WEB, "--bind", f"127.0.0.1:{port}", "chaos.application:create_app()"), environment
+            "web",
+            folder,
+            (*_WEB, "--workers", str(webs), "--bind", f"127.0.0.1:{port}", "chaos.application:create_app()"),
+            environment,
         )
 
     @property

@@ -71,6 +71,12 @@ class Server:
     def running(self) -> bool:
         return self._popen is not None
 
+    @property
+    def pid(self) -> int:
+        """The process id of a server that runs."""
+        assert self._popen is not None
+        return self._popen.pid
+
     def _spawn(self) -> subprocess.Popen[bytes]:
         raise NotImplementedError
 
@@ -106,8 +112,9 @@ class PostgreSQL(Server):
 
     name = "postgresql"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, object] | None = None) -> None:
         super().__init__(folder)
+        self._settings = settings or {}
         self._bin = _postgres_programs()
         # PostgreSQL refuses to run as root.
         self._user = "postgres" if os.getuid() == 0 else None
@@ -149,6 +156,7 @@ class PostgreSQL(Server):
             "unix_socket_directories": "",
             "fsync": "off",
             "max_connections": 200,
+            **self._settings,
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return self._launch([f"{self._bin}/postgres", "-D", str(self._data), *options], self._user)
