@@ -1,5 +1,5 @@
 """
-``python -m chaos.upgrade [REVISION] [--back] [--broker redis|rabbitmq]``: durable is upgraded under load.
+``python -m chaos.upgrade [REVISION] [--back] [--database mariadb] [--broker rabbitmq]``: upgrade durable under load.
 
 The processes begin with the code of an older revision of the schema, from the history of this repository.  Then the
 database is migrated, and the processes are replaced one after the other, so that old and new ones run side by side.
@@ -33,7 +33,7 @@ from .ports import free_port, until
 from .releases import ROOT, checkout, releases
 from .rolling import done_again, load
 from .senders import Senders
-from .servers import BROKERS, PostgreSQL
+from .servers import BROKERS, DATABASES, MariaDB
 from .soak import open_runs
 
 #: The revision whose code first had an application under chaos.
@@ -44,7 +44,7 @@ PAUSE_SECS = 3.0
 CALM_SECS = 60.0
 
 
-def upgrade(commit: str, broker_kind: str, folder: Path, *, back: bool) -> dict[str, Any]:
+def upgrade(commit: str, database_kind: str, broker_kind: str, folder: Path, *, back: bool) -> dict[str, Any]:
     """Do it; a report that is JSON."""
     old = checkout(commit, folder / "old", "durable", "chaos")
     new = folder / "new"
@@ -52,10 +52,12 @@ def upgrade(commit: str, broker_kind: str, folder: Path, *, back: bool) -> dict[
     (new / "durable").symlink_to(ROOT / "durable")
     (new / "chaos").symlink_to(old / "chaos")
     with ExitStack() as stack:
-        database, broker = PostgreSQL(folder), BROKERS[broker_kind](folder)
+        database, broker = DATABASES[database_kind](folder), BROKERS[broker_kind](folder)
         for server in (database, broker):
             stack.callback(server.stop)
             server.start()
+        if isinstance(database, MariaDB):
+            database.create()
         known = {"DURABLE_DATABASE_URL": database.url, "DURABLE_BROKER_URL": broker.url, "CHAOS_FOLDER": str(folder)}
         os.environ |= known
         migrate(old)
@@ -121,7 +123,8 @@ def _play(engine: Engine, site: Deployment, folder: Path, codes: Sequence[Path])
 
 def _replace(process: Process, code: Path) -> None:
     """End a process as a deploy does, and start it with other code."""
-    process.end(signal.SIGTERM)
+    # A child of billiard's may wait for 30 s until its worker reads that its last task has ended.
+    process.end(signal.SIGTERM, 60)
     words = "Booting worker" if process.name == "web" else "ready."
     wanted = process.log.read_text().count(words) + 1
     process.deploy(code)
@@ -141,13 +144,14 @@ def main() -> int:
     known = {revision: commit for revision, commit in releases().items() if revision >= _OLDEST}
     parser = argparse.ArgumentParser(prog="python -m chaos.upgrade")
     parser.add_argument("revision", nargs="?", choices=list(known), metavar="REVISION", help=", ".join(known))
+    parser.add_argument("--database", choices=sorted(DATABASES), default="postgresql")
     parser.add_argument("--broker", choices=sorted(BROKERS), default="redis")
     parser.add_argument("--back", action="store_true", help="then go back to the old code")
     folders.add_option(parser)
     given = parser.parse_args()
     revision = given.revision or list(known)[-2]
     with folders.opened(given.keep, "durable-upgrade-") as folder:
-        report = {"from": revision, **upgrade(known[revision], given.broker, folder, back=given.back)}
+        report = {"from": revision, **upgrade(known[revision], given.database, given.broker, folder, back=given.back)}
     print(json.dumps(report, indent=2))
     return 0 if report["good"] else 1
 
