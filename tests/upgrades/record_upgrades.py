@@ -79,7 +79,7 @@ def _worker(folder: Path, environment: dict[str, str]) -> Iterator[None]:
     """A worker with a child for each step that stays; killed at the end with all its children."""
     with (folder / "worker.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, *_WORKER, "--concurrency", "12", "--loglevel", "INFO"],
+            [sys.executable, *_WORKER, "--concurrency", "10", "--loglevel", "INFO"],
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -139,17 +139,21 @@ def _messages(client: redis.Redis) -> dict[str, list[Any]]:
 
 def text_of(recording: dict[str, Any]) -> str:
     """A recording as JSON, one row or message on each line."""
-    lines = [json.dumps({"revision": recording["revision"], "commit": recording["commit"]})[:-1] + ', "tables": {']
-    tables = []
-    for name, table in recording["tables"].items():
-        rows = ",\n".join(json.dumps(row) for row in table["rows"])
-        tables.append(f'"{name}": {{"columns": {json.dumps(table["columns"])}, "rows": [\n{rows}]}}')
-    lines.append(",\n".join(tables) + '}, "messages": {')
-    queues = []
-    for name, messages in recording["messages"].items():
-        queues.append(f"{json.dumps(name)}: [\n" + ",\n".join(json.dumps(each) for each in messages) + "]")
-    lines.append(",\n".join(queues) + "}}")
-    return "\n".join(lines) + "\n"
+    tables = [
+        f'"{name}":{{"columns":{_json(table["columns"])},"rows":{_lines(table["rows"])}}}'
+        for name, table in recording["tables"].items()
+    ]
+    queues = [f"{_json(name)}:{_lines(messages)}" for name, messages in recording["messages"].items()]
+    head = f'"revision":{_json(recording["revision"])},"commit":{_json(recording["commit"])}'
+    return "{" + ",\n".join([head, f'"tables":{{{",".join(tables)}}}', f'"messages":{{{",".join(queues)}}}']) + "}\n"
+
+
+def _lines(items: list[Any]) -> str:
+    return "[\n" + ",\n".join(map(_json, items)) + "]"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def main() -> None:

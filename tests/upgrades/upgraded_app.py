@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import flask
 import upgraded_flows as flows
 from celery import Celery
 
+import durable
 from durable import Durable
 from durable.web import create_blueprint
 
@@ -29,10 +31,10 @@ def start(workflow: Any, name: str, **options: Any) -> Any:
 
 def until(condition: Callable[[], object], what: str) -> None:
     """Wait until a condition holds."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"not so after 30 s: {what}")
+            raise AssertionError(f"not so after 120 s: {what}")
         time.sleep(0.02)
 
 
@@ -48,10 +50,15 @@ def has_event(run_id: str, kind: str) -> bool:
 
 def post(run_id: str, event: dict[str, Any]) -> int:
     """Send a request to the webhook of a run; the status of the answer."""
+    (hook,) = engine.get_run(run_id).hooks()
+    return request(hook["url"], event)
+
+
+def request(url: str, body: object) -> int:
+    """Send a request to the web application; the status of the answer."""
     app = flask.Flask("upgraded")
     app.register_blueprint(create_blueprint(engine))
-    (hook,) = engine.get_run(run_id).hooks()
-    return app.test_client().post(hook["url"], json=event, base_url="http://upgraded.test").status_code
+    return app.test_client().post(url, json=body, base_url="http://upgraded.test").status_code
 
 
 def migrate() -> None:
@@ -132,6 +139,17 @@ def go_on_alone() -> None:
     engine.resume_hook("of at-hook-resumed", {"said": "2"})
     engine.resume_hook("of race-given", {"said": "2"})
     assert post("at-webhook-recorded", {"id": "recorded", "last": True}) == 202
+    if flows.HAS_RECEIVERS:
+        assert request("/.well-known/workflow/v1/receive/upgraded-orders", {"id": "1"}) == 202
+    if flows.HAS_SCHEDULES:
+        until_when = datetime.now(UTC) + timedelta(seconds=50)
+        durable.create_schedule("upgraded", flows.planned, ("planned",), every="20s", until=until_when)
+    if flows.HAS_RUN_LIMITS:
+        for _ in range(2):
+            flows.debounced.start("debounced")
+    if flows.HAS_FORKS:
+        steps = [event.op_id for event in engine.get_run("completed").events() if event.kind == "step_created"]
+        engine.get_run("completed").fork(from_step=steps[-1])
 
 
 def _name(workflow: Any) -> str:

@@ -177,11 +177,14 @@ async def with_children(name: str) -> list[Any]:
 
 
 HAS_CHILDREN = callable(getattr(durable, "patched", None))
+HAS_RECEIVERS = callable(getattr(durable, "receiver", None))
+HAS_SCHEDULES = callable(getattr(durable, "create_schedule", None))
 HAS_GENERATIONS = callable(getattr(durable, "continue_as_new", None))
 HAS_LIMITS = callable(getattr(durable, "concurrency", None))
 #: Older code has a module of this name.
 HAS_PUBLISHED = callable(getattr(durable, "publish", None))
 HAS_RUN_LIMITS = callable(getattr(durable, "debounce", None))
+HAS_FORKS = hasattr(durable.Run, "fork")
 
 if HAS_CHILDREN:
 
@@ -196,6 +199,24 @@ if HAS_CHILDREN:
     async def in_doubt(name: str) -> list[str]:
         durable.set_attributes(of=name)
         return [await hold_once(f"{name}/1"), await note(f"{name}/2")]
+
+
+if HAS_RECEIVERS:
+    upgraded_orders = durable.receiver("upgraded-orders")
+
+    @upgraded_orders.start
+    @workflow
+    async def received(request: Request) -> str:
+        """It is started by a request."""
+        return await note(f"received/{request.json()['id']}")
+
+
+if HAS_SCHEDULES:
+
+    @workflow
+    async def planned(name: str) -> str:
+        """It is started by a schedule, which has missed its times."""
+        return await note(f"{name}/1")
 
 
 if HAS_GENERATIONS:
@@ -239,3 +260,7 @@ if HAS_RUN_LIMITS:
     @workflow(limits=[durable.concurrency("upgraded-runs", 1)])
     async def one_by_one(name: str) -> list[str]:
         return [await hold(f"{name}/1")]
+
+    @workflow(limits=[durable.debounce("upgraded-debounce", wait=SHORT)])
+    async def debounced(name: str) -> str:
+        return await note(f"{name}/1")
