@@ -105,7 +105,7 @@ def create_blueprint(
             it there are no control routes.
 
     Raises:
-        SchemaOutOfDate: You register the blueprint, and the database has another schema.
+        SchemaOutOfDate: You register the blueprint, and the schema of the database is too old.
     """
     bp = blueprint(Receiver(engine), url_prefix, control)
     bp.before_app_request(engine.flusher.ensure)
