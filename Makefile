@@ -1,4 +1,4 @@
-# One command each: make test coverage check fix docs screenshots pythons oldest demo dev bench bench-short chaos clusters fuzz load recovery clean
+# One command each: make test coverage check fix docs screenshots pythons oldest demo dev bench bench-short chaos clusters fuzz load scale upgrade recovery clean
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test coverage check fix docs screenshots pythons oldest demo dev bench bench-short chaos clusters fuzz load recovery clean
+.PHONY: test coverage check fix docs screenshots pythons oldest demo dev bench bench-short chaos clusters fuzz load scale upgrade recovery clean
 
 # Everything, in two processes: one runs the live tests that measure time, one after the other, while the other runs the
 # live tests that measure none, and then the rest.
@@ -86,6 +86,14 @@ fuzz: $(READY)
 # make load SECS=120 HELD=500 RATE=200
 load: $(READY)
 	@$(BIN)/python -m load $(if $(SECS),--secs $(SECS)) $(if $(HELD),--held $(HELD)) $(if $(RATE),--rate $(RATE))
+
+# What a deployment costs database and broker as it grows: make scale RUNS=1000
+scale: $(READY)
+	$(BIN)/python -m bench.scale $(if $(RUNS),--runs $(RUNS))
+
+# durable's own upgrade under load: make upgrade FROM=0022 DATABASE=mariadb BROKER=rabbitmq
+upgrade: $(READY)
+	$(BIN)/python -m chaos.upgrade $(FROM) $(if $(DATABASE),--database $(DATABASE)) $(if $(BROKER),--broker $(BROKER))
 
 recovery: $(READY)
 	$(BIN)/python -m bench.recovery

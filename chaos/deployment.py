@@ -1,4 +1,4 @@
-"""The processes under chaos: Celery workers with two children each, and gunicorn with two."""
+"""The processes under chaos: Celery workers with two children each, and gunicorn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .ports import until
 ROOT = Path(__file__).resolve().parent.parent
 
 _WORKER = ("celery", "-A", "chaos.application:celery", "worker", "--without-gossip", "--without-mingle")
-_WEB = ("gunicorn", "--worker-class", "gthread", "--threads", "24", "--workers", "2", "--no-control-socket")
+_WEB = ("gunicorn", "--worker-class", "gthread", "--threads", "24", "--no-control-socket")
 
 
 class Process:
@@ -61,6 +61,10 @@ class Process:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def deploy(self, code: Path) -> None:
+        """Have the next start use the packages of this folder."""
+        self._environment = {**self._environment, "PYTHONPATH": str(code)}
 
     def signal(self, number: int) -> None:
         """Send a signal to the whole group."""
@@ -120,12 +124,16 @@ class Deployment:
         port: int,
         *,
         workers: int = 2,
+        webs: int = 2,
         spoilt: float = 0.0,
         celery: Mapping[str, Any] | None = None,
+        code: Path = ROOT,
     ) -> None:
         """
         Args:
+            webs: How many web processes gunicorn has.
             celery: Settings of Celery, as JSON can hold them.
+            code: The folder with the packages ``durable`` and ``chaos``.
         """
         self.url = f"http://127.0.0.1:{port}"
         # A worker that is killed leaves billiard's files in its temporary folder.
@@ -138,7 +146,7 @@ class Deployment:
             "CHAOS_FOLDER": str(folder),
             "CHAOS_SPOILT": str(spoilt),
             "CHAOS_CELERY": json.dumps(dict(celery or {})),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(code),
             "PYTHONDONTWRITEBYTECODE": "1",
             "TMPDIR": str(temporary),
         }
@@ -152,7 +160,10 @@ class Deployment:
             for number in range(workers)
         ]
         self.web = Process(
-            "web", folder, (*_WEB, "--bind", f"127.0.0.1:{port}", "chaos.application:create_app()"), environment
+            "web",
+            folder,
+            (*_WEB, "--workers", str(webs), "--bind", f"127.0.0.1:{port}", "chaos.application:create_app()"),
+            environment,
         )
 
     @property

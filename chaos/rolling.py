@@ -63,15 +63,15 @@ def _play(engine: Engine, site: Deployment, folder: Path) -> dict[str, Any]:
     from .checking import check, ledger
 
     senders, over = Senders(site.url, deadline=time.monotonic() + 60), threading.Event()
-    load = threading.Thread(target=_load, args=(senders, over), daemon=True)
-    load.start()
+    running = threading.Thread(target=load, args=(senders, over), daemon=True)
+    running.start()
     ended = _restart_all(site)
     over.set()
-    load.join()
+    running.join()
     until(lambda: not senders.busy() and not open_runs(engine), "every run has ended", 30)
     site.stop()
     verdict = asdict(check(engine, senders.stories, ledger(folder)))
-    verdict |= {"errors": senders.errors, "again": _done_again(engine, senders.stories)}
+    verdict |= {"errors": senders.errors, "again": done_again(engine, senders.stories)}
     return {
         "good": not any(verdict.values()),
         "runs": len(senders.stories),
@@ -82,7 +82,8 @@ def _play(engine: Engine, site: Deployment, folder: Path) -> dict[str, Any]:
     }
 
 
-def _load(senders: Senders, over: threading.Event) -> None:
+def load(senders: Senders, over: threading.Event) -> None:
+    """Start runs until it is over."""
     draw, number = random.Random(7), 0
     while not over.wait(1 / RATE):
         number += 1
@@ -110,7 +111,7 @@ def _said_again(process: Process, words: str, times: int, act: Any) -> None:
     until(lambda: process.log.read_text().count(words) >= wanted, f"{process.name} says {words!r} again")
 
 
-def _done_again(engine: Engine, stories: Sequence[Story]) -> list[str]:
+def done_again(engine: Engine, stories: Sequence[Story]) -> list[str]:
     """Attempts that did not come to their end, and were done again: but for those that fail by themselves."""
     found = []
     for each in stories:

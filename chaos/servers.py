@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psycopg
+import pymysql  # type: ignore[import-untyped]
 import redis
 
 from .ports import free_port, listens, until
@@ -71,6 +72,12 @@ class Server:
     def running(self) -> bool:
         return self._popen is not None
 
+    @property
+    def pid(self) -> int:
+        """The process id of a server that runs."""
+        assert self._popen is not None
+        return self._popen.pid
+
     def _spawn(self) -> subprocess.Popen[bytes]:
         raise NotImplementedError
 
@@ -106,8 +113,9 @@ class PostgreSQL(Server):
 
     name = "postgresql"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, object] | None = None) -> None:
         super().__init__(folder)
+        self._settings = settings or {}
         self._bin = _postgres_programs()
         # PostgreSQL refuses to run as root.
         self._user = "postgres" if os.getuid() == 0 else None
@@ -149,6 +157,7 @@ class PostgreSQL(Server):
             "unix_socket_directories": "",
             "fsync": "off",
             "max_connections": 200,
+            **self._settings,
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return self._launch([f"{self._bin}/postgres", "-D", str(self._data), *options], self._user)
@@ -176,17 +185,19 @@ class MariaDB(Server):
 
     _SMALL = ("--innodb-log-file-size=4M", "--innodb-buffer-pool-size=16M")
 
-    def __init__(self, folder: Path, data: Path, *, installs: bool = True) -> None:
+    def __init__(self, folder: Path, data: Path | None = None, *, installs: bool = True) -> None:
         """
         Args:
+            data: By default a folder below the server's own.
             installs: Whether it makes the server's own tables; a node that joins a cluster gets them from there.
         """
         super().__init__(folder)
-        self._data = data
+        self._data = data or self.folder / "data"
+        self._data.mkdir(exist_ok=True)
         self._user = "mysql" if os.getuid() == 0 else None
         if self._user:
             shutil.chown(self.folder, self._user)
-            shutil.chown(data, self._user)
+            shutil.chown(self._data, self._user)
         if installs:
             self._install()
 
@@ -204,7 +215,12 @@ class MariaDB(Server):
 
     @property
     def url(self) -> str:
-        return f"mysql://root@127.0.0.1:{self.port}/test"
+        return f"mysql://root@127.0.0.1:{self.port}/durable"
+
+    def create(self) -> None:
+        """Make the database that the URL names."""
+        with pymysql.connect(host="127.0.0.1", port=self.port, user="root") as connection:
+            connection.cursor().execute("CREATE DATABASE durable")
 
     def options(self) -> Sequence[str]:
         """More options of its command line, at each start."""
@@ -333,3 +349,4 @@ def _rabbitmq_program(name: str) -> str:
 
 Broker = Redis | RabbitMQ
 BROKERS: Mapping[str, type[Broker]] = {"redis": Redis, "rabbitmq": RabbitMQ}
+DATABASES: Mapping[str, type[PostgreSQL | MariaDB]] = {"postgresql": PostgreSQL, "mariadb": MariaDB}

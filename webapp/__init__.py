@@ -3,6 +3,7 @@
 import flask
 
 from durable import HookNotFound, RunNotFound
+from durable.metrics import create_metrics
 from durable.web import create_blueprint
 from worker.app import engine
 
@@ -10,9 +11,11 @@ from . import documents, orders, runs, uploads
 
 
 def create_app() -> flask.Flask:
-    """The Flask app: the example's routes, and the blueprint that receives webhooks."""
+    """The Flask app: the example's routes, and the blueprints that receive webhooks and serve metrics."""
     app = flask.Flask(__name__)
     app.register_blueprint(create_blueprint(engine))
+    # Without log-in: keep it inside your network.
+    app.register_blueprint(create_metrics(engine))
     for part in (orders, documents, uploads, runs):
         app.register_blueprint(part.bp)
     app.register_error_handler(HookNotFound, _not_found)

@@ -20,10 +20,10 @@ from .play import play
 from .postgresql import PostgreSQLAsynchronous
 from .rabbitmq import RabbitMQCluster
 from .redis_alone import RedisAlone
-from .sentinel import RedisSentinel
+from .sentinel import RedisSentinel, RedisSentinelTLS
 from .set_up import SetUp
 
-_ALL = (RedisAlone, RedisSentinel, RabbitMQCluster, PostgreSQLAsynchronous, Galera, GaleraAll)
+_ALL = (RedisAlone, RedisSentinel, RedisSentinelTLS, RabbitMQCluster, PostgreSQLAsynchronous, Galera, GaleraAll)
 SET_UPS: dict[str, type[SetUp]] = {each.name: each for each in _ALL}
 
 _COUNTED = ("lost", "twice", "wrong", "stuck", "slots", "mismatched", "broken", "died")

@@ -1,4 +1,4 @@
-"""Redis with Sentinel: a primary, a replica and three sentinels, with passwords, an ACL user and a key prefix."""
+"""Redis with Sentinel: a primary, a replica and three sentinels, with passwords, an ACL user, a key prefix, and TLS."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import redis
 
 from ..ports import until
 from ..servers import Server
+from .certificate import Certificate
 from .set_up import BrokerSetUp, Hurt
 
 _ADMIN = "of-the-admin"
@@ -25,15 +26,36 @@ _MASTER = "main"
 _ACL = f"user app on >{_APP} ~{_PREFIX}* &* +@all -@admin -@dangerous +info"
 
 
+def _listening(port: int, certificate: Certificate | None) -> list[str]:
+    """Settings of a server of either kind: with a certificate it accepts, and makes, TLS connections only."""
+    if certificate is None:
+        return [f"port {port}", "bind 127.0.0.1"]
+    return [
+        "port 0",
+        f"tls-port {port}",
+        "bind 127.0.0.1",
+        f"tls-cert-file {certificate.file}",
+        f"tls-key-file {certificate.key_file}",
+        f"tls-ca-cert-file {certificate.file}",
+        "tls-auth-clients no",
+        "tls-replication yes",
+    ]
+
+
+def _client_options(certificate: Certificate | None) -> dict[str, Any]:
+    return {} if certificate is None else {"ssl": True, "ssl_ca_certs": str(certificate.file)}
+
+
 class Node(Server):
     """A Redis that persists nothing, and may be a primary or a replica."""
 
-    def __init__(self, folder: Path, name: str, primary: Node | None = None) -> None:
+    def __init__(
+        self, folder: Path, name: str, primary: Node | None = None, certificate: Certificate | None = None
+    ) -> None:
         self.name = name
         super().__init__(folder)
         settings = [
-            f"port {self.port}",
-            "bind 127.0.0.1",
+            *_listening(self.port, certificate),
             'save ""',
             f"requirepass {_ADMIN}",
             f"masterauth {_ADMIN}",
@@ -43,7 +65,7 @@ class Node(Server):
         if primary is not None:
             settings.append(f"replicaof 127.0.0.1 {primary.port}")
         (self.folder / "redis.conf").write_text("\n".join(settings) + "\n")
-        self.admin = redis.Redis(port=self.port, password=_ADMIN)
+        self.admin = redis.Redis(port=self.port, password=_ADMIN, **_client_options(certificate))
 
     def replication(self) -> dict[str, Any]:
         """What the server says about its role and its replicas."""
@@ -74,12 +96,11 @@ class Node(Server):
 class Sentinel(Server):
     """A process that watches the primary, and promotes the replica together with the others."""
 
-    def __init__(self, folder: Path, name: str, primary: Node) -> None:
+    def __init__(self, folder: Path, name: str, primary: Node, certificate: Certificate | None = None) -> None:
         self.name = name
         super().__init__(folder)
         settings = [
-            f"port {self.port}",
-            "bind 127.0.0.1",
+            *_listening(self.port, certificate),
             f"requirepass {_OF_SENTINELS}",
             f"sentinel sentinel-pass {_OF_SENTINELS}",
             f"sentinel monitor {_MASTER} 127.0.0.1 {primary.port} 2",
@@ -88,7 +109,9 @@ class Sentinel(Server):
             f"sentinel failover-timeout {_MASTER} 4000",
         ]
         (self.folder / "sentinel.conf").write_text("\n".join(settings) + "\n")
-        self.client = redis.Redis(port=self.port, password=_OF_SENTINELS, decode_responses=True)
+        self.client = redis.Redis(
+            port=self.port, password=_OF_SENTINELS, decode_responses=True, **_client_options(certificate)
+        )
 
     def knows_all(self) -> bool:
         """Whether it knows the replica and the other two sentinels."""
@@ -108,13 +131,15 @@ class RedisSentinel(BrokerSetUp):
     """One primary, one replica, three sentinels."""
 
     name = "sentinel"
+    #: Of all servers, if they use TLS.
+    _certificate: Certificate | None = None
 
     @property
     def celery(self) -> dict[str, Any]:
         return {
             "broker_transport_options": {
                 "master_name": _MASTER,
-                "sentinel_kwargs": {"password": _OF_SENTINELS},
+                "sentinel_kwargs": {"password": _OF_SENTINELS, **_client_options(self._certificate)},
                 "global_keyprefix": _PREFIX,
             }
         }
@@ -124,12 +149,14 @@ class RedisSentinel(BrokerSetUp):
         return ";".join(f"sentinel://app:{_APP}@127.0.0.1:{each.port}/0" for each in self._sentinels)
 
     def start_broker(self) -> None:
-        first = Node(self.folder, "redis-1")
+        first = Node(self.folder, "redis-1", certificate=self._certificate)
         self.run(first)
-        second = Node(self.folder, "redis-2", first)
+        second = Node(self.folder, "redis-2", first, self._certificate)
         self.run(second)
         self._nodes = [first, second]
-        self._sentinels = [Sentinel(self.folder, f"sentinel-{number}", first) for number in (1, 2, 3)]
+        self._sentinels = [
+            Sentinel(self.folder, f"sentinel-{number}", first, self._certificate) for number in (1, 2, 3)
+        ]
         for sentinel in self._sentinels:
             self.run(sentinel)
         until(second.follows, "the replica follows")
@@ -202,3 +229,21 @@ class RedisSentinel(BrokerSetUp):
     def _wait_for_replica(self) -> None:
         replica = self._replica
         until(replica.follows, "the old primary follows the new one")
+
+
+class RedisSentinelTLS(RedisSentinel):
+    """The same, where every connection is TLS: of clients, of replicas and of sentinels."""
+
+    name = "sentinel-tls"
+
+    @property
+    def celery(self) -> dict[str, Any]:
+        assert self._certificate is not None
+        return {
+            **super().celery,
+            "broker_use_ssl": {"ssl_cert_reqs": "required", "ssl_ca_certs": str(self._certificate.file)},
+        }
+
+    def start_broker(self) -> None:
+        self._certificate = Certificate(self.folder)
+        super().start_broker()

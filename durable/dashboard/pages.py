@@ -125,7 +125,9 @@ class Dashboard:
             return self.problem(404, "Run not found", detail)
         if isinstance(error, SchemaOutOfDate):
             log.error("The dashboard cannot use the database: %s", error)
-            return self.problem(503, "The database has another schema", "Run `durable migrate`, then reload this page.")
+            return self.problem(
+                503, "The database has an older schema", "Run `durable migrate`, then reload this page."
+            )
         if isinstance(error, SQLAlchemyError) and is_unavailable(error):
             log.warning("The dashboard cannot use the database now: %s", type(error).__name__)
             detail = "The database does not answer.  Nothing was done.  Reload the page when it is back."

@@ -10,7 +10,7 @@ from ..store import POOLER_ADVICE, REVISION, galera
 from .finding import Finding
 from .situation import Situation
 
-#: The beginning of the fix of a database that has another schema than this code needs.
+#: The beginning of the fix of a database that has an older schema than this code needs.
 MIGRATE = "Run `durable migrate`"
 
 
@@ -25,8 +25,9 @@ def database(engine: Engine) -> Finding:
     if encoding is not None:
         detail = f"{url} has the encoding {encoding}, which cannot store every text."
         return Finding(name="database", ok=False, detail=detail, fix=migrations.ENCODING_FIX)
-    if found == REVISION:
-        detail, fix = f"{url}, schema {found}", ""
+    if migrations.suffices(found):
+        newer = "" if found == REVISION else f", newer than that of this code ({REVISION})"
+        detail, fix = f"{url}, schema {found}{newer}", ""
         if engine.store.preparing.has_pooler and engine.store.preparing.finds_out:
             detail, fix = f"{detail}, behind a pooler: no statements are prepared", POOLER_ADVICE
         return Finding(name="database", ok=True, detail=detail, fix=fix)

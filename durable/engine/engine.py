@@ -330,19 +330,19 @@ class Engine:
         return self.store.dialect == "sqlite"
 
     def migrate(self) -> None:
-        """Bring the database to the schema that this code needs; one process at a time."""
-        with self.store.begin() as tx:
-            migrations.upgrade(tx)
+        """Bring the database to the schema that this code needs, or leave it if it is newer; one process at a time."""
+        while self.store.write(migrations.upgrade):
+            pass
 
     def check_schema(self) -> None:
-        """Raise SchemaOutOfDate unless the database has the schema that this code needs."""
+        """Raise SchemaOutOfDate unless the database has the schema that this code needs, or a newer one."""
         if self._schema_checked:
             return
         found = self._revision()
-        if found != REVISION and self.is_embedded():
+        if not migrations.suffices(found) and self.is_embedded():
             self.migrate()
             found = self._revision()
-        if found != REVISION:
+        if not migrations.suffices(found):
             raise SchemaOutOfDate(found, REVISION)
         self._schema_checked = True
 
@@ -404,6 +404,6 @@ class Engine:
     def _revision(self) -> str | None:
         with self.store.read() as tx:
             found = migrations.revision(tx)
-            if found == REVISION:
+            if migrations.suffices(found):
                 self.installation = installation.read(tx)
             return found

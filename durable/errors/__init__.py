@@ -5,7 +5,7 @@ Every exception of durable.
 
     DurableError
     ├── ConfigurationError        a setting, a decorator or the wiring of the application is wrong
-    │   └── SchemaOutOfDate       the database has another schema than the code needs
+    │   └── SchemaOutOfDate       the database has an older schema than the code needs
     ├── SerializationError        a value cannot be written to the log, or read from it
     ├── NonDeterministicCall      a workflow body makes a call that only a step may make
     ├── NotAwaited                a call of a workflow body is used without ``await`` (a TypeError)

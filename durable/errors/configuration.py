@@ -11,7 +11,7 @@ class ConfigurationError(DurableError):
 
 class SchemaOutOfDate(ConfigurationError):
     """
-    Raised when the database does not have the schema that this code needs.
+    Raised when the database has no schema, or an older one than this code needs.
 
     Attributes:
         found: The revision in the database, None for an empty one.

@@ -1,6 +1,9 @@
 """
 The schema's migrations (Alembic): upgrade a database, and read its revision.
 
+Code works on the schema of its own revision and on newer ones, so that old and new processes run side by side during a
+deploy.  A migration therefore only adds: it is ``phase = "pre"``, to be run before the new code starts.
+
 Files, in import order::
 
     versions/  one file for each revision
@@ -14,7 +17,7 @@ from pathlib import Path
 from sqlalchemy import Connection, inspect, text
 
 from ..errors import ConfigurationError
-from ..store import VERSION_TABLE
+from ..store import REVISION, VERSION_TABLE
 
 #: How to replace a PostgreSQL database with another encoding.
 ENCODING_FIX = (
@@ -23,9 +26,15 @@ ENCODING_FIX = (
 )
 
 
-def upgrade(tx: Connection) -> None:
+def upgrade(tx: Connection) -> bool:
     """
-    Upgrade the database of *tx* to the newest revision; one process at a time.
+    Upgrade the database of *tx* by one revision, or an empty one to the newest; one process at a time.
+
+    Each revision is a transaction of its own, so that a migration holds few locks, and not for long: runs go on
+    meanwhile, and the statements of several revisions and of workers would wait for each other in a circle.
+
+    Returns:
+        Whether there is another revision to upgrade to.
 
     Raises:
         ConfigurationError: The encoding of the database is not UTF8.
@@ -41,6 +50,9 @@ def upgrade(tx: Connection) -> None:
             f"The database {tx.engine.url.database!r} has the encoding {encoding}, which cannot store every text."
             f"  {ENCODING_FIX}"
         )
+    found = revision(tx)
+    if suffices(found):
+        return False
     # Alembic takes longer to import than most commands take to run, and only migrations need it.
     from alembic import command
     from alembic.config import Config
@@ -48,7 +60,8 @@ def upgrade(tx: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = tx
-    command.upgrade(config, "head")
+    command.upgrade(config, "head" if found is None else "+1")
+    return not suffices(revision(tx))
 
 
 def unfit_encoding(tx: Connection) -> str | None:
@@ -61,6 +74,11 @@ def unfit_encoding(tx: Connection) -> str | None:
         return None
     encoding = str(tx.exec_driver_sql("SHOW server_encoding").scalar_one())
     return None if encoding == "UTF8" else encoding
+
+
+def suffices(found: str | None) -> bool:
+    """Whether this code works on a schema of the revision *found*: its own or a newer one."""
+    return found is not None and found >= REVISION
 
 
 def revision(tx: Connection) -> str | None:

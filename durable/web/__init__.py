@@ -122,7 +122,7 @@ def create_blueprint(
             browser needs a token of ``Run.read_token``.
 
     Raises:
-        SchemaOutOfDate: You register the blueprint, and the database has another schema.
+        SchemaOutOfDate: You register the blueprint, and the schema of the database is too old.
     """
     bp = blueprint(Receiver(engine), url_prefix, control, read)
     bp.before_app_request(engine.flusher.ensure)

@@ -82,7 +82,7 @@ _WEBHOOK_PROBLEMS = {
 _CONTROL_PROBLEMS = {
     401: "The request has no valid credentials.",
     403: "The caller is not allowed to control runs.",
-    503: "The database is unreachable, or has another schema.",
+    503: "The database is unreachable, or its schema is too old.",
 }
 _BODY_PROBLEMS = {
     400: "The body is not JSON or incomplete, or the Idempotency-Key is malformed.",

@@ -112,7 +112,7 @@ class Receiver:
         Check the database's schema, until one check has succeeded.
 
         Raises:
-            SchemaOutOfDate: The database has another schema.
+            SchemaOutOfDate: The schema of the database is too old.
         """
         if not self._schema_is_good:
             self.engine.check_schema()

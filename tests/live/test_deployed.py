@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from processes import ROOT, Deployment, deployed, eventually, fetch, post_json
-from servers import new_broker, new_database
+from servers import absent, free_port, new_broker, new_database, wait_for_port
 
 pytestmark = pytest.mark.live
 
@@ -73,6 +75,64 @@ def test_the_commands_serve_the_example_and_stop_as_promised(site):
     assert answers == [202]
     assert web.popen.returncode == 0
     assert time.monotonic() - asked < 20
+
+
+@pytest.fixture
+def prometheus(site: Deployment, tmp_path: Path) -> Iterator[str]:
+    """The URL of a Prometheus with the configuration of compose.yaml, which scrapes the web process here."""
+    program = shutil.which("prometheus")
+    if program is None:
+        absent("Prometheus", "prometheus is not installed")
+    folder = tmp_path / "prometheus"
+    folder.mkdir()
+    config = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["scrape_configs"][0]["static_configs"] = [{"targets": [f"127.0.0.1:{site.port}"]}]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    shutil.copy(ROOT / "docs" / "monitoring" / "alerts.yml", folder)
+    port = free_port()
+    options = [f"--web.listen-address=127.0.0.1:{port}", f"--storage.tsdb.path={folder}/data"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, f"--config.file={folder}/prometheus.yml", *options], stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        wait_for_port(port)
+        url = f"http://127.0.0.1:{port}"
+        eventually(lambda: fetch("GET", f"{url}/-/ready").status == 200)
+        yield url
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def test_prometheus_finds_the_metrics_and_the_alerts(site, prometheus):
+    """It scrapes the example's web process, sees the worker's processes, and has all alert rules; none fires."""
+
+    def value(query: str) -> float | None:
+        found = fetch("GET", f"{prometheus}/api/v1/query?query={query}").json()["data"]["result"]
+        return float(found[0]["value"][1]) if found else None
+
+    # The worker of compose.yaml has four processes.
+    eventually(lambda: value("durable_workers_alive") == 4, 60)
+    assert value("up") == 1
+    groups = fetch("GET", f"{prometheus}/api/v1/rules").json()["data"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    named = [rule["alert"] for group in _rules()["groups"] for rule in group["rules"]]
+    assert [rule["name"] for rule in rules] == named
+    eventually(lambda: _all_evaluated(prometheus), 30)
+    assert [rule["name"] for rule in rules if rule["state"] == "firing"] == []
+
+
+def _rules() -> dict[str, Any]:
+    rules: dict[str, Any] = yaml.safe_load((ROOT / "docs" / "monitoring" / "alerts.yml").read_text())
+    return rules
+
+
+def _all_evaluated(prometheus: str) -> bool:
+    """Whether every rule has been evaluated without an error."""
+    groups = fetch("GET", f"{prometheus}/api/v1/rules").json()["data"]["groups"]
+    return all(rule["health"] == "ok" for group in groups for rule in group["rules"])
 
 
 def _is_held(site: Deployment) -> bool:

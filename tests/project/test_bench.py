@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bench import __main__ as command
+from bench import scale
 from bench.bench import Bench
 from bench.figures import Sizes, Target, Workload, p95, summed_up
 from bench.site import Setup
@@ -141,3 +142,33 @@ def test_every_target_is_in_the_docs(name: str):
     for target in WORKLOADS[name].targets:
         gate = "" if target.gate is None else f" {target.gate:g}"
         assert f"| {name} | {target.name} | {target.bound} |{gate} |" in told
+
+
+def scaled(processes: int, *, beats: float, sweep: float, connections: int, cpu: float = 0.5) -> dict[str, Any]:
+    """What a deployment of a size costs, as bench.scale counts it."""
+    statements = {"all": beats + sweep, "beats": beats, "lease": 1.0, "sweep": sweep - 1.0}
+    at_work = {"most_connections": {"database": connections, "broker": connections}, "statements_per_run": 24.0}
+    return {
+        "processes": processes,
+        "idle": {"statements_per_sec": statements, "database_cpu_percent": cpu},
+        "at_work": at_work,
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({}, []),
+        ({"connections": 70}, ["database_connections_at_work", "broker_connections_at_work"]),
+        ({"beats": 5.0, "sweep": 13.9}, ["idle_sweep_and_lease"]),
+        ({"beats": 16.0}, ["idle_beats", "idle statements a second"]),
+        ({"cpu": 1.2}, ["idle CPU time of the database"]),
+    ],
+)
+def test_nothing_may_grow_faster_than_the_processes(change, named):
+    """What does is named; so is an idle load over its target."""
+    large = {"beats": 10.0, "sweep": 9.0, "connections": 50} | change
+
+    compared = scale.compare(scaled(5, beats=2.5, sweep=2.0, connections=10), scaled(24, **large))
+
+    assert compared["too_much"] == named

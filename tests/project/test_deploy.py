@@ -1,8 +1,11 @@
 """The files of examples/deploy/ name commands, options, settings and files that exist, and times that fit together."""
 
 import json
+import os
 import re
 import runpy
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -104,8 +107,8 @@ def test_the_image_copies_files_that_exist():
         if name == "COPY":
             *sources, _ = text.split()
             assert [each for each in sources if not (ROOT / each).exists()] == []
-    (installed,) = re.findall(r"pip install --no-cache-dir '\.\[(\w+)\]'", (DEPLOY / "Dockerfile").read_text())
-    assert installed in extras
+    (installed,) = re.findall(r"pip install --no-cache-dir '\.\[([\w,]+)\]'", (DEPLOY / "Dockerfile").read_text())
+    assert set(installed.split(",")) == {"postgres", "prometheus"} <= set(extras)
 
 
 def soft_shutdown(command):
@@ -192,3 +195,53 @@ def test_all_files_have_the_same_commands():
 
     assert found == expected
     assert last == expected["worker"]
+
+
+def mounted(folder):
+    """The configuration of Prometheus and its rules, in a folder as compose.yaml mounts them."""
+    names = []
+    for volume in composed()["prometheus"]["volumes"]:
+        source, target, mode = volume.split(":")
+        shutil.copy(DEPLOY / source, folder / Path(target).name)
+        assert (Path(target).parent, mode) == (Path("/etc/prometheus"), "ro")
+        names.append(Path(target).name)
+    return names
+
+
+def test_prometheus_scrapes_the_web_service_of_compose(tmp_path):
+    """The target is a service and the port that gunicorn binds; the rules are those of docs/monitoring."""
+    names = mounted(tmp_path)
+    config = yaml.safe_load((tmp_path / "prometheus.yml").read_text())
+    bound = runpy.run_path(str(DEPLOY / "gunicorn.conf.py"))["bind"].partition(":")[2]
+    (scraped,) = config["scrape_configs"]
+
+    assert names == ["prometheus.yml", *config["rule_files"]]
+    assert scraped["static_configs"] == [{"targets": [f"web:{bound}"]}]
+    assert "metrics_path" not in scraped
+    assert '"/metrics"' in (ROOT / "durable" / "metrics" / "view.py").read_text()
+    assert (tmp_path / "alerts.yml").read_text() == (ROOT / "docs" / "monitoring" / "alerts.yml").read_text()
+
+
+def test_prometheus_takes_its_configuration(tmp_path):
+    """``promtool check config``, which checks the rules too."""
+    program = shutil.which("promtool")
+    if program is None:
+        reason = "promtool is not installed; .ci/services installs it (Debian's package prometheus)."
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    mounted(tmp_path)
+    checked = subprocess.run(
+        [program, "check", "config", "prometheus.yml"], cwd=tmp_path, capture_output=True, text=True
+    )
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "1 rule files found" in checked.stdout
+
+
+def test_one_command_starts_all_that_the_page_promises():
+    """docs/how-to/deploying.md: two workers, a web process, a migration, PostgreSQL, Redis and Prometheus."""
+    services = composed()
+
+    assert set(services) == {"database", "broker", "migrate", "worker", "web", "prometheus"}
+    assert services["worker"]["deploy"] == {"replicas": 2}
+    for service in services.values():
+        assert set(service.get("depends_on", ())) <= set(services)

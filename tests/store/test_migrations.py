@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -160,3 +162,62 @@ def test_only_a_migration_loads_alembic():
 
     assert "durable.migrations" in loaded
     assert "alembic" not in loaded
+
+
+@pytest.mark.parametrize("database", DATABASES, indirect=True)
+def test_code_works_on_a_newer_schema(fresh, database):
+    """Old processes may start again after a migration, and when a deploy is rolled back."""
+    fresh.migrate()
+    with fresh.store.begin() as tx:
+        tx.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    old = Durable(Celery("test", broker="memory://"), database_url=database)
+    try:
+        old.check_schema()
+        old.migrate()
+        run = old.start(beyond, BEYOND)
+        drive(old, run.id)
+        result = run.result(timeout=0)
+        found = next(finding for finding in doctor.examine(old) if finding.name == "database")
+        with old.store.read() as tx:
+            version = migrations.revision(tx)
+    finally:
+        old.close()
+
+    assert (result, version) == (BEYOND, "9999")
+    assert old.installation is not None
+    assert (found.ok, f"schema 9999, newer than that of this code ({REVISION})" in found.detail) == (True, True)
+
+
+def test_each_revision_is_committed_by_itself(tmp_path):
+    """Behind a transaction that takes long, no more waits than the revision that needs its table."""
+    with new_database("postgresql", tmp_path) as url:
+        engine = Durable(Celery("test", broker="memory://"), database_url=url)
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+        try:
+            with engine.store.begin() as tx:
+                config.attributes["connection"] = tx
+                command.upgrade(config, "0007")
+            with engine.store.begin() as tx:
+                # 0011 is the first that needs this table for itself: it adds an index.
+                tx.exec_driver_sql("LOCK TABLE durable_runs IN ROW EXCLUSIVE MODE")
+                migration = threading.Thread(target=engine.migrate)
+                migration.start()
+                eventually_revision(engine, "0010")
+            migration.join(60)
+            with engine.store.read() as tx:
+                assert migrations.revision(tx) == REVISION
+        finally:
+            engine.close()
+
+
+def eventually_revision(engine, revision):
+    """Wait until another connection sees this revision."""
+    deadline, pause = time.monotonic() + 30, threading.Event()
+    while True:
+        with engine.store.read() as tx:
+            found = migrations.revision(tx)
+        if found == revision:
+            return
+        assert time.monotonic() < deadline, found
+        pause.wait(0.02)
