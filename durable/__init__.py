@@ -50,10 +50,12 @@ from .errors import (
 if TYPE_CHECKING:
     from .app import Durable, get_hook, get_run, list_runs, resume_hook, set_limit, start, start_many
     from .context import (
+        close_stream,
         continue_as_new,
         create_hook,
         create_webhook,
         define_hook,
+        emit,
         get_step_metadata,
         get_workflow_metadata,
         heartbeat,
@@ -72,7 +74,7 @@ if TYPE_CHECKING:
         uuid4,
     )
     from .http import Request, Response
-    from .registry import Run, Value, concurrency, debounce, rate, step, workflow
+    from .registry import Run, Stream, StreamItem, Value, concurrency, debounce, rate, step, workflow
     from .replay import Question
     from .schedules import create_schedule, get_schedule, schedule
 else:
@@ -80,10 +82,12 @@ else:
     _ROOMS = {
         "app": ("Durable", "get_hook", "get_run", "list_runs", "resume_hook", "set_limit", "start", "start_many"),
         "context": (
+            "close_stream",
             "continue_as_new",
             "create_hook",
             "create_webhook",
             "define_hook",
+            "emit",
             "get_step_metadata",
             "get_workflow_metadata",
             "heartbeat",
@@ -102,7 +106,7 @@ else:
             "uuid4",
         ),
         "http": ("Request", "Response"),
-        "registry": ("Run", "Value", "concurrency", "debounce", "rate", "step", "workflow"),
+        "registry": ("Run", "Stream", "StreamItem", "Value", "concurrency", "debounce", "rate", "step", "workflow"),
         "replay": ("Question",),
         "schedules": ("create_schedule", "get_schedule", "schedule"),
     }
@@ -157,12 +161,15 @@ __all__ = [
     "SerializationError",
     "StepFailed",
     "StepTimeout",
+    "Stream",
+    "StreamItem",
     "TurnLost",
     "TurnRefused",
     "TurnTooLong",
     "Value",
     "ValueNotPublished",
     "WorkflowCodeError",
+    "close_stream",
     "concurrency",
     "continue_as_new",
     "create_hook",
@@ -170,6 +177,7 @@ __all__ = [
     "create_webhook",
     "debounce",
     "define_hook",
+    "emit",
     "get_hook",
     "get_run",
     "get_schedule",

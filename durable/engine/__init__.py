@@ -21,6 +21,7 @@ Files, in import order::
     stuck_runs.py       the runs whose code this process can neither stop nor close
     deadlines.py        stops an attempt that takes longer than its step's timeout
     run_handlers.py     the application's functions that are called when a run has failed or is blocked
+    stream_writer.py    collects what the steps of this process emit, and writes many items in one transaction
     engine.py           ``Engine``: store, dispatcher, notifier and settings of one application
 """
 
@@ -33,11 +34,13 @@ from .process import ProcessIdentity, identify, is_gone, versions
 from .replay_cache import Checkout, Kept, unclosable
 from .run_handlers import CALL_TIME
 from .settings import EXIT
+from .stream_writer import Buffer, StreamWriter, write_items
 from .watchdog import TurnWatch
 
 __all__ = [
     "CALL_TIME",
     "EXIT",
+    "Buffer",
     "Checkout",
     "Completion",
     "Completions",
@@ -46,6 +49,7 @@ __all__ = [
     "KnownWait",
     "Limit",
     "ProcessIdentity",
+    "StreamWriter",
     "TurnWatch",
     "grace",
     "identify",
@@ -53,4 +57,5 @@ __all__ = [
     "transport_defaults",
     "unclosable",
     "versions",
+    "write_items",
 ]

@@ -44,6 +44,7 @@ from .later import Later
 from .replay_cache import Replays
 from .run_handlers import Handler, RunHandlers
 from .settings import Settings, check_names, check_variables, resolve
+from .stream_writer import StreamWriter
 from .stuck_runs import StuckRuns
 from .timer import TimerThread
 from .watchdog import Watchdog
@@ -202,6 +203,13 @@ class Engine:
         return later
 
     @cached_property
+    def stream_writer(self) -> StreamWriter:
+        """Writes what the steps of this process emit."""
+        writer = self.make_stream_writer()
+        self.on_close(writer.close)
+        return writer
+
+    @cached_property
     def forwarder(self) -> Forwarder:
         return Forwarder()
 
@@ -226,7 +234,7 @@ class Engine:
             self._completions = self.make_completions()
         return self._completions
 
-    # An engine for tests replaces these four.
+    # An engine for tests replaces these five.
 
     def make_store(self) -> Store:
         """The database; called once."""
@@ -247,6 +255,10 @@ class Engine:
     def make_completions(self) -> Completions:
         """What waits for runs; called once per process."""
         return Completions(self.notifier, self.process_id)
+
+    def make_stream_writer(self) -> StreamWriter:
+        """What writes the items of streams; called once."""
+        return StreamWriter(self.store, lambda key: self.notifier.notify_subscribers(key))
 
     def broker_url(self) -> str:
         """The broker in use."""

@@ -6,6 +6,7 @@ The handle keeps only the run's id.  Each call goes to the engine's client (``cl
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar, overload
 
@@ -14,6 +15,7 @@ from ..current import current_engine
 from ..errors import RunNotFound
 from ..events import Event
 from ..sandbox import refuse_in_workflow
+from .streams import Stream, StreamItem, StreamReader, check_stream_name
 from .values import Value, check_name
 
 R = TypeVar("R")
@@ -53,6 +55,10 @@ class RunClient(Protocol):
     def value(self, run_id: str, name: str, timeout: Any) -> Any: ...
 
     def values(self, run_id: str) -> dict[str, Any]: ...
+
+    def stream(self, run_id: str, name: str, start: int, timeout: Any) -> Iterator[StreamItem[Any]]: ...
+
+    def streams(self, run_id: str) -> list[dict[str, Any]]: ...
 
     def cancel(self, run_id: str, reason: str | None) -> bool: ...
 
@@ -169,6 +175,33 @@ class Run(Generic[R]):
     def values(self) -> dict[str, Any]:
         """The latest values that the run has published, by name."""
         return self._client("Run.values").values(self.id)
+
+    @overload
+    def stream(self, name: Stream[T], *, start: int = 0, timeout: Any = None) -> StreamReader[T]: ...
+    @overload
+    def stream(self, name: str, *, start: int = 0, timeout: Any = None) -> StreamReader[Any]: ...
+    def stream(self, name: str | Stream[Any], *, start: int = 0, timeout: Any = None) -> StreamReader[Any]:
+        """
+        Return an iterable of the items that the run emits to a stream, as they come, until the stream is over.
+
+        It is over when the run has ended, or when the stream was closed.  Iterating raises TimeoutError, and
+        SerializationError for an item that does not have the type any more.
+
+        Args:
+            name: The name, or a ``Stream``, whose type the items then have.
+            start: The number of the first item; they are numbered from 0.
+            timeout: How long to wait for one item, as ``sleep`` takes it; None: until the stream is over.
+        """
+        if not isinstance(start, int) or isinstance(start, bool) or start < 0:
+            raise ValueError(f"start={start!r} must be the number of an item, from 0 on.")
+        key = check_stream_name(str(name) if isinstance(name, Stream) else name)
+        client = self._client("Run.stream")
+        fit = name.fit if isinstance(name, Stream) else None
+        return StreamReader(lambda: client.stream(self.id, key, start, timeout), fit)
+
+    def streams(self) -> list[dict[str, Any]]:
+        """The run's streams by name, each as a dict: ``name items keep created_at closed_at is_over``."""
+        return self._client("Run.streams").streams(self.id)
 
     def cancel(self, reason: str | None = None) -> bool:
         """Ask the run to stop: its next await raises CancelledError.  Returns False when the run has ended."""

@@ -39,6 +39,7 @@ Files, in import order::
     schedules.py           schedules, and their latest runs
     accept_request.py      record a webhook request: its row and its run's inbox item
     generations.py         the generations of a run
+    streams.py             numbered items that runs emit
     retention.py           ended runs, and their deletion
     cancel_run.py          ask a run to stop
     limits.py              limits of steps, and the steps that wait for them
@@ -96,6 +97,7 @@ from .schedules import ScheduledRun, ScheduleRow
 from .schema import REVISION, VERSION_TABLE, inbox
 from .statistics import Durations, Ended, QueueBacklog, Window
 from .steps import StepRow
+from .streams import NewItem, StoredItem, StreamEmitter, StreamRow
 from .transitions import ENDED, RunStatus, StepStatus
 from .vault import LIMIT, OPTION, REFERENCE, Vault, is_large, key_id_of
 from .waits import DueWait, WaitRow
@@ -129,6 +131,7 @@ __all__ = [
     "InboxItem",
     "LimitKey",
     "MessageGroup",
+    "NewItem",
     "OpenStep",
     "PayloadStore",
     "PayloadStoreError",
@@ -150,7 +153,10 @@ __all__ = [
     "StepRow",
     "StepStatus",
     "Store",
+    "StoredItem",
     "StoredPayload",
+    "StreamEmitter",
+    "StreamRow",
     "UrlPayloads",
     "Vault",
     "WaitRow",
