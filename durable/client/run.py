@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from sqlalchemy import Connection
@@ -15,7 +15,7 @@ from ..errors import RunCancelled, RunFailed, RunNotFound, ValueNotPublished
 from ..events import ROOT, Event
 from ..store import Run as RunRow
 from ..store import attributes, cancel_run, generations, published, requests, run_log, runs
-from . import fork, operate, streams
+from . import fork, operate, read_tokens, streams
 from .describe import blocked_reason, list_hooks, value_of
 
 
@@ -97,6 +97,12 @@ class Client:
     def streams(self, run_id: str) -> list[dict[str, Any]]:
         """Return the run's streams; see ``Run.streams``."""
         return streams.list_streams(self._engine, run_id)
+
+    def read_token(self, run_id: str, streams: Collection[str], values: Collection[str], expires: Any) -> str:
+        """Return a signed text that permits to read these; see ``Run.read_token``."""
+        expires_at = self._engine.now() + duration.to_micros(expires, what="expires")
+        grant = read_tokens.Grant(run_id, frozenset(streams), frozenset(values), expires_at)
+        return read_tokens.sign(self._engine.settings.signing_key, grant)
 
     def _look_for(self, run_id: str, name: str) -> tuple[RunRow, dict[str, Any]]:
         """

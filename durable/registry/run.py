@@ -6,7 +6,7 @@ The handle keeps only the run's id.  Each call goes to the engine's client (``cl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar, overload
 
@@ -59,6 +59,8 @@ class RunClient(Protocol):
     def stream(self, run_id: str, name: str, start: int, timeout: Any) -> Iterator[StreamItem[Any]]: ...
 
     def streams(self, run_id: str) -> list[dict[str, Any]]: ...
+
+    def read_token(self, run_id: str, streams: Collection[str], values: Collection[str], expires: Any) -> str: ...
 
     def cancel(self, run_id: str, reason: str | None) -> bool: ...
 
@@ -202,6 +204,32 @@ class Run(Generic[R]):
     def streams(self) -> list[dict[str, Any]]:
         """The run's streams by name, each as a dict: ``name items keep created_at closed_at is_over``."""
         return self._client("Run.streams").streams(self.id)
+
+    def read_token(
+        self,
+        *,
+        streams: Collection[str | Stream[Any]] = (),
+        values: Collection[str | Value[Any]] = (),
+        expires: Any = "1h",
+    ) -> str:
+        """
+        Return a signed text that permits a browser to read some streams and published values of the run.
+
+        Give it to those who may read them, like a password.  It needs no database, and cannot be taken back.
+
+        Args:
+            streams: The names of the streams.
+            values: The names of the published values.
+            expires: For how long it may be used to connect, as ``sleep`` takes it.
+
+        Raises:
+            ConfigurationError: The setting ``signing_key`` is missing.
+        """
+        if isinstance(streams, str) or isinstance(values, str):
+            raise TypeError("Run.read_token takes lists of names: streams=[…], values=[…].")
+        of_streams = [check_stream_name(str(each) if isinstance(each, Stream) else each) for each in streams]
+        of_values = [check_name(str(each) if isinstance(each, Value) else each) for each in values]
+        return self._client("Run.read_token").read_token(self.id, of_streams, of_values, expires)
 
     def cancel(self, reason: str | None = None) -> bool:
         """Ask the run to stop: its next await raises CancelledError.  Returns False when the run has ended."""

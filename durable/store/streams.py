@@ -315,10 +315,11 @@ def load(tx: Connection, key: str, name: str, item: StoredItem) -> str:
     return vault.of(tx).unseal(key, item.place(name), item.stored) or "null"
 
 
-def of_run(tx: Connection, key: str) -> list[StreamRow]:
+def of_run(tx: Connection, key: str, limit: int | None = None) -> list[StreamRow]:
     """The streams of a run by name."""
     columns = (streams.c.name, streams.c.next_number, streams.c.keep, streams.c.created_at, streams.c.closed_at)
-    return [StreamRow(*row) for row in tx.execute(select(*columns).where(streams.c.run_id == key).order_by("name"))]
+    query = select(*columns).where(streams.c.run_id == key).order_by(streams.c.name).limit(limit)
+    return [StreamRow(*row) for row in tx.execute(query)]
 
 
 def _place(name: str, number: int) -> str:

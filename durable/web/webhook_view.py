@@ -33,6 +33,7 @@ from .hub import Holder, Hub, Waiter
 from .prefer import Preference
 from .problems import NotVerified, RequestRefused
 from .record_request import Accepted, Endpoint
+from .stream_source import StreamSource
 from .wsgi_request import ReceiverTarget, Target
 
 log = logging.getLogger("durable.web")
@@ -330,7 +331,8 @@ def _refuse(answer: Response) -> flask.Response:
 
 
 def _make_hub(engine: Engine) -> Hub:
-    return Hub(partial(record_request.answers, engine), engine.notifier, engine.process_id, gunicorn.is_stopping)
+    answers = partial(record_request.answers, engine)
+    return Hub(answers, engine.notifier, engine.process_id, StreamSource(engine), gunicorn.is_stopping)
 
 
 def _release_session() -> None:
