@@ -25,6 +25,7 @@ from ..store import (
     SendTimes,
     StepRow,
     claims,
+    emit_items,
     end_operation,
     event_rows,
     in_doubt,
@@ -34,7 +35,6 @@ from ..store import (
     run_log,
     runs,
     steps,
-    streams,
 )
 from ..turns import admit_after
 from .attempt_end import AttemptEnd, without_retry
@@ -120,7 +120,7 @@ def write(
     run = runs.lock(tx, held.run_id) if held.semantics == definitions.AT_MOST_ONCE else None
     recorded = _write(engine, tx, held, ended)
     if closes_streams and recorded.is_current and recorded.next_attempt is None:
-        streams.close_of_step(tx, held.run_id, held.op_id, engine.store.now())
+        emit_items.close_of_step(tx, held.run_id, held.op_id, engine.store.now())
     in_doubt.unblock_if_resolved(tx, run)
     return recorded
 

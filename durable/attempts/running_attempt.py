@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from .. import attributes, codec, duration, events, failpoints
 from ..context import StepMetadata, WorkflowMetadata
-from ..engine import Buffer, Engine, Limit, identify, write_items
+from ..engine import Buffer, Engine, Limit, identify, warn_of_dropped
 from ..errors import AttemptLost, PayloadMissing, SerializationError
 from ..http import Response
 from ..registry import Step, StreamOptions
@@ -26,6 +26,7 @@ from ..store import (
     Claim,
     SendTimes,
     claims,
+    emit_items,
     fork_run,
     is_unavailable,
     reason,
@@ -208,7 +209,9 @@ class RunningAttempt:
         if not items:
             return
         with self._writing() as tx:
-            key = write_items(tx, self.held, items)
+            written = emit_items.write(tx, self.held, items)
+        warn_of_dropped(self.held, written)
+        key = written.key
         if key is not None:
             self._after_commit(lambda: self.engine.notifier.notify_subscribers(key))
 

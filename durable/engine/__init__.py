@@ -34,7 +34,7 @@ from .process import ProcessIdentity, identify, is_gone, versions
 from .replay_cache import Checkout, Kept, unclosable
 from .run_handlers import CALL_TIME
 from .settings import EXIT
-from .stream_writer import Buffer, StreamWriter, write_items
+from .stream_writer import Buffer, StreamWriter, warn_of_dropped
 from .watchdog import TurnWatch
 
 __all__ = [
@@ -57,5 +57,5 @@ __all__ = [
     "transport_defaults",
     "unclosable",
     "versions",
-    "write_items",
+    "warn_of_dropped",
 ]

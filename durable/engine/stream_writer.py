@@ -14,12 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import Connection
-
 from .. import forks
 from ..registry import StreamOptions
 from ..sandbox import log_records
-from ..store import Claim, NewItem, Store, StreamEmitter, claims, retry_until_available, streams
+from ..store import Claim, NewItem, Store, emit_items, retry_until_available, streams
 
 log = log_records.get("durable.streams")
 
@@ -49,7 +47,7 @@ class Buffer:
     def add(self, name: str, item: str | None, options: StreamOptions, at: int) -> bool:
         """Add an item; whether the buffer is full then."""
         with self._lock:
-            # No two items of an attempt have one time: it tells whether an item was written (``streams.is_written``).
+            # No two items of an attempt have one time, so that a second try to write them finds those of the first.
             self._last_at = max(at, self._last_at + 1)
             self._items.append(NewItem(name, item, self._last_at, options, begins=name not in self._begun))
             self._begun.add(name)
@@ -191,39 +189,28 @@ class StreamWriter:
         """Write items in one transaction, once the database can be used."""
         tries = 0
 
-        def write(tx: Connection) -> set[str]:
-            return {key for held, items in batches if (key := write_items(tx, held, items, is_retry=tries > 1))}
-
-        def write_once() -> set[str]:
+        def write_all() -> list[emit_items.Written]:
             nonlocal tries
             tries += 1
-            return self._store.write(write)
+            if len(batches) == 1 and tries == 1:
+                return [emit_items.commit(self._store, *batches[0])]
+            return self._store.write(
+                lambda tx: [emit_items.write(tx, held, items, is_retry=tries > 1) for held, items in batches]
+            )
 
-        for key in retry_until_available(write_once):
+        written = retry_until_available(write_all)
+        for (held, _), each in zip(batches, written, strict=True):
+            warn_of_dropped(held, each)
+        for key in {each.key for each in written if each.key is not None}:
             self._notify(key)
 
 
-def write_items(tx: Connection, held: Claim, items: Sequence[NewItem], *, is_retry: bool = False) -> str | None:
-    """
-    Write what an attempt has emitted, unless it was given up or its run has ended.
-
-    Args:
-        is_retry: Whether an earlier transaction with these items may have been committed.
-
-    Returns:
-        The run that the streams belong to; None if nothing is written.
-    """
-    key = streams.key_of(tx, held.run_id) if claims.is_held(tx, held) else None
-    if key is None:
-        return None
-    emitter = StreamEmitter(held.run_id, held.op_id, held.attempt)
-    if is_retry and streams.is_written(tx, key, items, emitter):
-        return key
-    for name in sorted(streams.append(tx, key, items, emitter)):
+def warn_of_dropped(held: Claim, written: emit_items.Written) -> None:
+    """Log what was emitted to a stream after its end."""
+    for name in sorted(written.dropped):
         log.warning(
             "Step %s of run %s has emitted to the stream %r after its end: it is dropped.",
             held.name,
             held.run_id,
             name,
         )
-    return key

@@ -30,6 +30,7 @@ from ..store import (
     WaitRow,
     attributes,
     claimed_attempts,
+    emit_items,
     event_rows,
     hooks,
     is_contention,
@@ -39,7 +40,6 @@ from ..store import (
     run_log,
     runs,
     steps,
-    streams,
     turn_leases,
     turns,
     vault,
@@ -264,7 +264,7 @@ def _emit(tx: Connection, decision: Decision, now: int) -> None:
     if not emitted:
         return
     run = decision.run
-    for name in sorted(streams.append(tx, run.first_run_id or run.id, emitted)):
+    for name in sorted(emit_items.append(tx, run.first_run_id or run.id, emitted)):
         log.warning("Run %s has emitted to the stream %r after its end: it is dropped.", run.id, name)
 
 

@@ -35,7 +35,7 @@ from durable.attempts.outcome import give_up
 from durable.cipher import aes_gcm
 from durable.recovery.prune import prune
 from durable.registry import StreamOptions
-from durable.store import StreamEmitter, claimed_attempts, streams
+from durable.store import NewItem, StreamEmitter, claimed_attempts, emit_items, streams
 from durable.store.schema import stream_items
 from durable.store.schema import streams as stream_rows
 from durable.turns.drive import drive
@@ -374,14 +374,14 @@ def test_a_step_that_goes_on_after_the_end_of_its_run_emits_nothing(engine):
 
 def test_items_whose_commit_was_not_acknowledged_are_written_once(engine):
     """The second try finds the first one's items."""
-    items = [streams.NewItem("s", str(number), 1_000 + number, StreamOptions()) for number in range(3)]
+    items = [NewItem("s", str(number), 1_000 + number, StreamOptions()) for number in range(3)]
     emitter = StreamEmitter("run-once", "r#1", 1)
     key = f"once-{secrets.token_hex(8)}"
     with engine.store.begin() as tx:
-        assert not streams.is_written(tx, key, items, emitter)
-        assert streams.append(tx, key, items, emitter) == set()
-        assert streams.is_written(tx, key, items, emitter)
-        assert not streams.is_written(tx, key, items, StreamEmitter("run-once", "r#1", 2))
+        assert not emit_items.is_written(tx, key, items, emitter)
+        assert emit_items.append(tx, key, items, emitter) == set()
+        assert emit_items.is_written(tx, key, items, emitter)
+        assert not emit_items.is_written(tx, key, items, StreamEmitter("run-once", "r#1", 2))
     with engine.store.begin() as tx:
         for table in (stream_items, stream_rows):
             tx.execute(sa.delete(table).where(table.c.run_id == key))
@@ -393,9 +393,9 @@ def test_two_processes_that_emit_to_one_stream_lose_nothing(engine, database):
 
     def write(mine: Durable, who: int) -> None:
         for number in range(30):
-            item = streams.NewItem("s", str(who * 100 + number), number, StreamOptions())
+            item = NewItem("s", str(who * 100 + number), number, StreamOptions())
             emitter = StreamEmitter("run-both", f"r#{who}", 1)
-            mine.store.write(lambda tx, item=item, emitter=emitter: streams.append(tx, key, [item], emitter))
+            mine.store.write(lambda tx, item=item, emitter=emitter: emit_items.append(tx, key, [item], emitter))
 
     with more_engines(database) as make, ThreadPoolExecutor(2) as threads:
         for each in [threads.submit(write, make(), who) for who in (1, 2)]:
@@ -411,14 +411,14 @@ def test_two_processes_that_emit_to_one_stream_lose_nothing(engine, database):
 
 def test_an_item_that_the_database_refuses_fails_its_step(engine, monkeypatch):
     """And the items of other steps are written all the same."""
-    append = streams.append
+    append = emit_items.append
 
     def refuse(tx: Any, key: str, emitted: Any, emitter: Any = None) -> set[str]:
         if any(each.item == '"bad"' for each in emitted):
             raise ValueError("refused by the database")
         return append(tx, key, emitted, emitter)
 
-    monkeypatch.setattr(streams, "append", refuse)
+    monkeypatch.setattr(emit_items, "append", refuse)
     acts[9] = lambda: emit("other", "bad")
     run = engine.start(flow, 9)
     settle(engine, run)
