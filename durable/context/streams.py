@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypeVar, overload
 
 from .. import codec, current
@@ -14,7 +15,8 @@ T = TypeVar("T")
 #: The longest item, in characters of JSON text: as long as a value may be that is stored in its own row.
 MOST_CHARACTERS = 256 * 1024
 
-_DEFAULT = StreamOptions()
+#: Few options are in use, and each item has some.
+_options = lru_cache(maxsize=64, typed=True)(StreamOptions)
 
 
 @overload
@@ -43,7 +45,7 @@ def emit(stream: str | Stream[Any], item: Any, **options: Any) -> None:
             raise TypeError(f"emit({stream!r}, …, {next(iter(options))}=…): the Stream has the options.")
         chosen, item = stream.options, stream.fit(item)
     else:
-        chosen = StreamOptions(**options) if options else _DEFAULT
+        chosen = _options(**options)
     name = check_stream_name(str(stream) if isinstance(stream, Stream) else stream)
     text = codec.encode(item, name)
     if len(text) > MOST_CHARACTERS:
@@ -64,7 +66,7 @@ def close_stream(stream: str | Stream[Any]) -> None:
     Raises:
         TypeError, ValueError: The name is invalid.
     """
-    chosen = stream.options if isinstance(stream, Stream) else _DEFAULT
+    chosen = stream.options if isinstance(stream, Stream) else _options()
     name = check_stream_name(str(stream) if isinstance(stream, Stream) else stream)
     _emit(name, None, chosen, "close_stream")
 

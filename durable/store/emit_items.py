@@ -25,8 +25,7 @@ from .transitions import ENDED
 from .upsert import upsert
 
 
-@dataclass(frozen=True, slots=True)
-class NewItem:
+class NewItem(NamedTuple):
     """
     An item that is emitted to a stream, or the stream's end.
 
