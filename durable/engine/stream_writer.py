@@ -201,6 +201,9 @@ class StreamWriter:
         written = retry_until_available(write_all)
         for (held, _), each in zip(batches, written, strict=True):
             warn_of_dropped(held, each)
+            if each.key is None:
+                # The attempt was given up; its function may go on and never end it.
+                self._buffers.pop(held.claim, None)
         for key in {each.key for each in written if each.key is not None}:
             self._notify(key)
 

@@ -184,10 +184,9 @@ class Run(Generic[R]):
     def stream(self, name: str, *, start: int = 0, timeout: Any = None) -> StreamReader[Any]: ...
     def stream(self, name: str | Stream[Any], *, start: int = 0, timeout: Any = None) -> StreamReader[Any]:
         """
-        Return an iterable of the items that the run emits to a stream, as they come, until the stream is over.
+        Return the items that the run emits to a stream, as they come, until the run has ended or the stream is closed.
 
-        It is over when the run has ended, or when the stream was closed.  Iterating raises TimeoutError, and
-        SerializationError for an item that does not have the type any more.
+        The loop raises TimeoutError, and SerializationError for an item that does not have the type any more.
 
         Args:
             name: The name, or a ``Stream``, whose type the items then have.
@@ -215,11 +214,10 @@ class Run(Generic[R]):
         """
         Return a signed text that permits a browser to read some streams and published values of the run.
 
-        Give it to those who may read them, like a password.  It needs no database, and cannot be taken back.
+        Give it only to those who may read them.  It cannot be taken back.
 
         Args:
-            streams: The names of the streams.
-            values: The names of the published values.
+            streams, values: The names.
             expires: For how long it may be used to connect, as ``sleep`` takes it.
 
         Raises:

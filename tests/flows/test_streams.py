@@ -426,6 +426,33 @@ def test_an_item_that_the_database_refuses_fails_its_step(engine, monkeypatch):
     assert "refused by the database" in str(run.events()[-1])
 
 
+def test_a_run_without_streams_asks_for_none(engine):
+    """Neither its turns nor its attempts nor its end look at the tables of streams."""
+    asked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        asked.append(statement)
+
+    sa.event.listen(engine.store.engine, "before_cursor_execute", note)
+    run = engine.start(without_streams)
+    settle(engine, run)
+    sa.event.remove(engine.store.engine, "before_cursor_execute", note)
+    assert run.status == "completed"
+    assert asked
+    assert [each for each in asked if "durable_stream" in each] == []
+
+
+@step(name="streaming.nothing", retry_backoff=0)
+def nothing() -> None:
+    if get_step_metadata().attempt == 1:
+        raise OSError("once")
+
+
+@workflow(name="streaming.without")
+async def without_streams() -> None:
+    await nothing()
+
+
 # Generations, encryption, retention
 
 

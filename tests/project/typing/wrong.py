@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from durable import Response, Run, Value, create_webhook, define_hook, publish, race, sleep, start, step, workflow
+from durable import (
+    Response,
+    Run,
+    Stream,
+    Value,
+    create_webhook,
+    define_hook,
+    emit,
+    publish,
+    race,
+    sleep,
+    start,
+    step,
+    workflow,
+)
 
 
 @dataclass
@@ -75,6 +89,9 @@ def starting() -> None:
     charge.run("o")  # wrong
     Response.json({}, status="200")  # wrong
     publish(Value("total", int), "three")  # wrong
+    emit(Stream("totals", int), "three")  # wrong
+    emit(Stream("totals", int), 3, keep=5)  # wrong
+    emit("totals", 3, keep="all")  # wrong
     print(number, run)
 
 
