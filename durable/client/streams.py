@@ -72,7 +72,10 @@ def follow(engine: Engine, run_id: str, name: str, start: int, timeout: Any) -> 
     Raises:
         RunNotFound: There is no run of this id.
         TimeoutError: No item has come within *timeout*.
+        ValueError: *start* is no number of an item.
     """
+    if not isinstance(start, int) or isinstance(start, bool) or start < 0:
+        raise ValueError(f"start={start!r} must be the number of an item, from 0 on.")
     secs = math.inf if timeout is None else duration.to_micros(timeout) / 1_000_000
     place = streams.StreamPlace(key_of(engine, run_id), name, start)
     page = read(engine, place)

@@ -193,12 +193,11 @@ class Run(Generic[R]):
             start: The number of the first item; they are numbered from 0.
             timeout: How long to wait for one item, as ``sleep`` takes it; None: until the stream is over.
         """
-        if not isinstance(start, int) or isinstance(start, bool) or start < 0:
-            raise ValueError(f"start={start!r} must be the number of an item, from 0 on.")
         key = check_stream_name(str(name) if isinstance(name, Stream) else name)
         client = self._client("Run.stream")
-        fit = name.fit if isinstance(name, Stream) else None
-        return StreamReader(lambda: client.stream(self.id, key, start, timeout), fit)
+        return StreamReader(
+            lambda: client.stream(self.id, key, start, timeout), name.fit if isinstance(name, Stream) else None
+        )
 
     def streams(self) -> list[dict[str, Any]]:
         """The run's streams by name, each as a dict: ``name items keep created_at closed_at is_over``."""
@@ -213,8 +212,6 @@ class Run(Generic[R]):
     ) -> str:
         """
         Return a signed text that permits a browser to read some streams and published values of the run.
-
-        Give it only to those who may read them.  It cannot be taken back.
 
         Args:
             streams, values: The names.

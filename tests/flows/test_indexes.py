@@ -202,8 +202,7 @@ def test_every_query_of_runs_and_sweeps_uses_an_index(full):
     assert debounced.id == again.id
     with full.store.begin() as tx:
         tx.execute(sa.update(run_limits).where(run_limits.c.run_id == debounced.id).values(ready_at=0))
-    keys = [LimitKey(limit.name, "") for limit in limited.limits]
-    admission.admit(full, keys)
+    admission.admit(full, [LimitKey(limit.name, "") for limit in limited.limits])
     settle(full, debounced)
     settle(full, *debounced.generations())
     assert debounced.result(0) is None

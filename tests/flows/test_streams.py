@@ -341,7 +341,7 @@ def test_a_reader_is_not_kept_longer_than_it_wants(engine):
     with pytest.raises(RunNotFound):
         list(get_run("no such run").stream("heard"))
     with pytest.raises(ValueError, match="start=-1"):
-        run.stream("heard", start=-1)
+        list(run.stream("heard", start=-1))
     with pytest.raises(ValueError, match="1 to 255"):
         run.stream("")
 
