@@ -70,7 +70,7 @@ class Workload(Generic[S]):
     One workload.
 
     Attributes:
-        name: ``W1`` … ``W11``, ``F``.
+        name: ``W1`` … ``W12``, ``F``.
         opened: Brings up what the rounds need, and gives the function that measures one round.  Its figures
             are a dataclass of numbers, None for what this form does not measure; ratios are properties.
         once: Measured in a single round, however many are asked for: it looks at a long course of things.

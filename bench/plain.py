@@ -39,6 +39,15 @@ def row(series: str, number: int) -> None:
     _rows().insert(series, number, time.time())
 
 
+@shared_task(name=PREFIX + "rows", ignore_result=True)  # type: ignore[untyped-decorator]
+def rows(series: str, count: int, inbox: str) -> None:
+    """Insert that many rows, each with a commit of its own, and tell the caller how many seconds that took."""
+    began = time.perf_counter()
+    for number in range(count):
+        _rows().insert(series, number, 0.0)
+    _redis().rpush(inbox, repr(time.perf_counter() - began))
+
+
 @shared_task(name=PREFIX + "tell", ignore_result=True)  # type: ignore[untyped-decorator]
 def tell(inbox: str) -> None:
     """Push the time of this line to a Redis list, where the caller waits."""

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Any
 
-from durable import Request, create_hook, create_webhook, rate, sleep, step, workflow
+from durable import Request, create_hook, create_webhook, emit, rate, sleep, step, workflow
 
 
 @step(name="bench.stamp")
@@ -121,3 +121,20 @@ async def queued(items: int, at_once: int, secs: float) -> int:
         return done
 
     return sum(await asyncio.gather(*(worker() for _ in range(at_once))))
+
+
+@step(name="bench.emits")
+def emits(count: int, pace: int, is_loud: bool) -> None:
+    """Emit that many items; with a *pace*, so many a second, as from something that the step waits for."""
+    began = time.perf_counter()
+    for number in range(count):
+        if is_loud:
+            emit("items", {"number": number, "text": "a word"}, keep=None)
+        if pace:
+            time.sleep(max(0.0, began + (number + 1) / pace - time.perf_counter()))
+
+
+@workflow(name="bench.emitting")
+async def emitting(count: int, pace: int, is_loud: bool) -> None:
+    """One step that emits."""
+    await emits(count, pace, is_loud)

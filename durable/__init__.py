@@ -65,10 +65,12 @@ if TYPE_CHECKING:
         start_many,
     )
     from .context import (
+        close_stream,
         continue_as_new,
         create_hook,
         create_webhook,
         define_hook,
+        emit,
         get_step_metadata,
         get_workflow_metadata,
         heartbeat,
@@ -87,7 +89,7 @@ if TYPE_CHECKING:
         uuid4,
     )
     from .http import Request, Response
-    from .registry import Run, Value, concurrency, debounce, rate, step, workflow
+    from .registry import Run, Stream, StreamItem, Value, concurrency, debounce, rate, step, workflow
     from .replay import Question
     from .schedules import acreate_schedule, aget_schedule, create_schedule, get_schedule, schedule
 else:
@@ -110,10 +112,12 @@ else:
             "start_many",
         ),
         "context": (
+            "close_stream",
             "continue_as_new",
             "create_hook",
             "create_webhook",
             "define_hook",
+            "emit",
             "get_step_metadata",
             "get_workflow_metadata",
             "heartbeat",
@@ -132,7 +136,7 @@ else:
             "uuid4",
         ),
         "http": ("Request", "Response"),
-        "registry": ("Run", "Value", "concurrency", "debounce", "rate", "step", "workflow"),
+        "registry": ("Run", "Stream", "StreamItem", "Value", "concurrency", "debounce", "rate", "step", "workflow"),
         "replay": ("Question",),
         "schedules": ("acreate_schedule", "aget_schedule", "create_schedule", "get_schedule", "schedule"),
     }
@@ -187,6 +191,8 @@ __all__ = [
     "SerializationError",
     "StepFailed",
     "StepTimeout",
+    "Stream",
+    "StreamItem",
     "TurnLost",
     "TurnRefused",
     "TurnTooLong",
@@ -201,6 +207,7 @@ __all__ = [
     "aset_limit",
     "astart",
     "astart_many",
+    "close_stream",
     "concurrency",
     "continue_as_new",
     "create_hook",
@@ -208,6 +215,7 @@ __all__ = [
     "create_webhook",
     "debounce",
     "define_hook",
+    "emit",
     "get_hook",
     "get_run",
     "get_schedule",

@@ -84,6 +84,9 @@ class Attempt:
     def publish(self, name: str, value: str) -> None:
         raise NotImplementedError("a simulated run has no readers")
 
+    def emit(self, name: str, item: str | None, options: Any) -> None:
+        raise NotImplementedError("a simulated run has no readers")
+
     def heartbeat(self, details: object) -> None:
         raise NotImplementedError("no step of a simulated run has a heartbeat")
 
@@ -111,6 +114,8 @@ class Simulator:
         self.requests: dict[str, Request] = {}
         self.answers: dict[str, Response] = {}
         self.drawn: set[str] = set()
+        #: The items of all streams by the streams' names; None for the end of one.
+        self.emitted: list[tuple[str, str | None]] = []
         self.clock = START
         bound = codec.bind(self.workflow.signature, self.args, self.kwargs)
         self.encoded = codec.encode_arguments(bound)
@@ -165,7 +170,9 @@ class Simulator:
             settled = [say(e) for command in new if (e := self._settle(command, held)) is not None]
             replay.feed(settled)
         for command in asked:
-            if not isinstance(command, commands.CreateHook):
+            if isinstance(command, commands.EmitItem):
+                self.emitted.append((command.name, command.item))
+            elif not isinstance(command, commands.CreateHook):
                 say(record(command))
         if replay.outcome is not None and not any(e.phase == "ended" and e.op_id == events.ROOT for e in said):
             reasons = [e.reason for e in (*self.log, *said) if isinstance(e, events.RunCancelRequested)]
@@ -380,6 +387,7 @@ class Simulator:
         sim.workflow = registry.workflows[known["workflow"]]
         sim.run_id, sim.public_url = known["run_id"], known["public_url"]
         sim.taken, sim.drawn, sim.encoded = known["taken"], set(known["drawn"]), known["args"]
+        sim.emitted = []
         sim.turns = [Turn(*each) for each in known["turns"]]
         stored = [Request.from_head(r["head"], base64.b64decode(r["body_b64"])) for r in known["requests"]]
         sim.requests = {r.id or "": r for r in stored}

@@ -11,6 +11,7 @@ from . import (
     fan_out,
     first_step,
     held,
+    items,
     long_haul,
     many_runs,
     old_runs,
@@ -32,6 +33,7 @@ _FILES = (
     old_runs,
     long_haul,
     batch,
+    items,
     fairness,
 )
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from random import random
 from typing import Any
 
+from sqlalchemy import Connection
+
 from .. import codec, current, duration, events, failpoints, measures
 from ..engine import Engine
 from ..errors import DecryptionError, FatalError, PayloadMissing, RetryableError, SerializationError
@@ -125,6 +127,8 @@ def run_claimed(engine: Engine, held: Claim, body: StepBody, conclude: Conclude 
         except BaseException as error:
             # The process is being stopped, or lacks a key: another process takes the attempt, which does not count.
             running.roll_back()
+            with suppress(Exception):
+                running.finish_streams()
             delay = engine.settings.resend_after if isinstance(error, DecryptionError) else 0
             retry_until_available(lambda: release(engine, held, has_begun=running.has_begun, delay=delay))
             raise
@@ -133,7 +137,8 @@ def run_claimed(engine: Engine, held: Claim, body: StepBody, conclude: Conclude 
         failpoints.hit("step.finished")
 
         # In place: one transaction for the outcome and the turn that takes it in.
-        if conclude is not None and running.transaction is None and conclude(held, ended):
+        is_alone = running.transaction is None and not running.closes_streams
+        if conclude is not None and is_alone and conclude(held, ended):
             count(engine, held, ended)
             body.log_failure(running, ended)
             admit_after(engine, held)
@@ -141,6 +146,8 @@ def run_claimed(engine: Engine, held: Claim, body: StepBody, conclude: Conclude 
 
         ended, next_attempt = _record(engine, body, running, ended)
         failpoints.hit("step.recorded")
+        if running.closes_streams:
+            engine.notifier.notify_subscribers(held.run_id)
         pause_limit(engine, held, running.error, ended)
         if next_attempt is not None and not engine.dispatch.send_step(next_attempt) and engine.on_due is not None:
             engine.on_due(next_attempt.not_before)
@@ -167,11 +174,15 @@ def _call(engine: Engine, body: StepBody, running: RunningAttempt) -> events.Att
         fitting = codec.fit(result, step.return_annotation, f"result of {step.name}")
         text = codec.encode(fitting, "result")
         running.flush()
+        running.finish_streams()
     except BaseException as error:
         # Not a failure of the step: its process ends, or lacks the key to a value.
         if ends_process(error) or isinstance(error, DecryptionError):
             raise
-        return _failed(body, running, error)
+        failed = _failed(body, running, error)
+        with suppress(Exception):  # the failure is what counts
+            running.finish_streams()
+        return failed
     return running.ending().completed(text)
 
 
@@ -242,8 +253,12 @@ def _record(
     held, own = running.held, running.transaction
     if own is not None and own.tx is not None and isinstance(ended, events.StepCompleted):
         completed = ended
+
+        def write_outcome(tx: Connection) -> bool:
+            return write(engine, tx, held, completed, closes_streams=running.closes_streams).is_current
+
         try:
-            if not own.commit(lambda tx: write(engine, tx, held, completed).is_current):
+            if not own.commit(write_outcome):
                 log.warning("Attempt %d of %s was given up: nothing of it is written.", held.attempt, held.name)
             else:
                 count(engine, held, completed)
@@ -260,6 +275,6 @@ def _record(
             own.close()
     else:
         running.roll_back()
-    next_attempt = retry_until_available(lambda: record(engine, held, ended))
+    next_attempt = retry_until_available(lambda: record(engine, held, ended, closes_streams=running.closes_streams))
     body.log_failure(running, ended)
     return ended, next_attempt

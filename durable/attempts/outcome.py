@@ -25,6 +25,7 @@ from ..store import (
     SendTimes,
     StepRow,
     claims,
+    emit_items,
     end_operation,
     event_rows,
     in_doubt,
@@ -60,18 +61,26 @@ class Recorded:
 
 
 def record(
-    engine: Engine, held: Claim | ClaimedAttempt, ended: events.AttemptEnded, *, given_up: str | None = None
+    engine: Engine,
+    held: Claim | ClaimedAttempt,
+    ended: events.AttemptEnded,
+    *,
+    given_up: str | None = None,
+    closes_streams: bool = False,
 ) -> StepRow | None:
     """
     Put an outcome into the run's inbox.  Return the next attempt, if there is one to be sent.
 
     Args:
         given_up: Why another process, or another thread of this one, ends the attempt.
+        closes_streams: Whether a stream may end with the step.
     """
     event_rows.store_early(engine.store.vault, held.run_id, [ended])
-    if isinstance(ended, events.StepRetrying) or held.semantics == definitions.AT_MOST_ONCE:
+    # Another process cannot know what the attempt has emitted.
+    closes_streams = closes_streams or given_up is not None
+    if isinstance(ended, events.StepRetrying) or held.semantics == definitions.AT_MOST_ONCE or closes_streams:
         with engine.store.begin() as tx:
-            recorded = write(engine, tx, held, ended)
+            recorded = write(engine, tx, held, ended, closes_streams=closes_streams)
     else:
         sending = engine.dispatch.plan(engine.store.now())
         recorded = Recorded(end_operation.commit(engine.store, held, ended, sending))
@@ -98,11 +107,20 @@ def count(
     engine.measures.observe(measures.ATTEMPT_SECONDS, ended.at - held.claimed_at, held.name)
 
 
-def write(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: events.AttemptEnded) -> Recorded:
-    """Record an attempt's outcome in a transaction of the caller's."""
+def write(
+    engine: Engine,
+    tx: Connection,
+    held: Claim | ClaimedAttempt,
+    ended: events.AttemptEnded,
+    *,
+    closes_streams: bool = False,
+) -> Recorded:
+    """Record an attempt's outcome in a transaction of the caller's; if it is the last, close the step's streams."""
     # A step that may be in doubt has its run blocked: lock the run first, then the step.
     run = runs.lock(tx, held.run_id) if held.semantics == definitions.AT_MOST_ONCE else None
     recorded = _write(engine, tx, held, ended)
+    if closes_streams and recorded.is_current and recorded.next_attempt is None:
+        emit_items.close_of_step(tx, held.run_id, held.op_id, engine.store.now())
     in_doubt.unblock_if_resolved(tx, run)
     return recorded
 

@@ -16,16 +16,17 @@ from sqlalchemy.orm import Session
 
 from .. import attributes, codec, duration, events, failpoints
 from ..context import StepMetadata, WorkflowMetadata
-from ..engine import Engine, Limit, identify
+from ..engine import Buffer, Engine, Limit, identify, warn_of_dropped
 from ..errors import AttemptLost, PayloadMissing, SerializationError
 from ..http import Response
-from ..registry import Step
+from ..registry import Step, StreamOptions
 from ..sandbox import log_records
 from ..store import (
     REFERENCE,
     Claim,
     SendTimes,
     claims,
+    emit_items,
     fork_run,
     is_unavailable,
     reason,
@@ -67,6 +68,7 @@ class RunningAttempt:
         responded: Ids of the webhook requests that the attempt has answered.
         error: What the attempt failed with.
         has_begun: Whether the step's function was called.
+        closes_streams: Whether a stream ends with the step.
     """
 
     engine: Engine
@@ -80,6 +82,8 @@ class RunningAttempt:
     responded: list[str] = field(default_factory=list)
     error: BaseException | None = None
     has_begun: bool = False
+    closes_streams: bool = False
+    _emitted: Buffer | None = None
 
     # What the step's function calls
 
@@ -179,7 +183,37 @@ class RunningAttempt:
             run_log.post(tx, held.run_id, published, SendTimes(now + self.engine.settings.resend_after, None))
         self._after_commit(lambda: self.engine.notifier.notify_subscribers(held.run_id))
 
+    @_shielded
+    def emit(self, name: str, item: str | None, options: StreamOptions) -> None:
+        """Add an encoded item to a stream, or close it with None.  In a transactional step, with its transaction."""
+        self.closes_streams |= options.until == "step"
+        if self.transaction is None:
+            self.engine.stream_writer.put(self.held, name, item, options)
+            return
+        if self._emitted is None:
+            self._emitted = Buffer(self.held)
+        if self._emitted.add(name, item, options, self.engine.store.now()):
+            self._write_emitted()
+
     # What the attempt itself calls
+
+    def finish_streams(self) -> None:
+        """Write what is left of the items that the step has emitted."""
+        if self.transaction is None:
+            self.engine.stream_writer.finish(self.held)
+        else:
+            self._write_emitted()
+
+    def _write_emitted(self) -> None:
+        items = [] if self._emitted is None else self._emitted.take()
+        if not items:
+            return
+        with self._writing() as tx:
+            written = emit_items.write(tx, self.held, items)
+        warn_of_dropped(self.held, written)
+        key = written.key
+        if key is not None:
+            self._after_commit(lambda: self.engine.notifier.notify_subscribers(key))
 
     def within_limit(self, call: Callable[[], T]) -> T:
         """

@@ -30,6 +30,7 @@ Files, in import order::
     follow.py          ``durable runs list --follow``
     watch.py           ``durable runs watch``
     forks.py           ``durable runs fork``
+    streams.py         ``durable runs stream``
     runs.py            ``durable runs``
     start.py           ``durable start``
     schedules.py       ``durable schedules``

@@ -36,6 +36,7 @@ from .common import (
 from .forks import fork_command
 from .printing import as_text, print_json, print_table, report, runs_table
 from .run_details import print_run, read_run
+from .streams import stream_command
 from .terminal import of_stdout, printable
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def runs() -> None:
 
 
 runs.add_command(fork_command)
+runs.add_command(stream_command)
 
 
 @runs.command("list")

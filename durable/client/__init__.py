@@ -15,6 +15,8 @@ Files, in import order::
     operate.py         end a run's sleeps, retry it, resolve a step in doubt
     details.py         the steps of a run, its failure, and its log with the values
     values.py          the published values of a run as plain JSON
+    streams.py         reads the streams of a run: item by item as they come, or as plain JSON
+    read_tokens.py     signed texts that permit a browser to read some streams and values of one run
     workforce.py       live processes, what they run, and the queues
     child_report.py    the end of a child run, as the run that awaits it has it
     new_run.py         a new run: its row, its arguments, its limits

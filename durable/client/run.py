@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import AsyncIterator, Collection, Iterator
 from typing import Any
 
 from sqlalchemy import Connection
@@ -14,7 +15,7 @@ from ..errors import RunCancelled, RunFailed, RunNotFound, ValueNotPublished
 from ..events import ROOT, Event
 from ..store import Run as RunRow
 from ..store import attributes, cancel_run, generations, published, requests, run_log, runs
-from . import fork, operate
+from . import fork, operate, read_tokens, streams
 from .describe import blocked_reason, list_hooks, value_of
 
 
@@ -106,6 +107,24 @@ class Client:
                     yield NextCheck(news, left)
                     row, found = self._look_for(waited_for, name)
         return found[name]
+
+    def stream(self, run_id: str, name: str, start: int, timeout: Any) -> Iterator[registry.StreamItem[Any]]:
+        """Yield the items of a stream as they come; see ``Run.stream``."""
+        return streams.follow(self._engine, run_id, name, start, timeout)
+
+    def astream(self, run_id: str, name: str, start: int, timeout: Any) -> AsyncIterator[registry.StreamItem[Any]]:
+        """Yield the items of a stream in an event loop."""
+        return streams.afollow(self._engine, run_id, name, start, timeout)
+
+    def streams(self, run_id: str) -> list[dict[str, Any]]:
+        """Return the run's streams; see ``Run.streams``."""
+        return streams.list_streams(self._engine, run_id)
+
+    def read_token(self, run_id: str, streams: Collection[str], values: Collection[str], expires: Any) -> str:
+        """Return a signed text that permits to read these; see ``Run.read_token``."""
+        expires_at = self._engine.now() + duration.to_micros(expires, what="expires")
+        grant = read_tokens.Grant(run_id, frozenset(streams), frozenset(values), expires_at)
+        return read_tokens.sign(self._engine.settings.signing_key, grant)
 
     def _look_for(self, run_id: str, name: str) -> tuple[RunRow, dict[str, Any]]:
         """

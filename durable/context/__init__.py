@@ -11,12 +11,14 @@ Files, in import order::
     routing.py      which rule of a receiver a request matches
     workflow.py     for workflows: sleep, hooks, webhooks, race, the run's time and randomness
     values.py       ``publish``: values that a run shows while it goes on
+    streams.py      ``emit``: items that a run shows one after the other while it goes on
     typed_hooks.py  ``define_hook``: hooks whose payloads have a type
 """
 
 from .receivers import RECEIVE_PATH, ReceiverDefinition, ResumeRule, StartRule, receiver, receivers
 from .routing import ResumeRoute, StartRoute, Unroutable, event_id, events_of, route
 from .step import StepMetadata, get_step_metadata, heartbeat, step_session
+from .streams import close_stream, emit
 from .typed_hooks import define_hook, definitions
 from .values import publish
 from .webhooks import WebhookConfig, recorded_url
@@ -49,11 +51,13 @@ __all__ = [
     "Unroutable",
     "WebhookConfig",
     "WorkflowMetadata",
+    "close_stream",
     "continue_as_new",
     "create_hook",
     "create_webhook",
     "define_hook",
     "definitions",
+    "emit",
     "event_id",
     "events_of",
     "get_step_metadata",

@@ -17,7 +17,7 @@ from ..display import mask, masked_deeply
 from ..errors import DecryptionError, PayloadMissing
 from ..events import Event
 from ..replay import reply_of
-from ..store import PublishedValue, requests, vault
+from ..store import PublishedValue, StoredItem, requests, vault
 from .pages import Dashboard
 
 
@@ -137,12 +137,19 @@ class Payloads:
             return Shown(hidden=f"There is no reply: the run is over, or the hook is closed ({answer.status}).")
         return Shown(self.redacted(codec.plain(text, self._requests(text)), "reply"))
 
-    def _read(self, place: str, text: str) -> str | Shown:
+    def item(self, key: str, name: str, item: StoredItem) -> Shown:
+        """An item of a stream, which belongs to the run *key*."""
+        text = self._read(item.place(name), item.stored, key)
+        if isinstance(text, Shown):
+            return text
+        return Shown(self.redacted(codec.plain(text, self._requests(text)), f"stream:{name}"))
+
+    def _read(self, place: str, text: str, run_id: str | None = None) -> str | Shown:
         """The encoded value of an operation, or of another place; or why it cannot be shown."""
         if text[:1] == vault.MARK and self._vault.cipher is not None and not self.may_reveal:
             return _ENCRYPTED
         try:
-            plain = self._vault.unseal(self._run_id, place, text)
+            plain = self._vault.unseal(run_id or self._run_id, place, text)
             return str(self._vault.fetch(self._tx, self._run_id, plain))
         except (DecryptionError, PayloadMissing) as error:
             return Shown(hidden=str(error))

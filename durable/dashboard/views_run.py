@@ -20,6 +20,8 @@ from ..store import (
     Hook,
     RequestRow,
     Run,
+    StoredItem,
+    StreamRow,
     attributes,
     audit,
     fork_run,
@@ -31,6 +33,7 @@ from ..store import (
     run_log,
     run_page,
     runs,
+    streams,
 )
 from . import notices, timeline_section
 from .filters import whole_number
@@ -87,6 +90,7 @@ def show(dashboard: Dashboard, run_id: str) -> flask.Response:
             "family": family(tx, run),
             "attributes": attributes.read(tx, run_id),
             "values": [(each, payloads.published(each)) for each in published.read(tx, run).values()],
+            "streams": _streams(payloads, tx, run),
             "waiting": _waiting(engine, tx, run),
             "doubts": in_doubt.of_run(tx, run_id) if not run.ended else [],
             "section": timeline_section.read(tx, run, given, now),
@@ -109,6 +113,7 @@ def show(dashboard: Dashboard, run_id: str) -> flask.Response:
             repr(page["requests"]),
             repr(page["refusing"]),
             repr(page["values"]),
+            repr(page["streams"]),
             growing,
         ],
         refresh=None if run.ended else 3,
@@ -252,6 +257,21 @@ def _waiting(engine: Engine, tx: Connection, run: Run) -> list[dict[str, Any]]:
         return pending.waiting_for(engine, tx, run)
     except (DecryptionError, PayloadMissing):
         return []
+
+
+def _streams(payloads: Payloads, tx: Connection, run: Run) -> list[tuple[StreamRow, StoredItem | None, Shown | None]]:
+    """The run's streams, each with its latest item."""
+    key = run.first_run_id or run.id
+    found = streams.of_run(tx, key, LISTED)
+    if not found:
+        return []
+    items = streams.pages(tx, [streams.StreamPlace(key, each.name, each.items - 1) for each in found])
+    shown: list[tuple[StreamRow, StoredItem | None, Shown | None]] = []
+    for each in found:
+        latest = items[key, each.name][-1:]
+        values = [payloads.item(key, each.name, item) for item in latest]
+        shown.append((each, latest[0] if latest else None, values[0] if values else None))
+    return shown
 
 
 def _hooks(tx: Connection, run_id: str) -> list[Hook]:

@@ -8,13 +8,17 @@ from typing import Any
 # The token of parse_target, also percent-encoded.
 _TOKEN = re.compile(r"(v1/webhook(?:/|%2F))[A-Za-z0-9_%-]{20,}", re.IGNORECASE)
 
-# Credentials that Meta, CloudEvents, Graph and X put into the query.
-_QUERY = re.compile(r"\b((?:hub\.verify_token|access_token|validationToken|crc_token|clientState)=)[^&\s\"'#]+")
+# Credentials that Meta, CloudEvents, Graph and X put into the query, and read tokens.
+_QUERY = re.compile(
+    r"\b((?:hub\.verify_token|access_token|validationToken|crc_token|clientState|(?<=[?&])token)=)[^&\s\"'#]+"
+)
+#: A text without any of these has neither.
+_PLACES = ("webhook", "v1/streams/", "v1/values/")
 
 
 def mask(text: str) -> str:
-    """Return *text* with ``...`` for each token in a webhook's path and each credential in its query."""
-    if "webhook" not in text:
+    """Return *text* with ``...`` for each token in a webhook's path and each credential in a query."""
+    if not any(place in text for place in _PLACES):
         return text
     return _QUERY.sub(r"\1...", _TOKEN.sub(r"\1...", text))
 

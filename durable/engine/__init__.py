@@ -22,6 +22,7 @@ Files, in import order::
     stuck_runs.py       the runs whose code this process can neither stop nor close
     deadlines.py        stops an attempt that takes longer than its step's timeout
     run_handlers.py     the application's functions that are called when a run has failed or is blocked
+    stream_writer.py    collects what the steps of this process emit, and writes many items in one transaction
     engine.py           ``Engine``: store, dispatcher, notifier and settings of one application
 """
 
@@ -34,12 +35,14 @@ from .process import ProcessIdentity, identify, is_gone, versions
 from .replay_cache import Checkout, Kept, unclosable
 from .run_handlers import CALL_TIME
 from .settings import EXIT
+from .stream_writer import Buffer, StreamWriter, warn_of_dropped
 from .threads import CallThreads, Returned, advance
 from .watchdog import TurnWatch
 
 __all__ = [
     "CALL_TIME",
     "EXIT",
+    "Buffer",
     "CallThreads",
     "Checkout",
     "Completion",
@@ -51,6 +54,7 @@ __all__ = [
     "NextCheck",
     "ProcessIdentity",
     "Returned",
+    "StreamWriter",
     "TurnWatch",
     "Waiting",
     "advance",
@@ -62,4 +66,5 @@ __all__ = [
     "versions",
     "wait_in_loop",
     "wait_in_thread",
+    "warn_of_dropped",
 ]

@@ -44,6 +44,7 @@ from .later import Later
 from .replay_cache import Replays
 from .run_handlers import Handler, RunHandlers
 from .settings import Settings, check_names, check_variables, resolve
+from .stream_writer import StreamWriter
 from .stuck_runs import StuckRuns
 from .threads import CallThreads
 from .timer import TimerThread
@@ -204,6 +205,13 @@ class Engine:
         return later
 
     @cached_property
+    def stream_writer(self) -> StreamWriter:
+        """Writes what the steps of this process emit."""
+        writer = self.make_stream_writer()
+        self.on_close(writer.close)
+        return writer
+
+    @cached_property
     def forwarder(self) -> Forwarder:
         return Forwarder()
 
@@ -236,7 +244,7 @@ class Engine:
             self._threads = CallThreads(self.settings.pool_size + 3)
         return self._threads
 
-    # An engine for tests replaces these four.
+    # An engine for tests replaces these five.
 
     def make_store(self) -> Store:
         """The database; called once."""
@@ -257,6 +265,10 @@ class Engine:
     def make_completions(self) -> Completions:
         """What waits for runs; called once per process."""
         return Completions(self.notifier, self.process_id)
+
+    def make_stream_writer(self) -> StreamWriter:
+        """What writes the items of streams; called once."""
+        return StreamWriter(self.store, lambda key: self.notifier.notify_subscribers(key))
 
     def broker_url(self) -> str:
         """The broker in use."""

@@ -24,6 +24,9 @@ from ..store import PREPARING_CHOICES
 
 SECOND = 1_000_000
 
+#: The least characters of a signing key.
+_SHORTEST_KEY = 16
+
 #: What ``on_deaf_worker`` may say.
 WARN, EXIT = "warn", "exit"
 
@@ -74,6 +77,8 @@ class Settings:
     cipher: Cipher | None = None
     #: The fsspec URL of values that are too large for the log; None: the database.
     payload_url: str | None = None
+    #: The keys that sign read tokens, the first one, and that check them, all; None: there are no read tokens.
+    signing_key: tuple[str, ...] | None = None
     #: How many connections to the database one process keeps.
     pool_size: int = 5
     #: Whether PostgreSQL prepares durable's statements: "auto" (not behind a pooler), "on" or "off".
@@ -155,6 +160,16 @@ def _preparing(value: object) -> str:
     return text
 
 
+def _signing_keys(value: object) -> tuple[str, ...]:
+    given = value.split(",") if isinstance(value, str) else value
+    keys = tuple(each.strip() if isinstance(each, str) else "" for each in given)  # type: ignore[attr-defined]
+    if not keys or any(len(each) < _SHORTEST_KEY for each in keys):
+        raise ValueError(
+            f"it must be a text of at least {_SHORTEST_KEY} characters, or several: the first one signs, all are valid"
+        )
+    return keys
+
+
 def _on_deaf_worker(value: object) -> str:
     if value not in (WARN, EXIT):
         raise ValueError(f"it must be {WARN} or {EXIT}")
@@ -192,6 +207,7 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "retention": _micros,
     "cipher": from_setting,
     "payload_url": _text,
+    "signing_key": _signing_keys,
     "pool_size": _count,
     "prepared_statements": _preparing,
     "sync_claims": _switch,
@@ -202,6 +218,7 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
 
 #: What an error shows in place of a value that may contain a password or a key.
 _HIDDEN = {"database_url": "(a URL)", "broker_url": "(a URL)", "payload_url": "(a URL)", "cipher": "(keys)"}
+_HIDDEN |= {"signing_key": "(keys)"}
 
 NAMES = tuple(field.name for field in fields(Settings))
 

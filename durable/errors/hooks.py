@@ -67,9 +67,9 @@ class HookPayloadError(DurableError):
         lines = "; ".join(
             f"{'.'.join(map(str, error.get('loc', ()))) or 'payload'}: {error.get('msg')}" for error in self.errors
         )
-        refused = all(error.get("type") == "refused" for error in self.errors)
-        what = "was refused" if refused else "does not fit its type"
-        return f"The payload for hook {self.token!r} {what}, and was not recorded: {lines}"
+        if all(error.get("type") == "refused" for error in self.errors):
+            return f"The payload for hook {self.token!r} was refused, and was not recorded: {lines}"
+        return f"The payload for hook {self.token!r} does not fit its type, and was not recorded: {lines}"
 
 
 class ReplyNotSent(DurableError):

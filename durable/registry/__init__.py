@@ -11,6 +11,7 @@ Files, in import order::
     fingerprint.py   a hash of a module's code, the version of its workflows
     limits.py        how many attempts of steps, or runs, go on at once or begin in a time
     values.py        ``Value``: the name of a published value, with its type
+    streams.py       ``Stream``: the name of a stream, with the type of its items and its options
     async_run.py     ``AsyncRun``: the calls of a run's handle for asyncio
     run.py           ``Run``: the handle of a run
     definitions.py   ``Step`` and ``Workflow``
@@ -25,6 +26,7 @@ from .definitions import SEMANTICS, StartOptions, Step, Workflow, code_version
 from .limits import FlowLimit, check_number, concurrency, debounce, key_of, rate
 from .retry import RetryPolicy
 from .run import Run
+from .streams import Stream, StreamItem, StreamOptions, check_stream_name
 from .tables import Defined, all_definitions, limits, register, steps, subscribe, unnamed, workflows
 from .values import Value
 from .values import check_name as check_value_name
@@ -38,10 +40,14 @@ __all__ = [
     "Run",
     "StartOptions",
     "Step",
+    "Stream",
+    "StreamItem",
+    "StreamOptions",
     "Value",
     "Workflow",
     "all_definitions",
     "check_number",
+    "check_stream_name",
     "check_value_name",
     "code_version",
     "concurrency",

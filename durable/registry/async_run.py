@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar, overload
 from ..current import current_engine
 from ..events import Event
 from ..sandbox import refuse_in_workflow
+from .streams import AsyncStreamReader, Stream, check_stream_name
 from .values import Value, check_name
 
 R = TypeVar("R")
@@ -71,6 +72,25 @@ class AsyncRun(Generic[R]):
     async def avalues(self) -> dict[str, Any]:
         """The latest values that the run has published, by name."""
         return await self._acall("avalues", lambda run: run.values())
+
+    @overload
+    def astream(self, name: Stream[T], *, start: int = 0, timeout: Any = None) -> AsyncStreamReader[T]: ...
+    @overload
+    def astream(self, name: str, *, start: int = 0, timeout: Any = None) -> AsyncStreamReader[Any]: ...
+    def astream(self, name: str | Stream[Any], *, start: int = 0, timeout: Any = None) -> AsyncStreamReader[Any]:
+        """
+        Return the items that the run emits to a stream, for ``async for item in run.astream("progress")``.
+
+        It takes what ``stream`` takes, and no thread while it waits.
+        """
+        key = check_stream_name(str(name) if isinstance(name, Stream) else name)
+        engine = self._aengine("astream")
+        fit = name.fit if isinstance(name, Stream) else None
+        return AsyncStreamReader(lambda: engine.client.astream(self.id, key, start, timeout), fit)
+
+    async def astreams(self) -> list[dict[str, Any]]:
+        """The run's streams by name."""
+        return await self._acall("astreams", lambda run: run.streams())
 
     async def acancel(self, reason: str | None = None) -> bool:
         """Ask the run to stop."""

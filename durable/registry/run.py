@@ -6,6 +6,7 @@ The handle keeps only the run's id.  Each call goes to the engine's client (``cl
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import Any, Protocol, TypeVar, overload
 
@@ -15,6 +16,7 @@ from ..errors import RunNotFound
 from ..events import Event
 from ..sandbox import refuse_in_workflow
 from .async_run import AsyncRun
+from .streams import Stream, StreamItem, StreamReader, check_stream_name
 from .values import Value, check_name
 
 R = TypeVar("R")
@@ -54,6 +56,12 @@ class RunClient(Protocol):
     def value(self, run_id: str, name: str, timeout: Any) -> Any: ...
 
     def values(self, run_id: str) -> dict[str, Any]: ...
+
+    def stream(self, run_id: str, name: str, start: int, timeout: Any) -> Iterator[StreamItem[Any]]: ...
+
+    def streams(self, run_id: str) -> list[dict[str, Any]]: ...
+
+    def read_token(self, run_id: str, streams: Collection[str], values: Collection[str], expires: Any) -> str: ...
 
     def cancel(self, run_id: str, reason: str | None) -> bool: ...
 
@@ -172,6 +180,54 @@ class Run(AsyncRun[R]):
     def values(self) -> dict[str, Any]:
         """The latest values that the run has published, by name."""
         return self._client("Run.values").values(self.id)
+
+    @overload
+    def stream(self, name: Stream[T], *, start: int = 0, timeout: Any = None) -> StreamReader[T]: ...
+    @overload
+    def stream(self, name: str, *, start: int = 0, timeout: Any = None) -> StreamReader[Any]: ...
+    def stream(self, name: str | Stream[Any], *, start: int = 0, timeout: Any = None) -> StreamReader[Any]:
+        """
+        Return the items that the run emits to a stream, as they come, until the run has ended or the stream is closed.
+
+        The loop raises TimeoutError, and SerializationError for an item that does not have the type any more.
+
+        Args:
+            name: The name, or a ``Stream``, whose type the items then have.
+            start: The number of the first item; they are numbered from 0.
+            timeout: How long to wait for one item, as ``sleep`` takes it; None: until the stream is over.
+        """
+        key = check_stream_name(str(name) if isinstance(name, Stream) else name)
+        client = self._client("Run.stream")
+        return StreamReader(
+            lambda: client.stream(self.id, key, start, timeout), name.fit if isinstance(name, Stream) else None
+        )
+
+    def streams(self) -> list[dict[str, Any]]:
+        """The run's streams by name, each as a dict: ``name items keep created_at closed_at is_over``."""
+        return self._client("Run.streams").streams(self.id)
+
+    def read_token(
+        self,
+        *,
+        streams: Collection[str | Stream[Any]] = (),
+        values: Collection[str | Value[Any]] = (),
+        expires: Any = "1h",
+    ) -> str:
+        """
+        Return a signed text that permits a browser to read some streams and published values of the run.
+
+        Args:
+            streams, values: The names.
+            expires: For how long it may be used to connect, as ``sleep`` takes it.
+
+        Raises:
+            ConfigurationError: The setting ``signing_key`` is missing.
+        """
+        if isinstance(streams, str) or isinstance(values, str):
+            raise TypeError("Run.read_token takes lists of names: streams=[…], values=[…].")
+        of_streams = [check_stream_name(str(each) if isinstance(each, Stream) else each) for each in streams]
+        of_values = [check_name(str(each) if isinstance(each, Value) else each) for each in values]
+        return self._client("Run.read_token").read_token(self.id, of_streams, of_values, expires)
 
     def cancel(self, reason: str | None = None) -> bool:
         """Ask the run to stop: its next await raises CancelledError.  Returns False when the run has ended."""

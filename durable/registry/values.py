@@ -55,20 +55,20 @@ class Value(Generic[T]):
         return codec.fit(value, self.type, self.name)  # type: ignore[no-any-return]
 
 
-def check_name(name: object) -> str:
+def check_name(name: object, what: str = "published value", kind: str = "Value") -> str:
     """
-    The name of a published value, checked.
+    The name of a published value, or of something else that a run has by name, checked.
 
     Raises:
         TypeError: It is no str.
         ValueError: It is empty, too long, or cannot be stored.
     """
     if not isinstance(name, str):
-        raise TypeError(f"The name of a published value must be a str, or a Value, not {name!r}.")
+        raise TypeError(f"The name of a {what} must be a str, or a {kind}, not {name!r}.")
     # Some databases pad text, so that "a" and "a " are the same name.
     if not 1 <= len(name) <= NAME_LIMIT or name != name.strip() or not name.isprintable():
         raise ValueError(
-            f"The name of the published value {name!r} must have 1 to {NAME_LIMIT} printable characters, and no spaces"
+            f"The name of the {what} {name!r} must have 1 to {NAME_LIMIT} printable characters, and no spaces"
             " at its ends."
         )
     return name

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..registry import StreamOptions
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CreateStep:
@@ -113,7 +115,18 @@ class SendReply:
     value: str
 
 
-Command = (
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmitItem:
+    """Add an item, which is encoded, to a stream; None closes the stream.  The log has no event of it."""
+
+    op_id: str
+    name: str
+    item: str | None
+    options: StreamOptions
+
+
+#: The commands that are events of the log.
+Recorded = (
     CreateStep
     | CreateWait
     | CreateHook
@@ -125,6 +138,7 @@ Command = (
     | PublishValue
     | SendReply
 )
+Command = Recorded | EmitItem
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from unicodedata import category
 from .. import attributes, codec, duration
 from ..errors import SerializationError
 from ..events import RunCreated, RunStarted
-from ..registry import Step, Workflow, definitions
+from ..registry import Step, StreamOptions, Workflow, definitions
 from ..sandbox import calling_line
 from . import commands
 from .futures import Parked
@@ -311,6 +311,12 @@ class RunContext:
             return True
         self.replied.add(request_id)
         return True
+
+    def emit(self, name: str, item: str | None, options: StreamOptions) -> None:
+        """Add an encoded item to a stream, or close it with None.  The call is never compared with the log either."""
+        op_id = self.loop.next_name("~")
+        if not self.loop.replaying:
+            self.loop.add_command(op_id, commands.EmitItem(op_id=op_id, name=name, item=item, options=options))
 
     def _on_close(self, hook: Hook[Any]) -> None:
         op_id = hook.op_id

@@ -39,6 +39,8 @@ Files, in import order::
     schedules.py           schedules, and their latest runs
     accept_request.py      record a webhook request: its row and its run's inbox item
     generations.py         the generations of a run
+    streams.py             the streams of runs, and their items
+    emit_items.py          emit items: add them to streams, and close streams
     retention.py           ended runs, and their deletion
     cancel_run.py          ask a run to stop
     limits.py              limits of steps, and the steps that wait for them
@@ -76,6 +78,7 @@ from .claimed_attempts import ClaimedAttempt
 from .claims import Claim
 from .database import Store
 from .due_work import DueWork
+from .emit_items import NewItem, StreamEmitter
 from .hooks import Hook, Refusals, RefusingWebhook
 from .in_doubt import InDoubt
 from .limits import LimitKey
@@ -96,6 +99,7 @@ from .schedules import ScheduledRun, ScheduleRow
 from .schema import REVISION, VERSION_TABLE, inbox
 from .statistics import Durations, Ended, QueueBacklog, Window
 from .steps import StepRow
+from .streams import StoredItem, StreamRow
 from .transitions import ENDED, RunStatus, StepStatus
 from .vault import LIMIT, OPTION, REFERENCE, Vault, is_large, key_id_of
 from .waits import DueWait, WaitRow
@@ -129,6 +133,7 @@ __all__ = [
     "InboxItem",
     "LimitKey",
     "MessageGroup",
+    "NewItem",
     "OpenStep",
     "PayloadStore",
     "PayloadStoreError",
@@ -150,7 +155,10 @@ __all__ = [
     "StepRow",
     "StepStatus",
     "Store",
+    "StoredItem",
     "StoredPayload",
+    "StreamEmitter",
+    "StreamRow",
     "UrlPayloads",
     "Vault",
     "WaitRow",

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from sqlalchemy import Column, Connection, LargeBinary, Table, func, literal, select
 
-from .schema import events, hooks, inbox, requests, runs, steps
+from .schema import events, hooks, inbox, requests, runs, steps, values
 from .vault import REFERENCE, Reference
 
 #: Every column that may contain a reference.
@@ -19,6 +19,7 @@ _COLUMNS: list[tuple[Table, Column[str]]] = [
     (requests, requests.c.body),
     (requests, requests.c.answer_body),
     (runs, runs.c.blocked),
+    (values, values.c.value),
 ]
 
 

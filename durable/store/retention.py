@@ -22,6 +22,8 @@ from .schema import (
     runs,
     step_limits,
     steps,
+    stream_items,
+    streams,
     values,
     waits,
 )
@@ -82,6 +84,6 @@ def _is_kept(before: int) -> ColumnElement[bool]:
 def remove(tx: Connection, ids: Collection[str]) -> None:
     """Delete these runs and every row of theirs."""
     kept = (attributes, audit, run_calls, values, references, payloads, received, requests, hooks, events)
-    for table in (*kept, step_limits, run_limits):
+    for table in (*kept, stream_items, streams, step_limits, run_limits):
         tx.execute(delete(table).where(table.c.run_id.in_(ids)))
     tx.execute(delete(runs).where(runs.c.id.in_(ids)))

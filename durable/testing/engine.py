@@ -9,7 +9,7 @@ from celery import Celery
 
 from ..app import Durable
 from ..broker import Broker, Notifier, PollingNotifier
-from ..engine import Completion, Completions
+from ..engine import Completion, Completions, StreamWriter
 from ..store import Store
 
 
@@ -55,6 +55,10 @@ class EnclosedEngine(Durable):
     def make_completions(self) -> Completions:
         """Let a thread that waits for a run do the work."""
         return WorkingCompletions(self.notifier, self.process_id, self._work)
+
+    def make_stream_writer(self) -> StreamWriter:
+        """Without a thread: items are written at the end of the attempt, and where a buffer is full."""
+        return StreamWriter(self.store, lambda key: None, interval_secs=None)
 
     def make_notifier(self) -> Notifier:
         """A notifier that sends nothing: all waiting is by polling."""

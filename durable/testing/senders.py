@@ -12,7 +12,7 @@ import flask
 from werkzeug.test import TestResponse
 
 from ..app import Durable
-from ..web import Answers, Receiver, Waiter, blueprint, record_request
+from ..web import Answers, Follower, Receiver, StreamName, Waiter, blueprint, record_request
 
 PUBLIC_URL = "https://durable.test"
 
@@ -107,3 +107,8 @@ class InlineHub:
 
     def close(self, waiter: Waiter) -> None:
         """Nothing to release."""
+
+    def follow(self, stream: StreamName, number: int, limit: int, is_gone: Callable[[], bool]) -> Follower | None:
+        """Do all work that is due; then the request gets what the stream has, and ends."""
+        self._work()
+        return None

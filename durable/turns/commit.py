@@ -20,14 +20,17 @@ from ..client import run_limits
 from ..engine import CALL_TIME, Engine
 from ..errors import WorkflowCodeError
 from ..replay import commands
+from ..sandbox import log_records
 from ..store import (
     Claim,
     DueWait,
+    NewItem,
     Run,
     RunStatus,
     WaitRow,
     attributes,
     claimed_attempts,
+    emit_items,
     event_rows,
     hooks,
     is_contention,
@@ -45,6 +48,8 @@ from ..store import (
 from . import admission, children, generations, new_steps, run_end
 from .decision import CommitResult, Decision, NewEvents, Overtaken
 from .offers import LEAST
+
+log = log_records.get("durable.streams")
 
 
 def commit(engine: Engine, decision: Decision, begins: Claim | None = None) -> CommitResult:
@@ -72,7 +77,8 @@ def commit(engine: Engine, decision: Decision, begins: Claim | None = None) -> C
         if not (is_unavailable(error) and _is_claimed(engine, begins)):
             raise
         # The transaction was committed, and only the acknowledgement was lost.
-    if decision.outcome is not None or any(map(_is_awaited, result.log)):
+    has_emitted = any(isinstance(each, commands.EmitItem) for each in decision.commands)
+    if decision.outcome is not None or has_emitted or any(map(_is_awaited, result.log)):
         result.awaited = decision.run.id
     _count(engine, decision)
     return result
@@ -234,6 +240,7 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
     changes = [event.attributes for event in result.log if isinstance(event, events.AttributesSet)]
     attributes.write(tx, run.id, run.created_at, changes)
     published.write(tx, run.id, [event for event in result.log if isinstance(event, events.ValuePublished)])
+    _emit(tx, decision, max(now, new.at))
     run_log.delete_inbox_items(tx, run.id, drained)
 
     _create(engine, tx, decision, begins, result, now)
@@ -245,6 +252,20 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
         result.to_wake += generations.forward(engine, tx, run, event, now)
     if decision.outcome is None and not run.ended:
         result.run = _row_after(decision, new.seq, new.at)
+
+
+def _emit(tx: Connection, decision: Decision, now: int) -> None:
+    """Write what the workflow has emitted.  Its streams belong to its first generation."""
+    emitted = [
+        NewItem(each.name, each.item, now, each.options)
+        for each in decision.commands
+        if isinstance(each, commands.EmitItem)
+    ]
+    if not emitted:
+        return
+    run = decision.run
+    for name in sorted(emit_items.append(tx, run.first_run_id or run.id, emitted)):
+        log.warning("Run %s has emitted to the stream %r after its end: it is dropped.", run.id, name)
 
 
 def _block(engine: Engine, tx: Connection, decision: Decision) -> None:

@@ -202,7 +202,8 @@ def _take_commands(engine: Engine, run_id: str, replay: Replay, watch: TurnWatch
             break
         watch.run(replay.feed, created)
     for command in asked:
-        if not isinstance(command, commands.CreateHook):
+        # What is emitted goes to its stream alone, since it may be long.
+        if not isinstance(command, commands.CreateHook | commands.EmitItem):
             new.add(_event(command, new.at))
     return asked
 
@@ -241,7 +242,7 @@ _WITHDRAWN: dict[str, type[Event]] = {
 }
 
 
-def _event(command: Command, at: int) -> Event:
+def _event(command: commands.Recorded, at: int) -> Event:
     """Return the event that records a command."""
     match command:
         case commands.CreateStep(op_id=op_id, name=name, digest=digest, args=args):

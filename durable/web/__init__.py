@@ -13,6 +13,9 @@ the application's session.
 Files, in import order::
 
     fetch.py               fetches a sender's certificate over HTTPS
+    event_stream.py        Server-Sent Events of a stream, as bytes, for any transport
+    followers.py           the connections of one process that read streams, and how each gets what is new
+    stream_source.py       what they read: the items of streams from SQL, each as an event
     hub.py                 the held connections of one process, and how each gets its answer
     flow.py                how a request is handled on any server: what it waits for
     shutdown.py            releases held connections when the server is stopped by a signal
@@ -27,6 +30,7 @@ Files, in import order::
     schemas.py             models of the bodies of control requests and answers: runs and hooks
     schedule_schemas.py    those of schedules
     receiver_schemas.py    those of receivers
+    stream_schemas.py      those of streams
     limit_schemas.py       those of limits
     servers.py             what each WSGI server can do: hold connections, notice that a client left
     verification.py        answers handshakes and verifies signatures
@@ -34,6 +38,7 @@ Files, in import order::
     bearer.py              ``bearer``: allows control requests that send a secret
     control_operations.py  the operations of the control routes on runs
     hook_operations.py     those on hooks: resume one, ask one, poll for a reply
+    stream_operations.py   those on streams
     go_on_operations.py    those that let runs go on: fork, retry, wake and resolve
     schedule_operations.py those on schedules
     receiver_operations.py those on receivers
@@ -42,6 +47,7 @@ Files, in import order::
     control_view.py        one control request, from its credentials to its answer
     openapi.py             the OpenAPI document
     webhook_view.py        one request to a webhook or receiver, from its URL to its answer
+    read_view.py           one request of a browser that reads a stream or a published value
     health.py              the health route
     asgi_request.py        reads an ASGI request as a WSGI server reads one
     asgi.py                the ASGI application
@@ -64,19 +70,23 @@ from ..store import is_unavailable
 from . import asgi, body, masking, problems, servers, wsgi_request
 from .bearer import bearer
 from .control_view import Authorize, Controller
+from .followers import Follower, StreamName
 from .health import NAME as HEALTH
 from .health import Health
 from .hub import Answers, Waiter, drain
 from .masking import MaskTokens
 from .openapi import NAME, Describer
 from .operations import OPERATIONS
+from .read_view import STREAMS, VALUES, MayRead, ReadView
 from .webhook_view import Receiver
 from .wsgi_request import PATH, RECEIVE, ROOT
 
 __all__ = [
     "Answers",
+    "Follower",
     "MaskTokens",
     "Receiver",
+    "StreamName",
     "Waiter",
     "bearer",
     "create_asgi_app",
@@ -89,7 +99,11 @@ log = logging.getLogger("durable.web")
 
 
 def create_blueprint(
-    engine: Engine, *, url_prefix: str | None = None, control: Authorize | None = None
+    engine: Engine,
+    *,
+    url_prefix: str | None = None,
+    control: Authorize | None = None,
+    read: MayRead | None = None,
 ) -> flask.Blueprint:
     """
     Make the blueprint named ``durable``, for one engine.
@@ -103,16 +117,21 @@ def create_blueprint(
             hooks, schedules and receivers.  It returns True; False for a caller who may not (403); None for
             an unknown caller (401).  It may call ``flask.abort``.  ``bearer("env:NAME")`` makes one.  Without
             it there are no control routes.
+        read: A function of the ``flask.Request``, a run's id, ``"stream"`` or ``"value"``, and the name.  It says
+            whether a browser without a read token may read this, and returns what ``control`` does.  Without it, a
+            browser needs a token of ``Run.read_token``.
 
     Raises:
         SchemaOutOfDate: You register the blueprint, and the schema of the database is too old.
     """
-    bp = blueprint(Receiver(engine), url_prefix, control)
+    bp = blueprint(Receiver(engine), url_prefix, control, read)
     bp.before_app_request(engine.flusher.ensure)
     return bp
 
 
-def create_asgi_app(engine: Engine, *, url_prefix: str = "", control: Authorize | None = None) -> asgi.AsgiApp:
+def create_asgi_app(
+    engine: Engine, *, url_prefix: str = "", control: Authorize | None = None, read: MayRead | None = None
+) -> asgi.AsgiApp:
     """
     Make the ASGI application of one engine, for uvicorn, hypercorn, FastAPI, Django and Quart.
 
@@ -121,20 +140,25 @@ def create_asgi_app(engine: Engine, *, url_prefix: str = "", control: Authorize 
 
     Args:
         url_prefix: A path before its routes.  Leave it out where a framework mounts the application below a path.
-        control: As for ``create_blueprint``; it gets a ``flask.Request``.
+        control, read: As for ``create_blueprint``; they get a ``flask.Request``.
 
     Raises:
         SchemaOutOfDate: The database has another schema.
     """
     receiver, app = Receiver(engine), flask.Flask("durable-asgi", static_folder=None)
-    app.register_blueprint(blueprint(receiver, url_prefix or None, control))
+    app.register_blueprint(blueprint(receiver, url_prefix or None, control, read))
     app.before_request(engine.flusher.ensure)
     return asgi.AsgiApp(
         receiver, app, url_prefix.rstrip("/"), None if control is None else Controller(engine, control, receiver)
     )
 
 
-def blueprint(receiver: Receiver, url_prefix: str | None = None, control: Authorize | None = None) -> flask.Blueprint:
+def blueprint(
+    receiver: Receiver,
+    url_prefix: str | None = None,
+    control: Authorize | None = None,
+    read: MayRead | None = None,
+) -> flask.Blueprint:
     """Make the blueprint of a receiver; ``durable.testing`` passes one of its own."""
     engine = receiver.engine
     bp = flask.Blueprint("durable", __name__, url_prefix=url_prefix)
@@ -145,8 +169,13 @@ def blueprint(receiver: Receiver, url_prefix: str | None = None, control: Author
         app.url_map.converters |= {"durable_rest": _AnyPath, "durable_control": _ControlPath}
         _add_rule(state, "webhook", PATH + "<durable_rest:token>", receiver.view)
         _add_rule(state, "receive", RECEIVE + "<durable_rest:name>", receiver.receiver_view)
+        reads = read is not None or engine.settings.signing_key is not None
+        if reads:
+            reading = ReadView(engine, receiver.hub, read)
+            _add_rule(state, "stream", ROOT + STREAMS + "<durable_rest:rest>", reading.stream)
+            _add_rule(state, "value", ROOT + VALUES + "<durable_rest:rest>", reading.value)
         _add_rule(state, "health", ROOT + HEALTH, Health(receiver).view)
-        _add_rule(state, "openapi", ROOT + NAME, Describer(engine, control).view)
+        _add_rule(state, "openapi", ROOT + NAME, Describer(engine, control, reads=reads).view)
         if control is not None:
             _add_rule(state, "control", ROOT + "<durable_control:rest>", Controller(engine, control, receiver).view)
         app.wsgi_app = body.KeepBodies(app.wsgi_app, (state.url_prefix or "").rstrip("/") + ROOT)

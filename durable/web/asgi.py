@@ -18,13 +18,15 @@ import flask
 from werkzeug.wrappers import Request
 
 from ..engine import CallThreads, Returned, advance
-from . import asgi_request, body, problems, servers, shutdown, wsgi_request
+from . import asgi_request, body, event_stream, problems, servers, shutdown, wsgi_request
 from .asgi_request import Environ, Input, Message, Receive, Room, Scope, TooManyBodies
 from .control_view import Controller
 from .flow import DropBody, Flow, Hold, ReadBody
+from .followers import Follower
 from .hook_operations import ASK
 from .hub import drain
 from .problems import Exact
+from .read_view import FEED, STREAMS
 from .webhook_view import Receiver
 
 log = logging.getLogger("durable.web")
@@ -52,6 +54,7 @@ class AsgiApp:
         self._flask = app
         self._webhook = _latin(prefix + wsgi_request.PATH)
         self._receive_path = _latin(prefix + wsgi_request.RECEIVE)
+        self._streams = _latin(prefix + wsgi_request.ROOT + STREAMS)
         self._ask = _latin(prefix + wsgi_request.ROOT + ASK)
         self._controller = controller
         self._room = Room(BODIES)
@@ -86,29 +89,61 @@ class AsgiApp:
         flow = self._flow(environ)
         try:
             if flow is not None:
-                answer = _wire(await self._run(flow, environ, incoming), environ)
+                answer: _Answer | None = _wire(await self._run(flow, environ, incoming), environ)
             else:
-                answer = await self._bridge(environ, incoming)
+                answer = await self._bridge(environ, incoming, send)
         except TooManyBodies:
             log.warning("A request was answered 503: %d bytes of bodies are being received already.", BODIES)
             await incoming.drop(body.DISCARDED)
             answer = _wire(problems.to_flask(problems.unavailable()), environ)
         finally:
             incoming.release()
+        if answer is None:
+            return
         status, headers, content = answer
         # A client that has left gets no answer; some servers say so.
         with contextlib.suppress(OSError):
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": content})
 
-    async def _bridge(self, environ: Environ, incoming: Input) -> _Answer:
-        """Let Flask answer a request in a thread, which must not be held: there are few."""
-        del environ[servers.ASGI]
-        environ["wsgi.multithread"] = False
+    async def _bridge(self, environ: Environ, incoming: Input, send: Send) -> _Answer | None:
+        """Let Flask answer a request in a thread, which must not be held: there are few.  None: it is answered."""
+        if not environ["PATH_INFO"].startswith(self._streams):
+            del environ[servers.ASGI]
+            environ["wsgi.multithread"] = False
         await _fill(environ, incoming, self._receiver.engine.settings.max_body)
-        answer = await self._threads.run(_call_wsgi, self._flask.wsgi_app, environ)
+        status, headers, pieces = await self._threads.run(_call_wsgi, self._flask.wsgi_app, environ)
+        try:
+            if isinstance(feed := environ.get(FEED), Follower):
+                with contextlib.suppress(OSError):
+                    await self._send_events(feed, incoming, send, headers)
+                return None
+            content = await self._threads.run(b"".join, pieces)
+        finally:
+            await self._threads.run(getattr(pieces, "close", bool))
         await incoming.drop(body.DISCARDED)
-        return answer
+        return status, headers, content
+
+    async def _send_events(
+        self, feed: Follower, incoming: Input, send: Send, headers: list[tuple[bytes, bytes]]
+    ) -> None:
+        """Send what ``event_stream.events`` yields; wait in the event loop for what comes next."""
+        incoming.release()
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        piece = event_stream.AGAIN
+        while not incoming.is_cut:
+            if piece:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            batch = await self._threads.run(feed.next, 0)
+            if batch is None:
+                is_ready = await _wait(event_stream.PING_SECS, feed.when_ready, incoming)
+                piece = b"" if is_ready else event_stream.PING
+                continue
+            piece = b"".join(event for _, event in batch.items)
+            if batch.is_over or batch.is_cut:
+                piece += event_stream.end(feed.number) if batch.is_over else b""
+                await send({"type": "http.response.body", "body": piece})
+                return
 
     def _flow(self, environ: Environ) -> Flow[Exact] | None:
         """Return the flow of a request to a webhook or to a receiver; None for any other request."""
@@ -185,25 +220,39 @@ def _keep_method(environ: Environ) -> None:
 async def _hold(hold: Hold, incoming: Input) -> None:
     """Wait until the waiter is released; release it when the time is over or the client disconnects."""
     incoming.release()
-    loop = asyncio.get_running_loop()
-    with contextlib.suppress(TimeoutError):
-        # The request's own task watches its client, and the time-out wakes it: a second task would take 2 KiB more.
-        async with asyncio.timeout(hold.secs) as until:
-            hold.waiter.when_released(lambda: _wake(loop, until))
-            await incoming.disconnect()
+    await _wait(hold.secs, hold.waiter.when_released, incoming)
     hold.waiter.release(None)
 
 
-def _wake(loop: asyncio.AbstractEventLoop, until: asyncio.Timeout) -> None:
-    """End the wait, from any thread."""
-    # The loop may be closed, or the wait over.
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(_expire, loop, until)
+async def _wait(secs: float, when: Callable[[Callable[[], None]], None], incoming: Input) -> bool:
+    """
+    Wait until a call comes from any thread, the time is over, or the client disconnects.
 
+    Args:
+        when: Called with the function that ends the wait.
 
-def _expire(loop: asyncio.AbstractEventLoop, until: asyncio.Timeout) -> None:
-    with contextlib.suppress(RuntimeError):
-        until.reschedule(loop.time())
+    Returns:
+        Whether the call came.
+    """
+    loop, came = asyncio.get_running_loop(), []
+
+    def call() -> None:
+        came.append(True)
+        # The loop may be closed.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(expire)
+
+    def expire() -> None:
+        # The wait may be over.
+        with contextlib.suppress(RuntimeError):
+            until.reschedule(loop.time())
+
+    with contextlib.suppress(TimeoutError):
+        # The request's own task watches its client, and the time-out wakes it: a second task would take 2 KiB more.
+        async with asyncio.timeout(secs) as until:
+            when(call)
+            await incoming.disconnect()
+    return bool(came)
 
 
 def _refuse_framing() -> Flow[Exact]:
@@ -212,16 +261,14 @@ def _refuse_framing() -> Flow[Exact]:
     return problems.to_flask(problems.bad_framing(), [("Connection", "close")])
 
 
-def _call_wsgi(app: Callable[..., Iterable[bytes]], environ: Environ) -> _Answer:
+def _call_wsgi(
+    app: Callable[..., Iterable[bytes]], environ: Environ
+) -> tuple[int, list[tuple[bytes, bytes]], Iterable[bytes]]:
     """Let a WSGI application answer a request whose body has been received."""
     started: list[Any] = []
-    answer = app(environ, lambda status, headers, _error=None: started.append((status, headers)))
-    try:
-        content = b"".join(answer)
-    finally:
-        getattr(answer, "close", lambda: None)()
+    pieces = app(environ, lambda status, headers, _error=None: started.append((status, headers)))
     status, headers = started[-1]
-    return _encoded(status, headers, content)
+    return *_encoded(status, headers, b"")[:2], pieces
 
 
 def _wire(response: Exact, environ: Environ) -> _Answer:

@@ -37,7 +37,7 @@ class Input:
     Only one of the two happens at a time.
     """
 
-    __slots__ = ("_is_at_end", "_is_cut", "_pieces", "_receive", "_room", "_taken")
+    __slots__ = ("_is_at_end", "_pieces", "_receive", "_room", "_taken", "is_cut")
 
     def __init__(self, receive: Receive, room: Room) -> None:
         self._receive = receive
@@ -45,7 +45,9 @@ class Input:
         #: How many bytes were taken from the room.
         self._taken = 0
         self._pieces: list[bytes] = []
-        self._is_at_end = self._is_cut = False
+        self._is_at_end = False
+        #: Whether the client has disconnected.
+        self.is_cut = False
 
     async def fill(self, size: int) -> None:
         """
@@ -76,13 +78,13 @@ class Input:
 
     async def disconnect(self) -> None:
         """Wait until the client disconnects."""
-        while not self._is_cut:
-            self._is_cut = (await self._receive())["type"] == "http.disconnect"
+        while not self.is_cut:
+            self.is_cut = (await self._receive())["type"] == "http.disconnect"
 
     async def _next(self) -> bytes:
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            self._is_at_end = self._is_cut = True
+            self._is_at_end = self.is_cut = True
             return b""
         self._is_at_end |= not message.get("more_body", False)
         return bytes(message.get("body", b""))
@@ -95,7 +97,7 @@ class Input:
                 self._pieces.insert(0, piece[size:])
             if piece:
                 return piece[:size]
-        if self._is_cut:
+        if self.is_cut:
             raise ConnectionResetError("The client disconnected before the body was complete.")
         return b""
 

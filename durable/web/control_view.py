@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import HTTPException
 
 from ..engine import Engine
-from . import body, errors, problems, schemas, wsgi_request
+from . import body, errors, problems, schemas, stream_schemas, wsgi_request
 from .control_operations import Call, Operation, Reply
 from .flow import DropBody, Flow, Holding, ReadBody, run_in_thread
 from .operations import OPERATIONS
@@ -38,6 +38,7 @@ _PARAMETERS = {
     "schedule": schemas.SCHEDULE,
     "request_id": schemas.REQUEST_ID,
     "limit": schemas.LIMIT,
+    "stream": stream_schemas.STREAM,
 }
 
 

@@ -9,6 +9,8 @@ The thread runs while a connection is held, and for a few seconds after.
 A waiter uses one thread of a WSGI server and one socket, under ASGI only the
 socket; it keeps no database connection, no broker connection and no body.
 
+Connections that read streams are served by the same thread (``followers.py``), and count as held ones do.
+
 The thread also notices clients that have disconnected, and a process that is
 being stopped.  It releases those waiters without an answer.  Their requests
 are recorded, so the runs continue, and the senders can poll the answers.
@@ -28,6 +30,7 @@ from .. import forks
 from ..broker import Notifier
 from ..engine import Engine
 from ..http import Response
+from .followers import Follower, Followers, Source, StreamName
 
 log = logging.getLogger("durable.web")
 
@@ -94,6 +97,9 @@ class Holder(Protocol):
     def close(self, waiter: Waiter) -> None:
         """Forget the waiter; another connection may be held in its place."""
 
+    def follow(self, stream: StreamName, number: int, limit: int, is_gone: Callable[[], bool]) -> Follower | None:
+        """Return a follower; None if *limit* connections are held already, or the process is being stopped."""
+
 
 class Hub:
     """
@@ -103,6 +109,7 @@ class Hub:
         answers: Reads from SQL the answers there are to some requests.
         notifier: Delivers notifications; each is the id of a request that has been answered.
         holder: The name of this process's inbox.
+        source: Reads streams.
         is_stopping: Whether the server is stopping this process.
     """
 
@@ -111,6 +118,7 @@ class Hub:
         answers: Answers,
         notifier: Notifier,
         holder: str,
+        source: Source,
         is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self.holder = holder
@@ -119,6 +127,7 @@ class Hub:
         self._is_stopping = is_stopping
         self._lock = threading.Lock()
         self._wake = threading.Event()
+        self._followers = Followers(source, notifier, holder, self._wake.set)
         #: By the id of the request that they wait for; a request with copies has several.
         self._waiters: dict[str, set[Waiter]] = {}
         #: Waiters for a request of another process, which gets the notification.
@@ -141,7 +150,7 @@ class Hub:
         _hubs.add(self)
 
     def __len__(self) -> int:
-        return sum(map(len, self._waiters.values()))
+        return sum(map(len, self._waiters.values())) + len(self._followers)
 
     def open(self, request_id: str, limit: int, is_gone: Callable[[], bool]) -> Waiter | None:
         """Return a waiter; None if *limit* connections are held already, or the process is being stopped."""
@@ -151,14 +160,33 @@ class Hub:
                 return None
             now = time.monotonic()
             self._fast_until = now + FAST_FOR_SECS
-            if not self._waiters:
+            if not len(self):
                 # The first waiter: an idle thread's times are long past, and no answer can be there yet.
                 self._read_at = now + self._read_interval(now)
                 self._check_clients_at = now + SLOW_SECS
                 self._wake.set()
             self._waiters[request_id] = {waiter}
-            starts_thread, self._polling = not self._polling, True
+        self._ensure_thread()
+        return waiter
+
+    def follow(self, stream: StreamName, number: int, limit: int, is_gone: Callable[[], bool]) -> Follower | None:
+        """Return a follower; None if *limit* connections are held already, or the process is being stopped."""
+        with self._lock:
+            if self._draining or len(self) >= limit:
+                return None
+            if not len(self):
+                self._check_clients_at = time.monotonic() + SLOW_SECS
+                self._wake.set()
+            follower = self._followers.add(stream, number, is_gone)
+        self._ensure_thread()
+        self._followers.subscribe([stream[0]])
+        return follower
+
+    def _ensure_thread(self) -> None:
+        """Start the thread, unless it runs."""
         self._notifier.listen(self.holder, self.notify)
+        with self._lock:
+            starts_thread, self._polling = not self._polling, True
         if starts_thread:
             try:
                 threading.Thread(target=self._run, name="durable-hold", daemon=True).start()
@@ -166,7 +194,6 @@ class Hub:
                 # Out of threads.  This waiter gets its timeout answer; the next waiter tries to start one again.
                 self._polling = False
                 log.warning("No thread could be started that reads the answers to held requests: %s", error)
-        return waiter
 
     def close(self, waiter: Waiter) -> None:
         """Forget the waiter; another connection may be held in its place."""
@@ -194,12 +221,14 @@ class Hub:
             if request_id in self._waiters:
                 self._notified.add(request_id)
                 self._wake.set()
+        self._followers.notify(request_id)
 
     def drain(self) -> None:
         """Release every waiter without an answer, and open no more."""
         self._draining = True
         for waiter in self._all_waiters():
             waiter.release(None)
+        self._followers.release(lambda _: True)
         self._wake.set()
 
     def _remove(self, waiter: Waiter) -> None:
@@ -217,7 +246,7 @@ class Hub:
         while True:
             now = time.monotonic()
             with self._lock:
-                if self._waiters:
+                if len(self):
                     self._end_at = now + IDLE_SECS
                 if now >= self._end_at or self._draining:
                     self._polling = False
@@ -226,16 +255,23 @@ class Hub:
                 if self._is_stopping():
                     self.drain()
                 self._release_answered(now)
+                if self._followers:
+                    self._followers.deliver(now)
                 if now >= self._check_clients_at:
                     self._check_clients_at = now + SLOW_SECS
                     for waiter in self._all_waiters():
                         if waiter.is_gone():
                             waiter.release(None)
+                    self._followers.release(lambda follower: follower.is_gone())
             except Exception:
                 # A bug in one check must not keep all the others waiting.
                 log.exception("Held requests could not be checked")
             with self._lock:
-                next_at = min(self._read_at, self._check_clients_at) if self._waiters else self._end_at
+                next_at = self._check_clients_at if len(self) else self._end_at
+                if self._waiters:
+                    next_at = min(next_at, self._read_at)
+                if self._followers:
+                    next_at = min(next_at, self._followers.read_at)
             self._wake.wait(max(0.0, next_at - time.monotonic()))
             self._wake.clear()
 

@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from ..engine import Engine
 from ..http import Response
-from . import body, errors, problems, schemas, wsgi_request
+from . import body, errors, problems, schemas, stream_schemas, wsgi_request
 from .control_operations import Operation
 from .control_view import Authorize
 from .operations import OPERATIONS
@@ -51,6 +51,12 @@ _SCHEDULE = {
     "schema": {"type": "string", "pattern": schemas.SCHEDULE},
 }
 _LIMIT = {"name": "limit", "in": "path", "required": True, "schema": {"type": "string", "pattern": schemas.LIMIT}}
+_STREAM_NAME = {
+    "name": "stream",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": stream_schemas.STREAM},
+}
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -86,7 +92,9 @@ _BODY_PROBLEMS = {
 }
 
 
-def document(base: str, root: str, *, security: Mapping[str, Any] | None, controls: bool) -> dict[str, Any]:
+def document(
+    base: str, root: str, *, security: Mapping[str, Any] | None, controls: bool, reads: bool
+) -> dict[str, Any]:
     """
     Return the document.
 
@@ -95,6 +103,7 @@ def document(base: str, root: str, *, security: Mapping[str, Any] | None, contro
         root: The path of the blueprint.
         security: The OpenAPI security scheme of the control routes; None if it is unknown.
         controls: Whether there are control routes.
+        reads: Whether there are routes on which browsers read.
     """
     paths = {
         root + "webhook/{token}": _deliveries("deliver", _TOKEN, "pollAnswer"),
@@ -104,6 +113,9 @@ def document(base: str, root: str, *, security: Mapping[str, Any] | None, contro
     }
     paths[root + NAME] = {"get": {"operationId": "describe", "summary": "This document", "responses": _OK}}
     paths[root + "health"] = {"get": {"operationId": "health", "summary": "Health", "responses": _HEALTH}}
+    if reads:
+        paths[root + "streams/{run_id}/{stream}"] = {"get": _STREAM}
+        paths[root + "values/{run_id}/{value}"] = {"get": _VALUE}
     for operation in OPERATIONS if controls else ():
         at = paths.setdefault(root + operation.path, {})
         at[operation.method.lower()] = _control(operation, secured=security is not None)
@@ -138,6 +150,46 @@ _HEALTH = {
     "200": {"description": "Webhooks are accepted.", "content": {"application/json": {"schema": {"type": "object"}}}},
     "503": {"description": _CONTROL_PROBLEMS[503], "content": {"application/problem+json": _PROBLEM}},
 }
+
+
+def _read(operation_id: str, summary: str, name: str, content: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Describe a route on which browsers read."""
+    address = {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+    token = {"name": "token", "in": "query", "description": "A read token; or as `Authorization: Bearer`."}
+    problems = {
+        "401": "The token is missing, is not valid, or has expired.",
+        "403": "The token permits to read something else.",
+        "404": more.pop("missing"),
+        "422": "The name or a parameter does not fit.",
+        "503": _CONTROL_PROBLEMS[503],
+    }
+    parameters = [_RUN_ID, address, token | {"schema": {"type": "string"}}, *more.pop("parameters", ())]
+    responses: dict[str, Any] = {"200": content, **more}
+    for status, description in problems.items():
+        responses[status] = {"description": description, "content": {"application/problem+json": _PROBLEM}}
+    responses["401"]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}, "required": True}}
+    return {"operationId": operation_id, "summary": summary, "parameters": parameters, "responses": responses}
+
+
+_STREAM = _read(
+    "readStream",
+    "Read a stream as Server-Sent Events",
+    "stream",
+    {"description": "The items as they come.", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    missing="There is no run with this id.",
+    parameters=[
+        {"name": "start", "in": "query", "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"}},
+        {"name": "Last-Event-ID", "in": "header", "schema": {"type": "string"}},
+    ],
+    **{"204": {"description": "The stream is over, and has nothing after Last-Event-ID."}},
+)
+_VALUE = _read(
+    "readValue",
+    "Read a published value",
+    "value",
+    {"description": "The latest value.", "content": {"application/json": {"schema": {"type": "object"}}}},
+    missing="There is no run with this id, or it has not published the value.",
+)
 
 
 def _deliveries(verb: str, address: dict[str, Any], poll: str) -> dict[str, Any]:
@@ -223,7 +275,13 @@ def _control(operation: Operation, *, secured: bool) -> dict[str, Any]:
 
 
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
-    in_path = {"{run_id}": _RUN_ID, "{schedule}": _SCHEDULE, "{request_id}": _REQUEST_ID, "{limit}": _LIMIT}
+    in_path = {
+        "{run_id}": _RUN_ID,
+        "{stream}": _STREAM_NAME,
+        "{schedule}": _SCHEDULE,
+        "{request_id}": _REQUEST_ID,
+        "{limit}": _LIMIT,
+    }
     parameters: list[dict[str, Any]] = [each for name, each in in_path.items() if name in operation.path]
     if operation.takes_key:
         parameters.append(_KEY)
@@ -255,8 +313,9 @@ def _schema(shape: type[BaseModel]) -> dict[str, Any]:
 class Describer:
     """Serves the OpenAPI document of one blueprint.  It names no run, workflow or token: anybody may read it."""
 
-    def __init__(self, engine: Engine, control: Authorize | None) -> None:
+    def __init__(self, engine: Engine, control: Authorize | None, *, reads: bool) -> None:
         self._engine = engine
+        self._reads = reads
         self._control = control
 
     def view(self) -> flask.Response:
@@ -269,7 +328,9 @@ class Describer:
                 base = wsgi_request.base_of(self._engine.settings.public_url, flask.request)
                 scheme = getattr(self._control, "security_scheme", None)
                 controls = self._control is not None
-                answer = Response.json(document(base, wsgi_request.ROOT, security=scheme, controls=controls))
+                answer = Response.json(
+                    document(base, wsgi_request.ROOT, security=scheme, controls=controls, reads=self._reads)
+                )
         except Exception as error:
             answer = errors.answer(error)
         body.discard(flask.request)

@@ -9,6 +9,7 @@ from . import (
     limit_operations,
     receiver_operations,
     schedule_operations,
+    stream_operations,
 )
 
 OPERATIONS = (
@@ -18,4 +19,5 @@ OPERATIONS = (
     *schedule_operations.OPERATIONS,
     *receiver_operations.OPERATIONS,
     *limit_operations.OPERATIONS,
+    *stream_operations.OPERATIONS,
 )

@@ -181,6 +181,14 @@ def forbidden() -> Response:
     return problem(403, "forbidden", "Forbidden", "You are not allowed to control runs.")
 
 
+def unreadable() -> Response:
+    return problem(403, "forbidden", "Forbidden", "You are not allowed to read this.")
+
+
+def unknown_value() -> Response:
+    return problem(404, "value-not-published", "Not found", "The run has not published a value of this name.")
+
+
 def from_abort(error: HTTPException) -> Response:
     """Return the status that the application raised with ``flask.abort`` as a problem, with that status's headers."""
     status = error.get_response().status_code

@@ -49,6 +49,7 @@ from .hub import Holder, Hub, Waiter
 from .prefer import Preference
 from .problems import Exact, NotVerified, RequestRefused
 from .record_request import Accepted, Endpoint
+from .stream_source import StreamSource
 from .wsgi_request import ReceiverTarget, Target
 
 log = logging.getLogger("durable.web")
@@ -364,4 +365,10 @@ def _refuse(incoming: Incoming, answer: Response) -> Flow[Exact]:
 
 def _make_hub(engine: Engine) -> Hub:
     answers = partial(record_request.answers, engine)
-    return Hub(answers, engine.notifier, engine.process_id, lambda: gunicorn.is_stopping() or shutdown.is_stopping())
+    return Hub(
+        answers,
+        engine.notifier,
+        engine.process_id,
+        StreamSource(engine),
+        lambda: gunicorn.is_stopping() or shutdown.is_stopping(),
+    )

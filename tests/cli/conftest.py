@@ -21,7 +21,7 @@ YARD = '''
 import asyncio
 import threading
 from celery import Celery
-from durable import Durable, continue_as_new, create_hook, create_webhook, publish, sleep, step, workflow
+from durable import Durable, continue_as_new, create_hook, create_webhook, emit, publish, sleep, step, workflow
 
 celery = Celery("yard", broker="memory://")
 engine = Durable(celery, public_url="https://yard.example")
@@ -72,6 +72,13 @@ async def scales(token: str) -> None:
         if question.payload == "close":
             break
         question.reply({"kg": len(question.payload)})
+
+@workflow(name="yard.counting")
+async def counting(crate: str) -> None:
+    for number in range(3):
+        emit("lifts", {"crate": crate, "lift": number})
+    await create_hook(token=f"count-{crate}")
+    emit("lifts", "last")
 
 @workflow(name="yard.nap")
 async def nap(note: str = "") -> str:

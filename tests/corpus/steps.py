@@ -15,6 +15,7 @@ from durable import (
     RetryableError,
     Run,
     StepFailed,
+    emit,
     get_step_metadata,
     heartbeat,
     now,
@@ -122,6 +123,29 @@ async def published() -> int:
     return first + await shows(10)
 
 
+@step(name="corpus.tells", retry_backoff=0)
+def tells(number: int) -> int:
+    emit("words", f"{number} a", on_retry="discard")
+    emit("words", f"{number} b", on_retry="discard")
+    emit("answer", number, on_retry="discard", until="step")
+    return number
+
+
+@workflow(name="corpus.emitted")
+async def emitted() -> int:
+    emit("turns", "first")
+    one = await tells(1)
+    emit("turns", "second")
+    two = await tells(2)
+    emit("turns", "third")
+    return one + two
+
+
+def streams_of(run: Run[Any]) -> tuple[Any, ...]:
+    """The result, and each item once and in order whatever has crashed."""
+    return run.result(timeout=0), *(list(run.stream(each)) for each in ("turns", "words", "answer"))
+
+
 @step(name="corpus.books", semantics="transactional", retry_backoff=0, max_retries=9)
 def books(amount: int) -> int:
     session = step_session()
@@ -220,6 +244,7 @@ CASES = [
     Case(patient),
     Case(attributed, outcome=lambda run: (run.result(timeout=0), run.attributes)),
     Case(published, outcome=lambda run: (run.result(timeout=0), run.values())),
+    Case(emitted, outcome=streams_of),
     Case(transactional, outcome=lambda run: (run.result(timeout=0), sorted(run.attributes))),
     Case(timeouts),
     Case(beats),

@@ -12,7 +12,7 @@ from conftest import Browser, Permissions
 from driving import settle
 from servers import migrate
 
-from durable import Durable, cipher, create_webhook, define_hook, publish, resume_hook, step, workflow
+from durable import Durable, cipher, create_webhook, define_hook, emit, publish, resume_hook, step, workflow
 from durable.dashboard import create_dashboard
 from durable.web import create_blueprint
 
@@ -28,6 +28,8 @@ def pay(card: str) -> str:
 async def paying(card: str) -> str:
     webhook = create_webhook()
     publish("card", card)
+    emit("cards", "the first")
+    emit("cards", card)
     async for request in webhook:
         await pay(request.text())
     return card
@@ -119,6 +121,15 @@ def test_encrypted_values_need_the_key_and_reveal(make):
     assert "Errors are encrypted" in browser_of(able).get("/runs?error=declined", 400)
 
 
+def test_the_streams_of_a_run_are_shown_with_their_latest_items(make):
+    page = browser_of(engine := make(None)).get(f"/run/{failed_run(engine).id}")
+    (section,) = re.findall(r'<section[^>]*aria-labelledby="streams">(.*?)</section>', page, re.DOTALL)
+    assert "cards" in section
+    assert "<td>2</td><td>closed</td>" in section
+    assert SECRET in section
+    assert "the first" not in section
+
+
 def test_redact_decides_what_is_shown(make):
     """Every value passes the application's function, which gets what it is from; nothing else is shown."""
     engine = make(None)
@@ -134,7 +145,7 @@ def test_redact_decides_what_is_shown(make):
 
     assert SECRET not in shown
     assert "REDACTED" in shown
-    assert {"arguments", "error", "body", "value:card"} <= seen
+    assert {"arguments", "error", "body", "value:card", "stream:cards"} <= seen
     assert any(where.startswith("header:") for where in seen)
 
 

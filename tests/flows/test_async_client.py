@@ -20,6 +20,7 @@ from durable import (
     Run,
     RunCancelled,
     RunFailed,
+    Stream,
     Value,
     ValueNotPublished,
     acreate_schedule,
@@ -32,6 +33,7 @@ from durable import (
     concurrency,
     create_hook,
     define_hook,
+    emit,
     get_run,
     publish,
     sleep,
@@ -45,6 +47,7 @@ from durable.schedules import Schedule
 from durable.testing import Environment
 
 TOTAL = Value("total", int)
+COUNTED = Stream("counted", int)
 
 decided = define_hook(bool, name="async.decided")
 
@@ -307,6 +310,57 @@ def test_a_payload_that_is_waited_for_takes_no_thread(engine, token):
     asyncio.run(main())
 
 
+@workflow(name="async.emits")
+async def emits(token: str) -> None:
+    async for number in create_hook(token=token):
+        if number is None:
+            break
+        emit(COUNTED, number)
+
+
+@all_databases()
+def test_a_stream_is_read_in_an_event_loop(engine, token):
+    """Items come as they are emitted, many readers take no thread each, and the end of the run ends them."""
+
+    async def read(run: Run[Any], start: int) -> list[int]:
+        return [item async for item in run.astream(COUNTED, start=start, timeout="20s")]
+
+    async def main() -> None:
+        run = await engine.astart(emits, token)
+        await asyncio.to_thread(settle, engine, run)
+        readers = [asyncio.create_task(read(run, start % 2)) for start in range(100)]
+        while engine.completions.count < 100:
+            await asyncio.sleep(0.01)
+        assert call_threads() <= engine.settings.pool_size + 3
+        for number in (7, 8, 9, None):
+            await engine.aresume_hook(token, number)
+            await asyncio.to_thread(settle, engine, run)
+        assert await asyncio.gather(*readers) == [[7, 8, 9], [8, 9]] * 50
+        assert [each["name"] for each in await run.astreams()] == ["counted"]
+        numbers = [(each.number, each.value) async for each in run.astream("counted").items()]
+        assert numbers == [(0, 7), (1, 8), (2, 9)]
+        with pytest.raises(ValueError, match="start=-1"):
+            _ = [item async for item in run.astream("counted", start=-1)]
+
+    asyncio.run(main())
+
+
+def test_a_reader_that_is_left_early_waits_no_more(engine, token):
+    """Its generator is closed, and nothing waits any more."""
+
+    async def main() -> None:
+        run = await engine.astart(emits, token)
+        with pytest.raises(TimeoutError, match="has emitted no item 0"):
+            _ = [item async for item in run.astream(COUNTED, timeout="50ms")]
+        reader = asyncio.create_task(anext(aiter(run.astream(COUNTED))))
+        while engine.completions.count == 0:
+            await asyncio.sleep(0.01)
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+        assert engine.completions.count == 0
+
+
 prices = define_hook(str, reply=int, name="async.prices")
 
 
@@ -428,7 +482,7 @@ def public(owner: Any) -> set[str]:
 @pytest.mark.parametrize(
     ("owner", "asynchronous", "without"),
     [
-        (Run, Run, {"id"}),
+        (Run, Run, {"id", "read_token"}),
         (Schedule, Schedule, {"row", "latest"}),
         (RunList, AsyncRunList, set()),
     ],

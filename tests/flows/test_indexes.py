@@ -12,6 +12,7 @@ from servers import DATABASES, new_database
 
 from durable import (
     Request,
+    close_stream,
     concurrency,
     continue_as_new,
     create_hook,
@@ -19,6 +20,7 @@ from durable import (
     create_webhook,
     debounce,
     duration,
+    emit,
     rate,
     receiver,
     start,
@@ -36,6 +38,7 @@ from durable.schedules.fire import fire_due
 from durable.store import LimitKey, schedules
 from durable.store.schema import run_limits
 from durable.web import create_blueprint
+from durable.web.stream_source import StreamSource
 
 ROWS = 20_000
 FAR = 2**60
@@ -78,9 +81,12 @@ FILL = (
     " SELECT {id}, 'l', {id}, 'waiting', i, 9, 'queue' FROM ({numbers}) AS m",
     "INSERT INTO durable_run_limit_keys (name, {key}, recovers_at, next_check_at)"
     f" SELECT {{id}}, 'k', 0, {FAR} + i FROM ({{numbers}}) AS m",
+    "INSERT INTO durable_streams (run_id, name, next_number, created_at) SELECT {id}, 's', 1, i FROM ({numbers}) AS m",
+    "INSERT INTO durable_stream_items (run_id, name, number, at, discards, item)"
+    " SELECT {id}, 's', 0, i, {no}, '1' FROM ({numbers}) AS m",
 )
 TABLES = ("runs", "events", "hooks", "requests", "received", "inbox", "waits", "steps", "schedules", "schedule_runs")
-TABLES += ("step_limits", "limit_keys", "run_limits", "run_limit_keys")
+TABLES += ("step_limits", "limit_keys", "run_limits", "run_limit_keys", "streams", "stream_items")
 #: The column by which the rows that were filled in are found, where it is not the run.
 FILLED = {"runs": "id", "schedules": "name", "limit_keys": "name", "run_limit_keys": "name"}
 
@@ -93,6 +99,19 @@ def noop() -> int:
 @workflow(name="indexes.one")
 async def one() -> int:
     return await noop()
+
+
+@step(name="indexes.emits")
+def emits() -> None:
+    for number in range(5):
+        emit("s", number, keep=2, on_retry="discard", until="step")
+
+
+@workflow(name="indexes.emitting")
+async def emitting() -> None:
+    emit("turns", 1)
+    await emits()
+    close_stream("turns")
 
 
 @workflow(
@@ -183,13 +202,13 @@ def test_every_query_of_runs_and_sweeps_uses_an_index(full):
     assert debounced.id == again.id
     with full.store.begin() as tx:
         tx.execute(sa.update(run_limits).where(run_limits.c.run_id == debounced.id).values(ready_at=0))
-    keys = [LimitKey(limit.name, "") for limit in limited.limits]
-    admission.admit(full, keys)
+    admission.admit(full, [LimitKey(limit.name, "") for limit in limited.limits])
     settle(full, debounced)
     settle(full, *debounced.generations())
     assert debounced.result(0) is None
     run = start(one)
     settle(full, run)
+    write_and_read_streams(full)
     every_second = create_schedule("indexes", one, every="1s")
     with full.store.begin() as tx:
         schedules.change(tx, every_second.row(), fire_at=0, planned_at=full.now() // 10**6 * 10**6)
@@ -217,6 +236,15 @@ def test_every_query_of_runs_and_sweeps_uses_an_index(full):
     assert len(asked) > 30
     whole = {statement: found for statement, args in asked.items() if (found := scans(full, statement, args))}
     assert whole == {}
+
+
+def write_and_read_streams(engine):
+    """As a program, and as the followers of a web process."""
+    run = start(emitting)
+    settle(engine, run)
+    assert (list(run.stream("s")), list(run.stream("turns"))) == ([3, 4], [1])
+    news = StreamSource(engine).news({(run.id, name): 0 for name in ("s", "turns")})
+    assert [len(each.items) for each in news.values()] == [2, 1]
 
 
 def post(engine, run):

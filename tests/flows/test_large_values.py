@@ -42,6 +42,7 @@ from durable.client.operate import retry
 from durable.recovery import orphans
 from durable.recovery.housekeeping import Housekeeping
 from durable.recovery.prune import prune, prune_batch
+from durable.store import schema
 from durable.store.payloads import CHUNK, UrlPayloads
 from durable.store.schema import events, inbox, payloads, requests, runs, workers
 from durable.store.vault import LIMIT
@@ -492,6 +493,19 @@ def test_an_orphan_that_is_wanted_again_stays(place):
 
     orphans.collect_all(place)
     assert len(stored(place, "wanted-again")) == 1
+
+
+def test_a_published_value_stays_whose_event_is_in_the_log_of_another_run(place):
+    """A fork has a copy of what an earlier generation of its origin had published."""
+    vault = place.store.vault
+    with place.store.begin() as tx:
+        sealed = vault.seal(tx, "a-fork", "r", LARGE)
+        row = {"run_id": "a-fork", "name": "report", "published_at": 1, "value": sealed}
+        tx.execute(sa.insert(schema.values), row)
+    age(place, DAY + 1)
+
+    orphans.collect_all(place)
+    assert len(stored(place, "a-fork")) == 1
 
 
 def test_the_sweep_collects_them(make):

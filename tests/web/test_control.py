@@ -25,6 +25,7 @@ from durable import (
     create_schedule,
     create_webhook,
     define_hook,
+    emit,
     get_run,
     get_schedule,
     publish,
@@ -112,6 +113,12 @@ async def publishing() -> None:
     publish("count", 1)
     publish("item", Item("pen"))
     publish("count", 2)
+
+
+@workflow(name="control.emitting")
+async def emitting() -> None:
+    for number in range(5):
+        emit("rows", Item("pen", number))
 
 
 @workflow(name="control.sleeping")
@@ -743,7 +750,7 @@ def test_other_methods_are_405(client, path):
     allowed = {operation.method for operation in OPERATIONS if operation.path == path}
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE", "BREW"} - allowed:
         answer = client.open(
-            ROOT + path.format(run_id="r", schedule="s", request_id="q" * 20, limit="l"), method=method
+            ROOT + path.format(run_id="r", schedule="s", request_id="q" * 20, limit="l", stream="n"), method=method
         )
 
         assert answer.status_code == 405
@@ -907,6 +914,22 @@ def test_what_a_run_has_published_is_listed(engine, client):
     assert [(each["name"], each["value"]) for each in listed] == [("count", 2), ("item", {"name": "pen", "count": 1})]
     assert all(each["published_at"] for each in listed)
     assert problem_of(client.get(f"{RUNS}/unknown/values")) == (404, "run-not-found")
+
+
+def test_what_a_run_has_emitted_is_listed_page_by_page(engine, client):
+    run = start(client, "control.emitting").json["id"]
+    (listed,) = client.get(f"{RUNS}/{run}/streams").json["streams"]
+    assert (listed["name"], listed["items"], listed["is_over"]) == ("rows", 5, True)
+    page = client.get(f"{RUNS}/{run}/streams/rows?start=1&limit=3").json
+    assert [each["item"]["count"] for each in page["items"]] == [1, 2, 3]
+    assert (page["next"], page["is_over"]) == (4, False)
+    last = client.get(f"{RUNS}/{run}/streams/rows?start=4").json
+    assert ([each["number"] for each in last["items"]], last["next"], last["is_over"]) == ([4], 5, True)
+    assert client.get(f"{RUNS}/{run}/streams/nothing").json == {"items": [], "next": 0, "is_over": True}
+    assert problem_of(client.get(f"{RUNS}/{run}/streams/rows?limit=501")) == (422, "bad-arguments")
+    assert problem_of(client.get(f"{RUNS}/{run}/streams/%20rows")) == (422, "bad-arguments")
+    for path in ("streams", "streams/rows"):
+        assert problem_of(client.get(f"{RUNS}/unknown/{path}")) == (404, "run-not-found")
 
 
 def test_requests_to_receivers_are_listed_and_routed_again(engine, client, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
@@ -12,6 +12,8 @@ import pytest
 from durable.broker.notifier import PollingNotifier
 from durable.http import Response
 from durable.web import hub as holding
+from durable.web.event_stream import EventBatch
+from durable.web.followers import StreamName, StreamNews
 from durable.web.hub import Hub, Waiter
 
 NEVER = threading.Event()
@@ -61,8 +63,18 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
+class NoStreams:
+    """No stream has anything."""
+
+    def page(self, stream: StreamName, number: int) -> EventBatch:
+        return EventBatch()
+
+    def news(self, places: Mapping[StreamName, int]) -> dict[StreamName, StreamNews]:
+        return {}
+
+
 def make_hub(table: Table, notifier: PollingNotifier, is_stopping: Callable[[], bool] = lambda: False) -> Hub:
-    return Hub(table.answers, notifier, "web-1", is_stopping)
+    return Hub(table.answers, notifier, "web-1", NoStreams(), is_stopping)
 
 
 def open_place(hub: Hub, request_id: str, is_gone: Callable[[], bool] = lambda: False) -> Waiter:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import threading
+import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -78,7 +80,12 @@ async def receiver() -> None:
 def engine(tmp_path: Path) -> Iterator[Durable]:
     celery = Celery("openapi", broker="memory://")
     celery.conf.task_always_eager = True
-    made = Durable(celery, database_url=f"sqlite:///{tmp_path}/durable.db", public_url="http://localhost")
+    made = Durable(
+        celery,
+        database_url=f"sqlite:///{tmp_path}/durable.db",
+        public_url="http://localhost",
+        signing_key="signs the read tokens of the document",
+    )
     migrate(made)
     yield made
     housekeeping.end(made)
@@ -129,6 +136,9 @@ def schema(engine: Durable, base_url: str, _no_receivers: None) -> Iterator[Any]
     ended = engine.start(anything)
     ended.cancel()
     (webhook,) = engine.start(receiver).hooks()
+    deleted = urllib.request.Request(f"{base_url}{ROOT}webhook/{webhook['token']}", method="DELETE")
+    with urllib.request.urlopen(deleted) as answered:
+        pending = json.load(answered)["request_id"]
     # Of each operation, so that a new operation changes nothing for the others.
     numbers: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
     config = schemathesis.Config.from_dict(CONFIG | {"base-url": base_url})
@@ -152,8 +162,12 @@ def schema(engine: Durable, base_url: str, _no_receivers: None) -> Iterator[Any]
             for name, value in SCHEDULED.items():
                 put(case.body, name, value)
             put(case.body, "workflow", "openapi.anything")
+            if "webhook" in case.operation.label:
+                put(case.path_parameters, "request_id", pending)
         if number % 4 == 3:
             put(case.path_parameters, "run_id", ended.id)
+        elif number % 2 and case.operation.label.endswith("/cancel"):
+            put(case.path_parameters, "run_id", engine.start(anything).id)
         key = (case.headers or {}).get("Idempotency-Key")
         if isinstance(key, str) and re.fullmatch("[!-~]{1,240}", key):
             # The same key with other arguments is refused, which is correct.
@@ -195,6 +209,10 @@ REACHED = {
     f"GET {ROOT}runs/{{run_id}}": {200, 401, 404},
     f"GET {ROOT}runs/{{run_id}}/values": {200, 401, 404},
     f"GET {ROOT}runs/{{run_id}}/events": {200, 401, 404, 422},
+    f"GET {ROOT}runs/{{run_id}}/streams": {200, 401, 404},
+    f"GET {ROOT}runs/{{run_id}}/streams/{{stream}}": {200, 401, 404, 422},
+    f"GET {ROOT}streams/{{run_id}}/{{stream}}": {401},
+    f"GET {ROOT}values/{{run_id}}/{{value}}": {401},
     f"POST {ROOT}runs/{{run_id}}/wake": {200, 401, 404, 422},
     f"POST {ROOT}runs/{{run_id}}/resolve": {401, 404, 409, 422},
     f"POST {ROOT}runs/{{run_id}}/cancel": {202, 401, 404, 409, 422},

@@ -159,7 +159,7 @@ def test_sigterm_drains_at_once(worker, monkeypatch):
     before = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     try:
         gunicorn.post_worker_init(worker)
-        hub = holding.Hub(lambda ids: {}, Silent(), "web-1")
+        hub = holding.Hub(lambda ids: {}, Silent(), "web-1", None)
         waiter = hub.open("a", 10, lambda: False)
         assert waiter is not None
         os.kill(os.getpid(), signal.SIGTERM)

@@ -21,12 +21,12 @@ from .columns import long_text, metadata
 from .hook_tables import hooks, received, receivers, references, requests
 from .limit_tables import limit_keys, limits, run_limit_keys, run_limits, step_limits
 from .process_tables import broker_sentinel, installation, leases, totals, turn_leases, workers
-from .run_tables import attributes, audit, events, payloads, runs, values
+from .run_tables import attributes, audit, events, payloads, runs, stream_items, streams, values
 from .schedule_tables import schedule_runs, schedules
 from .work_tables import inbox, run_calls, steps, waits
 
 #: The Alembic revision that describes these tables.
-REVISION = "0029"
+REVISION = "0030"
 #: Alembic's table with our revision; the application's own migrations have another one.
 VERSION_TABLE = "durable_version"
 
@@ -58,6 +58,8 @@ __all__ = [
     "schedules",
     "step_limits",
     "steps",
+    "stream_items",
+    "streams",
     "totals",
     "turn_leases",
     "values",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, Table, UniqueConstraint
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, Table, UniqueConstraint
 
 from .columns import ascii_key, exact_text, long_binary, long_text, metadata, op_ref, run_ref
 
@@ -108,6 +108,39 @@ values = Table(
     Column("name", exact_text(255), primary_key=True),
     Column("published_at", BigInteger, nullable=False),
     Column("value", long_text(), nullable=False),
+)
+
+#: The streams of each run; of a run that has continued as new, they belong to its first generation.
+streams = Table(
+    "durable_streams",
+    metadata,
+    Column("run_id", ascii_key(64), primary_key=True),
+    Column("name", exact_text(255), primary_key=True),
+    #: The number of the next item: how many were ever emitted.
+    Column("next_number", BigInteger, nullable=False),
+    #: How many items stay; NULL: all.
+    Column("keep", BigInteger),
+    #: The run and the op id of the step whose outcome closes the stream, if one does.
+    Column("step_run_id", ascii_key(64)),
+    Column("step_id", ascii_key(255)),
+    Column("created_at", BigInteger, nullable=False),
+    Column("closed_at", BigInteger),
+)
+
+#: The items of streams.  A writer locks the stream's row, so the items of one stream are committed in order.
+stream_items = Table(
+    "durable_stream_items",
+    metadata,
+    Column("run_id", ascii_key(64), primary_key=True),
+    Column("name", exact_text(255), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    #: The step and its attempt; NULL for an item of the workflow itself.
+    Column("step_id", ascii_key(255)),
+    Column("attempt", Integer),
+    #: Whether the earlier items of the step were deleted.
+    Column("discards", Boolean, nullable=False),
+    Column("item", long_text(), nullable=False),
 )
 
 #: What people did to runs by the dashboard.

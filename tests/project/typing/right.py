@@ -18,14 +18,17 @@ from durable import (
     Response,
     Run,
     StepTimeout,
+    Stream,
     Value,
     acreate_schedule,
     alist_runs,
     aresume_hook,
     astart,
+    close_stream,
     create_hook,
     create_webhook,
     define_hook,
+    emit,
     get_run,
     get_step_metadata,
     get_workflow_metadata,
@@ -242,6 +245,19 @@ async def in_an_event_loop() -> None:
     assert_type(await made.apause(), bool)
     async for each in alist_runs(status="failed"):
         assert_type(each, Run[Any])
+
+
+def following() -> None:
+    """The items of a stream have the type of its Stream."""
+    run, totals = get_run("r"), Stream("totals", int, keep=None, on_retry="discard", until="step")
+    assert_type(list(run.stream(totals, start=3, timeout="5s")), list[int])
+    assert_type([each.value for each in run.stream(Stream("orders", list[Order])).items()], list[list[Order]])
+    for item in run.stream("totals"):
+        item.anything()
+    assert_type(run.read_token(streams=[totals, "orders"], values=["total"], expires="5m"), str)
+    emit(totals, 3)
+    emit("totals", 3, keep=5, on_retry="discard", until="step")
+    close_stream(totals)
 
 
 def resuming() -> None:

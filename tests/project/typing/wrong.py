@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from durable import (
     Response,
     Run,
+    Stream,
     Value,
     acreate_schedule,
     astart,
     create_webhook,
     define_hook,
+    emit,
     publish,
     race,
     sleep,
@@ -89,6 +91,9 @@ def starting() -> None:
     charge.run("o")  # wrong
     Response.json({}, status="200")  # wrong
     publish(Value("total", int), "three")  # wrong
+    emit(Stream("totals", int), "three")  # wrong
+    emit(Stream("totals", int), 3, keep=5)  # wrong
+    emit("totals", 3, keep="all")  # wrong
     print(number, run)
 
 
