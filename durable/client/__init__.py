@@ -28,6 +28,7 @@ Files, in import order::
     placement.py       where a request to a receiver belongs: a run that it starts or resumes, or none
     receive.py         requests to receivers: each recorded with what it does to runs
     route_again.py     routes a recorded request again
+    pauses.py          pauses and resumes runs, workflows, queues and receivers
     fork_hooks.py      the hooks of a fork: their tokens, and their rows
     fork.py            forks a run, or retries it
     run.py             ``Client``: what the methods of ``Run`` do
@@ -35,7 +36,7 @@ Files, in import order::
     receiver_lists.py  receivers and their requests as plain JSON
 """
 
-from . import child_report, fork, run_limits
+from . import child_report, fork, pauses, run_limits
 from .hooks import HookInfo, new_request_id
 from .new_run import make_row
 from .placement import TooManyPending
@@ -63,5 +64,6 @@ __all__ = [
     "make_row",
     "matching_ids",
     "new_request_id",
+    "pauses",
     "run_limits",
 ]

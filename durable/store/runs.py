@@ -61,6 +61,7 @@ class Run:
     generation: int | None = None
     scheduled_for: int | None = None
     forked_from: str | None = None
+    paused_at: int | None = None
 
     @property
     def ended(self) -> bool:

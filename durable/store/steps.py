@@ -6,9 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, text, update
+from sqlalchemy import BigInteger, Connection, case, delete, func, insert, literal, select, text, update
 
 from ..codec import EXAMINED_LENGTH
+from . import limit_lines
 from .claimed_attempts import ClaimedAttempt
 from .claims import Claim
 from .outbox import SendTimes
@@ -139,10 +140,21 @@ def make_pending(
             deadline_at=None,
             interruptions=interruptions,
             not_before=not_before,
-            **sending.values(),
+            # The resume of a paused step sets when it is sent.
+            next_send_at=_unless_paused(sending.next_send_at),
+            sent_at=_unless_paused(sending.sent_at),
+            sends=0,
         )
     )
+    if changed.rowcount == 1:
+        # Of a paused step, the slots are free for others.
+        mine = (steps.c.op_id == held.op_id, steps.c.paused_at.is_not(None))
+        limit_lines.set_aside(tx, [held.run_id], *mine)
     return changed.rowcount == 1
+
+
+def _unless_paused(at: int | None) -> Any:
+    return case((steps.c.paused_at.is_(None), literal(at, BigInteger)))
 
 
 def withdraw(tx: Connection, run_id: str, op_ids: Collection[str] | None = None) -> list[str]:
