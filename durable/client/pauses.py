@@ -13,11 +13,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from .. import context, duration, failpoints, registry
+from .. import context, failpoints, registry
 from ..engine import Engine
 from ..errors import ConfigurationError, RunNotFound
 from ..nearest import did_you_mean
 from ..store import Cause, DriveRow, Pause, Run, RunStatus, generations, pause_runs, pauses, received, run_list
+from .describe import pause_as_json
 from .route_again import route_held
 
 #: How many runs, or requests, go on in one second after a pause by name.
@@ -162,25 +163,9 @@ def list_pauses(engine: Engine, limit: int = 1000) -> list[dict[str, Any]]:
         found = pauses.every(tx, limit)
         counts = [pauses.count_runs(tx, each.cause, COUNTED) for each in found]
     return [
-        as_json(each) | {"runs": count, "resuming": each.resuming_at is not None}
+        pause_as_json(each) | {"runs": count, "resuming": each.resuming_at is not None}
         for each, count in zip(found, counts, strict=True)
     ]
-
-
-def as_json(each: Pause) -> dict[str, Any]:
-    """Return one cause of a pause: ``kind name paused_at reason``; a run's own pause has the name None."""
-    return {
-        "kind": each.kind,
-        "name": each.name or None,
-        "paused_at": duration.iso(each.paused_at),
-        "reason": each.reason,
-    }
-
-
-def causes_of(engine: Engine, run_id: str) -> list[dict[str, Any]]:
-    """Return why a run is paused, as ``as_json`` has it; empty when it is not."""
-    with engine.store.read() as tx:
-        return [as_json(each) for each in pauses.causes_of(tx, [run_id]).get(run_id, [])]
 
 
 def _check_name(engine: Engine, kind: str, name: str) -> None:

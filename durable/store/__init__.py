@@ -25,6 +25,7 @@ Files, in import order::
     installation.py        the installation's id, and messages of another one
     backlog.py             the backlog over all runs, for ``durable doctor``
     run_calls.py           calls of the application's functions that are due
+    pauses.py              what is paused, and by what
     runs.py                runs
     claimed_attempts.py    claimed attempts, as other processes see them
     claims.py              a process claims an attempt, and keeps it
@@ -45,7 +46,6 @@ Files, in import order::
     limits.py              limits of steps, and the steps that wait for them
     run_limits.py          limits of workflows, and the runs that wait for them
     limit_lines.py         the order in which steps wait for limits
-    pauses.py              what is paused, and by what
     pause_runs.py          pause runs, and let them go on
     cancel_run.py          ask a run to stop
     run_list.py            the dashboard's list of runs: pages, filters, searches

@@ -140,6 +140,12 @@ def causes_of(tx: Connection, run_ids: Collection[str]) -> dict[str, list[Pause]
     return found
 
 
+def is_paused() -> ColumnElement[bool]:
+    """Whether a run is paused.  By the list of paused runs: most runs are not."""
+    paused = select(paused_runs.c.run_id).where(paused_runs.c.kind.in_(OF_RUNS), paused_runs.c.released_at.is_(None))
+    return runs.c.id.in_(paused)
+
+
 def runs_of(tx: Connection, cause: Cause, limit: int) -> list[str]:
     """The runs that have this cause, in the order of their ids; at most *limit*."""
     query = select(paused_runs.c.run_id).where(paused_runs.c.kind == cause.kind, paused_runs.c.name == cause.name)

@@ -250,6 +250,7 @@ class StepState:
     claimed_at: int | None
     host: str | None
     pid: int | None
+    paused_at: int | None
 
 
 def of_run(tx: Connection, run_id: str, limit: int) -> list[StepState]:
@@ -260,11 +261,12 @@ def of_run(tx: Connection, run_id: str, limit: int) -> list[StepState]:
             steps.c.name,
             steps.c.attempt,
             steps.c.status,
-            events.c.at,
+            events.c.at.label("called_at"),
             steps.c.not_before,
             steps.c.claimed_at,
             workers.c.host,
             workers.c.pid,
+            steps.c.paused_at,
         )
         .join(events, (events.c.run_id == steps.c.run_id) & (events.c.op_id == steps.c.op_id))
         .outerjoin(workers, workers.c.id == steps.c.worker_id)
@@ -272,4 +274,4 @@ def of_run(tx: Connection, run_id: str, limit: int) -> list[StepState]:
         .order_by(events.c.seq)
         .limit(limit)
     )
-    return [StepState(*row) for row in tx.execute(query)]
+    return [StepState(**row) for row in tx.execute(query).mappings()]
