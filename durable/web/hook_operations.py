@@ -81,6 +81,7 @@ _NO_REPLY = "The run has ended, or has closed the hook, without a reply."
 OPERATIONS = (
     Operation(
         name="resumeHook",
+        action="resume",
         method="POST",
         path="hooks/resume",
         summary="Deliver a payload to a hook",
@@ -91,6 +92,7 @@ OPERATIONS = (
     ),
     Operation(
         name="askHook",
+        action="resume",
         method="POST",
         path="hooks/ask",
         summary="Deliver a payload to a hook, and wait for the reply of the workflow",
