@@ -158,6 +158,13 @@ def count_runs(tx: Connection, cause: Cause, limit: int) -> int:
     return int(tx.execute(select(func.count()).select_from(some.limit(limit).subquery())).scalar_one())
 
 
+def count_paused_runs(tx: Connection, limit: int) -> int:
+    """How many runs are paused, counted up to *limit*."""
+    mine = (paused_runs.c.kind.in_(OF_RUNS), paused_runs.c.released_at.is_(None))
+    some = select(paused_runs.c.run_id).where(*mine).distinct().limit(limit)
+    return int(tx.execute(select(func.count()).select_from(some.subquery())).scalar_one())
+
+
 def oldest_paused_run(tx: Connection) -> tuple[str, int] | None:
     """The run that was paused by itself for the longest time, and since when."""
     query = select(paused_runs.c.run_id, paused_runs.c.paused_at).where(paused_runs.c.kind == OWN)

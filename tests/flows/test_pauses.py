@@ -7,19 +7,40 @@ import secrets
 import threading
 from typing import Any
 
+import flask
 import pytest
 import sqlalchemy as sa
 from driving import all_databases, settle
 from giving_up import gated, note, seen
+from limited import Process
 
-from durable import Run, RunCancelled, RunNotFound, create_hook, failpoints, registry, resume_hook, sleep, workflow
+from durable import (
+    ConfigurationError,
+    Request,
+    Run,
+    RunCancelled,
+    RunNotFound,
+    concurrency,
+    create_hook,
+    failpoints,
+    get_step_metadata,
+    list_runs,
+    receiver,
+    registry,
+    resume_hook,
+    sleep,
+    step,
+    workflow,
+)
 from durable.attempts.attempt import attempt
 from durable.attempts.claim import Address
-from durable.client import pauses
+from durable.client import describe, pauses
 from durable.recovery.sweep import find_due, sweep
-from durable.store import schema
+from durable.store import received, schema
 from durable.turns import wake
 from durable.turns.drive import drive
+from durable.web import create_blueprint
+from durable.web.wsgi_request import RECEIVE
 
 pytestmark = all_databases()
 
@@ -238,7 +259,7 @@ def test_a_paused_workflow_holds_its_runs_and_those_that_start_later(engine, own
     for run in (before, later):
         drive(engine, run.id)
         assert (run.status, run.paused) == ("pending", True)
-    assert [each["kind"] for each in pauses.causes_of(engine, later.id)] == ["workflow"]
+    assert [each["kind"] for each in describe.describe(engine, later.id)["paused_by"]] == ["workflow"]
     (shown,) = [each for each in pauses.list_pauses(engine) if each["name"] == held.name]
     assert (shown["reason"], shown["runs"], shown["resuming"]) == ("a bad deploy", 2, False)
 
@@ -307,6 +328,11 @@ def test_a_workflow_goes_on_at_a_bounded_rate(engine, own_registry, monkeypatch)
     assert [run.paused for run in runs] == [True] * 5
     assert pauses.resume(engine, "workflow", many.name)
     assert [run.paused for run in runs] == [False, False, True, True, True]
+    with engine.store.begin() as tx:
+        is_this = schema.pauses.c.name == many.name
+        row = tx.execute(sa.select(schema.pauses).where(is_this)).one()
+        tx.execute(sa.update(schema.pauses).where(is_this).values(next_check_at=row.next_check_at + 60_000_000))
+    assert row.next_check_at - row.resuming_at >= 1_000_000 * 2 // pauses.RESUMED_PER_SEC
     sweep(engine)
     assert sum(run.paused for run in runs) == 3
     for _ in range(3):
@@ -331,8 +357,6 @@ def test_a_cancelled_run_of_a_paused_workflow_cleans_up(engine, own_registry):
 
 def test_a_paused_queue_holds_turns_and_steps(engine, own_registry):
     """The runs of the queue, and the steps that other runs send to it."""
-    from durable import step
-
     queue = f"slow_{secrets.token_hex(4)}"
 
     @step(name=f"sent_{queue}", queue=queue)
@@ -362,8 +386,188 @@ def test_a_paused_queue_holds_turns_and_steps(engine, own_registry):
 
 def test_an_unknown_workflow_cannot_be_paused(engine):
     """The error names what is near."""
-    from durable import ConfigurationError
-
     near = takes_breaks.name[:-1]
     with pytest.raises(ConfigurationError, match="takes_breaks"):
         pauses.pause(engine, "workflow", near)
+
+
+# Limits
+
+
+pause_slots = concurrency("pause_slots", 1)
+
+
+@step(limits=[pause_slots])
+def takes_slot(name: str) -> str:
+    return name
+
+
+@workflow
+async def needs_slot(name: str) -> str:
+    return await takes_slot(name)
+
+
+def test_a_paused_step_gives_its_slot_to_another_run(database):
+    """And waits in line again after the resume: no slot is lost, and none is taken twice."""
+    process = Process(database)
+    try:
+        first, second = process.start(needs_slot, "first"), process.start(needs_slot, "second")
+        assert [message.run_id for message in process.sent] == [first.id]
+        assert first.pause()
+        sweep(process.engine)
+        assert [message.run_id for message in process.sent] == [first.id, second.id]
+        process.run_next()  # that of the paused run finds nothing
+        assert (first.status, process.in_use()[""]) == ("running", 1)
+
+        assert first.resume()
+        sweep(process.engine)
+        assert [message.run_id for message in process.sent] == [second.id]
+        process.run_next()
+        assert second.result(timeout=0) == "second"
+        sweep(process.engine)
+        process.run_next()
+        process.turns()
+        assert first.result(timeout=0) == "first"
+        assert process.in_use()[""] == 0
+    finally:
+        process.engine.close()
+
+
+def test_a_retry_of_a_paused_run_gives_its_slot_back(database):
+    """The next attempt waits for the resume, and holds no slot meanwhile."""
+    process = Process(database)
+    try:
+        run = process.start(fails_with_slot, secrets.token_hex(4))
+        _pauses[run.id] = run
+        process.run_next()
+        assert process.in_use()[""] == 0
+        sweep(process.engine)
+        assert process.sent == []
+        assert run.resume()
+        sweep(process.engine)
+        process.run_next()
+        process.turns()
+        assert run.result(timeout=0) == 2
+    finally:
+        process.engine.close()
+
+
+_pauses: dict[str, Run[Any]] = {}
+
+
+@step(limits=[concurrency("pause_retry_slots", 1)], retry_backoff=0)
+def pauses_and_fails() -> int:
+    metadata = get_step_metadata()
+    if metadata.attempt == 1:
+        assert _pauses[metadata.run_id].pause()
+        raise ConnectionError("after the pause")
+    return metadata.attempt
+
+
+@workflow
+async def fails_with_slot(name: str) -> int:
+    return await pauses_and_fails()
+
+
+# Receivers
+
+
+shop_events = receiver("pauses.shop")
+
+
+@shop_events.start(when=lambda request: True)
+@workflow(name="pauses.receives")
+async def receives(request: Request) -> str:
+    return request.json()["id"]
+
+
+def test_a_paused_receiver_keeps_its_requests(engine, own_registry):
+    """The sender is answered as usual; the requests are routed in their order after the resume, each once."""
+    app = flask.Flask("pauses")
+    app.register_blueprint(create_blueprint(engine))
+    client = app.test_client()
+    assert engine.pause(receiver=shop_events, reason="an audit") is True
+    answers = [client.post(f"{RECEIVE}pauses.shop", json={"id": f"evt_{n}"}).status_code for n in range(3)]
+    assert answers == [202] * 3
+    with engine.store.read() as tx:
+        held = received.newest(tx, receiver="pauses.shop", outcomes=["waiting"], limit=10, oldest_first=True)
+    assert [(row.run_id, row.waits_for, row.waits_until) for row in held] == [(None, None, None)] * 3
+    sweep(engine)
+    with engine.store.read() as tx:
+        assert received.counts(tx)["pauses.shop", "waiting"] == 3
+        assert received.old(tx, engine.now() + 10**12, 100) == []
+
+    assert engine.resume(receiver="pauses.shop") is True
+    with engine.store.read() as tx:
+        routed = [received.find(tx, row.request_id) for row in held]
+    runs = [engine.get_run(row.run_id) for row in routed]
+    settle(engine, *runs)
+    assert [run.result(timeout=0) for run in runs] == ["evt_0", "evt_1", "evt_2"]
+    assert client.post(f"{RECEIVE}pauses.shop", json={"id": "evt_3"}).status_code == 202
+    with engine.store.read() as tx:
+        counts = received.counts(tx)
+    assert ("pauses.shop", "waiting") not in counts
+    assert not [each for each in engine.list_pauses() if each["name"] == "pauses.shop"]
+
+
+def test_a_sender_that_waits_is_told_later(engine):
+    """A request to a paused receiver whose step answers gets 202 when its time is over."""
+    app = flask.Flask("pauses-manual")
+    app.register_blueprint(create_blueprint(engine))
+    engine.pause(receiver=slow_events)
+    try:
+        answer = app.test_client().post(f"{RECEIVE}pauses.slow", json={"id": "evt"})
+        assert (answer.status_code, answer.get_json()["status"]) == (202, "pending")
+    finally:
+        engine.resume(receiver=slow_events)
+
+
+slow_events = receiver("pauses.slow", respond_with="manual", timeout="50ms")
+
+
+@slow_events.start(when=lambda request: True)
+@workflow(name="pauses.answers")
+async def answers_later(request: Request) -> None:
+    await create_hook()
+
+
+def test_what_is_named_is_one_thing(engine):
+    """A call without a name, or with two, is a mistake."""
+    for given in ({}, {"queue": "a", "workflow": "b"}):
+        with pytest.raises(TypeError, match="Name one"):
+            engine.pause(**given)
+
+
+def test_a_filter_pauses_and_resumes_its_runs(engine):
+    """Those that are open, and no others."""
+    label = secrets.token_hex(4)
+    labelled = takes_breaks.with_options(attributes={"label": label})
+    runs = [labelled.start(secrets.token_hex(8)) for _ in range(3)]
+    settle(engine, *runs)
+    other = started(engine, takes_breaks, secrets.token_hex(8))
+    assert list_runs(attributes={"label": label}).pause("why") == 3
+    assert [run.paused for run in runs] == [True] * 3
+    assert other.paused is False
+    assert set(list_runs(attributes={"label": label}, paused=True)) == set(runs)
+    assert list_runs(attributes={"label": label}).resume() == 3
+    assert list(list_runs(attributes={"label": label}, paused=True)) == []
+
+
+def test_runs_that_are_not_paused_cost_no_statement_more(engine):
+    """A pause of another workflow, and its end, are known to the process: a turn and a claim ask for nothing more."""
+    started(engine, holds_several, 2)
+    counts: list[int] = []
+    for paused in (False, True):
+        if paused:
+            assert pauses.pause(engine, "workflow", naps_between.name)
+        statements: list[str] = []
+        listener = lambda _c, _cursor, statement, *_: statements.append(statement)  # noqa: B023, E731
+        sa.event.listen(engine.store.engine, "before_cursor_execute", listener)
+        try:
+            run = started(engine, holds_several, 2)
+        finally:
+            sa.event.remove(engine.store.engine, "before_cursor_execute", listener)
+        assert run.status == "completed"
+        counts.append(len(statements))
+    pauses.resume(engine, "workflow", naps_between.name)
+    assert counts[0] == counts[1]
