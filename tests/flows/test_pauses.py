@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
+import time
+from functools import partial
 from typing import Any
 
 import flask
 import pytest
 import sqlalchemy as sa
-from driving import all_databases, settle
+from driving import all_databases, go, settle
 from giving_up import gated, note, seen
 from limited import Process
 
@@ -38,6 +40,7 @@ from durable.client import describe, pauses
 from durable.recovery.sweep import find_due, sweep
 from durable.store import received, schema
 from durable.turns import wake
+from durable.turns.conclude import conclude
 from durable.turns.drive import drive
 from durable.web import create_blueprint
 from durable.web.wsgi_request import RECEIVE
@@ -571,3 +574,33 @@ def test_runs_that_are_not_paused_cost_no_statement_more(engine):
         counts.append(len(statements))
     pauses.resume(engine, "workflow", naps_between.name)
     assert counts[0] == counts[1]
+
+
+def test_an_outcome_is_not_taken_in_while_other_steps_run_and_the_run_is_paused(engine):
+    """A turn that would record it reads the run after the pause: it is not taken, and the outcome waits."""
+    run = engine.start(holds_several, 12)
+    drive(engine, run.id)
+    row = next(row for row in rows_of(engine, schema.steps, run) if row["status"] == "pending")
+
+    def pause_before_the_outcome(point: str) -> None:
+        if point == "step.finished":
+            run.pause()
+
+    with failpoints.watched(pause_before_the_outcome):
+        go(engine, partial(attempt_in_place, engine, run, row))
+    assert run.paused is True
+    assert [event.kind for event in run.events()].count("step_completed") == 0
+    assert "step_completed" in [item["kind"] for item in rows_of(engine, schema.inbox, run)]
+
+    assert run.resume()
+    deadline = time.monotonic() + 20
+    while run.status != "completed":
+        assert time.monotonic() < deadline
+        settle(engine, run)
+    assert len(run.result(timeout=0)) == 12
+
+
+def attempt_in_place(engine: Any, run: Run[Any], row: Any, continuation: Any) -> None:
+    """Run an attempt as a worker does that goes on in place, where the engine does."""
+    concludes = continuation and partial(conclude, engine, continuation)
+    attempt(engine, registry.steps[row["name"]], Address(run.id, row["op_id"], 1), None, conclude=concludes)
