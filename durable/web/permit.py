@@ -75,6 +75,14 @@ class Permit:
         return result
 
 
+_NOT_TRUE = {
+    "control": "The function control= of create_blueprint returned a %s, so its caller got 403.  Only True allows a"
+    " request.",
+    "authorize": "The function authorize= of create_blueprint returned a %s, so its caller got 403.  Only True, or the"
+    " caller's name as a str, allows an action.",
+}
+
+
 def _check(name: str, ask: Callable[[], object]) -> object:
     """Return the answer of the application's function if it allows the request; raise RequestRefused if not."""
     try:
@@ -85,9 +93,5 @@ def _check(name: str, ask: Callable[[], object]) -> object:
         return allowed
     if allowed not in (None, False, ""):
         # Only True counts.  A coroutine is truthy, and so is an object for an anonymous user.
-        log.error(
-            "The function %s= of create_blueprint returned a %s, so its caller got 403.  Only True allows a request.",
-            name,
-            type(allowed).__name__,
-        )
+        log.error(_NOT_TRUE[name], type(allowed).__name__)
     raise RequestRefused(problems.unauthorized() if allowed is None else problems.forbidden())
