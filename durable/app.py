@@ -9,9 +9,10 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 from celery import Celery
 
 from . import current, worker
-from .client import AsyncRunList, Client, HookInfo, Options, RunList, hooks, limits, replies, run_lists
+from .client import AsyncRunList, Client, HookInfo, Options, RunList, hooks, limits, pauses, replies, run_lists
 from .client import start as starting
 from .client import start_many as starting_many
+from .context import ReceiverDefinition
 from .engine import Engine
 from .http import Response
 from .registry import Run, StartOptions, Workflow
@@ -164,6 +165,80 @@ class Durable(Engine):
         guards.refuse_in_workflow("aset_limit", _STEP)
         await self.threads.run(self.set_limit, name, n)
 
+    def pause(
+        self,
+        *,
+        workflow: Workflow[..., Any] | str | None = None,
+        queue: str | None = None,
+        receiver: ReceiverDefinition | str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """
+        Pause a workflow, a queue or a receiver, until ``resume``.
+
+        When this returns, no turn of a run is committed that was open before.  Runs that start later are paused within
+        ``beat_interval``.  A paused receiver accepts requests and keeps them.
+
+        Args:
+            workflow, queue, receiver: One of them, or its name.
+            reason: At most 1,000 characters, for the people who find it paused.
+
+        Returns:
+            False when it was paused already.
+
+        Raises:
+            ConfigurationError: There is no such workflow or receiver.
+        """
+        return pauses.pause(self, *_one_of(workflow=workflow, queue=queue, receiver=receiver), reason)
+
+    def resume(
+        self,
+        *,
+        workflow: Workflow[..., Any] | str | None = None,
+        queue: str | None = None,
+        receiver: ReceiverDefinition | str | None = None,
+    ) -> bool:
+        """
+        Resume a workflow, a queue or a receiver.  What waits goes on, 100 runs or requests a second.
+
+        Returns:
+            False when it was not paused.
+        """
+        return pauses.resume(self, *_one_of(workflow=workflow, queue=queue, receiver=receiver))
+
+    def list_pauses(self) -> list[dict[str, Any]]:
+        """What is paused by name, each a dict of ``kind name paused_at reason runs resuming``."""
+        return pauses.list_pauses(self)
+
+    async def apause(
+        self,
+        *,
+        workflow: Workflow[..., Any] | str | None = None,
+        queue: str | None = None,
+        receiver: ReceiverDefinition | str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """Pause a workflow, a queue or a receiver in an event loop."""
+        guards.refuse_in_workflow("apause", _STEP)
+        call = partial(self.pause, workflow=workflow, queue=queue, receiver=receiver, reason=reason)
+        return await self.threads.run(call)
+
+    async def aresume(
+        self,
+        *,
+        workflow: Workflow[..., Any] | str | None = None,
+        queue: str | None = None,
+        receiver: ReceiverDefinition | str | None = None,
+    ) -> bool:
+        """Resume a workflow, a queue or a receiver in an event loop."""
+        guards.refuse_in_workflow("aresume", _STEP)
+        return await self.threads.run(partial(self.resume, workflow=workflow, queue=queue, receiver=receiver))
+
+    async def alist_pauses(self) -> list[dict[str, Any]]:
+        """What is paused by name, in an event loop."""
+        guards.refuse_in_workflow("alist_pauses", _STEP)
+        return await self.threads.run(self.list_pauses)
+
     def respond(self, request_id: str, response: Response) -> bool:
         """Answer a webhook request from outside a step."""
         return hooks.respond(self, request_id, response)
@@ -178,6 +253,14 @@ def _check_reply(reply: bool, wait_taken: Any, timeout: Any) -> None:
         raise TypeError("resume_hook(reply=True) waits for the reply: pass timeout=..., not wait_taken.")
     if timeout is not None and not reply:
         raise TypeError("resume_hook() without reply=True takes no timeout: nothing would wait for a reply.")
+
+
+def _one_of(**given: Any) -> tuple[str, str]:
+    """Return the kind and the name of what is to be paused or resumed."""
+    named = [(kind, each if isinstance(each, str) else each.name) for kind, each in given.items() if each is not None]
+    if len(named) != 1:
+        raise TypeError("Name one workflow, one queue or one receiver: pause(workflow=checkout).")
+    return named[0]
 
 
 def start(workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[R]:
@@ -231,11 +314,12 @@ def list_runs(
     attributes: Mapping[str, str] | None = None,
     since: Any = None,
     until: Any = None,
+    paused: bool = False,
 ) -> RunList:
     """
     The runs that match all that is given, newest first: an iterator of ``Run``.
 
-    Its methods ``cancel()`` and ``retry()`` act on all of them.
+    Its methods ``cancel()``, ``retry()``, ``fork()``, ``pause()`` and ``resume()`` act on all of them.
 
     Args:
         status: ``pending running completed failed cancelled blocked continued``.
@@ -243,13 +327,16 @@ def list_runs(
         attributes: Only runs that have all of these.
         since, until: Only runs that were created at this moment or later, or before it: an aware datetime, or how long
             ago, as ``sleep`` takes a duration.
+        paused: Only runs that are paused.
 
     Raises:
         ValueError: The status is unknown, or a time is malformed.
     """
     guards.refuse_in_workflow("list_runs", "call it in a step")
     engine = current.current_engine()
-    return run_lists.list_runs(engine, status=status, name=name, attributes=attributes, since=since, until=until)
+    return run_lists.list_runs(
+        engine, status=status, name=name, attributes=attributes, since=since, until=until, paused=paused
+    )
 
 
 def set_limit(name: str, n: int | None) -> None:

@@ -42,6 +42,8 @@ class EventKind(StrEnum):
     RUN_CANCEL_REQUESTED = "run_cancel_requested"
     RUN_CANCELLED = "run_cancelled"
     RUN_FORKED = "run_forked"
+    RUN_PAUSED = "run_paused"
+    RUN_RESUMED = "run_resumed"
     STEP_CREATED = "step_created"
     STEP_RETRYING = "step_retrying"
     STEP_COMPLETED = "step_completed"
@@ -180,6 +182,19 @@ class RunForked(Event):
     run_id: str
     until: int
     step: str | None = None
+
+
+@_event(EventKind.RUN_PAUSED)
+class RunPaused(Event):
+    """The run was paused at ``at``: by itself, or because its workflow or queue was (``by``: ``workflow checkout``)."""
+
+    by: str | None = None
+    reason: str | None = None
+
+
+@_event(EventKind.RUN_RESUMED)
+class RunResumed(Event):
+    """The run goes on since ``at``."""
 
 
 @_event(EventKind.STEP_CREATED, Phase.CREATED, value="args")

@@ -45,6 +45,7 @@ POINTS: Mapping[str, str] = {
     "wait.recorded": "the end of a sleep is recorded → the run is driven",
     "wake_up.recorded": "the early end of sleeps is recorded → the run is driven",
     "cancel.recorded": "a cancel is recorded → the run is driven",
+    "pause.recorded": "a pause or a resume is recorded → what follows from it",
     "sweep.sent": "the sweep has sent a batch → it records that",
     "sweep.given_up": "an attempt is given up → the next attempt or the run's turn is sent",
     "publish.sent": "the broker has a message → what follows",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..broker import header_of
+from ..client import pauses
 from ..engine import Engine, ProcessIdentity, identify, is_gone
 from ..errors import DecryptionError
 from ..registry import SEMANTICS, Step
@@ -47,6 +48,8 @@ def claim(engine: Engine, step: Step[..., Any], address: Address, message_id: st
     Raises:
         DecryptionError: This process lacks a key.  Another process takes the attempt.
     """
+    if engine.pauses and pauses.hold_step(engine, step.name, address.run, address.op, address.attempt):
+        return None
     by = secrets.token_hex(16)
 
     def take() -> Claim | None:

@@ -139,7 +139,7 @@ def _write(engine: Engine, tx: Connection, held: Claim | ClaimedAttempt, ended: 
                 ended.due_at,
                 None if run is None else run.queue,
                 None if run is None else run.priority,
-                is_deferred=sending.is_deferred,
+                is_deferred=sending.is_deferred or (run is not None and run.paused_at is not None),
                 args=held.args if isinstance(held, Claim) else steps.arguments(tx, held.run_id, held.op_id),
                 trace_context=None if run is None else run.trace_context,
             )

@@ -25,11 +25,13 @@ Files, in import order::
     top.py             ``durable top``
     bulk.py            acts on several runs
     hooks.py           ``durable hooks``
+    pauses.py          ``durable pauses``; pause and resume workflows, queues and receivers
     receivers.py       ``durable receivers``
     limits.py          ``durable limits``
     follow.py          ``durable runs list --follow``
     watch.py           ``durable runs watch``
     forks.py           ``durable runs fork``
+    pause_runs.py      ``durable runs pause`` and ``durable runs resume``
     streams.py         ``durable runs stream``
     runs.py            ``durable runs``
     start.py           ``durable start``
@@ -55,14 +57,19 @@ COMMANDS = {
         "limits:limits", "Show the limits of steps and workflows, set their numbers, and end pauses."
     ),
     "migrate": LazyCommand("maintenance:migrate", "Migrate the database to the schema that this code needs."),
+    "pauses": LazyCommand("pauses:pauses", "List the paused workflows, queues and receivers."),
     "prune": LazyCommand("maintenance:prune", "Delete runs that ended long ago, with all their data."),
-    "receivers": LazyCommand("receivers:receivers", "List receivers and their requests, and route requests again."),
+    "queues": LazyCommand("pauses:queues", "Pause and resume queues."),
+    "receivers": LazyCommand(
+        "receivers:receivers", "List receivers and their requests, route requests again, and pause receivers."
+    ),
     "runs": LazyCommand("runs:runs", "Show runs, and act on them."),
     "schedules": LazyCommand("schedules:schedules", "Show schedules, and act on them."),
     "start": LazyCommand("start:start", "Start a run."),
     "top": LazyCommand(
         "top:top_command", "Show workers, queues and running steps, and refresh them until you press Ctrl-C."
     ),
+    "workflows": LazyCommand("pauses:workflows", "Pause and resume workflows."),
 }
 
 

@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 import click
 
-from ..client import describe
+from ..client import bulk
 from ..errors import DurableError
-from .common import CommandRefused, Context
+from ..store import RunFilter
+from .common import CommandRefused, Context, parse_attributes, parse_duration
 from .printing import print_json, report
+
+#: How many runs one batch has, and how many ids a dry run shows.
+SIZE = 100
+SHOWN = 20
 
 
 @dataclass(frozen=True)
 class Action:
-    """What a command does to runs: the key that its JSON has for it, and how a sentence about a run ends."""
+    """
+    What a command does to runs.
+
+    Attributes:
+        key: The key that its JSON has for it.
+        sentence_end: How a sentence about a run ends.
+        verb: As a question begins with it.
+        asks: Whether it asks before many runs.
+        as_json: Whether to print JSON.
+    """
 
     key: str
     sentence_end: str
+    verb: str = ""
+    asks: bool = True
+    as_json: bool = False
 
 
 @dataclass(frozen=True)
@@ -33,20 +51,73 @@ class Look:
 def confirm(verb: str, count: int, yes: bool) -> None:
     """Ask on stderr before a command acts on many runs.  Without a terminal the answer is no, and the exit code 1."""
     if count and not yes:
-        shown = f"{count} runs or more" if count >= describe.COUNTED else f"{count} runs"
-        click.confirm(f"{verb} {shown}?", abort=True, err=True)
+        click.confirm(f"{verb} {_counted(count)}?", abort=True, err=True)
 
 
-def act_on_matching(ids: Iterable[str], act: Callable[[str], None], action: Action, as_json: bool) -> None:
-    """Act on each of *ids*.  Skip a run that has changed since it matched the filter."""
-    count = 0
-    for run_id in ids:
-        try:
-            act(run_id)
-        except CommandRefused:
-            continue
-        count += 1
-    report({action.key: count}, f"{count} runs are {action.sentence_end}.", as_json)
+def _counted(count: int) -> str:
+    return f"{count} runs or more" if count >= bulk.COUNTED else f"{count} run{'' if count == 1 else 's'}"
+
+
+#: The options of a command that choose runs, beside ``--status`` and ``--name``.
+attribute_option = click.option(
+    "--attribute",
+    "attributes",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Only runs with this attribute.  Give several, and a run must have all of them.",
+)
+since_option = click.option(
+    "--since", type=parse_duration, metavar="DURATION", help='Only runs that started at most this long ago, e.g. "1h".'
+)
+dry_run_option = click.option("--dry-run", is_flag=True, help="Say how many runs it would be; change nothing.")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The runs that options choose, and whether only to say what would be done, and whether not to ask before."""
+
+    status: str | None = None
+    name: str | None = None
+    attributes: tuple[str, ...] = ()
+    since: timedelta | None = None
+    dry_run: bool = False
+    yes: bool = False
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether any option chooses runs."""
+        return bool(self.status or self.name or self.attributes or self.since is not None)
+
+    def wanted(self, now: int) -> RunFilter:
+        """The filter."""
+        earliest = None if self.since is None else now - int(self.since.total_seconds() * 1_000_000)
+        attributes = parse_attributes(self.attributes)
+        return RunFilter(status=self.status, name=self.name, attributes=attributes, since=earliest)
+
+
+def act_on_matching(context: Context, chosen: Chosen, action: str, given: bulk.Given, words: Action) -> None:
+    """Act on all runs that options choose, with a bar on a terminal.  Skip a run that has changed meanwhile."""
+    engine = context.engine
+    engine.check_schema()
+    wanted = chosen.wanted(engine.now())
+    count = bulk.count(engine, wanted, action)
+    if chosen.dry_run:
+        ids, _ = bulk.matching(engine, wanted, action, bulk.first_place(engine, wanted), SHOWN)
+        shown = "".join(f"\n{run_id}" for run_id in ids) + ("\n…" if count > len(ids) else "")
+        report({"count": count, "runs": ids}, f"{_counted(count)} would be {words.sentence_end}.{shown}", words.as_json)
+        return
+    if words.asks:
+        confirm(words.verb, count, chosen.yes)
+    done = 0
+    label = f"{words.verb.removesuffix('e')}ing"
+    with click.progressbar(length=count, file=sys.stderr, label=label, hidden=not sys.stderr.isatty()) as bar:
+        place: bulk.BulkPlace | None = bulk.first_place(engine, wanted)
+        while place is not None:
+            batch = bulk.act_on_batch(engine, wanted, action, given, place, SIZE)
+            done += len(batch.done)
+            bar.update(len(batch.done) + len(batch.refused))
+            place = batch.next
+    report({words.key: done}, f"{done} runs are {words.sentence_end}.", words.as_json)
 
 
 def act_on_named(

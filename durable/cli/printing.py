@@ -44,7 +44,8 @@ def table_row(run: Mapping[str, Any], now: int) -> tuple[str, ...]:
     """A run in the table of runs: when it was created and how long it took, as people read it."""
     created, ended = duration.from_iso(run["created_at"]), run["completed_at"]
     lasted = formats.took(duration.from_iso(ended) - created) if ended else "-"
-    return (run["id"], run["status"], formats.ago(created, now), lasted, run["name"])
+    status = f"{run['status']}, paused" if run.get("paused_at") else run["status"]
+    return (run["id"], status, formats.ago(created, now), lasted, run["name"])
 
 
 def print_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
@@ -106,6 +107,8 @@ def _readiness(entry: Mapping[str, Any], now: int) -> str:
             return f"not before {formats.when(duration.from_iso(entry['until']), now)}"
         case "limited":
             return f"waiting for {lasted}: {_limit(entry)}"
+        case "paused":
+            return f"paused for {lasted}"
         case "unknown":
             return f"waiting for {lasted}: no live worker has registered it"
         case _:

@@ -13,6 +13,7 @@ from ..display import formats
 from ..errors import DurableError
 from ..store import RequestOutcome, received
 from .common import CommandRefused, Context, as_json_option, limit_option, parse_run_id, parse_text
+from .pauses import pause_receiver, resume_receiver
 from .printing import print_json, print_table, report
 
 _receiver_option = click.option("--receiver", "name", type=parse_text, metavar="NAME", help="Only this receiver.")
@@ -23,7 +24,11 @@ _MOST = 10_000
 
 @click.group()
 def receivers() -> None:
-    """List receivers and their requests, and route requests again."""
+    """List receivers and their requests, route requests again, and pause receivers."""
+
+
+receivers.add_command(pause_receiver)
+receivers.add_command(resume_receiver)
 
 
 @receivers.command("list")

@@ -17,7 +17,7 @@ from .terminal import Line, Terminal, padded, printable
 #: What is printed in sections of its own, and not as a field.
 _SECTIONS = ("waiting_for", "timeline", "steps", "failure", "events")
 
-_TIMES = ("created_at", "started_at", "completed_at", "scheduled_for")
+_TIMES = ("created_at", "started_at", "completed_at", "scheduled_for", "paused_at")
 
 #: How many characters of an error the table of steps shows, and how many of a value the log.
 _ERROR = 60
@@ -46,7 +46,7 @@ def print_run(described: Mapping[str, Any], view: RunView, terminal: Terminal, *
     """Print the fields of a run, one on each line, and its sections."""
     for name, value in described.items():
         if value is not None and value != [] and name not in _SECTIONS:
-            text = formats.when(duration.from_iso(value), view.now) if name in _TIMES else as_text(value)
+            text = _field_text(name, value, view.now)
             # A value of several lines cannot be taken for another field: its lines are indented.
             first, *more = mask(text).split("\n")
             style = value if name == "status" else ""
@@ -60,6 +60,20 @@ def print_run(described: Mapping[str, Any], view: RunView, terminal: Terminal, *
         terminal.print(section("failed", failure_lines(described["failure"], full=full)))
     if "events" in described:
         terminal.print(section("events", events_table(described["events"], full=full)))
+
+
+def _field_text(name: str, value: Any, now: int) -> str:
+    if name in _TIMES:
+        return formats.when(duration.from_iso(value), now)
+    if name == "paused_by":
+        return "; ".join(_cause(each) for each in value)
+    return as_text(value)
+
+
+def _cause(each: Mapping[str, Any]) -> str:
+    """Why a run is paused: ``workflow shop.order: a bad deploy``."""
+    what = "the run itself" if each["kind"] == "run" else f"{each['kind']} {each['name']}"
+    return f"{what}: {each['reason']}" if each["reason"] else what
 
 
 def steps_table(steps: Sequence[Mapping[str, Any]], now: int, *, full: bool) -> list[Line]:

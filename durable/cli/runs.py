@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import duration
-from ..client import describe, details, operate, values
+from ..client import bulk, describe, details, operate, values
 from ..display import formats, mask
 from ..registry import Run
 from ..store import RunStatus
 from . import follow as following
 from . import watch
-from .bulk import Action, Look, act_on_matching, act_on_named, confirm
+from .bulk import (
+    Action,
+    Chosen,
+    Look,
+    act_on_matching,
+    act_on_named,
+    attribute_option,
+    dry_run_option,
+    since_option,
+)
 from .common import (
     CommandRefused,
     Context,
@@ -34,6 +44,7 @@ from .common import (
     run_id_argument,
 )
 from .forks import fork_command
+from .pause_runs import pause_command, resume_command
 from .printing import as_text, print_json, print_table, report, runs_table
 from .run_details import print_run, read_run
 from .streams import stream_command
@@ -46,8 +57,8 @@ STATUSES = tuple(status.value for status in RunStatus)
 #: The statuses in which a run can be cancelled, in the order in which a run has them.
 OPEN = ("pending", "running", "blocked")
 
-CANCELLED = Action("cancelled", "asked to stop")
-RETRIED = Action("retried", "being retried")
+CANCELLED = Action("cancelled", "asked to stop", "Cancel")
+RETRIED = Action("retried", "being retried", "Retry", asks=False)
 
 
 @click.group()
@@ -57,21 +68,16 @@ def runs() -> None:
 
 runs.add_command(fork_command)
 runs.add_command(stream_command)
+runs.add_command(pause_command)
+runs.add_command(resume_command)
 
 
 @runs.command("list")
 @click.option("--status", type=click.Choice(STATUSES), help="Only runs with this status.")
 @name_option
-@click.option(
-    "--attribute",
-    "attributes",
-    metavar="NAME=VALUE",
-    multiple=True,
-    help="Only runs with this attribute.  Give several, and a run must have all of them.",
-)
-@click.option(
-    "--since", type=parse_duration, metavar="DURATION", help='Only runs that started at most this long ago, e.g. "1h".'
-)
+@attribute_option
+@since_option
+@click.option("--paused", is_flag=True, help="Only runs that are paused.")
 @limit_option("The largest number of runs to list.")
 @click.option("--follow", "-f", is_flag=True, help="Show the list again and again, until you press Ctrl-C.")
 @interval_option("2s")
@@ -84,6 +90,7 @@ def runs_list(
     name: str | None,
     attributes: tuple[str, ...],
     since: timedelta | None,
+    paused: bool,
     limit: int,
     follow: bool,
     interval: float,
@@ -95,7 +102,9 @@ def runs_list(
     wanted = parse_attributes(attributes)
 
     def read() -> list[dict[str, Any]]:
-        return describe.list_runs(engine, status=status, name=name, attributes=wanted, since=since, limit=limit)
+        return describe.list_runs(
+            engine, status=status, name=name, attributes=wanted, since=since, limit=limit, paused=paused
+        )
 
     if follow:
         following.follow(engine, read, interval, no_color=no_color, as_json=as_json)
@@ -179,7 +188,10 @@ def runs_values(context: Context, run_id: str, name: str | None, wait: timedelta
 @click.argument("run_ids", metavar="[ID]...", nargs=-1, type=parse_run_id)
 @click.option("--status", type=click.Choice(OPEN), help="Cancel all open runs with this status.")
 @name_option
+@attribute_option
+@since_option
 @click.option("--reason", type=parse_text, metavar="TEXT", help="The reason, which the log records.")
+@dry_run_option
 @click.option("--yes", is_flag=True, help="Do not ask before many runs are cancelled.")
 @as_json_option
 @click.pass_obj
@@ -188,14 +200,17 @@ def runs_cancel(
     run_ids: tuple[str, ...],
     status: str | None,
     name: str | None,
+    attributes: tuple[str, ...],
+    since: timedelta | None,
     reason: str | None,
+    dry_run: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
     """
     Ask runs to stop.  They can clean up first.
 
-    Name the runs by ID, or choose all that match --status and --name.
+    Name the runs by ID, or choose all that match --status, --name, --attribute and --since.
     """
     engine = context.engine
 
@@ -204,15 +219,13 @@ def runs_cancel(
         if not run.cancel(reason):
             raise CommandRefused(f"Run {run_id!r} was not cancelled, because it is already {run.status}.")
 
-    has_filter = status is not None or name is not None
-    if has_filter == bool(run_ids):
+    chosen = Chosen(status, name, attributes, since, dry_run, yes)
+    if chosen.is_filtered == bool(run_ids) or (dry_run and run_ids):
         raise click.UsageError("Name the runs to cancel by ID, or choose them with --status or --name.")
-    if not has_filter:
+    if run_ids:
         act_on_named(context, run_ids, cancel, CANCELLED, as_json)
-        return
-    statuses = OPEN if status is None else (status,)
-    confirm("Cancel", describe.count(engine, statuses=statuses, name=name), yes)
-    act_on_matching(describe.each(engine, statuses=statuses, name=name), cancel, CANCELLED, as_json)
+    else:
+        act_on_matching(context, chosen, "cancel", bulk.Given(reason), replace(CANCELLED, as_json=as_json))
 
 
 @runs.command("wake")
@@ -233,6 +246,9 @@ def runs_wake(context: Context, run_id: str, as_json: bool) -> None:
 @click.argument("run_ids", metavar="[ID]...", nargs=-1, type=parse_run_id)
 @click.option("--all", "retry_all", is_flag=True, help="Retry all blocked runs.")
 @click.option("--name", type=parse_text, metavar="TEXT", help="With --all: only runs of this workflow.")
+@attribute_option
+@since_option
+@dry_run_option
 @click.option(
     "--wait",
     type=parse_duration,
@@ -244,7 +260,15 @@ def runs_wake(context: Context, run_id: str, as_json: bool) -> None:
 @as_json_option
 @click.pass_obj
 def runs_retry(
-    context: Context, run_ids: tuple[str, ...], retry_all: bool, name: str | None, wait: timedelta, as_json: bool
+    context: Context,
+    run_ids: tuple[str, ...],
+    retry_all: bool,
+    name: str | None,
+    attributes: tuple[str, ...],
+    since: timedelta | None,
+    dry_run: bool,
+    wait: timedelta,
+    as_json: bool,
 ) -> None:
     """Retry blocked runs with the code that is deployed now, and say whether they continue."""
     engine = context.engine
@@ -261,10 +285,11 @@ def runs_retry(
             advice = advice if status == RunStatus.FAILED else ""
             raise CommandRefused(f"Run {run_id!r} is {status}.  You can retry only blocked runs.{advice}")
 
-    if retry_all == bool(run_ids) or (name is not None and not retry_all):
+    chosen = Chosen(None, name, attributes, since, dry_run)
+    if retry_all == bool(run_ids) or ((chosen.is_filtered or dry_run) and not retry_all):
         raise click.UsageError("Name the runs to retry by ID, or use --all, with --name if you like.")
     if retry_all:
-        act_on_matching(describe.each(engine, statuses=("blocked",), name=name), retry, RETRIED, as_json)
+        act_on_matching(context, chosen, "retry", bulk.Given(), replace(RETRIED, as_json=as_json))
     else:
         act_on_named(context, run_ids, retry, RETRIED, as_json, look=partial(_look_at_retries, engine, wait))
 

@@ -28,20 +28,23 @@ Files, in import order::
     placement.py       where a request to a receiver belongs: a run that it starts or resumes, or none
     receive.py         requests to receivers: each recorded with what it does to runs
     route_again.py     routes a recorded request again
+    pauses.py          pauses and resumes runs, workflows, queues and receivers
     fork_hooks.py      the hooks of a fork: their tokens, and their rows
     fork.py            forks a run, or retries it
     run.py             ``Client``: what the methods of ``Run`` do
+    bulk.py            what is done to many runs, batch by batch
     run_lists.py       ``list_runs``: runs that match a filter, and what is done to all of them
     receiver_lists.py  receivers and their requests as plain JSON
 """
 
-from . import child_report, fork, run_limits
+from . import bulk, child_report, fork, pauses, run_limits
+from .bulk import OPEN
 from .hooks import HookInfo, new_request_id
 from .new_run import make_row
 from .placement import TooManyPending
 from .receive import KeyReused, Reception
 from .run import Client
-from .run_lists import OPEN, AsyncRunList, RunList, matching_ids
+from .run_lists import AsyncRunList, RunList, matching_ids
 from .run_view import RunView
 from .start import Options
 from .workforce import LiveProcess, Workforce
@@ -59,10 +62,12 @@ __all__ = [
     "RunView",
     "TooManyPending",
     "Workforce",
+    "bulk",
     "child_report",
     "fork",
     "make_row",
     "matching_ids",
     "new_request_id",
+    "pauses",
     "run_limits",
 ]

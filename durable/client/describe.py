@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -14,16 +14,25 @@ from ..context import recorded_url
 from ..engine import Engine
 from ..errors import DecryptionError, PayloadMissing, RunNotFound
 from ..events import ROOT, Event
+from ..store import (
+    Pause,
+    RunStatus,
+    attributes,
+    event_rows,
+    fork_run,
+    generations,
+    hooks,
+    pauses,
+    requests,
+    run_list,
+    run_log,
+    runs,
+)
 from ..store import Run as RunRow
-from ..store import RunStatus, attributes, event_rows, fork_run, generations, hooks, requests, run_list, run_log, runs
 from .pending import waiting_for
 
-#: ``count`` counts no further.
-COUNTED = 10_000
 #: How many forks of a run are listed.
 FORKS = 100
-#: How many runs ``each`` reads at once.
-PAGE = 100
 
 #: The beginning of an id that durable has made.
 _GENERATED = re.compile("[0-9a-f]{1,64}")
@@ -37,6 +46,7 @@ def list_runs(
     attributes: Mapping[str, str] | None = None,
     since: timedelta | None = None,
     limit: int = 50,
+    paused: bool = False,
 ) -> list[dict[str, Any]]:
     """
     Return the newest runs, as ``durable runs list`` shows them.
@@ -44,11 +54,20 @@ def list_runs(
     Args:
         attributes: Only runs that have all of these.
         since: Only runs that were started within this time.
+        paused: Only runs that are paused.
     """
     engine.check_schema()
     earliest = 0 if since is None else engine.now() - duration.to_micros(since)
     with engine.store.read() as tx:
-        found = runs.newest(tx, status=status, name=name, attributes=attributes or {}, since=earliest, limit=limit)
+        found = runs.newest(
+            tx,
+            status=status,
+            name=name,
+            attributes=attributes or {},
+            since=earliest,
+            limit=limit,
+            paused=paused,
+        )
     return [_summary(row) for row in found]
 
 
@@ -60,6 +79,7 @@ def page_of_runs(
     attributes: Mapping[str, str],
     limit: int,
     after: str | None,
+    paused: bool = False,
 ) -> tuple[list[dict[str, Any]], str | None]:
     """
     Return one page of the same list with the runs' attributes, and the *after* of the next page; None for the last.
@@ -70,7 +90,16 @@ def page_of_runs(
     engine.check_schema()
     place = None if after is None else _place(after)
     with engine.store.read() as tx:
-        found = runs.newest(tx, status=status, name=name, attributes=attributes, since=0, limit=limit + 1, after=place)
+        found = runs.newest(
+            tx,
+            status=status,
+            name=name,
+            attributes=attributes,
+            since=0,
+            limit=limit + 1,
+            after=place,
+            paused=paused,
+        )
         page = found[:limit]
         labels = run_list.attributes_of(tx, [row.id for row in page])
     following = f"{page[-1].created_at}.{page[-1].id}" if len(found) > limit else None
@@ -82,33 +111,6 @@ def _place(text: str) -> tuple[int, str]:
     if not (dot and run_id and at.isascii() and at.isdecimal() and len(at) <= 18):
         raise ValueError(f"{text!r} is not the `next` of a page.")
     return int(at), run_id
-
-
-def count(engine: Engine, *, statuses: Sequence[str], name: str | None) -> int:
-    """Return how many runs have these statuses and this workflow; at most ``COUNTED``."""
-    engine.check_schema()
-    with engine.store.read() as tx:
-        return runs.count(tx, statuses=statuses, name=name, limit=COUNTED)
-
-
-def each(engine: Engine, *, statuses: Sequence[str], name: str | None) -> Iterator[str]:
-    """
-    Yield the ids of the runs that have one of these statuses now.
-
-    Runs may change meanwhile.  The statuses are read in the order given: name a status before those that may follow it,
-    and no run is missed.
-    """
-    engine.check_schema()
-    upto = engine.now()
-    for status in statuses:
-        after = (0, "")
-        while True:
-            with engine.store.read() as tx:
-                page = runs.page(tx, status=status, name=name, after=after, upto=upto, limit=PAGE)
-            yield from (run_id for _, run_id in page)
-            if len(page) < PAGE:
-                break
-            after = page[-1]
 
 
 def find_by_prefix(engine: Engine, text: str, limit: int) -> list[dict[str, Any]]:
@@ -145,6 +147,7 @@ def describe(engine: Engine, run_id: str, *, follow: bool = False) -> dict[str, 
         blocked = blocked_reason(engine, tx, row)
         before, after = generations.neighbours(tx, row)
         forks = [each.id for each in fork_run.forks_of(tx, [row.id], FORKS)]
+        paused_by = [pause_as_json(each) for each in pauses.causes_of(tx, [row.id]).get(row.id, [])]
     error = value_of(ended) if isinstance(ended, events.RunFailedEvent | events.RunCancelledEvent) else None
     has_failed = row.status in (RunStatus.FAILED, RunStatus.CANCELLED)
     return _summary(row) | {
@@ -159,6 +162,7 @@ def describe(engine: Engine, run_id: str, *, follow: bool = False) -> dict[str, 
         "next_generation": after,
         "forked_from": row.forked_from,
         "forks": forks,
+        "paused_by": paused_by,
         "waiting_for": pending,
     }
 
@@ -208,6 +212,7 @@ def _summary(row: RunRow) -> dict[str, Any]:
         "id": row.id,
         "name": row.name,
         "status": row.status,
+        "paused_at": duration.iso(row.paused_at),
         "created_at": duration.iso(row.created_at),
         "started_at": duration.iso(row.started_at),
         "completed_at": duration.iso(row.completed_at),
@@ -236,6 +241,16 @@ def _hook(tx: Connection, hook: hooks.Hook) -> dict[str, Any]:
         "url": None if hook.config is None else recorded_url(hook.config, hook.token),
         "metadata": metadata,
         "created_at": duration.iso(hook.created_at),
+    }
+
+
+def pause_as_json(each: Pause) -> dict[str, Any]:
+    """Return why a run is paused, ``kind name paused_at reason``; a run's own pause has the kind "run" and no name."""
+    return {
+        "kind": each.kind,
+        "name": each.name or None,
+        "paused_at": duration.iso(each.paused_at),
+        "reason": each.reason,
     }
 
 

@@ -15,6 +15,8 @@ webhook   ``token url``
 child     ``name run_id status``
 ========  ==========================================================================
 
+``paused`` (``since``): a step or a turn that waits for a resume.
+
 ``unknown``: no live worker has registered the step, or the run's workflow.
 """
 
@@ -47,6 +49,8 @@ def waiting_for(engine: Engine, tx: Connection, run: Run) -> list[dict[str, Any]
         wait = limit_view.wait_before_begin(tx, run.id) if run.status == RunStatus.PENDING else None
         not_before = (run.not_before or 0) if wait is None else wait.ready_at
         readiness = _readiness(run.name in registered, since, not_before, now)
+        if run.paused_at is not None:
+            readiness = {"state": "paused", "since": duration.iso(run.paused_at)}
         if wait is not None and readiness["state"] == "pending" and wait.limit.kind != "debounce":
             readiness |= limits.as_json(wait.limit) | {"state": "limited"}
         found.append({"kind": "turn", "operation": ROOT, "name": run.name} | readiness)
@@ -76,6 +80,8 @@ def _step(
     if step.status == "in_doubt":
         return operation | {"state": "in_doubt", "since": duration.iso(step.claimed_at)}
     readiness = _readiness(step.name in registered, step.called_at, step.not_before, now)
+    if step.paused_at is not None:
+        readiness = {"state": "paused", "since": duration.iso(step.paused_at)}
     if readiness["state"] == "pending" and waits_for is not None:
         readiness |= limits.as_json(waits_for) | {"state": "limited"}
     return operation | readiness

@@ -16,7 +16,7 @@ from ..context import ReceiverDefinition, ResumeRoute, StartRoute, Unroutable
 from ..engine import Engine
 from ..errors import HookPayloadError, SerializationError
 from ..http import Response, problem
-from ..store import DriveRow, Hook, LimitKey, RequestOutcome, hooks, received, requests, run_log
+from ..store import Cause, DriveRow, Hook, LimitKey, RequestOutcome, hooks, pauses, received, requests, run_log
 from .arrival import Arrival, Settled, unroutable
 
 #: Names of hooks without a type, which receive the request itself.
@@ -76,6 +76,15 @@ def find_place(engine: Engine, tx: Connection, receiver: ReceiverDefinition, arr
         token=route.token,
         drive=drive,
     )
+
+
+def held_place(engine: Engine, tx: Connection, receiver: ReceiverDefinition, arrival: Arrival) -> Placement | None:
+    """What becomes of a request to a paused receiver: it is routed after the resume; None for any other request."""
+    if isinstance(arrival.route, Settled) or not engine.pauses.has(pauses.RECEIVER, receiver.name):
+        return None
+    if not pauses.is_active(tx, Cause(pauses.RECEIVER, receiver.name)):
+        return None
+    return Placement(outcome=RequestOutcome.WAITING, answer=_static_answer(receiver))
 
 
 def _start(engine: Engine, tx: Connection, receiver: ReceiverDefinition, arrival: Arrival) -> Placement:

@@ -22,7 +22,7 @@ from ..store import DriveRow, LimitKey, ReceivedRow, RequestOutcome, received, r
 from ..verify import keys
 from . import run_limits
 from .arrival import Arrival, arrivals_of, unroutable
-from .placement import Placement, find_place
+from .placement import Placement, find_place, held_place
 
 T = TypeVar("T")
 
@@ -73,6 +73,8 @@ def accept(
         KeyReused, TooManyPending: Nothing is recorded.
         ConfigurationError: This process lacks something that the receiver or its workflow needs; nothing is recorded.
     """
+    # A web process sends no heartbeats.
+    engine.pauses.read_if_older(engine.store, engine.settings.beat_interval / 1_000_000)
     arrivals = arrivals_of(engine, receiver, request)
     receptions = write(engine, lambda tx: [record(engine, tx, receiver, each, holder) for each in arrivals])
     send(engine, receptions)
@@ -113,7 +115,7 @@ def record(
             raise KeyReused(earlier.request_id)
         reason = Unroutable("dedupe", f"the event {earlier.request_id} has the same key and another body")
         arrival, key = replace(arrival, route=unroutable(receiver, request, reason)), None
-    place = find_place(engine, tx, receiver, arrival)
+    place = held_place(engine, tx, receiver, arrival) or find_place(engine, tx, receiver, arrival)
     now = engine.store.now()
     row = requests.IncomingRequest(
         run_id=place.run_id or received.owner(arrival.request_id),

@@ -84,7 +84,8 @@ def _change(
                 request_id=earlier.request_id, outcome=earlier.outcome, run_id=earlier.run_id, is_duplicate=True
             )
     place = find_place(engine, tx, receiver, arrival)
-    if place.outcome == RequestOutcome.WAITING and row.outcome == RequestOutcome.WAITING:
+    still_waits = row.outcome == RequestOutcome.WAITING and row.waits_until is not None
+    if place.outcome == RequestOutcome.WAITING and still_waits:
         return reception_of(row.request_id, place)
     if place.run_id is not None:
         requests.move(tx, row.request_id, place.run_id, place.op_id)
@@ -109,6 +110,14 @@ def route_waiting(engine: Engine, limit: int) -> int:
     with engine.store.read() as tx:
         due = received.due(tx, engine.now(), limit)
     return _route_each(engine, due[:limit])
+
+
+def route_held(engine: Engine, receiver: str, limit: int) -> bool:
+    """Route the oldest requests that came while a receiver was paused; return whether there may be more."""
+    with engine.store.read() as tx:
+        held = received.held(tx, receiver, limit)
+    _route_each(engine, held)
+    return len(held) == limit
 
 
 def hooks_opened(engine: Engine, tokens: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from ..errors import RunCancelled, RunFailed, RunNotFound, ValueNotPublished
 from ..events import ROOT, Event
 from ..store import Run as RunRow
 from ..store import attributes, cancel_run, generations, published, requests, run_log, runs
-from . import fork, operate, read_tokens, streams
+from . import fork, operate, pauses, read_tokens, streams
 from .describe import blocked_reason, list_hooks, value_of
 
 
@@ -199,6 +199,14 @@ class Client:
     def retry(self, run_id: str) -> registry.Run[Any] | None:
         """Let a blocked or failed run go on; see ``Run.retry``."""
         return fork.retry(self._engine, run_id)
+
+    def pause(self, run_id: str, reason: str | None) -> bool:
+        """Pause the run; see ``Run.pause``."""
+        return pauses.pause_run(self._engine, run_id, reason)
+
+    def resume(self, run_id: str) -> bool:
+        """Resume the run; see ``Run.resume``."""
+        return pauses.resume_run(self._engine, run_id)
 
     def wake_up(self, run_id: str) -> int:
         """End the run's pending sleeps, and return how many there were."""

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from typing import Any
 
 from .. import duration
 from ..engine import Engine
-from ..errors import ForkRefused, RunNotFound
+from ..errors import DurableError, ForkRefused
 from ..nearest import did_you_mean
 from ..registry import Run
 from ..store import RunFilter, RunStatus, run_list
-from . import fork, operate
-from .run import Client
+from . import bulk
 
-#: The statuses in which a run can be cancelled, in the order in which a run has them.
-OPEN = (RunStatus.PENDING, RunStatus.RUNNING, RunStatus.BLOCKED)
+#: Of an action that takes nothing but the run.
+NOTHING_GIVEN = bulk.Given()
 
 #: How many runs one query reads.
 _PAGE = 100
@@ -43,12 +40,11 @@ class RunList(Iterator[Run[Any]]):
 
     def cancel(self, reason: str | None = None) -> int:
         """Ask the runs that have not ended to stop; return how many were asked.  Runs that start later are left."""
-        client = Client(self._engine)
-        return self._do(OPEN, lambda run_id: client.cancel(run_id, reason))
+        return len(self._do("cancel", bulk.Given(reason=reason)))
 
     def retry(self) -> int:
         """Try the blocked runs again with the code that is deployed now; return how many."""
-        return self._do([RunStatus.BLOCKED], lambda run_id: operate.retry(self._engine, run_id))
+        return len(self._do("retry"))
 
     def fork(self, *, from_step: str | None = None, reapply_payloads: bool = True) -> list[Run[Any]]:
         """
@@ -60,32 +56,33 @@ class RunList(Iterator[Run[Any]]):
             from_step: The step to call again; without it, that which has failed.
             reapply_payloads: As ``Run.fork`` has it.
         """
-        forks: list[Run[Any]] = []
+        given = bulk.Given(from_step=from_step, reapply_payloads=reapply_payloads)
+        return [Run(each, self._engine) for each in self._do("fork", given, ForkRefused)]
 
-        def act(run_id: str) -> bool:
-            with suppress(ForkRefused):
-                forks.append(
-                    fork.fork(self._engine, run_id, from_step=from_step, reapply_payloads=reapply_payloads, once=True)
-                )
-            return True
+    def pause(self, reason: str | None = None) -> int:
+        """Pause the runs that have not ended; return how many were paused.  Runs that start later are left."""
+        return len(self._do("pause", bulk.Given(reason=reason)))
 
-        self._do([RunStatus.FAILED], act)
-        return forks
+    def resume(self) -> int:
+        """End the pauses of the runs that were paused by themselves; return how many."""
+        return len(self._do("resume"))
 
-    def _do(self, statuses: Any, act: Callable[[str], bool]) -> int:
-        """Do something to each run of these statuses; count those to which it was done."""
-        # Up to this microsecond: the clock of a test environment stands still.
-        done, now = 0, self._engine.now() + 1
-        until = now if self._wanted.until is None else min(now, self._wanted.until)
-        for status in statuses:
-            if self._wanted.status in (None, status):
-                for run_id in matching_ids(self._engine, replace(self._wanted, status=status, until=until)):
-                    try:
-                        done += act(run_id)
-                    except RunNotFound:
-                        # It was pruned meanwhile.
-                        continue
-        return done
+    def _do(
+        self, action: str, given: bulk.Given = NOTHING_GIVEN, refusal: type[DurableError] | None = None
+    ) -> list[Any]:
+        """
+        Do something to each run that it is for; return what came of those to which it was done.
+
+        Args:
+            refusal: The error of a run that is left out; others are raised.
+        """
+        outcomes: list[Any] = []
+        place: bulk.BulkPlace | None = bulk.first_place(self._engine, self._wanted)
+        while place is not None:
+            batch = bulk.act_on_batch(self._engine, self._wanted, action, given, place, _PAGE, refusal=refusal)
+            outcomes += [outcome for _, outcome in batch.done]
+            place = batch.next
+        return outcomes
 
 
 class AsyncRunList(AsyncIterator[Run[Any]]):
@@ -124,6 +121,14 @@ class AsyncRunList(AsyncIterator[Run[Any]]):
             lambda: self._runs().fork(from_step=from_step, reapply_payloads=reapply_payloads)
         )
 
+    async def apause(self, reason: str | None = None) -> int:
+        """Do the same as ``RunList.pause``."""
+        return await self._engine.threads.run(lambda: self._runs().pause(reason))
+
+    async def aresume(self) -> int:
+        """Do the same as ``RunList.resume``."""
+        return await self._engine.threads.run(lambda: self._runs().resume())
+
     def _runs(self) -> RunList:
         if self._list is None:
             self._list = self._make()
@@ -138,6 +143,7 @@ def list_runs(
     attributes: Mapping[str, str] | None,
     since: Any,
     until: Any,
+    paused: bool = False,
 ) -> RunList:
     """The runs that match; see ``durable.list_runs``."""
     engine.check_schema()
@@ -153,6 +159,7 @@ def list_runs(
         attributes=dict(attributes or {}),
         since=_moment(since, now, "since"),
         until=_moment(until, now, "until"),
+        paused=paused,
     )
     return RunList(engine, wanted)
 

@@ -24,9 +24,10 @@ Files, in import order::
     views_run.py         the page of a run, of an operation, of a request
     views_workflows.py   numbers by workflow
     views_workers.py     workers and queues
-    actions.py           cancel, retry, fork, wake, resolve, resume, bulk actions; the audit
+    actions.py           cancel, retry, fork, pause, wake, resolve, resume, bulk actions; the audit
     views_webhooks.py    webhook requests over all runs
     limit_actions.py     what people do to limits
+    pause_actions.py     what people do to workflows, queues and receivers: pause and resume
     views_schedules.py   schedules, and what people do to them
     schedule_form.py     the form that makes one
     start_form.py        starts a workflow by a form made from its signature
@@ -44,6 +45,7 @@ from ..engine import Engine
 from . import (
     actions,
     limit_actions,
+    pause_actions,
     schedule_form,
     start_form,
     views_run,
@@ -86,6 +88,10 @@ ROUTES: tuple[tuple[str, str, str, View], ...] = (
     ("/run/<path:run_id>/cancel", "cancel", "POST", actions.cancel),
     ("/run/<path:run_id>/retry", "retry", "POST", actions.retry),
     ("/run/<path:run_id>/fork", "fork", "POST", actions.fork),
+    ("/run/<path:run_id>/pause", "pause", "POST", actions.pause),
+    ("/run/<path:run_id>/unpause", "unpause", "POST", actions.unpause),
+    ("/pause/<path:kind>/<path:name>", "pause_by_name", "POST", pause_actions.pause),
+    ("/resume/<path:kind>/<path:name>", "resume_by_name", "POST", pause_actions.resume),
     ("/run/<path:run_id>/wake", "wake", "POST", actions.wake),
     ("/run/<path:run_id>/resolve", "resolve", "POST", actions.resolve),
     ("/run/<path:run_id>/resume", "resume", "POST", actions.resume),

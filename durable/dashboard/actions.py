@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import flask
 
-from ..client import OPEN, Client, Options, matching_ids, operate
+from ..client import OPEN, Client, Options, matching_ids, operate, pauses
 from ..client import fork as client_fork
 from ..client import hooks as client_hooks
 from ..client import start as client_start
@@ -58,6 +58,19 @@ def fork(dashboard: Dashboard, run_id: str) -> flask.Response:
         dashboard, "fork", run_id, step, lambda: client_fork.fork(dashboard.engine, run_id, from_step=step).id
     )
     return back_to("run", run_id=forked, done="fork")
+
+
+def pause(dashboard: Dashboard, run_id: str) -> flask.Response:
+    """Pause the run."""
+    reason = _field("reason", longest=1_000) or None
+    _act(dashboard, "pause", run_id, reason, lambda: _pause(dashboard, run_id, reason))
+    return back_to("run", run_id=run_id, done="pause")
+
+
+def unpause(dashboard: Dashboard, run_id: str) -> flask.Response:
+    """End the run's own pause."""
+    _act(dashboard, "unpause", run_id, None, lambda: _unpause(dashboard, run_id))
+    return back_to("run", run_id=run_id, done="unpause")
 
 
 def wake(dashboard: Dashboard, run_id: str) -> flask.Response:
@@ -130,7 +143,7 @@ def confirm(dashboard: Dashboard) -> flask.Response:
 
 
 def bulk(dashboard: Dashboard) -> flask.Response:
-    """Cancel or retry the runs that were confirmed."""
+    """Cancel, retry, pause or resume the runs that were confirmed."""
     form = flask.request.form
     action = _bulk_action(form.get("action", ""))
     dashboard.guard.require(f"bulk_{action}")
@@ -142,7 +155,7 @@ def bulk(dashboard: Dashboard) -> flask.Response:
     if not selected and not query.is_filtered:
         raise Refused(400, "No run is chosen", "Select runs in the list, or set a filter first.")
     ids = iter(selected) if selected else _matching(dashboard, query, action, upto, COUNTED)
-    act = _cancel if action == "cancel" else _retry
+    act, audited = _BULK[action]
     deadline = time.monotonic() + BULK_SECS
     done, refused, more = 0, 0, 0
     for run_id in ids:
@@ -150,7 +163,7 @@ def bulk(dashboard: Dashboard) -> flask.Response:
             more = 1
             break
         try:
-            _act(dashboard, action, run_id, "bulk", lambda run_id=run_id: act(dashboard, run_id))  # type: ignore[misc]
+            _act(dashboard, audited, run_id, "bulk", lambda run_id=run_id: act(dashboard, run_id))  # type: ignore[misc]
         except (Refused, DurableError):
             refused += 1
         else:
@@ -206,6 +219,25 @@ def _retry(dashboard: Dashboard, run_id: str) -> None:
         raise Refused(409, "The run is not blocked", "Only a blocked run can be retried.")
 
 
+def _pause(dashboard: Dashboard, run_id: str, reason: str | None = None) -> None:
+    if not pauses.pause_run(dashboard.engine, run_id, reason):
+        raise Refused(409, "The run was not paused", "It has ended, or was paused already.")
+
+
+def _unpause(dashboard: Dashboard, run_id: str) -> None:
+    if not pauses.resume_run(dashboard.engine, run_id):
+        raise Refused(409, "The run is not paused by itself", "Resume its workflow or its queue instead.")
+
+
+#: By bulk action: what it does to a run, and what the audit and ``authorize`` call that.
+_BULK: Mapping[str, tuple[Callable[[Dashboard, str], None], str]] = {
+    "cancel": (_cancel, "cancel"),
+    "retry": (_retry, "retry"),
+    "pause": (_pause, "pause"),
+    "resume": (_unpause, "unpause"),
+}
+
+
 def _hook(dashboard: Dashboard, action: str, run_id: str, op_id: str) -> Hook:
     dashboard.guard.require(action, run_id)
     dashboard.engine.check_schema()
@@ -218,8 +250,8 @@ def _hook(dashboard: Dashboard, action: str, run_id: str, op_id: str) -> Hook:
 
 
 def _bulk_action(name: str) -> str:
-    if name not in ("cancel", "retry"):
-        raise Refused(400, "Unknown action", "The dashboard can cancel and retry many runs.")
+    if name not in _BULK:
+        raise Refused(400, "Unknown action", "The dashboard can cancel, retry, pause and resume many runs.")
     return name
 
 
@@ -233,7 +265,7 @@ def _selected(given: list[str]) -> list[str]:
 def _matching(dashboard: Dashboard, query: ListQuery, action: str, upto: int, limit: int) -> Iterator[str]:
     """The ids of the runs that match and that the action is for; runs that are newer than *upto* are left out."""
     statuses = [RunStatus.BLOCKED] if action == "retry" else list(OPEN)
-    wanted = query.wanted
+    wanted = replace(query.wanted, paused=query.wanted.paused or action == "resume")
     until = upto if wanted.until is None else min(upto, wanted.until)
     left = limit
     for status in statuses:

@@ -62,8 +62,10 @@ def parse(given: MultiDict[str, str], now: int) -> ListQuery:
         since=_moment("since", texts["since"], now),
         until=_moment("until", texts["until"], now),
         error=texts["error"] or None,
+        paused=given.get("paused") == "yes",
     )
     parameters = {name: [text] for name, text in texts.items() if text} | ({"attribute": pairs} if pairs else {})
+    parameters |= {"paused": ["yes"]} if wanted.paused else {}
     return ListQuery(wanted, parameters, place(given, "before"), place(given, "after"))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import sha256
 
 import flask
 
 from ..client import limits
 from ..errors import ConfigurationError
+from ..store import audit
 from .actions import record
 from .pages import Dashboard, back_to
 from .security import Refused
@@ -35,9 +35,7 @@ def _act(dashboard: Dashboard, action: str, name: str, detail: str, do: Callable
     """Do one thing to one limit, if the caller may, with an entry in the audit that is committed first."""
     actor = dashboard.guard.require(action)
     dashboard.engine.check_schema()
-    # The audit has room for the id of a run.
-    subject = f"limit:{sha256(name.encode()).hexdigest()[:40]}"
-    finish = record(dashboard, subject, action, actor, f"{name}: {detail}")
+    finish = record(dashboard, audit.subject("limit", name), action, actor, f"{name}: {detail}")
     try:
         do()
     except ConfigurationError as error:

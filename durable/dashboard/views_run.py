@@ -28,6 +28,7 @@ from ..store import (
     generations,
     hooks,
     in_doubt,
+    pauses,
     published,
     received,
     run_log,
@@ -88,6 +89,7 @@ def show(dashboard: Dashboard, run_id: str) -> flask.Response:
             "blocked": payloads.text("blocked", run.blocked) if run.blocked is not None else None,
             "generations": generations.neighbours(tx, run),
             "family": family(tx, run),
+            "paused_by": pauses.causes_of(tx, [run_id]).get(run_id, []),
             "attributes": attributes.read(tx, run_id),
             "values": [(each, payloads.published(each)) for each in published.read(tx, run).values()],
             "streams": _streams(payloads, tx, run),
@@ -108,6 +110,7 @@ def show(dashboard: Dashboard, run_id: str) -> flask.Response:
         seen=[
             run.turn,
             run.status,
+            repr(page["paused_by"]),
             len(page["waiting"]),
             repr(page["audit"]),
             repr(page["requests"]),

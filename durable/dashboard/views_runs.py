@@ -49,7 +49,7 @@ def show(dashboard: Dashboard) -> flask.Response:
         names = run_list.names(tx)
     # A blocked run goes on when an operator acts, whatever else it would wait for.
     blocked = {run.id for run in listed.runs if run.status == RunStatus.BLOCKED}
-    seen: list[Any] = [[run.id, run.status, run.turn, attributes.get(run.id)] for run in listed.runs]
+    seen: list[Any] = [[run.id, run.status, run.turn, run.paused_at, attributes.get(run.id)] for run in listed.runs]
     return dashboard.live_page(
         "runs.html",
         seen=[seen, listed.older, counts, names, {i: [repr(w) for w in all_] for i, all_ in waiting.items()}],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from hashlib import sha256
 from typing import Any
 
 import flask
@@ -118,8 +117,8 @@ def _find(dashboard: Dashboard, name: str) -> Schedule:
 
 
 def subject(name: str) -> str:
-    """What the audit names: it has room for the id of a run, and the name of a schedule may be longer."""
-    return f"schedule:{sha256(name.encode()).hexdigest()[:40]}"
+    """What the audit names."""
+    return audit.subject("schedule", name)
 
 
 def moment(field: str) -> datetime | None:

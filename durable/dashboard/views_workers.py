@@ -11,7 +11,7 @@ from .. import doctor
 from ..client import limits as client_limits
 from ..client import workforce
 from ..doctor import Finding
-from ..store import BOUND, limit_view, statistics
+from ..store import BOUND, limit_view, pauses, statistics
 from . import notices
 from .pages import Dashboard
 
@@ -33,6 +33,7 @@ def show(dashboard: Dashboard) -> flask.Response:
         fleet = workforce.read(engine, tx, now)
         overdue = statistics.overdue_timers(tx, now, LATE, 20)
         limits = limit_view.states(tx, LIMITS, engine.store.now())
+        paused = pauses.every(tx, LIMITS)
     return dashboard.live_page(
         "workers.html",
         seen=[
@@ -41,12 +42,15 @@ def show(dashboard: Dashboard) -> flask.Response:
             repr(fleet.queues),
             overdue[0],
             repr(limits),
+            repr(paused),
             now // 5_000_000,
         ],
         processes=fleet.processes,
         queues=fleet.queues,
         overdue=overdue,
         limits=limits,
+        paused=paused,
+        paused_queues={each.name for each in paused if each.kind == pauses.QUEUE and each.resuming_at is None},
         notice=notices.of(flask.request.args),
         kinds=client_limits.KINDS,
         most=BOUND,

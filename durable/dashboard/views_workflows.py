@@ -10,8 +10,8 @@ import flask
 
 from .. import registry
 from ..engine import Engine
-from ..store import Durations, statistics
-from . import charts
+from ..store import Durations, pauses, statistics
+from . import charts, notices
 from .pages import Dashboard
 from .security import Refused
 
@@ -47,13 +47,17 @@ def show(dashboard: Dashboard) -> flask.Response:
     if window not in WINDOWS:
         raise Refused(400, "The window is malformed", f"It is one of {', '.join(WINDOWS)}.")
     numbers, since, is_cut = _numbers(dashboard, window)
+    with dashboard.engine.store.read() as tx:
+        paused = {each.name for each in pauses.active(tx) if each.kind == pauses.WORKFLOW}
     return dashboard.live_page(
         "workflows.html",
-        seen=[[each.name, each.open, each.ended] for each in numbers],
+        seen=[[each.name, each.open, each.ended, each.name in paused] for each in numbers],
         refresh=10,
         window=window,
         windows=list(WINDOWS),
         numbers=numbers,
+        paused=paused,
+        notice=notices.of(flask.request.args),
         since=since,
         is_cut=is_cut,
         sample=statistics.SAMPLE,

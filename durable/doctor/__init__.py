@@ -6,7 +6,7 @@ Files, in import order::
     finding.py    the result of one check, and how a check that fails becomes a result
     situation.py  reads from the store, once, what the other checks need
     servers.py    checks the database, the broker, Celery's settings and ``public_url``
-    waiting.py    checks for work that cannot continue (names, keys, blocks, doubts), and counts failures
+    waiting.py    checks for work that cannot continue (names, keys, blocks, pauses, doubts), and counts failures
     limits.py     checks the limits of steps, and their slots
     workers.py    checks which workers live, answer, take messages from which queues, and have which clocks
 """
@@ -32,6 +32,7 @@ _CHECKS_OF_SITUATION = {
     "clocks": workers.clocks,
     "names": waiting.names,
     "blocked": waiting.blocked,
+    "paused": waiting.paused,
     "failures": waiting.failures,
     "doubts": waiting.doubts,
     "keys": waiting.keys,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..engine import Engine
 from ..store import (
     InDoubt,
+    Pause,
     WaitingRun,
     Worker,
     backlog,
@@ -14,6 +15,7 @@ from ..store import (
     installation,
     key_id_of,
     limit_faults,
+    pauses,
     session_settings,
     standbys,
     workers,
@@ -46,6 +48,8 @@ class Situation:
         set_limits: The limits whose numbers are set at run time.
         limit_keys: The keys of limits that are checked next.
         wrong_slots: Steps whose slots do not fit their attempts.
+        pauses: What is paused by name, the oldest first.
+        paused_run: The run that was paused by itself for the longest time, and since when.
         foreign_queue: The queue from which a worker got another installation's message within the last hour.
         unawaited_standbys: How many standbys a PostgreSQL primary has, if its commits wait for none; else None or 0.
         keys: The ids of the keys that waiting values are encrypted with, each with a run that needs it.
@@ -68,6 +72,8 @@ class Situation:
     set_limits: dict[str, int]
     limit_keys: list[limit_faults.KeyState]
     wrong_slots: list[limit_faults.WrongSlot]
+    pauses: list[Pause]
+    paused_run: tuple[str, int] | None
 
 
 def read(engine: Engine) -> Situation:
@@ -93,5 +99,7 @@ def read(engine: Engine) -> Situation:
             keys={key_id_of(head): run_id for head, run_id in backlog.encrypted_heads(tx, 1000).items()},
             set_limits=limit_faults.set_numbers(tx),
             limit_keys=limit_faults.key_states(tx, now),
+            pauses=pauses.every(tx, SHOWN + 1),
+            paused_run=pauses.oldest_paused_run(tx),
             wrong_slots=limit_faults.wrong_slots(tx, now, now - _GONE * engine.settings.dead_after),
         )

@@ -45,6 +45,25 @@ def blocked(situation: Situation) -> Finding:
     )
 
 
+def paused(situation: Situation) -> Finding:
+    """Nothing is paused for longer than a day: it may be forgotten."""
+    before = situation.now - DAY
+    found = [f"the {each.kind} {each.name}" for each in situation.pauses if each.paused_at < before]
+    if situation.paused_run is not None and situation.paused_run[1] < before:
+        found.append(f"run {situation.paused_run[0]}")
+    if not found:
+        held = ", ".join(f"the {each.kind} {each.name}" for each in situation.pauses[:SHOWN])
+        return Finding(name="paused", ok=True, detail=f"paused: {held}" if held else "nothing is paused by name")
+    return Finding(
+        name="paused",
+        ok=False,
+        detail=f"Paused for more than a day: {listed(found)}.",
+        fix="`durable pauses` and `durable runs list --paused` show what is paused, and why.  Resume it with"
+        " `durable workflows resume NAME`, `durable queues resume NAME`, `durable receivers resume NAME` or"
+        " `durable runs resume ID`.",
+    )
+
+
 def failures(situation: Situation) -> Finding:
     """How many runs of each workflow have failed within the last hour and the last day: never a fault of the system."""
     by_name = Counter(name for name, _ in situation.failures)

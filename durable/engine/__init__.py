@@ -16,6 +16,7 @@ Files, in import order::
     interrupts.py       raises an exception in another thread, and repairs what that leaves
     process.py          which process this is, and whether another one still lives
     replay_cache.py     replays that a process keeps, so that a turn feeds only new events
+    pauses.py            what is paused by name, as this process knows it
     settings.py         the settings: names, defaults, and where a value comes from
     timer.py            the thread that checks turns and attempts which may be over their time
     watchdog.py         stops a workflow body that takes too long in one turn

@@ -41,6 +41,7 @@ from .flusher import Flusher, write_measured
 from .forwarder import Forwarder
 from .known_waits import KnownWaits
 from .later import Later
+from .pauses import KnownPauses
 from .replay_cache import Replays
 from .run_handlers import Handler, RunHandlers
 from .settings import Settings, check_names, check_variables, resolve
@@ -89,6 +90,8 @@ class Engine:
         self.webhook_counts = WebhookCounts()
         #: The latest message that this process has taken from each queue.
         self.progress = Progress()
+        #: What is paused by name.
+        self.pauses = KnownPauses()
         #: The runs whose code this process can neither stop nor close.
         self.stuck = StuckRuns()
         #: The limits whose numbers this process has recorded, by name.

@@ -10,7 +10,7 @@ from .. import measures
 from ..engine import Engine
 from ..measures import Counter, Histogram, Key
 from ..recovery import LEASE
-from ..store import gauges, limit_view, totals
+from ..store import gauges, limit_view, pauses, totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class Gauge:
 
 
 RUNS = Gauge("durable_runs", "Runs that have not ended, by state.", ("state",))
+PAUSED = Gauge("durable_runs_paused", "Runs that are paused, counted up to 10,000.")
 RUNNING = Gauge("durable_steps_running", "Attempts that processes run now.")
 BACKLOG = Gauge("durable_queue_backlog", "Steps and turns that wait for a worker of a queue.", ("queue", "kind"))
 AGE = Gauge(
@@ -37,7 +38,7 @@ WORKERS = Gauge("durable_workers_alive", "Processes that run steps and have sent
 DEAF = Gauge("durable_workers_deaf", "Processes of workers that take no messages, although some wait for them.")
 
 #: Every gauge, in the order of the documentation.
-GAUGES = (RUNS, RUNNING, BACKLOG, AGE, LIMITED, OVERDUE, SWEEP_LAG, WORKERS, DEAF)
+GAUGES = (RUNS, PAUSED, RUNNING, BACKLOG, AGE, LIMITED, OVERDUE, SWEEP_LAG, WORKERS, DEAF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ def _gauges(engine: Engine) -> Mapping[Gauge, Values]:
     now, settings = engine.now(), engine.settings
     with engine.store.read() as tx:
         states = gauges.open_runs(tx)
+        paused = pauses.count_paused_runs(tx, 10_000)
         running = gauges.running_attempts(tx)
         steps, turns = gauges.waiting_steps(tx, now), gauges.waiting_turns(tx, now)
         limited = limit_view.backlog(tx)
@@ -112,6 +114,7 @@ def _gauges(engine: Engine) -> Mapping[Gauge, Values]:
     _merge(waiting, ((engine.dispatch.find_queue_of_turn(each.queue) or "", "turn", each) for each in turns))
     found: dict[Gauge, Values] = {
         RUNS: {(state,): float(count) for state, count in states.items()},
+        PAUSED: {(): float(paused)},
         RUNNING: {(): float(running)},
         BACKLOG: {labels: float(count) for labels, (count, _) in waiting.items()},
         AGE: {labels: max(0, now - since) / 1_000_000 for labels, (_, since) in waiting.items()},

@@ -177,7 +177,7 @@ class Housekeeping:
             progress=engine.progress.as_json(),
             limits=json.dumps({name: limit.numbers for name, limit in registry.limits.items()}),
         )
-        workers.commit_beat(engine.store, row)
+        engine.pauses.know(workers.commit_beat(engine.store, row))
         if (last := self._last_beat) is not None and (row.progress != last.progress or self._beating_since is None):
             self._worked_at = engine.now()
         self._last_beat = _Beat(engine.now(), row.names, row.progress)

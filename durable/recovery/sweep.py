@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from .. import failpoints, measures
 from ..attempts import outcome, timeout
 from ..broker import GRACE
-from ..client import route_again, run_limits
+from ..client import pauses, route_again, run_limits
 from ..engine import Engine, ProcessIdentity, identify, is_gone
 from ..sandbox import log_records
 from ..store import (
@@ -79,6 +79,8 @@ def sweep(engine: Engine, due: DueWork | None = None) -> bool:
         sent.append(_drop_leases(engine, now))
     if due.requests:
         sent.append(route_again.route_waiting(engine, BATCH))
+    if due.pauses:
+        pauses.go_on_with_pauses(engine)
     admitted = [
         admit_due(engine) if due.step_limits else 0,
         run_limits.admit_due(engine) if due.run_limits else 0,

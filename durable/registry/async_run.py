@@ -96,6 +96,18 @@ class AsyncRun(Generic[R]):
         """Ask the run to stop."""
         return await self._acall("acancel", lambda run: run.cancel(reason))
 
+    async def apause(self, reason: str | None = None) -> bool:
+        """Pause the run."""
+        return await self._acall("apause", lambda run: run.pause(reason))
+
+    async def aresume(self) -> bool:
+        """End the pause of the run."""
+        return await self._acall("aresume", lambda run: run.resume())
+
+    async def apaused(self) -> bool:
+        """Whether the run is paused."""
+        return await self._acall("apaused", lambda run: run.paused)
+
     @overload
     async def aresolve(self, *, result: object, step: str | None = None) -> str: ...
     @overload

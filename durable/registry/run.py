@@ -38,6 +38,8 @@ class RunRow(Protocol):
     def started_at(self) -> int | None: ...
     @property
     def completed_at(self) -> int | None: ...
+    @property
+    def paused_at(self) -> int | None: ...
 
 
 class RunClient(Protocol):
@@ -72,6 +74,10 @@ class RunClient(Protocol):
     ) -> Run[Any]: ...
 
     def retry(self, run_id: str) -> Run[Any] | None: ...
+
+    def pause(self, run_id: str, reason: str | None) -> bool: ...
+
+    def resume(self, run_id: str) -> bool: ...
 
     def wake_up(self, run_id: str) -> int: ...
 
@@ -297,6 +303,35 @@ class Run(AsyncRun[R]):
             ForkRefused: The run has failed, and a fork could not be right.
         """
         return self._client("Run.retry").retry(self.id)
+
+    def pause(self, reason: str | None = None) -> bool:
+        """
+        Pause the run: it has no turns, and no attempt of a step begins, until ``resume``.
+
+        Attempts that are running end, and what they return is recorded.  Sleeps go on, and hooks receive payloads; the
+        run takes that in after the resume.  ``cancel`` ends the pause.  Child runs are not paused.
+
+        Args:
+            reason: At most 1,000 characters, for the people who find the run paused.
+
+        Returns:
+            False when the run has ended or was paused already.
+        """
+        return self._client("Run.pause").pause(self.id, reason)
+
+    def resume(self) -> bool:
+        """
+        End the pause of the run.  It stays paused while its workflow or its queue is.
+
+        Returns:
+            False when ``pause`` has not paused it.
+        """
+        return self._client("Run.resume").resume(self.id)
+
+    @property
+    def paused(self) -> bool:
+        """Whether the run is paused: by ``pause``, or because its workflow or its queue is."""
+        return self._client("Run.paused").latest(self.id).paused_at is not None
 
     def wake_up(self) -> int:
         """End the run's pending sleeps, and return how many there were."""

@@ -25,6 +25,7 @@ Files, in import order::
     installation.py        the installation's id, and messages of another one
     backlog.py             the backlog over all runs, for ``durable doctor``
     run_calls.py           calls of the application's functions that are due
+    pauses.py              what is paused, and by what
     runs.py                runs
     claimed_attempts.py    claimed attempts, as other processes see them
     claims.py              a process claims an attempt, and keeps it
@@ -42,16 +43,17 @@ Files, in import order::
     streams.py             the streams of runs, and their items
     emit_items.py          emit items: add them to streams, and close streams
     retention.py           ended runs, and their deletion
-    cancel_run.py          ask a run to stop
     limits.py              limits of steps, and the steps that wait for them
     run_limits.py          limits of workflows, and the runs that wait for them
+    limit_lines.py         the order in which steps wait for limits
+    pause_runs.py          pause runs, and let them go on
+    cancel_run.py          ask a run to stop
     run_list.py            the dashboard's list of runs: pages, filters, searches
     admit_runs.py          admit the runs for which their limits have room
     debounce.py            a start whose arguments go to a run that waits
     start_run.py           start a run: its row and its first inbox item
     fork_run.py            fork a run: a new run whose log begins with the old one's
     steps.py               steps, from the call until the outcome
-    limit_lines.py         the order in which steps wait for limits
     limit_rooms.py         how many more attempts limits have room for
     admit_steps.py         admit the steps for which their limits have room
     limit_view.py          what people see of limits
@@ -84,6 +86,7 @@ from .in_doubt import InDoubt
 from .limits import LimitKey
 from .outages import RETRY_DELAYS_SECS, is_contention, is_unavailable, reason, retry_until_available
 from .outbox import WORK_LISTS, MessageGroup, SendTimes, count_held_until_due
+from .pauses import Cause, Pause
 from .payloads import PayloadStore, PayloadStoreError, SqlPayloads, StoredPayload, UrlPayloads
 from .poolers import ADVICE as POOLER_ADVICE
 from .poolers import CHOICES as PREPARING_CHOICES
@@ -119,6 +122,7 @@ __all__ = [
     "WORK_LISTS",
     "AuditEntry",
     "BrokerSentinel",
+    "Cause",
     "Claim",
     "ClaimedAttempt",
     "DriveRow",
@@ -135,6 +139,7 @@ __all__ = [
     "MessageGroup",
     "NewItem",
     "OpenStep",
+    "Pause",
     "PayloadStore",
     "PayloadStoreError",
     "PublishedValue",

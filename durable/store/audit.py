@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 
 from sqlalchemy import Connection, insert, select, update
 
@@ -22,6 +23,11 @@ class AuditEntry:
     actor: str | None
     detail: str | None
     outcome: str | None
+
+
+def subject(kind: str, name: str) -> str:
+    """What an entry names that is about no run: there is room for the id of a run, and a name may be longer."""
+    return f"{kind}:{sha256(name.encode()).hexdigest()[:40]}"
 
 
 def begin(tx: Connection, run_id: str, *, at: int, action: str, actor: str | None, detail: str | None) -> int:

@@ -182,7 +182,7 @@ def _take(now: str) -> TextClause:
     return text(
         f"UPDATE durable_steps SET {set_claimed(now)}"
         f" WHERE run_id = :run AND op_id = :op AND attempt = :attempt AND status = '{StepStatus.PENDING}'"
-        f" AND not_before <= {now}"
+        f" AND not_before <= {now} AND paused_at IS NULL"
     )
 
 

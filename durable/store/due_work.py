@@ -15,6 +15,7 @@ from .run_limits import LEFT, NEW
 from .schema import (
     inbox,
     limit_keys,
+    pauses,
     received,
     run_calls,
     run_limit_keys,
@@ -45,6 +46,8 @@ class DueWork(NamedTuple):
     #: Keys of limits to check.
     step_limits: bool
     run_limits: bool
+    #: What is paused or resumed by name, and has more to be done for it.
+    pauses: bool
     #: Attempts whose deadline is past.
     overdue: bool
     #: Attempts of processes that have no row.
@@ -85,6 +88,7 @@ _flags: tuple[ColumnElement[bool], ...] = (
         _any(or_(run_limits.c.state == NEW, run_limits.c.state == LEFT)),
         _any(run_limit_keys.c.next_check_at <= _now),
     ).label("run_limits"),
+    _any(pauses.c.next_check_at <= _now).label("pauses"),
     _any(steps.c.deadline_at < bindparam("deadline"), _is_claimed).label("overdue"),
     _any(
         _is_claimed,

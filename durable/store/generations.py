@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, select, update
 
-from .runs import Run, find
+from .runs import Run, find, lock
 from .schema import runs
 from .transitions import RunStatus
 
@@ -21,6 +21,17 @@ def latest(tx: Connection, run_id: str) -> Run | None:
         return run
     last = select(runs).where(runs.c.first_run_id == run.first_run_id).order_by(runs.c.generation.desc()).limit(1)
     return Run(**tx.execute(last).mappings().one())
+
+
+def lock_latest(tx: Connection, run_id: str) -> Run | None:
+    """The last generation of a run, its row locked: no turn of it commits before this transaction ends."""
+    row = lock(tx, run_id)
+    while row is not None and row.status == RunStatus.CONTINUED:
+        last = latest(tx, row.id)
+        if last is None or last.id == row.id:
+            break
+        row = lock(tx, last.id)
+    return row
 
 
 def all_of(tx: Connection, run_id: str) -> list[str]:

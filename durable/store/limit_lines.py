@@ -13,11 +13,11 @@ owner is that key.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, insert, literal_column, select, union_all, update
+from sqlalchemy import ColumnElement, Connection, bindparam, case, insert, literal_column, select, union_all, update
 
 from .limits import (
     ADMITTED,
@@ -27,6 +27,7 @@ from .limits import (
     IS_STEP,
     WAITING,
     LimitKey,
+    any_of,
     check_at,
     delete_rows,
     is_line,
@@ -35,6 +36,7 @@ from .limits import (
     level_of,
 )
 from .schema import step_limits, steps
+from .transitions import StepStatus
 
 #: The most lines that one query looks into.
 _LINES = 50
@@ -175,3 +177,38 @@ def _next_places(tx: Connection, shares: Sequence[Share]) -> dict[Share, int]:
             after = 0 if row.last is None else row.last + 1
             places[some[row.number]] = max(after, row.head or 0)
     return places
+
+
+def check_runs(tx: Connection, run_ids: Collection[str], now: int) -> None:
+    """Have the keys of these runs' steps checked at once; it locks their rows, so it comes before the steps."""
+    query = select(step_limits.c.name, step_limits.c.key).where(step_limits.c.run_id.in_(run_ids)).distinct()
+    check_at(tx, [LimitKey(*row) for row in tx.execute(query)], now)
+
+
+def set_aside(tx: Connection, run_ids: Collection[str], *which: ColumnElement[bool]) -> None:
+    """
+    Give the slots and places of pending steps back, since they are paused; ``check_runs`` comes before.
+
+    Args:
+        which: Only steps with these conditions.
+    """
+    pending = select(step_limits.c.run_id, step_limits.c.op_id).join(steps, IS_STEP).distinct()
+    mine = (step_limits.c.run_id.in_(run_ids), steps.c.status == StepStatus.PENDING, *which)
+    ids = sorted((row.run_id, row.op_id) for row in tx.execute(pending.where(*mine)))
+    for first in range(0, len(ids), BATCH):
+        some = any_of(step_limits, ids[first : first + BATCH])
+        tx.execute(update(step_limits).where(some).values(state=ELSEWHERE))
+
+
+def come_back(tx: Connection, run_ids: Collection[str], now: int, *which: ColumnElement[bool]) -> None:
+    """Put pending steps that ``set_aside`` took out into their lines again; ``check_runs`` comes before."""
+    query = select(step_limits.c.run_id, step_limits.c.op_id, step_limits.c.name, step_limits.c.key)
+    mine = (step_limits.c.run_id.in_(run_ids), steps.c.status == StepStatus.PENDING, *which)
+    keys: dict[tuple[str, str], list[LimitKey]] = {}
+    for row in tx.execute(query.join(steps, IS_STEP).where(*mine).order_by(step_limits.c.run_id, step_limits.c.op_id)):
+        keys.setdefault((row.run_id, row.op_id), []).append(LimitKey(row.name, row.key))
+    waiting = [(run_id, op_id, first_of(found).name) for (run_id, op_id), found in keys.items()]
+    ready_at = case((step_limits.c.ready_at > now, step_limits.c.ready_at), else_=now)
+    for first in range(0, len(waiting), BATCH):
+        some = any_of(step_limits, waiting[first : first + BATCH])
+        tx.execute(update(step_limits).where(some).values(state=DELAYED, ready_at=ready_at))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from . import vault
 from .hooks import Refusals
@@ -28,7 +28,7 @@ class RequestOutcome(StrEnum):
     STARTED = "started"
     #: An open hook of a run has received it.
     RESUMED = "resumed"
-    #: It waits for a hook that is about to be created.
+    #: It waits for a hook that is about to be created, or for its receiver, which is paused.
     WAITING = "waiting"
     #: No such hook was created in time.
     MISSED = "missed"
@@ -153,6 +153,13 @@ def due(tx: Connection, now: int, limit: int) -> list[str]:
     return list(dict.fromkeys(ids))
 
 
+def held(tx: Connection, receiver: str, limit: int) -> list[str]:
+    """Requests that came while the receiver was paused, in the order in which they came."""
+    mine = (received.c.receiver == receiver, received.c.outcome == RequestOutcome.WAITING)
+    query = select(received.c.request_id).where(*mine, received.c.waits_until.is_(None))
+    return list(tx.execute(query.order_by(received.c.received_at, received.c.request_id).limit(limit)).scalars())
+
+
 def waiting_for(tx: Connection, token_hashes: Collection[str], limit: int) -> list[str]:
     """Requests that wait for hooks with these tokens, in the order in which they came."""
     query = select(received.c.request_id).where(received.c.waits_for.in_(token_hashes))
@@ -226,4 +233,5 @@ def remove_old(tx: Connection, ids: Sequence[str], before: int) -> int:
 
 
 def _is_old(before: int) -> tuple[Any, ...]:
-    return received.c.run_id.is_(None), received.c.received_at < before, received.c.waits_until.is_(None)
+    waits = or_(received.c.waits_until.is_not(None), received.c.outcome == RequestOutcome.WAITING)
+    return received.c.run_id.is_(None), received.c.received_at < before, ~waits

@@ -13,6 +13,7 @@ from .schema import (
     events,
     hooks,
     inbox,
+    paused_runs,
     payloads,
     received,
     references,
@@ -84,6 +85,6 @@ def _is_kept(before: int) -> ColumnElement[bool]:
 def remove(tx: Connection, ids: Collection[str]) -> None:
     """Delete these runs and every row of theirs."""
     kept = (attributes, audit, run_calls, values, references, payloads, received, requests, hooks, events)
-    for table in (*kept, stream_items, streams, step_limits, run_limits):
+    for table in (*kept, stream_items, streams, step_limits, run_limits, paused_runs):
         tx.execute(delete(table).where(table.c.run_id.in_(ids)))
     tx.execute(delete(runs).where(runs.c.id.in_(ids)))

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_, select
 
 from ..events import ROOT
+from . import pauses
 from .run_limits import IN_LINE
 from .runs import Run
 from .schema import attributes, events, hooks, inbox, run_limits, runs, steps, waits
@@ -52,6 +53,7 @@ class RunFilter:
         since: Only runs that were created at this time or later.
         until: Only runs that were created before this time.
         error: Text in the error, in any case.
+        paused: Only runs that are paused.
     """
 
     status: str | None = None
@@ -61,6 +63,7 @@ class RunFilter:
     since: int | None = None
     until: int | None = None
     error: str | None = None
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,8 @@ def _looked_up(wanted: RunFilter) -> Iterator[ColumnElement[bool]]:
         yield func.coalesce(runs.c.name, "") == wanted.name
     if wanted.id is not None:
         yield or_(runs.c.id == wanted.id, runs.c.idempotency_key == wanted.id)
+    if wanted.paused:
+        yield runs.c.paused_at.is_not(None)
 
 
 def _by_attribute(name: str, value: str, wanted: RunFilter, before: Place | None) -> Select[Any]:
@@ -259,6 +264,8 @@ def _conditions(wanted: RunFilter, status: str | None = None) -> Iterator[Column
         yield runs.c.created_at >= wanted.since
     if wanted.until is not None:
         yield runs.c.created_at < wanted.until
+    if wanted.paused:
+        yield pauses.is_paused()
     yield from _with_each(wanted.attributes)
 
 

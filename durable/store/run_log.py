@@ -272,6 +272,7 @@ def oldest_inbox_item(tx: Connection, run_id: str) -> Event | None:
 _WAITING = Prepared(
     select(runs.c.id.label("run_id"), runs.c.queue, runs.c.priority, runs.c.trace_context).where(
         runs.c.id == bindparam("run"),
+        runs.c.paused_at.is_(None),
         exists().where(inbox.c.run_id == runs.c.id),
         ~exists().where(turn_leases.c.run_id == runs.c.id, turn_leases.c.expires_at > bindparam("now")),
     )

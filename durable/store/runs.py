@@ -11,10 +11,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, String, any_, exists, func, insert, literal, select, update
+from sqlalchemy import ARRAY, Connection, String, any_, exists, insert, literal, select, update
 
 from ..errors import DecryptionError
-from . import vault
+from . import pauses, vault
 from .attributes import matching
 from .schema import inbox, runs
 from .transitions import ENDED, RunStatus
@@ -61,6 +61,7 @@ class Run:
     generation: int | None = None
     scheduled_for: int | None = None
     forked_from: str | None = None
+    paused_at: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -188,12 +189,14 @@ def newest(
     since: int,
     limit: int,
     after: tuple[int, str] | None = None,
+    paused: bool = False,
 ) -> list[Run]:
     """
     The newest runs that match every filter, created at *since* or later.
 
     Args:
         after: ``(created_at, id)`` of the last run of the previous page.
+        paused: Only runs that are paused.
     """
     query = select(runs).order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)
     query = query.where(*matching(runs.c.id, attributes))
@@ -201,6 +204,8 @@ def newest(
         query = query.where(runs.c.status == status)
     if name is not None:
         query = query.where(runs.c.name == name)
+    if paused:
+        query = query.where(pauses.is_paused())
     if since:
         query = query.where(runs.c.created_at >= since)
     if after is not None:
@@ -215,36 +220,6 @@ def changed(tx: Connection, since: int, limit: int) -> list[Run]:
     query = select(runs).where(is_changed | (runs.c.status == RunStatus.BLOCKED))
     rows = tx.execute(query.order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)).mappings()
     return [Run(**row) for row in rows][::-1]
-
-
-def count(tx: Connection, *, statuses: Collection[str], name: str | None, limit: int) -> int:
-    """How many runs have one of these statuses and this name; counts up to *limit*."""
-    some = select(runs.c.id).where(runs.c.status.in_(statuses), *_named(name)).limit(limit).subquery()
-    return tx.execute(select(func.count()).select_from(some)).scalar_one()
-
-
-def page(
-    tx: Connection, *, status: str, name: str | None, after: tuple[int, str], upto: int, limit: int
-) -> list[tuple[int, str]]:
-    """
-    The next page of runs with a status, oldest first, each as ``(created_at, id)``.
-
-    Args:
-        after: The last pair of the previous page.
-    """
-    at, run_id = after
-    query = select(runs.c.created_at, runs.c.id).where(
-        runs.c.status == status,
-        *_named(name),
-        runs.c.created_at >= at,
-        runs.c.created_at <= upto,
-        (runs.c.created_at > at) | (runs.c.id > run_id),
-    )
-    return [(row.created_at, row.id) for row in tx.execute(query.order_by(runs.c.created_at, runs.c.id).limit(limit))]
-
-
-def _named(name: str | None) -> list[Any]:
-    return [] if name is None else [runs.c.name == name]
 
 
 def open_children(tx: Connection, run_id: str, limit: int | None = None) -> list[Run]:

@@ -6,9 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, text, update
+from sqlalchemy import BigInteger, Connection, case, delete, func, insert, literal, select, text, update
 
 from ..codec import EXAMINED_LENGTH
+from . import limit_lines
 from .claimed_attempts import ClaimedAttempt
 from .claims import Claim
 from .outbox import SendTimes
@@ -139,10 +140,21 @@ def make_pending(
             deadline_at=None,
             interruptions=interruptions,
             not_before=not_before,
-            **sending.values(),
+            # The resume of a paused step sets when it is sent.
+            next_send_at=_unless_paused(sending.next_send_at),
+            sent_at=_unless_paused(sending.sent_at),
+            sends=0,
         )
     )
+    if changed.rowcount == 1:
+        # Of a paused step, the slots are free for others.
+        mine = (steps.c.op_id == held.op_id, steps.c.paused_at.is_not(None))
+        limit_lines.set_aside(tx, [held.run_id], *mine)
     return changed.rowcount == 1
+
+
+def _unless_paused(at: int | None) -> Any:
+    return case((steps.c.paused_at.is_(None), literal(at, BigInteger)))
 
 
 def withdraw(tx: Connection, run_id: str, op_ids: Collection[str] | None = None) -> list[str]:
@@ -238,6 +250,7 @@ class StepState:
     claimed_at: int | None
     host: str | None
     pid: int | None
+    paused_at: int | None
 
 
 def of_run(tx: Connection, run_id: str, limit: int) -> list[StepState]:
@@ -248,11 +261,12 @@ def of_run(tx: Connection, run_id: str, limit: int) -> list[StepState]:
             steps.c.name,
             steps.c.attempt,
             steps.c.status,
-            events.c.at,
+            events.c.at.label("called_at"),
             steps.c.not_before,
             steps.c.claimed_at,
             workers.c.host,
             workers.c.pid,
+            steps.c.paused_at,
         )
         .join(events, (events.c.run_id == steps.c.run_id) & (events.c.op_id == steps.c.op_id))
         .outerjoin(workers, workers.c.id == steps.c.worker_id)
@@ -260,4 +274,4 @@ def of_run(tx: Connection, run_id: str, limit: int) -> list[StepState]:
         .order_by(events.c.seq)
         .limit(limit)
     )
-    return [StepState(*row) for row in tx.execute(query)]
+    return [StepState(**row) for row in tx.execute(query).mappings()]

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
+from . import pauses
 from .database import Store
 from .schema import leases, workers
 from .statements import Prepared
@@ -94,16 +95,32 @@ def beat(tx: Connection, worker: Worker, now: Any) -> None:
         tx.execute(insert(workers).values(**(row | {"started_at": now, "beat_at": now})))
 
 
-def commit_beat(store: Store, worker: Worker) -> None:
-    """As ``beat``, in a transaction of its own."""
+def commit_beat(store: Store, worker: Worker) -> list[pauses.Cause]:
+    """As ``beat``, in a transaction of its own.  Return what is paused by name."""
     with store.single_statement() as tx:
+        if tx.dialect.name == "postgresql":
+            row = _beat_and_read(str(store.sql_now)).one(tx, {name: getattr(worker, name) for name in ("id", *_BEATS)})
+            if row is not None:
+                return [pauses.Cause(*each) for each in json.loads(row.paused or "[]")]
         beat(tx, worker, store.sql_now)
+        return pauses.active(tx)
 
 
 @lru_cache(maxsize=4)
 def _beat(now: str) -> Prepared:
+    return Prepared(text(_update(now)))
+
+
+@lru_cache(maxsize=4)
+def _beat_and_read(now: str) -> Prepared:
+    """The same for PostgreSQL, with what is paused: no more statements than without."""
+    paused = "SELECT CAST(json_agg(json_build_array(kind, name)) AS text) FROM durable_pauses WHERE resuming_at IS NULL"
+    return Prepared(text(f"{_update(now)} RETURNING ({paused}) AS paused"))
+
+
+def _update(now: str) -> str:
     changes = ", ".join(f"{name} = :{name}" for name in _BEATS)
-    return Prepared(text(f"UPDATE durable_workers SET beat_at = {now}, {changes} WHERE id = :id"))
+    return f"UPDATE durable_workers SET beat_at = {now}, {changes} WHERE id = :id"
 
 
 def alive(tx: Connection, since: int = 0) -> list[Worker]:

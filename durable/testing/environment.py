@@ -145,7 +145,11 @@ class Environment:
         lists = (schema.steps, schema.waits, schema.inbox)
         with self.store.read() as tx:
             found = [tx.execute(sa.select(sa.func.min(each.c.next_send_at))).scalar() for each in lists]
-            for moment in (schema.received.c.waits_until, schema.limit_keys.c.next_check_at):
+            for moment in (
+                schema.received.c.waits_until,
+                schema.limit_keys.c.next_check_at,
+                schema.pauses.c.next_check_at,
+            ):
                 found.append(tx.execute(sa.select(sa.func.min(moment))).scalar())
             found.append(run_limits.next_time(tx, self.clock.now))
         planned = None if self._housekeeping.schedules is None else self._rounds.next_at

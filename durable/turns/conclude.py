@@ -36,7 +36,7 @@ def conclude(engine: Engine, continuation: Continuation, held: Claim, ended: eve
     """
     with engine.replays.checked_out(held.run_id) as checkout:
         kept = checkout.kept
-        if kept is None or not _may_conclude(held, ended) or not continuation.leads_to_turn(kept.run.queue):
+        if kept is None or not _may_conclude(held, ended) or not continuation.takes_turn(kept.run):
             checkout.give_back()
             return False
         if not kept.replay.waits_only_for(held.op_id):
@@ -94,8 +94,12 @@ def _read_under(lease: TurnLease, checkout: Checkout, held: Claim, ended: events
 
 
 def _is_ordinary(view: View) -> bool:
-    """Return whether the turn only goes on with a run: no crash is to be counted, and no code of it may be missing."""
-    is_quiet = view.run.turn_tried is None and not view.was_resent
+    """
+    Return whether the turn only goes on with a run.
+
+    No crash is to be counted, no code of it may be missing, and it is not paused.
+    """
+    is_quiet = view.run.turn_tried is None and not view.was_resent and view.run.paused_at is None
     return is_quiet and view.cancel is None and view.run.status == RunStatus.RUNNING
 
 
@@ -109,7 +113,7 @@ def conclude_wait(engine: Engine, continuation: Continuation, wait: KnownWait) -
     with engine.replays.checked_out(wait.run_id) as checkout:
         kept = checkout.kept
         is_alone = kept is not None and kept.replay.waits_only_for(wait.op_id)
-        if kept is None or not is_alone or over.at < wait.due_at or not continuation.leads_to_turn(kept.run.queue):
+        if kept is None or not is_alone or over.at < wait.due_at or not continuation.takes_turn(kept.run):
             checkout.give_back()
             return False
         view = View.unread(kept.run, over, DueWait(wait.run_id, wait.op_id))

@@ -18,7 +18,7 @@ from ..engine import Engine, KnownWait
 from ..http import Request
 from ..registry import SEMANTICS
 from ..replay import commands
-from ..store import Claim, runs
+from ..store import Claim, Run, pauses, runs
 from .commit import started_at
 from .decision import Decision
 from .offers import may_run_in_place
@@ -91,9 +91,11 @@ class Continuation:
         """The names of the steps that may run here."""
         return [name for name in registry.steps if self._runs(name)]
 
-    def leads_to_turn(self, queue: str | None) -> bool:
-        """Return whether the turns of a run with this *queue* come to the queue of this message."""
-        return self._engine.dispatch.find_queue_of_turn(queue) == self.queue
+    def takes_turn(self, run: Run) -> bool:
+        """Return whether the turns of a run come to the queue of this message, and nothing pauses them."""
+        queue = self._engine.dispatch.find_queue_of_turn(run.queue)
+        known = self._engine.pauses
+        return queue == self.queue and not (known and known.of_run(run.name, queue))
 
     def choose(self, decision: Decision) -> Claim | None:
         """Return a claim for the first step that a turn asks for and that may run here next."""
@@ -136,5 +138,6 @@ class Continuation:
         """Return whether a step may run here, without a message of its own."""
         if name not in self._runs_here:
             is_from_here = self._engine.dispatch.find_queue_of_step(name) == self.queue
-            self._runs_here[name] = is_from_here and may_run_in_place(self._engine, name)
+            is_paused = self._engine.pauses.has(pauses.QUEUE, self.queue)
+            self._runs_here[name] = is_from_here and not is_paused and may_run_in_place(self._engine, name)
         return self._runs_here[name]

@@ -14,7 +14,7 @@ from enum import Enum
 from sqlalchemy.exc import StatementError
 
 from .. import events, failpoints, measures, registry
-from ..client import run_limits
+from ..client import pauses, run_limits
 from ..engine import Engine
 from ..errors import DecryptionError, WorkflowCodeError
 from ..sandbox import log_records
@@ -149,6 +149,9 @@ def turn(
     with engine.replays.checked_out(run_id) as checkout:
         with engine.store.read() as tx:
             view = read(tx, run_id, engine.now(), checkout, holder=lease.holder)
+        if view is not None and pauses.is_held(engine, view.run, is_cancelled=view.cancel is not None):
+            checkout.give_back()
+            return None
         if view is None or (view.cancel is None and _waits_for_other_code(engine, view.run)):
             checkout.give_back()
             return None

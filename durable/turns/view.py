@@ -69,6 +69,11 @@ class View:
         return any(item.sends for item in self.inbox)
 
     @property
+    def is_paused(self) -> bool:
+        """Whether the run has no turns now.  A cancel ends the pause of a run, and is not held up by one."""
+        return self.run.paused_at is not None and not self.run.ended and self.cancel is None
+
+    @property
     def replays(self) -> bool:
         """Whether the workflow's code runs in this turn."""
         return not self.run.ended and not self.cancels_at_once
@@ -93,6 +98,8 @@ def read(
     if run is None or not inbox:
         return None
     view = View(run, inbox)
+    if view.is_paused:
+        return view
     if run.status == RunStatus.BLOCKED and view.cancel is None and in_doubt.has_any(tx, run_id):
         return None
     if run.not_before is not None and now < run.not_before and not run.seq and view.cancel is None:

@@ -32,10 +32,12 @@ Files, in import order::
     receiver_schemas.py    those of receivers
     stream_schemas.py      those of streams
     limit_schemas.py       those of limits
+    pause_schemas.py       those of pauses, and of actions on many runs
     servers.py             what each WSGI server can do: hold connections, notice that a client left
     verification.py        answers handshakes and verifies signatures
     body.py                the whole body of a request, even if the application reads it first
     bearer.py              ``bearer``: allows control requests that send a secret
+    permit.py              who may do what with the control routes, and the audit
     control_operations.py  the operations of the control routes on runs
     hook_operations.py     those on hooks: resume one, ask one, poll for a reply
     stream_operations.py   those on streams
@@ -43,6 +45,7 @@ Files, in import order::
     schedule_operations.py those on schedules
     receiver_operations.py those on receivers
     limit_operations.py    those on limits
+    pause_operations.py    those that pause and resume, and act on many runs
     operations.py          all of them together
     control_view.py        one control request, from its credentials to its answer
     openapi.py             the OpenAPI document
@@ -69,7 +72,7 @@ from ..errors import RunConflict
 from ..store import is_unavailable
 from . import asgi, body, masking, problems, servers, wsgi_request
 from .bearer import bearer
-from .control_view import Authorize, Controller
+from .control_view import Controller
 from .followers import Follower, StreamName
 from .health import NAME as HEALTH
 from .health import Health
@@ -77,6 +80,7 @@ from .hub import Answers, Waiter, drain
 from .masking import MaskTokens
 from .openapi import NAME, Describer
 from .operations import OPERATIONS
+from .permit import Authorize, AuthorizeAction, Permit
 from .read_view import STREAMS, VALUES, MayRead, ReadView
 from .webhook_view import Receiver
 from .wsgi_request import PATH, RECEIVE, ROOT
@@ -104,6 +108,7 @@ def create_blueprint(
     url_prefix: str | None = None,
     control: Authorize | None = None,
     read: MayRead | None = None,
+    authorize: AuthorizeAction | None = None,
 ) -> flask.Blueprint:
     """
     Make the blueprint named ``durable``, for one engine.
@@ -116,7 +121,10 @@ def create_blueprint(
         control: A function of the ``flask.Request`` that says whether its caller may use the control routes: runs,
             hooks, schedules and receivers.  It returns True; False for a caller who may not (403); None for
             an unknown caller (401).  It may call ``flask.abort``.  ``bearer("env:NAME")`` makes one.  Without
-            it there are no control routes.
+            it and *authorize* there are no control routes.
+        authorize: A function of ``(action, run_id)`` that says whether the caller of the current Flask request may do
+            this: True, or the caller's name for the audit; False (403); None (401).  It is the same as that of
+            ``create_dashboard``, and is asked after *control* has allowed the request.
         read: A function of the ``flask.Request``, a run's id, ``"stream"`` or ``"value"``, and the name.  It says
             whether a browser without a read token may read this, and returns what ``control`` does.  Without it, a
             browser needs a token of ``Run.read_token``.
@@ -124,13 +132,18 @@ def create_blueprint(
     Raises:
         SchemaOutOfDate: You register the blueprint, and the schema of the database is too old.
     """
-    bp = blueprint(Receiver(engine), url_prefix, control, read)
+    bp = blueprint(Receiver(engine), url_prefix, control, read, authorize)
     bp.before_app_request(engine.flusher.ensure)
     return bp
 
 
 def create_asgi_app(
-    engine: Engine, *, url_prefix: str = "", control: Authorize | None = None, read: MayRead | None = None
+    engine: Engine,
+    *,
+    url_prefix: str = "",
+    control: Authorize | None = None,
+    read: MayRead | None = None,
+    authorize: AuthorizeAction | None = None,
 ) -> asgi.AsgiApp:
     """
     Make the ASGI application of one engine, for uvicorn, hypercorn, FastAPI, Django and Quart.
@@ -140,17 +153,17 @@ def create_asgi_app(
 
     Args:
         url_prefix: A path before its routes.  Leave it out where a framework mounts the application below a path.
-        control, read: As for ``create_blueprint``; they get a ``flask.Request``.
+        control, read, authorize: As for ``create_blueprint``, with ``flask.request`` as in a view of Flask.
 
     Raises:
         SchemaOutOfDate: The database has another schema.
     """
     receiver, app = Receiver(engine), flask.Flask("durable-asgi", static_folder=None)
-    app.register_blueprint(blueprint(receiver, url_prefix or None, control, read))
+    app.register_blueprint(blueprint(receiver, url_prefix or None, control, read, authorize))
     app.before_request(engine.flusher.ensure)
-    return asgi.AsgiApp(
-        receiver, app, url_prefix.rstrip("/"), None if control is None else Controller(engine, control, receiver)
-    )
+    has_controls = control is not None or authorize is not None
+    controller = Controller(engine, Permit(engine, control, authorize), receiver) if has_controls else None
+    return asgi.AsgiApp(receiver, app, url_prefix.rstrip("/"), controller)
 
 
 def blueprint(
@@ -158,9 +171,11 @@ def blueprint(
     url_prefix: str | None = None,
     control: Authorize | None = None,
     read: MayRead | None = None,
+    authorize: AuthorizeAction | None = None,
 ) -> flask.Blueprint:
     """Make the blueprint of a receiver; ``durable.testing`` passes one of its own."""
     engine = receiver.engine
+    has_controls = control is not None or authorize is not None
     bp = flask.Blueprint("durable", __name__, url_prefix=url_prefix)
 
     def register(state: BlueprintSetupState) -> None:
@@ -175,9 +190,11 @@ def blueprint(
             _add_rule(state, "stream", ROOT + STREAMS + "<durable_rest:rest>", reading.stream)
             _add_rule(state, "value", ROOT + VALUES + "<durable_rest:rest>", reading.value)
         _add_rule(state, "health", ROOT + HEALTH, Health(receiver).view)
-        _add_rule(state, "openapi", ROOT + NAME, Describer(engine, control, reads=reads).view)
-        if control is not None:
-            _add_rule(state, "control", ROOT + "<durable_control:rest>", Controller(engine, control, receiver).view)
+        describer = Describer(engine, control, controls=has_controls, reads=reads)
+        _add_rule(state, "openapi", ROOT + NAME, describer.view)
+        if has_controls:
+            permit = Permit(engine, control, authorize)
+            _add_rule(state, "control", ROOT + "<durable_control:rest>", Controller(engine, permit, receiver).view)
         app.wsgi_app = body.KeepBodies(app.wsgi_app, (state.url_prefix or "").rstrip("/") + ROOT)
         if RunConflict not in app.error_handler_spec[None][None]:
             app.register_error_handler(RunConflict, lambda _: problems.to_flask(problems.run_conflict()))

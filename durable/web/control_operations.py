@@ -22,6 +22,7 @@ from ..registry import Run, definitions
 from ..store import start_run
 from . import problems, schemas
 from .flow import Flow, Holding
+from .permit import Permit
 from .problems import RequestRefused
 
 Shape = TypeVar("Shape", bound=BaseModel)
@@ -41,6 +42,7 @@ class Call(NamedTuple):
     query: Any
     #: Holds the connection of a caller who waits for a reply.
     holding: Holding
+    permit: Permit
 
 
 class Reply(NamedTuple):
@@ -62,6 +64,7 @@ class Operation:
         answers: By status, what the answer means and its model.
         problems: By status, errors of this operation, besides those that every operation has.
         links: Names of operations that can follow with the run of the answer.
+        action: As ``authorize`` and the audit have it; "read" for what changes nothing.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Operation:
     query: type[BaseModel] | None = None
     takes_key: bool = False
     links: tuple[str, ...] = ()
+    action: str = "read"
 
 
 def _start(call: Call) -> Reply:
@@ -120,6 +124,7 @@ def _list(call: Call) -> Reply:
         attributes=wanted,
         limit=query.limit,
         after=query.after,
+        paused=query.paused == "true",
     )
     return Reply(200, {"runs": runs, "next": next_page})
 
@@ -167,6 +172,7 @@ _NO_RUN = {404: "There is no run with this id."}
 OPERATIONS = (
     Operation(
         name="startRun",
+        action="start",
         method="POST",
         path="runs",
         summary="Start a run",
@@ -223,6 +229,7 @@ OPERATIONS = (
     ),
     Operation(
         name="cancelRun",
+        action="cancel",
         method="POST",
         path="runs/{run_id}/cancel",
         summary="Ask a run to stop",

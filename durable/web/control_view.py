@@ -7,26 +7,20 @@ A caller that is not allowed is refused before anything else of the request is r
 from __future__ import annotations
 
 import json
-import logging
 import re
-from collections.abc import Callable
 from typing import NoReturn
 
 import flask
 from pydantic import BaseModel, ValidationError
-from werkzeug.exceptions import HTTPException
 
 from ..engine import Engine
+from ..store import audit
 from . import body, errors, problems, schemas, stream_schemas, wsgi_request
 from .control_operations import Call, Operation, Reply
 from .flow import DropBody, Flow, Holding, ReadBody, run_in_thread
 from .operations import OPERATIONS
+from .permit import Permit
 from .problems import RequestRefused
-
-log = logging.getLogger("durable.web")
-
-#: Whether the caller may control runs: True; False (403) for a caller who may not; None (401) for an unknown caller.
-Authorize = Callable[[flask.Request], bool | None]
 
 #: An ``Idempotency-Key`` in quotes, as a structured field's string.
 _QUOTED = re.compile(r'"([^"]+)"')
@@ -39,16 +33,19 @@ _PARAMETERS = {
     "request_id": schemas.REQUEST_ID,
     "limit": schemas.LIMIT,
     "stream": stream_schemas.STREAM,
+    "workflow": schemas.LISTED_NAME,
+    "queue": schemas.LISTED_NAME,
+    "receiver": schemas.RECEIVER,
 }
 
 
 class Controller:
     """The control routes of a blueprint."""
 
-    def __init__(self, engine: Engine, authorize: Authorize, holding: Holding) -> None:
+    def __init__(self, engine: Engine, permit: Permit, holding: Holding) -> None:
         self._engine = engine
         self._holding = holding
-        self._authorize = authorize
+        self._permit = permit
 
     def view(self, rest: str) -> flask.Response:
         """Answer every path below ``runs`` and ``hooks``; this is Flask's view."""
@@ -68,9 +65,11 @@ class Controller:
 
     def _receive(self, path: str) -> Flow[problems.Exact]:
         """Handle one request, from its credentials to its answer."""
-        self._require_permission()
+        self._permit.require_caller()
         incoming, settings = flask.request, self._engine.settings
         operation, path_parameters = _find(incoming.method, path)
+        action = operation.action
+        actor = None if action == "bulk" else self._permit.require(action, path_parameters.get("run_id"))
 
         key = incoming.headers.get("Idempotency-Key") if operation.takes_key else None
         if key is not None:
@@ -104,29 +103,49 @@ class Controller:
             document = _validated(operation.body, parsed)
 
         base_url = wsgi_request.base_of(settings.public_url, incoming) + wsgi_request.ROOT
-        acted = operation.act(Call(self._engine, base_url, path_parameters, key, document, query, self._holding))
-        reply = acted if isinstance(acted, Reply) else (yield from acted)
+        call = Call(self._engine, base_url, path_parameters, key, document, query, self._holding, self._permit)
+        reply = yield from self._act(operation, call, actor)
         return problems.Exact(
             json.dumps(reply.document, separators=(",", ":"), default=str),
             reply.status,
             [("Content-Type", "application/json"), ("Cache-Control", "no-store"), *reply.headers],
         )
 
-    def _require_permission(self) -> None:
-        try:
-            allowed = self._authorize(flask.request)
-        except HTTPException as error:
-            raise RequestRefused(problems.from_abort(error)) from None
-        if allowed is True:
-            return
-        if allowed is not None and allowed is not False:
-            # Only True counts.  A coroutine is truthy, and so is an object for an anonymous user.
-            log.error(
-                "The function control= of create_blueprint returned a %s, so its caller got 403.  Only True allows a"
-                " request.",
-                type(allowed).__name__,
-            )
-        raise RequestRefused(problems.unauthorized() if allowed is None else problems.forbidden())
+    def _act(self, operation: Operation, call: Call, actor: str | None) -> Flow[Reply]:
+        """Do the operation; what changes something has an entry in the audit."""
+        match operation.action:
+            case "read":
+                return (yield from _reply(operation, call))
+            case "bulk":
+                # Each run has an entry of its own.
+                self._permit.require(f"bulk_{call.body.action}")
+                return (yield from _reply(operation, call))
+            case "start" | "resume":
+                # The run, or the question, is known afterwards.
+                reply = yield from _reply(operation, call)
+                reached = reply.document.get("run_id") or reply.document.get("id")
+                subject = str(reached or f"request:{reply.document['request_id']}")[:64]
+                self._permit.audited(operation.action, subject, None, lambda: None, actor)
+                return reply
+        subject, detail = _subject(call)
+        self._engine.check_schema()
+        acted = self._permit.audited(operation.action, subject, detail, lambda: operation.act(call), actor)
+        assert isinstance(acted, Reply), f"{operation.path} holds its connection, and is audited as if it did not"
+        return acted
+
+
+def _reply(operation: Operation, call: Call) -> Flow[Reply]:
+    """Do the operation, which may hold its connection."""
+    acted = operation.act(call)
+    return acted if isinstance(acted, Reply) else (yield from acted)
+
+
+def _subject(call: Call) -> tuple[str, str | None]:
+    """Return what the audit names, and the detail: for what is no run, its name."""
+    (kind, name), *_ = call.path.items()
+    if kind == "run_id":
+        return name, getattr(call.body, "reason", None)
+    return (f"request:{name}"[:64] if kind == "request_id" else audit.subject(kind, name)), name
 
 
 def _find(method: str, path: str) -> tuple[Operation, dict[str, str]]:

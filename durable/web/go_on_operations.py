@@ -101,6 +101,7 @@ _NO_RUN = {404: "There is no run with this id, or the web process has not import
 OPERATIONS = (
     Operation(
         name="forkRun",
+        action="fork",
         method="POST",
         path="runs/{run_id}/fork",
         summary="Start a run that goes on where another has stood",
@@ -111,6 +112,7 @@ OPERATIONS = (
     ),
     Operation(
         name="retryRun",
+        action="retry",
         method="POST",
         path="runs/{run_id}/retry",
         summary="Let a blocked or failed run go on",
@@ -128,6 +130,7 @@ OPERATIONS = (
     ),
     Operation(
         name="wakeRun",
+        action="wake",
         method="POST",
         path="runs/{run_id}/wake",
         summary="End the sleeps of a run",
@@ -138,6 +141,7 @@ OPERATIONS = (
     ),
     Operation(
         name="resolveStep",
+        action="resolve",
         method="POST",
         path="runs/{run_id}/resolve",
         summary="Say what has become of a step in doubt",

@@ -87,6 +87,7 @@ _NO_REPLY = "The run has ended, or has closed the hook, without a reply."
 OPERATIONS = (
     Operation(
         name="resumeHook",
+        action="resume",
         method="POST",
         path="hooks/resume",
         summary="Deliver a payload to a hook",
@@ -97,6 +98,7 @@ OPERATIONS = (
     ),
     Operation(
         name="askHook",
+        action="resume",
         method="POST",
         path=ASK,
         summary="Deliver a payload to a hook, and wait for the reply of the workflow",

@@ -38,6 +38,7 @@ OPERATIONS = (
     ),
     Operation(
         name="setLimit",
+        action="set_limit",
         method="PUT",
         path="limits/{limit}",
         summary="Set the number of a limit for all processes",
@@ -48,6 +49,7 @@ OPERATIONS = (
     ),
     Operation(
         name="resumeLimit",
+        action="resume_limit",
         method="POST",
         path="limits/{limit}/resume",
         summary="End the pauses of a limit",

@@ -14,8 +14,8 @@ from ..engine import Engine
 from ..http import Response
 from . import body, errors, problems, schemas, stream_schemas, wsgi_request
 from .control_operations import Operation
-from .control_view import Authorize
 from .operations import OPERATIONS
+from .permit import Authorize
 
 NAME = "openapi.json"
 
@@ -57,6 +57,14 @@ _STREAM_NAME = {
     "required": True,
     "schema": {"type": "string", "pattern": stream_schemas.STREAM},
 }
+_WORKFLOW, _QUEUE, _RECEIVER = (
+    {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": pattern}}
+    for name, pattern in (
+        ("workflow", schemas.LISTED_NAME),
+        ("queue", schemas.LISTED_NAME),
+        ("receiver", schemas.RECEIVER),
+    )
+)
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -282,6 +290,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         "{request_id}": _REQUEST_ID,
         "{limit}": _LIMIT,
     }
+    in_path |= {"{workflow}": _WORKFLOW, "{queue}": _QUEUE, "{receiver}": _RECEIVER}
     parameters: list[dict[str, Any]] = [each for name, each in in_path.items() if name in operation.path]
     if operation.takes_key:
         parameters.append(_KEY)
@@ -313,10 +322,11 @@ def _schema(shape: type[BaseModel]) -> dict[str, Any]:
 class Describer:
     """Serves the OpenAPI document of one blueprint.  It names no run, workflow or token: anybody may read it."""
 
-    def __init__(self, engine: Engine, control: Authorize | None, *, reads: bool) -> None:
+    def __init__(self, engine: Engine, control: Authorize | None, *, controls: bool, reads: bool) -> None:
         self._engine = engine
         self._reads = reads
         self._control = control
+        self._controls = controls
 
     def view(self) -> flask.Response:
         """Answer with the document; this is Flask's view."""
@@ -327,9 +337,8 @@ class Describer:
             else:
                 base = wsgi_request.base_of(self._engine.settings.public_url, flask.request)
                 scheme = getattr(self._control, "security_scheme", None)
-                controls = self._control is not None
                 answer = Response.json(
-                    document(base, wsgi_request.ROOT, security=scheme, controls=controls, reads=self._reads)
+                    document(base, wsgi_request.ROOT, security=scheme, controls=self._controls, reads=self._reads)
                 )
         except Exception as error:
             answer = errors.answer(error)

@@ -270,6 +270,19 @@ def run_ended() -> Response:
     return problem(409, "run-ended", "Conflict", "The run has ended, so it cannot be cancelled.")
 
 
+def not_paused() -> Response:
+    return problem(409, "run-not-paused", "Conflict", "The run has ended, or was paused already.")
+
+
+def not_resumed() -> Response:
+    detail = "The run is not paused by itself.  GET pauses shows which workflows and queues are paused."
+    return problem(409, "run-not-resumed", "Conflict", detail)
+
+
+def nothing_to_pause(why: str) -> Response:
+    return problem(404, "nothing-to-pause", "Not found", why)
+
+
 def not_forked(why: str) -> Response:
     return problem(409, "run-not-forked", "Conflict", why)
 

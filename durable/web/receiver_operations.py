@@ -55,6 +55,7 @@ OPERATIONS = (
     ),
     Operation(
         name="retryReceivedRequest",
+        action="retry_request",
         method="POST",
         path="receivers/requests/{request_id}/retry",
         summary="Route a request again that has reached no run",

@@ -119,6 +119,7 @@ OPERATIONS = (
     ),
     Operation(
         name="putSchedule",
+        action="create_schedule",
         method="PUT",
         path="schedules/{schedule}",
         summary="Make a schedule, or change one that was made at run time",
@@ -133,6 +134,7 @@ OPERATIONS = (
     ),
     Operation(
         name="deleteSchedule",
+        action="delete_schedule",
         method="DELETE",
         path="schedules/{schedule}",
         summary="Delete a schedule that was made at run time; its runs go on",
@@ -142,6 +144,7 @@ OPERATIONS = (
     ),
     Operation(
         name="pauseSchedule",
+        action="pause_schedule",
         method="POST",
         path="schedules/{schedule}/pause",
         summary="Let a schedule start no more runs",
@@ -152,6 +155,7 @@ OPERATIONS = (
     ),
     Operation(
         name="resumeSchedule",
+        action="resume_schedule",
         method="POST",
         path="schedules/{schedule}/resume",
         summary="Let a paused schedule go on",
@@ -162,6 +166,7 @@ OPERATIONS = (
     ),
     Operation(
         name="triggerSchedule",
+        action="trigger_schedule",
         method="POST",
         path="schedules/{schedule}/trigger",
         summary="Start a run of a schedule now",
@@ -172,6 +177,7 @@ OPERATIONS = (
     ),
     Operation(
         name="backfillSchedule",
+        action="backfill_schedule",
         method="POST",
         path="schedules/{schedule}/backfill",
         summary="Start a run for each planned time of a range that has none",

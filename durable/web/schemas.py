@@ -25,6 +25,10 @@ RUN_ID = r"^[!-.0-~]{1,64}$"
 SCHEDULE = r"^[A-Za-z0-9][A-Za-z0-9._:@+-]{0,199}$"
 #: A limit's name in a path.
 LIMIT = r"^[!-.0-~]{1,100}$"
+#: The name of a workflow or a queue in a path.
+LISTED_NAME = r"^[!-.0-~]{1,255}$"
+#: The name of a receiver in a path.
+RECEIVER = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 #: A request's id in a path.
 REQUEST_ID = r"^[A-Za-z0-9_-]{20,64}$"
 #: An ``Idempotency-Key``.
@@ -157,6 +161,7 @@ class Query(BaseModel):
         list[Annotated[str, StringConstraints(max_length=513, pattern=r"^[^\x00=]+=[^\x00]*$")]],
         Field(max_length=64, description="`NAME=VALUE`, any number of times: only runs with these attributes."),
     ] = []
+    paused: Annotated[Literal["true", "false"] | None, Field(description="`true`: only runs that are paused.")] = None
     limit: Annotated[int, Field(ge=1, le=1000, description="The most to list."), DIGITS] = 50
     after: Annotated[
         Annotated[str, StringConstraints(max_length=83, pattern=r"^[0-9]{1,18}\.[!-~]{1,64}$")] | None,
@@ -175,6 +180,7 @@ class Started(BaseModel):
 class Summary(Started):
     """A run, as `durable runs list` shows it; times in ISO 8601."""
 
+    paused_at: str | None
     created_at: str
     started_at: str | None
     completed_at: str | None
@@ -207,6 +213,7 @@ class Details(Listed):
     next_generation: str | None
     forked_from: str | None
     forks: list[str]
+    paused_by: list[dict[str, Any]]
     waiting_for: list[dict[str, Any]]
 
 

@@ -408,7 +408,7 @@ def test_a_retry_says_whether_the_run_continues_or_is_blocked_again(durable, eng
 
 def test_all_blocked_runs_of_a_workflow_are_tried_again(durable, engine, monkeypatch):
     """After a deploy one command is enough; it goes through them in pages, and leaves other workflows alone."""
-    monkeypatch.setattr("durable.client.describe.PAGE", 2)
+    monkeypatch.setattr("durable.cli.bulk.SIZE", 2)
     ids = [start(durable, "shop:order", "tea") for _ in range(5)]
     other = start(durable, "shop:delivery")
     with engine.store.begin() as tx:

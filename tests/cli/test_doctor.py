@@ -489,3 +489,19 @@ def test_a_check_that_cannot_be_made_here_is_skipped():
     skipped = check("queues", count, None)
 
     assert (skipped.ok, skipped.detail) == (True, "not checked: this transport counts no messages")
+
+
+def test_what_is_paused_for_long_is_found(engine, worker):
+    """A pause of an hour is named, one of two days is a fault; the fix says how to resume."""
+    run = engine.start(napping)
+    assert run.pause()
+    engine.pause(queue="slow", reason="an outage")
+    assert (examined(engine)["paused"].ok, examined(engine)["paused"].detail) == (True, "paused: the queue slow")
+
+    long_ago = engine.now() - 2 * 86_400_000_000
+    with engine.store.begin() as tx:
+        for table in (schema.pauses, schema.paused_runs):
+            tx.execute(sa.update(table).values(paused_at=long_ago))
+    found = examined(engine)["paused"]
+    assert (found.ok, found.detail) == (False, f"Paused for more than a day: the queue slow, run {run.id}.")
+    assert "durable queues resume NAME" in found.fix

@@ -9,6 +9,7 @@ from .generations import CASES as GENERATIONS
 from .hooks import CASES as HOOKS
 from .limits_of_runs import CASES as LIMITS_OF_RUNS
 from .patterns import CASES as PATTERNS
+from .pauses import CASES as PAUSES
 from .receivers import CASES as RECEIVERS
 from .replies import CASES as REPLIES
 from .runs import CASES as RUNS
@@ -25,4 +26,5 @@ CASES: list[Case] = [
     *GENERATIONS,
     *FORKS,
     *LIMITS_OF_RUNS,
+    *PAUSES,
 ]

@@ -502,7 +502,17 @@ def test_each_function_has_its_form():
     functions += ["get_schedule"]
 
     assert all(f"a{name}" in durable.__all__ for name in functions)
-    methods = ("start", "start_many", "resume_hook", "get_hook", "set_limit", "respond")
+    methods = (
+        "start",
+        "start_many",
+        "resume_hook",
+        "get_hook",
+        "set_limit",
+        "respond",
+        "pause",
+        "resume",
+        "list_pauses",
+    )
     assert all(hasattr(App, f"a{name}") for name in methods)
     assert all(hasattr(HookDefinition, f"a{name}") for name in ("resume",))
     assert hasattr(type(prices), "aask")

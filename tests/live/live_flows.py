@@ -508,3 +508,12 @@ async def tallies_without_end(each: int, taken: tuple[str, ...] = ()) -> list[st
         if len(mine) == each:
             continue_as_new(each, (*taken, *mine))
     return [*taken, *mine]
+
+
+@workflow
+async def pausable(rounds: int) -> int:
+    """Steps and short sleeps, so that there is always something to pause."""
+    for number in range(rounds):
+        await asyncio.gather(note(f"{number} a"), note(f"{number} b"))
+        await sleep("50ms")
+    return rounds

@@ -54,6 +54,7 @@ def test_every_kind_survives_the_store(kind):
 def test_the_vocabulary_is_the_designs():
     """There are these kinds of events and no others."""
     run = "run_created run_started run_completed run_failed run_cancel_requested run_cancelled run_continued run_forked"
+    run += " run_paused run_resumed"
     step = "step_created step_retrying step_completed step_failed step_cancelled"
     wait = "wait_created wait_completed wait_cancelled"
     hook = "hook_created hook_conflicted hook_received hook_closed"

@@ -749,9 +749,16 @@ def test_other_methods_are_405(client, path):
     """Allow lists the methods; HEAD, OPTIONS and unknown methods get 405."""
     allowed = {operation.method for operation in OPERATIONS if operation.path == path}
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE", "BREW"} - allowed:
-        answer = client.open(
-            ROOT + path.format(run_id="r", schedule="s", request_id="q" * 20, limit="l", stream="n"), method=method
-        )
+        names = {
+            "run_id": "r",
+            "stream": "n",
+            "schedule": "s",
+            "limit": "l",
+            "workflow": "w",
+            "queue": "q",
+            "receiver": "r",
+        }
+        answer = client.open(ROOT + path.format(request_id="q" * 20, **names), method=method)
 
         assert answer.status_code == 405
         assert set(answer.headers["Allow"].split(", ")) == allowed

@@ -164,6 +164,8 @@ def schema(engine: Durable, base_url: str, _no_receivers: None) -> Iterator[Any]
             put(case.body, "workflow", "openapi.anything")
             if "webhook" in case.operation.label:
                 put(case.path_parameters, "request_id", pending)
+        if number % 4 == 1 and case.operation.label.endswith("{run_id}/pause"):
+            put(case.path_parameters, "run_id", engine.start(anything).id)
         if number % 4 == 3:
             put(case.path_parameters, "run_id", ended.id)
         elif number % 2 and case.operation.label.endswith("/cancel"):
@@ -216,6 +218,13 @@ REACHED = {
     f"POST {ROOT}runs/{{run_id}}/wake": {200, 401, 404, 422},
     f"POST {ROOT}runs/{{run_id}}/resolve": {401, 404, 409, 422},
     f"POST {ROOT}runs/{{run_id}}/cancel": {202, 401, 404, 409, 422},
+    f"POST {ROOT}runs/{{run_id}}/pause": {200, 401, 404, 409, 422},
+    f"POST {ROOT}runs/{{run_id}}/resume": {401, 404, 409, 422},
+    f"POST {ROOT}bulk": {200, 401, 422},
+    f"GET {ROOT}pauses": {200, 401},
+    f"POST {ROOT}workflows/{{workflow}}/pause": {401, 404, 422},
+    f"POST {ROOT}queues/{{queue}}/pause": {200, 401, 422},
+    f"POST {ROOT}queues/{{queue}}/resume": {200, 401, 422},
     f"POST {ROOT}runs/{{run_id}}/fork": {401, 404, 422},
     f"POST {ROOT}runs/{{run_id}}/retry": {401, 404, 422},
     f"POST {ROOT}hooks/resume": {202, 401, 404, 422},

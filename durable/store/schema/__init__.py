@@ -12,6 +12,7 @@ Files, in import order::
     run_tables.py      runs, their logs, and what is kept with them
     work_tables.py     the work lists: rows only while there is work to do
     limit_tables.py    limits, and the steps and runs that wait for them
+    pause_tables.py    what is paused
     hook_tables.py     hooks and webhooks, and the requests that they and receivers have received
     schedule_tables.py schedules, and their latest runs
     process_tables.py  what processes know of each other, and what they have measured
@@ -20,13 +21,14 @@ Files, in import order::
 from .columns import long_text, metadata
 from .hook_tables import hooks, received, receivers, references, requests
 from .limit_tables import limit_keys, limits, run_limit_keys, run_limits, step_limits
+from .pause_tables import paused_runs, pauses
 from .process_tables import broker_sentinel, installation, leases, totals, turn_leases, workers
 from .run_tables import attributes, audit, events, payloads, runs, stream_items, streams, values
 from .schedule_tables import schedule_runs, schedules
 from .work_tables import inbox, run_calls, steps, waits
 
 #: The Alembic revision that describes these tables.
-REVISION = "0030"
+REVISION = "0031"
 #: Alembic's table with our revision; the application's own migrations have another one.
 VERSION_TABLE = "durable_version"
 
@@ -45,6 +47,8 @@ __all__ = [
     "limits",
     "long_text",
     "metadata",
+    "paused_runs",
+    "pauses",
     "payloads",
     "received",
     "receivers",

@@ -47,6 +47,8 @@ runs = Table(
     Column("generation", Integer),
     #: The run that this one was forked from.
     Column("forked_from", ascii_key(64)),
+    #: Since when the run is paused: it has no turns, and its steps do not begin.  ``pause_runs.py`` says by what.
+    Column("paused_at", BigInteger),
     Column("created_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
     Column("completed_at", BigInteger),

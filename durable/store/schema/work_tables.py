@@ -67,6 +67,8 @@ steps = Table(
     Column("sends", Integer, nullable=False),
     #: While the step is offered: the ``seq`` of its call.  Processes take offered steps in this order; see offers.py.
     Column("offered_seq", BigInteger),
+    #: Since when no process may claim an attempt of the step; an attempt that is claimed already goes on.
+    Column("paused_at", BigInteger),
     Index("durable_steps_by_send", "next_send_at"),
     # The migration leaves out the steps that are not offered, where the database can.
     Index("durable_steps_offered", "run_id", "queue", "offered_seq"),

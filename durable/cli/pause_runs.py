@@ -1,0 +1,115 @@
+"""``durable runs pause`` and ``durable runs resume``: on the runs that are named, or on all that match a filter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import click
+
+from ..client import bulk, pauses
+from .bulk import (
+    Action,
+    Chosen,
+    act_on_matching,
+    act_on_named,
+    attribute_option,
+    dry_run_option,
+    since_option,
+)
+from .common import CommandRefused, Context, as_json_option, name_option, parse_message, parse_run_id
+
+#: The statuses in which a run can be paused.
+OPEN = ("pending", "running", "blocked")
+
+PAUSED = Action("paused", "paused", "Pause")
+RESUMED = Action("resumed", "not paused by itself any more", "Resume", asks=False)
+
+_status_option = click.option("--status", type=click.Choice(OPEN), help="Only runs with this status.")
+
+
+@click.command("pause")
+@click.argument("run_ids", metavar="[ID]...", nargs=-1, type=parse_run_id)
+@_status_option
+@name_option
+@attribute_option
+@since_option
+@click.option("--reason", type=parse_message, metavar="TEXT", help="The reason, for those who find the run paused.")
+@dry_run_option
+@click.option("--yes", is_flag=True, help="Do not ask before many runs are paused.")
+@as_json_option
+@click.pass_obj
+def pause_command(
+    context: Context,
+    run_ids: tuple[str, ...],
+    status: str | None,
+    name: str | None,
+    attributes: tuple[str, ...],
+    since: timedelta | None,
+    reason: str | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """
+    Pause runs: no turn and no step of them begins until they are resumed.
+
+    Name the runs by ID, or choose all that match --status, --name, --attribute and --since.
+    """
+    engine = context.engine
+
+    def pause(run_id: str) -> None:
+        if not pauses.pause_run(engine, run_id, reason):
+            run = engine.get_run(run_id)
+            state = "paused" if run.paused else run.status
+            raise CommandRefused(f"Run {run_id!r} was not paused, because it is already {state}.")
+
+    chosen = Chosen(status, name, attributes, since, dry_run, yes)
+    if chosen.is_filtered == bool(run_ids) or (dry_run and run_ids):
+        raise click.UsageError("Name the runs to pause by ID, or choose them with --status or --name.")
+    if run_ids:
+        act_on_named(context, run_ids, pause, PAUSED, as_json)
+    else:
+        act_on_matching(context, chosen, "pause", bulk.Given(reason), replace(PAUSED, as_json=as_json))
+
+
+@click.command("resume")
+@click.argument("run_ids", metavar="[ID]...", nargs=-1, type=parse_run_id)
+@click.option("--all", "resume_all", is_flag=True, help="All runs that are paused by themselves.")
+@_status_option
+@name_option
+@attribute_option
+@since_option
+@dry_run_option
+@as_json_option
+@click.pass_obj
+def resume_command(
+    context: Context,
+    run_ids: tuple[str, ...],
+    resume_all: bool,
+    status: str | None,
+    name: str | None,
+    attributes: tuple[str, ...],
+    since: timedelta | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """
+    End the pauses of runs.  A run stays paused while its workflow or its queue is.
+
+    Name the runs by ID, or choose with --all, --status, --name, --attribute and --since.
+    """
+    engine = context.engine
+
+    def resume(run_id: str) -> None:
+        if not pauses.resume_run(engine, run_id):
+            advice = "  `durable pauses` shows what pauses it." if engine.get_run(run_id).paused else ""
+            raise CommandRefused(f"Run {run_id!r} is not paused by itself.{advice}")
+
+    chosen = Chosen(status, name, attributes, since, dry_run)
+    if (chosen.is_filtered or resume_all) == bool(run_ids) or (dry_run and run_ids):
+        raise click.UsageError("Name the runs to resume by ID, or choose them with --all, --status or --name.")
+    if run_ids:
+        act_on_named(context, run_ids, resume, RESUMED, as_json)
+    else:
+        act_on_matching(context, chosen, "resume", bulk.Given(), replace(RESUMED, as_json=as_json))

@@ -1,0 +1,94 @@
+"""Pauses on the dashboard: buttons and badges of runs, workflows and queues, and actions on many runs."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+from driving import settle
+from test_actions import asking, entries
+
+from durable.client import pauses
+from durable.store import audit
+
+pytestmark = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
+def run(engine):
+    started = engine.start(asking, secrets.token_hex(8))
+    settle(engine, started)
+    return started
+
+
+def test_a_run_is_paused_and_resumed_on_its_page(engine, browser, run):
+    """The page shows the badge, the reason and the other button; the audit has both."""
+    page = browser.post(f"/run/{run.id}/pause", reason="a strike")
+    assert run.paused is True
+    assert "status-paused" in page
+    assert "by itself since" in page
+    assert ": a strike" in page
+    assert f'action="/durable/run/{run.id}/unpause"' in page
+    assert f'action="/durable/run/{run.id}/pause"' not in page
+    assert "not paused" in browser.post(f"/run/{run.id}/pause", 409)
+
+    page = browser.post(f"/run/{run.id}/unpause")
+    assert run.paused is False
+    assert "status-paused" not in page
+    assert [(entry[0], entry[3].partition(":")[0]) for entry in entries(engine, run)] == [
+        ("pause", "done"),
+        ("pause", "refused"),
+        ("unpause", "done"),
+    ]
+
+
+def test_the_list_shows_paused_runs(browser, run):
+    """With a badge; and a filter lists them alone."""
+    run.pause()
+    row = browser.get(f"/runs?id={run.id}")
+    assert "status-paused" in row
+    assert run.id in browser.get("/runs?paused=yes")
+    run.resume()
+    assert run.id not in browser.get("/runs?paused=yes")
+
+
+def test_many_runs_are_paused_and_resumed(engine, browser, run):
+    """After a page that asks; the permission is that of the bulk and of each run."""
+    assert "Pause 1 run?" in browser.get(f"/runs/bulk?action=pause&run={run.id}")
+    page = browser.post("/runs/bulk", action="pause", run=run.id)
+    assert "1 runs are paused" in page
+    assert run.paused is True
+    assert "Resume 1 run?" in browser.get(f"/runs/bulk?action=resume&id={run.id}")
+    browser.post("/runs/bulk", action="resume", id=run.id, upto=str(engine.now() + 1))
+    assert run.paused is False
+
+
+def test_a_workflow_and_a_queue_are_paused_on_their_pages(engine, browser, run):
+    """Both are listed among what is paused, with a button that resumes them."""
+    queue = f"q{secrets.token_hex(4)}"
+    try:
+        page = browser.post(f"/pause/workflow/{asking.name}")
+        assert f'action="/durable/resume/workflow/{asking.name}"' in page
+        assert "status-paused" in page
+        assert run.paused is True
+        assert f"by the workflow {asking.name}" in browser.get(f"/run/{run.id}").replace("  ", " ").replace("\n", "")
+        page = browser.post(f"/pause/queue/{queue}")
+        assert f'action="/durable/resume/queue/{queue}"' in page
+    finally:
+        pauses.resume(engine, "workflow", asking.name)
+    browser.post(f"/resume/queue/{queue}")
+    with engine.store.read() as tx:
+        found = [(each.action, each.outcome) for each in audit.of_run(tx, audit.subject("queue", queue), 10)]
+    assert found == [("resume_queue", "done"), ("pause_queue", "done")]
+    assert "There is no workflow" in browser.post("/pause/workflow/unknown", 409)
+    browser.post("/pause/nothing/x", 404)
+
+
+def test_authorize_is_asked_for_pauses(browser, permissions, run):
+    """What it refuses is neither offered nor done."""
+    permissions.denied = {"pause", "pause_workflow", "bulk_pause"}
+    assert "/pause" not in browser.get(f"/run/{run.id}")
+    browser.post(f"/run/{run.id}/pause", 403)
+    browser.post(f"/pause/workflow/{asking.name}", 403)
+    browser.get(f"/runs/bulk?action=pause&run={run.id}", 403)
+    assert run.paused is False
