@@ -70,6 +70,26 @@ def test_the_brokers_sentinel_moves_from_the_leases(fresh, expires_at, lost_at):
     assert tuple(old) == ("def", 2**62)
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_tables_whose_rows_change_are_vacuumed_early(fresh):
+    """After 1 or 2 % of dead rows, and not after 20 %."""
+    fresh.migrate()
+
+    query = sa.text("SELECT relname, reloptions FROM pg_class WHERE relname = ANY (:names) AND relkind = 'r'")
+    names = ["durable_runs", "durable_steps", "durable_waits", "durable_inbox"]
+    with fresh.store.read() as tx:
+        found = {
+            row.relname: dict(each.split("=") for each in row.reloptions) for row in tx.execute(query, {"names": names})
+        }
+    assert {name: options["autovacuum_vacuum_scale_factor"] for name, options in found.items()} == {
+        "durable_runs": "0.02",
+        "durable_steps": "0.01",
+        "durable_waits": "0.01",
+        "durable_inbox": "0.01",
+    }
+    assert {options["autovacuum_vacuum_threshold"] for options in found.values()} == {"1000"}
+
+
 @pytest.mark.parametrize("database", [d for d in DATABASES if d != "sqlite"], indirect=True)
 def test_a_server_database_is_never_migrated_silently(fresh):
     """The error names the command that does it."""

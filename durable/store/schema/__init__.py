@@ -28,7 +28,7 @@ from .schedule_tables import schedule_runs, schedules
 from .work_tables import inbox, run_calls, steps, waits
 
 #: The Alembic revision that describes these tables.
-REVISION = "0031"
+REVISION = "0032"
 #: Alembic's table with our revision; the application's own migrations have another one.
 VERSION_TABLE = "durable_version"
 
