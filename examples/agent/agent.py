@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,7 @@ def refund(order_id: str, cents: int) -> str:
     return f"paid back {cents} cents of order {order_id} ({key[:8]})"
 
 
-TOOLS = {"find_order": find_order, "refund": refund}
+TOOLS: dict[str, Callable[..., Any]] = {"find_order": find_order, "refund": refund}
 NEED_APPROVAL = {"refund"}
 
 assistant = Agent(
@@ -136,7 +136,8 @@ async def use(call: Call) -> Any:
     if call.tool in NEED_APPROVAL and not await approved(call):
         return "A person has refused this."
     try:
-        return await TOOLS[call.tool](**call.arguments)
+        tool = TOOLS[call.tool]
+        return await tool(**call.arguments)
     except Exception as error:  # whatever a tool raises, also for arguments that it does not take
         return f"The tool has failed: {error}"
 

@@ -18,7 +18,7 @@ if os.environ.get("CI") != "true":
 from pydantic_ai import ModelMessage, ModelRequest, ToolReturnPart
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 
-from durable import Run
+from durable import Run, workflow
 from durable.testing import Environment, crash_everywhere
 
 FOLDER = Path(__file__).parents[2] / "examples" / "agent"
@@ -145,6 +145,19 @@ def test_without_a_key_the_page_works_with_the_test_model(env: Environment, agen
     path = f"/.well-known/workflow/v1/streams/{run.id}/tokens?token={asked['token']}"
     items = re.findall(r'"item":"((?:[^"\\]|\\.)*)"', env.post(path, method="GET").text)
     assert "".join(items).replace('\\"', '"') == run.result(timeout=0)
+
+
+def test_the_agent_s_own_loop_is_refused_in_a_workflow(env: Environment, agent: Any) -> None:
+    """pydantic-ai draws a random id there: the run is blocked at the line, as docs/how-to/agents.md says."""
+
+    @workflow
+    async def loops(question: str) -> str:
+        return str((await agent.assistant.run(question)).output)
+
+    run = env.start(loops, "my money back")
+    assert run.status == "blocked"
+    with pytest.raises(TimeoutError, match="NonDeterministicCall"):
+        run.result(timeout=0)
 
 
 @pytest.mark.slow
