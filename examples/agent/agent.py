@@ -1,10 +1,14 @@
 """
 An agent that survives: each request to the model and each call of a tool is a step.
 
-Start it in this folder, with a database and a broker as in the tutorial:
+Start it in this folder, and open http://localhost:8000:
 
-    export DURABLE_SIGNING_KEY="a secret text of the web process and the worker"
+    export DURABLE_SIGNING_KEY=$(openssl rand -hex 32)
     export AGENT_MODEL=openai:gpt-5        # left out: pydantic-ai's TestModel, which needs no key
+    durable --app agent dev --web "web:create_app()"
+
+or its processes, with DURABLE_DATABASE_URL, DURABLE_BROKER_URL and DURABLE_PUBLIC_URL:
+
     celery -A agent worker
     flask --app web run
 """
