@@ -22,18 +22,15 @@ from .outcome import release
 log = log_records.get("durable.steps")
 
 
-def go_on(
-    engine: Engine, continuation: Continuation, run_id: str, *, redelivered: bool = False, in_batches: bool = True
-) -> None:
+def go_on(engine: Engine, continuation: Continuation, run_id: str, *, redelivered: bool = False) -> None:
     """
     Drive a run after one of its attempts, and claim what this process runs next.
 
     Args:
         redelivered: Whether the broker has delivered the message before.
-        in_batches: Take in several outcomes with one turn: while the process takes one offered step after the other,
-            drive the run once in ``BATCH_DELAY_SECS``.
     """
-    has_next = _take_offered(engine, continuation, run_id)
+    in_batches, has_next = continuation.in_batches, _take_offered(engine, continuation, run_id)
+    # While the process takes one offered step after the other, it drives the run once in this time.
     if has_next and in_batches and continuation.puts_off_drive(BATCH_DELAY_SECS):
         put_off(engine, run_id)
         return

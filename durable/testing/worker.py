@@ -45,7 +45,7 @@ def _run_message(engine: Engine, message: Message) -> None:
     while True:
         # The turn may have been taken together with the attempt's outcome.
         if not continuation.has_turned:
-            go_on(engine, continuation, message.run_id, in_batches=False)
+            go_on(engine, continuation, message.run_id)
         held = continuation.begin()
         if held is None:
             return

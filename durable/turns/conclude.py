@@ -137,7 +137,8 @@ def _take_turn(
         decision = decide(engine, view, registry.workflows.get(view.run.name), checkout)
         if decision is None or decision.fault is not None:
             return None
-        if lease is not None and (decision.commands or checkout.pending_count <= MANY):
+        comes_more = continuation.in_batches and not decision.commands and checkout.pending_count > MANY
+        if lease is not None and not comes_more:
             decision = replace(decision, releases=lease.holder)
         failpoints.hit("turn.read")
         result = commit_with_next(engine, decision, continuation)

@@ -33,10 +33,17 @@ class Continuation:
         has_turned: Whether the turn after the attempt was taken together with its outcome.
         has_offers: Whether steps of the run may be offered, for this process to take.
         wait: The wait that this process ends next.
+        in_batches: Whether a turn takes in several outcomes: those that let the workflow begin nothing wait for others.
     """
 
     def __init__(
-        self, engine: Engine, queue: str, *, has_offers: bool = False, clock: Callable[[], float] = time.monotonic
+        self,
+        engine: Engine,
+        queue: str,
+        *,
+        has_offers: bool = False,
+        in_batches: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
@@ -45,6 +52,7 @@ class Continuation:
         """
         self.queue = queue
         self.has_offers = has_offers
+        self.in_batches = in_batches
         self.next: Claim | None = None
         self.wait: KnownWait | None = None
         self.has_turned = False

@@ -57,7 +57,7 @@ def _run_message(
     queue = header.get(QUEUE)
     if not engine.settings.continuation or not queue or not isinstance(queue, str):
         return tracer(uuid, args, kwargs, request)
-    continuation = Continuation(engine, queue, has_offers=bool(header.get(OFFERS)))
+    continuation = Continuation(engine, queue, has_offers=bool(header.get(OFFERS)), in_batches=True)
     try:
         result = tracer(uuid, args, kwargs, {**request, _CONTINUATION: continuation})
         while True:

@@ -71,7 +71,8 @@ def run_step(engine: Durable, run: Run[Any], body: StepBody | None = None) -> bo
     with engine.store.read() as tx:
         op_id = tx.execute(query.order_by(schema.steps.c.op_id).limit(1)).scalar_one()
     # It begins no step in place: its time is up.
-    continuation = Continuation(engine, "celery", clock=itertools.count(step=3600).__next__)
+    clock = itertools.count(step=3600).__next__
+    continuation = Continuation(engine, "celery", in_batches=True, clock=clock)
     address = Address(run.id, op_id, 1)
     concludes = partial(conclude, engine, continuation)
     assert attempt(engine, registry.steps[noop.name], address, None, body, conclude=concludes) is not None

@@ -126,11 +126,11 @@ def take_message(
     continuation = Continuation(engine, "celery", has_offers=True, clock=clock)
     concluded = partial(record_in_place, engine, continuation)
     attempt(engine, registry.steps["offers.noop"], Address(run.id, op_id, 1), None, conclude=concluded)
-    go_on(engine, continuation, run.id, in_batches=False)
+    go_on(engine, continuation, run.id)
     while most and (held := continuation.begin()) is not None:
         run_claimed(engine, held, StepBody(registry.steps[held.name]), concluded)
         clock.now += 1
-        go_on(engine, continuation, run.id, in_batches=False)
+        go_on(engine, continuation, run.id)
         most -= 1
     return continuation
 
@@ -217,7 +217,7 @@ def test_when_its_time_is_over_the_process_sends_the_next_step(engine):
     continuation = Continuation(engine, "celery", has_offers=True, clock=clock)
     attempt(engine, registry.steps["offers.noop"], Address(run.id, "r#1", 1), None)
     clock.now = 61
-    go_on(engine, continuation, run.id, in_batches=False)
+    go_on(engine, continuation, run.id)
 
     assert continuation.next is None
     assert sent(engine, run) == LEAST  # one has run, and one more is sent

@@ -1,8 +1,9 @@
 """
 PostgreSQL: vacuum the work lists and the table of runs after fewer dead rows.
 
-By default autovacuum waits until a fifth of a table is dead.  Of ten million runs, of which only the newest change, that
-is two million rows.  A list of a million sleeps would collect 200,000 dead rows at its front, where the sweep looks.
+By default autovacuum waits until a fifth of a table is dead.  Of ten million runs, of which only the newest change,
+that is two million rows.  A list of a million sleeps would collect 200,000 dead rows at its front, where the sweep
+looks.
 
 Pre-deploy: it changes no column.
 """
