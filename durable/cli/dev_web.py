@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import flask
@@ -31,7 +32,7 @@ def with_dashboard(target: str, spec: str) -> Any:
 
     An application that has routes of its own there is served as it is.
     """
-    served = import_app(target)
+    served = _import(target)
     if isinstance(served, flask.Flask) and any(
         f"{rule.rule}/".startswith(f"{DASHBOARD}/") for rule in served.url_map.iter_rules()
     ):
@@ -39,3 +40,10 @@ def with_dashboard(target: str, spec: str) -> Any:
     app = flask.Flask("durable.dashboard")
     app.register_blueprint(create_dashboard(applications.load(spec).engine))
     return DispatcherMiddleware(served, {DASHBOARD: app})
+
+
+def _import(target: str) -> Any:
+    """Import a web app.  gunicorn calls the function that makes one only if *target* has parentheses."""
+    found = import_app(target)
+    # A function that is a WSGI app takes two arguments.
+    return found() if inspect.isfunction(found) and not inspect.signature(found).parameters else found

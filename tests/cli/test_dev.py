@@ -150,6 +150,21 @@ def test_the_web_app_has_the_dashboard_beside_it(shop):
     assert get(served, "/durable/static/dashboard.css")[0] == 200
 
 
+def test_a_function_that_makes_the_web_app_is_called(shop):
+    """``durable dev --web shop:create_app``, as Flask's command has it, besides gunicorn's ``shop:create_app()``."""
+    shop.app.add_url_rule("/", view_func=lambda: "the shop")
+
+    def create_app():
+        return shop.app
+
+    def application(environ, start_response):
+        return shop.app(environ, start_response)
+
+    shop.create_app, shop.application = create_app, application
+    for target in ("shop:create_app", "shop:create_app()", "shop:application"):
+        assert get(dev_web.with_dashboard(target, "shop"), "/") == (200, "the shop")
+
+
 def test_routes_of_the_application_come_before_the_dashboard(shop):
     """An application with a dashboard of its own, or other routes at /durable, is served unchanged."""
     shop.app.add_url_rule("/durable/mine", view_func=lambda: "mine")
