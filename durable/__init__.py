@@ -48,8 +48,8 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .app import (
-        Durable,
+    from .app import Durable
+    from .calls import (
         aget_hook,
         alist_runs,
         aresume_hook,
@@ -95,8 +95,8 @@ if TYPE_CHECKING:
 else:
     # A type checker does not see this, so it reports a name that does not exist.
     _ROOMS = {
-        "app": (
-            "Durable",
+        "app": ("Durable",),
+        "calls": (
             "aget_hook",
             "alist_runs",
             "aresume_hook",

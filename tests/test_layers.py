@@ -27,7 +27,7 @@ FLOORS = {
     "delivery": ["broker"],
     "engine": ["tracing", "engine"],
     "work": ["client", "schedules", "turns", "attempts", "recovery", "worker"],
-    "faces": ["doctor", "web", "metrics", "dashboard", "app", "cli", "testing"],
+    "faces": ["doctor", "web", "metrics", "dashboard", "app", "calls", "cli", "testing"],
 }
 ROOMS = [room for floor in FLOORS.values() for room in floor]
 
