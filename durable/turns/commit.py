@@ -218,19 +218,7 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
     result.withdrawn_from = run.id if withdrawn or decision.is_cancelled else None
     waits.withdraw(tx, run.id, [c.op_id for c in given_up if c.kind == "wait"])
 
-    # Close hooks, then create hooks: a token may go from one hook to the next within a turn.
-    closed = {c.op_id for c in decision.commands if isinstance(c, commands.CloseHook)}
-    hooks.close(tx, run.id, now, closed)
-    conflicted = {e.op_id for e in decision.events if isinstance(e, events.HookConflicted)}
-    created = [c for c in decision.commands if isinstance(c, commands.CreateHook) and c.op_id not in conflicted]
-    for place, command in enumerate(created):
-        if command.is_handed_over:
-            hooks.open_again(tx, run.id, command)
-            continue
-        # A microsecond apart, so that they are listed in the order of their creation.
-        hooks.create(tx, run.id, command, now + place, closed=command.op_id in closed)
-    result.opened = [command.token for command in created if not command.drawn and command.op_id not in closed]
-
+    _move_hooks(tx, decision, result, now)
     run_end.reply(tx, decision.commands, now, result)
     new, drained = NewEvents(decision.seq, decision.at), list(decision.drained)
     if decision.outcome is not None and not run.ended:
@@ -266,6 +254,22 @@ def _emit(tx: Connection, decision: Decision, now: int) -> None:
     run = decision.run
     for name in sorted(emit_items.append(tx, run.first_run_id or run.id, emitted)):
         log.warning("Run %s has emitted to the stream %r after its end: it is dropped.", run.id, name)
+
+
+def _move_hooks(tx: Connection, decision: Decision, result: CommitResult, now: int) -> None:
+    """Close hooks, then create hooks: a token may go from one hook to the next within a turn."""
+    run = decision.run
+    closed = {c.op_id for c in decision.commands if isinstance(c, commands.CloseHook)}
+    hooks.close(tx, run.id, now, closed)
+    conflicted = {e.op_id for e in decision.events if isinstance(e, events.HookConflicted)}
+    created = [c for c in decision.commands if isinstance(c, commands.CreateHook) and c.op_id not in conflicted]
+    for place, command in enumerate(created):
+        if command.is_handed_over:
+            hooks.open_again(tx, run.id, command)
+            continue
+        # A microsecond apart, so that they are listed in the order of their creation.
+        hooks.create(tx, run.id, command, now + place, closed=command.op_id in closed)
+    result.opened = [command.token for command in created if not command.drawn and command.op_id not in closed]
 
 
 def _block(engine: Engine, tx: Connection, decision: Decision) -> None:
