@@ -21,7 +21,7 @@ Files, in import order::
     chart.py           draws the timeline of a run
     printing.py        prints results: JSON for programs, tables for people
     run_details.py     the steps of a run, why it has failed, and its log
-    maintenance.py     ``durable migrate``, ``durable doctor``, ``durable prune``
+    maintenance.py     ``durable migrate``, ``durable doctor``, ``durable health``, ``durable prune``
     top.py             ``durable top``
     bulk.py            acts on several runs
     hooks.py           ``durable hooks``
@@ -52,6 +52,7 @@ COMMANDS = {
     "doctor": LazyCommand(
         "maintenance:doctor", "Check database, broker, settings and workers, and report what to change."
     ),
+    "health": LazyCommand("maintenance:health", "Say whether the database, or the worker of this host, is well."),
     "hooks": LazyCommand("hooks:hooks", "List open hooks, and resume them."),
     "limits": LazyCommand(
         "limits:limits", "Show the limits of steps and workflows, set their numbers, and end pauses."

@@ -44,6 +44,19 @@ def doctor(context: Context, as_json: bool) -> None:
 
 
 @click.command()
+@click.option("--worker", is_flag=True, help="Ask about the worker of this host, instead of the database.")
+@as_json_option
+@click.pass_obj
+def health(context: Context, worker: bool, as_json: bool) -> None:
+    """Say whether the database, or the worker of this host, is well; the exit code is 1 if not."""
+    of = checks.health.of_worker if worker else checks.health.of_database
+    finding = of(context.engine)
+    document = {"ok": finding.ok, "detail": finding.detail}
+    report(document, f"{'ok' if finding.ok else 'FAIL'}  {printable(finding.detail)}", as_json)
+    sys.exit(0 if finding.ok else 1)
+
+
+@click.command()
 @click.option(
     "--older-than",
     type=parse_duration,

@@ -9,15 +9,16 @@ Files, in import order::
     waiting.py    checks for work that cannot continue (names, keys, blocks, pauses, doubts), and counts failures
     limits.py     checks the limits of steps, and their slots
     workers.py    checks which workers live, answer, take messages from which queues, and have which clocks
+    health.py     ``durable health``: whether the database, or the worker of this host, is well
 """
 
 from __future__ import annotations
 
 from ..engine import Engine
-from . import limits, servers, situation, waiting, workers
+from . import health, limits, servers, situation, waiting, workers
 from .finding import Finding, check
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Finding", "examine", "health"]
 
 #: The checks that need the database.
 _CHECKS_OF_SITUATION = {
