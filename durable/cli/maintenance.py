@@ -48,7 +48,7 @@ def doctor(context: Context, as_json: bool) -> None:
 @as_json_option
 @click.pass_obj
 def health(context: Context, worker: bool, as_json: bool) -> None:
-    """Say whether the database, or the worker of this host, is well; the exit code is 1 if not."""
+    """Say whether the database, or the worker of this host, is well."""
     of = checks.health.of_worker if worker else checks.health.of_database
     finding = of(context.engine)
     document = {"ok": finding.ok, "detail": finding.detail}
