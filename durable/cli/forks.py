@@ -14,8 +14,8 @@ from ..app import Durable
 from ..client import fork, matching_ids
 from ..errors import DurableError
 from ..store import RunFilter, RunStatus
-from .bulk import confirm
-from .common import CommandRefused, Context, as_json_option, name_option, parse_duration, parse_run_id, parse_text
+from .bulk import attribute_option, confirm, since_option
+from .common import CommandRefused, Context, as_json_option, name_option, parse_attributes, parse_run_id, parse_text
 from .printing import print_json
 
 
@@ -63,9 +63,8 @@ class _Asked:
 @click.option("--no-payloads", is_flag=True, help="Leave out the payloads that came to open hooks after the fork.")
 @click.option("--failed", is_flag=True, help="Fork all runs that have failed.")
 @name_option
-@click.option(
-    "--since", type=parse_duration, metavar="DURATION", help='With --failed: runs of at most this age, e.g. "1h".'
-)
+@attribute_option
+@since_option
 @click.option("--dry-run", is_flag=True, help="Say what would be forked, and where; change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask before many runs are forked.")
 @as_json_option
@@ -78,6 +77,7 @@ def fork_command(
     no_payloads: bool,
     failed: bool,
     name: str | None,
+    attributes: tuple[str, ...],
     since: timedelta | None,
     dry_run: bool,
     yes: bool,
@@ -86,11 +86,13 @@ def fork_command(
     """
     Start new runs that go on where others have stood, with the code that is deployed now.
 
-    Name the runs by ID, or choose with --failed all that have failed and were not forked before, with --name and
-    --since if you like.
+    Name the runs by ID, or choose with --failed all that have failed and were not forked before, with --name,
+    --attribute and --since if you like.
     """
-    if failed == bool(run_ids) or (not failed and (name is not None or since is not None)):
-        raise click.UsageError("Name the runs to fork by ID, or use --failed, with --name and --since if you like.")
+    if failed == bool(run_ids) or (not failed and (name is not None or attributes or since is not None)):
+        raise click.UsageError(
+            "Name the runs to fork by ID, or use --failed, with --name, --attribute and --since if you like."
+        )
     if step is not None and event is not None:
         raise click.UsageError("Give --from or --from-event, not both.")
     engine = context.engine
@@ -102,7 +104,9 @@ def fork_command(
     now = engine.now()
     earliest = None if since is None else now - int(since.total_seconds() * 1_000_000)
     # The list is read before the first run is forked: a fork that fails at once is not forked again.
-    wanted = RunFilter(status=RunStatus.FAILED, name=name, since=earliest, until=now + 1)
+    wanted = RunFilter(
+        status=RunStatus.FAILED, name=name, attributes=parse_attributes(attributes), since=earliest, until=now + 1
+    )
     ids = [run_id for run_id in matching_ids(engine, wanted) if not fork.was_forked(engine, run_id)]
     if not dry_run:
         confirm("Fork", len(ids), yes)

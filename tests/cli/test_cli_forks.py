@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from typing import Any
 
 import pytest
@@ -60,6 +61,17 @@ def test_all_that_have_failed_are_forked(yard, dropped):
     assert {result_of(yard, row["fork"]) for row in done if row["id"] in mine} == {"a", "b"}
 
 
+def test_failed_runs_are_chosen_by_an_attribute(yard):
+    """Of two that have failed, only the one that has it."""
+    batch = secrets.token_hex(8)
+    labelled, other = yard.module.dropping.with_options(attributes={"batch": batch}), yard.module.dropping
+    runs = [each.start("c") for each in (labelled, other)]
+    settle(yard.engine, *runs)
+
+    dry = json.loads(forking("--failed", "--attribute", f"batch={batch}", "--dry-run", "--json").stdout)
+    assert [row["id"] for row in dry] == [runs[0].id]
+
+
 def test_one_that_is_refused_does_not_stop_the_others(yard, dropped):
     waits = yard.engine.start(yard.module.nap)
     settle(yard.engine, waits)
@@ -73,7 +85,14 @@ def test_one_that_is_refused_does_not_stop_the_others(yard, dropped):
 
 
 @pytest.mark.parametrize(
-    "args", [[], ["a", "--failed"], ["a", "--since", "1h"], ["a", "--from", "x", "--from-event", "1"]]
+    "args",
+    [
+        [],
+        ["a", "--failed"],
+        ["a", "--since", "1h"],
+        ["a", "--attribute", "b=c"],
+        ["a", "--from", "x", "--from-event", "1"],
+    ],
 )
 def test_a_command_that_says_too_little_or_too_much_is_refused(yard, args):
     assert forking(*args).exit_code == 2
