@@ -82,7 +82,8 @@ class Completion:
     """What one waiter waits for: the end of a run, that it takes a payload in, or a reply."""
 
     def __init__(self, completions: Completions, run_id: str, is_addressed: bool = False) -> None:
-        self._notified = threading.Event()
+        #: Set by a notification, until the next pause.
+        self.notified = threading.Event()
         self._call: Callable[[], object] | None = None
         self._completions = completions
         self._run_id = run_id
@@ -102,15 +103,15 @@ class Completion:
 
     def notify(self) -> None:
         """End the pause, from any thread."""
-        self._notified.set()
+        self.notified.set()
         if self._call is not None:
             self._call()
 
     def wait(self, at_most_secs: float) -> None:
         """Wait in this thread until it is time to check the run again."""
         self.subscribe()
-        self._notified.wait(self._pause_secs(at_most_secs))
-        self._notified.clear()
+        self.notified.wait(self._pause_secs(at_most_secs))
+        self.notified.clear()
 
     async def wait_in_loop(self, at_most_secs: float) -> None:
         """Wait in the event loop.  ``subscribe`` uses the broker, so the caller calls it before, in a thread."""
@@ -123,12 +124,12 @@ class Completion:
 
         self._call = wake
         # A notification that came before the line above has called nothing.
-        if not self._notified.is_set():
+        if not self.notified.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._pause_secs(at_most_secs)):
                     await woken.wait()
         self._call = None
-        self._notified.clear()
+        self.notified.clear()
 
     def _pause_secs(self, at_most_secs: float) -> float:
         pause = PAUSES_SECS[min(self._checks, len(PAUSES_SECS) - 1)]
