@@ -309,6 +309,7 @@ def test_a_full_disk_and_a_read_only_server_are_told_and_pass_on_mariadb(small_d
     with running(MariaDB(open_folder, small_disk)) as private:
         server = sa.create_engine(f"mysql+pymysql://root@127.0.0.1:{private.port}", isolation_level="AUTOCOMMIT")
         with server.connect() as admin:
+            private.create()
             admin.exec_driver_sql("CREATE USER app@'127.0.0.1'")
             admin.exec_driver_sql("GRANT ALL ON durable.* TO app@'127.0.0.1'")
             # root writes to a read-only server, an application does not.
