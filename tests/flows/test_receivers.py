@@ -140,7 +140,8 @@ async def on_event(event: Request) -> str:
 
 @pytest.fixture
 def client(engine: Durable) -> Iterator[FlaskClient]:
-    """A sender: posts to the blueprint of an application.  What it has sent is forgotten afterwards."""
+    """A sender: posts to the blueprint of an application.  What it has sent is forgotten, as what others have sent."""
+    forget(engine)
     yield client_of(engine)
     forget(engine)
 
