@@ -252,7 +252,7 @@ class Engine:
     def make_store(self) -> Store:
         """The database; called once."""
         settings = self.settings
-        return Store(settings.database_url, settings.pool_size, settings.prepared_statements)
+        return Store(settings.database_url, settings.pool_size, settings.prepared_statements, schema=settings.schema)
 
     def make_broker(self) -> Broker:
         """Where messages go; called once."""
@@ -334,6 +334,7 @@ class Engine:
 
     def migrate(self) -> None:
         """Bring the database to the schema that this code needs, or leave it if it is newer; one process at a time."""
+        self.store.create_schema()
         while self.store.write(migrations.upgrade):
             pass
 

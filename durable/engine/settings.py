@@ -9,6 +9,7 @@ configuration, that over the default.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -81,6 +82,8 @@ class Settings:
     signing_key: tuple[str, ...] | None = None
     #: How many connections to the database one process keeps.
     pool_size: int = 5
+    #: The schema of durable's tables on PostgreSQL; None: the first one of the role's search_path.
+    schema: str | None = None
     #: Whether PostgreSQL prepares durable's statements: "auto" (not behind a pooler), "on" or "off".
     prepared_statements: str = "auto"
     #: Whether a step that may run twice begins only when its claim is on disk.
@@ -151,6 +154,13 @@ def _switch(value: object) -> bool:
     raise ValueError("it must be true or false")
 
 
+def _schema(value: object) -> str:
+    name = _text(value)
+    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", name):
+        raise ValueError("it must be lower-case letters, digits and _, such as 'jobs'")
+    return name
+
+
 def _preparing(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
@@ -209,6 +219,7 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "payload_url": _text,
     "signing_key": _signing_keys,
     "pool_size": _count,
+    "schema": _schema,
     "prepared_statements": _preparing,
     "sync_claims": _switch,
     "code_version": _text,
@@ -278,7 +289,12 @@ def resolve(keywords: Mapping[str, object], configuration: Callable[[str], objec
         source, value = _find(name, keywords, configuration)
         if value is not None:
             values[name] = _parse(name, source, value)
-    return Settings(**values)
+    settings = Settings(**values)
+    if settings.schema is not None and not settings.database_url.startswith("postgres"):
+        raise ConfigurationError(
+            f"schema={settings.schema!r} is for PostgreSQL, and database_url is of another database."
+        )
+    return settings
 
 
 def _find(name: str, keywords: Mapping[str, object], configuration: Callable[[str], object]) -> tuple[str, object]:

@@ -88,9 +88,16 @@ def parse_url(given: str) -> URL:
 class Store:
     """One database.  The constructor does no I/O; connections are opened when they are used, and anew after a fork."""
 
-    def __init__(self, url: str, pool_size: int, prepared_statements: str = poolers.AUTO) -> None:
+    def __init__(
+        self, url: str, pool_size: int, prepared_statements: str = poolers.AUTO, *, schema: str | None = None
+    ) -> None:
+        """
+        Args:
+            schema: The schema of the tables, on PostgreSQL only.
+        """
         self.url = parse_url(url)
         self.dialect = self.url.get_backend_name()
+        self._schema = schema
         #: Whether connections to PostgreSQL prepare statements.
         self.preparing = Preparing(prepared_statements, self.url)
         self._sql_now = literal_column(NOW[self.dialect], BigInteger)
@@ -223,6 +230,16 @@ class Store:
                 self._engine = self._engine or self._open()
         return self._engine
 
+    def create_schema(self) -> None:
+        """Create the schema of the tables, if one is set and it is not there."""
+        if self._schema is None:
+            return
+        with self.begin() as tx:
+            # CREATE SCHEMA IF NOT EXISTS needs the right to create one even if it is there.
+            found = tx.execute(text("SELECT 1 FROM pg_namespace WHERE nspname = :name"), {"name": self._schema})
+            if found.one_or_none() is None:
+                tx.exec_driver_sql(f'CREATE SCHEMA IF NOT EXISTS "{self._schema}"')
+
     def close(self) -> None:
         """Close the connections that are not in use."""
         if self._engine is not None:
@@ -245,6 +262,10 @@ class Store:
         if self.dialect == "postgresql":
             # Without keepalives a connection to a vanished server blocks a step for the kernel's 15 minutes.
             connect |= {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+        if self._schema is not None:
+            # The application's own tables are found too, in a transactional step.
+            given = self.url.query.get("options", "")
+            connect |= {"options": f"{given} -csearch_path={self._schema},public".strip()}
         # Values are any Unicode text, whatever encoding the URL, the environment or the server selects.
         connect |= {"client_encoding": "utf8"} if self.dialect == "postgresql" else {"charset": "utf8mb4"}
         uses_psycopg = self.url.drivername == "postgresql+psycopg"
