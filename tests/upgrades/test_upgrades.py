@@ -52,6 +52,9 @@ RESULTS: dict[str, Any] = {
     "race-given": ["race-given/1", "race-given/2"],
     "scheduled": ["scheduled/1", "scheduled/2", "scheduled/3"],
 }
+#: The payload waits and the sleep is over.  Either may be taken in first, and both steps may be executed.
+OTHER_RESULTS = {"race-given": ["race-given/1", "race-given/late"]}
+OF_RACE = {("race-given/2", 1), ("race-given/late", 1)}
 #: The steps that are executed after the upgrade, with the numbers of their attempts.
 EXECUTED = {
     ("at-hook/2", 1),
@@ -114,6 +117,11 @@ def restored(kind: str, folder: Path, recorded: dict[str, Any]) -> Iterator[Dura
     """An engine of today on the recorded database, which is not migrated yet."""
     celery = Celery(f"upgrades-{secrets.token_hex(4)}", broker="memory://")
     celery.conf.update(task_default_queue=celery.main, broker_transport_options={"polling_interval": 0.005})
+    # The recorded rows name this queue: the worker takes from it too, from its start.
+    celery.amqp.queues.add("celery")
+    with celery.connection() as connection:
+        # kombu's queues in memory are those of the whole process, and other tests leave messages there.
+        connection.default_channel.queue_purge("celery")
     with new_database(kind, folder) as url:
         engine = Durable(
             celery,
@@ -219,7 +227,7 @@ def check_ends(engine: Durable, known: set[str]) -> None:
     """Every run has ended as it should, and nothing was executed but what was left to do."""
     later = {name: result for name, result in LATER_RESULTS.items() if name in known}
     for name, result in (RESULTS | later).items():
-        assert engine.get_run(name).result(timeout=30) == result, name
+        assert engine.get_run(name).result(timeout=30) in (result, OTHER_RESULTS.get(name)), name
     with pytest.raises(RunFailed, match="no failed/1"):
         engine.get_run("failed").result(timeout=0)
     for name in ("cancelled", "at-hook-cancelled"):
@@ -228,7 +236,9 @@ def check_ends(engine: Durable, known: set[str]) -> None:
     started = {step for way, step in STARTED.items() if way in known}
     until(lambda: started <= set(flows.executed) and not open_runs(engine), "the others have ended")
     expected = EXECUTED.union(started, *(LATER_EXECUTED[name] for name in later))
-    assert Counter(flows.executed) == Counter(expected)
+    executed = Counter(flows.executed)
+    assert {executed.pop(step, 0) for step in OF_RACE} in ({1}, {0, 1})
+    assert executed == Counter(expected - OF_RACE)
 
 
 def open_runs(engine: Durable) -> list[str]:
