@@ -32,8 +32,10 @@ import math
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
+
+# The functions themselves: the guards of workflow code put slower ones into the module.
+from time import clock_gettime, monotonic, process_time
 from types import FrameType
 from typing import Any
 
@@ -132,7 +134,7 @@ class TurnWatch:
     def begin(self) -> None:
         """Note the thread, and the reading of its CPU clock at which its time is used up."""
         self._target.value = _thread.get_ident()
-        self._checked_at = time.monotonic()
+        self._checked_at = monotonic()
         if self._until is None:
             self._clock = clock_of(self._target.value)
             self._until = self._read() + (self._cpu_limit or math.inf)
@@ -140,7 +142,7 @@ class TurnWatch:
     def check(self) -> float:
         """Count the time since the last check.  Returns seconds until the next one; 0 when a limit is reached."""
         assert self._until is not None
-        now = time.monotonic()
+        now = monotonic()
         # More time than that has passed only if this thread did not run, and perhaps the body did not either.
         passed, self._checked_at = min(now - self._checked_at, 2 * self._pace()), now
         self.took += passed
@@ -205,7 +207,7 @@ class TurnWatch:
 
     def _read(self) -> float:
         # Where a thread's clock cannot be read by another (macOS), the whole process's counts.
-        return time.process_time() if self._clock is None else time.clock_gettime(self._clock)
+        return process_time() if self._clock is None else clock_gettime(self._clock)
 
 
 class Watchdog:
@@ -255,7 +257,7 @@ class Watchdog:
         with self._timer.changed:
             self._armed[watch] = None
             self._empty_checks = 0
-            self._timer.check_by(time.monotonic() + self._pace)
+            self._timer.check_by(monotonic() + self._pace)
 
     def disarm(self, watch: TurnWatch) -> None:
         """Stop checking *watch*, and cancel an exception that has not arrived."""
@@ -280,15 +282,21 @@ class Watchdog:
         return max(PAUSE, min(left))
 
 
-#: The watch of the main thread, and the handler of SIGNAL before ours.
+#: The watch of the main thread, the handler of SIGNAL before ours, and when ours was last found in place.
 _of_main: TurnWatch | None = None
 _handled_before: Any = None
+_found_at = -math.inf
 
 
 def _listen(watch: TurnWatch) -> None:
     """Let SIGNAL interrupt the turn of this watch, which runs in the main thread."""
-    global _of_main, _handled_before
+    global _of_main, _handled_before, _found_at
     _of_main = watch
+    # Another handler may have come in its place.  Not in each turn: the look takes longer than all else of this.
+    now = monotonic()
+    if now - _found_at < CHECK_SECS:
+        return
+    _found_at = now
     if signal.getsignal(SIGNAL) is not _on_signal:
         _handled_before = signal.signal(SIGNAL, _on_signal)
 

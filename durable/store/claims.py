@@ -149,7 +149,7 @@ def commit_claim(
         parameters = {"run": run_id, "op": op_id, "attempt": attempt, "by": by, "worker_id": worker_id}
         parameters |= {"timeout": timeout, "message_id": message_id, "semantics": semantics}
         with store.single_statement() as tx:
-            taken = _at_once_unsynced(str(store.sql_now)).one(tx, parameters)
+            taken = _at_once_unsynced(store.sql_now_text).one(tx, parameters)
         if taken is not None:
             return Claim(**taken._asdict())
     with store.single_statement() if is_synced else store.unsynced() as tx:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+
+# The functions themselves: the guards of workflow code put slower ones into the module.
+from time import monotonic, monotonic_ns
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -100,7 +102,9 @@ class Store:
         self._schema = schema
         #: Whether connections to PostgreSQL prepare statements.
         self.preparing = Preparing(prepared_statements, self.url)
-        self._sql_now = literal_column(NOW[self.dialect], BigInteger)
+        #: SQL for the database's time in microseconds.
+        self.sql_now_text = NOW[self.dialect]
+        self._sql_now = literal_column(self.sql_now_text, BigInteger)
         self._pool_size = pool_size
         self._engine: Engine | None = None
         self._of_parents: list[Engine] = []
@@ -220,7 +224,7 @@ class Store:
                 pass
         assert self._clock is not None
         offset, _ = self._clock
-        return offset + time.monotonic_ns() // 1000
+        return offset + monotonic_ns() // 1000
 
     @property
     def engine(self) -> Engine:
@@ -294,12 +298,12 @@ class Store:
         return engine
 
     def _measure(self, tx: Connection) -> None:
-        before = time.monotonic()
+        before = monotonic()
         if self._clock is not None and before - self._clock[1] < _CLOCK_OFFSET_SECS:
             return
         asked = f"SELECT {NOW[self.dialect]}, {_ISOLATION.get(self.dialect, 'NULL')}"
         database_now, isolation = tx.execute(text(asked)).one()
-        middle = (before + time.monotonic()) / 2
+        middle = (before + monotonic()) / 2
         self._clock = (int(database_now) - int(middle * 1_000_000), middle)
         if isolation is not None:
             # A statement outside of a transaction has the default isolation.  With serializable, the database would

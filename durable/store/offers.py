@@ -72,7 +72,7 @@ def claim_next(store: Store, run_id: str, taker: Taker, *, by: str, is_synced: b
     """
     with store.single_statement() if is_synced else store.unsynced() as tx:
         if tx.dialect.name == "postgresql":
-            taken = _claim_next(str(store.sql_now), is_synced=is_synced).one(tx, taker.parameters(run_id, by))
+            taken = _claim_next(store.sql_now_text, is_synced=is_synced).one(tx, taker.parameters(run_id, by))
             return None if taken is None else Claim(**taken._asdict())
         return _claim_first(store, tx, run_id, taker, by)
 
@@ -97,7 +97,7 @@ def commit_outcome_and_claim_next(
             return True, _claim_first(store, tx, held.run_id, taker, by)
         parameters = taker.parameters(held.run_id, by) | {"op": held.op_id, "claim": held.claim}
         parameters |= run_log.inbox_parameters(tx, held.run_id, ended, sending)
-        found = _end_and_claim_next(str(store.sql_now)).one(tx, parameters)
+        found = _end_and_claim_next(store.sql_now_text).one(tx, parameters)
         if found is None:
             return False, None
         fields = found._asdict()

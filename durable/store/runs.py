@@ -24,7 +24,8 @@ from .vault import Vault
 _CONTEXT = "trace_context"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+# Without slots, so that ``changed`` need not call the constructor.
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """
     A run's row.
@@ -66,6 +67,12 @@ class Run:
     @property
     def ended(self) -> bool:
         return self.status in ENDED
+
+    def changed(self, changes: Mapping[str, Any]) -> Run:
+        """Return the row with other values in these columns.  ``dataclasses.replace`` takes ten times as long."""
+        after = object.__new__(Run)
+        after.__dict__.update(self.__dict__, **changes)
+        return after
 
 
 def find(tx: Connection, run_id: str) -> Run | None:

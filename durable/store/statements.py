@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import logging
 import select as selecting
-import time
 from collections.abc import Iterable, Mapping, Sequence
+
+# The function itself: the guards of workflow code put a slower one into the module.
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Select, TextClause
@@ -49,7 +51,7 @@ class IdleConnections:
 
     def distrust(self) -> None:
         """A connection was broken; those that are idle now are likely to be broken too."""
-        self._broken_at = time.monotonic()
+        self._broken_at = monotonic()
 
     def drop_mixed_up_session(self, context: ExceptionContext) -> None:
         """Treat a session as disconnected whose pooler mixes up prepared statements; a listener for "handle_error"."""
@@ -58,7 +60,7 @@ class IdleConnections:
 
     def note_use(self, _connection: object, record: Any) -> None:
         """Note that a connection was used until now."""
-        record.info["durable_used"] = time.monotonic()
+        record.info["durable_used"] = monotonic()
 
     def check(self, connection: Any, record: Any, _proxy: object) -> None:
         """
@@ -72,7 +74,7 @@ class IdleConnections:
         if used_at is not None:
             if used_at <= self._broken_at:
                 raise sa_exc.InvalidatePoolError
-            if time.monotonic() - used_at < _IDLE_SECS or _is_quiet(connection):
+            if monotonic() - used_at < _IDLE_SECS or _is_quiet(connection):
                 return
         try:
             is_alive = self._dialect.do_ping(connection)
@@ -97,14 +99,19 @@ def array(values: Iterable[str | int | None]) -> str:
 
     psycopg converts a list too, but takes ten times as long as for a text.
     """
-    return "{" + ",".join("NULL" if value is None else _element(value) for value in values) + "}"
+    return "{" + ",".join([_element(value) for value in values]) + "}"
 
 
-def _element(value: str | int) -> str:
+def _element(value: str | int | None) -> str:
+    if value is None:
+        return "NULL"
     if isinstance(value, int):
         return str(value)
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    if "\\" in value:
+        value = value.replace("\\", "\\\\")
+    if '"' in value:
+        value = value.replace('"', '\\"')
+    return f'"{value}"'
 
 
 class Prepared:

@@ -165,7 +165,7 @@ def commit(store: Store, turn: PlainTurn) -> bool:
     """
     try:
         with store.single_statement() as tx:
-            if not _write(tx, turn, str(store.sql_now)):
+            if not _write(tx, turn, store.sql_now_text):
                 raise _NotWritten
     except _NotWritten:
         return False

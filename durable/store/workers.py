@@ -99,7 +99,7 @@ def commit_beat(store: Store, worker: Worker) -> list[pauses.Cause]:
     """As ``beat``, in a transaction of its own.  Return what is paused by name."""
     with store.single_statement() as tx:
         if tx.dialect.name == "postgresql":
-            row = _beat_and_read(str(store.sql_now)).one(tx, {name: getattr(worker, name) for name in ("id", *_BEATS)})
+            row = _beat_and_read(store.sql_now_text).one(tx, {name: getattr(worker, name) for name in ("id", *_BEATS)})
             if row is not None:
                 return [pauses.Cause(*each) for each in json.loads(row.paused or "[]")]
         beat(tx, worker, store.sql_now)

@@ -9,7 +9,6 @@ the order run, step, hook.
 from __future__ import annotations
 
 import platform
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -319,7 +318,7 @@ def _row_after(decision: Decision, seq: int, at: int) -> Run:
     run = decision.run
     completed_at = run.completed_at if decision.outcome is None else at
     changes = _changes(decision, seq, at) | {"completed_at": completed_at}
-    return replace(run, turn=run.turn + 1, turn_tries=None, turn_tried=None, **changes)
+    return run.changed(changes | {"turn": run.turn + 1, "turn_tries": None, "turn_tried": None})
 
 
 def _changes(decision: Decision, seq: int, at: int) -> dict[str, Any]:

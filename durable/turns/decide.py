@@ -25,7 +25,7 @@ from ..events import Event
 from ..replay import CONTINUE_AT, Command, Outcome, Replay, RunInfo, commands
 from ..store import InboxItem, RunStatus, hooks
 from .decision import Decision, NewEvents
-from .limit_keys import KeyedLimits, find_limits
+from .limit_keys import KeyedLimits, find_keys, limited
 from .view import View
 
 
@@ -112,7 +112,8 @@ def _replay(engine: Engine, view: View, workflow: registry.Workflow[..., object]
             watch.run(replay.feed, new.events, requests)
             new.at = max(new.at, engine.now())
             asked = _take_commands(engine, run.id, replay, watch, new)
-            watch.run(find_limits, run.id, asked, requests, keyed)
+            if calls := limited(asked):
+                watch.run(find_keys, run.id, calls, requests, keyed)
             may_be_kept = engine.replays.keeps and replay.fault is None and replay.outcome is None
         finally:
             if not may_be_kept:

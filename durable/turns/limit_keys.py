@@ -29,25 +29,43 @@ class KeyedLimit(NamedTuple):
 KeyedLimits = dict[str, Sequence[KeyedLimit]]
 
 
-def find_limits(run_id: str, asked: Iterable[Command], requests: Mapping[str, Request], found: KeyedLimits) -> None:
-    """
-    Add to *found* the limits of the steps and child runs that a workflow asks for.
+class CallToLimit(NamedTuple):
+    """A step or child run that a workflow asks for, what it calls, and the limits of that."""
 
-    This calls the key functions of the author.  A child run is not debounced: its caller waits for it and no other.
+    command: commands.CreateStep | commands.CreateChild
+    called: registry.Defined
+    limits: Sequence[FlowLimit]
 
-    Raises:
-        WorkflowCodeError: A key function raises, or a key is no text.  It blocks the run: corrected code goes on.
+
+def limited(asked: Iterable[Command]) -> list[CallToLimit]:
     """
+    Find the steps and child runs that have limits.
+
+    A child run is not debounced: its caller waits for it and no other.
+    """
+    found = []
     for command in asked:
         called: registry.Defined | None = None
         if isinstance(command, commands.CreateStep):
             called = registry.steps.get(command.name)
         elif isinstance(command, commands.CreateChild):
             called = registry.workflows.get(command.name)
-        wanted = [] if called is None else [limit for limit in called.limits if limit.wait is None]
-        if called is None or not wanted:
+        if called is None or not called.limits:
             continue
         assert isinstance(command, commands.CreateStep | commands.CreateChild)
+        if limits := [limit for limit in called.limits if limit.wait is None]:
+            found.append(CallToLimit(command, called, limits))
+    return found
+
+
+def find_keys(run_id: str, calls: Iterable[CallToLimit], requests: Mapping[str, Request], found: KeyedLimits) -> None:
+    """
+    Add to *found* the limits of these calls with their keys, which functions of the author return.
+
+    Raises:
+        WorkflowCodeError: A key function raises, or a key is no text.  It blocks the run: corrected code goes on.
+    """
+    for command, called, wanted in calls:
         call = codec.decode_call(command.args, requests, called.signature)
         definitions.fit_arguments(called, call)
         keyed = []
