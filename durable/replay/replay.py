@@ -213,11 +213,17 @@ class Replay:
         return op_id in pending and all(kind == "wait" for kind in others)
 
     @property
-    def has_only_steps(self) -> bool:
-        """Whether the workflow has asked only for steps, was not asked to cancel, and has taken no request."""
+    def has_only_steps_and_waits(self) -> bool:
+        """Whether the workflow has asked for nothing else, was not asked to cancel, and has taken no request."""
         if self.cancel is not None or self.taken:
             return False
-        return all(asked.kind == "step" for asked in self._operations.issued.values())
+        return all(asked.kind in ("step", "wait") for asked in self._operations.issued.values())
+
+    @property
+    def open_waits(self) -> list[str]:
+        """The waits that the workflow has asked for and that are not over."""
+        issued = self._operations.issued.items()
+        return [op_id for op_id, asked in issued if asked.kind == "wait" and op_id not in self.ended]
 
     @property
     def unclosable(self) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import BindParameter, Connection, TextClause, bindparam, or_, select, text
 
 from ..events import Event
-from . import run_log, steps
+from . import run_log, steps, waits
 from . import turn_leases as leases
 from .claims import Claim
 from .database import NOW, Store
@@ -135,6 +135,8 @@ class PlainTurn:
         releases: Who holds the lease of the run's turns, if the turn releases it.
         begins: The attempt that this process runs next, in place.
         creates: The rows of other new steps, as ``steps.create`` takes them, and when their messages are sent.
+        waits: The rows of new waits, as ``waits.create`` takes them.
+        withdraws: The operations of waits that the run no longer has; not of the wait that ends.
         worker_id: This process.
     """
 
@@ -147,6 +149,8 @@ class PlainTurn:
     releases: str | None = None
     begins: Claim | None = None
     creates: Sequence[dict[str, Any]] = ()
+    waits: Sequence[dict[str, Any]] = ()
+    withdraws: Sequence[str] = ()
     sending: SendTimes
     worker_id: str
 
@@ -182,11 +186,17 @@ def _write(tx: Connection, turn: PlainTurn, now: str) -> bool:
             is_unread=turn.is_unread,
             begins=turn.begins is not None,
             creates=bool(turn.creates),
+            creates_waits=bool(turn.waits),
+            withdraws=bool(turn.withdraws),
             releases=turn.releases is not None,
         )
         parameters |= run_log.event_parameters(tx, turn.after.id, turn.new) | {"drained": array(turn.drained)}
         if turn.creates:
             parameters |= steps.first_attempt_parameters(turn.creates, turn.sending)
+        if turn.waits:
+            parameters |= waits.new_parameters(turn.waits)
+        if turn.withdraws:
+            parameters |= {"withdrawn": array(turn.withdraws)}
         return statement.changed(tx, parameters) == len(turn.new)
 
     # Each has to change a row.  They lock the run, then the step or the wait.
@@ -203,6 +213,8 @@ def _write(tx: Connection, turn: PlainTurn, now: str) -> bool:
         return False
     run_log.append(tx, turn.after.id, turn.new)
     steps.create(tx, turn.creates, turn.sending)
+    waits.withdraw(tx, turn.after.id, turn.withdraws)
+    waits.create(tx, turn.waits)
     if turn.releases is not None:
         leases.RELEASE.changed(tx, parameters)
     return True
@@ -242,6 +254,10 @@ _ADVANCED = f"advanced AS ({_ADVANCE} FROM {{source}} WHERE durable_runs.id = :r
 _DRAINED = (
     "drained AS (DELETE FROM durable_inbox USING advanced WHERE durable_inbox.id = ANY (CAST(:drained AS bigint[])))"
 )
+_WITHDRAWN = (
+    "withdrawn AS (DELETE FROM durable_waits USING advanced"
+    " WHERE durable_waits.run_id = :run AND durable_waits.op_id = ANY (CAST(:withdrawn AS text[])))"
+)
 _RELEASED = (
     "released AS (DELETE FROM durable_turn_leases USING advanced"
     " WHERE durable_turn_leases.run_id = :run AND durable_turn_leases.holder = :holder)"
@@ -249,8 +265,18 @@ _RELEASED = (
 _LOG = f"INSERT INTO durable_events ({run_log.EVENT_COLUMNS}) SELECT :run, new.* FROM advanced, {run_log.NEW_EVENTS}"
 
 
-@lru_cache(maxsize=64)
-def _statement(ends: str | None, now: str, *, is_unread: bool, begins: bool, creates: bool, releases: bool) -> Prepared:
+@lru_cache(maxsize=256)
+def _statement(
+    ends: str | None,
+    now: str,
+    *,
+    is_unread: bool,
+    begins: bool,
+    creates: bool,
+    creates_waits: bool,
+    withdraws: bool,
+    releases: bool,
+) -> Prepared:
     """The statement of a turn that *ends* a "step" or a "wait", *begins* an attempt, *creates* others, and so on."""
     parts = [_FENCED_UNTOUCHED if is_unread else _FENCED]
     if ends is None:
@@ -269,6 +295,10 @@ def _statement(ends: str | None, now: str, *, is_unread: bool, begins: bool, cre
         parts.append(f"begun AS ({_BEGIN} FROM advanced)")
     if creates:
         parts.append(f"created AS ({steps.insert_first_attempts('advanced')})")
+    if creates_waits:
+        parts.append(f"waiting AS ({waits.insert_new('advanced')})")
+    if withdraws:
+        parts.append(_WITHDRAWN)
     if releases:
         parts.append(_RELEASED)
     return Prepared(text(f"WITH {', '.join(parts)} {_LOG}"))

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from .outbox import MessageGroup, growing_delay, is_one_of, later, unsent_or_lost
 from .schema import runs, waits
+from .statements import array
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,23 @@ class DueWait:
 
     run_id: str
     op_id: str
+
+
+_ROW_TYPES = {"op_id": "text", "due_at": "bigint", "next_send_at": "bigint", "sent_at": "bigint"}
+
+
+def insert_new(source: str) -> str:
+    """SQL for PostgreSQL: an INSERT of the waits of ``new_parameters`` for the run ``:run``, if *source* has a row."""
+    rows = ", ".join(f"CAST(:wait_{name} AS {kind}[])" for name, kind in _ROW_TYPES.items())
+    return (
+        f"INSERT INTO durable_waits (run_id, {', '.join(_ROW_TYPES)}, sends)"
+        f" SELECT :run, wait.*, 0 FROM {source}, unnest({rows}) AS wait"
+    )
+
+
+def new_parameters(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The parameters of ``insert_new``; rows as ``create`` takes them."""
+    return {f"wait_{name}": array([row[name] for row in rows]) for name in _ROW_TYPES}
 
 
 def create(tx: Connection, rows: Sequence[dict[str, Any]]) -> None:

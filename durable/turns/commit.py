@@ -26,7 +26,6 @@ from ..store import (
     NewItem,
     Run,
     RunStatus,
-    WaitRow,
     attributes,
     claimed_attempts,
     emit_items,
@@ -44,7 +43,7 @@ from ..store import (
     vault,
     waits,
 )
-from . import admission, children, generations, new_steps, run_end
+from . import admission, children, generations, new_steps, new_waits, run_end
 from .decision import CommitResult, Decision, NewEvents, Overtaken
 from .offers import LEAST
 
@@ -142,12 +141,13 @@ def _is_awaited(event: events.Event) -> bool:
 
 
 def _is_plain(decision: Decision, begins: Claim | None) -> bool:
-    """Return whether the turn writes only the log, the run's row, a few steps, and an attempt or a wait that ends."""
+    """Return whether the turn writes only the log, the run's row, waits, a few steps, and an attempt that ends."""
     if decision.fault is not None or decision.refused or decision.limits:
         return False
-    if not all(isinstance(each, commands.CreateStep) for each in decision.commands):
+    if not all(map(_is_of_plain_turn, decision.commands)):
         return False
-    if len(decision.commands) > (LEAST if decision.outcome is None else 0):
+    new_steps_count = sum(isinstance(each, commands.CreateStep) for each in decision.commands)
+    if new_steps_count > (LEAST if decision.outcome is None else 0):
         return False
     # Attributes, published values and large values have rows in other tables.
     if any(isinstance(event, events.AttributesSet | events.ValuePublished) for event in decision.events):
@@ -157,9 +157,15 @@ def _is_plain(decision: Decision, begins: Claim | None) -> bool:
     if decision.outcome is None:
         return bool(decision.events)
     # A parent, a child, a hook, a request or the next generation may need to learn of the end.
-    ends_alone = decision.has_only_steps and decision.run.parent_run_id is None
+    ends_alone = decision.is_plain_end and decision.run.parent_run_id is None
     ends_alone = ends_alone and not decision.is_cancelled and not decision.is_continued
     return ends_alone and not run_limits.has_limits(decision.run) and not vault.is_large(decision.outcome.value)
+
+
+def _is_of_plain_turn(command: commands.Command) -> bool:
+    if isinstance(command, commands.Withdraw):
+        return command.kind == "wait"
+    return isinstance(command, commands.CreateStep | commands.CreateWait)
 
 
 def _write_plain(engine: Engine, decision: Decision, begins: Claim | None, result: CommitResult) -> None:
@@ -173,6 +179,11 @@ def _write_plain(engine: Engine, decision: Decision, begins: Claim | None, resul
     begun = None if begins is None else begins.op_id
     wanted = [c for c in decision.commands if isinstance(c, commands.CreateStep) and c.op_id != begun]
     creates, result.steps = new_steps.of_plain_turn(engine, decision.run, wanted)
+    created, withdraws = new_waits.wanted(decision), new_waits.withdrawn(decision)
+    rows: list[dict[str, Any]] = []
+    if created:
+        with engine.store.read() as tx:
+            rows, result.waits = new_waits.plan(engine, tx, decision.run, created, engine.store.now())
     turn = turns.PlainTurn(
         before=decision.run,
         after=after,
@@ -183,6 +194,8 @@ def _write_plain(engine: Engine, decision: Decision, begins: Claim | None, resul
         releases=decision.releases,
         begins=begins,
         creates=creates,
+        waits=rows,
+        withdraws=withdraws,
         sending=engine.dispatch.plan(engine.store.now()),
         worker_id=engine.process_id,
     )
@@ -297,17 +310,8 @@ def _create(
         steps.create_claimed(tx, begins, engine.process_id)
         wanted_steps = [c for c in wanted_steps if c.op_id != begins.op_id]
     new_steps.create(engine, tx, decision, wanted_steps, result, now)
-    if decision.outcome is not None:
-        return
-
-    route, carried = (run.queue, run.priority), run.trace_context
-    new_waits = [c for c in wanted if isinstance(c, commands.CreateWait)]
-    planned = [(c, engine.dispatch.plan_at(tx, now, c.due_at)) for c in new_waits]
-    waits.create(tx, [{"run_id": run.id, "op_id": c.op_id, "due_at": c.due_at} | plan.values() for c, plan in planned])
-    result.waits += [
-        WaitRow(run.id, c.op_id, c.due_at, *route, is_deferred=plan.is_deferred, trace_context=carried)
-        for c, plan in planned
-    ]
+    rows, result.waits = new_waits.plan(engine, tx, run, new_waits.wanted(decision), now)
+    waits.create(tx, rows)
 
 
 # The run's row

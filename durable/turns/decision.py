@@ -54,7 +54,8 @@ class Decision:
         outcome: How the run ends with this turn; None: it goes on.
         reason: Why the run was cancelled.
         fault: Why the run is blocked.  Then nothing else is written.
-        has_only_steps: Whether the run ends and has had steps and nothing else: no hook, no child, no request.
+        is_plain_end: Whether the run ends and has had only steps and waits: no hook, no child, no request.
+        open_waits: At the end of the run, its waits that are not over.
         taken: Ids of the webhook requests that the workflow has taken.
         forwarded: Cancels that came to a run which has continued as new: they are for its last generation.
         refused: Ids of the webhook requests that came to a hook which the workflow has closed.
@@ -74,7 +75,8 @@ class Decision:
     outcome: Outcome | None = None
     reason: str | None = None
     fault: DurableError | None = None
-    has_only_steps: bool = False
+    is_plain_end: bool = False
+    open_waits: Sequence[str] = ()
     taken: Collection[str] = ()
     refused: Sequence[str] = ()
     forwarded: Sequence[Event] = ()
