@@ -59,9 +59,9 @@ class TaskSender:
             countdown: Deliver it so many seconds from now; None: at once.
         """
         first, chain = (what.first, [what.drive]) if isinstance(what, Chain) else (what, None)
-        task = self._plain_task(first) if countdown is None else None
+        task = self._plain_task(first) if countdown is None or self._has_etas_only else None
         if task is not None:
-            self._send(task, first, chain, producer)
+            self._send(task, first, chain, producer, countdown)
             return
         options = {} if countdown is None else {"countdown": countdown}
         what.apply_async(producer=producer, retry=False, **options)
@@ -78,6 +78,11 @@ class TaskSender:
         return task if task is not None and _is_sent_as_usual(task) else None
 
     @cached_property
+    def _has_etas_only(self) -> bool:
+        """Whether a message with a countdown goes the way of any other.  Quorum queues may delay it by themselves."""
+        return not str(self._celery.connection_for_write().transport.driver_type).startswith("amqp")
+
+    @cached_property
     def _inherits_priority(self) -> bool:
         return bool(self._celery.conf.task_inherit_parent_priority)
 
@@ -85,7 +90,9 @@ class TaskSender:
     def _sends_events(self) -> bool:
         return bool(self._celery.conf.task_send_sent_event)
 
-    def _send(self, task: Task, what: Any, chain: list[Any] | None, producer: Producer) -> None:
+    def _send(
+        self, task: Task, what: Any, chain: list[Any] | None, producer: Producer, countdown: float | None
+    ) -> None:
         """What ``apply_async`` and ``send_task`` do for the options of our messages."""
         celery, given = self._celery, what["options"]
         amqp, name, args = celery.amqp, what["task"], what["args"]
@@ -100,6 +107,7 @@ class TaskSender:
             name,
             args,
             {},
+            countdown=countdown,
             retries=given.get("retries", 0),
             reply_to=celery.thread_oid,
             create_sent_event=self._sends_events,

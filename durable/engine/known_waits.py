@@ -3,6 +3,8 @@ The waits that a process knows: those of the runs whose replay it keeps.
 
 When such a wait is over, this process can take the run's turn at once, with the replay that it has, and without a look
 into the database.  The wait's message comes all the same.  So it does no harm to forget a wait.
+
+The process also remembers the waits that it has ended itself, so that their messages cost no look either.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 
 from .. import forks
 
-#: The most waits that are known.
+#: The most waits that are known, and the most whose end is remembered.
 MOST = 1000
 
 
@@ -37,6 +39,7 @@ class KnownWaits:
         """Start with none, in this process or in a child."""
         self._lock = threading.Lock()
         self._known: dict[tuple[str, str], KnownWait] = {}
+        self._ended: dict[tuple[str, str], None] = {}
         #: The same as a heap, with some that are not known any more; at most twice MOST.
         self._by_time: list[KnownWait] = []
 
@@ -64,6 +67,22 @@ class KnownWaits:
                 if self._known.pop((due.run_id, due.op_id), None) is not None:
                     return due
             return None
+
+    def note_end(self, wait: KnownWait) -> None:
+        """Remember that this process has ended a wait."""
+        with self._lock:
+            self._ended[wait.run_id, wait.op_id] = None
+            if len(self._ended) > MOST:
+                del self._ended[next(iter(self._ended))]
+
+    def take_end(self, run_id: str, op_id: str) -> bool:
+        """
+        Return whether this process has ended the wait, once: the next message is for a look into the database.
+
+        A database that has lost the end, in a failover, has the wait again.
+        """
+        with self._lock:
+            return self._ended.pop((run_id, op_id), self) is None
 
     def __len__(self) -> int:
         return len(self._known)

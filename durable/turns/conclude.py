@@ -119,6 +119,7 @@ def conclude_wait(engine: Engine, continuation: Continuation, wait: KnownWait) -
         view = View.unread(kept.run, over, DueWait(wait.run_id, wait.op_id))
         if _take_turn(engine, continuation, checkout, view) is None:
             return False
+    engine.known_waits.note_end(wait)
     engine.measures.observe(measures.TIMER_LATE_SECONDS, over.at - wait.due_at)
     return True
 

@@ -24,12 +24,9 @@ def wanted(decision: Decision) -> list[commands.CreateWait]:
 
 def withdrawn(decision: Decision) -> list[str]:
     """Return the operations of waits that the turn withdraws, without the wait whose end it records."""
-    if decision.outcome is not None:
-        given_up = list(decision.open_waits)
-    else:
-        given_up = [c.op_id for c in decision.commands if isinstance(c, commands.Withdraw) and c.kind == "wait"]
+    given_up = [c.op_id for c in decision.commands if isinstance(c, commands.Withdraw) and c.kind == "wait"]
     ended = decision.ends.op_id if isinstance(decision.ends, DueWait) else None
-    return [op_id for op_id in given_up if op_id != ended]
+    return [op_id for op_id in (*given_up, *decision.open_waits) if op_id != ended]
 
 
 def plan(

@@ -19,6 +19,8 @@ def fire(engine: Engine, run_id: str, op_id: str, continuation: Continuation | N
         continuation: May take the run's turn, too, if this process knows the wait.
     """
     engine.check_schema()
+    if engine.known_waits.take_end(run_id, op_id):
+        return False
     known = None if continuation is None else engine.known_waits.take(run_id, op_id)
     if continuation is not None and known is not None and conclude_wait(engine, continuation, known):
         return True

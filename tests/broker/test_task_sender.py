@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import timedelta
 
 import celery
 import pytest
@@ -102,6 +103,21 @@ def test_the_message_is_the_one_of_apply_async(app, make, options, settings):
         make(app, **options).apply_async(producer=producer, retry=False)
 
     assert [each["signal"] for each in ours] == ["before", "after"]
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("make", [signature, chain])
+def test_the_message_of_a_sleep_is_the_one_of_apply_async(app, make, monkeypatch):
+    """The same, with an ETA."""
+    moment = app.now()
+    monkeypatch.setattr(app, "now", lambda: moment)
+    sender = Publisher(app)
+    with closing(sender), published() as ours:
+        assert sender.send([Outgoing(make(app), countdown=30.5)])
+    with app.producer_or_acquire() as producer, published() as theirs:
+        make(app).apply_async(producer=producer, retry=False, countdown=30.5)
+
+    assert ours[0]["headers"]["eta"] == (moment + timedelta(seconds=30.5)).isoformat()
     assert ours == theirs
 
 

@@ -65,6 +65,17 @@ def test_waits_that_are_over_long_before_they_are_due_make_room(monkeypatch):
     ]
 
 
+def test_the_end_of_a_wait_is_remembered_for_one_message(monkeypatch):
+    """And of no more than a bounded number of waits."""
+    monkeypatch.setattr(known_waits, "MOST", 2)
+    found = KnownWaits()
+    for at in (10, 20, 30):
+        found.note_end(KnownWait(at, f"run-{at}", "r#1"))
+
+    assert [found.take_end(f"run-{at}", "r#1") for at in (10, 20, 30)] == [False, True, True]
+    assert not found.take_end("run-30", "r#1")
+
+
 def test_a_child_process_knows_none():
     """The replays of its parent are not its own."""
     found = noted(10)

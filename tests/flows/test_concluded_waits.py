@@ -82,6 +82,18 @@ def asleep(engine, run, op_id="r#1") -> KnownWait:
     return known
 
 
+def executed(engine) -> list[str]:
+    """The first words of the statements that the engine executes from now on, without BEGIN."""
+    words: list[str] = []
+
+    def note(_connection: object, _cursor: object, text: str, *_: object) -> None:
+        if not text.startswith(("BEGIN", "PRAGMA")):
+            words.append(text.split(maxsplit=1)[0])
+
+    sa.event.listen(engine.store.engine, "before_cursor_execute", note)
+    return words
+
+
 def rows(engine, table, run) -> int:
     with engine.store.read() as tx:
         return tx.execute(sa.select(sa.func.count()).select_from(table).where(table.c.run_id == run.id)).scalar_one()
@@ -92,16 +104,47 @@ def test_the_end_of_a_known_sleep_and_the_claim_of_the_next_step_are_one_transac
     run = naps.start()
     known = asleep(engine, run)
     continuation = Continuation(engine, "celery")
-    statements: list[str] = []
-    sa.event.listen(engine.store.engine, "before_cursor_execute", lambda c, cu, text, *_: statements.append(text))
+    written = executed(engine)
 
     assert conclude_wait(engine, continuation, known)
 
-    written = [text.split()[0] for text in statements if not text.startswith(("BEGIN", "PRAGMA"))]
     expected = ["WITH"] if engine.store.dialect == "postgresql" else ["UPDATE", "DELETE", "INSERT", "INSERT"]
     assert written == expected
     assert (continuation.has_turned, continuation.begin().op_id) == (True, "r#2")
     assert rows(engine, waits, run) == 0
+
+
+def test_a_turn_that_asks_for_a_sleep_or_ends_with_one_is_one_statement_on_postgresql(engine):
+    """Of a timeout that is given up as well: the workflow returns before it is due."""
+    if engine.store.dialect != "postgresql":
+        pytest.skip("elsewhere a turn is several statements in one transaction")
+    run, settled = naps_only.start(), in_time.start()
+    settle(engine, settled)  # the share of messages that may wait in a worker is counted from time to time
+    written = executed(engine)
+
+    known = asleep(engine, run)
+    assert [each for each in written if each != "SELECT"] == ["WITH"]
+    assert conclude_wait(engine, Continuation(engine, "celery"), known)
+    assert [each for each in written if each != "SELECT"] == ["WITH", "WITH"]
+
+    other = in_time.start()
+    del written[:]
+    settle(engine, other)
+    assert [each for each in written if each != "SELECT"] == ["WITH", "WITH"]
+    assert rows(engine, waits, other) == 0
+
+
+def test_a_message_of_a_wait_that_this_process_has_ended_costs_no_statement(engine):
+    """Only the first one: a database that has lost the end in a failover has the wait again."""
+    run = naps_only.start()
+    known = asleep(engine, run)
+    assert conclude_wait(engine, Continuation(engine, "celery"), known)
+    written = executed(engine)
+
+    assert not wake.fire(engine, run.id, "r#1", Continuation(engine, "celery"))
+    assert written == []
+    assert not wake.fire(engine, run.id, "r#1", Continuation(engine, "celery"))
+    assert written
 
 
 def test_a_run_that_ends_with_its_sleep_is_completed(engine):
