@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, select, text, update
 
 from ..replay import CreateHook
 from . import vault
@@ -72,8 +72,8 @@ def token_hash(token: str) -> str:
 def create(tx: Connection, run_id: str, command: CreateHook, now: int, *, closed: bool) -> None:
     """Insert the row; raises IntegrityError when another hook has taken the token meanwhile."""
     hashed, own_vault = token_hash(command.token), vault.of(tx)
-    tx.execute(
-        insert(hooks),
+    _CREATE.changed(
+        tx,
         {
             "run_id": run_id,
             "op_id": command.op_id,
@@ -87,6 +87,23 @@ def create(tx: Connection, run_id: str, command: CreateHook, now: int, *, closed
             "closed_at": now if closed else None,
         },
     )
+
+
+_COLUMNS = (
+    "run_id",
+    "op_id",
+    "name",
+    "token",
+    "token_hash",
+    "active_token_hash",
+    "config",
+    "metadata",
+    "created_at",
+    "closed_at",
+)
+_CREATE = Prepared(
+    text(f"INSERT INTO durable_hooks ({', '.join(_COLUMNS)}) VALUES ({', '.join(f':{name}' for name in _COLUMNS)})")
+)
 
 
 def open_again(tx: Connection, run_id: str, command: CreateHook) -> None:
@@ -105,12 +122,11 @@ def open_again(tx: Connection, run_id: str, command: CreateHook) -> None:
 
 def owner(tx: Connection, token: str) -> tuple[str, str] | None:
     """The run and the operation of the open hook with this token."""
-    row = tx.execute(
-        select(hooks.c.run_id, hooks.c.op_id).where(hooks.c.active_token_hash == token_hash(token))
-    ).one_or_none()
+    row = _OWNER.one(tx, {"hashed": token_hash(token)})
     return None if row is None else (row.run_id, row.op_id)
 
 
+_OWNER = Prepared(select(hooks.c.run_id, hooks.c.op_id).where(hooks.c.active_token_hash == bindparam("hashed")))
 _FIND = Prepared(
     _ROW.where(hooks.c.token_hash == bindparam("hashed"))
     .order_by(hooks.c.active_token_hash.is_(None), hooks.c.created_at.desc())
@@ -140,12 +156,18 @@ def _decrypted(tx: Connection, hook: Hook, name: str, text: str | None) -> str |
     return own_vault.fetch(tx, hook.run_id, own_vault.unseal(hook.run_id, f"{hook.op_id} {name}", text))
 
 
+# By the primary key, as ``close`` does: by the token, MySQL would lock the index first, and deadlock with it.
+_LOCK = Prepared(
+    _ROW.where(
+        hooks.c.run_id == bindparam("run"), hooks.c.op_id == bindparam("op"), hooks.c.closed_at.is_(None)
+    ).with_for_update(read=True)
+)
+
+
 def lock(tx: Connection, run_id: str, op_id: str) -> Hook | None:
     """The open hook, its config as it is stored, locked against closing until this transaction ends; None if closed."""
-    # By the primary key, as ``close`` does: by the token, MySQL would lock the index first, and deadlock with it.
-    query = _ROW.where(hooks.c.run_id == run_id, hooks.c.op_id == op_id, hooks.c.closed_at.is_(None))
-    row = tx.execute(query.with_for_update(read=True)).mappings().one_or_none()
-    return None if row is None else Hook(**row)
+    row = _LOCK.one(tx, {"run": run_id, "op": op_id})
+    return None if row is None else Hook(**row._asdict())
 
 
 def lock_open(tx: Connection, token: str) -> Hook | None:
@@ -160,12 +182,18 @@ def lock_open(tx: Connection, token: str) -> Hook | None:
 
 def close(tx: Connection, run_id: str, now: int, op_ids: Collection[str] | None = None) -> None:
     """Close these hooks, or all of the run's; waits for transactions that are adding a payload."""
-    if op_ids is not None and not op_ids:
-        return
-    mine = [hooks.c.run_id == run_id, hooks.c.closed_at.is_(None)]
-    if op_ids is not None:
-        mine.append(hooks.c.op_id.in_(op_ids))
-    tx.execute(update(hooks).where(*mine).values(active_token_hash=None, closed_at=now))
+    if op_ids is None:
+        _CLOSE_ALL.changed(tx, {"run": run_id, "now": now})
+    elif op_ids:
+        mine = (hooks.c.run_id == run_id, hooks.c.closed_at.is_(None), hooks.c.op_id.in_(op_ids))
+        tx.execute(update(hooks).where(*mine).values(active_token_hash=None, closed_at=now))
+
+
+_CLOSE_ALL = Prepared(
+    text(
+        "UPDATE durable_hooks SET active_token_hash = NULL, closed_at = :now WHERE run_id = :run AND closed_at IS NULL"
+    )
+)
 
 
 def open_hooks(tx: Connection, *, run_id: str | None, limit: int) -> list[Hook]:

@@ -20,7 +20,6 @@ from sqlalchemy import (
     literal,
     select,
     text,
-    union_all,
     update,
 )
 
@@ -258,11 +257,15 @@ def commit_answer(store: Store, held: Claim, request_id: str, response: Response
 
 def unanswered(tx: Connection, run_id: str) -> list[str]:
     """The requests without an answer that the run has: its own, and those it was handed over."""
-    own = select(requests.c.id).where(
-        requests.c.run_id == run_id, requests.c.answered_at.is_(None), requests.c.handed_to.is_(None)
+    return [row.id for row in _UNANSWERED.rows(tx, {"run": run_id})]
+
+
+_UNANSWERED = Prepared(
+    text(
+        "SELECT id FROM durable_requests WHERE run_id = :run AND answered_at IS NULL AND handed_to IS NULL"
+        " UNION ALL SELECT id FROM durable_requests WHERE handed_to = :run AND answered_at IS NULL"
     )
-    handed = select(requests.c.id).where(requests.c.handed_to == run_id, requests.c.answered_at.is_(None))
-    return list(tx.execute(union_all(own, handed)).scalars())
+)
 
 
 def hand_over(tx: Connection, ids: Collection[str], to_run: str) -> None:

@@ -178,12 +178,15 @@ def post(tx: Connection, run_id: str, event: Event, sending: SendTimes) -> int:
     Args:
         sending: For the message of the turn that the event needs.
     """
-    row = to_row(tx, run_id, event)
-    del row["phase"], row["seq"]
-    added = tx.execute(insert(inbox), {"run_id": run_id, **sending.values(), **row})
+    row = {"run_id": run_id, **sending.values(), **to_row(tx, run_id, event)}
+    new = {name: row[name] for name in _INBOX_COLUMNS}
+    if tx.dialect.name == "postgresql":
+        item_id = _POST.rows(tx, new)[0].id
+    else:
+        item_id = tx.execute(insert(inbox), new).inserted_primary_key[0]  # type: ignore[index]
     value = getattr(event, event.value_field) if event.value_field else None
     requests.record_references(tx, run_id, codec.request_ids(value or ""))
-    return int(added.inserted_primary_key[0])  # type: ignore[index]
+    return int(item_id)
 
 
 def post_all(tx: Connection, new: Iterable[tuple[str, Event, SendTimes]]) -> None:
@@ -199,6 +202,12 @@ def is_in_inbox(tx: Connection, item_id: int) -> bool:
 
 
 _INBOX_COLUMNS = ("run_id", "at", "kind", "op_id", "data", "value", "next_send_at", "sent_at", "sends")
+_POST = Prepared(
+    text(
+        f"INSERT INTO durable_inbox ({', '.join(_INBOX_COLUMNS)})"
+        f" VALUES ({', '.join(f':{name}' for name in _INBOX_COLUMNS)}) RETURNING id"
+    )
+)
 _NUMBERS = frozenset({"at", "next_send_at", "sent_at", "sends"})
 
 
@@ -223,11 +232,14 @@ def inbox_parameters(tx: Connection, run_id: str, event: Event, sending: SendTim
 
 _READ_INBOX = select(inbox).where(inbox.c.run_id == bindparam("run")).order_by(inbox.c.id)
 _OLDEST = Prepared(_READ_INBOX.limit(1))
+_ALL_ITEMS = Prepared(_READ_INBOX)
 
 
 def read_inbox(tx: Connection, run_id: str, limit: int | None = TURN_LIMIT) -> list[InboxItem]:
     """The run's inbox items, oldest first, large values as references; ``delete_inbox_items`` removes them."""
-    return [inbox_item(tx, run_id, row) for row in tx.execute(_READ_INBOX.limit(limit), {"run": run_id})]
+    found = {"run": run_id}
+    rows = _ALL_ITEMS.rows(tx, found) if limit is None else tx.execute(_READ_INBOX.limit(limit), found)
+    return [inbox_item(tx, run_id, row) for row in rows]
 
 
 def inbox_item(tx: Connection, run_id: str, row: Any, prefix: str = "") -> InboxItem:
@@ -250,10 +262,16 @@ def delete_inbox_items(tx: Connection, run_id: str, ids: Sequence[int]) -> None:
         tx.execute(delete(inbox).where(inbox.c.run_id == run_id, inbox.c.id.in_(batch)))
 
 
+_DRIVES = select(runs.c.id, runs.c.queue, runs.c.priority, runs.c.trace_context)
+_DRIVE = Prepared(_DRIVES.where(runs.c.id == bindparam("run")))
+
+
 def drives(tx: Connection, run_ids: Collection[str]) -> list[DriveRow]:
     """What the messages for turns of these runs are made from; at most ``TURN_LIMIT`` runs."""
-    columns = (runs.c.id, runs.c.queue, runs.c.priority, runs.c.trace_context)
-    rows = tx.execute(select(*columns).where(runs.c.id.in_(run_ids)))
+    if len(run_ids) == 1:
+        rows: Sequence[Any] = _DRIVE.rows(tx, {"run": next(iter(run_ids))})
+    else:
+        rows = tx.execute(_DRIVES.where(runs.c.id.in_(run_ids))).all()
     return [DriveRow(row.id, row.queue, row.priority, trace_context=row.trace_context) for row in rows]
 
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, String, any_, exists, insert, literal, select, update
+from sqlalchemy import ARRAY, Connection, String, any_, insert, literal, select, text, update
 
 from ..errors import DecryptionError
 from . import pauses, vault
 from .attributes import matching
-from .schema import inbox, runs
+from .schema import runs
+from .statements import Prepared
 from .transitions import ENDED, RunStatus
 from .vault import Vault
 
@@ -132,18 +134,31 @@ def advance(tx: Connection, run: Run, **changes: Any) -> bool:
     """Increment the turn and write *changes*; False when another turn has been committed since the run was read."""
     if run.turn_tried is not None:
         changes |= {"turn_tries": None, "turn_tried": None}
-    advanced = tx.execute(
-        update(runs).where(runs.c.id == run.id, runs.c.turn == run.turn).values(turn=run.turn + 1, **changes)
-    )
-    return advanced.rowcount == 1
+    return _advance(tx, run, changes, "")
 
 
 def advance_unseen(tx: Connection, run: Run, **changes: Any) -> bool:
     """As ``advance``, for a turn that has not read the run; False also when the run has inbox items or crash notes."""
-    inbox_is_empty = ~exists().where(inbox.c.run_id == runs.c.id)
-    untouched = (runs.c.id == run.id, runs.c.turn == run.turn, runs.c.turn_tried.is_(None), inbox_is_empty)
-    advanced = tx.execute(update(runs).where(*untouched).values(turn=run.turn + 1, **changes))
-    return advanced.rowcount == 1
+    return _advance(tx, run, changes, _IS_UNTOUCHED)
+
+
+_IS_UNTOUCHED = (
+    " AND durable_runs.turn_tried IS NULL"
+    " AND NOT EXISTS (SELECT 1 FROM durable_inbox WHERE durable_inbox.run_id = durable_runs.id)"
+)
+
+
+def _advance(tx: Connection, run: Run, changes: Mapping[str, Any], condition: str) -> bool:
+    changed = _advancing(tuple(changes), condition).changed(tx, {**changes, "of_run": run.id, "of_turn": run.turn})
+    return changed == 1
+
+
+@lru_cache(maxsize=64)
+def _advancing(columns: tuple[str, ...], condition: str) -> Prepared:
+    """The fence, for each set of columns that a turn changes."""
+    changed = "".join(f", {name} = :{name}" for name in columns)
+    where = f"durable_runs.id = :of_run AND durable_runs.turn = :of_turn{condition}"
+    return Prepared(text(f"UPDATE durable_runs SET turn = :of_turn + 1{changed} WHERE {where}"))
 
 
 def record_tries(tx: Connection, run: Run, *, tries: int, tried: str) -> bool:
@@ -248,4 +263,9 @@ def root_of(tx: Connection, run: Run) -> str:
 
 def record_end(tx: Connection, run_id: str, *, seq: int, at: int) -> None:
     """Write the last event's number and time, in a transaction that has passed the fence."""
-    tx.execute(update(runs).where(runs.c.id == run_id).values(seq=seq, last_at=at, completed_at=at))
+    _RECORD_END.changed(tx, {"run": run_id, "seq": seq, "at": at})
+
+
+_RECORD_END = Prepared(
+    text("UPDATE durable_runs SET seq = :seq, last_at = :at, completed_at = :at WHERE durable_runs.id = :run")
+)

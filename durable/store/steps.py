@@ -89,10 +89,10 @@ def create_claimed(tx: Connection, held: Claim, worker_id: str) -> None:
 
 def end(tx: Connection, held: Claim | ClaimedAttempt) -> bool:
     """Delete the attempt's row; False when the attempt was given up, so that its outcome must not be recorded."""
-    deleted = tx.execute(
-        delete(steps).where(steps.c.run_id == held.run_id, steps.c.op_id == held.op_id, steps.c.claim == held.claim)
-    )
-    return deleted.rowcount == 1
+    return _END.changed(tx, {"run": held.run_id, "op": held.op_id, "claim": held.claim}) == 1
+
+
+_END = Prepared(text("DELETE FROM durable_steps WHERE run_id = :run AND op_id = :op AND claim = :claim"))
 
 
 def interruptions(tx: Connection, held: Claim | ClaimedAttempt) -> int:
@@ -167,9 +167,9 @@ def withdraw(tx: Connection, run_id: str, op_ids: Collection[str] | None = None)
     Returns:
         The operations whose rows were deleted.
     """
-    mine = (steps.c.run_id == run_id, *([] if op_ids is None else [steps.c.op_id.in_(op_ids)]))
     if op_ids is not None and not op_ids:
         return []
+    mine = (steps.c.run_id == run_id, *([] if op_ids is None else [steps.c.op_id.in_(op_ids)]))
     tx.execute(update(steps).where(*mine).values(cancelled=True))
     unclaimed = (*mine, steps.c.status != StepStatus.CLAIMED)
     deleted = list(tx.execute(select(steps.c.op_id).where(*unclaimed).order_by(steps.c.op_id)).scalars())

@@ -10,11 +10,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, text, update
 
 from .outbox import MessageGroup, growing_delay, is_one_of, later, unsent_or_lost
 from .schema import runs, waits
-from .statements import array
+from .statements import Prepared, array
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +99,13 @@ def end_early(tx: Connection, run_id: str, op_id: str) -> bool:
 
 def withdraw(tx: Connection, run_id: str, op_ids: Collection[str] | None = None) -> None:
     """Delete these waits of the run, or all of them."""
-    mine = [waits.c.run_id == run_id]
-    if op_ids is not None:
-        mine.append(waits.c.op_id.in_(op_ids))
-    if op_ids is None or op_ids:
-        tx.execute(delete(waits).where(*mine))
+    if op_ids is None:
+        _WITHDRAW_ALL.changed(tx, {"run": run_id})
+    elif op_ids:
+        tx.execute(delete(waits).where(waits.c.run_id == run_id, waits.c.op_id.in_(op_ids)))
+
+
+_WITHDRAW_ALL = Prepared(text("DELETE FROM durable_waits WHERE run_id = :run"))
 
 
 def groups_due(tx: Connection, now: int) -> list[MessageGroup]:
