@@ -140,6 +140,20 @@ class Prepared:
             return tx.execute(self._statement, parameters).rowcount
         return int(self._cursor(tx, parameters).rowcount)
 
+    @staticmethod
+    def changed_by_each(tx: Connection, calls: Sequence[tuple[Prepared, Mapping[str, Any]]]) -> list[int]:
+        """How many rows each of these statements has changed, which go to PostgreSQL in one round trip."""
+        if not _is_direct(tx):
+            return [prepared.changed(tx, parameters) for prepared, parameters in calls]
+        driver: Any = tx.connection.driver_connection
+        try:
+            with driver.pipeline():
+                cursors = [prepared._cursor(tx, parameters) for prepared, parameters in calls]
+        except tx.dialect.loaded_dbapi.Error as error:
+            # Of the end of the pipeline, which waits for the answers.
+            raise _as_sqlalchemy(tx, driver, "; ".join(prepared._sql for prepared, _ in calls), error) from error
+        return [int(cursor.rowcount) for cursor in cursors]
+
     def _cursor(self, tx: Connection, parameters: Mapping[str, Any]) -> Any:
         from psycopg.rows import namedtuple_row  # an optional dependency
 

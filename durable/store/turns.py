@@ -176,28 +176,55 @@ def commit(store: Store, turn: PlainTurn) -> bool:
     return True
 
 
+def commit_all(store: Store, turns: Sequence[PlainTurn]) -> list[bool]:
+    """
+    Commit turns of several runs in one transaction; each is written or not, as with ``commit``.
+
+    Args:
+        turns: In the order of their runs' ids, so that two such transactions do not wait for each other.
+    """
+    now = store.sql_now_text
+    with store.begin() as tx:
+        if store.dialect == "postgresql":
+            counts = Prepared.changed_by_each(tx, [_statement_of(tx, turn, now) for turn in turns])
+            return [count == len(turn.new) for count, turn in zip(counts, turns, strict=True)]
+        written = []
+        for turn in turns:
+            savepoint = tx.begin_nested()
+            written.append(_write(tx, turn, now))
+            savepoint.commit() if written[-1] else savepoint.rollback()
+        return written
+
+
+def _statement_of(tx: Connection, turn: PlainTurn, now: str) -> tuple[Prepared, dict[str, Any]]:
+    """The statement of a turn on PostgreSQL, which adds as many rows to the log as the turn has events, or none."""
+    ends = None if turn.ends is None else "wait" if isinstance(turn.ends, DueWait) else "step"
+    statement = _statement(
+        ends,
+        now,
+        is_unread=turn.is_unread,
+        begins=turn.begins is not None,
+        creates=bool(turn.creates),
+        creates_waits=bool(turn.waits),
+        withdraws=bool(turn.withdraws),
+        releases=turn.releases is not None,
+    )
+    parameters = _parameters(turn) | run_log.event_parameters(tx, turn.after.id, turn.new)
+    parameters |= {"drained": array(turn.drained)}
+    if turn.creates:
+        parameters |= steps.first_attempt_parameters(turn.creates, turn.sending)
+    if turn.waits:
+        parameters |= waits.new_parameters(turn.waits)
+    if turn.withdraws:
+        parameters |= {"withdrawn": array(turn.withdraws)}
+    return statement, parameters
+
+
 def _write(tx: Connection, turn: PlainTurn, now: str) -> bool:
-    parameters = _parameters(turn)
     if tx.dialect.name == "postgresql":
-        ends = None if turn.ends is None else "wait" if isinstance(turn.ends, DueWait) else "step"
-        statement = _statement(
-            ends,
-            now,
-            is_unread=turn.is_unread,
-            begins=turn.begins is not None,
-            creates=bool(turn.creates),
-            creates_waits=bool(turn.waits),
-            withdraws=bool(turn.withdraws),
-            releases=turn.releases is not None,
-        )
-        parameters |= run_log.event_parameters(tx, turn.after.id, turn.new) | {"drained": array(turn.drained)}
-        if turn.creates:
-            parameters |= steps.first_attempt_parameters(turn.creates, turn.sending)
-        if turn.waits:
-            parameters |= waits.new_parameters(turn.waits)
-        if turn.withdraws:
-            parameters |= {"withdrawn": array(turn.withdraws)}
-        return statement.changed(tx, parameters) == len(turn.new)
+        statement, values = _statement_of(tx, turn, now)
+        return statement.changed(tx, values) == len(turn.new)
+    parameters = _parameters(turn)
 
     # Each has to change a row.  They lock the run, then the step or the wait.
     parts = [_ADVANCE_UNTOUCHED if turn.is_unread else _ADVANCE_AS_READ]

@@ -25,14 +25,16 @@ Files, in import order::
     poison.py        counts turns that end their process, and blocks the run after three
     finish.py        commits a turn, keeps its replay, and sends its messages
     conclude.py      records an outcome in the turn that it asks for
+    end_waits.py     ends several waits in one transaction
     drive.py         takes turns of a run until its inbox is empty
     wake.py          ends waits that are due
 """
 
 from .admission import KEYS, admit_after, admit_due
-from .conclude import conclude, conclude_wait
+from .conclude import conclude
 from .continuation import Continuation
 from .drive import drive
+from .end_waits import conclude_waits
 from .forward import forward_attempt
 from .turn_lease import BATCH_DELAY_SECS, drop_lease_of_gone_process, put_off
 
@@ -43,7 +45,7 @@ __all__ = [
     "admit_after",
     "admit_due",
     "conclude",
-    "conclude_wait",
+    "conclude_waits",
     "drive",
     "drop_lease_of_gone_process",
     "forward_attempt",

@@ -9,6 +9,7 @@ the order run, step, hook.
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -64,8 +65,9 @@ def commit(engine: Engine, decision: Decision, begins: Claim | None = None) -> C
     _store_large_values(engine, decision)
     admission.declare(engine, decision.limits)
     try:
-        if _is_plain(decision, begins) and not engine.run_handlers.wants(decision.becomes):
-            _write_plain(engine, decision, begins, result)
+        if is_plain(engine, decision):
+            if not turns.commit(engine.store, plain_turn(engine, decision, begins, result)):
+                raise Overtaken("another turn came first, the inbox has a new item, or the attempt was given up")
         else:
             with engine.store.begin() as tx:
                 _write(engine, tx, decision, begins, result)
@@ -75,11 +77,31 @@ def commit(engine: Engine, decision: Decision, begins: Claim | None = None) -> C
         if not (is_unavailable(error) and _is_claimed(engine, begins)):
             raise
         # The transaction was committed, and only the acknowledgement was lost.
+    _note(engine, decision, result)
+    return result
+
+
+def commit_together(engine: Engine, decided: Sequence[tuple[Decision, Claim | None]]) -> list[CommitResult | None]:
+    """
+    Write the plain turns of several runs, in the order of their ids, in one transaction.
+
+    Return the result of each; None for a turn that was overtaken, of which nothing is written.
+    """
+    results = [CommitResult() for _ in decided]
+    plain = [plain_turn(engine, *each, result) for each, result in zip(decided, results, strict=True)]
+    written = turns.commit_all(engine.store, plain)
+    for (decision, _), result, is_written in zip(decided, results, written, strict=True):
+        if is_written:
+            _note(engine, decision, result)
+    return [result if is_written else None for result, is_written in zip(results, written, strict=True)]
+
+
+def _note(engine: Engine, decision: Decision, result: CommitResult) -> None:
+    """Note who may wait for what a committed turn has written, and count it."""
     has_emitted = any(isinstance(each, commands.EmitItem) for each in decision.commands)
     if decision.outcome is not None or has_emitted or any(map(_is_awaited, result.log)):
         result.awaited = decision.run.id
     _count(engine, decision)
-    return result
 
 
 #: What counts the runs that get a status.
@@ -140,9 +162,11 @@ def _is_awaited(event: events.Event) -> bool:
     return isinstance(event, events.ValuePublished)
 
 
-def _is_plain(decision: Decision, begins: Claim | None) -> bool:
+def is_plain(engine: Engine, decision: Decision) -> bool:
     """Return whether the turn writes only the log, the run's row, waits, a few steps, and an attempt that ends."""
     if decision.fault is not None or decision.refused or decision.limits:
+        return False
+    if engine.run_handlers.wants(decision.becomes):
         return False
     if not all(map(_is_of_plain_turn, decision.commands)):
         return False
@@ -168,7 +192,8 @@ def _is_of_plain_turn(command: commands.Command) -> bool:
     return isinstance(command, commands.CreateStep | commands.CreateWait)
 
 
-def _write_plain(engine: Engine, decision: Decision, begins: Claim | None, result: CommitResult) -> None:
+def plain_turn(engine: Engine, decision: Decision, begins: Claim | None, result: CommitResult) -> turns.PlainTurn:
+    """Return what a plain turn writes, and add to *result* what is left to do then."""
     new = NewEvents(decision.seq, decision.at)
     if decision.outcome is not None:
         new.add(run_end.end_event(decision, max(engine.store.now(), new.at)))
@@ -184,7 +209,7 @@ def _write_plain(engine: Engine, decision: Decision, begins: Claim | None, resul
     if created:
         with engine.store.read() as tx:
             rows, result.waits = new_waits.plan(engine, tx, decision.run, created, engine.store.now())
-    turn = turns.PlainTurn(
+    return turns.PlainTurn(
         before=decision.run,
         after=after,
         new=result.log,
@@ -199,8 +224,6 @@ def _write_plain(engine: Engine, decision: Decision, begins: Claim | None, resul
         sending=engine.dispatch.plan(engine.store.now()),
         worker_id=engine.process_id,
     )
-    if not turns.commit(engine.store, turn):
-        raise Overtaken("another turn came first, the inbox has a new item, or the attempt was given up")
 
 
 # Any other turn

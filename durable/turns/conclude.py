@@ -18,7 +18,7 @@ from ..sandbox import log_records
 from ..store import Claim, DueWait, InboxItem, RunStatus
 from .continuation import Continuation
 from .decide import decide
-from .decision import Decision
+from .decision import CommitResult, Decision
 from .emit_spans import emit_spans
 from .finish import commit_with_next, keep_replay, measure, send
 from .report import report
@@ -109,19 +109,29 @@ def conclude_wait(engine: Engine, continuation: Continuation, wait: KnownWait) -
 
     Return False when nothing was written: the wait is over, or not due yet, or other outcomes may be on their way.
     """
-    over = events.WaitCompleted(at=engine.now(), op_id=wait.op_id)
     with engine.replays.checked_out(wait.run_id) as checkout:
-        kept = checkout.kept
-        is_alone = kept is not None and kept.replay.waits_only_for(wait.op_id)
-        if kept is None or not is_alone or over.at < wait.due_at or not continuation.takes_turn(kept.run):
-            checkout.give_back()
+        view = view_of_end(engine, continuation, checkout, wait)
+        if view is None or _take_turn(engine, continuation, checkout, view) is None:
             return False
-        view = View.unread(kept.run, over, DueWait(wait.run_id, wait.op_id))
-        if _take_turn(engine, continuation, checkout, view) is None:
-            return False
-    engine.known_waits.note_end(wait)
-    engine.measures.observe(measures.TIMER_LATE_SECONDS, over.at - wait.due_at)
+    note_end(engine, view, wait)
     return True
+
+
+def view_of_end(engine: Engine, continuation: Continuation, checkout: Checkout, wait: KnownWait) -> View | None:
+    """Return what the turn has read that ends a wait; None, and the replay is given back, where it can't be taken."""
+    over = events.WaitCompleted(at=engine.now(), op_id=wait.op_id)
+    kept = checkout.kept
+    is_alone = kept is not None and kept.replay.waits_only_for(wait.op_id)
+    if kept is None or not is_alone or over.at < wait.due_at or not continuation.takes_turn(kept.run):
+        checkout.give_back()
+        return None
+    return View.unread(kept.run, over, DueWait(wait.run_id, wait.op_id))
+
+
+def note_end(engine: Engine, view: View, wait: KnownWait) -> None:
+    """Note that this process has ended a wait, in the turn that has read *view*."""
+    engine.known_waits.note_end(wait)
+    engine.measures.observe(measures.TIMER_LATE_SECONDS, view.inbox[-1].event.at - wait.due_at)
 
 
 def _take_turn(
@@ -141,17 +151,37 @@ def _take_turn(
         comes_more = continuation.in_batches and not decision.commands and checkout.pending_count > MANY
         if lease is not None and not comes_more:
             decision = replace(decision, releases=lease.holder)
-        failpoints.hit("turn.read")
-        result = commit_with_next(engine, decision, continuation)
+        write_turn(engine, continuation, checkout, view, decision, began)
     except Exception as error:
         # Whatever is wrong with the turn, the outcome is recorded.  The ordinary turn reports the error.
         log.debug("Run %s: an outcome goes through the inbox (%s).", view.run.id, error)
         return None
+    return decision
+
+
+def write_turn(
+    engine: Engine, continuation: Continuation, checkout: Checkout, view: View, decision: Decision, began: int
+) -> None:
+    """Commit a turn that began then, by the monotonic clock in nanoseconds, and do what follows."""
+    failpoints.hit("turn.read")
+    result = commit_with_next(engine, decision, continuation)
+    end_turn(engine, continuation, checkout, view, decision, result, began)
+    continuation.has_turned = True
+
+
+def end_turn(
+    engine: Engine,
+    continuation: Continuation,
+    checkout: Checkout,
+    view: View,
+    decision: Decision,
+    result: CommitResult,
+    began: int,
+) -> None:
+    """Do what follows the commit of a turn."""
     measure(engine, decision, began)
     keep_replay(checkout, decision, result)
     emit_spans(engine, view, checkout, decision, result, continuation)
-    continuation.has_turned = True
     failpoints.hit("turn.committed")
     send(engine, result)
     report(engine, decision)
-    return decision

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable
 
 from .. import codec, registry
@@ -23,6 +24,9 @@ from .commit import started_at
 from .decision import Decision
 from .offers import may_run_in_place
 
+#: The most waits that are ended in one transaction: each may leave this process with an attempt to run.
+MOST_TOGETHER = 8
+
 
 class Continuation:
     """
@@ -32,7 +36,8 @@ class Continuation:
         next: The attempt that this process has claimed and runs next.
         has_turned: Whether the turn after the attempt was taken together with its outcome.
         has_offers: Whether steps of the run may be offered, for this process to take.
-        wait: The wait that this process ends next.
+        ready: The attempts that it has claimed as well, which come after that one.
+        waits: The waits that this process ends next.
         in_batches: Whether a turn takes in several outcomes: those that let the workflow begin nothing wait for others.
     """
 
@@ -54,7 +59,8 @@ class Continuation:
         self.has_offers = has_offers
         self.in_batches = in_batches
         self.next: Claim | None = None
-        self.wait: KnownWait | None = None
+        self.ready: deque[Claim] = deque()
+        self.waits: list[KnownWait] = []
         self.has_turned = False
         self._engine = engine
         self._clock = clock
@@ -68,15 +74,28 @@ class Continuation:
         held, self.next, self.has_turned = self.next, None, False
         return held
 
-    def take_due_wait(self) -> KnownWait | None:
-        """Take a wait of another run that this process knows and that is due; None when other messages come first."""
-        self.wait = None if self.is_over else self._engine.known_waits.take_due(self._engine.now())
-        return self.wait
+    def take_ready(self) -> Claim | None:
+        """Take the next of the attempts that were claimed together; another thread may release some meanwhile."""
+        try:
+            self.next = self.ready.popleft()
+        except IndexError:
+            return None
+        return self.next
 
-    def begin_wait(self) -> KnownWait | None:
-        """Return the wait to end now, if one was taken here."""
-        wait, self.wait, self.has_turned = self.wait, None, False
-        return wait
+    def take_due_waits(self) -> list[KnownWait]:
+        """Take waits of other runs that this process knows and that are due; none when other messages come first."""
+        now = self._engine.now()
+        while len(self.waits) < MOST_TOGETHER and not self.is_over:
+            due = self._engine.known_waits.take_due(now)
+            if due is None:
+                break
+            self.waits.append(due)
+        return self.waits
+
+    def begin_waits(self) -> list[KnownWait]:
+        """Return the waits to end now, if some were taken here."""
+        waits, self.waits, self.has_turned = self.waits, [], False
+        return waits
 
     @property
     def is_over(self) -> bool:

@@ -23,6 +23,9 @@ from ..sandbox import log_records
 from ..store import Claim, reason
 from ..turns import Continuation
 
+#: How long attempts that were claimed together wait for each other.
+READY_SECS = 0.05
+
 #: The key of a Celery request that holds its ``Continuation``.
 _CONTINUATION = "durable_continuation"
 
@@ -61,17 +64,20 @@ def _run_message(
     try:
         result = tracer(uuid, args, kwargs, {**request, _CONTINUATION: continuation})
         while True:
-            if (held := continuation.next) is not None:
+            if (held := continuation.next or continuation.take_ready()) is not None:
                 _run_attempt(engine, held, continuation, request)
                 if continuation.next is held:
                     break  # its task did not begin it
-            elif (wait := continuation.take_due_wait()) is not None:
-                _end_wait(engine, wait, continuation, request)
+            elif due := continuation.take_due_waits():
+                _end_waits(engine, due[0], continuation, request)
             else:
                 break
     finally:
         if continuation.next is not None:
-            _release(engine, continuation)
+            held, continuation.next = continuation.next, None
+            log.warning("Step %s of run %s did not begin here; its message is sent.", held.name, held.run_id)
+            _release(engine, held)
+        _release_ready(engine, continuation)
     return result
 
 
@@ -91,11 +97,15 @@ def _run_attempt(engine: Engine, held: Claim, continuation: Continuation, messag
     _run_task(engine, held.name, uuid, (), fields, continuation, message)
 
 
-def _end_wait(engine: Engine, wait: KnownWait, continuation: Continuation, message: Mapping[str, Any]) -> None:
-    """Run the task that ends a wait which this process knows, as a worker does for the wait's message."""
-    args = (wait.run_id, wait.op_id)
+def _end_waits(engine: Engine, first: KnownWait, continuation: Continuation, message: Mapping[str, Any]) -> None:
+    """Run the task that ends waits which this process knows, as a worker does for the message of the *first*."""
+    args = (first.run_id, first.op_id)
     shown = {"argsrepr": repr(args), "kwargsrepr": "{}"}
     _run_task(engine, WAKE, uuid4().hex, args, {**shown, "retries": 0}, continuation, message)
+    if continuation.ready:
+        # One of the attempts may take long.
+        release = partial(_release_ready, engine, continuation)
+        engine.later.call((_release_ready, id(continuation)), READY_SECS, release)
 
 
 def _run_task(
@@ -144,11 +154,19 @@ def _run_task(
         _send_event(engine, message, kind, uuid=uuid, **own)
 
 
-def _release(engine: Engine, continuation: Continuation) -> None:
-    """Release the attempt that was claimed and not begun, after a signal's receiver or a shutdown has interrupted."""
-    held, continuation.next = continuation.next, None
-    assert held is not None
-    log.warning("Step %s of run %s did not begin here; its message is sent.", held.name, held.run_id)
+def _release_ready(engine: Engine, continuation: Continuation) -> None:
+    """Release the attempts that were claimed together and have not begun: another process may be idle."""
+    while True:
+        try:
+            held = continuation.ready.popleft()
+        except IndexError:
+            break
+        _release(engine, held)
+    engine.later.cancel((_release_ready, id(continuation)))
+
+
+def _release(engine: Engine, held: Claim) -> None:
+    """Release an attempt that was claimed and has not begun."""
     engine.running.discard(held.claim)
     try:
         release(engine, held, has_begun=False)

@@ -32,7 +32,7 @@ from ..recovery import housekeeping
 from ..registry import AdoptedStep, Defined, Step
 from ..sandbox import log_records
 from ..store import is_contention, is_unavailable, reason
-from ..turns import conclude_wait, drive, forward_attempt, wake
+from ..turns import conclude_waits, drive, forward_attempt, wake
 from . import adopted_tasks, foreign, sentry
 from .celery_outcome import raise_failure
 from .in_place import base_task, continuation_of, engine_of
@@ -81,9 +81,9 @@ def register_turns(engine: Engine) -> None:
         request = task.request
         continuation = continuation_of(request)
         sentry.tag(run_id)
-        if continuation is not None and (wait := continuation.begin_wait()) is not None:
-            # This process knows the wait.  If it cannot end it like this, the wait's message does.
-            conclude_wait(engine, continuation, wait)
+        if continuation is not None and (due := continuation.begin_waits()):
+            # This process knows these waits.  If it cannot end one like this, the wait's message does.
+            conclude_waits(engine, continuation, due)
             return
         _note_message(engine, request)
         with _left_to_the_sweep(run_id):

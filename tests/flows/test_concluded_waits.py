@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from driving import all_databases, kinds, settle
 
-from durable import create_hook, resume_hook, sleep, step, workflow
+from durable import create_hook, registry, resume_hook, sleep, step, workflow
+from durable.attempts.attempt import StepBody, run_claimed
 from durable.engine.known_waits import KnownWait
+from durable.store import turns
+from durable.store.runs import invalidate_turn
 from durable.store.schema import inbox, steps, waits
 from durable.turns import wake
 from durable.turns.conclude import conclude_wait
 from durable.turns.continuation import Continuation
 from durable.turns.drive import drive
+from durable.turns.end_waits import conclude_waits
 
 pytestmark = all_databases()
 
@@ -256,8 +261,70 @@ def test_a_process_ends_the_sleeps_that_it_knows_one_after_the_other(engine):
         )
     assert engine.wait_if_near(last)
 
-    ended = [continuation.take_due_wait() for _ in range(2)]
+    assert [known.run_id for known in continuation.take_due_waits()] == [each.id for each in started]
+    assert [known.run_id for known in continuation.begin_waits()] == [each.id for each in started]
+    naps_only.start()
     now[0] = 61.0
+    assert continuation.take_due_waits() == []
 
-    assert [known.run_id for known in ended] == [each.id for each in started[:2]]
-    assert continuation.take_due_wait() is None
+
+def asleep_together(engine, *started) -> list[KnownWait]:
+    """Take the first turns of these runs; return their waits, once all are due by the database's clock."""
+    return [asleep(engine, run) for run in started]
+
+
+def test_sleeps_that_end_together_are_one_transaction_and_their_steps_are_claimed(engine):
+    """Each turn has its own fence: one that was overtaken writes nothing, and its wait is left to its message."""
+    quick, ends, overtaken = naps.start(), naps_only.start(), naps.start()
+    due = asleep_together(engine, quick, ends, overtaken)
+    with engine.store.begin() as tx:
+        invalidate_turn(tx, overtaken.id)
+    continuation, begun = Continuation(engine, "celery"), []
+    sa.event.listen(engine.store.engine, "begin", lambda _: begun.append(1))
+
+    conclude_waits(engine, continuation, due)
+
+    assert len(begun) == 1
+    assert [held.run_id for held in continuation.ready] == [quick.id]
+    assert ends.result(timeout=0) == "awake"
+    assert [rows(engine, waits, run) for run in (quick, ends, overtaken)] == [0, 0, 1]
+    assert kinds(overtaken)[-1] == "wait_created"
+    assert wake.fire(engine, overtaken.id, "r#1")
+    assert rows(engine, inbox, overtaken) == 1
+
+
+def test_a_turn_with_a_hook_among_them_has_a_transaction_of_its_own(engine):
+    """The others are committed together."""
+    started = [naps.start(), spreads.start(), naps.start()]
+    due = asleep_together(engine, *started)
+    continuation = Continuation(engine, "celery")
+
+    conclude_waits(engine, continuation, due)
+
+    assert sorted(held.run_id for held in continuation.ready) == sorted(run.id for run in started)
+    assert continuation.next is None
+    while (held := continuation.take_ready()) is not None:
+        run_claimed(engine, held, StepBody(registry.steps[held.name]), None)
+    settle(engine, started[1])
+    assert started[1].result(timeout=0) == [2, 3]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the database is gone"), KeyboardInterrupt()])
+def test_a_commit_that_fails_claims_nothing(engine, monkeypatch, error):
+    """The waits stay, and their messages end them."""
+    started = [naps.start(), naps.start()]
+    due = asleep_together(engine, *started)
+    continuation = Continuation(engine, "celery")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(turns, "commit_all", fail)
+    with suppress(KeyboardInterrupt):
+        conclude_waits(engine, continuation, due)
+
+    assert not continuation.ready
+    assert not engine.running
+    assert [rows(engine, waits, run) for run in started] == [1, 1]
+    settle(engine, *started)
+    assert [run.result(timeout=0) for run in started] == [2, 2]

@@ -1,0 +1,109 @@
+"""
+Ends several waits that a process knows, and takes the turns that follow, in one transaction.
+
+Sleeps that end together would otherwise wait for each other's commits.  Each turn has a fence of its own: one that is
+overtaken writes nothing, and its wait's message ends it.  The process has then claimed a step of each run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from .. import failpoints, registry
+from ..engine import Checkout, Engine, KnownWait
+from ..sandbox import log_records
+from ..store import Claim
+from .commit import commit_together, is_plain
+from .conclude import conclude_wait, end_turn, note_end, view_of_end, write_turn
+from .continuation import Continuation
+from .decide import decide
+from .decision import Decision
+from .view import View
+
+log = log_records.get("durable.drive")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _EndingTurn:
+    """A turn that ends a wait: what it has read and decided, and the attempt that this process runs then."""
+
+    wait: KnownWait
+    checkout: Checkout
+    view: View
+    decision: Decision
+    begins: Claim | None
+    began: int
+
+
+def conclude_waits(engine: Engine, continuation: Continuation, due: Sequence[KnownWait]) -> None:
+    """
+    End these waits.  The attempts to run then are ``continuation.ready``.
+
+    A wait that cannot be ended here, because its run has other news, is left to its message.
+    """
+    if len(due) == 1:
+        conclude_wait(engine, continuation, due[0])
+        return
+    with ExitStack() as replays:
+        turns = []
+        # In the order in which the transaction locks the runs.
+        for wait in sorted(due, key=lambda each: each.run_id):
+            checkout = replays.enter_context(engine.replays.checked_out(wait.run_id))
+            if (turn := _decide(engine, continuation, wait, checkout)) is not None:
+                turns.append(turn)
+        if turns:
+            _commit(engine, continuation, turns)
+
+
+def _decide(engine: Engine, continuation: Continuation, wait: KnownWait, checkout: Checkout) -> _EndingTurn | None:
+    """Return the plain turn that ends a wait.  Return None for another one, which is taken here, or by a message."""
+    began = time.monotonic_ns()
+    view = view_of_end(engine, continuation, checkout, wait)
+    if view is None:
+        return None
+    try:
+        decision = decide(engine, view, registry.workflows.get(view.run.name), checkout)
+        if decision is None or decision.fault is not None:
+            return None
+        if not is_plain(engine, decision):
+            write_turn(engine, continuation, checkout, view, decision, began)
+            note_end(engine, view, wait)
+            if continuation.next is not None:
+                continuation.ready.append(continuation.next)
+                continuation.next = None
+            return None
+        begins = continuation.choose(decision)
+    except Exception as error:
+        # Whatever is wrong with the turn, the ordinary one reports it.
+        log.debug("Run %s: the end of a wait goes through the inbox (%s).", wait.run_id, error)
+        return None
+    return _EndingTurn(wait=wait, checkout=checkout, view=view, decision=decision, begins=begins, began=began)
+
+
+def _commit(engine: Engine, continuation: Continuation, turns: Sequence[_EndingTurn]) -> None:
+    """Commit the turns; do for each what follows, and note the attempts to run."""
+    failpoints.hit("turn.read")
+    claims = [turn.begins.claim for turn in turns if turn.begins is not None]
+    # Before the commit, which may fail and still be applied: housekeeping gives up what is claimed and not running.
+    for claim in claims:
+        engine.running.add(claim)
+    try:
+        results = commit_together(engine, [(turn.decision, turn.begins) for turn in turns])
+    except Exception as error:
+        log.debug("%d ends of waits go through the inbox (%s).", len(turns), error)
+        results = [None] * len(turns)
+    except BaseException:
+        for claim in claims:
+            engine.running.discard(claim)
+        raise
+    for turn, result in zip(turns, results, strict=True):
+        if result is not None:
+            end_turn(engine, continuation, turn.checkout, turn.view, turn.decision, result, turn.began)
+            note_end(engine, turn.view, turn.wait)
+            if turn.begins is not None:
+                continuation.ready.append(turn.begins)
+        elif turn.begins is not None:
+            engine.running.discard(turn.begins.claim)
