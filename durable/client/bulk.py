@@ -28,6 +28,7 @@ class Given:
 
     reason: str | None = None
     from_step: str | None = None
+    from_event: int | None = None
     reapply_payloads: bool = True
 
 
@@ -49,8 +50,14 @@ class BulkAction:
 
 def _fork(engine: Engine, run_id: str, given: Given) -> str:
     """Fork a run that was not forked before, and return the fork's id."""
-    where = {"from_step": given.from_step, "reapply_payloads": given.reapply_payloads}
-    return fork.fork(engine, run_id, once=True, **where).id  # type: ignore[arg-type]
+    return fork.fork(
+        engine,
+        run_id,
+        from_step=given.from_step,
+        from_event=given.from_event,
+        reapply_payloads=given.reapply_payloads,
+        once=True,
+    ).id
 
 
 def _retry(engine: Engine, run_id: str, _given: Given) -> bool:

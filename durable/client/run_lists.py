@@ -46,17 +46,22 @@ class RunList(Iterator[Run[Any]]):
         """Try the blocked runs again with the code that is deployed now; return how many."""
         return len(self._do("retry"))
 
-    def fork(self, *, from_step: str | None = None, reapply_payloads: bool = True) -> list[Run[Any]]:
+    def fork(
+        self, *, from_step: str | None = None, from_event: int | None = None, reapply_payloads: bool = True
+    ) -> list[Run[Any]]:
         """
         Fork the runs that have failed, and return the new runs.
 
         Runs that were forked before, and runs that cannot be forked, are left out.
 
         Args:
-            from_step: The step to call again; without it, that which has failed.
-            reapply_payloads: As ``Run.fork`` has it.
+            from_step: The step to call again; without it and *from_event*, that which has failed.
+            from_event, reapply_payloads: As ``Run.fork`` has them.
+
+        Raises:
+            TypeError: Both *from_step* and *from_event* are given.
         """
-        given = bulk.Given(from_step=from_step, reapply_payloads=reapply_payloads)
+        given = bulk.Given(from_step=from_step, from_event=from_event, reapply_payloads=reapply_payloads)
         return [Run(each, self._engine) for each in self._do("fork", given, ForkRefused)]
 
     def pause(self, reason: str | None = None) -> int:
@@ -115,10 +120,12 @@ class AsyncRunList(AsyncIterator[Run[Any]]):
         """Do the same as ``RunList.retry``."""
         return await self._engine.threads.run(lambda: self._runs().retry())
 
-    async def afork(self, *, from_step: str | None = None, reapply_payloads: bool = True) -> list[Run[Any]]:
+    async def afork(
+        self, *, from_step: str | None = None, from_event: int | None = None, reapply_payloads: bool = True
+    ) -> list[Run[Any]]:
         """Do the same as ``RunList.fork``."""
         return await self._engine.threads.run(
-            lambda: self._runs().fork(from_step=from_step, reapply_payloads=reapply_payloads)
+            lambda: self._runs().fork(from_step=from_step, from_event=from_event, reapply_payloads=reapply_payloads)
         )
 
     async def apause(self, reason: str | None = None) -> int:
@@ -157,8 +164,8 @@ def list_runs(
         status=status,
         name=name,
         attributes=dict(attributes or {}),
-        since=_moment(since, now, "since"),
-        until=_moment(until, now, "until"),
+        since=moment(since, now, "since"),
+        until=moment(until, now, "until"),
         paused=paused,
     )
     return RunList(engine, wanted)
@@ -179,8 +186,8 @@ def matching_ids(engine: Engine, wanted: RunFilter) -> Iterator[str]:
         before = page.next
 
 
-def _moment(given: Any, now: int, what: str) -> int | None:
-    """A moment, or a duration before now."""
+def moment(given: Any, now: int, what: str) -> int | None:
+    """A moment that is given as an aware datetime, or as a duration before now."""
     if given is None:
         return None
     if isinstance(given, datetime):

@@ -210,6 +210,7 @@ def newest(
     attributes: Mapping[str, str],
     since: int,
     limit: int,
+    until: int | None = None,
     after: tuple[int, str] | None = None,
     paused: bool = False,
 ) -> list[Run]:
@@ -217,6 +218,7 @@ def newest(
     The newest runs that match every filter, created at *since* or later.
 
     Args:
+        until: Only runs that were created before.
         after: ``(created_at, id)`` of the last run of the previous page.
         paused: Only runs that are paused.
     """
@@ -230,6 +232,8 @@ def newest(
         query = query.where(pauses.is_paused())
     if since:
         query = query.where(runs.c.created_at >= since)
+    if until is not None:
+        query = query.where(runs.c.created_at < until)
     if after is not None:
         at, run_id = after
         query = query.where(runs.c.created_at <= at, (runs.c.created_at < at) | (runs.c.id < run_id))

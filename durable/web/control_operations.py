@@ -15,7 +15,7 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from .. import attributes, registry
-from ..client import describe, start, values
+from ..client import describe, run_lists, start, values
 from ..engine import Engine
 from ..errors import RunConflict, RunNotFound, SerializationError
 from ..registry import Run, definitions
@@ -117,11 +117,14 @@ def _list(call: Call) -> Reply:
     if any(wanted[name] != value for name, value in pairs):
         # One attribute with two values: no run has that.
         return Reply(200, {"runs": [], "next": None})
+    now = call.engine.now()
     runs, next_page = describe.page_of_runs(
         call.engine,
         status=query.status,
         name=query.name,
         attributes=wanted,
+        since=run_lists.moment(query.since, now, "since"),
+        until=run_lists.moment(query.until, now, "until"),
         limit=query.limit,
         after=query.after,
         paused=query.paused == "true",

@@ -86,7 +86,7 @@ def _bulk(call: Call) -> Reply:
             raise NotAllowed(f"You are not allowed to {body.action} this run.") from None
         return call.permit.audited(action, run_id, "bulk", act, actor)
 
-    given = bulk.Given(reason=body.reason, from_step=body.from_step)
+    given = bulk.Given(body.reason, body.from_step, body.from_event, body.reapply_payloads)
     batch = bulk.act_on_batch(engine, wanted, body.action, given, place, body.limit, each)
     forks = body.action == "fork"
     return Reply(

@@ -53,8 +53,14 @@ class Bulk(Strict):
     ] = None
     from_step: Annotated[
         Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=NO_NUL)] | None,
-        Field(description="Of a fork: the step to call again; without it, that which has failed."),
+        Field(description="Of a fork: the step to call again; without it and `from_event`, that which has failed."),
     ] = None
+    from_event: Annotated[
+        int | None, Field(ge=1, le=2**53, description="Of a fork: go on behind this event of each log, by its `seq`.")
+    ] = None
+    reapply_payloads: Annotated[
+        bool, Field(description="Of a fork: whether it gets what came to the open hooks after that.")
+    ] = True
     dry_run: Annotated[bool, Field(description="Only say which runs it would be.")] = False
     limit: Annotated[int, Field(ge=1, le=1000, description="The most runs of this batch.")] = 100
     after: Annotated[
@@ -67,6 +73,8 @@ class Bulk(Strict):
         given = {name for name in _CONDITIONS if getattr(self, name) is not None}
         if not given:
             raise ValueError(f"give at least one of {', '.join(_CONDITIONS)}")
+        if self.from_step is not None and self.from_event is not None:
+            raise ValueError("give from_step or from_event, not both")
         if self.attributes is not None and not 1 <= len(self.attributes) <= 64:
             raise ValueError("give 1 to 64 attributes")
         for text in (item for pair in (self.attributes or {}).items() for item in pair):

@@ -6,6 +6,8 @@ Pydantic checks requests; OpenAPI describes both.
 
 from __future__ import annotations
 
+import re
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -13,10 +15,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     StringConstraints,
     WithJsonSchema,
 )
 
+from .. import duration
 from ..attributes import COUNT_LIMIT, NAME_LIMIT, VALUE_LIMIT
 
 #: A run's id in a path.  An id with a slash cannot be used there, because paths are split at slashes.
@@ -68,6 +72,36 @@ def _in_digits(text: object) -> object:
 
 #: For a number in a query, after its limits.
 DIGITS = BeforeValidator(_in_digits)
+
+
+#: A duration, in numbers that cannot add up to more than the calendar has.
+_AGO = r"([0-9]{1,9}(\.[0-9]{1,6})?|([0-9]{1,9}(\.[0-9]{1,3})?(ms|s)|[0-9]{1,5}(\.[0-9]{1,3})?[mhdw]){1,4})"
+#: The beginning of a date and time; ``datetime.fromisoformat`` takes other forms too.
+_ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:")
+
+
+def _moment_or_ago(text: object) -> datetime | timedelta:
+    """A parameter that is a time with a UTC offset, or how long ago."""
+    if isinstance(text, str) and re.fullmatch(_AGO, text):
+        return timedelta(microseconds=duration.to_micros(text))
+    try:
+        moment = datetime.fromisoformat(text) if isinstance(text, str) and _ISO.match(text) else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.utcoffset() is None:
+        raise ValueError(
+            "it is neither how long ago, such as 1h30m, nor a time with a UTC offset, such as 2026-01-31T12:00:00Z;"
+            " the + of an offset is %2B in a URL"
+        )
+    return moment
+
+
+#: A time with a UTC offset, or how long ago, as ``list_runs`` takes it.
+MomentOrAgo = Annotated[
+    datetime | timedelta,
+    PlainValidator(_moment_or_ago),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "pattern": f"^{_AGO}$"}]}),
+]
 
 
 class Strict(BaseModel):
@@ -161,6 +195,13 @@ class Query(BaseModel):
         list[Annotated[str, StringConstraints(max_length=513, pattern=r"^[^\x00=]+=[^\x00]*$")]],
         Field(max_length=64, description="`NAME=VALUE`, any number of times: only runs with these attributes."),
     ] = []
+    since: Annotated[
+        MomentOrAgo | None,
+        Field(description="Only runs that were created then or later: a time with a UTC offset, or how long ago."),
+    ] = None
+    until: Annotated[
+        MomentOrAgo | None, Field(description="Only runs that were created before: given as `since` is.")
+    ] = None
     paused: Annotated[Literal["true", "false"] | None, Field(description="`true`: only runs that are paused.")] = None
     limit: Annotated[int, Field(ge=1, le=1000, description="The most to list."), DIGITS] = 50
     after: Annotated[

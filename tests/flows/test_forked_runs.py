@@ -118,6 +118,22 @@ def test_a_second_retry_starts_nothing_new(engine):
     assert ran == {"one": 1, "two": 1, "three": 3}
 
 
+def test_a_list_of_runs_is_forked_behind_an_event(engine):
+    """As one run is: what is behind the event is done again."""
+    customer = secrets.token_hex(4)
+    broken.add("three")
+    run = failed_run(engine, in_order.with_options(attributes={"customer": customer}).start())
+    broken.clear()
+    listed = list_runs(attributes={"customer": customer})
+    with pytest.raises(TypeError, match="not both"):
+        listed.fork(from_step="forks.does", from_event=2)
+    first = next(event for event in run.events() if event.kind == "step_completed")
+    (fork,) = listed.fork(from_event=first.seq)
+    settle(engine, fork)
+    assert fork.result(0) == ["one done", "two done", "three done"]
+    assert ran == {"one": 1, "two": 2, "three": 2}
+
+
 def test_a_fork_of_a_fork_keeps_the_first_key(engine):
     """However often a run fails and is retried, the step has one key: that of its first call."""
     broken.add("three")

@@ -25,6 +25,7 @@ from durable import (
     create_schedule,
     create_webhook,
     define_hook,
+    duration,
     emit,
     get_run,
     get_schedule,
@@ -407,6 +408,39 @@ def test_runs_are_listed_and_shown_as_the_command_line_has_them(engine, client):
     assert client.get(f"{RUNS}/{done}").json["args"] == {"item": {"name": "tea"}, "day": "2026-01-02"}
 
 
+@pytest.mark.parametrize("how", ["a moment", "how long ago"])
+def test_runs_are_listed_by_when_they_were_created(engine, client, how):
+    """From *since* on and before *until*, as ``list_runs`` does it; also on a later page."""
+    ids = [start(client, "control.approval", str(number)).json["id"] for number in range(4)]
+    now = engine.now()
+    with engine.store.begin() as tx:
+        for hours, run_id in enumerate(reversed(ids)):
+            at = now - hours * 3_600_000_000 - 60_000_000
+            tx.execute(sa.update(schema.runs).where(schema.runs.c.id == run_id).values(created_at=at))
+
+    def given(hours: int) -> str:
+        moment = duration.to_datetime(now - hours * 3_600_000_000)
+        return moment.isoformat() if how == "a moment" else f"{hours}h0.5s"
+
+    def listed(**query: str) -> list[str]:
+        return [run["id"] for run in client.get(RUNS, query_string=query).json["runs"]]
+
+    assert listed(since=given(2)) == [ids[3], ids[2]]
+    assert listed(until=given(2)) == [ids[1], ids[0]]
+    assert listed(since=given(3), until=given(1)) == [ids[2], ids[1]]
+    page = client.get(RUNS, query_string={"since": given(3), "limit": 2}).json
+    assert listed(since=given(3), after=page["next"]) == [ids[1]]
+
+
+def test_a_time_that_is_none_is_refused_with_what_it_can_be(client):
+    """The + of an offset, which a URL takes for a blank, is the usual mistake."""
+    detail = client.get(f"{RUNS}?since=2026-01-31T12:00:00+01:00").json["detail"]
+
+    assert detail.startswith("since: ")
+    assert "such as 1h30m, nor a time with a UTC offset" in detail
+    assert "%2B" in detail
+
+
 def test_runs_are_started_with_attributes_and_found_by_them(client):
     """The list shows them, and so does the run."""
     body = {"workflow": "control.order", "args": [{"name": "tea"}, "2026-01-02"]}
@@ -457,7 +491,15 @@ def test_pages_list_each_run_once(client):
         "limit=x",
         "limit=%2B5",
         "limit=1001",
-        "since=1h",
+        "since=yesterday",
+        "since=2026-01-31T12:00:00",
+        "since=2026-01-31",
+        "since=2026-01-31T12:00:00+01:00",
+        "since=1700000000000",
+        "since=-1h",
+        "until=99999999w",
+        "until=",
+        "since=1h&since=2h",
         "name=",
         "name=%00",
         "attribute=a",

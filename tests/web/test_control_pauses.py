@@ -155,10 +155,47 @@ def test_runs_that_have_failed_are_forked_in_bulk(engine, client):
     assert [each["id"] for each in again["refused"]] == [run.id]
 
 
+@workflow(name="paused_by_http.falls_behind_its_hook")
+async def falls_behind_its_hook(token: str) -> str:
+    hook = create_hook(token=token)
+    first = await good(await hook)
+    await breaks()
+    return first + str(await hook)
+
+
+@step(name="paused_by_http.good")
+def good(text: str) -> str:
+    return text
+
+
+@pytest.mark.parametrize(
+    ("where", "kinds"),
+    [
+        ({}, ("step_completed",)),
+        ({"from_step": "paused_by_http.good"}, ("hook_received",)),
+        ({"from_event": 2, "reapply_payloads": False}, ()),
+    ],
+)
+def test_a_bulk_forks_from_a_step_or_from_an_event(engine, client, where, kinds):
+    """As the other forms do: the fork's log ends with what was there before, and it is behind that."""
+    run = engine.start(falls_behind_its_hook, "bulk-fork")
+    engine.resume_hook("bulk-fork", "one")
+    assert run.status == "failed"
+
+    (done,) = post(client, "bulk", action="fork", name=falls_behind_its_hook.name, **where)["runs"]
+
+    log = [event.kind for event in engine.get_run(done["fork"]).events()]
+    copied = log[: log.index("run_forked")]
+    assert [kind for kind in copied if kind in ("hook_received", "step_completed")][-1:] == list(kinds)
+
+
 @pytest.mark.parametrize(
     "body",
     [
         {"action": "pause"},
+        {"action": "fork", "name": "x", "from_step": "a", "from_event": 1},
+        {"action": "fork", "name": "x", "from_event": 0},
+        {"action": "fork", "name": "x", "from_event": "1"},
         {"action": "pause", "attributes": {}},
         {"action": "explode", "name": "x"},
         {"action": "pause", "name": "x", "after": "y"},
