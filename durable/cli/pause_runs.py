@@ -24,6 +24,7 @@ OPEN = ("pending", "running", "blocked")
 
 PAUSED = Action("paused", "paused", "Pause")
 RESUMED = Action("resumed", "not paused by itself any more", "Resume", asks=False)
+MANY_RESUMED = replace(RESUMED, sentence_end="resumed, 100 a second")
 
 _status_option = click.option("--status", type=click.Choice(OPEN), help="Only runs with this status.")
 
@@ -95,7 +96,7 @@ def resume_command(
     as_json: bool,
 ) -> None:
     """
-    End the pauses of runs.  A run stays paused while its workflow or its queue is.
+    End the pauses of runs.  A run stays paused while its workflow or its queue is.  Many runs go on at 100 a second.
 
     Name the runs by ID, or choose with --all, --status, --name, --attribute and --since.
     """
@@ -112,4 +113,4 @@ def resume_command(
     if run_ids:
         act_on_named(context, run_ids, resume, RESUMED, as_json)
     else:
-        act_on_matching(context, chosen, "resume", bulk.Given(), replace(RESUMED, as_json=as_json))
+        act_on_matching(context, chosen, "resume", bulk.Given(), replace(MANY_RESUMED, as_json=as_json))

@@ -25,7 +25,7 @@ def pauses(context: Context, as_json: bool) -> None:
     rows = [
         (
             each["kind"],
-            each["name"],
+            each["name"] or "-",
             "resuming" if each["resuming"] else "paused",
             formats.ago(duration.from_iso(each["paused_at"]), now),
             str(each["runs"]),

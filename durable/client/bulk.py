@@ -41,11 +41,13 @@ class BulkAction:
         statuses: Only to runs with these, in the order in which a run has them.
         act: Does it to one run; returns False when there was nothing to do.  It may raise DurableError.
         only_paused: Only to runs that are paused.
+        go_on: Called after each batch in which it was done to a run.
     """
 
     statuses: Sequence[RunStatus]
     act: Callable[[Engine, str, Given], object]
     only_paused: bool = False
+    go_on: Callable[[Engine], None] | None = None
 
 
 def _fork(engine: Engine, run_id: str, given: Given) -> str:
@@ -70,7 +72,12 @@ ACTIONS: Mapping[str, BulkAction] = {
     "retry": BulkAction([RunStatus.BLOCKED], _retry),
     "fork": BulkAction([RunStatus.FAILED], _fork),
     "pause": BulkAction(OPEN, lambda engine, run_id, given: pauses.pause_run(engine, run_id, given.reason)),
-    "resume": BulkAction(OPEN, lambda engine, run_id, _: pauses.resume_run(engine, run_id), only_paused=True),
+    "resume": BulkAction(
+        OPEN,
+        lambda engine, run_id, _: pauses.resume_in_turn(engine, run_id),
+        only_paused=True,
+        go_on=pauses.go_on_with_pauses,
+    ),
 }
 
 
@@ -197,4 +204,7 @@ def act_on_batch(
             batch.refused.append((run_id, "There was nothing to do: the run has changed meanwhile, or was so already."))
         else:
             batch.done.append((run_id, outcome))
+    go_on = ACTIONS[action].go_on
+    if batch.done and go_on is not None:
+        go_on(engine)
     return batch

@@ -251,7 +251,7 @@ def pause_as_json(each: Pause) -> dict[str, Any]:
     """Return why a run is paused, ``kind name paused_at reason``; a run's own pause has the kind "run" and no name."""
     return {
         "kind": each.kind,
-        "name": each.name or None,
+        "name": None if each.kind == pauses.OWN else each.name,
         "paused_at": duration.iso(each.paused_at),
         "reason": each.reason,
     }

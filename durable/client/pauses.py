@@ -21,7 +21,7 @@ from ..store import Cause, DriveRow, Pause, Run, RunStatus, generations, pause_r
 from .describe import pause_as_json
 from .route_again import route_held
 
-#: How many runs, or requests, go on in one second after a pause by name.
+#: How many runs, or requests, go on in one second after a pause by name, or after a resume of many runs.
 RESUMED_PER_SEC = 100
 #: ``list_pauses`` counts the runs of a pause no further.
 COUNTED = 10_000
@@ -76,13 +76,29 @@ def resume_run(engine: Engine, run_id: str) -> bool:
         causes = pauses.causes_of(tx, [row.id]).get(row.id, [])
         if not any(each.kind == pauses.OWN for each in causes):
             return None
-        return pause_runs.resume(tx, [row.id], pauses.OWN_PAUSE, now, engine.dispatch.plan(now))
+        sending = engine.dispatch.plan(now)
+        own = (pauses.RESUMING, pauses.OWN_PAUSE)
+        return [drive for cause in own for drive in pause_runs.resume(tx, [row.id], cause, now, sending)]
 
     drives = engine.store.write(act)
     if drives is None:
         return False
     _send(engine, drives)
     return True
+
+
+def resume_in_turn(engine: Engine, run_id: str) -> bool:
+    """
+    End a run's own pause, as one of many: ``go_on_with_pauses`` lets ``RESUMED_PER_SEC`` of them go on.
+
+    Returns:
+        False when it was not paused by itself.
+
+    Raises:
+        RunNotFound: There is no run of this id.
+    """
+    now = engine.store.now()
+    return engine.store.write(lambda tx: pauses.resume_in_turn(tx, _lock(tx, run_id).id, now))
 
 
 def _lock(tx: Connection, run_id: str) -> Run:
@@ -157,7 +173,11 @@ def resume(engine: Engine, kind: str, name: str) -> bool:
 
 
 def list_pauses(engine: Engine, limit: int = 1000) -> list[dict[str, Any]]:
-    """Return what is paused by name as plain JSON: ``kind name paused_at reason runs resuming``."""
+    """
+    Return what is paused by name as plain JSON: ``kind name paused_at reason runs resuming``.
+
+    Runs that a filter has resumed, and that have not gone on yet, are one of them, with the kind "run" and no name.
+    """
     engine.check_schema()
     with engine.store.read() as tx:
         found = pauses.every(tx, limit)
@@ -165,6 +185,7 @@ def list_pauses(engine: Engine, limit: int = 1000) -> list[dict[str, Any]]:
     return [
         pause_as_json(each) | {"runs": count, "resuming": each.resuming_at is not None}
         for each, count in zip(found, counts, strict=True)
+        if count or each.cause != pauses.RESUMING
     ]
 
 
@@ -264,16 +285,16 @@ def go_on_with_pauses(engine: Engine) -> None:
             _pause_open(engine, each.cause, each.reason)
             engine.store.write(partial(pauses.check_at, pause=each, at=None))
             continue
-        has_more = _resume_batch(engine, each)
-        at = engine.now() + _SECOND * pause_runs.BATCH // RESUMED_PER_SEC
+        resumed, has_more = _resume_batch(engine, each)
+        at = engine.now() + _SECOND * resumed // RESUMED_PER_SEC
         end: Callable[[Connection], None] = partial(pauses.remove, pause=each)
         engine.store.write(partial(pauses.check_at, pause=each, at=at) if has_more else end)
 
 
-def _resume_batch(engine: Engine, each: Pause) -> bool:
-    """Let the next ones go on that a pause holds; return whether there may be more."""
+def _resume_batch(engine: Engine, each: Pause) -> tuple[int, bool]:
+    """Let the next ones go on that a pause holds; return how many at the most, and whether there may be more."""
     if each.kind == pauses.RECEIVER:
-        return route_held(engine, each.name, pause_runs.BATCH)
+        return pause_runs.BATCH, route_held(engine, each.name, pause_runs.BATCH)
     now, steps = engine.store.now(), Cause(pauses.STEPS, each.name)
     with engine.store.read() as tx:
         ids = pauses.runs_of(tx, each.cause, pause_runs.BATCH)
@@ -283,4 +304,7 @@ def _resume_batch(engine: Engine, each: Pause) -> bool:
         _send(engine, engine.store.write(lambda tx: pause_runs.resume(tx, ids, each.cause, now, sending)))
     if with_steps:
         engine.store.write(lambda tx: pause_runs.resume_steps(tx, with_steps, each.name, now))
-    return pause_runs.BATCH in (len(ids), len(with_steps))
+    if each.cause == pauses.RESUMING:
+        # The row stays until nothing is left, so that small batches do not go on faster.
+        return len(ids), bool(ids)
+    return pause_runs.BATCH, pause_runs.BATCH in (len(ids), len(with_steps))

@@ -69,7 +69,11 @@ class RunList(Iterator[Run[Any]]):
         return len(self._do("pause", bulk.Given(reason=reason)))
 
     def resume(self) -> int:
-        """End the pauses of the runs that were paused by themselves; return how many."""
+        """
+        End the pauses of the runs that were paused by themselves; return how many.
+
+        They go on at 100 a second, the first ones at once.
+        """
         return len(self._do("resume"))
 
     def _do(

@@ -168,6 +168,7 @@ def bulk(dashboard: Dashboard) -> flask.Response:
             refused += 1
         else:
             done += 1
+    pauses.go_on_with_pauses(dashboard.engine)
     return back_to("runs", **query.parameters, done=f"bulk_{action}", count=done, refused=refused, more=more)
 
 
@@ -224,6 +225,11 @@ def _pause(dashboard: Dashboard, run_id: str, reason: str | None = None) -> None
         raise Refused(409, "The run was not paused", "It has ended, or was paused already.")
 
 
+def _unpause_in_turn(dashboard: Dashboard, run_id: str) -> None:
+    if not pauses.resume_in_turn(dashboard.engine, run_id):
+        raise Refused(409, "The run is not paused by itself", "It was resumed, or its workflow is paused.")
+
+
 def _unpause(dashboard: Dashboard, run_id: str) -> None:
     if not pauses.resume_run(dashboard.engine, run_id):
         raise Refused(409, "The run is not paused by itself", "Resume its workflow or its queue instead.")
@@ -234,7 +240,7 @@ _BULK: Mapping[str, tuple[Callable[[Dashboard, str], None], str]] = {
     "cancel": (_cancel, "cancel"),
     "retry": (_retry, "retry"),
     "pause": (_pause, "pause"),
-    "resume": (_unpause, "unpause"),
+    "resume": (_unpause_in_turn, "unpause"),
 }
 
 

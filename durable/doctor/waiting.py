@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from ..store import BOUND, WaitingRun
+from ..store import BOUND, WaitingRun, pauses
 from .finding import SHOWN, Finding, listed
 from .situation import DAY, Situation
 
@@ -48,11 +48,12 @@ def blocked(situation: Situation) -> Finding:
 def paused(situation: Situation) -> Finding:
     """Nothing is paused for longer than a day: it may be forgotten."""
     before = situation.now - DAY
-    found = [f"the {each.kind} {each.name}" for each in situation.pauses if each.paused_at < before]
+    by_name = [each for each in situation.pauses if each.cause != pauses.RESUMING]
+    found = [f"the {each.kind} {each.name}" for each in by_name if each.paused_at < before]
     if situation.paused_run is not None and situation.paused_run[1] < before:
         found.append(f"run {situation.paused_run[0]}")
     if not found:
-        held = ", ".join(f"the {each.kind} {each.name}" for each in situation.pauses[:SHOWN])
+        held = ", ".join(f"the {each.kind} {each.name}" for each in by_name[:SHOWN])
         return Finding(name="paused", ok=True, detail=f"paused: {held}" if held else "nothing is paused by name")
     return Finding(
         name="paused",

@@ -25,12 +25,12 @@ Files, in import order::
     installation.py        the installation's id, and messages of another one
     backlog.py             the backlog over all runs, for ``durable doctor``
     run_calls.py           calls of the application's functions that are due
+    upsert.py              INSERT, or UPDATE where the key is there already
     pauses.py              what is paused, and by what
     runs.py                runs
     claimed_attempts.py    claimed attempts, as other processes see them
     claims.py              a process claims an attempt, and keeps it
     gauges.py              what is there now, for metrics
-    upsert.py              INSERT, or UPDATE where the key is there already
     hooks.py               hooks and webhooks, and the tokens that find them
     requests.py            webhook requests and their answers
     published.py           the latest value of each name that runs have published

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or
 
 from .schema import paused_runs, pauses, runs
 from .transitions import ENDED
+from .upsert import upsert
 
 WORKFLOW, QUEUE, RECEIVER = "workflow", "queue", "receiver"
 #: What can be paused by name.
@@ -38,6 +39,8 @@ class Cause(NamedTuple):
 
 
 OWN_PAUSE = Cause(OWN)
+#: The cause of runs whose own pause is over, and which go on batch by batch.  Its row in ``pauses`` is always resuming.
+RESUMING = Cause(OWN, "resuming")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +104,35 @@ def due(tx: Connection, now: int) -> list[Pause]:
     return [Pause(*row) for row in tx.execute(query)]
 
 
+def resume_in_turn(tx: Connection, run_id: str, now: int) -> bool:
+    """
+    End a run's own pause, and let the run wait until ``RESUMING`` lets it go on; its row is locked.
+
+    Returns:
+        False when it was not paused by itself.
+    """
+    own = (paused_runs.c.run_id == run_id, paused_runs.c.kind == OWN)
+    query = select(paused_runs.c.paused_at, paused_runs.c.reason).where(*own, paused_runs.c.name == OWN_PAUSE.name)
+    found = tx.execute(query).mappings().one_or_none()
+    if found is None:
+        return False
+    tx.execute(delete(paused_runs).where(*own))
+    tx.execute(insert(paused_runs), {"run_id": run_id, **RESUMING._asdict(), **found})
+    row = {**RESUMING._asdict(), "paused_at": now, "resuming_at": now, "next_check_at": now}
+    # A change, so that ``remove`` leaves the row of which the sweep has not seen this run.
+    upsert(tx, pauses, [row], lambda _: {"resuming_at": pauses.c.resuming_at + 1})
+    return True
+
+
 def check_at(tx: Connection, pause: Pause, at: int | None) -> None:
     """Set when the sweep looks again, unless it was paused or resumed meanwhile."""
-    tx.execute(update(pauses).where(_is_unchanged(pause)).values(next_check_at=at))
+    is_resuming = and_(_is(pause.cause), pauses.c.resuming_at.is_not(None))
+    is_same = _is_unchanged(pause) if pause.resuming_at is None else is_resuming
+    tx.execute(update(pauses).where(is_same).values(next_check_at=at))
 
 
 def remove(tx: Connection, pause: Pause) -> None:
-    """Delete the row of a pause that holds nothing any more, unless it was paused again meanwhile."""
+    """Delete the row of a pause that holds nothing any more, unless it was paused or resumed again meanwhile."""
     tx.execute(delete(pauses).where(_is_unchanged(pause)))
 
 
@@ -167,7 +192,8 @@ def count_paused_runs(tx: Connection, limit: int) -> int:
 
 def oldest_paused_run(tx: Connection) -> tuple[str, int] | None:
     """The run that was paused by itself for the longest time, and since when."""
-    query = select(paused_runs.c.run_id, paused_runs.c.paused_at).where(paused_runs.c.kind == OWN)
+    own = (paused_runs.c.kind == OWN, paused_runs.c.name == OWN_PAUSE.name)
+    query = select(paused_runs.c.run_id, paused_runs.c.paused_at).where(*own)
     row = tx.execute(query.order_by(paused_runs.c.paused_at, paused_runs.c.run_id).limit(1)).one_or_none()
     return None if row is None else (row.run_id, row.paused_at)
 

@@ -74,8 +74,8 @@ def _in_digits(text: object) -> object:
 DIGITS = BeforeValidator(_in_digits)
 
 
-#: A duration, in numbers that cannot add up to more than the calendar has.
-_AGO = r"([0-9]{1,9}(\.[0-9]{1,6})?|([0-9]{1,9}(\.[0-9]{1,3})?(ms|s)|[0-9]{1,5}(\.[0-9]{1,3})?[mhdw]){1,4})"
+#: A duration with its units, in numbers that cannot add up to more than the calendar has.
+_AGO = r"([0-9]{1,9}(\.[0-9]{1,3})?(ms|s)|[0-9]{1,5}(\.[0-9]{1,3})?[mhdw]){1,4}"
 #: The beginning of a date and time; ``datetime.fromisoformat`` takes other forms too.
 _ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:")
 

@@ -65,6 +65,7 @@ def test_runs_are_paused_by_a_filter(loading, batch):
 
     assert json.loads(command(*wanted, "--yes", "--json").stdout) == {"paused": 2}
     assert all(run.paused for run in loading)
+    assert "2 runs would be resumed, 100 a second." in command("runs", "resume", *batch, "--dry-run").stdout
     assert json.loads(command("runs", "resume", *batch, "--json").stdout) == {"resumed": 2}
     assert not any(run.paused for run in loading)
 

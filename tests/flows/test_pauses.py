@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -554,6 +555,107 @@ def test_a_filter_pauses_and_resumes_its_runs(engine):
     assert set(list_runs(attributes={"label": label}, paused=True)) == set(runs)
     assert list_runs(attributes={"label": label}).resume() == 3
     assert list(list_runs(attributes={"label": label}, paused=True)) == []
+
+
+@pytest.fixture
+def sees_due(engine: Any) -> Callable[[], None]:
+    """Lets time pass until the next runs are due that a filter has resumed, without waiting, and lets them go on."""
+
+    def go_on() -> None:
+        is_this = sa.and_(schema.pauses.c.kind == "run", schema.pauses.c.name == "resuming")
+        with engine.store.begin() as tx:
+            tx.execute(sa.update(schema.pauses).where(is_this).values(next_check_at=0))
+        sweep(engine)
+
+    return go_on
+
+
+def paused_batch(engine: Any, count: int) -> tuple[list[Run[Any]], dict[str, str]]:
+    """Open runs that were paused by themselves, oldest first, and the attributes that choose them."""
+    label = {"label": secrets.token_hex(4)}
+    runs = [takes_breaks.with_options(attributes=label).start(secrets.token_hex(8)) for _ in range(count)]
+    settle(engine, *runs)
+    assert list_runs(attributes=label).pause("why") == count
+    return runs, label
+
+
+def resuming(engine: Any) -> list[int]:
+    """How many runs wait to go on, as ``list_pauses`` has it."""
+    return [each["runs"] for each in engine.list_pauses() if (each["kind"], each["name"]) == ("run", None)]
+
+
+def test_runs_that_a_filter_resumes_go_on_at_a_bounded_rate(engine, own_registry, monkeypatch, sees_due):
+    """However they are chosen, and by how many calls: so many at once, and the next ones when a second is over."""
+    sees_due()
+    monkeypatch.setattr(pauses.pause_runs, "BATCH", 2)
+    monkeypatch.setattr(pauses, "_SECOND", 3600 * 1_000_000)
+    runs, label = paused_batch(engine, 5)
+    assert list_runs(attributes=label, status="running").resume() == 5
+    assert sum(run.paused for run in runs) == 3
+    assert resuming(engine) == [3]
+    # A second call finds nothing to do, and lets nothing more go on.
+    assert list_runs(attributes=label).resume() == 0
+    more, other = paused_batch(engine, 1)
+    assert list_runs(attributes=other).resume() == 1
+    assert resuming(engine) == [4]
+    sweep(engine)
+    assert resuming(engine) == [4]
+
+    sees_due()
+    assert resuming(engine) == [2]
+    sees_due()
+    assert not any(run.paused for run in runs + more)
+    assert resuming(engine) == []
+    sees_due()
+    with engine.store.read() as tx:
+        assert tx.execute(sa.select(schema.pauses).where(schema.pauses.c.kind == "run")).all() == []
+    assert rows_of(engine, schema.paused_runs, runs[0]) == []
+
+
+def test_a_run_that_waits_to_go_on_can_be_resumed_paused_and_cancelled(engine, own_registry, monkeypatch, sees_due):
+    """A resume of it alone overtakes the others, a new pause stays, and a cancel lets it clean up."""
+    sees_due()
+    monkeypatch.setattr(pauses.pause_runs, "BATCH", 1)
+    monkeypatch.setattr(pauses, "_SECOND", 3600 * 1_000_000)
+    runs, label = paused_batch(engine, 4)
+    assert list_runs(attributes=label).resume() == 4
+    first, resumed, paused, cancelled = sorted(runs, key=lambda run: (run.paused, run.id))
+    assert (first.paused, resumed.paused) == (False, True)
+
+    assert resumed.resume() is True
+    assert (resumed.paused, resumed.resume()) == (False, False)
+    assert paused.pause("again") is True
+    assert cancelled.cancel()
+    settle(engine, cancelled)
+    assert cancelled.status == "cancelled"
+    sees_due()
+    sees_due()
+    assert resuming(engine) == []
+    assert paused.paused is True
+    assert paused.resume() is True
+    assert not any(run.paused for run in runs)
+
+
+def test_a_resume_that_commits_behind_the_sweeps_back_is_not_forgotten(engine, own_registry, monkeypatch, sees_due):
+    """The sweep finds no run that waits to go on, and deletes the row that leads to them: not if one has come since."""
+    sees_due()
+    runs, _ = paused_batch(engine, 2)
+    assert pauses.resume_in_turn(engine, runs[0].id)
+    resume_batch = pauses._resume_batch
+    late = [runs[1]]
+
+    def and_another_comes(on: Any, pause: Any) -> tuple[int, bool]:
+        resumed, has_more = resume_batch(on, pause)
+        if not has_more and late:
+            assert pauses.resume_in_turn(engine, late.pop().id)
+        return resumed, has_more
+
+    monkeypatch.setattr(pauses, "_resume_batch", and_another_comes)
+    sees_due()
+    sees_due()
+    assert ([run.paused for run in runs], late) == ([False, True], [])
+    sees_due()
+    assert not any(run.paused for run in runs)
 
 
 def test_runs_that_are_not_paused_cost_no_statement_more(engine):

@@ -497,6 +497,7 @@ def test_pages_list_each_run_once(client):
         "since=2026-01-31T12:00:00+01:00",
         "since=1700000000000",
         "since=-1h",
+        "since=60",
         "until=99999999w",
         "until=",
         "since=1h&since=2h",

@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from servers import migrate
 
 from durable import Durable, FatalError, Run, create_hook, step, workflow
+from durable.client import pauses
 from durable.recovery import housekeeping
 from durable.store import audit
 from durable.web import create_blueprint
@@ -142,6 +143,20 @@ def test_many_runs_are_paused_in_batches(engine, client):
     assert post(client, "bulk", action="resume", name=waiting.name)["count"] == 5
     assert post(client, "bulk", action="cancel", status="running", reason="over")["count"] == 6
     assert {run.status for run in runs} == {"cancelled"}
+
+
+def test_runs_that_are_resumed_in_batches_go_on_at_a_bounded_rate(engine, client, monkeypatch):
+    """However fast the caller sends the batches, the next runs go on when the time of those before is over."""
+    monkeypatch.setattr(pauses, "_SECOND", 3600 * 1_000_000)
+    runs = [engine.start(waiting) for _ in range(4)]
+    post(client, "bulk", action="pause", name=waiting.name)
+    after, done = None, 0
+    while after is not None or not done:
+        batch = post(client, "bulk", action="resume", name=waiting.name, limit=2, after=after)
+        after, done = batch["next"], done + batch["count"]
+    assert (done, sum(run.paused for run in runs)) == (4, 2)
+    (listed,) = client.get(f"{ROOT}pauses").get_json()["pauses"]
+    assert (listed["kind"], listed["name"], listed["runs"], listed["resuming"]) == ("run", None, 2, True)
 
 
 def test_runs_that_have_failed_are_forked_in_bulk(engine, client):

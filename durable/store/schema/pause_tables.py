@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Column, Index, Table
 
 from .columns import ascii_key, exact_text, long_text, metadata
 
-#: Paused workflows, queues and receivers.
+#: Paused workflows, queues and receivers; and, with the kind "run", the runs that a filter has resumed.
 pauses = Table(
     "durable_pauses",
     metadata,
@@ -27,7 +27,8 @@ paused_runs = Table(
     "durable_paused_runs",
     metadata,
     Column("run_id", ascii_key(64), primary_key=True),
-    #: "run" for the run itself; "workflow" or "queue"; "steps" for steps of a queue, whose run goes on.
+    #: "run" for the run itself, with the name "resuming" while it waits to go on; "workflow" or "queue"; "steps" for
+    #: steps of a queue, whose run goes on.
     Column("kind", ascii_key(16), primary_key=True),
     Column("name", exact_text(255), primary_key=True),
     Column("paused_at", BigInteger, nullable=False),
