@@ -196,7 +196,7 @@ def _check_name(engine: Engine, kind: str, name: str) -> None:
             known = [*registry.workflows, *run_list.names(tx)]
     elif kind == pauses.RECEIVER and name not in context.receivers:
         with engine.store.read() as tx:
-            known = [*context.receivers, *(receiver for receiver, _ in received.counts(tx))]
+            known = [*context.receivers, *received.names(tx)]
     elif kind in pauses.KINDS:
         return
     if name not in known:

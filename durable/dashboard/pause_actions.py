@@ -14,7 +14,7 @@ from .pages import Dashboard, back_to
 from .security import Refused
 
 #: The pages with the buttons.
-_PAGES = {"workflow": "workflows", "queue": "workers", "receiver": "workers"}
+_PAGES = {"workflow": "workflows", "queue": "workers", "receiver": "webhooks"}
 
 
 def pause(dashboard: Dashboard, kind: str, name: str) -> flask.Response:

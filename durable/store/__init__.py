@@ -26,6 +26,7 @@ Files, in import order::
     backlog.py             the backlog over all runs, for ``durable doctor``
     run_calls.py           calls of the application's functions that are due
     upsert.py              INSERT, or UPDATE where the key is there already
+    distinct.py            the values that a column has
     pauses.py              what is paused, and by what
     runs.py                runs
     claimed_attempts.py    claimed attempts, as other processes see them

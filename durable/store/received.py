@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, update
 
 from . import vault
+from .distinct import distinct
 from .hooks import Refusals
 from .schema import hooks, received, receivers, requests, runs
 from .transitions import ENDED
@@ -155,9 +156,19 @@ def due(tx: Connection, now: int, limit: int) -> list[str]:
 
 def held(tx: Connection, receiver: str, limit: int) -> list[str]:
     """Requests that came while the receiver was paused, in the order in which they came."""
-    mine = (received.c.receiver == receiver, received.c.outcome == RequestOutcome.WAITING)
-    query = select(received.c.request_id).where(*mine, received.c.waits_until.is_(None))
+    query = select(received.c.request_id).where(*_is_held(receiver))
     return list(tx.execute(query.order_by(received.c.received_at, received.c.request_id).limit(limit)).scalars())
+
+
+def count_held(tx: Connection, receiver: str, limit: int) -> int:
+    """How many these are, counted up to *limit*."""
+    some = select(received.c.request_id).where(*_is_held(receiver)).limit(limit)
+    return int(tx.execute(select(func.count()).select_from(some.subquery())).scalar_one())
+
+
+def _is_held(receiver: str) -> tuple[ColumnElement[bool], ...]:
+    mine = (received.c.receiver == receiver, received.c.outcome == RequestOutcome.WAITING)
+    return (*mine, received.c.waits_until.is_(None))
 
 
 def waiting_for(tx: Connection, token_hashes: Collection[str], limit: int) -> list[str]:
@@ -189,6 +200,11 @@ def counts(tx: Connection) -> dict[tuple[str, str], int]:
     query = select(received.c.receiver, received.c.outcome, func.count())
     rows = tx.execute(query.group_by(received.c.receiver, received.c.outcome))
     return {(receiver, outcome): int(count) for receiver, outcome, count in rows}
+
+
+def names(tx: Connection) -> list[str]:
+    """The names of the receivers that have received requests, in order; at most ``MOST_VALUES``."""
+    return distinct(tx, received.c.receiver)
 
 
 def add_refused(tx: Connection, refused: Mapping[str, Refusals]) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_,
 
 from ..events import ROOT
 from . import pauses
+from .distinct import distinct
 from .run_limits import IN_LINE
 from .runs import Run
 from .schema import attributes, events, hooks, inbox, run_limits, runs, steps, waits
@@ -35,9 +36,6 @@ RARE = 500
 
 #: How far ``count`` and ``count_by_status`` count.
 COUNTED = 1_000
-
-#: How many names of workflows ``names`` returns at most.
-MOST_NAMES = 200
 
 #: ``(created_at, id)`` of a run: where a page begins.
 Place = tuple[int, str]
@@ -290,12 +288,8 @@ def count_by_status(tx: Connection, name: str | None) -> dict[str, int]:
 
 
 def names(tx: Connection) -> list[str]:
-    """The names of the workflows that have runs, in order: one probe of the index for each, in one statement."""
-    probe = select(func.min(runs.c.name).label("name")).cte("names", recursive=True)
-    following = select(func.min(runs.c.name)).where(runs.c.name > probe.c.name).scalar_subquery()
-    every = probe.union_all(select(following).where(probe.c.name.is_not(None)))
-    found = tx.execute(select(every.c.name).limit(MOST_NAMES)).scalars()
-    return [name for name in found if name is not None]
+    """The names of the workflows that have runs, in order; at most ``MOST_VALUES``."""
+    return distinct(tx, runs.c.name)
 
 
 def attributes_of(tx: Connection, ids: Collection[str]) -> dict[str, dict[str, str]]:

@@ -8,8 +8,10 @@ import pytest
 from driving import settle
 from test_actions import asking, entries
 
+from durable import Request, receiver, workflow
 from durable.client import pauses
-from durable.store import audit
+from durable.store import audit, received
+from durable.web import create_blueprint
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 
@@ -82,6 +84,56 @@ def test_a_workflow_and_a_queue_are_paused_on_their_pages(engine, browser, run):
     assert found == [("resume_queue", "done"), ("pause_queue", "done")]
     assert "There is no workflow" in browser.post("/pause/workflow/unknown", 409)
     browser.post("/pause/nothing/x", 404)
+
+
+def test_a_receiver_is_paused_on_the_page_of_webhooks(engine, app, browser, own_registry):
+    """With a button each, and the number of requests that it holds; the page of what is paused has a button too."""
+    app.register_blueprint(create_blueprint(engine))
+    orders = receiver(f"pages.{secrets.token_hex(4)}")
+    orders.start(when=lambda request: True)(taking)
+    pause, resume = (f'action="/durable/{verb}/receiver/{orders.name}"' for verb in ("pause", "resume"))
+    page = browser.get("/webhooks")
+    assert (pause in page, resume in page) == (True, False)
+    try:
+        page = browser.post(f"/pause/receiver/{orders.name}")
+        assert "It keeps the requests that come" in page
+        assert (pause in page, resume in page) == (False, True)
+        for number in range(2):
+            sent = browser.client.post(f"/.well-known/workflow/v1/receive/{orders.name}", json={"id": number})
+            assert sent.status_code == 202
+        row = next(row for row in browser.get("/webhooks").split("<tr>") if resume in row)
+        assert "status-paused" in row
+        assert '<td class="number">2</td>' in row
+        assert resume in browser.get("/workers")
+    finally:
+        page = browser.post(f"/resume/receiver/{orders.name}")
+    assert pause in page
+    with engine.store.read() as tx:
+        found = [
+            (each.action, each.actor, each.outcome)
+            for each in audit.of_run(tx, audit.subject("receiver", orders.name), 9)
+        ]
+        outcomes = {row.outcome for row in received.newest(tx, receiver=orders.name, outcomes=(), limit=9)}
+    assert found == [("resume_receiver", "ada", "done"), ("pause_receiver", "ada", "done")]
+    assert outcomes == {"started"}
+    assert "There is no receiver" in browser.post("/pause/receiver/unknown", 409)
+
+
+def test_a_receiver_is_paused_by_those_who_may(app, browser, permissions, own_registry):
+    """Who may not has no button and gets 403, and so does a form without the token of the browser."""
+    orders = receiver(f"pages.{secrets.token_hex(4)}")
+    orders.start(when=lambda request: True)(taking)
+    permissions.denied = {"pause_receiver", "resume_receiver"}
+    assert f"/pause/receiver/{orders.name}" not in browser.get("/webhooks")
+    browser.post(f"/pause/receiver/{orders.name}", 403)
+    browser.post(f"/resume/receiver/{orders.name}", 403)
+    permissions.denied = set()
+    assert app.test_client().post(f"/durable/pause/receiver/{orders.name}").status_code == 403
+
+
+@workflow(name="pauses.taking")
+async def taking(request: Request) -> None:
+    pass
 
 
 def test_authorize_is_asked_for_pauses(browser, permissions, run):
