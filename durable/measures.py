@@ -107,6 +107,9 @@ MESSAGES_FORWARDED = Counter(
     "durable_messages_forwarded", "Messages that a worker sent on because it does not know their name.", ("kind",)
 )
 
+STREAM_ITEMS = Counter("durable_stream_items", "Items that runs have emitted to streams.", ("source",))
+STREAM_BYTES = Counter("durable_stream_bytes", "Bytes of these items, as JSON.", ("source",))
+
 #: Every instrument, in the order of the documentation.
 INSTRUMENTS: tuple[Counter | Histogram, ...] = (
     RUNS_STARTED,
@@ -131,6 +134,8 @@ INSTRUMENTS: tuple[Counter | Histogram, ...] = (
     MESSAGES_RESENT,
     MESSAGES_LOST,
     MESSAGES_FORWARDED,
+    STREAM_ITEMS,
+    STREAM_BYTES,
 )
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from .. import attributes, codec, duration, events, failpoints
 from ..context import StepMetadata, WorkflowMetadata
-from ..engine import Buffer, Engine, Limit, identify, warn_of_dropped
+from ..engine import Buffer, Engine, Limit, count_emitted, identify, warn_of_dropped
 from ..errors import AttemptLost, PayloadMissing, SerializationError
 from ..http import Response
 from ..registry import Step, StreamOptions
@@ -214,6 +214,7 @@ class RunningAttempt:
         key = written.key
         if key is not None:
             self._after_commit(lambda: self.engine.notifier.notify_subscribers(key))
+            self._after_commit(lambda: count_emitted(self.engine.measures, "step", items, written.dropped))
 
     def within_limit(self, call: Callable[[], T]) -> T:
         """

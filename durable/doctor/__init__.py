@@ -7,6 +7,7 @@ Files, in import order::
     situation.py  reads from the store, once, what the other checks need
     servers.py    checks the database, the broker, Celery's settings and ``public_url``
     waiting.py    checks for work that cannot continue (names, keys, blocks, pauses, doubts), and counts failures
+    streams.py    checks the length of streams
     limits.py     checks the limits of steps, and their slots
     workers.py    checks which workers live, answer, take messages from which queues, and have which clocks
     health.py     ``durable health``: whether the database, or the worker of this host, is well
@@ -15,7 +16,7 @@ Files, in import order::
 from __future__ import annotations
 
 from ..engine import Engine
-from . import health, limits, servers, situation, waiting, workers
+from . import health, limits, servers, situation, streams, waiting, workers
 from .finding import Finding, check
 
 __all__ = ["Finding", "examine", "health"]
@@ -34,6 +35,7 @@ _CHECKS_OF_SITUATION = {
     "names": waiting.names,
     "blocked": waiting.blocked,
     "paused": waiting.paused,
+    "streams": streams.streams,
     "failures": waiting.failures,
     "doubts": waiting.doubts,
     "keys": waiting.keys,

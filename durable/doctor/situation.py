@@ -18,6 +18,7 @@ from ..store import (
     pauses,
     session_settings,
     standbys,
+    streams,
     workers,
 )
 from .finding import SHOWN
@@ -26,6 +27,9 @@ from .finding import SHOWN
 DAY = 24 * 3600 * 1_000_000
 #: An hour, in microseconds.
 HOUR = 3600 * 1_000_000
+
+#: A stream without ``keep`` that has more items than this may grow for ever.
+MANY_ITEMS = 100_000
 
 #: The attempts of a process are given up for certain after so many times ``dead_after`` without a heartbeat.
 _GONE = 5
@@ -49,6 +53,7 @@ class Situation:
         limit_keys: The keys of limits that are checked next.
         wrong_slots: Steps whose slots do not fit their attempts.
         pauses: What is paused by name, the oldest first.
+        long_streams: Open streams with far more items than their ``keep`` says, or without ``keep`` and with many.
         paused_run: The run that was paused by itself for the longest time, and since when.
         foreign_queue: The queue from which a worker got another installation's message within the last hour.
         unawaited_standbys: How many standbys a PostgreSQL primary has, if its commits wait for none; else None or 0.
@@ -74,6 +79,7 @@ class Situation:
     wrong_slots: list[limit_faults.WrongSlot]
     pauses: list[Pause]
     paused_run: tuple[str, int] | None
+    long_streams: list[streams.LongStream]
 
 
 def read(engine: Engine) -> Situation:
@@ -101,5 +107,6 @@ def read(engine: Engine) -> Situation:
             limit_keys=limit_faults.key_states(tx, now),
             pauses=pauses.every(tx, SHOWN + 1),
             paused_run=pauses.oldest_paused_run(tx),
+            long_streams=streams.longest(tx, MANY_ITEMS, SHOWN + 1),
             wrong_slots=limit_faults.wrong_slots(tx, now, now - _GONE * engine.settings.dead_after),
         )

@@ -36,7 +36,7 @@ from .process import ProcessIdentity, identify, is_gone, versions
 from .replay_cache import Checkout, Kept, unclosable
 from .run_handlers import CALL_TIME
 from .settings import EXIT
-from .stream_writer import Buffer, StreamWriter, warn_of_dropped
+from .stream_writer import Buffer, StreamWriter, count_emitted, warn_of_dropped
 from .threads import CallThreads, Returned, advance
 from .watchdog import TurnWatch
 
@@ -59,6 +59,7 @@ __all__ = [
     "TurnWatch",
     "Waiting",
     "advance",
+    "count_emitted",
     "grace",
     "identify",
     "is_gone",

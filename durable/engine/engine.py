@@ -271,7 +271,7 @@ class Engine:
 
     def make_stream_writer(self) -> StreamWriter:
         """What writes the items of streams; called once."""
-        return StreamWriter(self.store, lambda key: self.notifier.notify_subscribers(key))
+        return StreamWriter(self.store, self.measures, lambda key: self.notifier.notify_subscribers(key))
 
     def broker_url(self) -> str:
         """The broker in use."""

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from .. import forks
+from .. import forks, measures
 from ..registry import StreamOptions
 from ..sandbox import log_records
 from ..store import Claim, NewItem, Store, emit_items, retry_until_available, streams
@@ -65,14 +66,20 @@ class StreamWriter:
     """The stream writer of one process."""
 
     def __init__(
-        self, store: Store, notify: Callable[[str], object], interval_secs: float | None = INTERVAL_SECS
+        self,
+        store: Store,
+        counts: measures.Measures,
+        notify: Callable[[str], object],
+        interval_secs: float | None = INTERVAL_SECS,
     ) -> None:
         """
         Args:
+            counts: Counts the items that are written.
             notify: Called with the run that streams belong to, once their items are committed.
             interval_secs: None: no thread; items are written when a buffer is full, and at the end of the attempt.
         """
         self._store = store
+        self._counts = counts
         self._notify = notify
         self._interval_secs = interval_secs
         self._begin()
@@ -199,13 +206,35 @@ class StreamWriter:
             )
 
         written = retry_until_available(write_all)
-        for (held, _), each in zip(batches, written, strict=True):
+        for (held, items), each in zip(batches, written, strict=True):
             warn_of_dropped(held, each)
+            if each.key is not None:
+                count_emitted(self._counts, "step", items, each.dropped)
             if each.key is None:
                 # The attempt was given up; its function may go on and never end it.
                 self._buffers.pop(held.claim, None)
         for key in {each.key for each in written if each.key is not None}:
             self._notify(key)
+
+
+def count_emitted(counts: measures.Measures, source: str, items: Iterable[NewItem], dropped: Mapping[str, int]) -> None:
+    """
+    Count items that are committed.
+
+    Args:
+        source: What has emitted them: "step" or "workflow".
+        dropped: Of streams that ended before the last of them, how many were written.
+    """
+    seen: Counter[str] = Counter()
+    texts = []
+    for each in items:
+        seen[each.name] += 1
+        if each.item is not None and seen[each.name] <= dropped.get(each.name, seen[each.name]):
+            texts.append(each.item)
+    if texts:
+        counts.count(measures.STREAM_ITEMS, source, by=len(texts))
+        # JSON is ASCII here.
+        counts.count(measures.STREAM_BYTES, source, by=sum(map(len, texts)))
 
 
 def warn_of_dropped(held: Claim, written: emit_items.Written) -> None:

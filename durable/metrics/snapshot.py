@@ -10,7 +10,7 @@ from .. import measures
 from ..engine import Engine
 from ..measures import Counter, Histogram, Key
 from ..recovery import LEASE
-from ..store import gauges, limit_view, pauses, totals
+from ..store import gauges, limit_view, pauses, streams, totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,10 @@ SWEEP_LAG = Gauge("durable_sweep_lag_seconds", "How long ago a process has begun
 WORKERS = Gauge("durable_workers_alive", "Processes that run steps and have sent a heartbeat lately.")
 DEAF = Gauge("durable_workers_deaf", "Processes of workers that take no messages, although some wait for them.")
 
+STREAMS = Gauge("durable_streams_open", "Open streams, of the runs that started last.")
+
 #: Every gauge, in the order of the documentation.
-GAUGES = (RUNS, PAUSED, RUNNING, BACKLOG, AGE, LIMITED, OVERDUE, SWEEP_LAG, WORKERS, DEAF)
+GAUGES = (RUNS, PAUSED, RUNNING, BACKLOG, AGE, LIMITED, OVERDUE, SWEEP_LAG, WORKERS, DEAF, STREAMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ def _gauges(engine: Engine) -> Mapping[Gauge, Values]:
         lease = gauges.sweep_lease(tx, LEASE)
         workers = gauges.live_workers(tx, now - settings.dead_after)
         deaf = gauges.deaf_workers(tx, now - settings.dead_after)
+        open_streams = streams.count_open(tx)
     waiting: dict[tuple[str, ...], tuple[int, int]] = {}
     _merge(waiting, ((each.queue or "", "step", each) for each in steps))
     _merge(waiting, ((engine.dispatch.find_queue_of_turn(each.queue) or "", "turn", each) for each in turns))
@@ -122,6 +125,7 @@ def _gauges(engine: Engine) -> Mapping[Gauge, Values]:
         OVERDUE: {(): 0.0 if overdue_since is None else (now - overdue_since) / 1_000_000},
         WORKERS: {(): float(workers)},
         DEAF: {(): float(deaf)},
+        STREAMS: {(): float(open_streams)},
     }
     if lease is not None and lease.expires_at:
         # The process that sweeps renews its lease at the begin of each sweep; one that ends leaves it with the time

@@ -7,7 +7,7 @@ several in one transaction.  What was emitted to a stream after its end is dropp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -57,11 +57,11 @@ class Written(NamedTuple):
     Attributes:
         key: The run that the streams belong to; None if nothing is written, since the attempt was given up, or its run
             has ended.
-        dropped: The streams that were closed already.
+        dropped: The streams to which something was emitted after their end; of each, how many items were written.
     """
 
     key: str | None
-    dropped: frozenset[str] = frozenset()
+    dropped: Mapping[str, int] = {}
 
 
 # The statement for PostgreSQL: each part writes only if the part before it has found or written a row.
@@ -131,7 +131,7 @@ def write(tx: Connection, held: Claim, items: Sequence[NewItem], *, is_retry: bo
     emitter = StreamEmitter(held.run_id, held.op_id, held.attempt)
     if is_retry and is_written(tx, key, items, emitter):
         return Written(key)
-    return Written(key, frozenset(append(tx, key, items, emitter)))
+    return Written(key, append(tx, key, items, emitter))
 
 
 def key_of(tx: Connection, run_id: str) -> str | None:
@@ -140,7 +140,9 @@ def key_of(tx: Connection, run_id: str) -> str | None:
     return None if row is None or row.status in ENDED else row.first_run_id or run_id
 
 
-def append(tx: Connection, key: str, emitted: Sequence[NewItem], emitter: StreamEmitter | None = None) -> set[str]:
+def append(
+    tx: Connection, key: str, emitted: Sequence[NewItem], emitter: StreamEmitter | None = None
+) -> dict[str, int]:
     """
     Add items to streams of a run, and close them, in the order of the calls.
 
@@ -149,21 +151,23 @@ def append(tx: Connection, key: str, emitted: Sequence[NewItem], emitter: Stream
         emitter: The step that emits; None for the workflow.
 
     Returns:
-        The names of the streams that were closed already; what was emitted to them is dropped.
+        The names of the streams to which something was emitted after their end, which is dropped; of each, how many
+        items were written.
     """
-    closed = set()
+    dropped: dict[str, int] = {}
     # In the order of the names, so that two writers do not wait for each other.
     for name in sorted({each.name for each in emitted}):
         mine = [each for each in emitted if each.name == name]
         end = next((place for place, each in enumerate(mine) if each.item is None), None)
         items = mine if end is None else mine[:end]
         if not _extend(tx, key, mine[0], items, emitter):
-            closed.add(name)
+            dropped[name] = 0
             continue
         if end is not None:
             _close(tx, mine[end].at, streams.c.run_id == key, streams.c.name == name)
-            closed |= {name} if len(mine) > end + 1 else set()
-    return closed
+            if len(mine) > end + 1:
+                dropped[name] = end
+    return dropped
 
 
 def _extend(tx: Connection, key: str, like: NewItem, items: Sequence[NewItem], emitter: StreamEmitter | None) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, func, or_, select
+from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select, union_all
 
 from . import vault
 from .generations import latest
@@ -21,6 +21,8 @@ from .transitions import ENDED, RunStatus
 
 #: The most items that one statement reads or writes.
 PAGE = 500
+#: Of how many open runs of each status ``count_open`` and ``longest`` look at the streams: those that started last.
+NEWEST = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,15 @@ class StreamRow(NamedTuple):
     keep: int | None
     created_at: int
     closed_at: int | None
+
+
+class LongStream(NamedTuple):
+    """A stream with many items: of which run, and how many are stored."""
+
+    run_id: str
+    name: str
+    keep: int | None
+    items: int
 
 
 class StreamPlace(NamedTuple):
@@ -154,6 +165,44 @@ def of_run(tx: Connection, key: str, limit: int | None = None) -> list[StreamRow
     columns = (streams.c.name, streams.c.next_number, streams.c.keep, streams.c.created_at, streams.c.closed_at)
     query = select(*columns).where(streams.c.run_id == key).order_by(streams.c.name).limit(limit)
     return [StreamRow(*row) for row in tx.execute(query)]
+
+
+def _of_open_runs(*columns: Any) -> Select[Any]:
+    """A query for the streams that are not closed, of the ``NEWEST`` runs of each status that go on."""
+    newest = [
+        select(func.coalesce(runs.c.first_run_id, runs.c.id).label("key"))
+        .where(runs.c.status == status)
+        .order_by(runs.c.created_at.desc())
+        .limit(NEWEST)
+        .subquery()
+        for status in (RunStatus.RUNNING, RunStatus.BLOCKED)
+    ]
+    keys = union_all(*(select(each.c.key) for each in newest)).subquery()
+    return (
+        select(*columns).join_from(keys, streams, streams.c.run_id == keys.c.key).where(streams.c.closed_at.is_(None))
+    )
+
+
+def count_open(tx: Connection) -> int:
+    """How many streams are open, of the runs that were started last."""
+    return int(tx.execute(_of_open_runs(func.count())).scalar_one())
+
+
+def longest(tx: Connection, most: int, limit: int) -> list[LongStream]:
+    """
+    Open streams that have far more items than their ``keep`` says, and those without ``keep`` that have over *most*.
+
+    The items of a stream are counted from the oldest that is there.
+    """
+    items = stream_items.alias()
+    first = select(func.min(items.c.number)).where(items.c.run_id == streams.c.run_id, items.c.name == streams.c.name)
+    stored = streams.c.next_number - first.scalar_subquery()
+    columns = (streams.c.run_id, streams.c.name, streams.c.keep, stored.label("stored"))
+    found = _of_open_runs(*columns).where(streams.c.next_number > 2 * PAGE).subquery()
+    # An attempt that dies between the two leaves less than a page for the next one to delete.
+    is_long = or_(found.c.stored > 2 * found.c.keep + 2 * PAGE, and_(found.c.keep.is_(None), found.c.stored > most))
+    query = select(found).where(is_long).order_by(found.c.stored.desc(), found.c.run_id, found.c.name)
+    return [LongStream(*row) for row in tx.execute(query.limit(limit))]
 
 
 def place_of(name: str, number: int) -> str:

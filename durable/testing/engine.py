@@ -58,7 +58,7 @@ class EnclosedEngine(Durable):
 
     def make_stream_writer(self) -> StreamWriter:
         """Without a thread: items are written at the end of the attempt, and where a buffer is full."""
-        return StreamWriter(self.store, lambda key: None, interval_secs=None)
+        return StreamWriter(self.store, self.measures, lambda key: None, interval_secs=None)
 
     def make_notifier(self) -> Notifier:
         """A notifier that sends nothing: all waiting is by polling."""

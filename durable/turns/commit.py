@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from .. import events, measures, registry
 from ..client import run_limits
-from ..engine import CALL_TIME, Engine
+from ..engine import CALL_TIME, Engine, count_emitted
 from ..errors import WorkflowCodeError
 from ..replay import commands
 from ..sandbox import log_records
@@ -102,6 +102,7 @@ def _note(engine: Engine, decision: Decision, result: CommitResult) -> None:
     if decision.outcome is not None or has_emitted or any(map(_is_awaited, result.log)):
         result.awaited = decision.run.id
     _count(engine, decision)
+    count_emitted(engine.measures, "workflow", *result.emitted)
 
 
 #: What counts the runs that get a status.
@@ -263,7 +264,7 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
     changes = [event.attributes for event in result.log if isinstance(event, events.AttributesSet)]
     attributes.write(tx, run.id, run.created_at, changes)
     published.write(tx, run.id, [event for event in result.log if isinstance(event, events.ValuePublished)])
-    _emit(tx, decision, max(now, new.at))
+    result.emitted = _emit(tx, decision, max(now, new.at))
     run_log.delete_inbox_items(tx, run.id, drained)
 
     _create(engine, tx, decision, begins, result, now)
@@ -277,18 +278,20 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
         result.run = _row_after(decision, new.seq, new.at)
 
 
-def _emit(tx: Connection, decision: Decision, now: int) -> None:
-    """Write what the workflow has emitted.  Its streams belong to its first generation."""
+def _emit(tx: Connection, decision: Decision, now: int) -> tuple[list[NewItem], dict[str, int]]:
+    """Write what the workflow has emitted, and return it.  Its streams belong to its first generation."""
     emitted = [
         NewItem(each.name, each.item, now, each.options)
         for each in decision.commands
         if isinstance(each, commands.EmitItem)
     ]
     if not emitted:
-        return
+        return [], {}
     run = decision.run
-    for name in sorted(emit_items.append(tx, run.first_run_id or run.id, emitted)):
+    dropped = emit_items.append(tx, run.first_run_id or run.id, emitted)
+    for name in sorted(dropped):
         log.warning("Run %s has emitted to the stream %r after its end: it is dropped.", run.id, name)
+    return emitted, dropped
 
 
 def _move_hooks(tx: Connection, decision: Decision, result: CommitResult, now: int) -> None:

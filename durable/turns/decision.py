@@ -9,7 +9,7 @@ from ..errors import DurableError
 from ..events import Event
 from ..http import Request
 from ..replay import Command, Outcome
-from ..store import Claim, DueWait, LimitKey, Run, RunStatus, StepRow, WaitRow
+from ..store import Claim, DueWait, LimitKey, NewItem, Run, RunStatus, StepRow, WaitRow
 from .limit_keys import KeyedLimits
 
 
@@ -137,6 +137,8 @@ class CommitResult:
     opened: list[str] = field(default_factory=list)
     #: The run's id, if callers may wait for what has happened: its end, or that it has taken a payload in.
     awaited: str | None = None
+    #: What the workflow has emitted to streams, and of streams with dropped items how many were written.
+    emitted: tuple[list[NewItem], dict[str, int]] = ([], {})
     #: What the commit has added to the log.
     log: list[Event] = field(default_factory=list)
     #: The run's row after the commit, of a run that goes on.

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from celery import Celery
 from servers import DATABASES, OwnRedis, free_port, new_broker, new_database
 
-from durable import ConfigurationError, Durable, doctor, registry, sleep, start, step, workflow
+from durable import ConfigurationError, Durable, create_hook, doctor, emit, registry, sleep, start, step, workflow
 from durable.doctor.finding import check
 from durable.recovery.housekeeping import Housekeeping
 from durable.store import schema, workers
@@ -505,3 +505,38 @@ def test_what_is_paused_for_long_is_found(engine, worker):
     found = examined(engine)["paused"]
     assert (found.ok, found.detail) == (False, f"Paused for more than a day: the queue slow, run {run.id}.")
     assert "durable queues resume NAME" in found.fix
+
+
+@workflow(name="doctor.streaming")
+async def streaming(count: int) -> None:
+    for number in range(count):
+        emit("short", number, keep=10)
+        emit("whole", number, keep=None)
+    await create_hook()
+
+
+@pytest.mark.parametrize("kind", DATABASES)
+def test_streams_that_are_too_long_are_found(kind, tmp_path, monkeypatch):
+    """One whose old items were not deleted is a fault; one that keeps all is named; those of ended runs are not."""
+    with new_database(kind, tmp_path) as url, made(database_url=url) as engine:
+        engine.migrate()
+        run = start(streaming, 30)
+        drive(engine, run.id)
+        assert examined(engine)["streams"].detail == "no stream is longer than it should be"
+
+        with engine.store.begin() as tx:
+            tx.execute(sa.update(schema.streams).values(next_number=200_000))
+        found = examined(engine)["streams"]
+        assert not found.ok
+        assert found.detail == f"Streams have far more items than they keep: short of run {run.id} (199,980, keep=10)."
+
+        with engine.store.begin() as tx:
+            tx.execute(sa.update(schema.streams).values(keep=None))
+        found = examined(engine)["streams"]
+        assert found.ok
+        assert f"whole of run {run.id} (200,000 items)" in found.detail
+        assert "keep=" in found.fix
+
+        run.cancel()
+        drive(engine, run.id)
+        assert examined(engine)["streams"].detail == "no stream is longer than it should be"

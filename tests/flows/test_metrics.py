@@ -19,11 +19,15 @@ from durable import (
     Durable,
     FatalError,
     Request,
+    close_stream,
     concurrency,
+    create_hook,
     create_webhook,
+    emit,
     get_step_metadata,
     sleep,
     step,
+    step_session,
     verify,
     workflow,
 )
@@ -333,6 +337,49 @@ def test_no_label_of_a_stranger_becomes_a_series(engine, scrape):
 
     requests = {key for key in found if key.startswith("durable_webhook_requests_total")}
     assert requests <= {f'durable_webhook_requests_total{{status="{status}"}}' for status in (404, 429)}
+
+
+@step(name="metrics.emits")
+def emits(count: int) -> None:
+    for number in range(count):
+        emit("numbers", number)
+    close_stream("numbers")
+    emit("numbers", "dropped")
+
+
+@step(name="metrics.emits_transactional", semantics="transactional", retry_backoff=0)
+def emits_transactional() -> None:
+    step_session().execute(sa.select(sa.literal(1)))
+    emit("booked", 1)
+    if get_step_metadata().attempt == 1:
+        raise OSError("rolled back")
+
+
+@workflow(name="metrics.streams")
+async def streaming() -> None:
+    emit("phase", "begun")
+    emit("closed", 1)
+    close_stream("closed")
+    await emits(3)
+    await emits_transactional()
+    await create_hook()
+
+
+def test_items_of_streams_are_counted_once_they_are_committed(engine, scrape):
+    """By what has emitted them, with their size; not what was rolled back or came after the end of its stream."""
+    before = scrape()["durable_streams_open"]
+    run = streaming.start()
+    settle(engine, run)
+    found = scrape()
+
+    assert found['durable_stream_items_total{source="step"}'] == 4
+    assert found['durable_stream_bytes_total{source="step"}'] == 4
+    assert found['durable_stream_items_total{source="workflow"}'] == 2
+    assert found['durable_stream_bytes_total{source="workflow"}'] == len('"begun"1')
+    assert found["durable_streams_open"] - before == 2
+    run.cancel()
+    settle(engine, run)
+    assert scrape()["durable_streams_open"] == before
 
 
 def test_queries_of_a_scrape_use_an_index(full):

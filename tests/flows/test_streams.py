@@ -379,7 +379,7 @@ def test_items_whose_commit_was_not_acknowledged_are_written_once(engine):
     key = f"once-{secrets.token_hex(8)}"
     with engine.store.begin() as tx:
         assert not emit_items.is_written(tx, key, items, emitter)
-        assert emit_items.append(tx, key, items, emitter) == set()
+        assert emit_items.append(tx, key, items, emitter) == {}
         assert emit_items.is_written(tx, key, items, emitter)
         assert not emit_items.is_written(tx, key, items, StreamEmitter("run-once", "r#1", 2))
     with engine.store.begin() as tx:
