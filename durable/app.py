@@ -147,6 +147,14 @@ class Durable(Engine):
         """Do the same as ``ask`` in an event loop.  It takes no thread while it waits."""
         return await replies.aask(self, token, payload, wait, timeout)
 
+    def get_reply(self, request_id: str, timeout: Any = None) -> Any:
+        """Wait for the reply to a payload that was sent before; see ``durable.get_reply``."""
+        return replies.get_reply(self, request_id, timeout)
+
+    async def aget_reply(self, request_id: str, timeout: Any = None) -> Any:
+        """Do the same as ``get_reply`` in an event loop.  It takes no thread while it waits."""
+        return await replies.aget_reply(self, request_id, timeout)
+
     def get_hook(self, token: str) -> HookInfo:
         """Describe the open hook with this *token*.  Raises HookNotFound when there is none."""
         return hooks.get_hook(self, token)

@@ -143,11 +143,32 @@ def resume_hook(
         HookNotFound: No open hook has this token.
         HookPayloadError: The payload does not fit the type of the hook, or a validator refuses it.
         ReplyNotSent: The run has ended, or has closed the hook, without a reply.
-        TimeoutError: There is no reply yet.  The payload is recorded, so do not send it again.
+        ReplyPending: There is no reply yet (a TimeoutError).  The payload is recorded, so do not send it again:
+            ``get_reply`` waits for the reply.
     """
     guards.refuse_in_workflow("resume_hook")
     engine: Any = current.current_engine()
     return engine.resume_hook(token, payload, wait, wait_taken, reply=reply, timeout=timeout)
+
+
+def get_reply(request_id: str, timeout: Any = None) -> Any:
+    """
+    Wait for the reply to a payload that was sent before with ``reply=True``, and return it, on the current engine.
+
+    The payload may have been sent in another process.
+
+    Args:
+        request_id: That of the ``ReplyPending`` which ``resume_hook`` or ``ask`` has raised.
+        timeout: How long to wait for the reply, as ``sleep`` takes it; None: as long as the run goes on.
+
+    Raises:
+        QuestionNotFound: No question has this id.
+        ReplyNotSent: The run has ended, or has closed the hook, without a reply.
+        ReplyPending: There is no reply yet.
+    """
+    guards.refuse_in_workflow("get_reply", _STEP)
+    engine: Durable = current.current_engine()
+    return engine.get_reply(request_id, timeout)
 
 
 def get_hook(token: str) -> HookInfo:
@@ -227,6 +248,13 @@ async def aresume_hook(
     guards.refuse_in_workflow("aresume_hook")
     engine: Any = current.current_engine()
     return await engine.aresume_hook(token, payload, wait, wait_taken, reply=reply, timeout=timeout)
+
+
+async def aget_reply(request_id: str, timeout: Any = None) -> Any:
+    """Do the same as ``get_reply`` in an event loop.  It takes no thread while it waits."""
+    guards.refuse_in_workflow("aget_reply", _STEP)
+    engine: Durable = current.current_engine()
+    return await engine.aget_reply(request_id, timeout)
 
 
 async def aget_hook(token: str) -> HookInfo:

@@ -9,7 +9,16 @@ import click
 from .. import duration
 from ..client import describe, replies
 from ..display import formats
-from .common import CommandRefused, Context, as_json_option, limit_option, parse_duration, parse_json, parse_run_id
+from .common import (
+    CommandRefused,
+    Context,
+    as_json_option,
+    limit_option,
+    parse_duration,
+    parse_json,
+    parse_run_id,
+    parse_text,
+)
 from .printing import as_text, print_json, print_table, report
 
 
@@ -78,3 +87,22 @@ def hooks_resume(
     except (TimeoutError, ValueError) as error:
         raise CommandRefused(f"{error}") from error
     report({"run_id": run.id}, f"Run {run.id} has the payload.", as_json)
+
+
+@hooks.command("reply")
+@click.argument("request_id", metavar="ID", type=parse_text)
+@click.option(
+    "--timeout",
+    type=parse_duration,
+    metavar="DURATION",
+    help="How long to wait for the reply; by default as long as the run goes on.",
+)
+@as_json_option
+@click.pass_obj
+def hooks_reply(context: Context, request_id: str, timeout: timedelta | None, as_json: bool) -> None:
+    """Wait for the reply to a payload that was sent before; ID is in the error of `hooks resume --reply`."""
+    try:
+        found = replies.get_reply_plain(context.engine, request_id, timeout)
+    except TimeoutError as error:
+        raise CommandRefused(f"{error}") from error
+    report({"reply": found}, as_text(found), as_json)

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .. import codec, duration
 from ..engine import Engine, NextCheck, Waiting, wait_in_loop, wait_in_thread
-from ..errors import ReplyNotSent
+from ..errors import QuestionNotFound, ReplyNotSent, ReplyPending
 from ..http import Response
 from ..replay import QUESTION_METHOD, reply_of
 from ..sandbox import refuse_in_workflow
@@ -43,7 +43,7 @@ def ask(engine: Engine, token: str, payload: object, wait: Any = None, timeout: 
     Raises:
         HookNotFound, HookPayloadError, SerializationError: Nothing is recorded; see ``hooks.resume_hook``.
         ReplyNotSent: The run has ended, or has closed the hook, without a reply.
-        TimeoutError: There is no reply yet.  The payload is recorded.
+        ReplyPending: There is no reply yet.  The payload is recorded; ``get_reply`` waits for the reply.
     """
     refuse_in_workflow("resume_hook", "ask in a step")
     return _decoded(engine, wait_in_thread(_ask(engine, token, payload, wait, timeout)))
@@ -62,21 +62,67 @@ def ask_plain(engine: Engine, token: str, payload: object, wait: Any = None, tim
     return plain(engine, wait_in_thread(_ask(engine, token, payload, wait, timeout)))
 
 
+def get_reply(engine: Engine, request_id: str, timeout: Any = None) -> Any:
+    """
+    Return the reply to a question that was asked before, in any process.
+
+    Args:
+        timeout: How long to wait for the reply, as ``sleep`` takes it; None: as long as the run goes on.
+
+    Raises:
+        QuestionNotFound: There is no question with this id.
+        ReplyNotSent, ReplyPending: See ``ask``.
+    """
+    refuse_in_workflow("get_reply", "call it in a step")
+    return _decoded(engine, wait_in_thread(_get_reply(engine, request_id, timeout)))
+
+
+async def aget_reply(engine: Engine, request_id: str, timeout: Any = None) -> Any:
+    """Do the same in an event loop."""
+    refuse_in_workflow("aget_reply", "call it in a step")
+    text = await wait_in_loop(engine.threads, _get_reply(engine, request_id, timeout))
+    return await engine.threads.run(_decoded, engine, text)
+
+
+def get_reply_plain(engine: Engine, request_id: str, timeout: Any = None) -> Any:
+    """As ``get_reply``, with the reply as plain JSON for people and other programs."""
+    return plain(engine, wait_in_thread(_get_reply(engine, request_id, timeout)))
+
+
 def _ask(engine: Engine, token: str, payload: object, wait: Any, timeout: Any) -> Waiting[str]:
-    secs = math.inf if timeout is None else duration.to_micros(timeout, what="timeout") / 1_000_000
+    secs = _secs(timeout)
     question = NewQuestion(new_request_id(), engine.process_id)
     delivered = yield from delivering(engine, token, payload, wait, question=question)
-    run_id = delivered.run.run_id
+    return (yield from _replied(engine, delivered.run.run_id, question.id, secs, timeout))
+
+
+def _get_reply(engine: Engine, request_id: str, timeout: Any) -> Waiting[str]:
+    secs = _secs(timeout)
+    if not is_question(engine, request_id):
+        raise QuestionNotFound(request_id)
+    # The notification of the reply comes to this process now.  One that waits still finds the reply by looking for it.
+    run_id = engine.store.write(lambda tx: requests.set_holder(tx, request_id, engine.process_id))
+    if run_id is None:
+        raise QuestionNotFound(request_id)
+    return (yield from _replied(engine, run_id, request_id, secs, timeout))
+
+
+def _secs(timeout: Any) -> float:
+    return math.inf if timeout is None else duration.to_micros(timeout, what="timeout") / 1_000_000
+
+
+def _replied(engine: Engine, run_id: str, request_id: str, secs: float, timeout: Any) -> Waiting[str]:
+    """Wait for the reply to a question, and return it encoded."""
     until = time.monotonic() + secs
-    with engine.completions.expected(question.id, is_addressed=True) as replied:
-        while (answer := find_answer(engine, question.id)) is None:
+    with engine.completions.expected(request_id, is_addressed=True) as replied:
+        while (answer := find_answer(engine, request_id)) is None:
             left = until - time.monotonic()
             if left <= 0:
-                raise TimeoutError(_why_late(engine, run_id, timeout))
+                raise ReplyPending(run_id, request_id, _why_late(engine, run_id, timeout))
             yield NextCheck(replied, left)
     text = reply_of(answer)
     if text is None:
-        raise ReplyNotSent(run_id, question.id, why_none(answer))
+        raise ReplyNotSent(run_id, request_id, why_none(answer))
     return text
 
 
@@ -110,8 +156,7 @@ def _why_late(engine: Engine, run_id: str, timeout: Any) -> str:
     with engine.store.read() as tx:
         row = generations.latest(tx, run_id)
         reason = None if row is None else blocked_reason(engine, tx, row)
-    text = f"Run {run_id!r} has not replied after {timeout}.  The payload is recorded: do not send it again.  "
-    return text + (reason or "The run goes on with it.")
+    return f"Run {run_id!r} has not replied after {timeout}.  {reason or 'It goes on.'}"
 
 
 def plain(engine: Engine, text: str) -> Any:

@@ -147,12 +147,35 @@ class QuestionDefinition(TypedHook[T, Question[T, R]]):
         Raises:
             HookPayloadError, HookNotFound: Nothing is recorded; see ``resume``.
             ReplyNotSent: The run has ended, or closed the hook, without a reply.
-            TimeoutError: There is no reply yet.  The payload is recorded, so do not send it again.
+            ReplyPending: There is no reply yet (a TimeoutError).  The payload is recorded, so do not send it again:
+                ``get_reply`` waits for the reply.
             SerializationError: The reply does not have the type any more.
         """
         guards.refuse_in_workflow(f"{self.name}.ask", "call it in a step")
         fitted = self.fit(token, payload)
         reply = current.current_engine().ask(token, fitted, wait, timeout)
+        return codec.fit(reply, self.reply_type, "reply")  # type: ignore[no-any-return]
+
+    def get_reply(self, request_id: str, *, timeout: Any = None) -> R:
+        """
+        Wait for the reply to a payload that ``ask`` has sent, in this process or in another one, and return it.
+
+        Args:
+            request_id: That of the ``ReplyPending`` which ``ask`` has raised.
+            timeout: How long to wait for the reply, as ``sleep`` takes it; None: as long as the run goes on.
+
+        Raises:
+            QuestionNotFound: No question has this id.
+            ReplyNotSent, ReplyPending, SerializationError: As ``ask`` raises them.
+        """
+        guards.refuse_in_workflow(f"{self.name}.get_reply", "call it in a step")
+        reply = current.current_engine().get_reply(request_id, timeout)
+        return codec.fit(reply, self.reply_type, "reply")  # type: ignore[no-any-return]
+
+    async def aget_reply(self, request_id: str, *, timeout: Any = None) -> R:
+        """Do the same as ``get_reply`` in an event loop.  It takes no thread while it waits."""
+        guards.refuse_in_workflow(f"{self.name}.aget_reply", "call it in a step")
+        reply = await current.current_engine().aget_reply(request_id, timeout)
         return codec.fit(reply, self.reply_type, "reply")  # type: ignore[no-any-return]
 
     async def aask(self, token: str, payload: Any, *, wait: Any = None, timeout: Any = None) -> R:

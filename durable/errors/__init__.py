@@ -26,6 +26,8 @@ Every exception of durable.
     ├── HookClosed                a closed hook without queued payloads is awaited
     ├── HookConflict              another run holds the token
     ├── HookPayloadError          a payload does not fit the hook's type, or a validator refuses it
+    ├── QuestionNotFound          no question has this id
+    ├── ReplyPending              there is no reply to your payload yet (a TimeoutError)
     ├── ReplyNotSent              a run has ended without replying to your payload
     ├── StepFailed                a step failed, and its exception cannot be rebuilt in this process
     │   └── StepTimeout           an attempt took longer than its step's timeout
@@ -64,7 +66,9 @@ from .hooks import (
     HookConflict,
     HookNotFound,
     HookPayloadError,
+    QuestionNotFound,
     ReplyNotSent,
+    ReplyPending,
 )
 from .runs import (
     ForkRefused,
@@ -120,7 +124,9 @@ __all__ = [
     "NotAwaited",
     "NotInDoubt",
     "PayloadMissing",
+    "QuestionNotFound",
     "ReplyNotSent",
+    "ReplyPending",
     "RetryableError",
     "RunCancelled",
     "RunConflict",

@@ -72,6 +72,46 @@ class HookPayloadError(DurableError):
         return f"The payload for hook {self.token!r} does not fit its type, and was not recorded: {lines}"
 
 
+class QuestionNotFound(DurableError):
+    """Raised when no payload whose sender waits for a reply has this id."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(request_id)
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        return (
+            f"No question has the id {self.request_id!r}.  Its run may be pruned.  The id is the `request_id` of the"
+            " ReplyPending that `ask` has raised."
+        )
+
+
+class ReplyPending(DurableError, TimeoutError):
+    """
+    Raised when the time is over, and there is no reply yet to the payload that you have sent.
+
+    The payload is recorded: do not send it again.  ``get_reply(error.request_id)`` waits for the reply.
+
+    Attributes: ``run_id``; ``request_id``, the id of the question; ``reason``, why there is no reply yet.
+    """
+
+    def __init__(self, run_id: str, request_id: str, reason: str) -> None:
+        # An OSError, which TimeoutError is, would take three arguments for its own.
+        super().__init__(reason)
+        self.run_id = run_id
+        self.request_id = request_id
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[ReplyPending], tuple[str, str, str]]:
+        return ReplyPending, (self.run_id, self.request_id, self.reason)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.reason}  The payload is recorded: do not send it again.  get_reply({self.request_id!r}), or"
+            f" `durable hooks reply {self.request_id}`, waits for the reply."
+        )
+
+
 class ReplyNotSent(DurableError):
     """
     Raised when a run has ended, or has closed the hook, without replying to the payload that you have sent.

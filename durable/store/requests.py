@@ -309,6 +309,14 @@ _ADD_DUPLICATES = (
 )
 
 
+def set_holder(tx: Connection, request_id: str, holder: str) -> str | None:
+    """Let another process be notified of the answer, if none is there; return the run, None if there is no request."""
+    mine = update(requests).where(requests.c.id == request_id, requests.c.answered_at.is_(None))
+    tx.execute(mine.values(holder=holder))
+    run_id: str | None = tx.execute(select(requests.c.run_id).where(requests.c.id == request_id)).scalar_one_or_none()
+    return run_id
+
+
 def add_duplicates(tx: Connection, duplicates: Mapping[str, int]) -> None:
     """Add how many copies of requests came, by the request's id.  In the order of the ids, as ``totals.add`` does."""
     rows = [{"of_request": request_id, "count": count} for request_id, count in sorted(duplicates.items())]

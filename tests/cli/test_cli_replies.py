@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -59,6 +60,14 @@ def test_what_there_is_not_is_told(yard):
     settle(yard.engine, run)
     late = resume("nobody works", '"crate"', "--reply", "--timeout", "10ms")
     assert (late.exit_code, "has not replied after" in late.output) == (1, True)
+    (request_id,) = re.findall(r"durable hooks reply ([\w-]+)", late.output)
+    still = CliRunner().invoke(main, ["hooks", "reply", request_id, "--timeout", "0"])
+    assert (still.exit_code, request_id in still.output) == (1, True)
+    settle(yard.engine, run)
+    picked = CliRunner().invoke(main, ["hooks", "reply", request_id, "--json"])
+    assert (picked.exit_code, json.loads(picked.stdout)) == (0, {"reply": {"kg": 5}})
+    unknown = CliRunner().invoke(main, ["hooks", "reply", "nothing"])
+    assert (unknown.exit_code, "No question has the id" in unknown.output) == (1, True)
     assert "No open hook has the token" in resume("no token", "1", "--reply").output
     misused = resume("nobody works", "1", "--timeout", "1s")
     assert (misused.exit_code, "--timeout needs --reply" in misused.output) == (2, True)

@@ -498,8 +498,8 @@ def test_each_call_has_its_form(owner, asynchronous, without):
 
 def test_each_function_has_its_form():
     """``durable.start`` has ``durable.astart``, and ``Durable.start`` has ``Durable.astart``."""
-    functions = ["start", "start_many", "list_runs", "resume_hook", "get_hook", "set_limit", "create_schedule"]
-    functions += ["get_schedule"]
+    functions = ["start", "start_many", "list_runs", "resume_hook", "get_hook", "get_reply", "set_limit"]
+    functions += ["create_schedule", "get_schedule"]
 
     assert all(f"a{name}" in durable.__all__ for name in functions)
     methods = (
@@ -507,6 +507,7 @@ def test_each_function_has_its_form():
         "start_many",
         "resume_hook",
         "get_hook",
+        "get_reply",
         "set_limit",
         "respond",
         "pause",
@@ -515,4 +516,4 @@ def test_each_function_has_its_form():
     )
     assert all(hasattr(App, f"a{name}") for name in methods)
     assert all(hasattr(HookDefinition, f"a{name}") for name in ("resume",))
-    assert hasattr(type(prices), "aask")
+    assert all(hasattr(type(prices), f"a{name}") for name in ("ask", "get_reply"))

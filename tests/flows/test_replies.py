@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import pickle
 import secrets
 import threading
 import time
@@ -21,16 +22,20 @@ from durable import (
     HookNotFound,
     HookPayloadError,
     Question,
+    QuestionNotFound,
     ReplyNotSent,
+    ReplyPending,
     Request,
     Run,
     SerializationError,
+    aget_reply,
     continue_as_new,
     create_hook,
     create_webhook,
     current,
     define_hook,
     events,
+    get_reply,
     get_step_metadata,
     resume_hook,
     step,
@@ -42,7 +47,7 @@ from durable.broker import PollingNotifier
 from durable.cipher import aes_gcm
 from durable.client import describe
 from durable.engine import completions
-from durable.store import claimed_attempts
+from durable.store import claimed_attempts, hooks, requests
 from durable.store.schema import events as logged
 from durable.store.schema import inbox, steps
 from durable.store.schema import requests as recorded
@@ -354,7 +359,7 @@ def test_a_blocked_run_may_still_reply(engine, ask):
     asking = ask(resume_hook, "replying-23", 1, reply=True)
     settle(engine, run)
     assert (run.status, asking.done()) == ("blocked", False)
-    with pytest.raises(TimeoutError, match=r"is recorded: do not send it again.*is blocked by an error"):
+    with pytest.raises(ReplyPending, match=r"is blocked by an error(.|\n)*is recorded: do not send it again"):
         resume_hook("replying-23", 2, reply=True, timeout=0)
     run.cancel()
     settle(engine, run)
@@ -367,12 +372,115 @@ def test_a_caller_whose_time_is_over_has_lost_nothing(engine, ask):
     """The payload is recorded; the workflow gets it, and its reply is kept."""
     run = engine.start(counter, "replying-7", 1)
     settle(engine, run)
-    with pytest.raises(TimeoutError, match=r"has not replied after 0\.01\.  The payload is recorded"):
+    with pytest.raises(
+        TimeoutError, match=r"has not replied after 0\.01\.  It goes on\.  The payload is recorded"
+    ) as late:
         add.ask("replying-7", Add(1), timeout=0.01)
     settle(engine, run)
     assert run.result(timeout=0) == 1
     (question,) = replies_of(engine, run)
     assert question.answered_at is not None
+    assert isinstance(late.value, ReplyPending)
+    assert (late.value.run_id, late.value.request_id) == (run.id, question.id)
+    assert str(pickle.loads(pickle.dumps(late.value))) == str(late.value)
+
+
+def asked(token: str, amount: int) -> str:
+    """Ask a question whose reply comes later, and return its id."""
+    with pytest.raises(ReplyPending) as late:
+        add.ask(token, Add(amount), timeout=0)
+    return late.value.request_id
+
+
+def test_a_reply_that_comes_later_is_picked_up(engine, database):
+    """With its type, as often as you like, and by a process that has asked nothing; the payload counts once."""
+    run = engine.start(counter, "replying-late", 10)
+    settle(engine, run)
+    first = asked("replying-late", 3)
+    with pytest.raises(ReplyPending, match="get_reply") as again:
+        add.get_reply(first, timeout=0)
+    assert again.value.request_id == first
+    with ThreadPoolExecutor(1) as threads:
+        picking = threads.submit(add.get_reply, first, timeout="20s")
+        until_true(lambda: engine.completions._waiters.get(first))
+        settle(engine, run)
+        assert picking.result(20) == Total(3, 1)
+    assert add.get_reply(first) == get_reply(first) == Total(3, 1)
+    assert asyncio.run(add.aget_reply(first, timeout=1)) == asyncio.run(aget_reply(first)) == Total(3, 1)
+    assert kinds(run).count("hook_received") == 1
+    with more_engines(database) as make:
+        assert make().get_reply(first) == Total(3, 1)
+    run.cancel()
+    settle(engine, run)
+
+
+def test_one_that_waits_later_is_notified(engine, monkeypatch):
+    """The process that picks the reply up is, in place of the one that has asked, which may be gone."""
+    monkeypatch.setattr(engine, "_notifier", notifier := LocalNotifier())
+    monkeypatch.setattr(completions, "SLOW_SECS", 60.0)
+    run = engine.start(by_steps, "replying-late-notified")
+    settle(engine, run)
+    late = asked("replying-late-notified", 2)
+    with engine.store.begin() as tx:
+        tx.execute(sa.update(recorded).where(recorded.c.id == late).values(holder="a process that is gone"))
+    with ThreadPoolExecutor(1) as threads:
+        picking = threads.submit(add.get_reply, late)
+        until_true(lambda: engine.completions._waiters.get(late))
+        settle(engine, run)
+        assert picking.result(20) == Total(4, 1)
+    assert notifier.sent == [engine.process_id]
+
+
+@pytest.mark.parametrize(("how", "reason"), [("takes", "ended without a reply"), ("closes", "stopped listening")])
+def test_one_that_picks_up_late_is_told_at_once_that_there_is_no_reply(engine, how, reason):
+    """Whether it waits already when the run ends or closes the hook, or comes after that."""
+    token = f"replying-late-{how}"
+    run = engine.start(never, token, how)
+    settle(engine, run)
+    with pytest.raises(ReplyPending) as late:
+        resume_hook(token, "?", reply=True, timeout=0)
+    with ThreadPoolExecutor(1) as threads:
+        picking = threads.submit(get_reply, late.value.request_id)
+        settle(engine, run)
+        resume_hook(f"{token}/{'stop' if how == 'takes' else 'go'}", None)
+        settle(engine, run)
+        with pytest.raises(ReplyNotSent, match=reason):
+            picking.result(20)
+    with pytest.raises(ReplyNotSent, match=reason) as told:
+        get_reply(late.value.request_id)
+    assert (told.value.run_id, told.value.request_id) == (run.id, late.value.request_id)
+    run.cancel()
+    settle(engine, run)
+
+
+def test_what_is_no_question_has_no_reply(engine):
+    """An unknown id, and that of a request to a webhook, whose answer is for its sender alone."""
+    run = engine.start(refusing, "replying-no-question")
+    settle(engine, run)
+    webhook = next(each["token"] for each in run.hooks() if each["url"])
+    request = Request(id="r" * 24)
+    with engine.store.begin() as tx:
+        hook = hooks.find(tx, webhook)
+        incoming = {"request": request, "holder": None, "dedupe_key": None, "answer": None, "limit": 0, "at": 1}
+        requests.create(tx, requests.IncomingRequest(run_id=run.id, op_id=hook.op_id, **incoming))
+    for request_id in ("unknown", request.id):
+        with pytest.raises(QuestionNotFound, match=f"No question has the id '{request_id}'"):
+            get_reply(request_id, timeout=0)
+    run.cancel()
+    settle(engine, run)
+
+
+@workflow(name="replying.picks_up")
+async def picks_up() -> None:
+    get_reply("x")
+
+
+def test_a_workflow_body_cannot_pick_a_reply_up(engine):
+    run = engine.start(picks_up)
+    settle(engine, run)
+    assert "get_reply was called in a workflow body" in describe.describe(engine, run.id)["error"].replace("()", "")
+    run.cancel()
+    settle(engine, run)
 
 
 def test_a_question_to_nobody(engine):

@@ -41,6 +41,20 @@ def test_a_view_returns_the_reply(env: Environment, page: Any) -> None:
     assert time.monotonic() - began < 4
 
 
+def test_a_reply_that_comes_later_is_polled(env: Environment, page: Any) -> None:
+    """The view that has not waited long enough answers 202 with an id, and the other one has the reply to it."""
+    client = page.app.test_client()
+    env.start(page.shopping, "eve")
+    done = client.post("/carts/eve/slow-items", json={"sku": "tea", "cents": 250})
+    assert (done.status_code, done.json) == (200, {"total": 250})
+    env.engine.completions._work = lambda: None
+    late = client.post("/carts/eve/slow-items", json={"sku": "tea", "cents": 100})
+    assert late.status_code == 202
+    assert client.get(f"/replies/{late.json['poll']}").status_code == 202
+    env.run_until_idle()
+    assert client.get(f"/replies/{late.json['poll']}").json == {"total": 350}
+
+
 def test_a_cart_is_a_run(env: Environment, page: Any) -> None:
     """Each item has a reply of its own, and the last one ends the run."""
     run = env.start(page.shopping, "ann")
