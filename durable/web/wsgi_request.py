@@ -82,8 +82,11 @@ def is_framed(environ: Mapping[str, Any]) -> bool:
 
     Most servers refuse an ambiguous request themselves.  A server that accepts it may read it differently than the
     proxy before it: gevent's pywsgi ignores any transfer coding but ``chunked``, and accepts ``+3`` and ``0_3`` as
-    lengths; waitress does not read the chunks of an HTTP/1.0 request.
+    lengths; waitress does not read the chunks of an HTTP/1.0 request; hypercorn takes an HTTP/0.9 request that has
+    headers, although it cannot answer it.
     """
+    if environ.get("SERVER_PROTOCOL") == "HTTP/0.9":
+        return False
     length = environ.get("CONTENT_LENGTH")
     coding = environ.get("HTTP_TRANSFER_ENCODING")
     if coding is not None:
