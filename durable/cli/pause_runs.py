@@ -26,6 +26,7 @@ PAUSED = Action("paused", "paused", "Pause")
 RESUMED = Action("resumed", "not paused by itself any more", "Resume", asks=False)
 MANY_RESUMED = replace(RESUMED, sentence_end="resumed, 100 a second")
 
+_children_option = click.option("--children", is_flag=True, help="The child runs of these runs too, and theirs.")
 _status_option = click.option("--status", type=click.Choice(OPEN), help="Only runs with this status.")
 
 
@@ -35,6 +36,7 @@ _status_option = click.option("--status", type=click.Choice(OPEN), help="Only ru
 @name_option
 @attribute_option
 @since_option
+@_children_option
 @click.option("--reason", type=parse_message, metavar="TEXT", help="The reason, for those who find the run paused.")
 @dry_run_option
 @click.option("--yes", is_flag=True, help="Do not ask before many runs are paused.")
@@ -47,6 +49,7 @@ def pause_command(
     name: str | None,
     attributes: tuple[str, ...],
     since: timedelta | None,
+    children: bool,
     reason: str | None,
     dry_run: bool,
     yes: bool,
@@ -60,7 +63,7 @@ def pause_command(
     engine = context.engine
 
     def pause(run_id: str) -> None:
-        if not pauses.pause_run(engine, run_id, reason):
+        if not pauses.pause_run(engine, run_id, reason, children=children):
             run = engine.get_run(run_id)
             state = "paused" if run.paused else run.status
             raise CommandRefused(f"Run {run_id!r} was not paused, because it is already {state}.")
@@ -71,7 +74,9 @@ def pause_command(
     if run_ids:
         act_on_named(context, run_ids, pause, PAUSED, as_json)
     else:
-        act_on_matching(context, chosen, "pause", bulk.Given(reason), replace(PAUSED, as_json=as_json))
+        act_on_matching(
+            context, chosen, "pause", bulk.Given(reason, children=children), replace(PAUSED, as_json=as_json)
+        )
 
 
 @click.command("resume")
@@ -81,6 +86,7 @@ def pause_command(
 @name_option
 @attribute_option
 @since_option
+@_children_option
 @dry_run_option
 @as_json_option
 @click.pass_obj
@@ -92,6 +98,7 @@ def resume_command(
     name: str | None,
     attributes: tuple[str, ...],
     since: timedelta | None,
+    children: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -103,7 +110,7 @@ def resume_command(
     engine = context.engine
 
     def resume(run_id: str) -> None:
-        if not pauses.resume_run(engine, run_id):
+        if not pauses.resume_run(engine, run_id, children=children):
             advice = "  `durable pauses` shows what pauses it." if engine.get_run(run_id).paused else ""
             raise CommandRefused(f"Run {run_id!r} is not paused by itself.{advice}")
 
@@ -113,4 +120,6 @@ def resume_command(
     if run_ids:
         act_on_named(context, run_ids, resume, RESUMED, as_json)
     else:
-        act_on_matching(context, chosen, "resume", bulk.Given(), replace(MANY_RESUMED, as_json=as_json))
+        act_on_matching(
+            context, chosen, "resume", bulk.Given(children=children), replace(MANY_RESUMED, as_json=as_json)
+        )

@@ -28,6 +28,7 @@ Files, in import order::
     placement.py       where a request to a receiver belongs: a run that it starts or resumes, or none
     receive.py         requests to receivers: each recorded with what it does to runs
     route_again.py     routes a recorded request again
+    child_runs.py      does something to the child runs of a run, and to theirs
     pauses.py          pauses and resumes runs, workflows, queues and receivers
     fork_hooks.py      the hooks of a fork: their tokens, and their rows
     fork.py            forks a run, or retries it

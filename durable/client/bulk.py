@@ -24,12 +24,18 @@ _PLACE = re.compile(r"([0-9])\.([0-9]{1,18})\.([0-9]{1,18})\.([!-~]{0,64})")
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What some actions take beside the run: the reason of a cancel or a pause; where and how to fork."""
+    """
+    What some actions take beside the run: the reason of a cancel or a pause; where and how to fork.
+
+    Attributes:
+        children: Pause or resume the child runs too.
+    """
 
     reason: str | None = None
     from_step: str | None = None
     from_event: int | None = None
     reapply_payloads: bool = True
+    children: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +77,12 @@ ACTIONS: Mapping[str, BulkAction] = {
     "cancel": BulkAction(OPEN, lambda engine, run_id, given: Client(engine).cancel(run_id, given.reason)),
     "retry": BulkAction([RunStatus.BLOCKED], _retry),
     "fork": BulkAction([RunStatus.FAILED], _fork),
-    "pause": BulkAction(OPEN, lambda engine, run_id, given: pauses.pause_run(engine, run_id, given.reason)),
+    "pause": BulkAction(
+        OPEN, lambda engine, run_id, given: pauses.pause_run(engine, run_id, given.reason, children=given.children)
+    ),
     "resume": BulkAction(
         OPEN,
-        lambda engine, run_id, _: pauses.resume_in_turn(engine, run_id),
+        lambda engine, run_id, given: pauses.resume_in_turn(engine, run_id, children=given.children),
         only_paused=True,
         go_on=pauses.go_on_with_pauses,
     ),

@@ -18,6 +18,7 @@ from ..engine import Engine
 from ..errors import ConfigurationError, RunNotFound
 from ..nearest import did_you_mean
 from ..store import Cause, DriveRow, Pause, Run, RunStatus, generations, pause_runs, pauses, received, run_list
+from .child_runs import act_below
 from .describe import pause_as_json
 from .route_again import route_held
 
@@ -36,12 +37,12 @@ _LONGEST_REASON = 1_000
 # One run
 
 
-def pause_run(engine: Engine, run_id: str, reason: str | None = None) -> bool:
+def pause_run(engine: Engine, run_id: str, reason: str | None = None, *, children: bool = False) -> bool:
     """
-    Pause a run, or its last generation.
+    Pause a run, or its last generation; with *children* also its open child runs, and theirs.
 
     Returns:
-        False when the run has ended or was paused by itself already.
+        False when each run has ended or was paused by itself already.
 
     Raises:
         RunNotFound: There is no run of this id.
@@ -50,55 +51,78 @@ def pause_run(engine: Engine, run_id: str, reason: str | None = None) -> bool:
     _check_reason(reason)
     now = engine.store.now()
 
-    def act(tx: Connection) -> bool:
+    def act(tx: Connection) -> tuple[str, bool]:
         row = _lock(tx, run_id)
-        return not row.ended and bool(pause_runs.pause(tx, [row.id], pauses.OWN_PAUSE, reason, now))
+        return row.id, not row.ended and bool(pause_runs.pause(tx, [row.id], pauses.OWN_PAUSE, reason, now))
 
-    paused = engine.store.write(act)
+    latest, paused = engine.store.write(act)
     failpoints.hit("pause.recorded")
-    return paused
+    if not children:
+        return paused
+    return (
+        bool(act_below(engine, latest, lambda tx, ids: pause_runs.pause(tx, ids, pauses.OWN_PAUSE, reason, now)))
+        or paused
+    )
 
 
-def resume_run(engine: Engine, run_id: str) -> bool:
+def resume_run(engine: Engine, run_id: str, *, children: bool = False) -> bool:
     """
     End a run's own pause, and send what waits.  It stays paused while its workflow or queue is.
 
+    Args:
+        children: End the own pauses of its open child runs too, and of theirs; they go on ``RESUMED_PER_SEC`` a second.
+
     Returns:
-        False when it was not paused by itself.
+        False when none was paused by itself.
 
     Raises:
         RunNotFound: There is no run of this id.
     """
     now = engine.store.now()
 
-    def act(tx: Connection) -> list[DriveRow] | None:
+    def act(tx: Connection) -> tuple[str, list[DriveRow] | None]:
         row = _lock(tx, run_id)
         causes = pauses.causes_of(tx, [row.id]).get(row.id, [])
         if not any(each.kind == pauses.OWN for each in causes):
-            return None
+            return row.id, None
         sending = engine.dispatch.plan(now)
         own = (pauses.RESUMING, pauses.OWN_PAUSE)
-        return [drive for cause in own for drive in pause_runs.resume(tx, [row.id], cause, now, sending)]
+        return row.id, [drive for cause in own for drive in pause_runs.resume(tx, [row.id], cause, now, sending)]
 
-    drives = engine.store.write(act)
-    if drives is None:
-        return False
-    _send(engine, drives)
-    return True
+    latest, drives = engine.store.write(act)
+    if drives is not None:
+        _send(engine, drives)
+    if children and _resume_below(engine, latest, now):
+        go_on_with_pauses(engine)
+        return True
+    return drives is not None
 
 
-def resume_in_turn(engine: Engine, run_id: str) -> bool:
+def resume_in_turn(engine: Engine, run_id: str, *, children: bool = False) -> bool:
     """
     End a run's own pause, as one of many: ``go_on_with_pauses`` lets ``RESUMED_PER_SEC`` of them go on.
 
     Returns:
-        False when it was not paused by itself.
+        False when it was not paused by itself; with *children*, when none of its child runs was either.
 
     Raises:
         RunNotFound: There is no run of this id.
     """
     now = engine.store.now()
-    return engine.store.write(lambda tx: pauses.resume_in_turn(tx, _lock(tx, run_id).id, now))
+
+    def act(tx: Connection) -> tuple[str, bool]:
+        latest = _lock(tx, run_id).id
+        return latest, pauses.resume_in_turn(tx, latest, now)
+
+    latest, resumed = engine.store.write(act)
+    return (children and _resume_below(engine, latest, now)) or resumed
+
+
+def _resume_below(engine: Engine, run_id: str, now: int) -> bool:
+    def resume(tx: Connection, ids: Sequence[str]) -> list[str]:
+        return [each for each in ids if pauses.resume_in_turn(tx, each, now)]
+
+    return bool(act_below(engine, run_id, resume))
 
 
 def _lock(tx: Connection, run_id: str) -> Run:

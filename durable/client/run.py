@@ -200,13 +200,13 @@ class Client:
         """Let a blocked or failed run go on; see ``Run.retry``."""
         return fork.retry(self._engine, run_id)
 
-    def pause(self, run_id: str, reason: str | None) -> bool:
+    def pause(self, run_id: str, reason: str | None, *, children: bool) -> bool:
         """Pause the run; see ``Run.pause``."""
-        return pauses.pause_run(self._engine, run_id, reason)
+        return pauses.pause_run(self._engine, run_id, reason, children=children)
 
-    def resume(self, run_id: str) -> bool:
+    def resume(self, run_id: str, *, children: bool) -> bool:
         """Resume the run; see ``Run.resume``."""
-        return pauses.resume_run(self._engine, run_id)
+        return pauses.resume_run(self._engine, run_id, children=children)
 
     def wake_up(self, run_id: str) -> int:
         """End the run's pending sleeps, and return how many there were."""

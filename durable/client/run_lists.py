@@ -64,17 +64,25 @@ class RunList(Iterator[Run[Any]]):
         given = bulk.Given(from_step=from_step, from_event=from_event, reapply_payloads=reapply_payloads)
         return [Run(each, self._engine) for each in self._do("fork", given, ForkRefused)]
 
-    def pause(self, reason: str | None = None) -> int:
-        """Pause the runs that have not ended; return how many were paused.  Runs that start later are left."""
-        return len(self._do("pause", bulk.Given(reason=reason)))
+    def pause(self, reason: str | None = None, *, children: bool = False) -> int:
+        """
+        Pause the runs that have not ended; return how many were paused.  Runs that start later are left.
 
-    def resume(self) -> int:
+        Args:
+            children: Pause their child runs too, which do not count.
+        """
+        return len(self._do("pause", bulk.Given(reason=reason, children=children)))
+
+    def resume(self, *, children: bool = False) -> int:
         """
         End the pauses of the runs that were paused by themselves; return how many.
 
         They go on at 100 a second, the first ones at once.
+
+        Args:
+            children: End the pauses of their child runs too, which do not count.
         """
-        return len(self._do("resume"))
+        return len(self._do("resume", bulk.Given(children=children)))
 
     def _do(
         self, action: str, given: bulk.Given = NOTHING_GIVEN, refusal: type[DurableError] | None = None
@@ -132,13 +140,13 @@ class AsyncRunList(AsyncIterator[Run[Any]]):
             lambda: self._runs().fork(from_step=from_step, from_event=from_event, reapply_payloads=reapply_payloads)
         )
 
-    async def apause(self, reason: str | None = None) -> int:
+    async def apause(self, reason: str | None = None, *, children: bool = False) -> int:
         """Do the same as ``RunList.pause``."""
-        return await self._engine.threads.run(lambda: self._runs().pause(reason))
+        return await self._engine.threads.run(lambda: self._runs().pause(reason, children=children))
 
-    async def aresume(self) -> int:
+    async def aresume(self, *, children: bool = False) -> int:
         """Do the same as ``RunList.resume``."""
-        return await self._engine.threads.run(lambda: self._runs().resume())
+        return await self._engine.threads.run(lambda: self._runs().resume(children=children))
 
     def _runs(self) -> RunList:
         if self._list is None:

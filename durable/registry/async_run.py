@@ -96,13 +96,13 @@ class AsyncRun(Generic[R]):
         """Ask the run to stop."""
         return await self._acall("acancel", lambda run: run.cancel(reason))
 
-    async def apause(self, reason: str | None = None) -> bool:
+    async def apause(self, reason: str | None = None, *, children: bool = False) -> bool:
         """Pause the run."""
-        return await self._acall("apause", lambda run: run.pause(reason))
+        return await self._acall("apause", lambda run: run.pause(reason, children=children))
 
-    async def aresume(self) -> bool:
+    async def aresume(self, *, children: bool = False) -> bool:
         """End the pause of the run."""
-        return await self._acall("aresume", lambda run: run.resume())
+        return await self._acall("aresume", lambda run: run.resume(children=children))
 
     async def apaused(self) -> bool:
         """Whether the run is paused."""

@@ -75,9 +75,9 @@ class RunClient(Protocol):
 
     def retry(self, run_id: str) -> Run[Any] | None: ...
 
-    def pause(self, run_id: str, reason: str | None) -> bool: ...
+    def pause(self, run_id: str, reason: str | None, *, children: bool) -> bool: ...
 
-    def resume(self, run_id: str) -> bool: ...
+    def resume(self, run_id: str, *, children: bool) -> bool: ...
 
     def wake_up(self, run_id: str) -> int: ...
 
@@ -304,29 +304,33 @@ class Run(AsyncRun[R]):
         """
         return self._client("Run.retry").retry(self.id)
 
-    def pause(self, reason: str | None = None) -> bool:
+    def pause(self, reason: str | None = None, *, children: bool = False) -> bool:
         """
         Pause the run: it has no turns, and no attempt of a step begins, until ``resume``.
 
         Attempts that are running end, and what they return is recorded.  Sleeps go on, and hooks receive payloads; the
-        run takes that in after the resume.  ``cancel`` ends the pause.  Child runs are not paused.
+        run takes that in after the resume.  ``cancel`` ends the pause.
 
         Args:
             reason: At most 1,000 characters, for the people who find the run paused.
+            children: Pause its child runs that have not ended too, and theirs.
 
         Returns:
-            False when the run has ended or was paused already.
+            False when the run has ended or was paused already; with *children*, when each of them was so too.
         """
-        return self._client("Run.pause").pause(self.id, reason)
+        return self._client("Run.pause").pause(self.id, reason, children=children)
 
-    def resume(self) -> bool:
+    def resume(self, *, children: bool = False) -> bool:
         """
         End the pause of the run.  It stays paused while its workflow or its queue is.
 
+        Args:
+            children: End the pauses of its child runs too, and of theirs; they go on at 100 a second.
+
         Returns:
-            False when ``pause`` has not paused it.
+            False when ``pause`` has not paused it; with *children*, when it has paused none of them either.
         """
-        return self._client("Run.resume").resume(self.id)
+        return self._client("Run.resume").resume(self.id, children=children)
 
     @property
     def paused(self) -> bool:

@@ -254,6 +254,12 @@ def open_children(tx: Connection, run_id: str, limit: int | None = None) -> list
     return [Run(**row) for row in tx.execute(query.limit(limit)).mappings()]
 
 
+def open_children_of(tx: Connection, run_ids: Collection[str]) -> list[str]:
+    """The ids of the child runs of these runs that have not ended, in their order."""
+    query = select(runs.c.id).where(runs.c.parent_run_id.in_(run_ids), runs.c.status.not_in(ENDED))
+    return list(tx.execute(query.order_by(runs.c.id)).scalars())
+
+
 def root_of(tx: Connection, run: Run) -> str:
     """The id of the run at the top of the run's parents; its own, if it has none."""
     if run.parent_run_id is None:

@@ -22,7 +22,7 @@ class NotAllowed(DurableError):
 def _pause_run(call: Call) -> Reply:
     run: Run[Any] = Run(call.path["run_id"], call.engine)
     try:
-        paused = run.pause(call.body.reason)
+        paused = run.pause(call.body.reason, children=call.body.children)
     except RunNotFound:
         raise RequestRefused(problems.unknown_run()) from None
     if not paused:
@@ -33,7 +33,7 @@ def _pause_run(call: Call) -> Reply:
 def _resume_run(call: Call) -> Reply:
     run: Run[Any] = Run(call.path["run_id"], call.engine)
     try:
-        if not run.resume():
+        if not run.resume(children=call.body.children):
             raise RequestRefused(problems.not_resumed())
         return Reply(200, {"id": run.id, "paused": run.paused})
     except RunNotFound:
@@ -86,7 +86,7 @@ def _bulk(call: Call) -> Reply:
             raise NotAllowed(f"You are not allowed to {body.action} this run.") from None
         return call.permit.audited(action, run_id, "bulk", act, actor)
 
-    given = bulk.Given(body.reason, body.from_step, body.from_event, body.reapply_payloads)
+    given = bulk.Given(body.reason, body.from_step, body.from_event, body.reapply_payloads, body.children)
     batch = bulk.act_on_batch(engine, wanted, body.action, given, place, body.limit, each)
     forks = body.action == "fork"
     return Reply(
@@ -111,7 +111,7 @@ _OF_RUNS = (
         summary="Pause a run",
         act=_pause_run,
         action="pause",
-        body=pause_schemas.Why,
+        body=pause_schemas.PauseRun,
         answers={200: ("No turn and no step of the run begins any more.", pause_schemas.PausedRun)},
         problems={**_NO_RUN, 409: "The run has ended, or was paused already."},
     ),
@@ -122,7 +122,7 @@ _OF_RUNS = (
         summary="End the pause of a run",
         act=_resume_run,
         action="unpause",
-        body=schemas.Nothing,
+        body=pause_schemas.ResumeRun,
         answers={200: ("The run goes on, unless its workflow or queue is paused.", pause_schemas.PausedRun)},
         problems={**_NO_RUN, 409: "The run is not paused by itself."},
     ),

@@ -33,6 +33,21 @@ class Why(Strict):
     ] = None
 
 
+_CHILDREN = Field(description="Whether to do it to the child runs too, and to theirs.")
+
+
+class PauseRun(Why):
+    """Why a run is paused, and whether its child runs are."""
+
+    children: Annotated[bool, _CHILDREN] = False
+
+
+class ResumeRun(Strict):
+    """Whether the child runs are resumed too."""
+
+    children: Annotated[bool, _CHILDREN] = False
+
+
 class Bulk(Strict):
     """What is to be done to which runs; at least one condition is given."""
 
@@ -61,6 +76,9 @@ class Bulk(Strict):
     reapply_payloads: Annotated[
         bool, Field(description="Of a fork: whether it gets what came to the open hooks after that.")
     ] = True
+    children: Annotated[
+        bool, Field(description="Of a pause or a resume: whether to do it to the child runs too, which do not count.")
+    ] = False
     dry_run: Annotated[bool, Field(description="Only say which runs it would be.")] = False
     limit: Annotated[int, Field(ge=1, le=1000, description="The most runs of this batch.")] = 100
     after: Annotated[

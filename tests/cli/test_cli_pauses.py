@@ -7,11 +7,13 @@ import secrets
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from driving import settle
 
 from durable import Run
 from durable.cli import main
+from durable.store import schema
 
 
 def command(*args: str) -> Result:
@@ -52,6 +54,24 @@ def test_a_run_is_paused_and_resumed_by_its_id(loading):
     refused = command("runs", "resume", run.id)
     assert (refused.exit_code, "not paused by itself" in refused.stderr) == (1, True)
     assert command("runs", "list", "--paused", "--json").stdout == "[]\n"
+
+
+def test_runs_are_paused_with_their_child_runs(yard, loading, batch):
+    """By id and by a filter: the runs are named and counted, and their children are paused too."""
+    run, child = loading
+    with yard.engine.store.begin() as tx:
+        tx.execute(sa.update(schema.runs).where(schema.runs.c.id == child.id).values(parent_run_id=run.id))
+    assert command("runs", "pause", run.id, "--children").stdout == f"Run {run.id} is paused.\n"
+    assert (run.paused, child.paused) == (True, True)
+    assert json.loads(command("runs", "resume", run.id, "--children", "--json").stdout) == {
+        "id": run.id,
+        "resumed": True,
+    }
+    assert (run.paused, child.paused) == (False, False)
+    assert json.loads(command("runs", "pause", *batch, "--children", "--yes", "--json").stdout)["paused"] >= 1
+    assert (run.paused, child.paused) == (True, True)
+    command("runs", "resume", *batch, "--children")
+    assert (run.paused, child.paused) == (False, False)
 
 
 def test_runs_are_paused_by_a_filter(loading, batch):

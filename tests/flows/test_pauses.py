@@ -7,13 +7,14 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import flask
 import pytest
 import sqlalchemy as sa
-from driving import all_databases, go, settle
+from driving import all_databases, go, settle, settle_family
 from giving_up import gated, note, seen
 from limited import Process
 
@@ -40,6 +41,7 @@ from durable.attempts.claim import Address
 from durable.client import describe, pauses
 from durable.recovery.sweep import find_due, sweep
 from durable.store import received, schema
+from durable.store import runs as runs_store
 from durable.turns import wake
 from durable.turns.conclude import conclude
 from durable.turns.drive import drive
@@ -656,6 +658,77 @@ def test_a_resume_that_commits_behind_the_sweeps_back_is_not_forgotten(engine, o
     assert ([run.paused for run in runs], late) == ([False, True], [])
     sees_due()
     assert not any(run.paused for run in runs)
+
+
+# Child runs
+
+
+@workflow(name="pauses.calls_below")
+async def calls_below(token: str, depth: int) -> list[str]:
+    """Two children on each level; the lowest ones wait for a payload."""
+    if depth == 0:
+        return [await create_hook(token=token)]
+    called = [calls_below(f"{token}{place}", depth - 1) for place in "ab"]
+    return [each for found in await asyncio.gather(*called) for each in found]
+
+
+def family_of(engine: Any, token: str) -> list[Run[Any]]:
+    """A run with two levels of children, itself first."""
+    run = engine.start(calls_below, token, 2)
+    settle_family(engine, run)
+    return [run, *(engine.get_run(each) for each in below(engine, run.id))]
+
+
+def below(engine: Any, run_id: str) -> list[str]:
+    with engine.store.read() as tx:
+        children = runs_store.open_children_of(tx, [run_id])
+    return [*children, *(each for child in children for each in below(engine, child))]
+
+
+def test_child_runs_are_paused_and_resumed_with_their_parent(engine, own_registry, sees_due):
+    """If you ask for it, on every level; without it, they and their parent have pauses of their own."""
+    sees_due()
+    token = secrets.token_hex(4)
+    family = family_of(engine, token)
+    assert len(family) == 7
+    assert family[0].pause() is True
+    assert [run.paused for run in family] == [True] + [False] * 6
+    # The run is paused already, its children are not.
+    assert family[0].pause("all of them", children=True) is True
+    assert all(run.paused for run in family)
+    assert family[0].pause(children=True) is False
+    for leaf in ("aa", "ab", "ba", "bb"):
+        resume_hook(token + leaf, leaf)
+    settle_family(engine, family[0])
+    assert {run.status for run in family} == {"running"}
+
+    assert family[0].resume(children=True) is True
+    sees_due()
+    assert not any(run.paused for run in family)
+    assert family[0].resume(children=True) is False
+    settle_family(engine, family[0])
+    assert family[0].result(timeout=0) == ["aa", "ab", "ba", "bb"]
+
+
+def test_many_runs_are_paused_and_resumed_with_their_children(engine, own_registry, sees_due):
+    """The runs that match are counted, their children are not; a child that has ended is left alone."""
+    sees_due()
+    token = secrets.token_hex(4)
+    family = family_of(engine, token)
+    resume_hook(f"{token}aa", "over")
+    settle_family(engine, family[0])
+    going_on = [run for run in family if run.status == "running"]
+    mine = list_runs(name=calls_below.name, since="1h", until=family[0].created_at + timedelta(microseconds=1))
+    assert mine.pause(children=True) >= 1
+    assert all(run.paused for run in going_on)
+    (over,) = set(family) - set(going_on)
+    assert (over.status, over.paused) == ("completed", False)
+    assert mine.resume(children=True) >= 1
+    sees_due()
+    sees_due()
+    assert not any(run.paused for run in family)
+    family[0].cancel()
+    settle_family(engine, family[0])
 
 
 def test_runs_that_are_not_paused_cost_no_statement_more(engine):

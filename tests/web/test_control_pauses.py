@@ -15,7 +15,7 @@ from servers import migrate
 from durable import Durable, FatalError, Run, create_hook, step, workflow
 from durable.client import pauses
 from durable.recovery import housekeeping
-from durable.store import audit
+from durable.store import audit, runs
 from durable.web import create_blueprint
 from durable.web.operations import OPERATIONS
 from durable.web.wsgi_request import ROOT
@@ -95,6 +95,25 @@ def test_a_run_is_paused_and_resumed(engine, client):
             "refused: The run is not paused by itself.  GET pauses shows which workflows and queues are paused.",
         ),
     ]
+
+
+@workflow(name="paused_by_http.calling")
+async def calling() -> None:
+    await waiting()
+
+
+def test_child_runs_are_paused_by_http(engine, client):
+    """With the run, and with many runs; the answer of a bulk has the runs that match."""
+    run = engine.start(calling)
+    with engine.store.read() as tx:
+        (child,) = (engine.get_run(each) for each in runs.open_children_of(tx, [run.id]))
+    for path, more in (("runs/{}/{}", {}), ("bulk", {"name": calling.name})):
+        for verb, paused in (("pause", True), ("resume", False)):
+            body = more and {**more, "action": verb}
+            answer = post(client, path.format(run.id, verb), children=True, **body)
+            assert (run.paused, child.paused) == (paused, paused)
+            assert not more or [each["id"] for each in answer["runs"]] == [run.id]
+    assert post(client, f"runs/{run.id}/resume", 422, children="yes")["code"] == "bad-arguments"
 
 
 def test_a_workflow_and_a_queue_are_paused_by_http(engine, client):
