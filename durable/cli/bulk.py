@@ -6,14 +6,20 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import wraps
+from typing import Any
 
 import click
 
 from ..client import bulk
 from ..errors import DurableError
 from ..store import RunFilter
-from .common import CommandRefused, Context, parse_attributes, parse_duration
+from .common import CommandRefused, Context, name_option, parse_attributes, parse_duration, parse_run_id
 from .printing import print_json, report
+
+#: A function of a command, and an option for it.
+Command = Callable[..., object]
+Option = Callable[[Command], Command]
 
 #: How many runs one batch has, and how many ids a dry run shows.
 SIZE = 100
@@ -93,6 +99,41 @@ class Chosen:
         earliest = None if self.since is None else now - int(self.since.total_seconds() * 1_000_000)
         attributes = parse_attributes(self.attributes)
         return RunFilter(status=self.status, name=self.name, attributes=attributes, since=earliest)
+
+
+def chooses_runs(status: Option | None, *, asks: bool = False) -> Callable[[Command], Command]:
+    """
+    Decorator: give a command IDs, and options that choose runs in place of them.
+
+    The command gets ``run_ids`` and ``chosen``.
+
+    Args:
+        status: Its option ``--status``, if it has one.
+        asks: Whether it has ``--yes``, since it asks before it acts on many runs.
+    """
+    yes = click.option("--yes", is_flag=True, help="Do not ask before it is done to many runs.")
+    options = [status, name_option, attribute_option, since_option, dry_run_option, yes if asks else None]
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def collect(
+            *,
+            name: str | None,
+            attributes: tuple[str, ...],
+            since: timedelta | None,
+            dry_run: bool,
+            status: str | None = None,
+            yes: bool = False,
+            **others: Any,
+        ) -> object:
+            return command(chosen=Chosen(status, name, attributes, since, dry_run, yes), **others)
+
+        decorated: Command = collect
+        for option in reversed([option for option in options if option is not None]):
+            decorated = option(decorated)
+        return click.argument("run_ids", metavar="[ID]...", nargs=-1, type=parse_run_id)(decorated)
+
+    return decorate
 
 
 def act_on_matching(context: Context, chosen: Chosen, action: str, given: bulk.Given, words: Action) -> None:

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 
 import click
 
 from ..client import bulk, pauses
-from .bulk import (
-    Action,
-    Chosen,
-    act_on_matching,
-    act_on_named,
-    attribute_option,
-    dry_run_option,
-    since_option,
-)
-from .common import CommandRefused, Context, as_json_option, name_option, parse_message, parse_run_id
+from .bulk import Action, Chosen, act_on_matching, act_on_named, chooses_runs
+from .common import CommandRefused, Context, as_json_option, parse_message
 
 #: The statuses in which a run can be paused.
 OPEN = ("pending", "running", "blocked")
@@ -31,28 +22,17 @@ _status_option = click.option("--status", type=click.Choice(OPEN), help="Only ru
 
 
 @click.command("pause")
-@click.argument("run_ids", metavar="[ID]...", nargs=-1, type=parse_run_id)
-@_status_option
-@name_option
-@attribute_option
-@since_option
+@chooses_runs(_status_option, asks=True)
 @_children_option
 @click.option("--reason", type=parse_message, metavar="TEXT", help="The reason, for those who find the run paused.")
-@dry_run_option
-@click.option("--yes", is_flag=True, help="Do not ask before many runs are paused.")
 @as_json_option
 @click.pass_obj
 def pause_command(
     context: Context,
     run_ids: tuple[str, ...],
-    status: str | None,
-    name: str | None,
-    attributes: tuple[str, ...],
-    since: timedelta | None,
+    chosen: Chosen,
     children: bool,
     reason: str | None,
-    dry_run: bool,
-    yes: bool,
     as_json: bool,
 ) -> None:
     """
@@ -68,8 +48,7 @@ def pause_command(
             state = "paused" if run.paused else run.status
             raise CommandRefused(f"Run {run_id!r} was not paused, because it is already {state}.")
 
-    chosen = Chosen(status, name, attributes, since, dry_run, yes)
-    if chosen.is_filtered == bool(run_ids) or (dry_run and run_ids):
+    if chosen.is_filtered == bool(run_ids) or (chosen.dry_run and run_ids):
         raise click.UsageError("Name the runs to pause by ID, or choose them with --status or --name.")
     if run_ids:
         act_on_named(context, run_ids, pause, PAUSED, as_json)
@@ -80,26 +59,17 @@ def pause_command(
 
 
 @click.command("resume")
-@click.argument("run_ids", metavar="[ID]...", nargs=-1, type=parse_run_id)
+@chooses_runs(_status_option)
 @click.option("--all", "resume_all", is_flag=True, help="All runs that are paused by themselves.")
-@_status_option
-@name_option
-@attribute_option
-@since_option
 @_children_option
-@dry_run_option
 @as_json_option
 @click.pass_obj
 def resume_command(
     context: Context,
     run_ids: tuple[str, ...],
+    chosen: Chosen,
     resume_all: bool,
-    status: str | None,
-    name: str | None,
-    attributes: tuple[str, ...],
-    since: timedelta | None,
     children: bool,
-    dry_run: bool,
     as_json: bool,
 ) -> None:
     """
@@ -114,8 +84,7 @@ def resume_command(
             advice = "  `durable pauses` shows what pauses it." if engine.get_run(run_id).paused else ""
             raise CommandRefused(f"Run {run_id!r} is not paused by itself.{advice}")
 
-    chosen = Chosen(status, name, attributes, since, dry_run)
-    if (chosen.is_filtered or resume_all) == bool(run_ids) or (dry_run and run_ids):
+    if (chosen.is_filtered or resume_all) == bool(run_ids) or (chosen.dry_run and run_ids):
         raise click.UsageError("Name the runs to resume by ID, or choose them with --all, --status or --name.")
     if run_ids:
         act_on_named(context, run_ids, resume, RESUMED, as_json)

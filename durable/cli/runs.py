@@ -24,7 +24,7 @@ from .bulk import (
     act_on_matching,
     act_on_named,
     attribute_option,
-    dry_run_option,
+    chooses_runs,
     since_option,
 )
 from .common import (
@@ -39,7 +39,6 @@ from .common import (
     parse_duration,
     parse_json,
     parse_message,
-    parse_run_id,
     parse_text,
     run_id_argument,
 )
@@ -185,28 +184,13 @@ def runs_values(context: Context, run_id: str, name: str | None, wait: timedelta
 
 
 @runs.command("cancel")
-@click.argument("run_ids", metavar="[ID]...", nargs=-1, type=parse_run_id)
-@click.option("--status", type=click.Choice(OPEN), help="Cancel all open runs with this status.")
-@name_option
-@attribute_option
-@since_option
+@chooses_runs(
+    click.option("--status", type=click.Choice(OPEN), help="Cancel all open runs with this status."), asks=True
+)
 @click.option("--reason", type=parse_text, metavar="TEXT", help="The reason, which the log records.")
-@dry_run_option
-@click.option("--yes", is_flag=True, help="Do not ask before many runs are cancelled.")
 @as_json_option
 @click.pass_obj
-def runs_cancel(
-    context: Context,
-    run_ids: tuple[str, ...],
-    status: str | None,
-    name: str | None,
-    attributes: tuple[str, ...],
-    since: timedelta | None,
-    reason: str | None,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-) -> None:
+def runs_cancel(context: Context, run_ids: tuple[str, ...], chosen: Chosen, reason: str | None, as_json: bool) -> None:
     """
     Ask runs to stop.  They can clean up first.
 
@@ -219,8 +203,7 @@ def runs_cancel(
         if not run.cancel(reason):
             raise CommandRefused(f"Run {run_id!r} was not cancelled, because it is already {run.status}.")
 
-    chosen = Chosen(status, name, attributes, since, dry_run, yes)
-    if chosen.is_filtered == bool(run_ids) or (dry_run and run_ids):
+    if chosen.is_filtered == bool(run_ids) or (chosen.dry_run and run_ids):
         raise click.UsageError("Name the runs to cancel by ID, or choose them with --status or --name.")
     if run_ids:
         act_on_named(context, run_ids, cancel, CANCELLED, as_json)
@@ -243,12 +226,8 @@ def runs_wake(context: Context, run_id: str, as_json: bool) -> None:
 
 
 @runs.command("retry")
-@click.argument("run_ids", metavar="[ID]...", nargs=-1, type=parse_run_id)
+@chooses_runs(None)
 @click.option("--all", "retry_all", is_flag=True, help="Retry all blocked runs.")
-@click.option("--name", type=parse_text, metavar="TEXT", help="With --all: only runs of this workflow.")
-@attribute_option
-@since_option
-@dry_run_option
 @click.option(
     "--wait",
     type=parse_duration,
@@ -262,11 +241,8 @@ def runs_wake(context: Context, run_id: str, as_json: bool) -> None:
 def runs_retry(
     context: Context,
     run_ids: tuple[str, ...],
+    chosen: Chosen,
     retry_all: bool,
-    name: str | None,
-    attributes: tuple[str, ...],
-    since: timedelta | None,
-    dry_run: bool,
     wait: timedelta,
     as_json: bool,
 ) -> None:
@@ -285,8 +261,7 @@ def runs_retry(
             advice = advice if status == RunStatus.FAILED else ""
             raise CommandRefused(f"Run {run_id!r} is {status}.  You can retry only blocked runs.{advice}")
 
-    chosen = Chosen(None, name, attributes, since, dry_run)
-    if retry_all == bool(run_ids) or ((chosen.is_filtered or dry_run) and not retry_all):
+    if retry_all == bool(run_ids) or ((chosen.is_filtered or chosen.dry_run) and not retry_all):
         raise click.UsageError("Name the runs to retry by ID, or use --all, with --name if you like.")
     if retry_all:
         act_on_matching(context, chosen, "retry", bulk.Given(), replace(RETRIED, as_json=as_json))
