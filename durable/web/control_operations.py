@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from .. import attributes, registry
 from ..client import describe, run_lists, start, values
 from ..engine import Engine
-from ..errors import RunConflict, RunNotFound, SerializationError
+from ..errors import RunConflict, SerializationError
 from ..registry import Run, definitions
 from ..store import start_run
 from . import problems, schemas
@@ -63,6 +63,7 @@ class Operation:
         path: The path below ``wsgi_request.ROOT``; ``{run_id}`` is a parameter.
         answers: By status, what the answer means and its model.
         problems: By status, errors of this operation, besides those that every operation has.
+        act: Does it.  It may raise RunNotFound, for which the answer is 404.
         links: Names of operations that can follow with the run of the answer.
         action: As ``authorize`` and the audit have it; "read" for what changes nothing.
     """
@@ -133,38 +134,25 @@ def _list(call: Call) -> Reply:
 
 
 def _show(call: Call) -> Reply:
-    try:
-        # A client that polls the run which it has started asks for the last generation.
-        return Reply(200, describe.describe(call.engine, call.path["run_id"], follow=True))
-    except RunNotFound:
-        raise RequestRefused(problems.unknown_run()) from None
+    # A client that polls the run which it has started asks for the last generation.
+    return Reply(200, describe.describe(call.engine, call.path["run_id"], follow=True))
 
 
 def _cancel(call: Call) -> Reply:
     run: Run[Any] = Run(call.path["run_id"], call.engine)
-    try:
-        cancelled = run.cancel(call.body.reason)
-    except RunNotFound:
-        raise RequestRefused(problems.unknown_run()) from None
-    if not cancelled:
+    if not run.cancel(call.body.reason):
         raise RequestRefused(problems.run_ended())
     return Reply(202, {"id": run.id, "cancelled": True})
 
 
 def _values(call: Call) -> Reply:
-    try:
-        return Reply(200, {"values": values.list_values(call.engine, call.path["run_id"])})
-    except RunNotFound:
-        raise RequestRefused(problems.unknown_run()) from None
+    return Reply(200, {"values": values.list_values(call.engine, call.path["run_id"])})
 
 
 def _events(call: Call) -> Reply:
     query: schemas.EventsQuery = call.query
     run: Run[Any] = Run(call.path["run_id"], call.engine)
-    try:
-        found = run.events(after=query.after, limit=query.limit + 1, payloads=False)
-    except RunNotFound:
-        raise RequestRefused(problems.unknown_run()) from None
+    found = run.events(after=query.after, limit=query.limit + 1, payloads=False)
     page = found[: query.limit]
     more = page[-1].seq if len(found) > len(page) else None
     return Reply(200, {"events": [describe.event_as_json(event) for event in page], "next": more})

@@ -14,6 +14,7 @@ import flask
 from pydantic import BaseModel, ValidationError
 
 from ..engine import Engine
+from ..errors import RunNotFound
 from ..store import audit
 from . import body, errors, problems, schemas, stream_schemas, wsgi_request
 from .control_operations import Call, Operation, Reply
@@ -129,15 +130,23 @@ class Controller:
                 return reply
         subject, detail = _subject(call)
         self._engine.check_schema()
-        acted = self._permit.audited(operation.action, subject, detail, lambda: operation.act(call), actor)
+        acted = self._permit.audited(operation.action, subject, detail, lambda: _do(operation, call), actor)
         assert isinstance(acted, Reply), f"{operation.path} holds its connection, and is audited as if it did not"
         return acted
 
 
 def _reply(operation: Operation, call: Call) -> Flow[Reply]:
     """Do the operation, which may hold its connection."""
-    acted = operation.act(call)
+    acted = _do(operation, call)
     return acted if isinstance(acted, Reply) else (yield from acted)
+
+
+def _do(operation: Operation, call: Call) -> Reply | Flow[Reply]:
+    """Do the operation; the answer is 404 where there is no such run."""
+    try:
+        return operation.act(call)
+    except RunNotFound:
+        raise RequestRefused(problems.unknown_run()) from None
 
 
 def _subject(call: Call) -> tuple[str, str | None]:

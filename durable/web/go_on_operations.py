@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from ..client import fork
 from ..engine import Engine
-from ..errors import ConfigurationError, DurableError, ForkRefused, NotInDoubt, RunNotFound, SerializationError
+from ..errors import ConfigurationError, DurableError, ForkRefused, NotInDoubt, SerializationError
 from ..registry import Run
 from ..store import runs
 from . import problems, schemas
@@ -47,10 +47,7 @@ def _retry(call: Call) -> Reply:
 
 def _wake(call: Call) -> Reply:
     run: Run[Any] = Run(call.path["run_id"], call.engine)
-    try:
-        return Reply(200, {"id": run.id, "ended": run.wake_up()})
-    except RunNotFound:
-        raise RequestRefused(problems.unknown_run()) from None
+    return Reply(200, {"id": run.id, "ended": run.wake_up()})
 
 
 def _resolve(call: Call) -> Reply:
@@ -64,8 +61,6 @@ def _resolve(call: Call) -> Reply:
             step = run.resolve(result=body.result, step=body.step)
         else:
             step = run.resolve(fail=body.fail, step=body.step)
-    except RunNotFound:
-        raise RequestRefused(problems.unknown_run()) from None
     except NotInDoubt as error:
         raise RequestRefused(problems.not_in_doubt(error.doubts)) from None
     except SerializationError as error:
@@ -87,8 +82,6 @@ def _created(call: Call, forked: Run[Any]) -> Reply:
 
 def _refused(error: DurableError) -> Exception:
     """Return the answer to an error of a fork; an error that is none of the caller's stays what it is."""
-    if isinstance(error, RunNotFound):
-        return RequestRefused(problems.unknown_run())
     if isinstance(error, ForkRefused):
         return RequestRefused(problems.not_forked(f"The run was not forked: {error.reason}."))
     if isinstance(error, ConfigurationError):

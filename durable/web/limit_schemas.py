@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
-from .schemas import NO_NUL, Strict
+from .schemas import NO_NUL, WHOLE, Strict
 
-
-def _as_whole(given: object) -> object:
-    """JSON has one kind of number: 6.0 is the whole number 6."""
-    return int(given) if isinstance(given, float) and given.is_integer() else given
-
-
-_Whole = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_as_whole)]
+_Whole = Annotated[int, Field(ge=1, le=2**31 - 1), WHOLE]
 
 
 class LimitNumber(Strict):

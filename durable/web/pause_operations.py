@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import duration
 from ..client import bulk, pauses
-from ..errors import ConfigurationError, DurableError, RunNotFound
+from ..errors import ConfigurationError, DurableError
 from ..registry import Run
 from ..store import RunFilter
 from . import pause_schemas, problems, schemas
@@ -21,23 +21,16 @@ class NotAllowed(DurableError):
 
 def _pause_run(call: Call) -> Reply:
     run: Run[Any] = Run(call.path["run_id"], call.engine)
-    try:
-        paused = run.pause(call.body.reason, children=call.body.children)
-    except RunNotFound:
-        raise RequestRefused(problems.unknown_run()) from None
-    if not paused:
+    if not run.pause(call.body.reason, children=call.body.children):
         raise RequestRefused(problems.not_paused())
     return Reply(200, {"id": run.id, "paused": True})
 
 
 def _resume_run(call: Call) -> Reply:
     run: Run[Any] = Run(call.path["run_id"], call.engine)
-    try:
-        if not run.resume(children=call.body.children):
-            raise RequestRefused(problems.not_resumed())
-        return Reply(200, {"id": run.id, "paused": run.paused})
-    except RunNotFound:
-        raise RequestRefused(problems.unknown_run()) from None
+    if not run.resume(children=call.body.children):
+        raise RequestRefused(problems.not_resumed())
+    return Reply(200, {"id": run.id, "paused": run.paused})
 
 
 def _list(call: Call) -> Reply:

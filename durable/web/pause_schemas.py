@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
 from .schedule_schemas import Moment
-from .schemas import NO_NUL, Status, Strict
+from .schemas import NO_NUL, WHOLE, Status, Strict
 
 Kind = Literal["workflow", "queue", "receiver"]
 
@@ -71,7 +71,9 @@ class Bulk(Strict):
         Field(description="Of a fork: the step to call again; without it and `from_event`, that which has failed."),
     ] = None
     from_event: Annotated[
-        int | None, Field(ge=1, le=2**53, description="Of a fork: go on behind this event of each log, by its `seq`.")
+        int | None,
+        Field(ge=1, le=2**53, description="Of a fork: go on behind this event of each log, by its `seq`."),
+        WHOLE,
     ] = None
     reapply_payloads: Annotated[
         bool, Field(description="Of a fork: whether it gets what came to the open hooks after that.")
@@ -80,7 +82,7 @@ class Bulk(Strict):
         bool, Field(description="Of a pause or a resume: whether to do it to the child runs too, which do not count.")
     ] = False
     dry_run: Annotated[bool, Field(description="Only say which runs it would be.")] = False
-    limit: Annotated[int, Field(ge=1, le=1000, description="The most runs of this batch.")] = 100
+    limit: Annotated[int, Field(ge=1, le=1000, description="The most runs of this batch."), WHOLE] = 100
     after: Annotated[
         Annotated[str, StringConstraints(pattern=r"^[0-9]\.[0-9]{1,18}\.[0-9]{1,18}\.[!-~]{0,64}$")] | None,
         Field(description="The `next` of the batch before."),

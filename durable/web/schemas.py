@@ -70,6 +70,14 @@ def _in_digits(text: object) -> object:
     return text
 
 
+def _whole(number: object) -> object:
+    """JSON has one kind of number: 15.0 is an integer, too."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+#: For an integer in a body, after its limits.
+WHOLE = BeforeValidator(_whole)
+
 #: For a number in a query, after its limits.
 DIGITS = BeforeValidator(_in_digits)
 
@@ -137,7 +145,7 @@ class Fork(Strict):
         Field(description="Call this step again: its name, or the id of one call."),
     ] = None
     from_event: Annotated[
-        int | None, Field(ge=1, le=2**53, description="Go on behind this event of the log, by its `seq`.")
+        int | None, Field(ge=1, le=2**53, description="Go on behind this event of the log, by its `seq`."), WHOLE
     ] = None
     reapply_payloads: Annotated[
         bool, Field(description="Whether the fork gets what came to the open hooks after that.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..client import streams
-from ..errors import RunNotFound
 from ..registry import check_stream_name
 from . import problems, stream_schemas
 from .control_operations import Call, Operation, Reply
@@ -11,10 +10,7 @@ from .problems import RequestRefused
 
 
 def _list(call: Call) -> Reply:
-    try:
-        return Reply(200, {"streams": streams.list_streams(call.engine, call.path["run_id"])})
-    except RunNotFound:
-        raise RequestRefused(problems.unknown_run()) from None
+    return Reply(200, {"streams": streams.list_streams(call.engine, call.path["run_id"])})
 
 
 def _items(call: Call) -> Reply:
@@ -22,8 +18,6 @@ def _items(call: Call) -> Reply:
     try:
         name = check_stream_name(call.path["stream"])
         page = streams.list_items(call.engine, call.path["run_id"], name, start=query.start, limit=query.limit)
-    except RunNotFound:
-        raise RequestRefused(problems.unknown_run()) from None
     except ValueError as error:
         raise RequestRefused(problems.bad_arguments(str(error))) from None
     return Reply(200, page)

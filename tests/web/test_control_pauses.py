@@ -140,7 +140,7 @@ def test_a_workflow_and_a_queue_are_paused_by_http(engine, client):
 def test_many_runs_are_paused_in_batches(engine, client):
     """A dry run changes nothing; each batch says where the next one begins; what starts meanwhile is left."""
     runs = [engine.start(waiting) for _ in range(5)]
-    wanted = {"action": "pause", "name": waiting.name, "limit": 2}
+    wanted = {"action": "pause", "name": waiting.name, "limit": 2.0}
     dry = post(client, "bulk", **wanted, dry_run=True)
     assert (dry["count"], len(dry["runs"]), dry["next"]) == (5, 2, None)
     assert not any(run.paused for run in runs)
