@@ -13,6 +13,7 @@ Files, in import order::
     admission.py     sends the steps whose limits have room
     offers.py        which steps are offered to processes at work, instead of sent
     new_steps.py     creates the steps that wait for a process
+    new_items.py     writes the items of streams that the workflow has emitted
     new_waits.py     the waits that a turn creates and withdraws
     commit.py        writes a decision in one transaction
     continuation.py  goes on with a run in place, instead of sending a message

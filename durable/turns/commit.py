@@ -20,16 +20,13 @@ from ..client import run_limits
 from ..engine import CALL_TIME, Engine, count_emitted
 from ..errors import WorkflowCodeError
 from ..replay import commands
-from ..sandbox import log_records
 from ..store import (
     Claim,
     DueWait,
-    NewItem,
     Run,
     RunStatus,
     attributes,
     claimed_attempts,
-    emit_items,
     event_rows,
     hooks,
     is_contention,
@@ -44,11 +41,9 @@ from ..store import (
     vault,
     waits,
 )
-from . import admission, children, generations, new_steps, new_waits, run_end
+from . import admission, children, generations, new_items, new_steps, new_waits, run_end
 from .decision import CommitResult, Decision, NewEvents, Overtaken
 from .offers import LEAST
-
-log = log_records.get("durable.streams")
 
 
 def commit(engine: Engine, decision: Decision, begins: Claim | None = None) -> CommitResult:
@@ -264,7 +259,7 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
     changes = [event.attributes for event in result.log if isinstance(event, events.AttributesSet)]
     attributes.write(tx, run.id, run.created_at, changes)
     published.write(tx, run.id, [event for event in result.log if isinstance(event, events.ValuePublished)])
-    result.emitted = _emit(tx, decision, max(now, new.at))
+    result.emitted = new_items.write(tx, decision, max(now, new.at))
     run_log.delete_inbox_items(tx, run.id, drained)
 
     _create(engine, tx, decision, begins, result, now)
@@ -276,22 +271,6 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
         result.to_wake += generations.forward(engine, tx, run, event, now)
     if decision.outcome is None and not run.ended:
         result.run = _row_after(decision, new.seq, new.at)
-
-
-def _emit(tx: Connection, decision: Decision, now: int) -> tuple[list[NewItem], dict[str, int]]:
-    """Write what the workflow has emitted, and return it.  Its streams belong to its first generation."""
-    emitted = [
-        NewItem(each.name, each.item, now, each.options)
-        for each in decision.commands
-        if isinstance(each, commands.EmitItem)
-    ]
-    if not emitted:
-        return [], {}
-    run = decision.run
-    dropped = emit_items.append(tx, run.first_run_id or run.id, emitted)
-    for name in sorted(dropped):
-        log.warning("Run %s has emitted to the stream %r after its end: it is dropped.", run.id, name)
-    return emitted, dropped
 
 
 def _move_hooks(tx: Connection, decision: Decision, result: CommitResult, now: int) -> None:
