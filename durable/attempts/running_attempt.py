@@ -208,6 +208,8 @@ class RunningAttempt:
         items = [] if self._emitted is None else self._emitted.take()
         if not items:
             return
+        if self.transaction is not None:
+            self.transaction.begin()
         with self._writing() as tx:
             written = emit_items.write(tx, self.held, items)
         warn_of_dropped(self.held, written)

@@ -36,7 +36,7 @@ class StepSession(Session):
 
 
 class StepTransaction:
-    """One attempt's transaction.  The first call of ``session`` begins it."""
+    """One attempt's transaction.  ``begin`` or the first call of ``session`` begins it."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -52,6 +52,10 @@ class StepTransaction:
     def tx(self) -> Connection | None:
         """The connection; None while the transaction has not begun."""
         return self._tx
+
+    def begin(self) -> None:
+        """Begin the transaction, unless it has begun."""
+        self.session()
 
     def session(self) -> Session:
         """Return the session of the step's code, the same each time."""

@@ -204,8 +204,9 @@ async def one_try(number: int) -> None:
 
 
 @step(name="streaming.books", semantics="transactional", retry_backoff=0)
-def books(count: int) -> None:
-    step_session().execute(sa.select(sa.literal(1)))
+def books(count: int, has_session: bool) -> None:
+    if has_session:
+        step_session().execute(sa.select(sa.literal(1)))
     for number in range(count):
         emit("booked", (get_step_metadata().attempt, number))
     if get_step_metadata().attempt == 1:
@@ -213,14 +214,15 @@ def books(count: int) -> None:
 
 
 @workflow(name="streaming.transactional")
-async def transactional_flow(count: int) -> None:
-    await books(count)
+async def transactional_flow(count: int, has_session: bool) -> None:
+    await books(count, has_session)
 
 
+@pytest.mark.parametrize("has_session", [True, False])
 @pytest.mark.parametrize("count", [2, 1_200])
-def test_a_transactional_step_emits_with_its_result(engine, count):
+def test_a_transactional_step_emits_with_its_result(engine, count, has_session):
     """What an attempt that is rolled back has emitted is gone; also more than one statement takes."""
-    run = engine.start(transactional_flow, count)
+    run = engine.start(transactional_flow, count, has_session)
     settle(engine, run)
     assert [tuple(each) for each in run.stream("booked")] == [(2, number) for number in range(count)]
 
