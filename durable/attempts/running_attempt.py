@@ -29,6 +29,7 @@ from ..store import (
     emit_items,
     fork_run,
     is_unavailable,
+    pushed_answers,
     reason,
     requests,
     retry_until_available,
@@ -103,7 +104,8 @@ class RunningAttempt:
 
         def notify() -> None:
             failpoints.hit("response.recorded")
-            self.engine.notify(holder, request_id)
+            pushed = pushed_answers.write(store.vault, self.held.run_id, request_id, response) if holder else None
+            self.engine.notify(holder, *([] if pushed is None else [pushed]), request_id)
 
         self._after_commit(notify)
         return True

@@ -1,8 +1,11 @@
 """
 Notifications between processes: "look at this id in SQL now".
 
-A notification carries only an id.  A waiting process that receives it checks SQL at once, instead of at its next poll.
-So a notification may be lost, repeated or late.  Sending one never raises, and takes at most a second.
+A notification is an id.  A waiting process that receives it checks SQL at once, instead of at its next poll.  So a
+notification may be lost, repeated or late.  Sending one never raises, and takes at most a second.
+
+A small answer to a held request comes before its id, as a message of its own (``store/pushed_answers.py``).  A
+process that cannot use it ignores it, and reads SQL when the id comes.
 
 With Redis or Valkey, each process that waits has an inbox, which is a list: senders push to it, and one thread pops.
 A list survives a reconnect, and pub/sub does not.  If the sender does not know which processes wait, they add
@@ -38,8 +41,8 @@ class Notifier(Protocol):
     def healthy(self) -> bool:
         """Whether a notification sent to this process now would arrive at once, so that it may poll slowly."""
 
-    def notify(self, holder: str, message: str) -> None:
-        """Send *message* to the process *holder*.  Never raises, and takes at most a second."""
+    def notify(self, holder: str, *messages: str) -> None:
+        """Send these messages to the process *holder*, in this order.  Never raises, and takes at most a second."""
 
     def subscribe(self, subject: str, holder: str) -> None:
         """Have ``notify_subscribers(subject)`` notify *holder*, for ``SUBSCRIPTION_SECS``.  Never raises."""
@@ -59,7 +62,7 @@ class PollingNotifier:
 
     healthy = False
 
-    def notify(self, holder: str, message: str) -> None:
+    def notify(self, holder: str, *messages: str) -> None:
         pass
 
     def subscribe(self, subject: str, holder: str) -> None:

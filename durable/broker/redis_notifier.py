@@ -65,8 +65,8 @@ class RedisNotifier:
         listeners = list(self._listeners.values())
         return bool(listeners) and all(listener.healthy for listener in listeners)
 
-    def notify(self, holder: str, message: str) -> None:
-        self._try(lambda client: _push(client, self._key(holder), message))
+    def notify(self, holder: str, *messages: str) -> None:
+        self._try(lambda client: _push(client, self._key(holder), *messages))
 
     def subscribe(self, subject: str, holder: str) -> None:
         def subscribe(client: redis.Redis) -> None:
@@ -150,9 +150,9 @@ class _Sender:
     skip_until: float = 0.0
 
 
-def _push(client: redis.Redis, inbox: str, message: str) -> None:
+def _push(client: redis.Redis, inbox: str, *messages: str) -> None:
     pipeline = client.pipeline(transaction=False)
-    pipeline.rpush(inbox, message)
+    pipeline.rpush(inbox, *messages)
     pipeline.expire(inbox, INBOX_SECS)
     pipeline.execute()
 

@@ -377,10 +377,10 @@ class Engine:
             elif isinstance(run, DriveRow):
                 self.dispatch.send_turn(run)
 
-    def notify(self, holder: str, message: str) -> None:
+    def notify(self, holder: str, *messages: str) -> None:
         """Notify a process that something it waits for is in the database now; an empty *holder* means no process."""
         if holder:
-            self.notifier.notify(holder, message)
+            self.notifier.notify(holder, *messages)
 
     def flush_measures(self) -> None:
         """Write what this process has measured since the last flush; on an error, keep it for the next."""

@@ -34,6 +34,7 @@ Files, in import order::
     gauges.py              what is there now, for metrics
     hooks.py               hooks and webhooks, and the tokens that find them
     requests.py            webhook requests and their answers
+    pushed_answers.py      answers that go to the process which holds the connection
     published.py           the latest value of each name that runs have published
     received.py            what became of each request to a receiver
     run_log.py             a run's log and inbox
@@ -92,6 +93,7 @@ from .payloads import PayloadStore, PayloadStoreError, SqlPayloads, StoredPayloa
 from .poolers import ADVICE as POOLER_ADVICE
 from .poolers import CHOICES as PREPARING_CHOICES
 from .published import PublishedValue
+from .pushed_answers import PushedAnswer
 from .received import ReceivedRow, RequestOutcome
 from .retention import EndedRun
 from .run_limits import RunLimit
@@ -144,6 +146,7 @@ __all__ = [
     "PayloadStore",
     "PayloadStoreError",
     "PublishedValue",
+    "PushedAnswer",
     "QueueBacklog",
     "ReceivedRow",
     "Refusals",

@@ -140,8 +140,8 @@ class Vault:
 
     # Heads and bodies
 
-    def seal_body(self, tx: Connection, run_id: str, place: str, head: str, body: bytes) -> tuple[str, bytes]:
-        """A head and a body as they are stored."""
+    def seal_body(self, tx: Connection | None, run_id: str, place: str, head: str, body: bytes) -> tuple[str, bytes]:
+        """A head and a body as they are stored; a body of up to ``LIMIT`` bytes needs no transaction."""
         if self.cipher is None:
             if len(body) <= LIMIT:
                 return head, body

@@ -6,6 +6,9 @@ waiting requests in one SELECT: every second while notifications arrive, every
 50 to 250 ms while they do not.  A notification makes the thread read at once.
 The thread runs while a connection is held, and for a few seconds after.
 
+A small answer comes with its notification.  Its waiters are released at once,
+and SQL is not read.
+
 A waiter uses one thread of a WSGI server and one socket, under ASGI only the
 socket; it keeps no database connection, no broker connection and no body.
 
@@ -30,11 +33,14 @@ from .. import forks
 from ..broker import Notifier
 from ..engine import Engine
 from ..http import Response
+from ..store import PushedAnswer
 from .followers import Follower, Followers, Source, StreamName
 
 log = logging.getLogger("durable.web")
 
 Answers = Callable[[Collection[str]], Mapping[str, Response]]
+#: Reads the answer in a notification.
+Pushed = Callable[[PushedAnswer], Response]
 
 #: How often SQL is read while notifications arrive, and how often the clients are checked.
 SLOW_SECS = 1.0
@@ -111,6 +117,7 @@ class Hub:
         holder: The name of this process's inbox.
         source: Reads streams.
         is_stopping: Whether the server is stopping this process.
+        pushed: Reads the answer in a notification; without it, all answers are read from SQL.
     """
 
     def __init__(
@@ -120,9 +127,11 @@ class Hub:
         holder: str,
         source: Source,
         is_stopping: Callable[[], bool] = lambda: False,
+        pushed: Pushed | None = None,
     ) -> None:
         self.holder = holder
         self._answers = answers
+        self._pushed = pushed
         self._notifier = notifier
         self._is_stopping = is_stopping
         self._lock = threading.Lock()
@@ -215,13 +224,35 @@ class Hub:
         if waiter in self._attached or not self._notifier.healthy:
             self.notify(waiter.request_id)
 
-    def notify(self, request_id: str) -> None:
-        """Read the answer to this request now."""
+    def notify(self, message: str) -> None:
+        """Read the answer to this request now; or release its waiters, if the message has the answer."""
+        if " " in message:
+            self._release_pushed(message)
+            return
+        request_id = message
         with self._lock:
             if request_id in self._waiters:
                 self._notified.add(request_id)
                 self._wake.set()
         self._followers.notify(request_id)
+
+    def _release_pushed(self, message: str) -> None:
+        """Give an answer to those that wait for it.  Where anything is odd, they wait for the answer from SQL."""
+        if self._pushed is None:
+            return
+        try:
+            pushed = PushedAnswer.parse(message)
+            with self._lock:
+                is_awaited = pushed.request_id in self._waiters
+            answer = self._pushed(pushed) if is_awaited else None
+        except Exception as error:
+            log.warning("An answer in a notification cannot be read, and is read from SQL: %s", type(error).__name__)
+            return
+        if answer is not None:
+            with self._lock:
+                waiters = self._waiters.pop(pushed.request_id, set())
+            for waiter in waiters:
+                waiter.release(answer)
 
     def drain(self) -> None:
         """Release every waiter without an answer, and open no more."""

@@ -29,7 +29,7 @@ from ..client import KeyReused, TooManyPending, new_request_id
 from ..engine import Engine
 from ..errors import ConfigurationError, HookClosed
 from ..http import Request, Response
-from ..store import Refusals
+from ..store import Refusals, pushed_answers
 from . import (
     body,
     errors,
@@ -371,4 +371,5 @@ def _make_hub(engine: Engine) -> Hub:
         engine.process_id,
         StreamSource(engine),
         lambda: gunicorn.is_stopping() or shutdown.is_stopping(),
+        partial(pushed_answers.read, engine.store.vault),
     )

@@ -71,6 +71,16 @@ def free_port() -> int:
         return port
 
 
+def test_messages_that_are_sent_together_arrive_in_order(make):
+    """An answer comes before the id of its request."""
+    got: queue.Queue[str] = queue.Queue()
+    make().listen("web-1", got.put)
+
+    make().notify("web-1", "the answer", "request-1")
+
+    assert [got.get(timeout=5), got.get(timeout=5)] == ["the answer", "request-1"]
+
+
 def test_a_hint_arrives(make):
     """What one process sends to an inbox, the process that listens to it gets."""
     got: queue.Queue[str] = queue.Queue()

@@ -529,9 +529,10 @@ class LocalNotifier(PollingNotifier):
     def listen(self, holder: str, receive: Callable[[str], None]) -> None:
         self.receive = receive
 
-    def notify(self, holder: str, message: str) -> None:
+    def notify(self, holder: str, *messages: str) -> None:
         self.sent.append(holder)
-        self.receive(message)
+        for message in messages:
+            self.receive(message)
 
 
 @pytest.mark.parametrize("who", ["workflow", "step", "end"])

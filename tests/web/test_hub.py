@@ -11,6 +11,7 @@ import pytest
 
 from durable.broker.notifier import PollingNotifier
 from durable.http import Response
+from durable.store import PushedAnswer
 from durable.web import hub as holding
 from durable.web.event_stream import EventBatch
 from durable.web.followers import StreamName, StreamNews
@@ -74,7 +75,12 @@ class NoStreams:
 
 
 def make_hub(table: Table, notifier: PollingNotifier, is_stopping: Callable[[], bool] = lambda: False) -> Hub:
-    return Hub(table.answers, notifier, "web-1", NoStreams(), is_stopping)
+    return Hub(table.answers, notifier, "web-1", NoStreams(), is_stopping, lambda pushed: Response(pushed.body))
+
+
+def message(answer: str) -> str:
+    """A notification with the answer to the request ``a``, in base64."""
+    return f'a ["run", "{{}}", "{answer}"]'
 
 
 def open_place(hub: Hub, request_id: str, is_gone: Callable[[], bool] = lambda: False) -> Waiter:
@@ -111,6 +117,55 @@ def test_a_notification_brings_the_answer_at_once(table, threads):
 
     assert future.result().data == b"yes"
     assert time.monotonic() - started < holding.SLOW_SECS / 2
+    hub.close(waiter)
+
+
+def test_an_answer_that_comes_with_its_notification_needs_no_read(table, monkeypatch):
+    """The id that follows finds nobody; SQL is not asked."""
+    monkeypatch.setattr(holding, "SLOW_SECS", 30)
+    inbox = Inbox()
+    hub = make_hub(table, inbox)
+    waiter = open_place(hub, "a")
+
+    inbox.receive(message("eWVz"))
+    inbox.receive("a")
+
+    assert waiter.wait(5).data == b"yes"
+    hub.close(waiter)
+    assert (len(hub), table.asked) == (0, [])
+
+
+@pytest.mark.parametrize("odd", [message("!"), "a {", "a []", 'a ["run", "~s.unknown.", ""]'])
+def test_a_message_that_cannot_be_read_leaves_the_answer_to_sql(odd, table, threads, caplog):
+    """The id comes after it, and nothing of the message is logged."""
+
+    def refuse(pushed: PushedAnswer) -> Response:
+        raise ValueError(f"unreadable {pushed}")
+
+    inbox = Inbox()
+    hub = Hub(table.answers, inbox, "web-1", NoStreams(), pushed=refuse)
+    waiter = open_place(hub, "a")
+    table.rows["a"] = Response(b"yes")
+    future = held(threads, waiter)
+
+    inbox.receive(odd)
+    inbox.receive("a")
+
+    assert future.result().data == b"yes"
+    assert "is read from SQL" in caplog.text
+    assert "run" not in caplog.text
+    hub.close(waiter)
+
+
+def test_an_answer_that_nobody_waits_for_is_dropped(table):
+    """The sender has left, or the answer came by a read before its notification."""
+    inbox = Inbox()
+    hub = make_hub(table, inbox)
+    waiter = open_place(hub, "b")
+
+    inbox.receive(message("eWVz"))
+
+    assert set(hub._waiters) == {"b"}
     hub.close(waiter)
 
 
