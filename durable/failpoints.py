@@ -28,7 +28,7 @@ VARIABLE = "DURABLE_FAILPOINTS"
 POINTS: Mapping[str, str] = {
     "commit.before": "a transaction has written everything → its commit",
     "commit.after": "a transaction is committed → what follows",
-    "start.committed": "a new run is committed → its first turn is sent",
+    "start.committed": "a new run is committed → its first turn is sent, or its first steps are",
     "fork.committed": "a fork is committed → its first turn is sent",
     "schedule.fired": "runs of schedules are committed → their first turns are sent",
     "turn.read": "a turn has read the run → it decides and commits",

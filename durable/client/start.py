@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -19,6 +19,7 @@ from ..sandbox import log_records, refuse_in_workflow
 from ..store import (
     OPTION,
     SendTimes,
+    is_large,
     is_unavailable,
     requests,
     run_log,
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 log = log_records.get("durable.starting")
+
+#: Commits a run together with its first turn, and sends what follows; False when it has written nothing.
+FirstTurn = Callable[[Engine, RunRow, events.RunCreated], bool]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,12 +60,16 @@ def start(
     args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
     options: Options | None = None,
+    first_turn: FirstTurn | None = None,
 ) -> Run[Any]:
     """
     Commit a new run and send its first turn.
 
     Returns once the run is committed.  When the broker is down, the run starts later.  If the id or key was used
     before, returns that run, and starts none.
+
+    Args:
+        first_turn: Takes the first turn in this process, where the settings say so and it can.
 
     Raises:
         TypeError: Not a workflow, arguments that do not fit its signature, an attribute that is no str, or an option
@@ -89,7 +97,7 @@ def start(
 
             return _start_in_session(engine, sessions.of(options.session), workflow, prepared)
         run_limits.declare(engine, workflow.limits)
-        return _commit(engine, prepared)
+        return _commit(engine, prepared, first_turn)
 
 
 def prepare(
@@ -118,7 +126,7 @@ def check_debounce(workflow: Workflow[..., Any], options: Options) -> None:
         )
 
 
-def _commit(engine: Engine, new: PreparedRun) -> Run[Any]:
+def _commit(engine: Engine, new: PreparedRun, first_turn: FirstTurn | None) -> Run[Any]:
     """Commit the run in a transaction of its own, and send its first turn."""
     row, text = new.row, new.args
     engine.store.vault.store_early(row.id, [text])
@@ -126,6 +134,8 @@ def _commit(engine: Engine, new: PreparedRun) -> Run[Any]:
     run_id = row.id
     failure: SQLAlchemyError | None = None
     try:
+        if first_turn is not None and _is_plain(new) and first_turn(engine, row, created_event(row, text)):
+            return Run(run_id, engine)
         run_id = start_run.commit(
             engine.store,
             row,
@@ -141,11 +151,18 @@ def _commit(engine: Engine, new: PreparedRun) -> Run[Any]:
         existing = _existing_after(engine, row, failure)
         if existing is None:
             raise failure
-        if isinstance(failure, IntegrityError) or existing.id != row.id:
+        # The commit may have been applied, and only its acknowledgement was lost.  If the first turn was part of it,
+        # the sweep sends what follows.
+        if isinstance(failure, IntegrityError) or existing.id != row.id or not planned:
             return existing
-        # The commit was applied, and only its acknowledgement was lost.
     _send(engine, new, planned[-1])
     return Run(run_id, engine)
+
+
+def _is_plain(new: PreparedRun) -> bool:
+    """Return whether the run begins now, and its row and the event that creates it are all there is to write."""
+    is_small = not is_large(new.args) and not codec.request_ids(new.args)
+    return is_small and not new.attributes and not new.limits and new.row.not_before is None
 
 
 def new_row(engine: Engine, workflow: Workflow[..., Any], digest: str, options: Options, now: int) -> RunRow:

@@ -31,6 +31,7 @@ from .celery_defaults import transport_defaults
 from .completions import Completion, Completions, NextCheck, Waiting, wait_in_loop, wait_in_thread
 from .deadlines import Limit, grace
 from .engine import Engine
+from .interrupts import has_threads
 from .known_waits import KnownWait
 from .process import ProcessIdentity, identify, is_gone, versions
 from .replay_cache import Checkout, Kept, unclosable
@@ -38,7 +39,7 @@ from .run_handlers import CALL_TIME
 from .settings import EXIT
 from .stream_writer import Buffer, StreamWriter, count_emitted, warn_of_dropped
 from .threads import CallThreads, Returned, advance
-from .watchdog import TurnWatch
+from .watchdog import TurnWatch, Watchdog
 
 __all__ = [
     "CALL_TIME",
@@ -58,9 +59,11 @@ __all__ = [
     "StreamWriter",
     "TurnWatch",
     "Waiting",
+    "Watchdog",
     "advance",
     "count_emitted",
     "grace",
+    "has_threads",
     "identify",
     "is_gone",
     "transport_defaults",

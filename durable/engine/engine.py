@@ -58,6 +58,9 @@ log = log_records.get("durable")
 #: be so far apart without a sleep being late.
 NEAR = 250_000
 
+#: How long a first turn may take that ``start`` takes, waiting included.
+FIRST_TURN_SECS = 1.0
+
 
 class Engine:
     """
@@ -92,6 +95,8 @@ class Engine:
         self.progress = Progress()
         #: What is paused by name.
         self.pauses = KnownPauses()
+        #: The workflows whose first turns take too long for ``start``, by name.
+        self.slow_starts: set[str] = set()
         #: The runs whose code this process can neither stop nor close.
         self.stuck = StuckRuns()
         #: The limits whose numbers this process has recorded, by name.
@@ -179,6 +184,12 @@ class Engine:
         settings = self.settings
         limits = (settings.turn_cpu_limit / 1_000_000, settings.turn_timeout / 1_000_000)
         return Watchdog(self.timer, *limits, self.stuck.give_up)
+
+    @cached_property
+    def starts_watchdog(self) -> Watchdog:
+        """The watchdog of the first turns that ``start`` takes."""
+        secs = self.settings.first_turn_budget / 1_000_000
+        return Watchdog(self.timer, secs, max(secs, FIRST_TURN_SECS), self.stuck.give_up)
 
     @cached_property
     def tracing(self) -> Tracing:

@@ -56,6 +56,8 @@ class Settings:
     eta_horizon: int = 120 * SECOND
     #: How long a worker may go on with one run before it goes back through the broker; 0: not at all.
     continuation: int = SECOND // 10
+    #: How much CPU time ``start`` may give the workflow's code, to take the first turn itself; 0: a worker takes it.
+    first_turn_budget: int = 0
     #: How much memory suspended runs may take in a process; 0: it keeps none.
     replay_cache: int = 64 * 1024 * 1024
     #: How much CPU time one turn may use; 0: no limit.
@@ -206,6 +208,7 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "max_events": _count,
     "eta_horizon": _positive,
     "continuation": _micros,
+    "first_turn_budget": _micros,
     "replay_cache": _count,
     "turn_cpu_limit": _micros,
     "turn_timeout": _micros,

@@ -56,6 +56,7 @@ Files, in import order::
     start_run.py           start a run: its row and its first inbox item
     fork_run.py            fork a run: a new run whose log begins with the old one's
     steps.py               steps, from the call until the outcome
+    begin_run.py           start a run together with its first turn
     limit_rooms.py         how many more attempts limits have room for
     admit_steps.py         admit the steps for which their limits have room
     limit_view.py          what people see of limits

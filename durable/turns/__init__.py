@@ -25,6 +25,7 @@ Files, in import order::
     report.py        logs how a run has ended or was blocked, and calls the application's handlers
     poison.py        counts turns that end their process, and blocks the run after three
     finish.py        commits a turn, keeps its replay, and sends its messages
+    first_turn.py    starts a run together with its first turn
     conclude.py      records an outcome in the turn that it asks for
     end_waits.py     ends several waits in one transaction
     drive.py         takes turns of a run until its inbox is empty
@@ -36,6 +37,7 @@ from .conclude import conclude
 from .continuation import Continuation
 from .drive import drive
 from .end_waits import conclude_waits
+from .first_turn import start_with_first_turn
 from .forward import forward_attempt
 from .turn_lease import BATCH_DELAY_SECS, drop_lease_of_gone_process, put_off
 
@@ -51,4 +53,5 @@ __all__ = [
     "drop_lease_of_gone_process",
     "forward_attempt",
     "put_off",
+    "start_with_first_turn",
 ]

@@ -96,7 +96,7 @@ def _note(engine: Engine, decision: Decision, result: CommitResult) -> None:
     has_emitted = any(isinstance(each, commands.EmitItem) for each in decision.commands)
     if decision.outcome is not None or has_emitted or any(map(_is_awaited, result.log)):
         result.awaited = decision.run.id
-    _count(engine, decision)
+    count(engine, decision)
     count_emitted(engine.measures, "workflow", *result.emitted)
 
 
@@ -110,7 +110,7 @@ _COUNTERS = {
 }
 
 
-def _count(engine: Engine, decision: Decision) -> None:
+def count(engine: Engine, decision: Decision) -> None:
     """Count what a committed turn has changed of its run's status."""
     run = decision.run
     if decision.fault is None and run.started_at is None and started_at(decision) is not None:
@@ -193,7 +193,7 @@ def plain_turn(engine: Engine, decision: Decision, begins: Claim | None, result:
     new = NewEvents(decision.seq, decision.at)
     if decision.outcome is not None:
         new.add(run_end.end_event(decision, max(engine.store.now(), new.at)))
-    after = _row_after(decision, new.seq, new.at)
+    after = row_after(decision, new.seq, new.at)
     if decision.outcome is None:
         result.run = after
     result.log = [*decision.events, *new.events]
@@ -270,7 +270,7 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
     for event in decision.forwarded:
         result.to_wake += generations.forward(engine, tx, run, event, now)
     if decision.outcome is None and not run.ended:
-        result.run = _row_after(decision, new.seq, new.at)
+        result.run = row_after(decision, new.seq, new.at)
 
 
 def _move_hooks(tx: Connection, decision: Decision, result: CommitResult, now: int) -> None:
@@ -322,7 +322,7 @@ def _create(
 # The run's row
 
 
-def _row_after(decision: Decision, seq: int, at: int) -> Run:
+def row_after(decision: Decision, seq: int, at: int) -> Run:
     """Return the run's row once the decision is committed; *seq* and *at* are those of the log's last event."""
     run = decision.run
     completed_at = run.completed_at if decision.outcome is None else at

@@ -19,7 +19,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from .. import codec, events, registry
-from ..engine import Checkout, Engine, TurnWatch, unclosable
+from ..engine import Checkout, Engine, TurnWatch, Watchdog, unclosable
 from ..errors import DurableError, LogTooLong, TurnTooLong, WorkflowCodeError
 from ..events import Event
 from ..replay import CONTINUE_AT, Command, Outcome, Replay, RunInfo, commands
@@ -30,12 +30,19 @@ from .view import View
 
 
 def decide(
-    engine: Engine, view: View, workflow: registry.Workflow[..., object] | None, checkout: Checkout | None = None
+    engine: Engine,
+    view: View,
+    workflow: registry.Workflow[..., object] | None,
+    checkout: Checkout | None = None,
+    watchdog: Watchdog | None = None,
 ) -> Decision | None:
     """
     Decide what the turn writes.
 
     Return None when this process does not know the workflow: a worker that does has to take the turn.
+
+    Args:
+        watchdog: Stops the workflow's code; None: the engine's.
     """
     if view.run.ended:
         # A step that ran on may still record its outcome.  All else comes too late.
@@ -54,7 +61,7 @@ def decide(
         return Decision.block(view.run, view.fault)
     if workflow is None:
         return None
-    return _replay(engine, view, workflow, checkout or Checkout(None))
+    return _replay(engine, view, workflow, checkout or Checkout(None), watchdog or engine.watchdog)
 
 
 def _inbox_only(view: View, came_in: Sequence[Event]) -> Decision:
@@ -86,7 +93,9 @@ def _unended(inbox: Sequence[InboxItem], ended: Collection[str]) -> list[Event]:
     return kept
 
 
-def _replay(engine: Engine, view: View, workflow: registry.Workflow[..., object], checkout: Checkout) -> Decision:
+def _replay(
+    engine: Engine, view: View, workflow: registry.Workflow[..., object], checkout: Checkout, watchdog: Watchdog
+) -> Decision:
     """Replay the part of the log that the replay lacks, feed it the inbox, and collect what the workflow asks for."""
     run, requests = view.run, view.requests
     new = NewEvents(run.seq, run.last_at)
@@ -98,7 +107,7 @@ def _replay(engine: Engine, view: View, workflow: registry.Workflow[..., object]
     may_be_kept = False
     try:
         try:
-            watch = engine.watchdog.watch(run.id)
+            watch = watchdog.watch(run.id)
             if view.past:
                 watch.run(replay.feed, view.past, requests, replaying=True)
             came_in = _unended(view.inbox, replay.ended)
@@ -117,7 +126,7 @@ def _replay(engine: Engine, view: View, workflow: registry.Workflow[..., object]
             may_be_kept = engine.replays.keeps and replay.fault is None and replay.outcome is None
         finally:
             if not may_be_kept:
-                engine.watchdog.watch(run.id).run(replay.park)
+                watchdog.watch(run.id).run(replay.park)
     except (TurnTooLong, WorkflowCodeError) as error:
         fault = error
     fault = fault or replay.fault or unclosable(replay)

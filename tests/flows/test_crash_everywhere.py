@@ -15,10 +15,18 @@ SAMPLE = None if os.environ.get("DURABLE_CRASHES") == "all" else int(os.environ.
 SEED = int(os.environ.get("DURABLE_SEED", "258611"))
 
 
-@pytest.mark.parametrize("continuation", [0, "1s"], ids=["by messages", "in place"])
+@pytest.mark.parametrize(
+    ("continuation", "first_turn_budget"),
+    [(0, 0), ("1s", 0), ("1s", "60s")],
+    ids=["by messages", "in place", "with its first turn"],
+)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_wherever_it_crashes_it_comes_to_the_same(case, continuation):
-    """Every boundary and every message of the corpus, or a sample of them: message by message, and in place."""
+def test_wherever_it_crashes_it_comes_to_the_same(case, continuation, first_turn_budget):
+    """
+    Every boundary and every message of the corpus, or a sample of them.
+
+    Message by message; in place; and where the start takes the first turn.
+    """
     print(f"DURABLE_SEED={SEED}")
 
     report = crash_everywhere(
@@ -29,6 +37,7 @@ def test_wherever_it_crashes_it_comes_to_the_same(case, continuation):
         sample=SAMPLE,
         seed=SEED,
         continuation=continuation,
+        first_turn_budget=first_turn_budget,
     )
 
     print(f"{case}: {report}")

@@ -183,6 +183,10 @@ class Deployment:
             self.wait_for("web")
         return process
 
+    def start_program(self, name: str, module: str, *arguments: str) -> Process:
+        """Any other program, by its module."""
+        return self._spawn(name, module, *arguments)
+
     def wait_for(self, *names: str) -> None:
         """Return once each does its work: the web process answers, a worker beats."""
         for name in names:

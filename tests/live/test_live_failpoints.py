@@ -62,6 +62,36 @@ def test_a_lost_message_is_sent_again(site, settings):
 
 
 @pytest.mark.parametrize(
+    ("failpoint", "is_started"),
+    [
+        ("commit.before=crash@1", False),
+        ("start.committed=crash@1", True),
+        ("publish.step=crash@1", True),
+        ("publish.step=lose@1", True),
+    ],
+    ids=lambda value: str(value).partition("@")[0],
+)
+def test_a_starter_is_killed_while_it_takes_the_first_turn(site, settings, failpoint, is_started):
+    """Either nothing of the run is there, and the same start begins it; or its first step runs, whichever process sends it."""
+    site.start_worker()
+    settings |= {"DURABLE_FIRST_TURN_BUDGET": "5", "DURABLE_FAILPOINTS": failpoint}
+    starter = site.start_program("starter", "starting_app", "killed")
+    eventually(lambda: not starter.running, 20, "the starter has ended")
+    assert starter.popen.returncode == (-signal.SIGKILL if "crash" in failpoint else 0), starter.tail()
+    del settings["DURABLE_FAILPOINTS"]
+
+    run = site.engine.get_run("killed")
+    assert run.exists == is_started
+    if not is_started:
+        again = site.start_program("again", "starting_app", "killed")
+        eventually(lambda: not again.running, 20, "the second starter has ended")
+
+    assert run.result(timeout=20) == "heard"
+    kinds = [event.kind for event in run.events()]
+    assert kinds == ["run_created", "run_started", "step_created", "step_completed", "run_completed"]
+
+
+@pytest.mark.parametrize(
     "point",
     [
         pytest.param("step.recorded=crash@1", id="retry"),

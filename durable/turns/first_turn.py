@@ -1,0 +1,82 @@
+"""
+Starts a run together with its first turn, in the process that calls ``start``: the setting ``first_turn_budget``.
+
+One commit then creates the run and the steps that its workflow calls first, and their messages go out at once: no
+message of the turn has to reach a worker before.  Whatever stands in the way, nothing is written here, and the run
+starts as without the setting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from .. import events, failpoints, registry
+from ..engine import Checkout, Engine, has_threads
+from ..errors import TurnTooLong
+from ..replay import commands
+from ..sandbox import log_records
+from ..store import InboxItem, Run, begin_run
+from .commit import count, is_plain, row_after
+from .decide import decide
+from .finish import measure
+from .new_steps import of_plain_turn
+from .report import report
+from .view import NO_ROW, View
+
+log = log_records.get("durable.starting")
+
+
+def start_with_first_turn(engine: Engine, run: Run, created: events.RunCreated) -> bool:
+    """
+    Commit a new run with its first turn, and send its first steps.  Return False when nothing is written.
+
+    Args:
+        run: Its row, as it is before the first turn.
+
+    Raises:
+        IntegrityError: The id or the idempotency key exists.
+    """
+    workflow = registry.workflows.get(run.name)
+    if workflow is None or workflow.limits or not _may_take_turn(engine, run):
+        return False
+    began = time.monotonic_ns()
+    checkout = Checkout(None, lambda replay: engine.stuck.put_away(replay, engine.starts_watchdog))
+    try:
+        view = View(run, [InboxItem(NO_ROW, created)])
+        decision = decide(engine, view, workflow, checkout, engine.starts_watchdog)
+        if decision is not None and isinstance(decision.fault, TurnTooLong):
+            engine.slow_starts.add(run.name)
+            log.warning("From now on the first turns of %s are left to workers: %s", run.name, decision.fault)
+        # A worker blocks a run, and calls the application's handlers at its end.
+        if decision is None or decision.fault is not None or decision.outcome is not None or not is_plain(engine, decision):
+            return False
+        wanted = [each for each in decision.commands if isinstance(each, commands.CreateStep)]
+        tasks: Mapping[str, object] = engine.celery.tasks
+        if not wanted or len(wanted) < len(decision.commands) or not all(each.name in tasks for each in wanted):
+            return False
+
+        creates, to_send = of_plain_turn(engine, run, wanted)
+        after = row_after(decision, decision.seq, decision.at)
+        begin_run.commit(engine.store, after, decision.events, creates, engine.dispatch.plan(engine.store.now()))
+        failpoints.hit("start.committed")
+        engine.dispatch.send_steps(to_send)
+        count(engine, decision)
+        measure(engine, decision, began)
+        report(engine, decision)
+        return True
+    finally:
+        # The worker that takes the next turn has a replay of its own.
+        checkout.drop()
+
+
+def _may_take_turn(engine: Engine, run: Run) -> bool:
+    """Return whether this thread may run the workflow's code."""
+    if not engine.settings.first_turn_budget or run.name in engine.slow_starts or engine.celery.conf.task_always_eager:
+        return False
+    # Where threads are greenlets, nothing could stop the code.  An event loop must not wait for it.
+    if not has_threads() or asyncio._get_running_loop() is not None:
+        return False
+    engine.pauses.read_if_older(engine.store, engine.settings.beat_interval / 1_000_000)
+    return not (engine.pauses and engine.pauses.of_run(run.name, engine.dispatch.find_queue_of_turn(run.queue)))
