@@ -72,7 +72,7 @@ def test_a_lost_message_is_sent_again(site, settings):
     ids=lambda value: str(value).partition("@")[0],
 )
 def test_a_starter_is_killed_while_it_takes_the_first_turn(site, settings, failpoint, is_started):
-    """Either nothing of the run is there, and the same start begins it; or its first step runs, whichever process sends it."""
+    """Either nothing of the run is there, and the same start begins it; or its first step runs in any case."""
     site.start_worker()
     settings |= {"DURABLE_FIRST_TURN_BUDGET": "5", "DURABLE_FAILPOINTS": failpoint}
     starter = site.start_program("starter", "starting_app", "killed")
