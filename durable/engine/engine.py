@@ -95,8 +95,8 @@ class Engine:
         self.progress = Progress()
         #: What is paused by name.
         self.pauses = KnownPauses()
-        #: The workflows whose first turns take too long for ``start``, by name.
-        self.slow_starts: set[str] = set()
+        #: The workflows whose first turns ``start`` leaves to workers, by name.
+        self.left_first_turns: set[str] = set()
         #: The runs whose code this process can neither stop nor close.
         self.stuck = StuckRuns()
         #: The limits whose numbers this process has recorded, by name.

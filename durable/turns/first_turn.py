@@ -3,7 +3,8 @@ Starts a run together with its first turn, in the process that calls ``start``: 
 
 One commit then creates the run and the steps that its workflow calls first, and their messages go out at once: no
 message of the turn has to reach a worker before.  Whatever stands in the way, nothing is written here, and the run
-starts as without the setting.
+starts as without the setting.  A workflow whose first turn does more than to call steps, or takes too long, is not
+tried again in this process: its code would run twice for each start.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..sandbox import log_records
 from ..store import InboxItem, Run, begin_run
 from .commit import count, is_plain, row_after
 from .decide import decide
+from .decision import Decision
 from .finish import measure
 from .new_steps import of_plain_turn
 from .report import report
@@ -44,19 +46,11 @@ def start_with_first_turn(engine: Engine, run: Run, created: events.RunCreated) 
     began = time.monotonic_ns()
     checkout = Checkout(None, lambda replay: engine.stuck.put_away(replay, engine.starts_watchdog))
     try:
-        view = View(run, [InboxItem(NO_ROW, created)])
-        decision = decide(engine, view, workflow, checkout, engine.starts_watchdog)
-        if decision is not None and isinstance(decision.fault, TurnTooLong):
-            engine.slow_starts.add(run.name)
-            log.warning("From now on the first turns of %s are left to workers: %s", run.name, decision.fault)
-        # A worker blocks a run, and calls the application's handlers at its end.
-        if decision is None or decision.fault is not None or decision.outcome is not None or not is_plain(engine, decision):
+        decision = _decide(engine, View(run, [InboxItem(NO_ROW, created)]), workflow, checkout)
+        wanted = [] if decision is None else [c for c in decision.commands if isinstance(c, commands.CreateStep)]
+        if decision is None or not wanted or len(wanted) < len(decision.commands):
+            engine.left_first_turns.add(run.name)
             return False
-        wanted = [each for each in decision.commands if isinstance(each, commands.CreateStep)]
-        tasks: Mapping[str, object] = engine.celery.tasks
-        if not wanted or len(wanted) < len(decision.commands) or not all(each.name in tasks for each in wanted):
-            return False
-
         creates, to_send = of_plain_turn(engine, run, wanted)
         after = row_after(decision, decision.seq, decision.at)
         begin_run.commit(engine.store, after, decision.events, creates, engine.dispatch.plan(engine.store.now()))
@@ -71,9 +65,30 @@ def start_with_first_turn(engine: Engine, run: Run, created: events.RunCreated) 
         checkout.drop()
 
 
+def _decide(
+    engine: Engine, view: View, workflow: registry.Workflow[..., object], checkout: Checkout
+) -> Decision | None:
+    """Return what the first turn writes; None for one that a worker has to take."""
+    try:
+        decision = decide(engine, view, workflow, checkout, engine.starts_watchdog)
+    except Exception as error:
+        log.debug("The first turn of run %s is left to a worker (%s).", view.run.id, error)
+        return None
+    if decision is not None and isinstance(decision.fault, TurnTooLong):
+        log.warning("From now on the first turns of %s are left to workers: %s", view.run.name, decision.fault)
+    # A worker blocks a run, and calls the application's handlers at its end.
+    if decision is None or decision.fault is not None or decision.outcome is not None or not is_plain(engine, decision):
+        return None
+    tasks: Mapping[str, object] = engine.celery.tasks
+    is_known = all(each.name in tasks for each in decision.commands if isinstance(each, commands.CreateStep))
+    return decision if is_known else None
+
+
 def _may_take_turn(engine: Engine, run: Run) -> bool:
     """Return whether this thread may run the workflow's code."""
-    if not engine.settings.first_turn_budget or run.name in engine.slow_starts or engine.celery.conf.task_always_eager:
+    if not engine.settings.first_turn_budget or run.name in engine.left_first_turns:
+        return False
+    if engine.celery.conf.task_always_eager:
         return False
     # Where threads are greenlets, nothing could stop the code.  An event loop must not wait for it.
     if not has_threads() or asyncio._get_running_loop() is not None:

@@ -67,6 +67,11 @@ async def sleeping(number: int) -> int:
     return await double(number)
 
 
+@workflow(name="first_turn.timed")
+async def timed(number: int) -> int:
+    return await asyncio.wait_for(double(number), 60)
+
+
 @workflow(name="first_turn.hooked")
 async def hooked(number: int) -> int:
     create_hook(f"first-turn-{number}")
@@ -75,6 +80,7 @@ async def hooked(number: int) -> int:
 
 @workflow(name="first_turn.over")
 async def over(number: int) -> int:
+    seen.append(number)
     return 2 * number
 
 
@@ -178,7 +184,7 @@ def test_it_is_one_statement_on_postgresql(engine, database):
     assert len(said) == 1 if database.startswith("postgresql") else len(said) > 1
 
 
-@pytest.mark.parametrize("flow", [sleeping, hooked, over, mistaken, limiting], ids=lambda flow: flow.name)
+@pytest.mark.parametrize("flow", [sleeping, timed, hooked, over, mistaken, limiting], ids=lambda flow: flow.name)
 def test_a_first_turn_that_does_more_than_to_call_steps_is_left_to_a_worker(engine, flow):
     """So are one that has a mistake, which a worker reports, and one that ends the run."""
     run = engine.start(flow, 1)
@@ -188,6 +194,15 @@ def test_a_first_turn_that_does_more_than_to_call_steps_is_left_to_a_worker(engi
     assert run.status == ("blocked" if flow is mistaken else "completed")
     run.cancel()
     settle(engine, run)
+
+
+def test_a_workflow_that_was_left_to_a_worker_is_not_tried_again(engine):
+    """Its code would run twice for each start, and log twice; other workflows begin with their start."""
+    runs = [engine.start(over, 1), engine.start(over, 2), engine.start(doubling, 3)]
+
+    assert [is_begun(engine, run) for run in runs] == [False, False, True]
+    assert seen == [1, threading.current_thread()]
+    settle(engine, *runs)
 
 
 def test_more_steps_than_a_plain_turn_has_are_left_to_a_worker(engine):
