@@ -59,10 +59,11 @@ demo: $(if $(wildcard $(READY)),$(READY),$(VENV)/.demo)
 dev: $(READY)
 	$(BIN)/durable --app worker.app dev
 
-# make bench ONLY=W1,W6 ROUNDS=9 BROKER=rabbitmq DATABASE=sqlite CONTINUATION=0; PEERS=1: other systems beside ours
+# make bench ONLY=W1,W6 ROUNDS=9 BROKER=rabbitmq DATABASE=sqlite CONTINUATION=0 FIRST_TURN=20ms; PEERS=1: other systems beside ours
 BENCH = $(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 	$(if $(BROKER),--broker $(BROKER)) $(if $(DATABASE),--database $(DATABASE)) \
-	$(if $(CONTINUATION),--continuation $(CONTINUATION)) $(if $(PEERS),--peers)
+	$(if $(CONTINUATION),--continuation $(CONTINUATION)) $(if $(FIRST_TURN),--first-turn $(FIRST_TURN)) \
+	$(if $(PEERS),--peers)
 
 bench: $(READY)
 	$(BENCH)

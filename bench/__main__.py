@@ -28,7 +28,11 @@ def main(arguments: Sequence[str]) -> int:
     """Measure what the command line asks for; the exit status."""
     options = _options(arguments)
     setup = Setup(
-        database=options.database, broker=options.broker, continuation=options.continuation, prefetch=options.prefetch
+        database=options.database,
+        broker=options.broker,
+        continuation=options.continuation,
+        first_turn=options.first_turn,
+        prefetch=options.prefetch,
     )
     rounds = options.rounds or (SHORT_ROUNDS if options.short else ROUNDS)
     passed = True
@@ -49,6 +53,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--database", choices=servers.DATABASES, default=Setup.database)
     parser.add_argument("--broker", choices=servers.BROKERS, default=Setup.broker)
     parser.add_argument("--continuation", default=Setup.continuation, metavar="100ms|0")
+    parser.add_argument("--first-turn", default=Setup.first_turn, metavar="0|20ms", help="first_turn_budget")
     parser.add_argument("--prefetch", type=int, default=Setup.prefetch, help="Celery's worker_prefetch_multiplier")
     parser.add_argument("--short", action="store_true", help="small sizes, for CI")
     parser.add_argument("--scale", type=float, default=1.0, help="that part of each count, e.g. 0.1")

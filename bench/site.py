@@ -41,13 +41,16 @@ class Setup:
     broker: str = "redis"
     #: The setting of that name.
     continuation: str = "100ms"
+    #: The setting ``first_turn_budget`` of the process that starts runs.
+    first_turn: str = "0"
     #: Celery's ``worker_prefetch_multiplier``, as docs/how-to/operating.md recommends it.
     prefetch: int = 1
 
     @property
     def is_reference(self) -> bool:
         """Whether the targets are meant for this."""
-        usual = (self.database, self.broker, self.prefetch) == ("postgresql", "redis", 1)
+        given = (self.database, self.broker, self.prefetch, self.first_turn)
+        usual = given == ("postgresql", "redis", 1, "0")
         return usual and self.continuation not in ("0", "0s", "0ms")
 
 
@@ -140,6 +143,7 @@ def _site(setup: Setup, database_url: str, broker_url: str, side_url: str, port:
         broker_url=broker_url,
         public_url=public_url,
         max_events=0,
+        first_turn_budget=setup.first_turn,
     )
     engine.migrate()
     rows = Rows(database_url)
