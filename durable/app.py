@@ -8,7 +8,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from celery import Celery
 
-from . import current, turns, worker
+from . import current, worker
 from .client import Client, HookInfo, Options, hooks, limits, pauses, replies
 from .client import start as starting
 from .client import start_many as starting_many
@@ -52,7 +52,7 @@ class Durable(Engine):
 
     def start(self, workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[R]:
         """Start a run.  All keywords are arguments of the workflow; ``Workflow.with_options`` sets options."""
-        return starting.start(self, workflow, args, kwargs, first_turn=turns.start_with_first_turn)
+        return starting.start(self, workflow, args, kwargs, first_turn=self._first_turn)
 
     async def astart(self, workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[R]:
         """Start a run in an event loop."""
@@ -67,7 +67,17 @@ class Durable(Engine):
         options: Mapping[str, Any],
     ) -> Run[R]:
         """Start a run with options.  ``with_options``, ``delay`` and ``apply_async`` call this."""
-        return starting.start(self, workflow, args, kwargs, Options(**options), turns.start_with_first_turn)
+        return starting.start(self, workflow, args, kwargs, Options(**options), self._first_turn)
+
+    @cached_property
+    def _first_turn(self) -> starting.FirstTurn | None:
+        """What takes the first turn of a run in this process; None without the setting."""
+        if not self.settings.first_turn_budget:
+            return None
+        # A process that takes no turns does without their code, which takes long to import.
+        from .turns import start_with_first_turn
+
+        return start_with_first_turn
 
     def start_many(
         self,

@@ -86,9 +86,7 @@ def _decide(
 
 def _may_take_turn(engine: Engine, run: Run) -> bool:
     """Return whether this thread may run the workflow's code."""
-    if not engine.settings.first_turn_budget or run.name in engine.left_first_turns:
-        return False
-    if engine.celery.conf.task_always_eager:
+    if run.name in engine.left_first_turns or engine.celery.conf.task_always_eager:
         return False
     # Where threads are greenlets, nothing could stop the code.  An event loop must not wait for it.
     if not has_threads() or asyncio._get_running_loop() is not None:
