@@ -51,6 +51,8 @@ class Story:
     mismatches: list[str] = field(default_factory=list)
     #: The outside had no time left: what it wanted to say was never taken.
     gave_up: str | None = None
+    #: The outside has said all that it wanted, or has given up.
+    over: bool = False
 
     @property
     def name(self) -> str:
@@ -80,9 +82,9 @@ class Senders:
         for thread in self._threads:
             thread.join(max(0.0, self.deadline + _TIMEOUT_SECS - time.monotonic()))
 
-    def busy(self) -> int:
-        """How many still talk."""
-        return sum(thread.is_alive() for thread in self._threads)
+    def busy(self, since: int = 0) -> int:
+        """How many stories still go on, of those from this one on."""
+        return sum(not story.over for story in self.stories[since:])
 
     def _play(self, story: Story) -> None:
         try:
@@ -92,6 +94,8 @@ class Senders:
             story.gave_up = str(gave_up)
         except Mismatch as mismatch:
             story.mismatches.append(str(mismatch))
+        finally:
+            story.over = True
 
     def events(self, story: Story, count: int) -> None:
         """Send *count* events, each until it is answered."""

@@ -24,6 +24,25 @@ import redis
 from .ports import free_port, listens, until
 
 
+def find_program(name: str) -> str | None:
+    """
+    The path of a program, where Debian's packages put it or on the PATH; None if it is not installed.
+
+    What Debian puts on the PATH for RabbitMQ runs as the machine's own node, so the packages' folders come first.
+    """
+    postgresql = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
+    folders = [*postgresql, "/usr/lib/rabbitmq/bin", os.environ.get("PATH", os.defpath), "/usr/sbin"]
+    return shutil.which(name, path=os.pathsep.join(folders))
+
+
+def required(name: str) -> str:
+    """The path of a program; FileNotFoundError if it is not installed."""
+    found = find_program(name)
+    if found is None:
+        raise FileNotFoundError(f"{name} is not installed here; .ci/services installs what the set-ups need")
+    return found
+
+
 class Server:
     """A server process.  ``start`` after ``stop`` goes on with the same data."""
 
@@ -116,14 +135,13 @@ class PostgreSQL(Server):
     def __init__(self, folder: Path, settings: Mapping[str, object] | None = None) -> None:
         super().__init__(folder)
         self._settings = settings or {}
-        self._bin = _postgres_programs()
         # PostgreSQL refuses to run as root.
         self._user = "postgres" if os.getuid() == 0 else None
         self._data = self.folder / "data"
         if self._user:
             shutil.chown(self.folder, self._user)
         initdb = self._launch(
-            [f"{self._bin}/initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "--no-sync"], self._user
+            [required("initdb"), "-D", str(self._data), "-U", "postgres", "-A", "trust", "--no-sync"], self._user
         )
         if initdb.wait(60):
             raise RuntimeError(f"initdb failed; its log: {self.folder}/log")
@@ -160,7 +178,7 @@ class PostgreSQL(Server):
             **self._settings,
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        return self._launch([f"{self._bin}/postgres", "-D", str(self._data), *options], self._user)
+        return self._launch([required("postgres"), "-D", str(self._data), *options], self._user)
 
     def _answers(self) -> bool:
         try:
@@ -168,14 +186,6 @@ class PostgreSQL(Server):
         except psycopg.OperationalError:
             return False
         return True
-
-
-def _postgres_programs() -> Path:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    on_path = shutil.which("postgres")
-    if not found and not on_path:
-        raise FileNotFoundError("PostgreSQL's server programs are not installed here")
-    return Path(on_path).parent if on_path else found[-1].parent
 
 
 class MariaDB(Server):
@@ -203,7 +213,7 @@ class MariaDB(Server):
 
     def _install(self) -> None:
         install = [
-            "mariadb-install-db",
+            required("mariadb-install-db"),
             "--no-defaults",
             f"--datadir={self._data}",
             # TMPDIR may be a folder of this process's user, in which the server's own user can make no files.
@@ -234,8 +244,9 @@ class MariaDB(Server):
             f"--pid-file={self.folder}/pid",
         )
         address = (f"--port={self.port}", "--bind-address=127.0.0.1")
-        program = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
-        return self._launch([program, "--no-defaults", *where, *address, *self._SMALL, *self.options()], self._user)
+        return self._launch(
+            [required("mariadbd"), "--no-defaults", *where, *address, *self._SMALL, *self.options()], self._user
+        )
 
 
 class Redis(Server):
@@ -268,7 +279,7 @@ class Redis(Server):
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        return self._launch(["redis-server", *options])
+        return self._launch([required("redis-server"), *options])
 
 
 class RabbitMQ(Server):
@@ -320,7 +331,7 @@ class RabbitMQ(Server):
         self.send_signal(signal.SIGCONT)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        return self._launch([_rabbitmq_program("rabbitmq-server")], environment=self._environment)
+        return self._launch([required("rabbitmq-server")], environment=self._environment)
 
     def _answers(self) -> bool:
         try:
@@ -330,21 +341,12 @@ class RabbitMQ(Server):
 
     def _ctl(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            [_rabbitmq_program("rabbitmqctl"), *arguments],
+            [required("rabbitmqctl"), *arguments],
             env={**os.environ, **self._environment},
             capture_output=True,
             timeout=60,
             check=False,
         )
-
-
-def _rabbitmq_program(name: str) -> str:
-    """The script itself: what Debian puts on the PATH runs it as the machine's own node."""
-    packaged = Path("/usr/lib/rabbitmq/bin") / name
-    found = str(packaged) if packaged.exists() else shutil.which(name)
-    if found is None:
-        raise FileNotFoundError(f"{name} is not installed here")
-    return found
 
 
 Broker = Redis | RabbitMQ

@@ -45,6 +45,8 @@ def main() -> int:
         return _several(
             names, [*(["--short"] if given.short else []), *(["--rate", str(given.rate)] if given.rate else [])]
         )
+    if missing := SET_UPS[names[0]].missing():
+        parser.error(f"{names[0]} needs {', '.join(missing)}; .ci/services installs what the set-ups need")
     with folders.opened(given.keep, "durable-clusters-") as folder:
         report = play(SET_UPS[names[0]](folder), folder, short=given.short, only=given.only, rate=given.rate)
     print(json.dumps(report, indent=2))

@@ -156,9 +156,14 @@ class Galera(SetUp):
     """Three nodes, one of which takes all writes."""
 
     name = "galera"
+    programs = ("mariadbd", "mariadb-install-db", "rsync", "redis-server")
     spreads = False
     #: Each transaction waits for the other nodes: three runs a second are too many for two cores.
     rate = 1.0
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        return [*super().missing(), *([] if LIBRARY.exists() else [f"{LIBRARY} (galera-4)"])]
 
     @property
     def database_url(self) -> str:
@@ -169,8 +174,6 @@ class Galera(SetUp):
         return self._broker.url
 
     def start(self) -> None:
-        if not LIBRARY.exists():
-            raise FileNotFoundError(f"Galera ({LIBRARY}, Debian's galera-4) is not installed here")
         self._broker = Redis(self.folder)
         self.run(self._broker)
         nodes = [Node(self.folder, f"galera-{number}", first=number == 1) for number in (1, 2, 3)]

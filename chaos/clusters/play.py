@@ -21,8 +21,8 @@ from .set_up import Hurt, SetUp
 
 #: Within this after the last hurt is mended, every run must have ended.
 CALM_SECS = 90.0
-#: The same where commits were lost: some runs wait for ever then.
-LOSING_CALM_SECS = 30.0
+#: What began before commits were lost has this time, in all: some of those runs wait for ever.
+LOSING_CALM_SECS = 10.0
 #: Within this, work must go on.
 GOES_ON_SECS = 60.0
 #: Load before the first hurt, between two, and after the last.
@@ -81,9 +81,12 @@ def _play(
     over.set()
     load.join()
     calm_at = time.monotonic()
-    calm_secs = LOSING_CALM_SECS if before else CALM_SECS
-    senders.deadline = calm_at + calm_secs
-    settled_secs = _settle(lambda: not senders.busy() and not open_runs(engine), calm_at, calm_secs)
+    senders.deadline = calm_at + CALM_SECS
+    if before:
+        _settle(lambda: not senders.busy() and not open_runs(engine), calm_at, LOSING_CALM_SECS)
+    earlier = [story.run_id for story in senders.stories[:before]]
+    settled_secs = _settle(lambda: not senders.busy(before) and not open_runs(engine, besides=earlier), calm_at)
+    senders.deadline = time.monotonic()
     senders.join()
     died = [process.name for process in site.processes if not process.running]
     # Whatever is still going on ends here: book, ledger and log are compared as they are now.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import time
@@ -13,7 +12,7 @@ from typing import Any
 import psycopg
 
 from ..ports import until
-from ..servers import PostgreSQL, Redis
+from ..servers import PostgreSQL, Redis, required
 from .set_up import Hurt, SetUp
 
 #: How long the standby has got nothing when its primary dies.
@@ -56,11 +55,7 @@ class Node(PostgreSQL):
         return bool(sends) and self.ask("SELECT received_tli FROM pg_stat_wal_receiver") == timeline
 
     def _do(self, program: str, *arguments: str) -> None:
-        packaged = map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
-        found = shutil.which(program, path=":".join([str(self._bin), os.environ["PATH"], *packaged]))
-        if found is None:
-            raise FileNotFoundError(f"{program} is not installed here")
-        if self._launch([found, *arguments], self._user).wait(60):
+        if self._launch([required(program), *arguments], self._user).wait(60):
             raise RuntimeError(f"{program} failed; its log: {self.folder}/log")
 
 
@@ -68,6 +63,7 @@ class PostgreSQLAsynchronous(SetUp):
     """A primary and a standby that no commit waits for."""
 
     name = "postgresql"
+    programs = ("postgres", "pg_basebackup", "pg_rewind", "redis-server")
 
     def start(self) -> None:
         self._broker = Redis(self.folder)

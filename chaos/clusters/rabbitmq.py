@@ -89,6 +89,7 @@ class RabbitMQCluster(BrokerSetUp):
     """Three nodes, each of which may go."""
 
     name = "rabbitmq"
+    programs = ("postgres", "rabbitmq-server", "rabbitmqctl")
 
     @property
     def celery(self) -> dict[str, Any]:

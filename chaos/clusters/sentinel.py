@@ -131,6 +131,7 @@ class RedisSentinel(BrokerSetUp):
     """One primary, one replica, three sentinels."""
 
     name = "sentinel"
+    programs: Sequence[str] = ("postgres", "redis-server")
     #: Of all servers, if they use TLS.
     _certificate: Certificate | None = None
 
@@ -235,6 +236,7 @@ class RedisSentinelTLS(RedisSentinel):
     """The same, where every connection is TLS: of clients, of replicas and of sentinels."""
 
     name = "sentinel-tls"
+    programs = ("postgres", "redis-server", "openssl")
 
     @property
     def celery(self) -> dict[str, Any]:

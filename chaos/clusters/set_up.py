@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..servers import PostgreSQL, Server
+from ..servers import PostgreSQL, Server, find_program
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,22 @@ class SetUp:
 
     Attributes:
         name: By which it is chosen on the command line.
+        programs: What has to be installed for it.
         rate: How many runs are started a second, unless the command line says.
     """
 
     name = ""
+    programs: Sequence[str] = ()
     rate = 3.0
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._stack = ExitStack()
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        """What it needs and is not installed here."""
+        return [program for program in cls.programs if find_program(program) is None]
 
     def start(self) -> None:
         """Start all servers; returns once they answer as one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import tempfile
@@ -17,14 +16,10 @@ from live_flows import many_short, naps
 from processes import Deployment, deployed, eventually
 from servers import absent, new_broker
 
-from chaos.servers import PostgreSQL
+from chaos.servers import PostgreSQL, find_program
 from durable import Durable, doctor
 
 pytestmark = pytest.mark.live
-
-
-def _debians_programs() -> str:
-    return ":".join(map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)))
 
 
 class Standby(PostgreSQL):
@@ -36,7 +31,7 @@ class Standby(PostgreSQL):
         super().__init__(folder)
         shutil.rmtree(self._data)
         source = f"postgresql://postgres@127.0.0.1:{primary.port}/?application_name=standby"
-        found = shutil.which("pg_basebackup", path=f"{self._bin}:{os.environ['PATH']}:{_debians_programs()}")
+        found = find_program("pg_basebackup")
         if found is None:
             absent("pg_basebackup", "it is not installed")
         copy = [found, "-D", str(self._data), "-R", "--no-sync", "-c", "fast", "-d", source]
