@@ -11,7 +11,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -96,15 +96,31 @@ def is_running(pid: int) -> bool:
     return _parent(pid) is not None
 
 
+@contextmanager
+def beginners(folder):
+    """``durable dev`` with the program that it shows to beginners."""
+    (folder / "app.py").write_text(PROGRAM)
+    dev = Dev(folder)
+    try:
+        yield dev
+    finally:
+        if dev.process.poll() is None:
+            dev.process.send_signal(signal.SIGTERM)
+            dev.process.wait(timeout=30)
+
+
 @pytest.fixture
 def running(tmp_path):
-    """``durable dev`` with the program that it shows to beginners."""
-    (tmp_path / "app.py").write_text(PROGRAM)
-    dev = Dev(tmp_path)
-    yield dev
-    if dev.process.poll() is None:
-        dev.process.send_signal(signal.SIGTERM)
-        dev.process.wait(timeout=30)
+    """One that the test may change and end."""
+    with beginners(tmp_path) as dev:
+        yield dev
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory):
+    """One for all tests that only use it."""
+    with beginners(tmp_path_factory.mktemp("dev")) as dev:
+        yield dev
 
 
 def test_the_program_shown_has_fifteen_lines():
@@ -112,23 +128,23 @@ def test_the_program_shown_has_fifteen_lines():
     assert len(PROGRAM.strip().splitlines()) == 15
 
 
-def test_the_program_shown_runs(running):
+def test_the_program_shown_runs(lasting):
     """What a beginner copies works: a run started by the command that stands below it completes."""
-    run_id = json.loads(running.durable("start", "app:hello", '["world"]', "--json"))["id"]
+    run_id = json.loads(lasting.durable("start", "app:hello", '["world"]', "--json"))["id"]
     shown = {}
 
     def completed() -> bool:
-        shown.update(json.loads(running.durable("runs", "show", run_id, "--json")))
+        shown.update(json.loads(lasting.durable("runs", "show", run_id, "--json")))
         return shown["status"] == "completed"
 
     until(completed)
     assert shown["result"] == "Hello, world!"
-    assert json.loads(running.durable("doctor", "--json"))["ok"]
+    assert json.loads(lasting.durable("doctor", "--json"))["ok"]
 
 
-def test_an_application_without_a_web_app_gets_a_bare_one(running):
+def test_an_application_without_a_web_app_gets_a_bare_one(lasting):
     """The blueprint answers, also to a token that nobody knows."""
-    url = f"{running.address}/.well-known/workflow/v1/webhook/{'x' * 43}"
+    url = f"{lasting.address}/.well-known/workflow/v1/webhook/{'x' * 43}"
 
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(urllib.request.Request(url, b"{}"), timeout=10)
@@ -201,21 +217,21 @@ def _greets(running, word: str) -> bool:
 
 
 @pytest.mark.timeout(120)
-def test_each_event_of_a_run_has_a_line(running):
+def test_each_event_of_a_run_has_a_line(lasting):
     """In place of Celery's two lines for each task, with their ids."""
-    run_id = started(running)
+    run_id = started(lasting)
     begins = f"run     | hello {run_id[:12]}… "
-    until(lambda: f"{begins}completed in " in running.log.read_text(), 60)
+    until(lambda: f"{begins}completed in " in lasting.log.read_text(), 60)
 
-    lines = [line.removeprefix(begins) for line in running.log.read_text().splitlines() if line.startswith(begins)]
+    lines = [line.removeprefix(begins) for line in lasting.log.read_text().splitlines() if line.startswith(begins)]
     assert [re.sub(r"[\d.]+ s", "_ s", line) for line in lines] == [
         "started",
         "sleeps for _ s",
         "greet completed in _ s",
         "completed in _ s",
     ]
-    assert "durable.drive" not in running.log.read_text()
-    assert "/durable/" in running.log.read_text()
+    assert "durable.drive" not in lasting.log.read_text()
+    assert "/durable/" in lasting.log.read_text()
 
 
 def _is_leader(pid: int) -> bool:
