@@ -1,4 +1,4 @@
-# One command each: make test coverage check fix docs screenshots pythons oldest demo dev bench bench-short chaos clusters fuzz load scale upgrade recovery clean
+# One command each: make test coverage check fix docs screenshots pythons oldest demo dev bench bench-short chaos clusters fuzz load scale upgrade recovery thorough clean
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test coverage check fix docs screenshots pythons oldest demo dev bench bench-short chaos clusters fuzz load scale upgrade recovery clean
+.PHONY: test coverage check fix docs screenshots pythons oldest demo dev bench bench-short chaos clusters fuzz load scale upgrade recovery thorough clean
 
 # Everything, in two processes: one runs the live tests that measure time, one after the other, while the other runs the
 # live tests that measure none, and then the rest.
@@ -95,6 +95,10 @@ scale: $(READY)
 # durable's own upgrade under load: make upgrade FROM=0022 DATABASE=mariadb BROKER=rabbitmq
 upgrade: $(READY)
 	$(BIN)/python -m chaos.upgrade $(FROM) $(if $(DATABASE),--database $(DATABASE)) $(if $(BROKER),--broker $(BROKER))
+
+# All of what `make test` takes samples of: crashes everywhere, and each recorded database on each server.
+thorough: $(READY)
+	DURABLE_CRASHES=all TESTS_UPGRADES=all $(BIN)/python -m pytest -n 2 tests/flows/test_crash_everywhere.py tests/upgrades
 
 recovery: $(READY)
 	$(BIN)/python -m bench.recovery
