@@ -74,13 +74,13 @@ def test_no_slot_leaks_when_workers_are_killed_again_and_again(tmp_path):
     with site_of(tmp_path, DURABLE_BEAT_INTERVAL="0.3", DURABLE_DEAD_AFTER="2") as site:
         for number in range(3):
             site.start_worker(f"worker-{number}", "--concurrency", "2")
-        run = site.engine.start(many_keyed, 250, 0.3)
+        run = site.engine.start(many_keyed, 120, 0.3)
         for number in range(6):
             eventually(are_full, 60, "three attempts run")
             site.stop(f"worker-{number % 3}", signal.SIGKILL)
             site.start_worker(f"worker-{number % 3}", "--concurrency", "2", ready=False)
         eventually(lambda: not are_full() and run.status == "completed", 90, "the run ends")
-        assert run.result(timeout=0) == 250
+        assert run.result(timeout=0) == 120
         assert max(seen) == 3
         assert rows(site, schema.step_limits) == 0
 
