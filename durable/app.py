@@ -57,7 +57,7 @@ class Durable(Engine):
     async def astart(self, workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[R]:
         """Start a run in an event loop."""
         guards.refuse_in_workflow("astart", _AWAIT_OR_STEP)
-        return await self.threads.run(partial(self.start, workflow, *args, **kwargs))
+        return await self.loop_calls.run(partial(self.start, workflow, *args, **kwargs))
 
     def start_with(
         self,
@@ -94,7 +94,7 @@ class Durable(Engine):
     ) -> list[Run[R]]:
         """Start a run of the workflow for each item of *args* in an event loop."""
         guards.refuse_in_workflow("astart_many", _AWAIT_OR_STEP)
-        return await self.threads.run(self.start_many, workflow, args, keys)
+        return await self.loop_calls.run(self.start_many, workflow, args, keys)
 
     def get_run(self, run_id: str) -> Run[Any]:
         """The handle of the run with this id.  Does no I/O, and does not raise for an unknown id."""
@@ -172,7 +172,7 @@ class Durable(Engine):
     async def aget_hook(self, token: str) -> HookInfo:
         """Describe the open hook with this *token* in an event loop."""
         guards.refuse_in_workflow("aget_hook")
-        return await self.threads.run(self.get_hook, token)
+        return await self.loop_calls.run(self.get_hook, token)
 
     def set_limit(self, name: str, n: int | None) -> None:
         """Set the number of a limit of steps at run time; see ``durable.set_limit``."""
@@ -181,7 +181,7 @@ class Durable(Engine):
     async def aset_limit(self, name: str, n: int | None) -> None:
         """Set the number of a limit of steps in an event loop."""
         guards.refuse_in_workflow("aset_limit", _STEP)
-        await self.threads.run(self.set_limit, name, n)
+        await self.loop_calls.run(self.set_limit, name, n)
 
     def pause(
         self,
@@ -239,7 +239,7 @@ class Durable(Engine):
         """Pause a workflow, a queue or a receiver in an event loop."""
         guards.refuse_in_workflow("apause", _STEP)
         call = partial(self.pause, workflow=workflow, queue=queue, receiver=receiver, reason=reason)
-        return await self.threads.run(call)
+        return await self.loop_calls.run(call)
 
     async def aresume(
         self,
@@ -250,12 +250,12 @@ class Durable(Engine):
     ) -> bool:
         """Resume a workflow, a queue or a receiver in an event loop."""
         guards.refuse_in_workflow("aresume", _STEP)
-        return await self.threads.run(partial(self.resume, workflow=workflow, queue=queue, receiver=receiver))
+        return await self.loop_calls.run(partial(self.resume, workflow=workflow, queue=queue, receiver=receiver))
 
     async def alist_pauses(self) -> list[dict[str, Any]]:
         """What is paused by name, in an event loop."""
         guards.refuse_in_workflow("alist_pauses", _STEP)
-        return await self.threads.run(self.list_pauses)
+        return await self.loop_calls.run(self.list_pauses)
 
     def respond(self, request_id: str, response: Response) -> bool:
         """Answer a webhook request from outside a step."""
@@ -263,7 +263,7 @@ class Durable(Engine):
 
     async def arespond(self, request_id: str, response: Response) -> bool:
         """Answer a webhook request in an event loop."""
-        return await self.threads.run(self.respond, request_id, response)
+        return await self.loop_calls.run(self.respond, request_id, response)
 
 
 def _check_reply(reply: bool, wait_taken: Any, timeout: Any) -> None:

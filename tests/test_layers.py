@@ -23,7 +23,7 @@ FLOORS = {
     "vocabulary": ["attributes", "duration", "errors", "nearest", "display", "events", "current", "sandbox"],
     "values": ["http", "codec", "verify"],
     "workflows": ["registry", "replay", "context"],
-    "storage": ["cipher", "failpoints", "forks", "measures", "store", "migrations"],
+    "storage": ["cipher", "failpoints", "forks", "greenlets", "measures", "store", "migrations"],
     "delivery": ["broker"],
     "engine": ["tracing", "engine"],
     "work": ["client", "schedules", "turns", "attempts", "recovery", "worker"],

@@ -19,7 +19,7 @@ from celery import Celery
 from celery.exceptions import QueueNotFound
 from sqlalchemy import Connection
 
-from .. import codec, failpoints, measures, registry
+from .. import codec, failpoints, greenlets, measures, registry
 from ..errors import ConfigurationError
 from ..store import DriveRow, SendTimes, StepRow, WaitRow
 from .chains import FORMAT, AdoptedChain, Chain
@@ -168,7 +168,7 @@ class Dispatcher:
         taken, remaining = 0, iter(messages)
         while batch := list(islice(remaining, BATCH_SIZE)):
             copies = [message for message in batch for _ in range(failpoints.copies(point))]
-            if copies and not self.broker.send(copies):
+            if copies and not greenlets.in_thread(self.broker.send, copies):
                 break
             for _ in batch:
                 failpoints.hit("publish.sent")

@@ -15,7 +15,7 @@ from kombu.utils.url import parse_ssl_cert_reqs, url_to_parts
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from .. import forks
+from .. import forks, greenlets
 from ..sandbox import log_records
 from .notifier import SCHEMES, SUBSCRIPTION_SECS, Receive, scheme_of
 
@@ -66,7 +66,7 @@ class RedisNotifier:
         return bool(listeners) and all(listener.healthy for listener in listeners)
 
     def notify(self, holder: str, *messages: str) -> None:
-        self._try(lambda client: _push(client, self._key(holder), *messages))
+        self._send(lambda client: _push(client, self._key(holder), *messages))
 
     def subscribe(self, subject: str, holder: str) -> None:
         def subscribe(client: redis.Redis) -> None:
@@ -76,7 +76,7 @@ class RedisNotifier:
             pipeline.expire(key, SUBSCRIPTION_SECS)
             pipeline.execute()
 
-        self._try(subscribe)
+        self._send(subscribe)
 
     def notify_subscribers(self, subject: str) -> None:
         def notify_all(client: redis.Redis) -> None:
@@ -84,7 +84,10 @@ class RedisNotifier:
             for holder in subscribers:
                 _push(client, self._key(holder), subject)
 
-        self._try(notify_all)
+        self._send(notify_all)
+
+    def _send(self, act: Callable[[redis.Redis], object]) -> None:
+        greenlets.in_thread(self._try, act)
 
     def _try(self, act: Callable[[redis.Redis], object]) -> None:
         """Send something.  An error is logged once, and nothing is sent to that server for ``SKIP_SECS`` after it."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from .. import codec, context, duration, events, failpoints
+from .. import codec, context, duration, events, failpoints, greenlets
 from ..engine import Engine, NextCheck, Waiting, wait_in_loop, wait_in_thread
 from ..errors import HookNotFound, HookPayloadError
 from ..http import Request, Response
@@ -102,7 +102,7 @@ def resume_hook(engine: Engine, token: str, payload: object, wait: Any = None, w
 async def aresume_hook(engine: Engine, token: str, payload: object, wait: Any = None, wait_taken: Any = None) -> str:
     """Do the same as ``resume_hook`` in an event loop."""
     refuse_in_workflow("aresume_hook")
-    return await wait_in_loop(engine.threads, _resume_hook(engine, token, payload, wait, wait_taken))
+    return await wait_in_loop(engine.loop_calls, _resume_hook(engine, token, payload, wait, wait_taken))
 
 
 def _resume_hook(engine: Engine, token: str, payload: object, wait: Any, wait_taken: Any) -> Waiting[str]:
@@ -190,7 +190,7 @@ def _is_valid(engine: Engine, token: str, payload: object) -> bool:
         return False
     definition = context.definitions.get(hook.name)
     if definition is not None:
-        definition.validate(token, payload)
+        greenlets.in_thread(definition.validate, token, payload)
     return True
 
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from .. import events, failpoints
+from .. import events, failpoints, greenlets
 from ..context import ReceiverDefinition, Unroutable
 from ..engine import Engine
 from ..http import Request, Response
@@ -75,7 +75,8 @@ def accept(
     """
     # A web process sends no heartbeats.
     engine.pauses.read_if_older(engine.store, engine.settings.beat_interval / 1_000_000)
-    arrivals = arrivals_of(engine, receiver, request)
+    # Functions of the application: they may block.
+    arrivals = greenlets.in_thread(arrivals_of, engine, receiver, request)
     receptions = write(engine, lambda tx: [record(engine, tx, receiver, each, holder) for each in arrivals])
     send(engine, receptions)
     return receptions

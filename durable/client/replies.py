@@ -52,8 +52,8 @@ def ask(engine: Engine, token: str, payload: object, wait: Any = None, timeout: 
 async def aask(engine: Engine, token: str, payload: object, wait: Any = None, timeout: Any = None) -> Any:
     """Do the same in an event loop."""
     refuse_in_workflow("aresume_hook", "ask in a step")
-    text = await wait_in_loop(engine.threads, _ask(engine, token, payload, wait, timeout))
-    return await engine.threads.run(_decoded, engine, text)
+    text = await wait_in_loop(engine.loop_calls, _ask(engine, token, payload, wait, timeout))
+    return await engine.loop_calls.run(_decoded, engine, text)
 
 
 def ask_plain(engine: Engine, token: str, payload: object, wait: Any = None, timeout: Any = None) -> Any:

@@ -58,7 +58,7 @@ class Client:
 
     async def aresult(self, run_id: str, timeout: Any) -> Any:
         """Do the same in an event loop."""
-        return await wait_in_loop(self._engine.threads, self._checked(self._result(run_id, timeout)))
+        return await wait_in_loop(self._engine.loop_calls, self._checked(self._result(run_id, timeout)))
 
     def _checked(self, waiting: Waiting[Any]) -> Waiting[Any]:
         self._engine.check_schema()
@@ -91,7 +91,7 @@ class Client:
 
     async def avalue(self, run_id: str, name: str, timeout: Any) -> Any:
         """Do the same in an event loop."""
-        return await wait_in_loop(self._engine.threads, self._checked(self._value(run_id, name, timeout)))
+        return await wait_in_loop(self._engine.loop_calls, self._checked(self._value(run_id, name, timeout)))
 
     def _value(self, run_id: str, name: str, timeout: Any) -> Waiting[Any]:
         until = _until(timeout)

@@ -118,7 +118,7 @@ class AsyncRunList(AsyncIterator[Run[Any]]):
 
     async def __anext__(self) -> Run[Any]:
         if not self._page:
-            self._page = await self._engine.threads.run(lambda: list(islice(self._runs(), _PAGE)))
+            self._page = await self._engine.loop_calls.run(lambda: list(islice(self._runs(), _PAGE)))
             self._page.reverse()
         if not self._page:
             raise StopAsyncIteration
@@ -126,27 +126,27 @@ class AsyncRunList(AsyncIterator[Run[Any]]):
 
     async def acancel(self, reason: str | None = None) -> int:
         """Do the same as ``RunList.cancel``."""
-        return await self._engine.threads.run(lambda: self._runs().cancel(reason))
+        return await self._engine.loop_calls.run(lambda: self._runs().cancel(reason))
 
     async def aretry(self) -> int:
         """Do the same as ``RunList.retry``."""
-        return await self._engine.threads.run(lambda: self._runs().retry())
+        return await self._engine.loop_calls.run(lambda: self._runs().retry())
 
     async def afork(
         self, *, from_step: str | None = None, from_event: int | None = None, reapply_payloads: bool = True
     ) -> list[Run[Any]]:
         """Do the same as ``RunList.fork``."""
-        return await self._engine.threads.run(
+        return await self._engine.loop_calls.run(
             lambda: self._runs().fork(from_step=from_step, from_event=from_event, reapply_payloads=reapply_payloads)
         )
 
     async def apause(self, reason: str | None = None, *, children: bool = False) -> int:
         """Do the same as ``RunList.pause``."""
-        return await self._engine.threads.run(lambda: self._runs().pause(reason, children=children))
+        return await self._engine.loop_calls.run(lambda: self._runs().pause(reason, children=children))
 
     async def aresume(self, *, children: bool = False) -> int:
         """Do the same as ``RunList.resume``."""
-        return await self._engine.threads.run(lambda: self._runs().resume(children=children))
+        return await self._engine.loop_calls.run(lambda: self._runs().resume(children=children))
 
     def _runs(self) -> RunList:
         if self._list is None:

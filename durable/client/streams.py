@@ -87,7 +87,7 @@ async def afollow(engine: Engine, run_id: str, name: str, start: int, timeout: A
     steps = _follow(engine, run_id, name, start, timeout)
     try:
         while True:
-            items, check = await engine.threads.run(_read_on, engine, steps)
+            items, check = await engine.loop_calls.run(_read_on, engine, steps)
             for each in items:
                 yield each
             if check is None and not items:

@@ -6,14 +6,14 @@ An engine is passed to every function that needs it.  Making one does no I/O.
 Files, in import order::
 
     celery_defaults.py  settings of Celery that the engine sets where the application leaves them unset
-    threads.py          threads in which blocking calls of an event loop run
+    interrupts.py       raises an exception in another thread, and repairs what that leaves
+    loop_calls.py       calls that an event loop waits for
     completions.py      waiting for runs to end
     webhook_counts.py   what webhooks have refused and received twice, until it is written
     flusher.py          adds what a web process has measured to the totals
     forwarder.py        how long a message waits that another worker can handle
     known_waits.py      the waits of the runs whose replay the process keeps
     later.py            calls that the process makes a moment later
-    interrupts.py       raises an exception in another thread, and repairs what that leaves
     process.py          which process this is, and whether another one still lives
     replay_cache.py     replays that a process keeps, so that a turn feeds only new events
     pauses.py            what is paused by name, as this process knows it
@@ -33,19 +33,18 @@ from .deadlines import Limit, grace
 from .engine import Engine
 from .interrupts import has_threads
 from .known_waits import KnownWait
+from .loop_calls import LoopCalls, Returned, advance
 from .process import ProcessIdentity, identify, is_gone, versions
 from .replay_cache import Checkout, Kept, unclosable
 from .run_handlers import CALL_TIME
 from .settings import EXIT
 from .stream_writer import Buffer, StreamWriter, count_emitted, warn_of_dropped
-from .threads import CallThreads, Returned, advance
 from .watchdog import TurnWatch, Watchdog
 
 __all__ = [
     "CALL_TIME",
     "EXIT",
     "Buffer",
-    "CallThreads",
     "Checkout",
     "Completion",
     "Completions",
@@ -53,6 +52,7 @@ __all__ = [
     "Kept",
     "KnownWait",
     "Limit",
+    "LoopCalls",
     "NextCheck",
     "ProcessIdentity",
     "Returned",

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple, TypeVar
 
 from ..broker import SUBSCRIPTION_SECS, Notifier
-from .threads import CallThreads, Returned, advance
+from .loop_calls import LoopCalls, Returned, advance
 
 T = TypeVar("T")
 
@@ -162,8 +162,8 @@ def wait_in_thread(waiting: Waiting[T]) -> T:
             time.sleep(step)
 
 
-async def wait_in_loop(threads: CallThreads, waiting: Waiting[T]) -> T:
-    """Wait to the end as ``wait_in_thread`` does, but take a thread only for the checks."""
+async def wait_in_loop(calls: LoopCalls, waiting: Waiting[T]) -> T:
+    """Wait to the end as ``wait_in_thread`` does, but take a thread or a connection only for the checks."""
 
     def check() -> NextCheck | float | Returned[T]:
         step = advance(waiting)
@@ -173,7 +173,7 @@ async def wait_in_loop(threads: CallThreads, waiting: Waiting[T]) -> T:
 
     try:
         while True:
-            step = await threads.run(check)
+            step = await calls.run(check)
             if isinstance(step, Returned):
                 result: T = step.result
                 return result

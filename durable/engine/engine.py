@@ -41,13 +41,13 @@ from .flusher import Flusher, write_measured
 from .forwarder import Forwarder
 from .known_waits import KnownWaits
 from .later import Later
+from .loop_calls import LoopCalls
 from .pauses import KnownPauses
 from .replay_cache import Replays
 from .run_handlers import Handler, RunHandlers
 from .settings import Settings, check_names, check_variables, resolve
 from .stream_writer import StreamWriter
 from .stuck_runs import StuckRuns
-from .threads import CallThreads
 from .timer import TimerThread
 from .watchdog import Watchdog
 from .webhook_counts import WebhookCounts
@@ -120,7 +120,7 @@ class Engine:
         self._flushing = threading.Lock()
         self._notifier: Notifier | None = None
         self._completions: Completions | None = None
-        self._threads: CallThreads | None = None
+        self._loop_calls: LoopCalls | None = None
         #: Claims of the attempts that run in this process.
         self.running: set[str] = set()
         #: By claim, how to interrupt those of them that can be interrupted.
@@ -251,12 +251,12 @@ class Engine:
         return self._completions
 
     @property
-    def threads(self) -> CallThreads:
-        """The threads in which blocking calls of an event loop run."""
-        if self._threads is None:
+    def loop_calls(self) -> LoopCalls:
+        """The calls that event loops wait for."""
+        if self._loop_calls is None:
             # As many as there are connections, less some for the threads that work beside them.
-            self._threads = CallThreads(self.settings.pool_size + 3)
-        return self._threads
+            self._loop_calls = LoopCalls(self.settings.pool_size + 3, waits_in_loop=self.store.waits_in_loop)
+        return self._loop_calls
 
     # An engine for tests replaces these five.
 
@@ -407,14 +407,14 @@ class Engine:
         """Close connections and stop threads.  For tests and scripts that make many engines."""
         while self._closing:
             self._closing.pop()()
-        if self._threads is not None:
-            self._threads.close()
+        if self._loop_calls is not None:
+            self._loop_calls.close()
         self.store.close()
         if "dispatch" in self.__dict__:
             self.dispatch.close()
         if self._notifier is not None:
             self._notifier.close()
-        self._notifier = self._completions = self._threads = None
+        self._notifier = self._completions = self._loop_calls = None
 
     def _revision(self) -> str | None:
         with self.store.read() as tx:

@@ -8,7 +8,6 @@ is written in a transaction that finds the pause there.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable
 
@@ -19,7 +18,6 @@ class KnownPauses:
     """The workflows, queues and receivers that are paused."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._active: frozenset[Cause] = frozenset()
         self._read_at = float("-inf")
 
@@ -52,8 +50,6 @@ class KnownPauses:
 
     def read_if_older(self, store: Store, secs: float) -> None:
         """Read what is paused, unless that was done so many *secs* ago; for processes without a heartbeat."""
-        if time.monotonic() - self._read_at < secs:
-            return
-        with self._lock:
-            if time.monotonic() - self._read_at >= secs:
-                self.read(store)
+        # Several may read it at once: a lock would be held over a wait for SQL, which blocks an event loop.
+        if time.monotonic() - self._read_at >= secs:
+            self.read(store)

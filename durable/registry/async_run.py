@@ -1,8 +1,7 @@
 """
 ``AsyncRun``: the calls of a run's handle for asyncio.
 
-Each does the same as the call of its name without the ``a``.  The short ones run in the engine's threads; those that
-wait for the run wait in the event loop.
+Each does the same as the call of its name without the ``a``, and waits in the event loop.
 """
 
 from __future__ import annotations
@@ -138,8 +137,8 @@ class AsyncRun(Generic[R]):
         return await self._acall("ahooks", lambda run: run.hooks())
 
     async def _acall(self, name: str, call: Callable[[Any], T]) -> T:
-        """Do something with this run in a thread."""
-        result: T = await self._aengine(name).threads.run(call, self)
+        """Do something with this run."""
+        result: T = await self._aengine(name).loop_calls.run(call, self)
         return result
 
     def _aengine(self, name: str) -> Any:

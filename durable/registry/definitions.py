@@ -291,7 +291,7 @@ class StartOptions(Generic[P, R]):
             )
         engine = current.current_engine()
         options = dict(self.options)
-        run: Run[R] = await engine.threads.run(engine.start_with, self.workflow, args, dict(kwargs), options)
+        run: Run[R] = await engine.loop_calls.run(engine.start_with, self.workflow, args, dict(kwargs), options)
         return run
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:

@@ -1,4 +1,4 @@
-"""``AsyncSchedule``: the calls of a schedule's handle for asyncio, each in one of the engine's threads."""
+"""``AsyncSchedule``: the calls of a schedule's handle for asyncio."""
 
 from __future__ import annotations
 
@@ -59,4 +59,4 @@ class AsyncSchedule:
     async def _acall(self, name: str, call: Callable[[Any], T]) -> T:
         refuse_in_workflow(f"Schedule.{name}")
         engine: Engine = self._engine
-        return await engine.threads.run(call, self)
+        return await engine.loop_calls.run(call, self)

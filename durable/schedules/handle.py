@@ -344,7 +344,7 @@ async def acreate_schedule(*args: Any, **options: Any) -> Schedule:
     """Do the same as ``create_schedule`` in an event loop."""
     refuse_in_workflow("acreate_schedule", "create the schedule in a step")
     engine = current.current_engine()
-    made: Schedule = await engine.threads.run(partial(create_schedule, *args, **options))
+    made: Schedule = await engine.loop_calls.run(partial(create_schedule, *args, **options))
     return made
 
 
@@ -352,5 +352,5 @@ async def aget_schedule(name: str) -> Schedule:
     """Do the same as ``get_schedule`` in an event loop."""
     refuse_in_workflow("aget_schedule", "call it in a step")
     engine = current.current_engine()
-    found: Schedule = await engine.threads.run(get, engine, name)
+    found: Schedule = await engine.loop_calls.run(get, engine, name)
     return found

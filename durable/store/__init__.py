@@ -17,6 +17,8 @@ Files, in import order::
     poolers.py             PostgreSQL behind a pooler: whether statements are prepared
     statements.py          prepared statements of the hot path
     galera.py              MariaDB Galera: what a session reads, and to which nodes a proxy leads
+    engines.py             SQLAlchemy's engines: the options of their connections
+    loop_engines.py        the engine of each event loop
     vault.py               encryption, and large values by reference
     database.py            connections, transactions, and the database's clock
     event_rows.py          events as rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
+from functools import partial
 
 # The functions themselves: the guards of workflow code put slower ones into the module.
 from time import monotonic, monotonic_ns
@@ -16,32 +16,30 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
-    create_engine,
-    event,
     literal_column,
     make_url,
     text,
 )
 from sqlalchemy import exc as sa_exc
-from sqlalchemy.engine import URL, ExceptionContext
+from sqlalchemy.engine import URL
 
-from .. import failpoints, forks
+from .. import failpoints, forks, greenlets
 from ..errors import ConfigurationError
-from . import galera, poolers, statements
+from . import poolers
+from .engines import PSYCOPG, open_engine
+from .loop_engines import LoopEngines
 from .outages import is_contention
 from .poolers import Preparing
-from .statements import READ_ONLY_STATE, IdleConnections
 from .vault import OPTION, Vault
 
 T = TypeVar("T")
 
 _DRIVERS = {
-    "postgres": "postgresql+psycopg",
-    "postgresql": "postgresql+psycopg",
+    "postgres": PSYCOPG,
+    "postgresql": PSYCOPG,
     "mysql": "mysql+pymysql",
     "mariadb": "mariadb+pymysql",
 }
-_EXTRAS = {"psycopg": "postgres", "pymysql": "mysql"}
 
 #: SQL for the time in microseconds since 1970 UTC.
 NOW = {
@@ -59,10 +57,6 @@ _READ_COMMITTED = {"isolation_level": "READ COMMITTED"}
 
 #: SQL for the isolation of a statement outside of a transaction.
 _ISOLATION = {"postgresql": "current_setting('default_transaction_isolation')"}
-
-#: Errors of a read-only session: numbers of MySQL and MariaDB, the code of SQLite.  See also ``READ_ONLY_STATE``.
-_READ_ONLY_NUMBERS = frozenset({1290, 1792, 1836})
-_READ_ONLY_CODE = 8
 
 
 def parse_url(given: str) -> URL:
@@ -108,6 +102,7 @@ class Store:
         self._pool_size = pool_size
         self._engine: Engine | None = None
         self._of_parents: list[Engine] = []
+        self._loop_engines = LoopEngines()
         self._begin_in_process()
         forks.call_in_child(self._begin_in_process)
         self.vault = Vault()
@@ -228,11 +223,18 @@ class Store:
 
     @property
     def engine(self) -> Engine:
-        """This process's SQLAlchemy engine: a connection never crosses a fork."""
+        """This process's SQLAlchemy engine, in a greenlet its event loop's: a connection never crosses a fork."""
+        if greenlets.is_current() and self.waits_in_loop:
+            return self._loop_engines.current(partial(self._opened, waits_in_loop=True))
         if self._engine is None:
             with self._lock:
                 self._engine = self._engine or self._open()
         return self._engine
+
+    @property
+    def waits_in_loop(self) -> bool:
+        """Whether the connections of a greenlet wait in its event loop, and block no thread."""
+        return self.url.drivername == PSYCOPG
 
     def create_schema(self) -> None:
         """Create the schema of the tables, if one is set and it is not there."""
@@ -248,54 +250,15 @@ class Store:
         """Close the connections that are not in use."""
         if self._engine is not None:
             self._engine.dispose()
+        self._loop_engines.close()
 
     def _open(self) -> Engine:
-        try:
-            opened = _open_sqlite(self.url, self._pool_size) if self.dialect == "sqlite" else self._open_server()
-        except ModuleNotFoundError as missing:
-            extra = _EXTRAS.get(missing.name or "")
-            raise ConfigurationError(
-                f"database_url needs the driver {missing.name!r}, which is not installed"
-                + (f": pip install 'durable-celery[{extra}]'." if extra else ".")
-            ) from None
+        return self._opened(waits_in_loop=False)
+
+    def _opened(self, *, waits_in_loop: bool) -> Engine:
+        opened = open_engine(self.url, self._pool_size, self.preparing, self._schema, waits_in_loop=waits_in_loop)
         opened.update_execution_options(**{OPTION: self._vault})
         return opened
-
-    def _open_server(self) -> Engine:
-        connect: dict[str, Any] = {"connect_timeout": 5}
-        if self.dialect == "postgresql":
-            # Without keepalives a connection to a vanished server blocks a step for the kernel's 15 minutes.
-            connect |= {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
-        if self._schema is not None:
-            # The application's own tables are found too, in a transactional step.
-            given = self.url.query.get("options", "")
-            connect |= {"options": f"{given} -csearch_path={self._schema},public".strip()}
-        # Values are any Unicode text, whatever encoding the URL, the environment or the server selects.
-        connect |= {"client_encoding": "utf8"} if self.dialect == "postgresql" else {"charset": "utf8mb4"}
-        uses_psycopg = self.url.drivername == "postgresql+psycopg"
-        if uses_psycopg:
-            connect |= self.preparing.connect
-        engine = create_engine(
-            poolers.without_threshold(self.url) if uses_psycopg else self.url,
-            isolation_level="AUTOCOMMIT" if self.dialect == "postgresql" else "READ COMMITTED",
-            skip_autocommit_rollback=True,
-            pool_recycle=1800,
-            pool_size=self._pool_size,
-            max_overflow=5,
-            pool_timeout=10,
-            connect_args=connect,
-        )
-        event.listen(engine, "handle_error", _drop_read_only_session)
-        idle = IdleConnections(engine.dialect, self.preparing)
-        event.listen(engine, "checkin", idle.note_use)
-        event.listen(engine, "checkout", idle.check)
-        if self.dialect != "postgresql":
-            event.listen(engine, "connect", galera.read_what_all_nodes_committed)
-        if uses_psycopg:
-            event.listen(engine, "connect", self.preparing.prepare)
-            event.listen(engine, "handle_error", idle.drop_mixed_up_session)
-            engine.update_execution_options(**{statements.OPTION: idle})
-        return engine
 
     def _measure(self, tx: Connection) -> None:
         before = monotonic()
@@ -313,42 +276,3 @@ class Store:
 
 def _with(connection: Connection, options: dict[str, Any]) -> Connection:
     return connection.execution_options(**options) if options else connection
-
-
-def _drop_read_only_session(context: ExceptionContext) -> None:
-    """
-    Treat a read-only session as disconnected, and with it all idle connections of the pool.
-
-    A session that began on a standby, or while the database was read-only, may stay read-only for as long as it lives;
-    so does SQLite's connection to a file that was write-protected.  A new session can write once the database can.
-    """
-    error = context.original_exception
-    number = error.args[0] if error.args else None
-    context.is_disconnect |= (
-        getattr(error, "sqlstate", None) == READ_ONLY_STATE
-        or number in _READ_ONLY_NUMBERS
-        or getattr(error, "sqlite_errorcode", 0) & 0xFF == _READ_ONLY_CODE
-    )
-
-
-def _open_sqlite(url: URL, pool_size: int) -> Engine:
-    assert url.database is not None
-    Path(url.database).resolve().parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, pool_size=pool_size, max_overflow=5, pool_timeout=10, connect_args={"timeout": 30.0})
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: Any, _record: object) -> None:
-        # The driver must not begin transactions by itself: ``begin`` sends BEGIN.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = FULL")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        read_only = connection.get_execution_options().get("durable_read_only", False)
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
-
-    event.listen(engine, "handle_error", _drop_read_only_session)
-    return engine

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote
 from sqlalchemy import Connection, Insert, delete, insert, or_, select, update
 from sqlalchemy.exc import OperationalError
 
+from .. import greenlets
 from ..errors import ConfigurationError
 from .schema import payloads
 
@@ -147,6 +148,13 @@ class UrlPayloads:
     def put(self, tx: Connection | None, run_id: str, digest: str, data: bytes, now: int) -> None:
         if tx is not None and now - self._stored_early.pop((run_id, digest), 0) < _REMEMBERED:
             return
+        greenlets.in_thread(self._write, run_id, digest, data, now)
+        if tx is None:
+            if len(self._stored_early) >= _MOST_REMEMBERED:
+                self._stored_early.clear()  # nearly all belong to transactions that failed
+            self._stored_early[run_id, digest] = now
+
+    def _write(self, run_id: str, digest: str, data: bytes, now: int) -> None:
         with _as_outage(f"payload {digest} of run {run_id}"):
             files, root = self._files()
             folder = _folder(root, run_id)
@@ -156,12 +164,11 @@ class UrlPayloads:
             if not is_there or now - _stored_at(files, path) >= _FRESH:
                 files.makedirs(folder, exist_ok=True)
                 files.pipe_file(path, data)
-        if tx is None:
-            if len(self._stored_early) >= _MOST_REMEMBERED:
-                self._stored_early.clear()  # nearly all belong to transactions that failed
-            self._stored_early[run_id, digest] = now
 
     def get(self, tx: Connection, run_id: str, digest: str) -> bytes | None:
+        return greenlets.in_thread(self._read, run_id, digest)
+
+    def _read(self, run_id: str, digest: str) -> bytes | None:
         with _as_outage(f"payload {digest} of run {run_id}"):
             files, root = self._files()
             try:

@@ -70,7 +70,8 @@ class Preparing:
         if self.has_pooler and self.finds_out:
             self._switch_off(logging.INFO, "The database is behind a pooler such as PgBouncer")
         if self._is_off:
-            connection.prepare_threshold = None
+            # SQLAlchemy wraps the connections of event loops.
+            getattr(connection, "driver_connection", connection).prepare_threshold = None
 
     def note_error(self, error: BaseException) -> bool:
         """Whether an error says that this connection must not be used again, since a pooler mixes up its statements."""

@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Dialect, Select, TextClause
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import ExceptionContext
 
+from .. import greenlets
 from .poolers import Preparing
 
 #: The execution option of a store's own connections with psycopg; its value is the pool's ``IdleConnections``.
@@ -84,8 +85,10 @@ class IdleConnections:
             raise sa_exc.InvalidatePoolError
 
 
-def _is_quiet(connection: Any) -> bool:
+def _is_quiet(adapted: Any) -> bool:
     """Whether a connection of psycopg's is open, and its server has sent nothing; False where nothing tells."""
+    # SQLAlchemy wraps the connections of event loops.
+    connection = getattr(adapted, "driver_connection", adapted)
     if not hasattr(connection, "pgconn") or connection.closed:
         return False
     poll = selecting.poll()
@@ -127,7 +130,8 @@ class Prepared:
         """The rows, with an attribute for each column."""
         if not _is_direct(tx):
             return tx.execute(self._statement, parameters).all()
-        return list(self._cursor(tx, parameters))
+        rows: Sequence[Any] = _ready(tx, self._cursor(tx, parameters).fetchall())
+        return rows
 
     def one(self, tx: Connection, parameters: Mapping[str, Any]) -> Any | None:
         """The row of a statement that returns at most one."""
@@ -162,14 +166,20 @@ class Prepared:
             self._own_parameters = {name: value for name, value in compiled.params.items() if value is not None}
             self._sql = str(compiled)
         driver: Any = tx.connection.driver_connection
+        cursor = driver.cursor(row_factory=namedtuple_row)
         try:
-            return driver.cursor(row_factory=namedtuple_row).execute(self._sql, {**self._own_parameters, **parameters})
+            return _ready(tx, cursor.execute(self._sql, {**self._own_parameters, **parameters}))
         except tx.dialect.loaded_dbapi.Error as error:
             raise _as_sqlalchemy(tx, driver, self._sql, error) from error
         except BaseException as error:
             # A signal handler has raised in the middle of the protocol: the connection cannot be used any more.
             tx.invalidate(error)
             raise
+
+
+def _ready(tx: Connection, result: Any) -> Any:
+    """What a method of psycopg returns; the connections of an event loop return an awaitable, to be waited for."""
+    return greenlets.wait(result) if tx.dialect.is_async else result
 
 
 def _is_direct(tx: Connection) -> bool:

@@ -1,8 +1,8 @@
 """
 The ASGI application: webhooks and receivers, whose held connections cost no thread, and all other routes through Flask.
 
-The flow of a request to a webhook is the one of the blueprint's view.  It advances in the engine's threads, which wait
-for SQL, and the event loop waits for bodies, answers and clients.  So a process holds thousands of connections.
+The flow of a request to a webhook is the one of the blueprint's view.  It advances as the client's calls in an event
+loop do, and the loop waits for bodies, answers and clients.  So a process holds thousands of connections.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import flask
 from werkzeug.wrappers import Request
 
-from ..engine import CallThreads, Returned, advance
+from ..engine import LoopCalls, Returned, advance
 from . import asgi_request, body, event_stream, problems, servers, shutdown, wsgi_request
 from .asgi_request import Environ, Input, Message, Receive, Room, Scope, TooManyBodies
 from .control_view import Controller
@@ -69,8 +69,8 @@ class AsgiApp:
             await self._answer(scope, receive, send)
 
     @property
-    def _threads(self) -> CallThreads:
-        return self._receiver.engine.threads
+    def _calls(self) -> LoopCalls:
+        return self._receiver.engine.loop_calls
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -112,15 +112,15 @@ class AsgiApp:
             del environ[servers.ASGI]
             environ["wsgi.multithread"] = False
         await _fill(environ, incoming, self._receiver.engine.settings.max_body)
-        status, headers, pieces = await self._threads.run(_call_wsgi, self._flask.wsgi_app, environ)
+        status, headers, pieces = await self._calls.in_thread(_call_wsgi, self._flask.wsgi_app, environ)
         try:
             if isinstance(feed := environ.get(FEED), Follower):
                 with contextlib.suppress(OSError):
                     await self._send_events(feed, incoming, send, headers)
                 return None
-            content = await self._threads.run(b"".join, pieces)
+            content = await self._calls.in_thread(b"".join, pieces)
         finally:
-            await self._threads.run(getattr(pieces, "close", bool))
+            await self._calls.in_thread(getattr(pieces, "close", bool))
         await incoming.drop(body.DISCARDED)
         return status, headers, content
 
@@ -134,7 +134,7 @@ class AsgiApp:
         while not incoming.is_cut:
             if piece:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
-            batch = await self._threads.run(feed.next, 0)
+            batch = await self._calls.run(feed.next, 0)
             if batch is None:
                 is_ready = await _wait(event_stream.PING_SECS, feed.when_ready, incoming)
                 piece = b"" if is_ready else event_stream.PING
@@ -167,10 +167,13 @@ class AsgiApp:
         return self._receiver.flow(Request(environ), target, secret=rest)
 
     async def _run(self, flow: Flow[T], environ: Environ, incoming: Input) -> T:
-        """Run a flow to its end: each part in the pool, each wait in the event loop."""
+        """Run a flow to its end; its waits for bodies, answers and clients are in the event loop."""
+        is_question = environ["PATH_INFO"] == self._ask
+        # A control route calls functions of the application, which may block.
+        do = self._calls.in_thread if is_question else self._calls.run
         try:
             while True:
-                wait = await self._threads.run(advance, flow)
+                wait = await do(advance, flow)
                 if isinstance(wait, Returned):
                     result: T = wait.result
                     return result
@@ -179,7 +182,7 @@ class AsgiApp:
                 elif isinstance(wait, DropBody):
                     await incoming.drop(body.DISCARDED)
                 else:
-                    if environ["PATH_INFO"] != self._ask:
+                    if not is_question:
                         _keep_method(environ)
                     await _hold(wait, incoming)
         finally:

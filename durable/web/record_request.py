@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.exc import IntegrityError
 
-from .. import context, duration, failpoints, measures
+from .. import context, duration, failpoints, greenlets, measures
 from ..client import KeyReused, TooManyPending, receive
 from ..context import ReceiverDefinition, WebhookConfig, recorded_url
 from ..engine import Engine
@@ -157,7 +157,9 @@ def accept_request(engine: Engine, webhook: WebhookRow, request: Request, *, hol
         ConfigurationError: This process has not imported the function that reads the dedupe key.
     """
     assert request.id is not None, "a request is recorded under its id"
-    key = keys.key_of(webhook.config.dedupe, request)
+    dedupe = webhook.config.dedupe
+    # It may call a function of the application, which may block.
+    key = None if dedupe is None else greenlets.in_thread(keys.key_of, dedupe, request)
     earlier = _earlier(engine, webhook, request, key)
     arrived: incoming.RecordingResult | None = None
     while earlier is None and arrived is None:

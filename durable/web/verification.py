@@ -15,10 +15,12 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
+from .. import greenlets
 from ..errors import ConfigurationError
 from ..http import Request, Response
-from ..verify import Delivery, Rejected, Unavailable, Verification, presets, verdict
+from ..verify import Delivery, Preset, Rejected, Unavailable, Verification, presets, verdict
 from . import problems
 from .problems import RequestRefused
 from .record_request import Endpoint
@@ -46,7 +48,8 @@ def answer_unsigned_handshake(webhook: Endpoint, request: Request, fetch: Fetch)
         preset = presets.find(verification.by)
         if preset.greeting is None:
             return None
-        return verdict.answer(preset.greeting, _delivery(webhook, verification, request, fetch))
+        delivery = _delivery(webhook, verification, request, fetch)
+        return greenlets.in_thread(verdict.answer, preset.greeting, delivery)
 
 
 def verify(webhook: Endpoint, request: Request, fetch: Fetch) -> Response | None:
@@ -65,10 +68,15 @@ def verify(webhook: Endpoint, request: Request, fetch: Fetch) -> Response | None
     with _refusals(webhook):
         preset = presets.find(verification.by)
         delivery = _delivery(webhook, verification, request, fetch)
-        reason = verdict.refusal(preset, delivery)
-        if reason is not None:
-            raise Rejected(reason)
-        return verdict.answer(preset.handshake, delivery)
+        # It may call a verifier of the application, or fetch a certificate, and so may block.
+        return greenlets.in_thread(_judge, preset, delivery)
+
+
+def _judge(preset: Preset[Any], delivery: Delivery) -> Response | None:
+    reason = verdict.refusal(preset, delivery)
+    if reason is not None:
+        raise Rejected(reason)
+    return verdict.answer(preset.handshake, delivery)
 
 
 @contextmanager
