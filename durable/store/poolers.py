@@ -66,7 +66,10 @@ class Preparing:
     def prepare(self, connection: Any, _record: object) -> None:
         """Find out about a new connection; a listener for the pool's "connect"."""
         told = connection.info.backend_pid
-        self.has_pooler = connection.execute("SELECT pg_backend_pid()").fetchone()[0] != told
+        cursor = connection.cursor()
+        cursor.execute("SELECT pg_backend_pid()")
+        self.has_pooler = cursor.fetchone()[0] != told
+        cursor.close()
         if self.has_pooler and self.finds_out:
             self._switch_off(logging.INFO, "The database is behind a pooler such as PgBouncer")
         if self._is_off:
