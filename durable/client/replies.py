@@ -80,8 +80,8 @@ def get_reply(engine: Engine, request_id: str, timeout: Any = None) -> Any:
 async def aget_reply(engine: Engine, request_id: str, timeout: Any = None) -> Any:
     """Do the same in an event loop."""
     refuse_in_workflow("aget_reply", "call it in a step")
-    text = await wait_in_loop(engine.threads, _get_reply(engine, request_id, timeout))
-    return await engine.threads.run(_decoded, engine, text)
+    text = await wait_in_loop(engine.loop_calls, _get_reply(engine, request_id, timeout))
+    return await engine.loop_calls.run(_decoded, engine, text)
 
 
 def get_reply_plain(engine: Engine, request_id: str, timeout: Any = None) -> Any:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from asyncio import AbstractEventLoop, Semaphore
+from asyncio import AbstractEventLoop
+from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -56,16 +57,26 @@ class LoopCalls:
         In a greenlet, a cancellation ends the statement that it waits for, and rolls its transaction back.  In a
         thread the call goes on to its end first.
         """
+        return await self._run(call, args, is_next=False)
+
+    async def run_next(self, call: Callable[..., T], *args: Any) -> T:
+        """Do a call that goes on with something, before those that begin something new.  Not so in threads."""
+        return await self._run(call, args, is_next=True)
+
+    async def _run(self, call: Callable[..., T], args: tuple[Any, ...], *, is_next: bool) -> T:
         if not self._uses_greenlets:
             return await self.in_thread(call, *args)
         running = asyncio.get_running_loop()
         loop = self._loops.get(running)
         if loop is None:
-            loop = self._loops[running] = _Loop(Semaphore(self._size))
+            loop = self._loops[running] = _Loop(_Places(self._size))
         if time.monotonic() - loop.since < self.settled_secs:
             return await self.in_thread(call, *args)
-        async with loop.places:
+        await loop.places.take(is_next=is_next)
+        try:
             return await greenlets.run(self.in_thread, call, *args)
+        finally:
+            loop.places.give_back()
 
     async def in_thread(self, call: Callable[..., T], *args: Any) -> T:
         """Do a call in a thread in any case, because it runs code that may block."""
@@ -83,11 +94,45 @@ class LoopCalls:
         self._threads.shutdown(wait=False)
 
 
+class _Places:
+    """How many calls of a loop may run at once.  The others wait, in the order in which they came."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def take(self, *, is_next: bool) -> None:
+        """Wait for a place; with *is_next* before all that wait now."""
+        if self._free:
+            self._free -= 1
+            return
+        place = asyncio.get_running_loop().create_future()
+        if is_next:
+            self._waiting.appendleft(place)
+        else:
+            self._waiting.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if not place.cancelled():
+                self.give_back()  # it was given to this call meanwhile
+            raise
+
+    def give_back(self) -> None:
+        """Give a place to the first that waits."""
+        while self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
+        self._free += 1
+
+
 @dataclass(frozen=True, slots=True)
 class _Loop:
     """An event loop, and when it made its first call."""
 
-    places: Semaphore
+    places: _Places
     since: float = field(default_factory=time.monotonic)
 
 

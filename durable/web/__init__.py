@@ -52,6 +52,7 @@ Files, in import order::
     webhook_view.py        one request to a webhook or receiver, from its URL to its answer
     read_view.py           one request of a browser that reads a stream or a published value
     health.py              the health route
+    client_wait.py         the wait of an ASGI request for its client to disconnect
     asgi_request.py        reads an ASGI request as a WSGI server reads one
     asgi.py                the ASGI application
 """

@@ -7,11 +7,11 @@ loop do, and the loop waits for bodies, answers and clients.  So a process holds
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, TypeVar
 
 import flask
@@ -20,6 +20,7 @@ from werkzeug.wrappers import Request
 from ..engine import LoopCalls, Returned, advance
 from . import asgi_request, body, event_stream, problems, servers, shutdown, wsgi_request
 from .asgi_request import Environ, Input, Message, Receive, Room, Scope, TooManyBodies
+from .client_wait import ClientWait
 from .control_view import Controller
 from .flow import DropBody, Flow, Hold, ReadBody
 from .followers import Follower
@@ -63,10 +64,17 @@ class AsgiApp:
         """Answer one request, or follow the life of the server."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
-        elif scope["type"] == "websocket":
+            return
+        if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
-        else:
-            await self._answer(scope, receive, send)
+            return
+        held = await self._begin(scope, receive, send)
+        while held is not None:
+            # Held requests spend their time here.  So this is the only frame, and ``held`` all that is kept of them.
+            with held:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+            held = await self._go_on(held, send)
 
     @property
     def _calls(self) -> LoopCalls:
@@ -83,28 +91,43 @@ class AsgiApp:
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _begin(self, scope: Scope, receive: Receive, send: Send) -> _Exchange | None:
+        """Answer a request; or return it, if its connection is held."""
         incoming = Input(receive, self._room)
+        # Werkzeug looks for a rule by the same spelling of the path.
+        path = "/" + asgi_request.path_of(scope).lstrip("/")
+        is_question = path == self._ask and self._controller is not None
+        if is_question or path.startswith((self._webhook, self._receive_path)):
+            # A framework that mounts the application does not pass on the start of the server.
+            shutdown.watch_asgi_server()
+            self._receiver.engine.flusher.ensure()
+            make = partial(self._flow, path)
+            # A control route calls functions of the application, which may block.
+            return await self._go_on(_Exchange(scope, incoming, make, self._calls, may_block=is_question), send)
         environ = asgi_request.environ_of(scope, incoming)
-        flow = self._flow(environ)
         try:
-            if flow is not None:
-                answer: _Answer | None = _wire(await self._run(flow, environ, incoming), environ)
-            else:
-                answer = await self._bridge(environ, incoming, send)
+            answer = await self._bridge(environ, incoming, send)
         except TooManyBodies:
-            log.warning("A request was answered 503: %d bytes of bodies are being received already.", BODIES)
-            await incoming.drop(body.DISCARDED)
-            answer = _wire(problems.to_flask(problems.unavailable()), environ)
+            answer = await _refuse_body(incoming, environ["REQUEST_METHOD"])
         finally:
             incoming.release()
-        if answer is None:
-            return
-        status, headers, content = answer
-        # A client that has left gets no answer; some servers say so.
-        with contextlib.suppress(OSError):
-            await send({"type": "http.response.start", "status": status, "headers": headers})
-            await send({"type": "http.response.body", "body": content})
+        if answer is not None:
+            await _send(answer, send)
+        return None
+
+    async def _go_on(self, exchange: _Exchange, send: Send) -> _Exchange | None:
+        """Run the flow of a request to its answer, and send it; or return the request, once it is held."""
+        try:
+            response = await exchange.advance()
+            if response is None:
+                return exchange
+            answer = _wire(response, exchange.method)
+        except TooManyBodies:
+            answer = await _refuse_body(exchange.incoming, exchange.method)
+        finally:
+            exchange.incoming.release()
+        await _send(answer, send)
+        return None
 
     async def _bridge(self, environ: Environ, incoming: Input, send: Send) -> _Answer | None:
         """Let Flask answer a request in a thread, which must not be held: there are few.  None: it is answered."""
@@ -129,6 +152,7 @@ class AsgiApp:
     ) -> None:
         """Send what ``event_stream.events`` yields; wait in the event loop for what comes next."""
         incoming.release()
+        wait = ClientWait()
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         piece = event_stream.AGAIN
         while not incoming.is_cut:
@@ -136,8 +160,10 @@ class AsgiApp:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             batch = await self._calls.run(feed.next, 0)
             if batch is None:
-                is_ready = await _wait(event_stream.PING_SECS, feed.when_ready, incoming)
-                piece = b"" if is_ready else event_stream.PING
+                wait.begin(event_stream.PING_SECS, feed.when_ready)
+                with wait:
+                    await incoming.disconnect()
+                piece = b"" if wait.was_called else event_stream.PING
                 continue
             piece = b"".join(event for _, event in batch.items)
             if batch.is_over or batch.is_cut:
@@ -145,50 +171,105 @@ class AsgiApp:
                 await send({"type": "http.response.body", "body": piece})
                 return
 
-    def _flow(self, environ: Environ) -> Flow[Exact] | None:
-        """Return the flow of a request to a webhook or to a receiver; None for any other request."""
-        # Werkzeug looks for a rule by the same spelling of the path.
-        path = "/" + environ["PATH_INFO"].lstrip("/")
+    def _flow(self, path: str, environ: Environ) -> Flow[Exact]:
+        """Return the flow of a request to a webhook, to a receiver or to ``ASK``."""
+        if not wsgi_request.is_framed(environ):
+            return _refuse_framing()
         if path.startswith(self._webhook):
             rest = path.removeprefix(self._webhook).encode("latin-1").decode(errors="replace")
             target: Any = wsgi_request.parse_target(rest)
         elif path.startswith(self._receive_path):
             rest = path.removeprefix(self._receive_path).encode("latin-1").decode(errors="replace")
             target = wsgi_request.parse_receiver(rest)
-        elif path != self._ask or self._controller is None:
-            return None
-        if not wsgi_request.is_framed(environ):
-            return _refuse_framing()
-        # A framework that mounts the application does not pass on the start of the server.
-        shutdown.watch_asgi_server()
-        self._receiver.engine.flusher.ensure()
-        if path == self._ask and self._controller is not None:
+        else:
+            assert self._controller is not None, "without control routes, no path is that of a question"
             return _within(self._flask.request_context(environ), self._controller.flow(ASK))
-        return self._receiver.flow(Request(environ), target, secret=rest)
+        # The environment shall not refer to the request: it is to be freed at once when the request is held.
+        return self._receiver.flow(Request(environ, populate_request=False), target, secret=rest)
 
-    async def _run(self, flow: Flow[T], environ: Environ, incoming: Input) -> T:
-        """Run a flow to its end; its waits for bodies, answers and clients are in the event loop."""
-        is_question = environ["PATH_INFO"] == self._ask
-        # A control route calls functions of the application, which may block.
-        do = self._calls.in_thread if is_question else self._calls.run
+
+class _Exchange(ClientWait):
+    """
+    One request that a flow handles.
+
+    Before its turn has come it is what the server has of it.  While it is held, there is only its method.
+    """
+
+    __slots__ = ("_calls", "_environ", "_flow", "_hold", "_make", "_may_block", "_scope", "incoming", "method")
+
+    def __init__(
+        self,
+        scope: Scope,
+        incoming: Input,
+        make: Callable[[Environ], Flow[Exact]],
+        calls: LoopCalls,
+        *,
+        may_block: bool,
+    ) -> None:
+        """
+        Args:
+            make: Makes the flow.
+            may_block: The flow calls functions of the application, so it advances in threads.
+        """
+        self.method: str = scope["method"]
+        self.incoming = incoming
+        self._calls = calls
+        self._may_block = may_block
+        self._scope: Scope | None = scope
+        self._make: Callable[[Environ], Flow[Exact]] | None = make
+        self._environ: Environ | None = None
+        self._flow: Flow[Exact] | None = None
+        self._hold: Hold | None = None
+
+    async def advance(self) -> Exact | None:
+        """Run the flow until it ends, and return its answer; None: the connection is held, and the wait has begun."""
+        if self._hold is not None:
+            # The time is over, or the client has disconnected; after an answer this changes nothing.
+            self._hold.waiter.release(None)
+            self._hold = None
         try:
             while True:
-                wait = await do(advance, flow)
-                if isinstance(wait, Returned):
-                    result: T = wait.result
-                    return result
-                if isinstance(wait, ReadBody):
-                    await _fill(environ, incoming, wait.limit)
-                elif isinstance(wait, DropBody):
-                    await incoming.drop(body.DISCARDED)
+                calls = self._calls
+                # A request that has begun is ended before another one begins: it takes more memory.
+                call = calls.in_thread if self._may_block else calls.run if self._flow is None else calls.run_next
+                step = await call(self._step)
+                if isinstance(step, Returned):
+                    response: Exact = step.result
+                    return response
+                if isinstance(step, ReadBody):
+                    assert self._environ is not None, "a body is read before the request is held"
+                    await _fill(self._environ, self.incoming, step.limit)
+                elif isinstance(step, DropBody):
+                    await self.incoming.drop(body.DISCARDED)
                 else:
-                    if not is_question:
-                        _keep_method(environ)
-                    await _hold(wait, incoming)
-        finally:
-            # It runs only if a second cancellation came while it did; then it ends by itself.
-            with contextlib.suppress(ValueError):
-                flow.close()
+                    self._hold, self._environ = step, None
+                    self.begin(step.secs, step.waiter.when_released)
+                    return None
+        except BaseException:
+            self._close()
+            raise
+
+    def _step(self) -> ReadBody | DropBody | Hold | Returned[Exact]:
+        """Advance the flow."""
+        if self._flow is None:
+            assert self._scope is not None, "a flow is made once"
+            assert self._make is not None, "a flow is made once"
+            self._environ = asgi_request.environ_of(self._scope, self.incoming)
+            self._flow = self._make(self._environ)
+            self._scope = self._make = None
+        return advance(self._flow)
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
+        is_over = super().__exit__(kind, error, traceback)
+        if error is not None and not is_over:
+            self._close()
+        return is_over
+
+    def _close(self) -> None:
+        # A thread runs it only if a second cancellation came while it did; then it ends by itself.
+        with contextlib.suppress(ValueError):
+            if self._flow is not None:
+                self._flow.close()
 
 
 #: Status, headers and body of an answer, as ASGI sends them.
@@ -213,49 +294,18 @@ def _within(context: AbstractContextManager[object], flow: Flow[T]) -> Flow[T]:
         yield step
 
 
-def _keep_method(environ: Environ) -> None:
-    """Forget all that a held request needs no more, which is most of what it takes."""
-    method = environ["REQUEST_METHOD"]
-    environ.clear()
-    environ["REQUEST_METHOD"] = method
+async def _refuse_body(incoming: Input, method: str) -> _Answer:
+    log.warning("A request was answered 503: %d bytes of bodies are being received already.", BODIES)
+    await incoming.drop(body.DISCARDED)
+    return _wire(problems.to_flask(problems.unavailable()), method)
 
 
-async def _hold(hold: Hold, incoming: Input) -> None:
-    """Wait until the waiter is released; release it when the time is over or the client disconnects."""
-    incoming.release()
-    await _wait(hold.secs, hold.waiter.when_released, incoming)
-    hold.waiter.release(None)
-
-
-async def _wait(secs: float, when: Callable[[Callable[[], None]], None], incoming: Input) -> bool:
-    """
-    Wait until a call comes from any thread, the time is over, or the client disconnects.
-
-    Args:
-        when: Called with the function that ends the wait.
-
-    Returns:
-        Whether the call came.
-    """
-    loop, came = asyncio.get_running_loop(), []
-
-    def call() -> None:
-        came.append(True)
-        # The loop may be closed.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(expire)
-
-    def expire() -> None:
-        # The wait may be over.
-        with contextlib.suppress(RuntimeError):
-            until.reschedule(loop.time())
-
-    with contextlib.suppress(TimeoutError):
-        # The request's own task watches its client, and the time-out wakes it: a second task would take 2 KiB more.
-        async with asyncio.timeout(secs) as until:
-            when(call)
-            await incoming.disconnect()
-    return bool(came)
+async def _send(answer: _Answer, send: Send) -> None:
+    status, headers, content = answer
+    # A client that has left gets no answer; some servers say so.
+    with contextlib.suppress(OSError):
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
 
 
 def _refuse_framing() -> Flow[Exact]:
@@ -274,8 +324,8 @@ def _call_wsgi(
     return *_encoded(status, headers, b"")[:2], pieces
 
 
-def _wire(response: Exact, environ: Environ) -> _Answer:
-    pieces, status, headers = response.get_wsgi_response(environ)
+def _wire(response: Exact, method: str) -> _Answer:
+    pieces, status, headers = response.get_wsgi_response({"REQUEST_METHOD": method})
     return _encoded(status, headers, b"".join(pieces))
 
 

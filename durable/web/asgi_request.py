@@ -133,6 +133,11 @@ def environ_of(scope: Scope, body: Input) -> Environ:
     return environ
 
 
+def path_of(scope: Scope) -> str:
+    """Return the PATH_INFO of a request."""
+    return _paths(scope)[1]
+
+
 def _add_header(environ: Environ, name: str, value: str) -> None:
     # "X_A" and "X-A" would be the same variable, so one who may not send one of them could send the other.
     if "_" in name:

@@ -6,6 +6,8 @@ A flow's code is blocking code: SQL, and reads of the body.  What it yields says
     yield ReadBody(limit)       # then it reads the body, up to so many bytes
     yield Hold(waiter, secs)    # then it waits for the answer
 
+A flow that holds is kept for as long: before it yields ``Hold`` it forgets what it does not need any more.
+
 A WSGI server gives each request a thread, so there the caller just continues, and the thread waits.  The ASGI
 application waits in its event loop, without a thread, and continues the flow when nothing is left to wait for.
 """
@@ -13,13 +15,15 @@ application waits in its event loop, without a thread, and continues the flow wh
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import flask
 from werkzeug.wrappers import Request
 
+from .. import measures
 from ..http import Response
 from .hub import Holder, Waiter
 
@@ -46,6 +50,14 @@ class Hold:
 
     waiter: Waiter
     secs: float
+    began: int = field(default_factory=time.monotonic_ns)
+
+    def end(self, measured: measures.Measures) -> Response | None:
+        """Wait for the answer, unless that was done; None when there is none in time."""
+        answer = self.waiter.wait(self.secs)
+        outcome = "unanswered" if answer is None else "answered"
+        measured.observe(measures.HOLD_SECONDS, (time.monotonic_ns() - self.began) // 1000, outcome)
+        return answer
 
 
 Flow = Generator[ReadBody | DropBody | Hold, None, T]
@@ -59,9 +71,6 @@ class Holding(Protocol):
 
     def open_waiter(self, hub: Holder, incoming: Request, request_id: str | None) -> Waiter | None:
         """Return a waiter for the answer; None if this process cannot hold the connection."""
-
-    def hold(self, waiter: Waiter, secs: float) -> Flow[Response | None]:
-        """Wait for the answer; return None when there is none in time."""
 
 
 def run_in_thread(flow: Flow[T]) -> T:

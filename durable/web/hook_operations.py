@@ -14,7 +14,7 @@ from ..http import Response
 from ..replay import reply_of
 from . import problems, schemas
 from .control_operations import Call, Operation, Reply
-from .flow import Flow
+from .flow import Flow, Hold
 from .problems import RequestRefused
 
 #: The path of the operation that holds connections.
@@ -42,7 +42,8 @@ def _ask(call: Call) -> Flow[Reply]:
         if waiter is None:
             return _reply(call, request_id, replies.find_answer(engine, request_id))
         hub.recorded(waiter)
-        return _reply(call, request_id, (yield from holding.hold(waiter, secs)))
+        yield (hold := Hold(waiter, secs))
+        return _reply(call, request_id, hold.end(engine.measures))
     finally:
         if waiter is not None:
             hub.close(waiter)

@@ -59,6 +59,8 @@ forks.call_in_child(_hubs.clear)
 class Waiter:
     """One held connection."""
 
+    __slots__ = ("_call", "_released", "is_gone", "request_id")
+
     def __init__(self, request_id: str, is_gone: Callable[[], bool]) -> None:
         self.request_id = request_id
         self.is_gone = is_gone
@@ -138,7 +140,7 @@ class Hub:
         self._wake = threading.Event()
         self._followers = Followers(source, notifier, holder, self._wake.set)
         #: By the id of the request that they wait for; a request with copies has several.
-        self._waiters: dict[str, set[Waiter]] = {}
+        self._waiters: dict[str, tuple[Waiter, ...]] = {}
         #: Waiters for a request of another process, which gets the notification.
         self._attached: set[Waiter] = set()
         #: Requests that a notification named since the last read.
@@ -174,7 +176,7 @@ class Hub:
                 self._read_at = now + self._read_interval(now)
                 self._check_clients_at = now + SLOW_SECS
                 self._wake.set()
-            self._waiters[request_id] = {waiter}
+            self._waiters[request_id] = (waiter,)
         self._ensure_thread()
         return waiter
 
@@ -215,7 +217,7 @@ class Hub:
         with self._lock:
             self._remove(waiter)
             waiter.request_id = request_id
-            self._waiters.setdefault(request_id, set()).add(waiter)
+            self._waiters[request_id] = (*self._waiters.get(request_id, ()), waiter)
             self._attached.add(waiter)
             self._fast_until = time.monotonic() + FAST_FOR_SECS
 
@@ -263,10 +265,9 @@ class Hub:
         self._wake.set()
 
     def _remove(self, waiter: Waiter) -> None:
-        same_request = self._waiters.get(waiter.request_id, set())
-        same_request.discard(waiter)
-        if not same_request:
-            self._waiters.pop(waiter.request_id, None)
+        others = tuple(each for each in self._waiters.pop(waiter.request_id, ()) if each is not waiter)
+        if others:
+            self._waiters[waiter.request_id] = others
 
     def _all_waiters(self) -> tuple[Waiter, ...]:
         with self._lock:
@@ -328,7 +329,7 @@ class Hub:
         self._failing = False
         for request_id, answer in answers.items():
             with self._lock:
-                waiters = tuple(self._waiters.get(request_id, ()))
+                waiters = self._waiters.get(request_id, ())
             for waiter in waiters:
                 waiter.release(answer)
 

@@ -55,13 +55,17 @@ def watch_asgi_server() -> None:
     """
     drain_on(signal.SIGTERM)
     drain_on(signal.SIGINT)
+    if "hypercorn" not in sys.modules or _stopped:
+        return
+    # hypercorn has no interface to the event, so look for its function in the call stack.  The loop leaves no reference
+    # to a frame: that of this function would keep the request until the garbage is collected.
     frame: FrameType | None = sys._getframe()
-    # hypercorn has no interface to the event, so look for its function in the call stack.
-    while "hypercorn" in sys.modules and frame is not None and not _stopped:
+    while frame is not None and not _stopped:
         if frame.f_globals.get("__name__") == "hypercorn.asyncio.run":
             event = frame.f_locals.get("shutdown_event")
             _stopped.extend([] if event is None else [event.is_set])
         frame = frame.f_back
+    del frame
 
 
 def is_stopping() -> bool:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -30,6 +29,7 @@ from ..engine import Engine
 from ..errors import ConfigurationError, HookClosed
 from ..http import Request, Response
 from ..store import Refusals, pushed_answers
+from ..tracing import RequestTrace
 from . import (
     body,
     errors,
@@ -97,14 +97,25 @@ class Receiver:
 
     def flow(self, incoming: Incoming, target: Target | ReceiverTarget | None, secret: str) -> Flow[Exact]:
         """Answer one request; *target* is None for a path that names nothing.  Every error becomes an answer."""
+        response: Exact | _Held
         try:
             response = yield from self._receive(incoming, target)
         except RequestRefused as refused:
             response = yield from _refuse(incoming, refused.answer)
         except Exception as error:
             response = yield from _refuse(incoming, errors.answer(error, secret=secret))
-        is_poll = target is not None and target.request_id is not None
-        self.engine.measures.count(measures.POLLS if is_poll else measures.REQUESTS, str(response.status_code))
+        counter = measures.POLLS if target is not None and target.request_id is not None else measures.REQUESTS
+        # A held connection keeps in memory what it needs, and nothing else of its request.
+        del incoming, target, secret
+        if isinstance(response, _Held):
+            held = response
+            try:
+                yield held.hold
+                answer = held.hold.end(self.engine.measures) or held.late.answer()
+            finally:
+                held.hub.close(held.hold.waiter)
+            response = self._answer(held.trace, answer)
+        self.engine.measures.count(counter, str(response.status_code))
         return response
 
     def check_schema(self) -> None:
@@ -118,8 +129,8 @@ class Receiver:
             self.engine.check_schema()
             self._schema_is_good = True
 
-    def _receive(self, incoming: Incoming, target: Target | ReceiverTarget | None) -> Flow[Exact]:
-        """One request, from its address to its answer."""
+    def _receive(self, incoming: Incoming, target: Target | ReceiverTarget | None) -> Flow[Exact | _Held]:
+        """One request, from its address to its answer, or until its connection is held."""
         if target is None:
             raise RequestRefused(problems.unknown())
         self.check_schema()
@@ -136,38 +147,35 @@ class Receiver:
             accepted = self._record(webhook, request, holder=None)
             if accepted.is_duplicate:
                 return self._repeat_answer(incoming, webhook, accepted.request_id)
-            return self._answer(accepted, accepted.answer or problems.ACCEPTED)
+            return self._answer(accepted.trace, accepted.answer or problems.ACCEPTED)
 
         hub = self.hub()
         preference = prefer.parse(incoming.headers.get("Prefer"))
         # The waiter is opened before the request is committed: a worker may answer before this thread continues.
         waiter = None if preference.wait_secs == 0 else self.open_waiter(hub, incoming, request.id)
+        held: _Held | None = None
         try:
             accepted = self._record(webhook, request, holder=None if waiter is None else self.engine.process_id)
-            del request  # And with it the body.
             answer = accepted.answer
             if answer is None and (accepted.is_duplicate or waiter is None):
                 answer = self._find_answer(accepted.request_id)
             if answer is not None:
-                return self._answer(accepted, answer)
+                return self._answer(accepted.trace, answer)
             late = self._late(incoming, webhook, accepted.request_id, preference)
             if waiter is None:
-                return self._answer(accepted, late.answer())
+                return self._answer(accepted.trace, late.answer())
             if accepted.is_duplicate:
                 hub.attach(waiter, accepted.request_id)
             hub.recorded(waiter)
-            secs = self._hold_secs(webhook, preference)
-            # A held connection keeps in memory what it needs, and nothing else of its request.
-            del webhook, target
-            answer = yield from self.hold(waiter, secs)
+            held = _Held(hub, Hold(waiter, self._hold_secs(webhook, preference)), accepted.trace, late)
+            return held
         finally:
-            if waiter is not None:
+            if waiter is not None and held is None:
                 hub.close(waiter)
-        return self._answer(accepted, answer or late.answer())
 
-    def _answer(self, accepted: Accepted, answer: Response) -> Exact:
+    def _answer(self, trace: RequestTrace, answer: Response) -> Exact:
         """Answer a recorded request, and end its span."""
-        accepted.trace.answered(answer.status, self.engine.now())
+        trace.answered(answer.status, self.engine.now())
         return problems.to_flask(answer)
 
     def _find(self, incoming: Incoming, target: Target | ReceiverTarget) -> Endpoint:
@@ -194,15 +202,6 @@ class Receiver:
             # Made at the first request and not at the import, because gevent may patch threads after the import.
             self._hubs.setdefault(process_id, self._make_hub(self.engine))
         return self._hubs[process_id]
-
-    def hold(self, waiter: Waiter, secs: float) -> Flow[Response | None]:
-        """Wait for the answer; return None when there is none in time."""
-        began = time.monotonic_ns()
-        yield Hold(waiter, secs)
-        answer = waiter.wait(secs)
-        outcome = "unanswered" if answer is None else "answered"
-        self.engine.measures.observe(measures.HOLD_SECONDS, (time.monotonic_ns() - began) // 1000, outcome)
-        return answer
 
     def _hold_secs(self, webhook: Endpoint, preference: Preference) -> float:
         """Return how long a connection is held: the webhook's timeout or the setting, or less if the caller prefers."""
@@ -355,6 +354,15 @@ class _Late(NamedTuple):
 
     def answer(self) -> Response:
         return self.on_timeout or problems.pending(self.request_id, self.location, preferred=self.preferred)
+
+
+class _Held(NamedTuple):
+    """A recorded request whose connection is held."""
+
+    hub: Holder
+    hold: Hold
+    trace: RequestTrace
+    late: _Late
 
 
 def _refuse(incoming: Incoming, answer: Response) -> Flow[Exact]:

@@ -18,9 +18,11 @@ from driving import settle
 from forking import in_child
 from sqlalchemy.exc import OperationalError
 
-from durable import Durable, Run, RunNotFound, create_hook, define_hook, greenlets, workflow
+from durable import Durable, Response, Run, RunNotFound, create_hook, create_webhook, define_hook, greenlets, workflow
 from durable.engine import loop_calls
-from durable.store.schema import runs
+from durable.store.schema import requests, runs
+from durable.web import create_asgi_app
+from durable.web.wsgi_request import PATH
 
 pytestmark = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 
@@ -46,6 +48,13 @@ validated_in: list[str] = []
 @workflow(name="loop_calls.checks")
 async def checks(token: str) -> int:
     return await checked.create(token=token)
+
+
+@workflow(name="loop_calls.listens")
+async def listens(mode: str | None) -> None:
+    hook = create_webhook() if mode is None else create_webhook(respond_with="manual", timeout="20s")
+    async for _ in hook:
+        pass
 
 
 @pytest.fixture
@@ -169,6 +178,66 @@ def test_what_can_only_block_runs_in_a_thread(engine, token, monkeypatch):
     asyncio.run(main())
     assert len(sent_in) == len(validated_in) == 1
     assert all(name.startswith("durable-call") for name in sent_in + validated_in)
+
+
+def test_what_was_begun_goes_before_what_begins(engine, admin, token):
+    """``run_next`` gets the first place that is free, before those that waited already; a cancelled call gets none."""
+    order: list[str] = []
+
+    async def main() -> None:
+        run = engine.start(waits, token)
+        with admin.locked():
+            reads = [asyncio.create_task(run.astatus()) for _ in range(places(engine))]
+            await until(lambda: len(admin.waiting()) == places(engine))
+            calls = engine.loop_calls
+            later = [asyncio.create_task(calls.run(order.append, f"new {n}")) for n in range(3)]
+            await asyncio.sleep(0)
+            later += [asyncio.create_task(calls.run_next(order.append, "begun"))]
+            await asyncio.sleep(0)
+            later[0].cancel()
+        await asyncio.wait([*reads, *later])
+
+    asyncio.run(main())
+    assert order == ["begun", "new 1", "new 2"]
+
+
+def test_webhooks_are_received_and_held_by_asgi(engine, token):
+    """A request is recorded, held and answered by another process; one to a webhook that answers at once is too."""
+    app = create_asgi_app(engine)
+
+    async def post(path: str) -> tuple[int, bytes]:
+        sent: list[Any] = []
+        bodies = [b'{"a": 1}']
+
+        async def receive() -> Any:
+            if bodies:
+                return {"type": "http.request", "body": bodies.pop()}
+            return await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": path, "headers": []}
+        await app(scope | {"headers": [(b"content-length", b"8")]}, receive, send)
+        return sent[0]["status"], sent[1]["body"]
+
+    async def main() -> None:
+        paths = []
+        for mode in ("manual", None):
+            run = await engine.astart(listens, mode)
+            await asyncio.to_thread(settle, engine, run)
+            paths.append(PATH + (await run.ahooks())[0]["token"])
+        held = asyncio.create_task(post(paths[0]))
+        assert await post(paths[1]) == (202, b"")
+        await until(lambda: any(map(len, app._receiver._hubs.values())))
+        with engine.store.read() as tx:
+            unanswered = sa.select(requests.c.id).where(requests.c.answered_at.is_(None))
+            ids = list(tx.execute(unanswered).scalars())
+        for request_id in ids:
+            await engine.arespond(request_id, Response(b"answered"))
+        assert await held == (200, b"answered")
+
+    asyncio.run(main())
 
 
 def test_what_waits_holds_no_connection(engine, admin, token):

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import inspect
 import json
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -19,6 +22,7 @@ from typing import Any
 
 import flask
 import pytest
+import werkzeug
 from asgi_client import AsWsgi, client_of
 from celery import Celery
 from servers import migrate
@@ -304,6 +308,40 @@ def test_a_cancelled_request_frees_its_place(engine):
         task.cancel()
 
     assert hold(engine, cancel).sent == []
+
+
+def test_a_cancellation_counts_more_than_an_answer(engine):
+    """Both come in one turn of the loop: the task ends as cancelled."""
+
+    async def both_at_once(waiter: Waiter, _exchange: Exchange, task: asyncio.Task[None]) -> None:
+        waiter.release(Response(b"now", 200))
+        task.cancel()
+
+    assert hold(engine, both_at_once).sent == []
+
+
+def test_a_held_request_keeps_its_task_and_nothing_of_what_was_sent(engine):
+    """One coroutine waits for the client; headers, body and Werkzeug's request are gone."""
+
+    def kept() -> list[str]:
+        gc.collect()
+        found = gc.get_objects()
+        frames = [each.cr_code.co_qualname for each in found if inspect.iscoroutine(each) and each.cr_frame is not None]
+        sent = [each for each in found if isinstance(each, dict) and each.get("wsgi.url_scheme") == "https"]
+        return [
+            *(name for name in frames if name.startswith(("AsgiApp", "_Exchange", "LoopCalls"))),
+            *(type(each).__name__ for each in found if isinstance(each, werkzeug.Request)),
+            *("environ" for _ in sent),
+        ]
+
+    async def look(_waiter: Waiter, exchange: Exchange, _task: Any) -> None:
+        deadline = time.monotonic() + 10
+        while (found := kept()) != ["AsgiApp.__call__"]:
+            assert time.monotonic() < deadline, found
+            await asyncio.sleep(0.01)
+        exchange.left.set()
+
+    assert hold(engine, look).status == 202
 
 
 def test_a_waiter_that_was_released_before_calls_at_once():
