@@ -166,8 +166,8 @@ class Prepared:
             self._own_parameters = {name: value for name, value in compiled.params.items() if value is not None}
             self._sql = str(compiled)
         driver: Any = tx.connection.driver_connection
-        cursor = driver.cursor(row_factory=namedtuple_row)
         try:
+            cursor = driver.cursor(row_factory=namedtuple_row)
             return _ready(tx, cursor.execute(self._sql, {**self._own_parameters, **parameters}))
         except tx.dialect.loaded_dbapi.Error as error:
             raise _as_sqlalchemy(tx, driver, self._sql, error) from error

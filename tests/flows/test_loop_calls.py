@@ -18,7 +18,7 @@ from driving import settle
 from forking import in_child
 from sqlalchemy.exc import OperationalError
 
-from durable import Durable, Response, Run, RunNotFound, create_hook, create_webhook, define_hook, greenlets, workflow
+from durable import Durable, Response, RunNotFound, create_hook, create_webhook, define_hook, greenlets, workflow
 from durable.engine import loop_calls
 from durable.store.schema import requests, runs
 from durable.web import create_asgi_app
@@ -359,12 +359,9 @@ def test_a_start_that_is_cancelled_after_its_commit_sends_its_message(engine, to
 # Outages.
 
 
-async def _read(run: Run[Any]) -> Any:
-    return await run.astatus()
-
-
-def test_a_session_that_is_killed_raises_what_the_other_form_raises(engine, admin, token):
-    """The same class, state and retry; the next call connects again."""
+@pytest.mark.parametrize("table", ["durable_runs", "durable_hooks"])
+def test_a_session_that_is_killed_raises_what_the_other_form_raises(engine, admin, token, table):
+    """The same class and state, from SQLAlchemy and from a prepared statement; the next call connects again."""
     run = engine.start(waits, token)
 
     async def kill() -> None:
@@ -372,14 +369,17 @@ def test_a_session_that_is_killed_raises_what_the_other_form_raises(engine, admi
         admin.kill(admin.waiting())
 
     def killed(read: Callable[[], object]) -> Any:
-        with admin.locked(), ThreadPoolExecutor(1) as thread:
+        with admin.locked(table), ThreadPoolExecutor(1) as thread:
             thread.submit(asyncio.run, kill())
             with pytest.raises(OperationalError) as raised:
                 read()
         return raised.value
 
-    asynchronous = killed(lambda: asyncio.run(_read(run)))
-    synchronous = killed(lambda: run.status)
+    async def read() -> Any:
+        return await (run.astatus() if table == "durable_runs" else engine.aget_hook(token))
+
+    asynchronous = killed(lambda: asyncio.run(read()))
+    synchronous = killed(lambda: run.status if table == "durable_runs" else engine.get_hook(token))
     for of in (type, lambda e: type(e.orig), lambda e: e.orig.sqlstate, lambda e: e.connection_invalidated):
         assert of(asynchronous) == of(synchronous)
 
@@ -395,7 +395,7 @@ def test_a_session_that_is_killed_raises_what_the_other_form_raises(engine, admi
 
 
 def test_other_errors_are_those_of_the_other_form(engine, token):
-    """An unknown run, and a database that is not there."""
+    """An unknown run."""
     with pytest.raises(RunNotFound):
         asyncio.run(engine.get_run("unknown").astatus())
 
