@@ -160,11 +160,11 @@ def main(arguments: list[str]) -> None:
         engine.migrate()
         try:
             found = asyncio.run(measure(engine, options.waiters))
-            if engine.store.waits_in_loop:
-                found |= measure_slow(options.pool_size)
-            print(json.dumps({"database": options.database, "pool_size": options.pool_size} | found))
         finally:
             engine.close()
+        if engine.store.waits_in_loop:
+            found |= measure_slow(options.pool_size)
+        print(json.dumps({"database": options.database, "pool_size": options.pool_size} | found))
 
 
 if __name__ == "__main__":
