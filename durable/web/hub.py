@@ -252,7 +252,7 @@ class Hub:
             return
         if answer is not None:
             with self._lock:
-                waiters = self._waiters.pop(pushed.request_id, set())
+                waiters = self._waiters.pop(pushed.request_id, ())
             for waiter in waiters:
                 waiter.release(answer)
 
