@@ -189,7 +189,8 @@ def _take(now: str) -> TextClause:
 #: A condition that is true; PostgreSQL's commit of its statement does not wait for the disk.
 UNSYNCED = "set_config('synchronous_commit', 'off', true) = 'off'"
 _TAKEN = ("claim", "run_id", "op_id", "name", "attempt", "started_at", "claimed_at", "semantics")
-#: SQL for PostgreSQL: a ``Claim`` for each row of ``taken``, which are rows of ``durable_steps``.
+#: SQL for PostgreSQL: a ``Claim`` for each row of ``taken``, which are rows of ``durable_steps`` of the run ``:run``.
+#: The log is searched by that parameter: if its table has partitions, the planner then needs only the run's.
 SELECT_TAKEN = (
     f"SELECT {', '.join(f'taken.{name}' for name in (*_TAKEN, 'deadline_at', 'heartbeat'))},"
     " GREATEST(called.at, taken.not_before) AS scheduled_at,"
@@ -198,7 +199,7 @@ SELECT_TAKEN = (
     " runs.scheduled_for, runs.forked_from"
     " FROM taken JOIN durable_runs AS runs ON runs.id = taken.run_id"
     " JOIN durable_events AS called"
-    " ON called.run_id = taken.run_id AND called.op_id = taken.op_id AND called.phase = 'created'"
+    " ON called.run_id = :run AND called.op_id = taken.op_id AND called.phase = 'created'"
 )
 
 

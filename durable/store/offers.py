@@ -156,7 +156,7 @@ _MARK_NEXT = Prepared(
         f" CASE WHEN length(called.value) <= {EXAMINED_LENGTH} THEN called.value END AS args"
         " FROM marked JOIN durable_runs AS runs ON runs.id = marked.run_id"
         " JOIN durable_events AS called"
-        " ON called.run_id = marked.run_id AND called.op_id = marked.op_id AND called.phase = 'created'"
+        " ON called.run_id = :run AND called.op_id = marked.op_id AND called.phase = 'created'"
     )
 )
 

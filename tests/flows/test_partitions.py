@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 import secrets
 import threading
@@ -259,3 +261,66 @@ def eventually(is_so):
     while not is_so():
         assert time.monotonic() < deadline
         pause.wait(0.01)
+
+
+@workflow(name="partitions.parallel")
+async def parallel(count: int) -> int:
+    return sum(await asyncio.gather(*(double(number) for number in range(count))))
+
+
+@pytest.mark.parametrize("continuation", [0, "60s"])
+@pytest.mark.parametrize("blocks", [MONTHS, HASH], ids=["months", "hash"])
+def test_a_statement_of_a_run_touches_one_partition(url, blocks, continuation):
+    """The planner sees from the statement which one: it neither opens nor locks the others."""
+    engine = Durable(Celery("test", broker="memory://"), database_url=url, continuation=continuation)
+    asked = {}
+
+    def note(connection, cursor, statement, parameters, context, executemany):
+        if "durable_events" in statement:
+            asked[statement] = parameters[0] if executemany else parameters
+
+    try:
+        engine.migrate()
+        execute(url, *blocks)
+        sa.event.listen(engine.store.engine, "before_cursor_execute", note)
+        for run in (engine.start(family, 1), engine.start(parallel, 30)):
+            settle_family(engine, run)
+            assert run.result(0) is not None
+        assert run.events()
+        sa.event.remove(engine.store.engine, "before_cursor_execute", note)
+        touched = {statement: logs(engine, statement, parameters) for statement, parameters in asked.items()}
+    finally:
+        engine.close()
+
+    assert len(touched) >= 6
+    assert {statement: found for statement, found in touched.items() if len(found) > 1} == {}
+
+
+def logs(engine, statement, parameters):
+    """The partitions in the database's plan of a statement."""
+    with engine.store.engine.connect() as connection:
+        [plan] = connection.exec_driver_sql("EXPLAIN (FORMAT JSON) " + statement, parameters).scalar_one()
+    return set(re.findall(r'"Relation Name": "(durable_events_\w+)"', json.dumps(plan)))
+
+
+def test_a_locked_month_holds_up_no_run_of_another(url):
+    """As while one is rebuilt: plans that are kept for prepared statements do not lock it either."""
+    engine = Durable(
+        Celery("test", broker="memory://"), database_url=f"{url}?options=-clock_timeout%3D3000", continuation=0
+    )
+    try:
+        engine.migrate()
+        execute(url, *MONTHS)
+        runs = [start_in_month(engine, url, "2027-01-01", number) for number in range(8)]
+        for run in runs:
+            settle_family(engine, run)
+        waiting = start_in_month(engine, url, "2027-02-01", 8)
+        with psycopg.connect(url) as connection:
+            connection.execute(in_test("LOCK TABLE durable_events_2027_02"))
+            fresh = [start_in_month(engine, url, "2027-01-01", number) for number in range(8)]
+            for run in fresh:
+                settle_family(engine, run)
+        settle_family(engine, waiting)
+        assert [run.result(0) for run in [*runs, *fresh, waiting]] == [8 * number for number in [*range(8)] * 2 + [8]]
+    finally:
+        engine.close()
