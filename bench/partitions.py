@@ -81,7 +81,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "plain": (),
     "months": ("functions", "months from now on"),
     "other": ("functions", "months"),
-    "hash": ("hash",),
+    "hash": ("functions", "hash"),
 }
 
 

@@ -31,7 +31,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "partitions.md"
 SQL = dict(re.findall(r'^```sql title="(.*?)"\n(.*?)^```$', PAGE.read_text(), re.MULTILINE | re.DOTALL))
 
 MONTHS = ("functions", "months")
-HASH = ("hash",)
+HASH = ("functions", "hash")
 
 
 @step(name="partitions.double")
@@ -185,6 +185,26 @@ def test_a_month_is_dropped_once_no_run_of_it_is_left(engine, url):
     late = start_in_month(engine, url, "2027-01-28", 4)
     settle_family(engine, late)
     assert (late.result(0), partitions(engine)) == (32, {"durable_events_other": 2})
+
+
+@pytest.mark.parametrize("blocks", [MONTHS, HASH], ids=["months", "hash"])
+def test_owner_and_privileges_stay(engine, url, blocks):
+    """An application whose role does not own the tables goes on, and the owner can migrate the new ones."""
+    engine.migrate()
+    owner, user = (f"durable_{kind}_{secrets.token_hex(4)}" for kind in ("owner", "user"))
+    with psycopg.connect(url, autocommit=True) as session:
+        try:
+            session.execute(f"CREATE ROLE {owner}; CREATE ROLE {user}; GRANT CREATE ON SCHEMA public TO {owner}")
+            session.execute(
+                f"ALTER TABLE durable_events OWNER TO {owner}; GRANT SELECT, INSERT ON durable_events TO {user}"
+            )
+            execute(url, *blocks)
+            may = f"SELECT has_table_privilege('{user}', 'durable_events', unnest(ARRAY['SELECT', 'INSERT', 'DELETE']))"
+            assert query(url, may) == [(True,), (True,), (False,)]
+            owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE tablename LIKE 'durable_events%'"
+            assert query(url, owners) == [(owner,)]
+        finally:
+            session.execute(f"DROP OWNED BY {owner}, {user} CASCADE; DROP ROLE {owner}, {user}")
 
 
 def test_more_months_are_made(engine, url):
