@@ -4,6 +4,9 @@ The schema's migrations (Alembic): upgrade a database, and read its revision.
 Code works on the schema of its own revision and on newer ones, so that old and new processes run side by side during a
 deploy.  A migration therefore only adds: it is ``phase = "pre"``, to be run before the new code starts.
 
+On PostgreSQL ``durable_events`` may be partitioned by ``run_id`` (docs/how-to/partitions.md).  Then it takes no storage
+parameters and no index that is made concurrently, and a unique index needs ``run_id``.
+
 Files, in import order::
 
     versions/  one file for each revision
