@@ -189,17 +189,21 @@ def _take(now: str) -> TextClause:
 #: A condition that is true; PostgreSQL's commit of its statement does not wait for the disk.
 UNSYNCED = "set_config('synchronous_commit', 'off', true) = 'off'"
 _TAKEN = ("claim", "run_id", "op_id", "name", "attempt", "started_at", "claimed_at", "semantics")
+#: SQL for PostgreSQL: the event that called each of *taken*, which are rows of ``durable_steps`` of the run ``:run``.
+#: By that parameter: of a table with partitions, only the run's is touched.  OFFSET keeps the planner from reading
+#: all calls of the run to find one.
+CALLED = (
+    " CROSS JOIN LATERAL (SELECT at, value FROM durable_events"
+    " WHERE run_id = :run AND op_id = {taken}.op_id AND phase = 'created' OFFSET 0) AS called"
+)
 #: SQL for PostgreSQL: a ``Claim`` for each row of ``taken``, which are rows of ``durable_steps`` of the run ``:run``.
-#: The log is searched by that parameter: if its table has partitions, the planner then needs only the run's.
 SELECT_TAKEN = (
     f"SELECT {', '.join(f'taken.{name}' for name in (*_TAKEN, 'deadline_at', 'heartbeat'))},"
     " GREATEST(called.at, taken.not_before) AS scheduled_at,"
     " called.value AS args, runs.name AS run_name,"
     " COALESCE(runs.started_at, runs.created_at) AS run_started_at, runs.turn AS run_turn, runs.trace_context,"
     " runs.scheduled_for, runs.forked_from"
-    " FROM taken JOIN durable_runs AS runs ON runs.id = taken.run_id"
-    " JOIN durable_events AS called"
-    " ON called.run_id = :run AND called.op_id = taken.op_id AND called.phase = 'created'"
+    f" FROM taken JOIN durable_runs AS runs ON runs.id = taken.run_id{CALLED.format(taken='taken')}"
 )
 
 

@@ -154,9 +154,7 @@ _MARK_NEXT = Prepared(
         " SELECT marked.run_id, marked.op_id, marked.name, marked.attempt, marked.not_before, runs.queue,"
         " runs.priority, runs.trace_context, marked.queue AS step_queue,"
         f" CASE WHEN length(called.value) <= {EXAMINED_LENGTH} THEN called.value END AS args"
-        " FROM marked JOIN durable_runs AS runs ON runs.id = marked.run_id"
-        " JOIN durable_events AS called"
-        " ON called.run_id = :run AND called.op_id = marked.op_id AND called.phase = 'created'"
+        f" FROM marked JOIN durable_runs AS runs ON runs.id = marked.run_id{claims.CALLED.format(taken='marked')}"
     )
 )
 

@@ -7,6 +7,7 @@ Files, in import order::
 
     limit_keys.py    the limits of new steps, and their keys
     decision.py      what a turn decides, and what its commit leaves to send
+    run_row.py       the run's row, as a turn changes it
     children.py      child runs: create them, cancel them, report their end to the parent
     generations.py   starts the next generation of a run that continues as new
     run_end.py       a run's last turn: hooks close, and open requests are answered
@@ -15,6 +16,7 @@ Files, in import order::
     new_steps.py     creates the steps that wait for a process
     new_items.py     writes the items of streams that the workflow has emitted
     new_waits.py     the waits that a turn creates and withdraws
+    plain_turn.py    turns that are one statement on PostgreSQL
     commit.py        writes a decision in one transaction
     continuation.py  goes on with a run in place, instead of sending a message
     view.py          what a turn reads

@@ -8,22 +8,19 @@ the order run, step, hook.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from .. import events, measures, registry
-from ..client import run_limits
+from .. import events, measures
 from ..engine import CALL_TIME, Engine, count_emitted
 from ..errors import WorkflowCodeError
 from ..replay import commands
 from ..store import (
     Claim,
     DueWait,
-    Run,
     RunStatus,
     attributes,
     claimed_attempts,
@@ -41,9 +38,9 @@ from ..store import (
     vault,
     waits,
 )
-from . import admission, children, generations, new_items, new_steps, new_waits, run_end
+from . import admission, children, generations, new_items, new_steps, new_waits, run_end, run_row
 from .decision import CommitResult, Decision, NewEvents, Overtaken
-from .offers import LEAST
+from .plain_turn import is_plain, plain_turn
 
 
 def commit(engine: Engine, decision: Decision, begins: Claim | None = None) -> CommitResult:
@@ -113,7 +110,7 @@ _COUNTERS = {
 def count(engine: Engine, decision: Decision) -> None:
     """Count what a committed turn has changed of its run's status."""
     run = decision.run
-    if decision.fault is None and run.started_at is None and started_at(decision) is not None:
+    if decision.fault is None and run.started_at is None and run_row.started_at(decision) is not None:
         engine.measures.count(measures.RUNS_STARTED, run.name)
     if decision.becomes is not None:
         engine.measures.count(_COUNTERS[decision.becomes], run.name)
@@ -148,81 +145,11 @@ def _is_claimed(engine: Engine, begins: Claim | None) -> bool:
     return retry_until_available(check)
 
 
-# A plain turn: one statement on PostgreSQL
-
-
 def _is_awaited(event: events.Event) -> bool:
     """Return whether a caller may wait for this: a published value, or a payload that is no webhook request."""
     if isinstance(event, events.HookReceived):
         return event.request_id is None
     return isinstance(event, events.ValuePublished)
-
-
-def is_plain(engine: Engine, decision: Decision) -> bool:
-    """Return whether the turn writes only the log, the run's row, waits, a few steps, and an attempt that ends."""
-    if decision.fault is not None or decision.refused or decision.limits:
-        return False
-    if engine.run_handlers.wants(decision.becomes):
-        return False
-    if not all(map(_is_of_plain_turn, decision.commands)):
-        return False
-    new_steps_count = sum(isinstance(each, commands.CreateStep) for each in decision.commands)
-    if new_steps_count > (LEAST if decision.outcome is None else 0):
-        return False
-    # Attributes, published values and large values have rows in other tables.
-    if any(isinstance(event, events.AttributesSet | events.ValuePublished) for event in decision.events):
-        return False
-    if event_rows.has_large(decision.events) or decision.run.status not in ("pending", "running"):
-        return False
-    if decision.outcome is None:
-        return bool(decision.events)
-    # A parent, a child, a hook, a request or the next generation may need to learn of the end.
-    ends_alone = decision.is_plain_end and decision.run.parent_run_id is None
-    ends_alone = ends_alone and not decision.is_cancelled and not decision.is_continued
-    return ends_alone and not run_limits.has_limits(decision.run) and not vault.is_large(decision.outcome.value)
-
-
-def _is_of_plain_turn(command: commands.Command) -> bool:
-    if isinstance(command, commands.Withdraw):
-        return command.kind == "wait"
-    return isinstance(command, commands.CreateStep | commands.CreateWait)
-
-
-def plain_turn(engine: Engine, decision: Decision, begins: Claim | None, result: CommitResult) -> turns.PlainTurn:
-    """Return what a plain turn writes, and add to *result* what is left to do then."""
-    new = NewEvents(decision.seq, decision.at)
-    if decision.outcome is not None:
-        new.add(run_end.end_event(decision, max(engine.store.now(), new.at)))
-    after = row_after(decision, new.seq, new.at)
-    if decision.outcome is None:
-        result.run = after
-    result.log = [*decision.events, *new.events]
-    begun = None if begins is None else begins.op_id
-    wanted = [c for c in decision.commands if isinstance(c, commands.CreateStep) and c.op_id != begun]
-    creates, result.steps = new_steps.of_plain_turn(engine, decision.run, wanted)
-    created, withdraws = new_waits.wanted(decision), new_waits.withdrawn(decision)
-    rows: list[dict[str, Any]] = []
-    if created:
-        with engine.store.read() as tx:
-            rows, result.waits = new_waits.plan(engine, tx, decision.run, created, engine.store.now())
-    return turns.PlainTurn(
-        before=decision.run,
-        after=after,
-        new=result.log,
-        drained=decision.drained,
-        ends=decision.ends,
-        is_unread=decision.is_unread,
-        releases=decision.releases,
-        begins=begins,
-        creates=creates,
-        waits=rows,
-        withdraws=withdraws,
-        sending=engine.dispatch.plan(engine.store.now()),
-        worker_id=engine.process_id,
-    )
-
-
-# Any other turn
 
 
 def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | None, result: CommitResult) -> None:
@@ -235,7 +162,7 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
 
     # The fence.  A turn that did not read the run's row must find it as the kept replay knows it.
     advance = runs.advance_unseen if decision.is_unread else runs.advance
-    if not advance(tx, run, **_changes(decision, decision.seq, decision.at)):
+    if not advance(tx, run, **run_row.changes(decision, decision.seq, decision.at)):
         raise Overtaken("another turn came first")
     # A turn that records the outcome of an attempt or a wait itself needs the attempt's own claim, or the wait's row.
     match decision.ends:
@@ -270,7 +197,7 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
     for event in decision.forwarded:
         result.to_wake += generations.forward(engine, tx, run, event, now)
     if decision.outcome is None and not run.ended:
-        result.run = row_after(decision, new.seq, new.at)
+        result.run = run_row.row_after(decision, new.seq, new.at)
 
 
 def _move_hooks(tx: Connection, decision: Decision, result: CommitResult, now: int) -> None:
@@ -293,7 +220,7 @@ def _block(engine: Engine, tx: Connection, decision: Decision) -> None:
     """Block the run.  Its log stays as it is, so that the run goes on with code that matches it."""
     reason = vault.of(tx).seal(tx, decision.run.id, "blocked", str(decision.fault))
     changes: dict[str, Any] = {"status": RunStatus.BLOCKED, "blocked": reason}
-    changes |= {"blocked_version": current_code_version(engine, decision.run)}
+    changes |= {"blocked_version": run_row.current_code_version(engine, decision.run)}
     changes |= {"mistake_at": engine.now() if isinstance(decision.fault, WorkflowCodeError) else None}
     if not runs.advance(tx, decision.run, **changes):
         raise Overtaken("another turn came first")
@@ -317,39 +244,3 @@ def _create(
     new_steps.create(engine, tx, decision, wanted_steps, result, now)
     rows, result.waits = new_waits.plan(engine, tx, run, new_waits.wanted(decision), now)
     waits.create(tx, rows)
-
-
-# The run's row
-
-
-def row_after(decision: Decision, seq: int, at: int) -> Run:
-    """Return the run's row once the decision is committed; *seq* and *at* are those of the log's last event."""
-    run = decision.run
-    completed_at = run.completed_at if decision.outcome is None else at
-    changes = _changes(decision, seq, at) | {"completed_at": completed_at}
-    return run.changed(changes | {"turn": run.turn + 1, "turn_tries": None, "turn_tried": None})
-
-
-def _changes(decision: Decision, seq: int, at: int) -> dict[str, Any]:
-    """Return the columns of the run's row that the turn changes."""
-    run = decision.run
-    changes: dict[str, Any] = {"seq": seq, "last_at": at}
-    if run.ended:
-        return changes
-    changes |= {"status": decision.outcome.status if decision.outcome else RunStatus.RUNNING}
-    changes |= {"blocked": None, "blocked_version": None, "mistake_at": None}
-    if run.started_at is None:
-        changes |= {"started_at": started_at(decision), "python_version": platform.python_version()}
-    return changes
-
-
-def started_at(decision: Decision) -> int | None:
-    """Return when the run started; None if it has not, and this turn does not start it."""
-    started = (event.at for event in decision.events if isinstance(event, events.RunStarted))
-    return decision.run.started_at or next(started, None)
-
-
-def current_code_version(engine: Engine, run: Run) -> str | None:
-    """Return the version of the workflow's code in this process; None when it does not know the workflow."""
-    workflow = registry.workflows.get(run.name)
-    return None if workflow is None else engine.code_version(workflow)

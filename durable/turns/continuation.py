@@ -20,9 +20,9 @@ from ..http import Request
 from ..registry import SEMANTICS
 from ..replay import commands
 from ..store import Claim, Run, pauses, runs
-from .commit import started_at
 from .decision import Decision
 from .offers import may_run_in_place
+from .run_row import started_at
 
 #: The most waits that are ended in one transaction: each may leave this process with an attempt to run.
 MOST_TOGETHER = 8

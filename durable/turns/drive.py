@@ -19,7 +19,7 @@ from ..engine import Engine
 from ..errors import DecryptionError, WorkflowCodeError
 from ..sandbox import log_records
 from ..store import Run, RunStatus
-from .commit import commit, current_code_version
+from .commit import commit
 from .continuation import Continuation
 from .decision import Decision, Overtaken
 from .emit_spans import emit_spans
@@ -27,6 +27,7 @@ from .finish import commit_with_next, keep_replay, measure, send
 from .forward import forward_turn
 from .poison import Deferred, count_refusal, decide_counted
 from .report import report
+from .run_row import current_code_version
 from .turn_lease import MANY, TurnLease, is_contended
 from .view import View, read
 

@@ -16,9 +16,9 @@ from ..events import ROOT, Event
 from ..sandbox import log_records
 from ..store import Run, reason, run_log, runs
 from ..tracing import EndedOperation, OpenOperation, OpenOperations
-from .commit import started_at
 from .continuation import Continuation
 from .decision import CommitResult, Decision
+from .run_row import started_at
 from .view import View
 
 log = log_records.get("durable.tracing")

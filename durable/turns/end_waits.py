@@ -16,11 +16,12 @@ from .. import failpoints, registry
 from ..engine import Checkout, Engine, KnownWait
 from ..sandbox import log_records
 from ..store import Claim
-from .commit import commit_together, is_plain
+from .commit import commit_together
 from .conclude import conclude_wait, end_turn, note_end, view_of_end, write_turn
 from .continuation import Continuation
 from .decide import decide
 from .decision import Decision
+from .plain_turn import is_plain
 from .view import View
 
 log = log_records.get("durable.drive")

@@ -19,12 +19,14 @@ from ..errors import TurnTooLong
 from ..replay import commands
 from ..sandbox import log_records
 from ..store import InboxItem, Run, begin_run
-from .commit import count, is_plain, row_after
+from .commit import count
 from .decide import decide
 from .decision import Decision
 from .finish import measure
 from .new_steps import of_plain_turn
+from .plain_turn import is_plain
 from .report import report
+from .run_row import row_after
 from .view import NO_ROW, View
 
 log = log_records.get("durable.starting")

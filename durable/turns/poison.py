@@ -19,10 +19,11 @@ from .. import duration, registry
 from ..engine import Checkout, Engine, ProcessIdentity, identify, is_gone
 from ..errors import TurnLost, TurnRefused, TurnTooLong
 from ..store import Run, RunStatus, is_contention, is_unavailable, reason, runs, workers
-from .commit import commit, current_code_version
+from .commit import commit
 from .decide import decide
 from .decision import Decision, Overtaken
 from .report import log_change
+from .run_row import current_code_version
 from .view import View
 
 #: How many tries of one turn may end badly before the run is blocked.

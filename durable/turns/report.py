@@ -14,8 +14,8 @@ from ..engine import Engine
 from ..registry import Run
 from ..sandbox import log_records
 from ..store import RunStatus
-from .commit import started_at
 from .decision import Decision
+from .run_row import started_at
 
 log = log_records.get("durable.runs")
 

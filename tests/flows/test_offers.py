@@ -305,3 +305,32 @@ def test_processes_that_run_many_steps_at_once_get_a_message_for_each(beating, p
         tx.execute(sa.update(schema.workers).values(pool=pool, queues='["celery"]'))
 
     assert sent(beating, begin(beating, wide, WIDTH)) == most
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+def test_a_claim_reads_one_call_of_a_run_that_has_many(engine, analyzed):
+    """On PostgreSQL, whatever it knows of the tables: a wide run would take quadratic time otherwise."""
+    if engine.store.dialect != "postgresql":
+        pytest.skip("elsewhere a claim reads by the key")
+    run = wide.start(2_000)
+    drive(engine, run.id)
+    if analyzed:
+        with engine.store.read() as tx:
+            tx.exec_driver_sql("ANALYZE")
+    values = {"run": run.id, "queue": "celery", "names": "{offers.noop}", "by": "claim", "worker_id": "worker"}
+    values |= {"message_id": None, "semantics": "at_least_once", "timeout": None}
+    statement = offers._claim_next(engine.store.sql_now_text, is_synced=True)._statement
+    with engine.store.begin() as tx:
+        asked = sa.text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
+        plan = tx.execute(asked, values).scalar_one()
+        tx.get_transaction().rollback()
+    assert rows_read(plan[0]["Plan"], "durable_events") == 1
+    run.cancel()
+    settle(engine, run)
+
+
+def rows_read(node: dict[str, Any], table: str) -> int:
+    """How many rows of a table a plan has read."""
+    own = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+    mine = own if node.get("Relation Name") == table else 0
+    return int(mine) + sum(rows_read(each, table) for each in node.get("Plans", []))
