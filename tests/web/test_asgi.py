@@ -323,16 +323,22 @@ def test_a_cancellation_counts_more_than_an_answer(engine):
 def test_a_held_request_keeps_its_task_and_nothing_of_what_was_sent(engine):
     """One coroutine waits for the client; headers, body and Werkzeug's request are gone."""
 
-    def kept() -> list[str]:
+    def requests_and_coroutines() -> list[Any]:
         gc.collect()
-        found = gc.get_objects()
-        frames = [each.cr_code.co_qualname for each in found if inspect.iscoroutine(each) and each.cr_frame is not None]
-        sent = [each for each in found if isinstance(each, dict) and each.get("wsgi.url_scheme") == "https"]
-        return [
-            *(name for name in frames if name.startswith(("AsgiApp", "_Exchange", "LoopCalls"))),
-            *(type(each).__name__ for each in found if isinstance(each, werkzeug.Request)),
-            *("environ" for _ in sent),
-        ]
+        return [each for each in gc.get_objects() if is_of_request(each)]
+
+    def is_of_request(each: object) -> bool:
+        if inspect.iscoroutine(each):
+            mine = each.cr_code.co_qualname.startswith(("AsgiApp", "_Exchange", "LoopCalls"))
+            return mine and each.cr_frame is not None
+        is_environ = isinstance(each, dict) and each.get("wsgi.url_scheme") == "https"
+        return is_environ or isinstance(each, werkzeug.Request)
+
+    def kept() -> list[str]:
+        found = (each for each in requests_and_coroutines() if not any(each is other for other in of_other_tests))
+        return [each.cr_code.co_qualname if inspect.iscoroutine(each) else type(each).__name__ for each in found]
+
+    of_other_tests = requests_and_coroutines()
 
     async def look(_waiter: Waiter, exchange: Exchange, _task: Any) -> None:
         deadline = time.monotonic() + 10
