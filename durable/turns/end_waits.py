@@ -100,11 +100,13 @@ def _commit(engine: Engine, continuation: Continuation, turns: Sequence[_EndingT
         for claim in claims:
             engine.running.discard(claim)
         raise
+    # All of them first: what fails after that must leave no claim that nobody runs or releases.
+    for turn, result in zip(turns, results, strict=True):
+        if turn.begins is not None and result is not None:
+            continuation.ready.append(turn.begins)
+        elif turn.begins is not None:
+            engine.running.discard(turn.begins.claim)
     for turn, result in zip(turns, results, strict=True):
         if result is not None:
             end_turn(engine, continuation, turn.checkout, turn.view, turn.decision, result, turn.began)
             note_end(engine, turn.view, turn.wait)
-            if turn.begins is not None:
-                continuation.ready.append(turn.begins)
-        elif turn.begins is not None:
-            engine.running.discard(turn.begins.claim)
