@@ -43,6 +43,7 @@ class Process:
         celery = Celery("limits", broker="memory://", set_as_current=False)
         self.engine = InMemory(celery, database_url=database, continuation=0, broker=self.broker)
         migrate(self.engine)
+        self._empty_tables()
 
     def start(self, workflow: registry.Workflow[..., Any], *args: Any) -> Run[Any]:
         run = self.engine.start(workflow, *args)
@@ -79,9 +80,13 @@ class Process:
             return Counter({key.key: limits.count_in_use(tx, key) for key in keys})
 
     def close(self) -> None:
-        """Close the engine, and empty the tables: the databases of servers are those of other tests too."""
+        """Close the engine, and leave nothing to other tests."""
+        self._empty_tables()
+        self.engine.close()
+
+    def _empty_tables(self) -> None:
+        """The databases of servers are those of other tests too: a sweep here would send what they have left."""
         with self.engine.store.begin() as tx:
             keys = (schema.step_limits, schema.limit_keys, schema.run_limits, schema.run_limit_keys, schema.limits)
             for table in (*keys, schema.steps, schema.inbox, schema.runs):
                 tx.execute(sa.delete(table))
-        self.engine.close()

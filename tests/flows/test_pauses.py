@@ -436,7 +436,7 @@ def test_a_paused_step_gives_its_slot_to_another_run(database):
         assert first.result(timeout=0) == "first"
         assert process.in_use()[""] == 0
     finally:
-        process.engine.close()
+        process.close()
 
 
 def test_a_retry_of_a_paused_run_gives_its_slot_back(database):
@@ -455,7 +455,7 @@ def test_a_retry_of_a_paused_run_gives_its_slot_back(database):
         process.turns()
         assert run.result(timeout=0) == 2
     finally:
-        process.engine.close()
+        process.close()
 
 
 _pauses: dict[str, Run[Any]] = {}
