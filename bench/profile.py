@@ -3,8 +3,8 @@ Where the time of a run goes: ``python -m bench.profile [--database sqlite] [--s
 
 In this one process, without a worker: ``start()``, the first turn, and the steps in place with the last turn.  Prints
 the CPU time of ``start()`` beside that of a plain task's publishing and a bare commit, the median of each part (CPU
-time, and time with the waits for the database and the broker), the statements and transactions of a run, and the
-functions that took most, as cProfile has them.
+time, and time with the waits for the database and the broker), the statements and transactions of a run, the share of
+each package in the CPU time, and the functions that took most, as cProfile has them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import argparse
 import cProfile
 import itertools
 import pstats
+import signal
 import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import sqlalchemy as sa
@@ -54,6 +57,7 @@ def main() -> None:
         _show_parts([_run(engine, options.steps) for _ in range(options.runs)])
         _show_statements(engine, options.steps)
         _show_messages(engine)
+        _show_packages(engine, options.steps, options.runs)
         profile = cProfile.Profile()
         profile.runcall(lambda: [_run(engine, options.steps) for _ in range(options.runs)])
         pstats.Stats(profile).sort_stats("tottime").print_stats(25)
@@ -126,6 +130,34 @@ def _show_messages(engine: Durable) -> None:
     moments.append(time.process_time())
     alone, together = (after - before for before, after in itertools.pairwise(moments))
     print(f"a message: {alone:.2f} ms of CPU time by itself, {together:.2f} ms among {BATCH_SIZE}")
+
+
+def _show_packages(engine: Durable, steps: int, runs: int) -> None:
+    """The share of each package, and of each of our rooms, in the CPU time of runs: sampled each millisecond of it."""
+    samples: Counter[str] = Counter()
+
+    def sample(_signal: int, frame: FrameType | None) -> None:
+        samples[_package(frame)] += 1
+
+    signal.signal(signal.SIGPROF, sample)
+    signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
+    try:
+        for _ in range(runs):
+            _run(engine, steps)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    for name, count in samples.most_common():
+        print(f"{count / samples.total():6.1%} {name}")
+
+
+def _package(frame: FrameType | None) -> str:
+    """Where code runs: a room of ours, a package, or "Python" for its own library."""
+    parts = Path(frame.f_code.co_filename).parts if frame is not None else ()
+    if "site-packages" in parts:
+        return parts[parts.index("site-packages") + 1]
+    if "durable" in parts:
+        return "/".join(parts[parts.index("durable") :][:2])
+    return "Python"
 
 
 def _show_statements(engine: Durable, steps: int) -> None:
