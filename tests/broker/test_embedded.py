@@ -80,7 +80,7 @@ def test_kombu_publishes_and_consumes(tmp_path):
         queue = connection.SimpleQueue("letters")
         queue.put({"dear": "reader"})
 
-        assert queue.get(timeout=5).payload == {"dear": "reader"}
+        assert queue.get(timeout=20).payload == {"dear": "reader"}
 
 
 def test_the_socket_is_this_users_alone(tmp_path):
@@ -125,7 +125,7 @@ def test_its_data_survive_a_restart(tmp_path):
     with embedded.start(tmp_path) as server, kombu.Connection(server.url) as connection:
         connection.SimpleQueue("letters").put("kept")
     with embedded.start(tmp_path) as server, kombu.Connection(server.url) as connection:
-        kept = connection.SimpleQueue("letters").get(timeout=5).payload
+        kept = connection.SimpleQueue("letters").get(timeout=20).payload
 
     assert kept == "kept"
 

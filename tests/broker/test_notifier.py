@@ -78,7 +78,7 @@ def test_messages_that_are_sent_together_arrive_in_order(make):
 
     make().notify("web-1", "the answer", "request-1")
 
-    assert [got.get(timeout=5), got.get(timeout=5)] == ["the answer", "request-1"]
+    assert [got.get(timeout=20), got.get(timeout=20)] == ["the answer", "request-1"]
 
 
 def test_a_hint_arrives(make):
@@ -88,7 +88,7 @@ def test_a_hint_arrives(make):
 
     make().notify("web-1", "request-1")
 
-    assert got.get(timeout=5) == "request-1"
+    assert got.get(timeout=20) == "request-1"
 
 
 def test_hints_sent_before_anybody_listens_are_kept(make):
@@ -100,7 +100,7 @@ def test_hints_sent_before_anybody_listens_are_kept(make):
 
     make().listen("web-1", got.put)
 
-    assert [got.get(timeout=5), got.get(timeout=5)] == ["a", "b"]
+    assert [got.get(timeout=20), got.get(timeout=20)] == ["a", "b"]
 
 
 def test_a_burst_is_taken_at_once(make, monkeypatch):
@@ -113,7 +113,7 @@ def test_a_burst_is_taken_at_once(make, monkeypatch):
 
     listener.listen("web-1", got.put)
 
-    assert [got.get(timeout=5) for _ in range(2500)] == [str(number) for number in range(2500)]
+    assert [got.get(timeout=20) for _ in range(2500)] == [str(number) for number in range(2500)]
     assert 0 < len(pops) < 20
 
 
@@ -135,7 +135,7 @@ def test_each_process_has_an_inbox_of_its_own(make):
 
     make().notify("web-1", "a")
 
-    assert mine.get(timeout=5) == "a"
+    assert mine.get(timeout=20) == "a"
     assert other.empty()
 
 
@@ -150,7 +150,7 @@ def test_listening_twice_starts_one_thread(make):
     assert before + 1 == threading.active_count()
     notifier.notify("web-1", "a")
     notifier.notify("web-1", "b")
-    assert [got.get(timeout=5), got.get(timeout=5)] == ["a", "b"]
+    assert [got.get(timeout=20), got.get(timeout=20)] == ["a", "b"]
 
 
 def test_a_receiver_that_raises_does_not_stop_the_others(make):
@@ -166,7 +166,7 @@ def test_a_receiver_that_raises_does_not_stop_the_others(make):
     notifier.notify("web-1", "a")
     notifier.notify("web-1", "b")
 
-    assert [got.get(timeout=5), got.get(timeout=5)] == ["a", "b"]
+    assert [got.get(timeout=20), got.get(timeout=20)] == ["a", "b"]
 
 
 def test_healthy_while_the_inbox_can_be_read(make):
@@ -207,7 +207,7 @@ def test_a_cut_connection_is_made_again(make, server):
         server.client_kill_filter(_id=str(client))
     notifier.notify("web-1", "a")
 
-    assert got.get(timeout=5) == "a"
+    assert got.get(timeout=20) == "a"
 
 
 def test_a_hint_to_a_dead_redis_costs_little_and_raises_nothing(caplog):
@@ -256,7 +256,7 @@ def test_a_forked_child_listens_for_itself(make):
         before = notifier.healthy
         notifier.listen("child", got.put)
         notifier.notify("child", "hello")
-        os.write(answer, f"{before} {got.get(timeout=5)}".encode())
+        os.write(answer, f"{before} {got.get(timeout=20)}".encode())
         os._exit(0)
     os.close(answer)
     with os.fdopen(answers) as reader:
@@ -317,7 +317,7 @@ def test_of_several_brokers_the_first_one_that_answers_has_the_hints(broker, cap
 
     notifier.notify("web-1", "a")
 
-    assert got.get(timeout=5) == "a"
+    assert got.get(timeout=20) == "a"
     notifier.close()
 
 
@@ -334,7 +334,7 @@ def test_processes_meet_at_the_first_broker_again(tmp_path, broker, monkeypatch)
     with first:
         make_notifier(first.url, {}).notify("web-1", "a")
 
-        assert got.get(timeout=5) == "a"
+        assert got.get(timeout=20) == "a"
     notifier.close()
 
 

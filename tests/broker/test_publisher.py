@@ -60,7 +60,7 @@ def test_what_is_sent_stands_in_the_queue(broker):
 
     with app.connection_for_read() as connection:
         queue = connection.SimpleQueue(app.conf.task_default_queue)
-        message = queue.get(timeout=5)
+        message = queue.get(timeout=20)
         assert message.headers["task"] == "a.b"
         message.ack()
         queue.close()
@@ -77,7 +77,7 @@ def test_what_is_sent_together_stands_in_the_queue_in_its_order(broker):
 
     with app.connection_for_read() as connection:
         queue = connection.SimpleQueue(app.conf.task_default_queue)
-        messages = [queue.get(timeout=5) for _ in tasks]
+        messages = [queue.get(timeout=20) for _ in tasks]
         assert [message.headers["task"] for message in messages] == tasks
         assert [message.headers["task"] for message in messages if message.headers["eta"]] == ["a.3"]
         for message in messages:

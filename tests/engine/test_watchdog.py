@@ -162,7 +162,7 @@ def test_a_body_that_logs_without_end_is_stopped_and_logging_still_works(watchdo
 
     said = threading.Thread(target=logger.critical, args=("still there",))
     said.start()
-    said.join(5)
+    said.join(20)
     logger.removeHandler(handler)
     handler.stream.close()
     assert not said.is_alive()
@@ -284,7 +284,7 @@ def test_one_thread_watches_and_goes_away_when_it_is_closed(timer, watchdog):
     (thread,) = set(watching()) - set(before)
 
     timer.close()
-    thread.join(5)
+    thread.join(20)
 
     assert not thread.is_alive()
 

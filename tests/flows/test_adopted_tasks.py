@@ -377,7 +377,7 @@ def test_celery_hears_of_it_as_ever(site):
         signals.task_success.disconnect(note)
 
     assert heard == [("on_success", (task_id, 42)), ("task_success", (task_id, 42))]
-    assert site.celery.AsyncResult(task_id).get(timeout=5)[1] == number
+    assert site.celery.AsyncResult(task_id).get(timeout=20)[1] == number
 
 
 def test_its_message_has_the_options_of_the_task_and_no_arguments(idle):

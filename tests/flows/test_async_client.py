@@ -443,7 +443,7 @@ def test_a_workflows_body_may_not_call_it(engine, name):
     run = engine.start(calls_the_client, name, "r")
     settle(engine, run)
 
-    assert run.result(timeout=5).startswith(f"{name} was called in a workflow body")
+    assert run.result(timeout=20).startswith(f"{name} was called in a workflow body")
 
 
 @step(name="async.step_that_asks")
@@ -462,7 +462,7 @@ def test_an_async_step_may_call_it(engine, token):
     run = engine.start(asks_in_a_step, token)
     settle(engine, run)
 
-    assert run.result(timeout=5) == "pending"
+    assert run.result(timeout=20) == "pending"
 
 
 def test_it_works_in_an_environment(token):

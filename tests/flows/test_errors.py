@@ -429,4 +429,4 @@ def test_a_step_that_awaits_a_step_is_told_what_to_do(engine):
     run = awaits_in_a_step.start()
     settle(engine, run)
 
-    assert any("so remove `await`" in note for note in run.result(timeout=5))
+    assert any("so remove `await`" in note for note in run.result(timeout=20))

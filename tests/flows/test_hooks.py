@@ -479,7 +479,7 @@ def test_wait_finds_a_hook_that_is_created_meanwhile(engine, token):
         early = threads.submit(engine.resume_hook, token, "early", "10s")
         looked = threading.Event()
         sa.event.listen(engine.store.engine, "before_cursor_execute", lambda *_: looked.set())
-        assert looked.wait(5)
+        assert looked.wait(20)
         settle(engine, run)
         assert early.result(10) == run
     settle(engine, run)

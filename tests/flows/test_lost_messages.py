@@ -91,7 +91,7 @@ def take(engine, name):
     source = engine.celery.amqp.queues[engine.celery.conf.task_default_queue]
     with engine.celery.connection_for_read() as connection, closing(connection.SimpleQueue(source)) as queue:
         while True:
-            message = queue.get(timeout=5)
+            message = queue.get(timeout=20)
             message.ack()
             if message.headers["task"] == name:
                 return message

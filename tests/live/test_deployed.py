@@ -71,7 +71,7 @@ def test_the_commands_serve_the_example_and_stop_as_promised(site):
     asked = time.monotonic()
     web = site.processes["web"]
     web.signal(signal.SIGTERM, 35)
-    sender.join(5)
+    sender.join(20)
     assert answers == [202]
     assert web.popen.returncode == 0
     assert time.monotonic() - asked < 20

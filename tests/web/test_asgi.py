@@ -202,7 +202,7 @@ def test_the_workflow_sees_what_was_sent(engine):
         return exchange.status
 
     assert asyncio.run(main()) == 202
-    result = run.result(timeout=5)
+    result = run.result(timeout=20)
     assert result["url"] == f"https://h.test{path}?q=%20a"
     assert ("X-Twice", "1,2") in [tuple(each) for each in result["headers"]]
     assert result["remote_addr"] == "10.0.0.1"

@@ -227,7 +227,7 @@ def test_c63_the_workflow_sees_the_request_as_it_was_sent(listen, engine):
         webhook.path + "?q=%20a&q=b%2F", data=BYTES, headers=[("X-Twice", "1"), ("X-Twice", "2"), ("X-Last", "1")]
     )
 
-    (seen,) = webhook.run.result(timeout=5)
+    (seen,) = webhook.run.result(timeout=20)
     assert seen["data"] == BYTES
     assert seen["url"] == f"http://localhost{webhook.path}?q=%20a&q=b%2F"
     assert ",".join(value for name, value in seen["headers"] if name == "X-Twice") in ("1,2", "1, 2")
@@ -249,7 +249,7 @@ def test_c65_a_cancelled_run_answers_503(listen):
         webhook.wait_for_one()
         webhook.run.cancel()
 
-        assert_problem(held.result(timeout=5), 503)
+        assert_problem(held.result(timeout=20), 503)
 
 
 # When there is no answer in time.
@@ -384,7 +384,7 @@ def test_drain_ends_a_hold(listen, engine):
         webhook.wait_for_one()
         drain(engine)
 
-        assert held.result(timeout=5).json["status"] == "pending"
+        assert held.result(timeout=20).json["status"] == "pending"
 
 
 def test_a_hold_gives_the_applications_connection_back(listen_on_flask, app, tmp_path):
