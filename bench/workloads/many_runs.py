@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 from celery import chain
 
+from .. import procfs
 from ..bench import Bench
 from ..figures import Sizes, Target, Workload
 from ..site import TIMEOUT_SECS, Site
@@ -27,15 +29,26 @@ class Runs(Sizes):
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Steps a second, from before the first start to the last step's first line."""
+    """
+    Steps a second, from before the first start to the last step's first line.
+
+    And the CPU time of all processes but the database and the broker, in milliseconds a step.
+    """
 
     steps_per_sec: float
+    cpu_ms_a_step: float
     chains_per_sec: float
+    chains_cpu_ms_a_step: float
 
     @property
     def by_chains(self) -> float:
         """Ours by the plain chains'."""
         return self.steps_per_sec / self.chains_per_sec
+
+    @property
+    def cpu_by_chains(self) -> float:
+        """Our CPU time by the plain chains'."""
+        return self.cpu_ms_a_step / self.chains_cpu_ms_a_step
 
 
 def steps_per_sec(site: Site, runs: int) -> float:
@@ -57,12 +70,27 @@ def chains_per_sec(site: Site, chains: int) -> float:
     return chains * STEPS / (ended - began)
 
 
+def _with_cpu(measure: Callable[[Site, int], float], site: Site, count: int) -> tuple[float, float]:
+    """What *measure* returns for that many, and milliseconds of the worker's and this process's CPU time a step."""
+    processes = [os.getpid(), site.worker.pid, *site.children()]
+    used = sum(map(procfs.cpu_secs, processes))
+    found = measure(site, count)
+    return found, (sum(map(procfs.cpu_secs, processes)) - used) / (count * STEPS) * 1000
+
+
 @contextmanager
 def _opened(bench: Bench, sizes: Runs) -> Iterator[Callable[[], Figures]]:
-    yield lambda: Figures(
-        steps_per_sec=steps_per_sec(bench.site, sizes.runs),
-        chains_per_sec=chains_per_sec(bench.site, sizes.runs),
-    )
+    def measure() -> Figures:
+        steps, cpu_ms = _with_cpu(steps_per_sec, bench.site, sizes.runs)
+        chains, chains_cpu_ms = _with_cpu(chains_per_sec, bench.site, sizes.runs)
+        return Figures(
+            steps_per_sec=steps,
+            cpu_ms_a_step=cpu_ms,
+            chains_per_sec=chains,
+            chains_cpu_ms_a_step=chains_cpu_ms,
+        )
+
+    yield measure
 
 
 WORKLOAD = Workload(
