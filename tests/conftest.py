@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -194,6 +195,17 @@ def _engines_of_the_test(_engines_of_the_module: None) -> Iterator[None]:
     """A test closes the engines that it makes; those of its module's fixtures were made before."""
     with no_engine_left():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _signals_of_the_test() -> Iterator[None]:
+    """A test leaves Ctrl-C and SIGTERM as it found them: whether a KeyboardInterrupt ends a process depends on it."""
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    after = {signum: signal.getsignal(signum) for signum in before}
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+    assert after == before, "the test has left signal handlers behind"
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import asyncio
 import signal
 import sys
 import threading
@@ -34,12 +35,16 @@ def drain_on(signum: int) -> None:
     """
     Let the signal drain the hubs before the server's handler runs.
 
-    It changes nothing outside of the main thread, nor if the server has no handler: the signal ends the process then.
+    It changes nothing outside of the main thread, nor if the server has no handler: the signal ends the process then,
+    or what ``asyncio.run`` runs.
     """
     if threading.current_thread() is not threading.main_thread():
         return
     handler = signal.getsignal(signum)
     if not callable(handler) or handler is signal.default_int_handler or isinstance(handler, _DrainFirst):
+        return
+    # asyncio.run takes its handler away at its end, but only if it finds that one.
+    if isinstance(getattr(getattr(handler, "func", None), "__self__", None), asyncio.Runner):
         return
     signal.signal(signum, _DrainFirst(handler))
     # As servers set it: system calls of running requests are restarted.

@@ -436,6 +436,23 @@ def test_a_signal_is_the_servers_after_it_is_ours():
     assert calls == [signal.SIGUSR1]
 
 
+def test_asyncio_takes_its_own_handler_of_ctrl_c_back(engine):
+    """A program that is no server serves one request: Ctrl-C is Python's again afterwards, and ends a process."""
+    path, app = url_of(engine.start(listening, "20s")), create_asgi_app(engine)
+
+    async def main() -> int:
+        exchange = Exchange(b"{}")
+        await app(scope(path), exchange.receive, exchange.send)
+        return exchange.status
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert asyncio.run(main()) == 201
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_uvicorn_serves_it(engine):
     """The oldest release that durable[asgi] allows is tested with this: a request over a real connection."""
     uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
