@@ -28,6 +28,7 @@ from ..store import (
     Store,
     UrlPayloads,
     Vault,
+    due_turns,
     installation,
     reason,
     run_log,
@@ -324,7 +325,7 @@ class Engine:
         try:
             now = self.now()
             with self.store.read() as tx:
-                run = run_log.waiting_drive(tx, run_id, now)
+                run = due_turns.waiting_drive(tx, run_id, now)
         except SQLAlchemyError as error:
             log.warning("The inbox of run %s cannot be read (%s): the sweep sends its turn.", run_id, reason(error))
             return
@@ -379,7 +380,7 @@ class Engine:
         ids = [run for run in runs if isinstance(run, str)]
         for first in range(0, len(ids), run_log.TURN_LIMIT):
             with self.store.read() as tx:
-                rows = run_log.drives(tx, ids[first : first + run_log.TURN_LIMIT])
+                rows = due_turns.drives(tx, ids[first : first + run_log.TURN_LIMIT])
             self.dispatch.send_turns(rows)
         for run in runs:
             if isinstance(run, Run):
