@@ -27,7 +27,10 @@ Files, in import order::
     errors.py              logs an unexpected exception of a view, and answers it
     wsgi_request.py        reads a WSGI request as its sender wrote it
     record_request.py      finds a webhook or receiver, records a request, and finds its answer
-    schemas.py             models of the bodies of control requests and answers: runs and hooks
+    schemas.py             what the models of control requests and answers share
+    run_schemas.py         models of the bodies of control requests and answers: those of runs
+    hook_schemas.py        those of hooks
+    go_on_schemas.py       those that let runs go on
     schedule_schemas.py    those of schedules
     receiver_schemas.py    those of receivers
     stream_schemas.py      those of streams
