@@ -39,6 +39,7 @@ Files, in import order::
     servers.py             what each WSGI server can do: hold connections, notice that a client left
     verification.py        answers handshakes and verifies signatures
     body.py                the whole body of a request, even if the application reads it first
+    read_request.py        reads a whole request to a webhook or receiver, and verifies its sender
     bearer.py              ``bearer``: allows control requests that send a secret
     permit.py              who may do what with the control routes, and the audit
     control_operations.py  the operations of the control routes on runs
