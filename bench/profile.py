@@ -30,7 +30,7 @@ from celery import Celery
 from durable import Durable, registry
 from durable.attempts.attempt import StepBody, run_claimed
 from durable.broker.dispatcher import BATCH_SIZE
-from durable.store.run_log import DriveRow
+from durable.store import DriveRow
 from durable.turns.conclude import conclude
 from durable.turns.continuation import Continuation
 from durable.turns.drive import drive

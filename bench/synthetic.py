@@ -11,9 +11,8 @@ import sqlalchemy as sa
 from durable import Durable, codec
 from durable.events import Event, RunCreated, RunStarted, StepCompleted, StepCreated
 from durable.registry.definitions import Workflow
+from durable.replay import Replay, RunInfo
 from durable.replay.commands import CreateStep
-from durable.replay.replay import Replay
-from durable.replay.run_context import RunInfo
 from durable.store import run_log
 from durable.store.schema import inbox, runs
 

@@ -16,8 +16,7 @@ from durable import Run, codec, events
 from durable.engine.engine import Engine
 from durable.events import Event
 from durable.registry import workflows
-from durable.replay.replay import Replay
-from durable.replay.run_context import RunInfo
+from durable.replay import Replay, RunInfo
 from durable.store import limit_faults, run_log
 from durable.store import requests as asked
 from durable.store import runs as stored

@@ -252,6 +252,12 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def token() -> str:
+    """A token that no other test uses: they share a database."""
+    return f"tok-{secrets.token_hex(8)}"
+
+
 #: Settings for how runs are gone on with.
 MANNERS: dict[str, dict[str, Any]] = {
     "by-messages": {"continuation": 0, "replay_cache": 0},

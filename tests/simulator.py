@@ -18,9 +18,8 @@ from typing import Any, NoReturn
 from durable import attributes, codec, current, events, registry
 from durable.errors import WorkflowCodeError
 from durable.http import Request, Response
-from durable.replay import commands
+from durable.replay import RunInfo, commands
 from durable.replay.replay import Replay
-from durable.replay.run_context import RunInfo
 
 #: When every run starts: 2023-11-14 22:13:20 UTC.
 START = 1_700_000_000_000_000

@@ -21,7 +21,7 @@ from ..errors import HookNotFound, HookPayloadError
 from ..http import Request, Response
 from ..replay import request_of
 from ..sandbox import refuse_in_workflow
-from ..store import DriveRow, hooks, requests, run_log, runs
+from ..store import DriveRow, due_turns, hooks, requests, run_log, runs
 from ..store import Hook as HookRow
 
 _POLL_SECS = 0.05
@@ -151,7 +151,7 @@ def delivering(
             requests.create(tx, question.row(hook, now))
             received = replace(received, request_id=question.id)
         item_id = run_log.post(tx, hook.run_id, received, engine.dispatch.plan(now))
-        (run,) = run_log.drives(tx, [hook.run_id])
+        (run,) = due_turns.drives(tx, [hook.run_id])
         return Delivered(hook, run, item_id)
 
     while True:

@@ -16,7 +16,19 @@ from ..context import ReceiverDefinition, ResumeRoute, StartRoute, Unroutable
 from ..engine import Engine
 from ..errors import HookPayloadError, SerializationError
 from ..http import Response, problem
-from ..store import Cause, DriveRow, Hook, LimitKey, RequestOutcome, hooks, pauses, received, requests, run_log
+from ..store import (
+    Cause,
+    DriveRow,
+    Hook,
+    LimitKey,
+    RequestOutcome,
+    due_turns,
+    hooks,
+    pauses,
+    received,
+    requests,
+    run_log,
+)
 from .arrival import Arrival, Settled, unroutable
 
 #: Names of hooks without a type, which receive the request itself.
@@ -66,7 +78,7 @@ def find_place(engine: Engine, tx: Connection, receiver: ReceiverDefinition, arr
         settled = unroutable(receiver, arrival.request, reason)
         return Placement(outcome=settled.outcome, rule=settled.rule, answer=settled.answer, detail=settled.detail)
     run_log.post(tx, hook.run_id, event, engine.dispatch.plan(event.at))
-    (drive,) = run_log.drives(tx, [hook.run_id])
+    (drive,) = due_turns.drives(tx, [hook.run_id])
     return Placement(
         outcome=RequestOutcome.RESUMED,
         rule=route.rule.label,

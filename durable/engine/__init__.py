@@ -24,7 +24,8 @@ Files, in import order::
     deadlines.py        stops an attempt that takes longer than its step's timeout
     run_handlers.py     the application's functions that are called when a run has failed or is blocked
     stream_writer.py    collects what the steps of this process emit, and writes many items in one transaction
-    engine.py           ``Engine``: store, dispatcher, notifier and settings of one application
+    parts.py            ``EngineParts``: what an engine is made of; each part is made at its first use
+    engine.py           ``Engine``: what an engine does with them, for one application
 """
 
 from .celery_defaults import transport_defaults

@@ -28,9 +28,9 @@ from ..store import (
     WaitRow,
     claimed_attempts,
     due_steps,
+    due_turns,
     due_work,
     run_calls,
-    run_log,
     turn_leases,
     waits,
     workers,
@@ -94,7 +94,7 @@ def _send_overdue(engine: Engine, now: int) -> list[int]:
         registered = workers.registered(tx)
         step_groups = due_steps.groups_due(tx, now)
         wait_groups = waits.groups_due(tx, now)
-        turn_groups = run_log.groups_due(tx, now)
+        turn_groups = due_turns.groups_due(tx, now)
     lost = LostMessages(engine, now)
     delay = engine.settings.resend_after
     return [
@@ -173,13 +173,13 @@ def _sendable(
 
 def _send_turns(engine: Engine, now: int, registered: set[str], lost_before: Mapping[MessageGroup, int]) -> int:
     with engine.store.read() as tx:
-        due = run_log.due_drives(tx, now, registered, BATCH, lost_before=lost_before)
+        due = due_turns.due_drives(tx, now, registered, BATCH, lost_before=lost_before)
     sent = due[: engine.dispatch.send_turns(due)]
     if sent:
         _count_resent(engine, "turn", sent)
         failpoints.hit("sweep.sent")
         ids = [row.run_id for row in sent]
-        engine.store.write(lambda tx: run_log.sent_drives(tx, ids, engine.now(), engine.settings.resend_after))
+        engine.store.write(lambda tx: due_turns.sent_drives(tx, ids, engine.now(), engine.settings.resend_after))
     return len(sent)
 
 

@@ -12,8 +12,10 @@ Files, in import order::
     limits.py        how many attempts of steps, or runs, go on at once or begin in a time
     values.py        ``Value``: the name of a published value, with its type
     streams.py       ``Stream``: the name of a stream, with the type of its items and its options
+    run_client.py    ``RunClient``: what the handle of a run asks its engine for
     async_run.py     ``AsyncRun``: the calls of a run's handle for asyncio
     run.py           ``Run``: the handle of a run
+    base.py          ``Definition``: what steps and workflows share
     definitions.py   ``Step`` and ``Workflow``
     celery_tasks.py  an existing Celery task as a step
     tables.py        the tables of all steps and workflows

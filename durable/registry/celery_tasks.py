@@ -17,7 +17,8 @@ from typing import Any, NoReturn, ParamSpec, Self, TypeVar
 
 from .. import current
 from ..errors import ConfigurationError
-from .definitions import SEMANTICS, Definition, Step, as_function
+from .base import Definition, as_function
+from .definitions import SEMANTICS, Step
 from .retry import RetryPolicy
 from .signatures import Signature
 

@@ -169,20 +169,18 @@ def step(
     """
     _refuse_unknown("step", unknown, step)
     _check(semantics, argsrepr)
-    retries = _RETRIES[semantics] if max_retries is _BY_SEMANTICS else max_retries
     options = _given(queue=queue, priority=priority, rate_limit=rate_limit, argsrepr=argsrepr)
     options |= _given(time_limit=time_limit, soft_time_limit=soft_time_limit)
     define = partial(
         _define_step,
         name=name,
-        policy=RetryPolicy(retries, retry_backoff, retry_backoff_max, retry_jitter),
+        policy=_retry_policy(semantics, max_retries, retry_backoff, retry_backoff_max, retry_jitter),
         timeout=_timeout(timeout),
         semantics=semantics,
         options=options,
         limits=limits,
-        adopts=function is not None,
     )
-    return define if function is None else define(function)
+    return partial(define, adopts=False) if function is None else define(function, adopts=True)
 
 
 def _define_step(
@@ -243,6 +241,10 @@ def _check(semantics: str, argsrepr: object) -> None:
         raise ConfigurationError(f"@step: semantics={semantics!r} is not one of {', '.join(map(repr, SEMANTICS))}.")
     if argsrepr is not None and not isinstance(argsrepr, str):
         raise ConfigurationError(f"@step: argsrepr={argsrepr!r} is no text.  Celery's tools show it as it is.")
+
+
+def _retry_policy(semantics: str, max_retries: Any, *delays: Any) -> RetryPolicy:
+    return RetryPolicy(_RETRIES[semantics] if max_retries is _BY_SEMANTICS else max_retries, *delays)
 
 
 def _given(**options: Any) -> dict[str, Any]:

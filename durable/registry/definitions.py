@@ -1,5 +1,5 @@
 """
-``Step`` and ``Workflow``: a function with a name, and what a call of it does in a workflow and elsewhere.
+``Step`` and ``Workflow``: what a call of a function does in a workflow and elsewhere.
 
 The decorators in ``decorators.py`` make them.
 """
@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
-import typing
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from types import FunctionType, SimpleNamespace
-from typing import Any, Generic, NoReturn, ParamSpec, Self, TypeVar
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from .. import codec, current
 from ..errors import ConfigurationError
 from ..nearest import did_you_mean
 from ..sandbox import guards
 from . import fingerprint
+from .base import Definition, described
 from .limits import FlowLimit, check_limits
 from .retry import RetryPolicy
 from .run import Run
-from .signatures import Signature
 
 AT_MOST_ONCE = "at_most_once"
 
@@ -33,72 +30,6 @@ R = TypeVar("R")
 START_OPTIONS = ("run_id", "idempotency_key", "queue", "priority", "countdown", "eta", "session", "attributes")
 #: How a step's attempts may be delivered; the first one is the default.
 SEMANTICS = ("at_least_once", "at_most_once", "transactional")
-
-
-class Definition(Generic[P, R]):
-    """What steps and workflows share: a function, its name, and where it was written."""
-
-    noun = ""
-    limits: tuple[FlowLimit, ...] = ()
-    __name__: str
-
-    def __init__(self, function: Callable[P, Any], name: str | None) -> None:
-        self.function: FunctionType = as_function(function, self.noun)
-        self.name = name or f"{_module_name(self.function)}.{self.function.__qualname__}"
-        self.signature = Signature.from_callable(self.function)
-        functools.update_wrapper(self, self.function)  # type: ignore[arg-type]
-
-    @property
-    def place(self) -> str:
-        """``file:line`` of the definition."""
-        code = self.function.__code__
-        return f"{code.co_filename}:{code.co_firstlineno}"
-
-    def annotation(self, name: str) -> Any:
-        """
-        The annotation of the parameter *name* (or of ``return``) as an object.
-
-        ``Any`` without an annotation, and for one that cannot be resolved, because it names something that
-        exists only for type checkers.
-        """
-        written = self.function.__annotations__.get(name, Any)
-        if isinstance(written, type) or written is Any:
-            return written
-        if name not in self._resolved:
-            # A string, or a type that contains one (``list["Order"]``).
-            holder = SimpleNamespace(__annotations__={name: written})
-            try:
-                closed_over = dict(inspect.getclosurevars(self.function).nonlocals)
-                found = typing.get_type_hints(holder, self.function.__globals__, closed_over, include_extras=True)
-            except Exception:  # it is the author's code, and what it names may exist later
-                return Any
-            self._resolved[name] = found[name]
-        return self._resolved[name]
-
-    @functools.cached_property
-    def _resolved(self) -> dict[str, Any]:
-        """The annotations that have been resolved, by name.  Each call of a step needs them."""
-        return {}
-
-    def __get__(self, instance: object, owner: type | None = None) -> Self:
-        """Itself.  Raises TypeError for a method that is looked up on an instance, since a call would not pass it."""
-        if instance is None:
-            return self
-        owner = owner or type(instance)
-        # A method takes self or cls, or was written in the body of the class or of a base class.
-        takes_instance = next(iter(self.signature.parameters), "") in ("self", "cls")
-        written_in = self.function.__qualname__.rpartition(".")[0]
-        if takes_instance or any(each.__qualname__ == written_in for each in owner.__mro__):
-            noun = self.noun
-            raise TypeError(
-                f"{noun.capitalize()} {self.name} was looked up on an instance of {owner.__name__}, and a call of a"
-                f" {noun} does not pass the instance.  Pass every argument: {owner.__name__}.{self.__name__}(...)."
-                f"  Or put @staticmethod above @{noun}, or move the function out of the class."
-            )
-        return self
-
-    def __repr__(self) -> str:
-        return f"<{self.noun} {self.name}>"
 
 
 class Step(Definition[P, R]):
@@ -201,7 +132,7 @@ class Workflow(Definition[P, R]):
     ) -> None:
         if not inspect.iscoroutinefunction(function):
             raise ConfigurationError(
-                f"@workflow needs an `async def`, and {_described(function)} is not one."
+                f"@workflow needs an `async def`, and {described(function)} is not one."
                 "  Write `async def`, and await steps in it."
             )
         super().__init__(function, name)
@@ -310,20 +241,6 @@ class StartOptions(Generic[P, R]):
         return engine.start_with(self.workflow, args, dict(kwargs), dict(self.options))  # type: ignore[no-any-return]
 
 
-def as_function(function: Any, noun: str) -> FunctionType:
-    """*function* itself.  Raises ConfigurationError for a generator, and for anything that is not a function."""
-    if isinstance(function, staticmethod):
-        raise ConfigurationError(f"@{noun} is above @staticmethod on {_described(function)}.  Swap the two lines.")
-    if not inspect.isfunction(function):
-        raise ConfigurationError(f"@{noun} needs a function, and {_described(function)} is not one.")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise ConfigurationError(
-            f"@{noun} needs a function that returns a value, and {_described(function)} is a generator."
-            "  Return a list, or make each item a step of its own."
-        )
-    return function
-
-
 def _exception_classes(given: Any) -> tuple[type[BaseException], ...]:
     classes = tuple(given) if isinstance(given, Iterable) else (given,)
     if isinstance(given, type) or not all(isinstance(c, type) and issubclass(c, BaseException) for c in classes):
@@ -337,22 +254,6 @@ def _exception_classes(given: Any) -> tuple[type[BaseException], ...]:
 def _refuse_start(workflow: Workflow[..., Any], call: str = "start") -> None:
     name = workflow.__name__
     guards.refuse_in_workflow(f"{name}.{call}", f"await {name}(...) to run it as a child, or start it in a step")
-
-
-def _described(function: Any) -> str:
-    return f"{getattr(function, '__qualname__', function)!r}"
-
-
-def _module_name(function: FunctionType) -> str:
-    """The function's module; for a script the name under which a worker would import it."""
-    if function.__module__ != "__main__":
-        return function.__module__
-    main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:
-        return str(spec.name).removesuffix(".__main__")
-    stem: str = function.__code__.co_filename.replace("\\", "/").rpartition("/")[2]
-    return stem.removesuffix(".py")
 
 
 def fit_arguments(called: Definition[..., Any], bound: inspect.BoundArguments) -> None:

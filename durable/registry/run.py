@@ -6,9 +6,9 @@ The handle keeps only the run's id.  Each call goes to the engine's client (``cl
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from datetime import datetime
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from .. import codec, duration
 from ..current import current_engine
@@ -16,76 +16,14 @@ from ..errors import RunNotFound
 from ..events import Event
 from ..sandbox import refuse_in_workflow
 from .async_run import AsyncRun
-from .streams import Stream, StreamItem, StreamReader, check_stream_name
+from .run_client import RunClient, RunRow
+from .streams import Stream, StreamReader, check_stream_name
 from .values import Value, check_name
 
 R = TypeVar("R")
 T = TypeVar("T")
 
 _MISSING: Any = object()
-
-
-class RunRow(Protocol):
-    """The row of a run in the database.  Times are microseconds since 1970 UTC."""
-
-    @property
-    def status(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def created_at(self) -> int: ...
-    @property
-    def started_at(self) -> int | None: ...
-    @property
-    def completed_at(self) -> int | None: ...
-    @property
-    def paused_at(self) -> int | None: ...
-
-
-class RunClient(Protocol):
-    """The calls of a handle to its engine.  All but ``find`` raise RunNotFound for an unknown id."""
-
-    def find(self, run_id: str) -> RunRow | None: ...
-
-    def latest(self, run_id: str) -> RunRow: ...
-
-    def generations(self, run_id: str) -> list[str]: ...
-
-    def attributes(self, run_id: str) -> dict[str, str]: ...
-
-    def result(self, run_id: str, timeout: Any) -> Any: ...
-
-    def value(self, run_id: str, name: str, timeout: Any) -> Any: ...
-
-    def values(self, run_id: str) -> dict[str, Any]: ...
-
-    def stream(self, run_id: str, name: str, start: int, timeout: Any) -> Iterator[StreamItem[Any]]: ...
-
-    def streams(self, run_id: str) -> list[dict[str, Any]]: ...
-
-    def read_token(self, run_id: str, streams: Collection[str], values: Collection[str], expires: Any) -> str: ...
-
-    def cancel(self, run_id: str, reason: str | None) -> bool: ...
-
-    def resolve(self, run_id: str, step: str | None, *, result: object, fail: str | None) -> str: ...
-
-    def fork(
-        self, run_id: str, *, from_step: str | None, from_event: int | None, reapply_payloads: bool
-    ) -> Run[Any]: ...
-
-    def retry(self, run_id: str) -> Run[Any] | None: ...
-
-    def pause(self, run_id: str, reason: str | None, *, children: bool) -> bool: ...
-
-    def resume(self, run_id: str, *, children: bool) -> bool: ...
-
-    def wake_up(self, run_id: str) -> int: ...
-
-    def events(
-        self, run_id: str, *, after: int, before: int, limit: int | None, newest_first: bool, payloads: bool
-    ) -> list[Event]: ...
-
-    def hooks(self, run_id: str) -> list[dict[str, Any]]: ...
 
 
 class Run(AsyncRun[R]):
@@ -288,9 +226,10 @@ class Run(AsyncRun[R]):
         """
         if code != "current":
             raise ValueError(f'code={code!r}: a fork runs with the code that is deployed, code="current".')
-        return self._client("Run.fork").fork(
+        made: Run[R] = self._client("Run.fork").fork(
             self.id, from_step=from_step, from_event=from_event, reapply_payloads=reapply_payloads
         )
+        return made
 
     def retry(self) -> Run[R] | None:
         """
@@ -302,7 +241,7 @@ class Run(AsyncRun[R]):
         Raises:
             ForkRefused: The run has failed, and a fork could not be right.
         """
-        return self._client("Run.retry").retry(self.id)
+        return self._client("Run.retry").retry(self.id)  # type: ignore[no-any-return]
 
     def pause(self, reason: str | None = None, *, children: bool = False) -> bool:
         """

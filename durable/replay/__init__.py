@@ -24,6 +24,7 @@ Files, in import order::
     race.py             ``race``: the first outcome in the log wins
     fork_plan.py        where a run can be forked, and what its fork begins with
     bounded_map.py      ``map``: a call for each item, at most so many at the same time
+    run_info.py         ``RunInfo``: the facts of a run that its workflow can see
     run_context.py      a workflow's calls as operations of its run
     execution.py        the workflow as it executes: what one event of the log does to it
     replay.py           ``Replay``: feeds a log to a workflow, and collects commands and the outcome
@@ -36,7 +37,8 @@ from .hooks import Hook, Webhook
 from .question import METHOD as QUESTION_METHOD
 from .question import Question, reply_of, reply_types, request_of, response_of
 from .replay import Replay
-from .run_context import CONTINUE_AT, RunContext, RunInfo, child_run_id, hook_digest
+from .run_context import CONTINUE_AT, RunContext, child_run_id, hook_digest
+from .run_info import RunInfo
 
 __all__ = [
     "CONTINUE_AT",

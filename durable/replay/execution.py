@@ -25,7 +25,8 @@ from .hooks import Received
 from .loop import DurableLoop
 from .mistakes import find_mistake
 from .operations import CREATED, Created, describe
-from .run_context import RunContext, RunInfo, child_run_id
+from .run_context import RunContext, child_run_id
+from .run_info import RunInfo
 
 _OF_THE_RUN = frozenset(
     {

@@ -52,7 +52,7 @@ from ..sandbox import guards, lint, log_records
 from .commands import Command, Outcome, SetAttributes
 from .execution import Execution
 from .operations import CREATED
-from .run_context import RunInfo
+from .run_info import RunInfo
 
 #: What an event adds to ``size`` beside its text, in bytes: futures, tasks, bookkeeping.
 EVENT_OVERHEAD = 500

@@ -11,8 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable
 from datetime import datetime, timedelta
 from random import Random
 from secrets import token_bytes
@@ -21,7 +20,6 @@ from unicodedata import category
 
 from .. import attributes, codec, duration
 from ..errors import SerializationError
-from ..events import RunCreated, RunStarted
 from ..registry import Step, StreamOptions, Workflow, definitions
 from ..sandbox import calling_line
 from . import commands
@@ -31,6 +29,7 @@ from .hooks import Hook, Received, Webhook
 from .loop import DurableLoop
 from .operations import OperationSpec
 from .question import Deliver, as_sent
+from .run_info import RunInfo
 
 #: The longest name of a patch, in characters; it is part of an op id.
 MAX_PATCH_NAME = 200
@@ -41,46 +40,6 @@ MAX_TOKEN = 255
 #: At how many events ``should_continue_as_new`` is true, if the setting ``max_events`` allows twice as many.  Logs
 #: without another number rely on this one: a replay must answer as the run did.
 CONTINUE_AT = 4_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunInfo:
-    """
-    The facts of a run that its workflow can see.
-
-    Attributes:
-        started_at: Microseconds since 1970 UTC.
-        scheduled_for: The time for which a schedule has started the run, likewise.
-        continue_at: The ``seq`` from which ``should_continue_as_new`` is true; None: ``CONTINUE_AT``.
-        handed_over: The open hooks that the generation before has left, as ``RunCreated`` has them.
-        seed: The id that the random numbers come from, if it is not the run's own: a fork has those of its origin.
-        renamed: For the digests of a fork, as ``RunCreated`` has it.
-    """
-
-    run_id: str
-    name: str
-    started_at: int
-    public_url: str | None = None
-    scheduled_for: int | None = None
-    continue_at: int | None = None
-    handed_over: tuple[Mapping[str, str | None], ...] = ()
-    seed: str | None = None
-    renamed: Mapping[str, str] | None = None
-
-    @classmethod
-    def of(cls, run_id: str, name: str, created: RunCreated, started: RunStarted) -> RunInfo:
-        """The facts of a run whose log has these two events."""
-        return cls(
-            run_id=run_id,
-            name=name,
-            started_at=started.at,
-            public_url=started.public_url,
-            scheduled_for=created.scheduled_for,
-            continue_at=started.continue_at,
-            handed_over=created.handed_over,
-            seed=created.seed,
-            renamed=created.renamed,
-        )
 
 
 class RunContext:

@@ -15,12 +15,14 @@ Files, in import order::
     describe.py    schedules as plain JSON
     rounds.py      what a process does for schedules in its rounds
     async_schedule.py  the calls of ``Schedule`` for asyncio
-    handle.py      ``Schedule``, and the functions that make and find one
+    handle.py      ``Schedule``, and how an engine makes and finds one
+    functions.py   what the application calls: ``schedule``, ``create_schedule``, ``get_schedule``
 """
 
 from .declared import registered_names
 from .definition import CATCH_UPS, OVERLAPS, define
-from .handle import Schedule, acreate_schedule, aget_schedule, create_schedule, get_schedule, schedule
+from .functions import acreate_schedule, aget_schedule, create_schedule, get_schedule, schedule
+from .handle import Schedule
 from .rounds import Rounds
 
 __all__ = [

@@ -40,6 +40,7 @@ Files, in import order::
     published.py           the latest value of each name that runs have published
     received.py            what became of each request to a receiver
     run_log.py             a run's log and inbox
+    due_turns.py           the turns that runs need, and when their messages are sent
     run_page.py            what the dashboard's page of one run reads
     schedules.py           schedules, and their latest runs
     accept_request.py      record a webhook request: its row and its run's inbox item
@@ -84,6 +85,7 @@ from .broker_sentinel import BrokerSentinel
 from .claimed_attempts import ClaimedAttempt
 from .claims import Claim
 from .database import Store
+from .due_turns import DriveRow
 from .due_work import DueWork
 from .emit_items import NewItem, StreamEmitter
 from .hooks import Hook, Refusals, RefusingWebhook
@@ -101,7 +103,7 @@ from .received import ReceivedRow, RequestOutcome
 from .retention import EndedRun
 from .run_limits import RunLimit
 from .run_list import ErrorSearch, RunFilter, Waits
-from .run_log import DriveRow, InboxItem
+from .run_log import InboxItem
 from .run_page import OpenStep, RequestRow, WholeRequest
 from .runs import Run
 from .schedules import ScheduledRun, ScheduleRow

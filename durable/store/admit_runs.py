@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, case, delete, func, select, update
 
-from . import run_limits, run_log
+from . import due_turns, run_limits
 from .cancel_run import post_cancel
+from .due_turns import DriveRow
 from .limits import CHECK_IN_USE, LimitKey
 from .outbox import SendTimes
 from .run_limits import ADMITTED, BATCH, CANCELLING, ELSEWHERE, LEFT, NEW, WAITING, Declared, LineKey
-from .run_log import DriveRow
 from .schema import run_limits as rows
 from .schema import runs
 from .transitions import RunStatus
@@ -81,7 +81,7 @@ def admit(tx: Connection, key: LimitKey, now: int, sending: SendTimes) -> RunAdm
         run_limits.release(tx, admitted, sending)
     rooms.write_rates()
     again_at = _plan_check(tx, key, rooms, waits_elsewhere=bool(moved_on))
-    by_run = {drive.run_id: drive for drive in run_log.drives(tx, [*admitted, *cancelled])}
+    by_run = {drive.run_id: drive for drive in due_turns.drives(tx, [*admitted, *cancelled])}
     return RunAdmission([by_run[each] for each in (*admitted, *cancelled) if each in by_run], again_at)
 
 

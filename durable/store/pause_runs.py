@@ -18,11 +18,11 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, case, delete, exis
 
 from ..events import RunPaused, RunResumed
 from . import limit_lines, run_log
+from .due_turns import DriveRow
 from .limits import NOT_SENT
 from .outbox import SendTimes
 from .pauses import OF_RUNS, OWN_PAUSE, STEPS, Cause
 from .run_limits import HELD
-from .run_log import DriveRow
 from .runs import Run
 from .schema import inbox, paused_runs, run_limits, runs, step_limits, steps
 from .transitions import ENDED, StepStatus

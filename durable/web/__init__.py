@@ -27,7 +27,10 @@ Files, in import order::
     errors.py              logs an unexpected exception of a view, and answers it
     wsgi_request.py        reads a WSGI request as its sender wrote it
     record_request.py      finds a webhook or receiver, records a request, and finds its answer
-    schemas.py             models of the bodies of control requests and answers: runs and hooks
+    schemas.py             what the models of control requests and answers share
+    run_schemas.py         models of the bodies of control requests and answers: those of runs
+    hook_schemas.py        those of hooks
+    go_on_schemas.py       those that let runs go on
     schedule_schemas.py    those of schedules
     receiver_schemas.py    those of receivers
     stream_schemas.py      those of streams
@@ -36,6 +39,7 @@ Files, in import order::
     servers.py             what each WSGI server can do: hold connections, notice that a client left
     verification.py        answers handshakes and verifies signatures
     body.py                the whole body of a request, even if the application reads it first
+    read_request.py        reads a whole request to a webhook or receiver, and verifies its sender
     bearer.py              ``bearer``: allows control requests that send a secret
     permit.py              who may do what with the control routes, and the audit
     control_operations.py  the operations of the control routes on runs
@@ -176,39 +180,17 @@ def blueprint(
 ) -> flask.Blueprint:
     """Make the blueprint of a receiver; ``durable.testing`` passes one of its own."""
     engine = receiver.engine
-    has_controls = control is not None or authorize is not None
     bp = flask.Blueprint("durable", __name__, url_prefix=url_prefix)
 
     def register(state: BlueprintSetupState) -> None:
         app: Any = state.app
         masking.install([*masking.LOGGERS, app.name])
-        app.url_map.converters |= {"durable_rest": _AnyPath, "durable_control": _ControlPath}
-        _add_rule(state, "webhook", PATH + "<durable_rest:token>", receiver.view)
-        _add_rule(state, "receive", RECEIVE + "<durable_rest:name>", receiver.receiver_view)
-        reads = read is not None or engine.settings.signing_key is not None
-        if reads:
-            reading = ReadView(engine, receiver.hub, read)
-            _add_rule(state, "stream", ROOT + STREAMS + "<durable_rest:rest>", reading.stream)
-            _add_rule(state, "value", ROOT + VALUES + "<durable_rest:rest>", reading.value)
-        _add_rule(state, "health", ROOT + HEALTH, Health(receiver).view)
-        describer = Describer(engine, control, controls=has_controls, reads=reads)
-        _add_rule(state, "openapi", ROOT + NAME, describer.view)
-        if has_controls:
-            permit = Permit(engine, control, authorize)
-            _add_rule(state, "control", ROOT + "<durable_control:rest>", Controller(engine, permit, receiver).view)
+        _add_rules(state, receiver, control, read, authorize)
         app.wsgi_app = body.KeepBodies(app.wsgi_app, (state.url_prefix or "").rstrip("/") + ROOT)
         if RunConflict not in app.error_handler_spec[None][None]:
             app.register_error_handler(RunConflict, lambda _: problems.to_flask(problems.run_conflict()))
         engine.check_messages()
-        try:
-            receiver.check_schema()
-        except Exception as error:
-            if not is_unavailable(error):
-                raise
-            log.warning(
-                "The database is unreachable: %s.  Its schema is checked at the first request to a webhook instead.",
-                type(error).__name__,
-            )
+        _check_schema(receiver)
 
     bp.record(register)
 
@@ -251,6 +233,32 @@ class _ControlPath(_AnyPath):
     regex = rf"(?:{'|'.join(sorted({each.path.partition('/')[0] for each in OPERATIONS}))})(?:/[\s\S]*)?"
 
 
+def _add_rules(
+    state: BlueprintSetupState,
+    receiver: Receiver,
+    control: Authorize | None,
+    read: MayRead | None,
+    authorize: AuthorizeAction | None,
+) -> None:
+    """Add the rules of the routes that ``blueprint`` was asked for."""
+    engine = receiver.engine
+    has_controls = control is not None or authorize is not None
+    reads = read is not None or engine.settings.signing_key is not None
+    state.app.url_map.converters |= {"durable_rest": _AnyPath, "durable_control": _ControlPath}
+    _add_rule(state, "webhook", PATH + "<durable_rest:token>", receiver.view)
+    _add_rule(state, "receive", RECEIVE + "<durable_rest:name>", receiver.receiver_view)
+    if reads:
+        reading = ReadView(engine, receiver.hub, read)
+        _add_rule(state, "stream", ROOT + STREAMS + "<durable_rest:rest>", reading.stream)
+        _add_rule(state, "value", ROOT + VALUES + "<durable_rest:rest>", reading.value)
+    _add_rule(state, "health", ROOT + HEALTH, Health(receiver).view)
+    describer = Describer(engine, control, controls=has_controls, reads=reads)
+    _add_rule(state, "openapi", ROOT + NAME, describer.view)
+    if has_controls:
+        permit = Permit(engine, control, authorize)
+        _add_rule(state, "control", ROOT + "<durable_control:rest>", Controller(engine, permit, receiver).view)
+
+
 def _add_rule(state: BlueprintSetupState, name: str, path: str, view: Callable[..., Any]) -> None:
     """Add a rule for all methods, which ``add_url_rule`` cannot do."""
     app = state.app
@@ -263,3 +271,16 @@ def _add_rule(state: BlueprintSetupState, name: str, path: str, view: Callable[.
     )
     app.url_map.add(rule)
     app.view_functions[endpoint] = view
+
+
+def _check_schema(receiver: Receiver) -> None:
+    """Check the database's schema, unless the database is unreachable: then the application starts all the same."""
+    try:
+        receiver.check_schema()
+    except Exception as error:
+        if not is_unavailable(error):
+            raise
+        log.warning(
+            "The database is unreachable: %s.  Its schema is checked at the first request to a webhook instead.",
+            type(error).__name__,
+        )

@@ -20,7 +20,7 @@ from ..engine import Engine
 from ..errors import RunConflict, SerializationError
 from ..registry import Run, definitions
 from ..store import start_run
-from . import problems, schemas
+from . import problems, run_schemas
 from .flow import Flow, Holding
 from .permit import Permit
 from .problems import RequestRefused
@@ -83,7 +83,7 @@ class Operation:
 
 
 def _start(call: Call) -> Reply:
-    body: schemas.Start = call.body
+    body: run_schemas.Start = call.body
     workflow = registry.workflows.get(body.workflow)
     if workflow is None:
         raise RequestRefused(problems.unknown_workflow())
@@ -112,7 +112,7 @@ def _start(call: Call) -> Reply:
 
 
 def _list(call: Call) -> Reply:
-    query: schemas.Query = call.query
+    query: run_schemas.Query = call.query
     pairs = [(name, value) for name, _, value in (pair.partition("=") for pair in query.attribute)]
     wanted = dict(pairs)
     if any(wanted[name] != value for name, value in pairs):
@@ -150,7 +150,7 @@ def _values(call: Call) -> Reply:
 
 
 def _events(call: Call) -> Reply:
-    query: schemas.EventsQuery = call.query
+    query: run_schemas.EventsQuery = call.query
     run: Run[Any] = Run(call.path["run_id"], call.engine)
     found = run.events(after=query.after, limit=query.limit + 1, payloads=False)
     page = found[: query.limit]
@@ -168,11 +168,11 @@ OPERATIONS = (
         path="runs",
         summary="Start a run",
         act=_start,
-        body=schemas.Start,
+        body=run_schemas.Start,
         takes_key=True,
         answers={
-            201: ("The run is committed.", schemas.Started),
-            200: ("The run that an earlier request with this key started.", schemas.Started),
+            201: ("The run is committed.", run_schemas.Started),
+            200: ("The run that an earlier request with this key started.", run_schemas.Started),
         },
         problems={
             404: "The web process has not imported a workflow of this name.",
@@ -186,8 +186,8 @@ OPERATIONS = (
         path="runs",
         summary="List runs",
         act=_list,
-        query=schemas.Query,
-        answers={200: ("The newest runs.", schemas.Runs)},
+        query=run_schemas.Query,
+        answers={200: ("The newest runs.", run_schemas.Runs)},
         problems={422: "A parameter does not fit."},
     ),
     Operation(
@@ -196,7 +196,7 @@ OPERATIONS = (
         path="runs/{run_id}",
         summary="Show a run",
         act=_show,
-        answers={200: ("The run.", schemas.Details)},
+        answers={200: ("The run.", run_schemas.Details)},
         problems=_NO_RUN,
     ),
     Operation(
@@ -205,8 +205,8 @@ OPERATIONS = (
         path="runs/{run_id}/events",
         summary="List the events of a run's log",
         act=_events,
-        query=schemas.EventsQuery,
-        answers={200: ("The events in their order.", schemas.Events)},
+        query=run_schemas.EventsQuery,
+        answers={200: ("The events in their order.", run_schemas.Events)},
         problems={**_NO_RUN, 422: "A parameter does not fit."},
     ),
     Operation(
@@ -215,7 +215,7 @@ OPERATIONS = (
         path="runs/{run_id}/values",
         summary="List the values that a run has published",
         act=_values,
-        answers={200: ("The latest value of each name.", schemas.Values)},
+        answers={200: ("The latest value of each name.", run_schemas.Values)},
         problems=_NO_RUN,
     ),
     Operation(
@@ -225,8 +225,8 @@ OPERATIONS = (
         path="runs/{run_id}/cancel",
         summary="Ask a run to stop",
         act=_cancel,
-        body=schemas.Cancel,
-        answers={202: ("The run is asked to stop, and may clean up first.", schemas.Cancelling)},
+        body=run_schemas.Cancel,
+        answers={202: ("The run is asked to stop, and may clean up first.", run_schemas.Cancelling)},
         problems={**_NO_RUN, 409: "The run has ended.", 422: "The body does not fit."},
     ),
 )

@@ -10,13 +10,13 @@ from ..engine import Engine
 from ..errors import ConfigurationError, DurableError, ForkRefused, NotInDoubt, SerializationError
 from ..registry import Run
 from ..store import runs
-from . import problems, schemas
+from . import go_on_schemas, problems, schemas
 from .control_operations import Call, Operation, Reply
 from .problems import RequestRefused
 
 
 def _fork(call: Call) -> Reply:
-    body: schemas.Fork = call.body
+    body: go_on_schemas.Fork = call.body
     if body.from_step is not None and body.from_event is not None:
         raise RequestRefused(problems.bad_arguments("Give from_step or from_event, not both."))
     try:
@@ -51,7 +51,7 @@ def _wake(call: Call) -> Reply:
 
 
 def _resolve(call: Call) -> Reply:
-    body: schemas.Resolve = call.body
+    body: go_on_schemas.Resolve = call.body
     # An empty body is no result.
     if len({"result", "fail"} & body.model_fields_set) != 1:
         raise RequestRefused(problems.bad_arguments("Give either result, or fail with the reason."))
@@ -99,8 +99,8 @@ OPERATIONS = (
         path="runs/{run_id}/fork",
         summary="Start a run that goes on where another has stood",
         act=_fork,
-        body=schemas.Fork,
-        answers={201: ("The new run is committed.", schemas.Forked)},
+        body=go_on_schemas.Fork,
+        answers={201: ("The new run is committed.", go_on_schemas.Forked)},
         problems={**_NO_RUN, 409: "A fork there could not be right.", 422: "The body does not fit."},
     ),
     Operation(
@@ -112,8 +112,8 @@ OPERATIONS = (
         act=_retry,
         body=schemas.Nothing,
         answers={
-            201: ("A new run goes on where the run has failed.", schemas.Retried),
-            202: ("The run was blocked, and is tried again.", schemas.Retried),
+            201: ("A new run goes on where the run has failed.", go_on_schemas.Retried),
+            202: ("The run was blocked, and is tried again.", go_on_schemas.Retried),
         },
         problems={
             **_NO_RUN,
@@ -129,7 +129,7 @@ OPERATIONS = (
         summary="End the sleeps of a run",
         act=_wake,
         body=schemas.Nothing,
-        answers={200: ("How many sleeps were ended; timeouts stay.", schemas.Woken)},
+        answers={200: ("How many sleeps were ended; timeouts stay.", go_on_schemas.Woken)},
         problems={404: "There is no run with this id.", 422: "The body does not fit."},
     ),
     Operation(
@@ -139,8 +139,8 @@ OPERATIONS = (
         path="runs/{run_id}/resolve",
         summary="Say what has become of a step in doubt",
         act=_resolve,
-        body=schemas.Resolve,
-        answers={200: ("The outcome is committed.", schemas.Resolved)},
+        body=go_on_schemas.Resolve,
+        answers={200: ("The outcome is committed.", go_on_schemas.Resolved)},
         problems={
             404: "There is no run with this id.",
             409: "No step of the run is in doubt, or several are and the body names none of them.",

@@ -12,7 +12,7 @@ from ..client import hooks, new_request_id, replies
 from ..errors import HookNotFound, HookPayloadError, SerializationError
 from ..http import Response
 from ..replay import reply_of
-from . import problems, schemas
+from . import hook_schemas, problems, schemas
 from .control_operations import Call, Operation, Reply
 from .flow import Flow, Hold
 from .problems import RequestRefused
@@ -22,14 +22,14 @@ ASK = "hooks/ask"
 
 
 def _resume(call: Call) -> Reply:
-    body: schemas.Resume = call.body
+    body: hook_schemas.Resume = call.body
     with _refusing():
         return Reply(202, {"run_id": hooks.resume_hook(call.engine, body.token, body.payload)})
 
 
 def _ask(call: Call) -> Flow[Reply]:
     """Record the question, and hold the connection until there is a reply, as for a request to a manual webhook."""
-    body: schemas.Ask = call.body
+    body: hook_schemas.Ask = call.body
     engine, holding, request_id = call.engine, call.holding, new_request_id()
     secs = engine.settings.hold_timeout / 1_000_000 if body.timeout is None else body.timeout
     hub = holding.hub()
@@ -93,8 +93,8 @@ OPERATIONS = (
         path="hooks/resume",
         summary="Deliver a payload to a hook",
         act=_resume,
-        body=schemas.Resume,
-        answers={202: ("The payload is committed.", schemas.Resumed)},
+        body=hook_schemas.Resume,
+        answers={202: ("The payload is committed.", hook_schemas.Resumed)},
         problems=_NO_HOOK,
     ),
     Operation(
@@ -104,9 +104,9 @@ OPERATIONS = (
         path=ASK,
         summary="Deliver a payload to a hook, and wait for the reply of the workflow",
         act=_ask,
-        body=schemas.Ask,
+        body=hook_schemas.Ask,
         answers={
-            200: ("The reply.", schemas.Replied),
+            200: ("The reply.", hook_schemas.Replied),
             202: ("The payload is committed, and there is no reply yet: poll Location.", schemas.Pending),
         },
         problems={**_NO_HOOK, 409: _NO_REPLY},
@@ -118,7 +118,7 @@ OPERATIONS = (
         summary="Poll the reply to a payload",
         act=_poll,
         answers={
-            200: ("The reply.", schemas.Replied),
+            200: ("The reply.", hook_schemas.Replied),
             202: ("There is no reply yet.", schemas.Pending),
         },
         problems={404: "No payload with this id waits for a reply or has one.", 409: _NO_REPLY},

@@ -20,15 +20,14 @@ from functools import partial
 from typing import NamedTuple
 
 import flask
-from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Request as Incoming
 
-from .. import duration, measures
+from .. import measures
 from ..client import KeyReused, TooManyPending, new_request_id
 from ..engine import Engine
 from ..errors import ConfigurationError, HookClosed
 from ..http import Request, Response
-from ..store import Refusals, pushed_answers
+from ..store import pushed_answers
 from ..tracing import RequestTrace
 from . import (
     body,
@@ -40,22 +39,19 @@ from . import (
     record_request,
     servers,
     shutdown,
-    verification,
     wsgi_request,
 )
 from .fetch import Fetcher
-from .flow import DropBody, Flow, Hold, ReadBody, run_in_thread
+from .flow import DropBody, Flow, Hold, run_in_thread
 from .hub import Holder, Hub, Waiter
 from .prefer import Preference
-from .problems import Exact, NotVerified, RequestRefused
+from .problems import Exact, RequestRefused
+from .read_request import read_and_verify
 from .record_request import Accepted, Endpoint
 from .stream_source import StreamSource
 from .wsgi_request import ReceiverTarget, Target
 
 log = logging.getLogger("durable.web")
-
-#: Methods that never deliver: link previewers and browsers send them on their own.
-_NEVER_DELIVER = frozenset({"HEAD", "OPTIONS"})
 
 #: Added to the answer of a request that repeats an earlier one.
 _REPLAYED = (("Idempotent-Replayed", "true"),)
@@ -79,13 +75,12 @@ class Receiver:
     ) -> None:
         self.engine = engine
         self._make_hub = make_hub or _make_hub
-        self._new_id = new_id or new_request_id
+        self._read_and_verify = partial(read_and_verify, engine, new_id or new_request_id, Fetcher())
         #: By the engine's process id.  A child process has another id than its parent, and so a hub of its own.
         self._hubs: dict[str, Holder] = {}
         self._schema_is_good = False
         self._has_warned = False
         self._failed_lookups = limits.FailedLookups()
-        self._fetch = Fetcher()
 
     def view(self, token: str) -> flask.Response:
         """Answer one request to a webhook; this is Flask's view.  No token reaches a log."""
@@ -246,45 +241,6 @@ class Receiver:
         if answer is None:
             return problems.to_flask(self._late(incoming, webhook, request_id, Preference()).answer())
         return problems.to_flask(answer, _REPLAYED)
-
-    def _read_and_verify(self, incoming: Incoming, webhook: Endpoint) -> Flow[tuple[Request, Response | None]]:
-        """
-        Read the whole request and verify its sender.
-
-        Returns:
-            The request; and the answer, if the request is a handshake, which is not recorded.
-        """
-        delivers = incoming.method in webhook.config.methods and incoming.method not in _NEVER_DELIVER
-        if not delivers and not verification.takes_handshakes_by(webhook, incoming.method):
-            raise RequestRefused(problems.wrong_method(incoming.method, webhook.config.methods))
-        headers = list(incoming.headers)
-        if limits.has_large_headers(headers):
-            raise RequestRefused(problems.headers_too_large(limits.MAX_HEADERS, limits.MAX_HEADERS_SIZE))
-        max_body = self.engine.settings.max_body if webhook.config.max_body is None else webhook.config.max_body
-        yield ReadBody(max_body)
-        request = Request(
-            id=self._new_id(),
-            method=incoming.method,
-            url=wsgi_request.exact_url(incoming.environ),
-            headers=Headers(headers),
-            data=body.read(incoming, max_body),
-            remote_addr=incoming.remote_addr,
-            received_at=duration.to_datetime(self.engine.now()),
-        )
-        unsigned_answer = verification.answer_unsigned_handshake(webhook, request, self._fetch)
-        if unsigned_answer is not None:
-            return request, unsigned_answer
-        if not delivers:
-            raise RequestRefused(problems.wrong_method(incoming.method, webhook.config.methods))
-        try:
-            return request, verification.verify(webhook, request, self._fetch)
-        except NotVerified as refused:
-            sender = "" if webhook.config.verification is None else webhook.config.verification.by
-            self.engine.measures.count(measures.NOT_VERIFIED, sender)
-            reason = "".join(c if c.isprintable() else " " for c in refused.reason)
-            last = Refusals(1, self.engine.now(), reason)
-            webhook.count_refused(self.engine, last)
-            raise
 
     def _record(self, webhook: Endpoint, request: Request, *, holder: str | None) -> Accepted:
         """Record the request, or find the earlier one that it repeats; raise RequestRefused if it can do neither."""

@@ -15,7 +15,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from types import SimpleNamespace
 
 import billiard
@@ -29,6 +28,7 @@ from celery.concurrency.asynpool import AsynPool
 from celery.exceptions import Ignore, Retry
 from celery.worker import WorkController
 from celery.worker.consumer import Consumer, delayed_delivery
+from eventually import eventually
 from kombu.asynchronous import Hub
 from worker_thread import worker_in_thread
 
@@ -337,9 +337,7 @@ def test_a_worker_runs_another_task_for_messages_of_unknown_tasks(app):
     app.send_task("unknown", task_id="with", headers={"ours": {"run": "r"}})
     try:
         with worker_in_thread(app):
-            deadline = time.monotonic() + 20
-            while not (seen and refused) and time.monotonic() < deadline:
-                threading.Event().wait(0.01)
+            eventually(lambda: seen and refused)
     finally:
         signals.task_unknown.disconnect(dispatch_uid="internals")
 

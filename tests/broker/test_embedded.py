@@ -7,27 +7,17 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import kombu
 import pytest
+from eventually import eventually
 
 from durable.broker import embedded
 from durable.errors import ConfigurationError
 
 HOLDER = "import sys; from durable.broker import embedded; {how}; print('up', flush=True); sys.stdin.read()"
-
-
-def until(condition: Callable[[], bool], within_secs: float = 15.0) -> None:
-    """Wait for what another process does."""
-    pause = threading.Event()
-    for _ in range(int(within_secs / 0.02)):
-        if condition():
-            return
-        pause.wait(0.02)
-    pytest.fail(f"not so within {within_secs:g} s")
 
 
 def answers(folder: Path) -> bool:
@@ -136,7 +126,7 @@ def test_it_ends_with_its_starter(tmp_path, how):
     process = hold(tmp_path, how)
     ended(process)
 
-    until(lambda: not answers(tmp_path))
+    eventually(lambda: not answers(tmp_path))
     assert process.returncode == 0
 
 
@@ -145,7 +135,7 @@ def test_it_ends_when_its_starter_is_killed(tmp_path):
     process = hold(tmp_path, "embedded.ensure_running()")
     process.send_signal(signal.SIGKILL)
 
-    until(lambda: not answers(tmp_path))
+    eventually(lambda: not answers(tmp_path))
     ended(process)
     assert process.returncode == -signal.SIGKILL
 
@@ -217,7 +207,7 @@ def test_a_command_that_ignores_sigterm_is_killed_with_its_children():
     supervisor.stdout.close()
 
     assert code == 128 + 9
-    until(lambda: not any(is_running(pid) for pid in pids))
+    eventually(lambda: not any(is_running(pid) for pid in pids))
 
 
 def is_running(pid: int) -> bool:

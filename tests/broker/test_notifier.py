@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from eventually import eventually
 from servers import OwnRedis, new_broker
 
 from durable.broker import PollingNotifier, make_notifier
@@ -51,16 +52,6 @@ def make(broker: str) -> Iterator[Callable[[], notify.RedisNotifier]]:
     yield one
     for notifier in made:
         notifier.close()
-
-
-def wait_until(condition: Callable[[], bool], secs: float = 5) -> bool:
-    """Whether *condition* came true in time; looks 100 times a second."""
-    deadline = time.monotonic() + secs
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        threading.Event().wait(0.01)
-    return True
 
 
 def free_port() -> int:
@@ -176,7 +167,7 @@ def test_healthy_while_the_inbox_can_be_read(make):
 
     notifier.listen("web-1", print)
 
-    assert wait_until(lambda: notifier.healthy)
+    eventually(lambda: notifier.healthy)
     notifier.close()
     assert not notifier.healthy
 
@@ -186,7 +177,7 @@ def test_close_ends_the_thread(make):
     before = threading.active_count()
     notifier = make()
     notifier.listen("web-1", print)
-    assert wait_until(lambda: notifier.healthy)
+    eventually(lambda: notifier.healthy)
 
     notifier.close()
 
@@ -198,7 +189,7 @@ def test_a_cut_connection_is_made_again(make, server):
     notifier = make()
     got: queue.Queue[str] = queue.Queue()
     notifier.listen("web-1", got.put)
-    assert wait_until(lambda: notifier.healthy)
+    eventually(lambda: notifier.healthy)
 
     here = str(server.get_connection_kwargs()["db"])
     ours = {int(c["id"]) for c in server.client_list() if c["cmd"] == "blpop" and c["db"] == here}
@@ -247,7 +238,7 @@ def test_a_forked_child_listens_for_itself(make):
     """After a fork the parent's listener is not taken for the child's."""
     notifier = make()
     notifier.listen("parent", print)
-    assert wait_until(lambda: notifier.healthy)
+    eventually(lambda: notifier.healthy)
     answers, answer = os.pipe()
 
     child = os.fork()
@@ -313,7 +304,7 @@ def test_of_several_brokers_the_first_one_that_answers_has_the_hints(broker, cap
     notifier = make_notifier(f"redis://127.0.0.1:{free_port()}/0; {broker}", {})
     got: queue.Queue[str] = queue.Queue()
     notifier.listen("web-1", got.put)
-    assert wait_until(lambda: notifier.healthy)
+    eventually(lambda: notifier.healthy)
 
     notifier.notify("web-1", "a")
 
@@ -329,7 +320,7 @@ def test_processes_meet_at_the_first_broker_again(tmp_path, broker, monkeypatch)
     notifier = make_notifier(f"{first.url};{broker}", {})
     got: queue.Queue[str] = queue.Queue()
     notifier.listen("web-1", got.put)
-    assert wait_until(lambda: notifier.healthy)
+    eventually(lambda: notifier.healthy)
 
     with first:
         make_notifier(first.url, {}).notify("web-1", "a")

@@ -6,6 +6,7 @@ from contextlib import closing
 
 import pytest
 from celery import Celery
+from eventually import eventually
 from redis.connection import AbstractConnection
 from servers import BROKERS
 
@@ -300,9 +301,7 @@ def test_the_sentinels_queue_has_the_type_of_the_default_queue(broker, kind):
         assert sender.keep("durable.sentinel.typed")
 
         # A quorum queue counts its messages with a delay.
-        deadline = time.monotonic() + 10
-        while sender.length("durable.sentinel.typed") != 1:
-            assert time.monotonic() < deadline
+        eventually(lambda: sender.length("durable.sentinel.typed") == 1)
         arguments = {"x-queue-type": other}
         with pytest.raises(connection.channel_errors, match="inequivalent arg 'x-queue-type'"):
             channel.queue_declare("durable.sentinel.typed", durable=True, auto_delete=False, arguments=arguments)

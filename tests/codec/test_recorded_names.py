@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from durable import codec, errors
+from durable import codec, errors, events
 from durable.client import HookInfo
 from durable.context import StepMetadata, WorkflowMetadata
 
@@ -57,6 +57,15 @@ def test_an_error_is_named_by_its_room(name):
     assert f"durable.errors:{name}" == codec.kinds.class_path(error)
     assert codec.kinds.find_class(f"durable.errors:{name}") is error
     assert pickle.dumps(error, protocol=0) == f"cdurable.errors\n{name}\np0\n.".encode()
+
+
+@pytest.mark.parametrize("kind", sorted(events.KINDS))
+def test_an_event_is_named_by_its_room(kind):
+    """A step may return events: their classes are recorded under ``durable.events``, as when it was one file."""
+    event = events.KINDS[kind]
+
+    assert f"durable.events:{event.__name__}" == codec.kinds.class_path(event)
+    assert codec.kinds.find_class(f"durable.events:{event.__name__}") is event
 
 
 def test_metadata_that_can_ask_its_attempt_crosses_without_that():

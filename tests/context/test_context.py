@@ -43,9 +43,8 @@ from durable import (
 from durable.context.typed_hooks import HookDefinition
 from durable.registry.decorators import step
 from durable.registry.definitions import Workflow
+from durable.replay import Replay, RunInfo
 from durable.replay.hooks import Received
-from durable.replay.replay import Replay
-from durable.replay.run_context import RunInfo
 
 
 @step(name="test_context.s")

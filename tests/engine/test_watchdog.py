@@ -23,8 +23,7 @@ from durable.engine.timer import TimerThread
 from durable.engine.watchdog import Watchdog
 from durable.events import RunStarted
 from durable.registry.definitions import Workflow
-from durable.replay.replay import Replay
-from durable.replay.run_context import RunInfo
+from durable.replay import Replay, RunInfo
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 

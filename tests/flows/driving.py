@@ -155,3 +155,8 @@ def kinds(run: Run[Any]) -> list[str]:
     assert [event.seq for event in found] == list(range(1, len(found) + 1))
     assert [event.at for event in found] == sorted(event.at for event in found)
     return [event.kind for event in found]
+
+
+def call_threads() -> int:
+    """How many threads of this process make calls for event loops."""
+    return sum(thread.name.startswith("durable-call") for thread in threading.enumerate())

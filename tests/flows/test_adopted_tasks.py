@@ -6,7 +6,6 @@ import asyncio
 import re
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from celery.app import trace
 from celery.contrib.testing.worker import start_worker
 from celery.exceptions import Ignore, MaxRetriesExceededError, Reject
 from driving import kinds
+from eventually import eventually
 from pydantic import BaseModel
 from servers import migrate
 
@@ -91,18 +91,11 @@ class Site:
         """The ended run of an ``async def`` as a workflow."""
         self.worker.consumer.update_strategies()  # it began before the test defined its tasks
         run = self.engine.start(workflow(body), *args)
-        eventually(lambda: run.status not in ("pending", "running"), run)
+        eventually(lambda: run.status not in ("pending", "running"), what=f"run {run.id} ends")
         return run
 
 
 def _no_logging(**_: object) -> None: ...
-
-
-def eventually(predicate: Callable[[], Any], run: Run[Any] | None = None) -> None:
-    pause, deadline = threading.Event(), time.monotonic() + 20
-    while not predicate():
-        assert time.monotonic() < deadline, f"still busy: {run and run.events()}"
-        pause.wait(0.005)
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import secrets
-import threading
 import time
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from driving import all_databases, settle
+from driving import all_databases, call_threads, settle
 
 import durable
 from durable import (
@@ -88,17 +87,6 @@ def engine(engine: App) -> App:
     """On PostgreSQL the first call of a loop is in a greenlet already; on the others all are in threads."""
     engine.loop_calls.settled_secs = 0
     return engine
-
-
-@pytest.fixture
-def token() -> str:
-    """A token that no other test uses."""
-    return f"tok-{secrets.token_hex(8)}"
-
-
-def call_threads() -> int:
-    """How many threads make calls for event loops."""
-    return sum(thread.name.startswith("durable-call") for thread in threading.enumerate())
 
 
 async def until(engine: Any, run: Run[Any], waiting: asyncio.Task[Any]) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,6 +10,7 @@ import flask
 import pytest
 import sqlalchemy as sa
 from driving import all_databases, settle
+from eventually import eventually
 from flask.testing import FlaskClient
 
 from durable import Durable, Request, Response, Run, create_webhook, step, verify, workflow
@@ -76,15 +76,6 @@ def rows(engine: Durable, run: Run[Any]) -> int:
         return int(tx.execute(query).scalar_one())
 
 
-def wait_until(condition: Callable[[], bool], secs: float = 10) -> None:
-    pause = threading.Event()
-    for _ in range(int(secs / 0.01)):
-        if condition():
-            return
-        pause.wait(0.01)
-    pytest.fail("not in time")
-
-
 def waiters() -> int:
     return sum(map(len, holding._hubs))
 
@@ -96,7 +87,7 @@ def test_a_copy_of_a_held_request_is_attached(engine, client):
     before = waiters()
     with ThreadPoolExecutor(3) as threads:
         sent = [threads.submit(client.post, path, data=b"a", headers={"X-Id": "1"}) for _ in range(3)]
-        wait_until(lambda: 3 in [len(together) for hub in holding._hubs for together in hub._waiters.values()])
+        eventually(lambda: 3 in [len(together) for hub in holding._hubs for together in hub._waiters.values()])
         settle(engine, run)
         answers = [future.result() for future in sent]
 
@@ -111,7 +102,7 @@ def test_a_copy_gets_the_recorded_answer_also_after_the_run(engine, client):
     run, path = begin(engine, "manual")
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(client.post, path, data=b"last", headers={"X-Id": "1"})
-        wait_until(lambda: rows(engine, run) == 1)
+        eventually(lambda: rows(engine, run) == 1)
         settle(engine, run)
         first.result()
     assert run.status == "completed"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from durable import list_runs
 from durable.testing import Environment
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "forks.md"
@@ -33,8 +34,10 @@ def env(page: Any) -> Iterator[Environment]:
 
 
 def test_a_failed_order_goes_on(env: Environment, page: Any) -> None:
-    """The test that the page shows passes."""
+    """The test that the page shows passes: a second run completes, and the card is charged once."""
     page.test_an_order_goes_on(env)
+    assert [run.status for run in list_runs()] == ["completed", "failed"]
+    assert len(page.charged) == 1
 
 
 def test_all_that_have_failed_go_on(env: Environment, page: Any) -> None:

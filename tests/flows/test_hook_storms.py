@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import pytest
 from driving import all_databases, kinds, work
 
 from durable import Durable, HookNotFound, Run, create_hook, race, sleep, workflow
@@ -21,12 +19,6 @@ SENDERS = 3
 EACH = 70
 #: Rounds with a hook of their own.
 ROUNDS = 30
-
-
-@pytest.fixture
-def token() -> str:
-    """A token that no other test uses: they share a database."""
-    return f"storm-{secrets.token_hex(8)}"
 
 
 def working(engine: Durable, run: Run[Any]) -> Callable[[], None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from celery import Celery
 from driving import all_databases, kinds, settle
+from eventually import eventually
 
 from durable import (
     Durable,
@@ -37,12 +37,6 @@ from durable.engine import completions
 from durable.store.schema import inbox
 from durable.turns.drive import drive
 from durable.web import record_request
-
-
-@pytest.fixture
-def token() -> str:
-    """A token that no other test uses: they share a database."""
-    return f"hook-{secrets.token_hex(8)}"
 
 
 def queued(engine: Durable, run: Run[Any]) -> int:
@@ -511,9 +505,7 @@ def test_a_sender_can_wait_until_the_run_has_taken_the_payload_in(engine, token)
     settle(engine, run)
     with ThreadPoolExecutor(1) as threads:
         sender = threads.submit(engine.resume_hook, token, "one", wait_taken="20s")
-        deadline = time.monotonic() + 10
-        while not queued(engine, run) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        eventually(lambda: queued(engine, run))
         assert not sender.done()
         settle(engine, run)
 
@@ -549,9 +541,7 @@ def test_a_sender_that_waits_is_notified_of_the_turn(engine, token, monkeypatch)
     settle(engine, run)
     with ThreadPoolExecutor(1) as threads:
         sender = threads.submit(engine.resume_hook, token, "one", wait_taken="30s")
-        deadline = time.monotonic() + 10
-        while run.id not in notifier.subscribed and time.monotonic() < deadline:
-            time.sleep(0.01)
+        eventually(lambda: run.id in notifier.subscribed)
         settle(engine, run)
 
         assert sender.result(10) == run

@@ -6,7 +6,6 @@ import hashlib
 import os
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -18,6 +17,7 @@ import pytest
 import sqlalchemy as sa
 from celery import Celery
 from driving import all_databases, kinds, restart, settle, settle_family
+from eventually import eventually
 from servers import migrate
 from sqlalchemy.exc import OperationalError
 
@@ -718,12 +718,12 @@ def test_files_are_tidied_up_beside_the_beats(make, tmp_path):
     keeper = Housekeeping(engine)
     keeper.start()
     try:
-        assert eventually(lambda: any(t.name == "durable-payloads" for t in threading.enumerate()))
+        eventually(lambda: any(t.name == "durable-payloads" for t in threading.enumerate()))
         first = beat_of(engine)
-        assert eventually(lambda: beat_of(engine) > first)
+        eventually(lambda: beat_of(engine) > first)
         assert stored_files(tmp_path)
         slow.set()
-        assert eventually(lambda: not stored_files(tmp_path))
+        eventually(lambda: not stored_files(tmp_path))
     finally:
         slow.set()
         keeper.stop()
@@ -737,12 +737,3 @@ def beat_of(engine: Durable) -> int:
     with engine.store.read() as tx:
         query = sa.select(workers.c.beat_at).where(workers.c.id == engine.process_id)
         return int(tx.execute(query).scalar_one_or_none() or 0)
-
-
-def eventually(condition: Callable[[], bool], within_secs: float = 10) -> bool:
-    deadline, pause = time.monotonic() + within_secs, threading.Event()
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        pause.wait(0.01)
-    return True

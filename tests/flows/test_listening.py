@@ -30,12 +30,6 @@ from durable.web import record_request
 pytestmark = all_databases()
 
 
-@pytest.fixture
-def token() -> str:
-    """A token that no other test uses: they share a database."""
-    return f"tok-{secrets.token_hex(8)}"
-
-
 # Hooks.
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
-from driving import settle
+from driving import call_threads, settle
 from forking import in_child
 from sqlalchemy.exc import OperationalError
 
@@ -64,11 +63,6 @@ def engine(engine: Durable) -> Durable:
     return engine
 
 
-@pytest.fixture
-def token() -> str:
-    return f"tok-{secrets.token_hex(8)}"
-
-
 class Admin:
     """A connection that sees the sessions of the engine, and another that makes their statements wait."""
 
@@ -114,11 +108,6 @@ async def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition does not hold"
         await asyncio.sleep(0.005)
-
-
-def call_threads() -> int:
-    """How many threads make calls for event loops."""
-    return sum(thread.name.startswith("durable-call") for thread in threading.enumerate())
 
 
 def places(engine: Durable) -> int:

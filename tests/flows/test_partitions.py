@@ -13,17 +13,15 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy as sa
-from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.config import Config
-from alembic.migration import MigrationContext
 from celery import Celery
 from driving import settle_family
+from eventually import eventually
+from revisions import differences, upgrade_to
 from servers import new_database
 
-from durable import Durable, create_hook, doctor, migrations, resume_hook, step, workflow
+from durable import Durable, create_hook, doctor, resume_hook, step, workflow
 from durable.recovery.prune import prune
-from durable.store.schema import VERSION_TABLE, events, metadata
+from durable.store.schema import events
 from durable.store.schema import runs as run_rows
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "partitions.md"
@@ -129,27 +127,15 @@ def test_runs_go_on_when_their_log_gets_partitions(engine, url, blocks):
 @pytest.mark.parametrize("blocks", [MONTHS, HASH], ids=["months", "hash"])
 def test_migrations_take_a_log_with_partitions(engine, url, blocks):
     """All that follow the first one, whatever they change: the schema is that of the code, but for the partitions."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     with engine.store.begin() as tx:
-        config.attributes["connection"] = tx
-        command.upgrade(config, "0001")
+        upgrade_to(tx, "0001")
     execute(url, *blocks)
 
     engine.migrate()
     engine.migrate()
 
     with engine.store.read() as tx:
-        context = MigrationContext.configure(
-            tx,
-            opts={
-                "version_table": VERSION_TABLE,
-                "include_name": lambda name, kind, _: (
-                    kind != "table" or bool(re.fullmatch("durable_[a-z_]*[a-z]", name))
-                ),
-            },
-        )
-        found = compare_metadata(context, metadata)
+        found = differences(tx, lambda name: bool(re.fullmatch("durable_[a-z_]*[a-z]", name)))
     others = [(change[0], change[1].name) for change in found]
     assert others == ([("remove_table", "durable_events_other")] if blocks == MONTHS else [])
     run = engine.start(family, 1)
@@ -246,10 +232,10 @@ def test_workers_need_not_stop(engine, url, blocks):
     workers = [threading.Thread(target=work) for _ in range(2)]
     for worker in workers:
         worker.start()
-    eventually(lambda: len(ended) >= 4 or errors)
+    eventually(lambda: len(ended) >= 4 or errors, within_secs=60)
     execute(url, *blocks)
     done = len(ended)
-    eventually(lambda: len(ended) >= done + 6 or errors)
+    eventually(lambda: len(ended) >= done + 6 or errors, within_secs=60)
     is_over.set()
     for worker in workers:
         worker.join(30)
@@ -274,13 +260,6 @@ def test_a_collation_that_does_not_sort_by_time_is_refused(tmp_path):
             assert run.result(0) == 8
         finally:
             engine.close()
-
-
-def eventually(is_so):
-    deadline, pause = time.monotonic() + 60, threading.Event()
-    while not is_so():
-        assert time.monotonic() < deadline
-        pause.wait(0.01)
 
 
 @workflow(name="partitions.parallel")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from durable import list_runs
 from durable.testing import Environment
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "pausing.md"
@@ -33,8 +34,10 @@ def env(page: Any) -> Iterator[Environment]:
 
 
 def test_a_paused_run_waits_as_the_page_says(env: Environment, page: Any) -> None:
-    """The test that the page shows passes."""
+    """The test that the page shows passes: nothing is billed before the resume, and the order once after it."""
     page.test_a_paused_run_waits(env)
+    assert page.billed == ["o-1"]
+    assert [run.status for run in list_runs()] == ["completed"]
 
 
 def test_a_workflow_waits_and_goes_on(env: Environment, page: Any) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import pickle
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from driving import all_databases, kinds, more_engines, restart, settle
+from eventually import eventually
 
 from durable import (
     Durable,
@@ -116,7 +116,7 @@ def ask(engine: Durable) -> Iterator[Callable[..., Future[Any]]]:
         def begin(call: Callable[..., Any], *args: Any, **options: Any) -> Future[Any]:
             before = count_payloads(engine)
             asking = threads.submit(call, *args, **options)
-            until_true(lambda: asking.done() or count_payloads(engine) > before)
+            eventually(lambda: asking.done() or count_payloads(engine) > before)
             return asking
 
         yield begin
@@ -125,13 +125,6 @@ def ask(engine: Durable) -> Iterator[Callable[..., Future[Any]]]:
 def count_payloads(engine: Durable) -> int:
     with engine.store.read() as tx:
         return sum(tx.execute(sa.select(sa.func.count()).select_from(each)).scalar_one() for each in (inbox, logged))
-
-
-def until_true(is_true: Callable[[], object], within_secs: float = 20) -> None:
-    deadline, pause = time.monotonic() + within_secs, threading.Event()
-    while not is_true():
-        assert time.monotonic() < deadline, "it does not come true"
-        pause.wait(0.005)
 
 
 def replies_of(engine: Durable, run: Run[Any]) -> list[Any]:
@@ -289,7 +282,7 @@ def test_a_step_asks_another_run(engine):
     run = engine.start(customer, "replying-21", 4)
     with ThreadPoolExecutor(1) as threads:
         working = threads.submit(settle, engine, run, within_secs=30)
-        until_true(lambda: settle(engine, asked) or working.done(), within_secs=30)
+        eventually(lambda: settle(engine, asked) or working.done(), within_secs=30)
         working.result(1)
     assert (run.result(timeout=0), asked.result(timeout=0)) == (Total(4, 1), 4)
 
@@ -403,7 +396,7 @@ def test_a_reply_that_comes_later_is_picked_up(engine, database):
     assert again.value.request_id == first
     with ThreadPoolExecutor(1) as threads:
         picking = threads.submit(add.get_reply, first, timeout="20s")
-        until_true(lambda: engine.completions._waiters.get(first))
+        eventually(lambda: engine.completions._waiters.get(first))
         settle(engine, run)
         assert picking.result(20) == Total(3, 1)
     assert add.get_reply(first) == get_reply(first) == Total(3, 1)
@@ -426,7 +419,7 @@ def test_one_that_waits_later_is_notified(engine, monkeypatch):
         tx.execute(sa.update(recorded).where(recorded.c.id == late).values(holder="a process that is gone"))
     with ThreadPoolExecutor(1) as threads:
         picking = threads.submit(add.get_reply, late)
-        until_true(lambda: engine.completions._waiters.get(late))
+        eventually(lambda: engine.completions._waiters.get(late))
         settle(engine, run)
         assert picking.result(20) == Total(4, 1)
     assert notifier.sent == [engine.process_id]
@@ -496,7 +489,7 @@ def test_a_hook_that_is_about_to_be_created(engine, ask):
         asking = threads.submit(add.ask, "replying-8", Add(2), wait="20s", timeout="20s")
         run = engine.start(counter, "replying-8", 2)
         settle(engine, run)
-        until_true(lambda: replies_of(engine, run))
+        eventually(lambda: replies_of(engine, run))
         settle(engine, run)
         assert asking.result(20) == Total(2, 1)
 
@@ -546,7 +539,7 @@ def test_a_caller_is_notified_of_the_reply(engine, ask, monkeypatch, who):
     settle(engine, run)
     asking = ask(resume_hook, f"replying-22-{who}", {"amount": 2}, reply=True)
     (question,) = replies_of(engine, run)
-    until_true(lambda: question.id in engine.completions._waiters)
+    eventually(lambda: question.id in engine.completions._waiters)
     if who == "end":
         run.cancel()
     settle(engine, run)
@@ -752,7 +745,7 @@ def test_replies_are_encrypted_as_results_are(database):
         run = engine.start(untyped, "replying-16")
         settle(engine, run)
         asking = threads.submit(engine.resume_hook, "replying-16", "a secret", reply=True, timeout="20s")
-        until_true(lambda: replies_of(engine, run))
+        eventually(lambda: replies_of(engine, run))
         settle(engine, run)
         assert asking.result(20) == {"you said": "a secret"}
         with engine.store.read() as tx:
@@ -792,7 +785,7 @@ def test_many_callers_at_once_get_their_own_replies(engine):
     settle(engine, run)
     with ThreadPoolExecutor(10) as threads:
         asking = [threads.submit(add.ask, "replying-18", Add(n), timeout="30s") for n in range(1, 11)]
-        until_true(lambda: settle(engine, run) or all(each.done() for each in asking), within_secs=30)
+        eventually(lambda: settle(engine, run) or all(each.done() for each in asking), within_secs=30)
     totals = [each.result() for each in asking]
     assert sorted(each.of for each in totals) == list(range(1, 11))
     by_order = sorted(zip(totals, range(1, 11), strict=True), key=lambda each: each[0].of)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -71,12 +70,6 @@ async def retries() -> int:
 @workflow
 async def listens(token: str) -> Any:
     return await create_hook(token=token)
-
-
-@pytest.fixture
-def token() -> str:
-    """A token that no other test uses: they share a database."""
-    return f"store-{secrets.token_hex(8)}"
 
 
 # The log

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from driving import all_databases, more_engines, settle
+from eventually import eventually
 
 from durable import (
     Durable,
@@ -321,12 +321,7 @@ def test_a_reader_waits_for_the_next_item_and_ends_with_the_run(engine):
 
 
 def _waiting_for(engine: Durable, run: Run[Any]) -> None:
-    pause = threading.Event()
-    for _ in range(2_000):
-        if run.id in engine.completions._waiters:
-            return
-        pause.wait(0.005)
-    raise AssertionError("nobody waits for the run")
+    eventually(lambda: run.id in engine.completions._waiters, what="a call waits for the run")
 
 
 def test_a_reader_is_not_kept_longer_than_it_wants(engine):

@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 from celery.exceptions import SoftTimeLimitExceeded
 from driving import all_databases, kinds, settle
+from eventually import eventually
 from giving_up import attempting, found, here, rows, seen
 
 from durable import AttemptLost, StepFailed, StepTimeout, get_step_metadata, heartbeat, step, workflow
@@ -148,10 +149,7 @@ def test_a_step_that_does_not_end_is_given_up_and_its_late_result_refused(engine
     the_step, address = found(engine, run, "gated")
 
     def open_the_gate_once_it_is_given_up() -> None:
-        deadline = time.monotonic() + TIMEOUT_SECS
-        while [(row.attempt, row.status) for row in rows(engine, run)] != [(2, "pending")]:
-            assert time.monotonic() < deadline
-            threading.Event().wait(0.01)
+        eventually(lambda: [(row.attempt, row.status) for row in rows(engine, run)] == [(2, "pending")])
         seen(run.id).gate.set()
 
     with ThreadPoolExecutor(1) as threads:

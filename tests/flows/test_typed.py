@@ -18,13 +18,6 @@ from durable import HookPayloadError, RunFailed, SerializationError, define_hook
 from durable.client import describe, operate
 from durable.registry.definitions import Step, Workflow
 
-
-@pytest.fixture
-def token() -> str:
-    """A token that no other test uses: they share a database."""
-    return f"tok-{secrets.token_hex(8)}"
-
-
 T = TypeVar("T")
 UserId = NewType("UserId", int)
 

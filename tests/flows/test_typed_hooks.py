@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import secrets
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -96,12 +95,6 @@ UNFIT: list[tuple[str, Any, list[tuple[Any, ...]]]] = [
 async def takes(kind: str, token: str) -> Any:
     payload = await KINDS[kind].create(token=token)
     return [payload, type(payload).__name__]
-
-
-@pytest.fixture
-def token() -> str:
-    """A token that no other test uses: they share a database."""
-    return f"typed-{secrets.token_hex(8)}"
 
 
 @pytest.mark.parametrize("sender", ["definition", "resume_hook"])

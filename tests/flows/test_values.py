@@ -28,12 +28,6 @@ quick = settings(
 )
 
 
-@pytest.fixture
-def token() -> str:
-    """A token that no other test uses: they share a database."""
-    return f"tok-{secrets.token_hex(8)}"
-
-
 # Every value, through every place.
 
 

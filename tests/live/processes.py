@@ -8,44 +8,28 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import Message
 from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from celery import Celery
+from eventually import eventually
 from servers import free_port
 
 from durable import Durable
 from durable.recovery import housekeeping
 from durable.store import workers
 
-T = TypeVar("T")
-
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 _TAIL = 6000
-
-
-def eventually(predicate: Callable[[], T], deadline_secs: float = 20.0, what: str = "") -> T:
-    """What *predicate* returns once that is true; the only place here that waits."""
-    deadline = time.monotonic() + deadline_secs
-    pause = threading.Event()
-    while True:
-        found = predicate()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            pytest.fail(f"Not so within {deadline_secs:g} s: {what or predicate!r}; last seen: {found!r}")
-        pause.wait(0.01)
 
 
 @dataclass(frozen=True)

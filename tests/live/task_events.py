@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from processes import Deployment, eventually
+from eventually import eventually
+from processes import Deployment
 
 
 @contextmanager

@@ -28,7 +28,8 @@ from accepted_flows import (
     looks,
     takes,
 )
-from processes import Deployment, deployed, eventually, fetch
+from eventually import eventually
+from processes import Deployment, deployed, fetch
 from servers import new_broker, new_database
 from webservers import body_of, header_of, post, read_all, status_of
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
+from eventually import eventually
 from live_flows import many_short
-from processes import Deployment, deployed, eventually
+from processes import Deployment, deployed
 from servers import new_broker, new_database
 
 pytestmark = pytest.mark.live

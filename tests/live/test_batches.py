@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from eventually import eventually
 from live_flows import bounded_batch, completed_batch, many_short, queued_batch
-from processes import Deployment, deployed, eventually
+from processes import Deployment, deployed
 from servers import new_broker, new_database
 
 from durable.store import totals

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from eventually import eventually
 from live_flows import naps, noted, works
-from processes import Deployment, Process, deployed, eventually
+from processes import Deployment, Process, deployed
 from servers import OwnRedis, new_database
 
 pytestmark = pytest.mark.live

@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from celery import Celery
+from eventually import eventually
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
-from processes import Deployment, deployed, eventually, fetch
+from processes import Deployment, deployed, fetch
 from registries import own_definitions
 from servers import new_broker, new_database
 

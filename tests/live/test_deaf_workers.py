@@ -7,8 +7,9 @@ from pathlib import Path
 
 import flask
 import pytest
+from eventually import eventually
 from live_flows import noted
-from processes import Deployment, deployed, eventually
+from processes import Deployment, deployed
 from servers import new_broker, new_database
 
 from durable import doctor

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
-from processes import ROOT, Deployment, deployed, eventually, fetch, post_json
+from eventually import eventually
+from processes import ROOT, Deployment, deployed, fetch, post_json
 from servers import absent, free_port, new_broker, new_database, wait_for_port
 
 pytestmark = pytest.mark.live

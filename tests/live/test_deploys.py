@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from deploy_flows import loads, ships
-from processes import Deployment, deployed, eventually
+from eventually import eventually
+from processes import Deployment, deployed
 from servers import new_broker, new_database
 
 from durable import measures

@@ -6,11 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
+from eventually import eventually
 
 pytestmark = pytest.mark.live
 
@@ -146,8 +146,5 @@ def test_a_demo_that_is_killed_leaves_nothing(start):
     demo.process.kill()
     demo.process.wait()
 
-    deadline = time.monotonic() + 40
-    pause = threading.Event()
-    while demo.left() and time.monotonic() < deadline:
-        pause.wait(0.1)
+    eventually(lambda: not demo.left(), within_secs=40)
     assert demo.left() == []

@@ -14,7 +14,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from processes import ROOT, Deployment, deployed, eventually, fetch, post_json
+from eventually import eventually
+from processes import ROOT, Deployment, deployed, fetch, post_json
 from servers import new_broker, new_database
 
 pytestmark = pytest.mark.live

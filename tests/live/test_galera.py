@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from celery import Celery
-from processes import eventually
+from eventually import eventually
 from servers import absent
 
 from chaos.clusters.galera import LIBRARY, Balancer, Node

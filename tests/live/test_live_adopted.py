@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from processes import Deployment, deployed, eventually
+from eventually import eventually
+from processes import Deployment, deployed
 from registries import own_definitions
 from servers import new_broker, new_database
 

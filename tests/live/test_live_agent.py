@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import Deployment, deployed, eventually, fetch
+from eventually import eventually
+from processes import Deployment, deployed, fetch
 from servers import new_broker, new_database
 
 if os.environ.get("CI") != "true":

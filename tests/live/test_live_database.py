@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from eventually import eventually
 from live_flows import answers_late, naps
-from processes import Deployment, deployed, eventually, fetch
+from processes import Deployment, deployed, fetch
 from servers import ADMIN, new_broker, new_database
 
 from durable import Run, resume_hook

@@ -7,14 +7,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from eventually import eventually
 
 from durable.broker import embedded
 from durable.cli import dev
@@ -23,16 +22,6 @@ pytestmark = pytest.mark.live
 
 DURABLE = str(Path(sys.executable).with_name("durable"))
 PROGRAM = dev.FIRST_STEPS[dev.FIRST_STEPS.index("# app.py") : dev.FIRST_STEPS.index("\nAnd in another")]
-
-
-def until(condition: Callable[[], bool], within_secs: float = 20.0) -> None:
-    """Wait for what another process does."""
-    pause = threading.Event()
-    for _ in range(int(within_secs / 0.05)):
-        if condition():
-            return
-        pause.wait(0.05)
-    pytest.fail(f"not so within {within_secs:g} s")
 
 
 class Dev:
@@ -52,7 +41,7 @@ class Dev:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        until(lambda: "ready; Ctrl-C" in self.log.read_text() or self.process.poll() is not None, 60)
+        eventually(lambda: "ready; Ctrl-C" in self.log.read_text() or self.process.poll() is not None, 60)
         assert self.process.poll() is None, self.log.read_text()
 
     @property
@@ -137,7 +126,7 @@ def test_the_program_shown_runs(lasting):
         shown.update(json.loads(lasting.durable("runs", "show", run_id, "--json")))
         return shown["status"] == "completed"
 
-    until(completed)
+    eventually(completed)
     assert shown["result"] == "Hello, world!"
     assert json.loads(lasting.durable("doctor", "--json"))["ok"]
 
@@ -180,7 +169,7 @@ def test_nobody_outlives_a_killed_dev(running):
     running.process.send_signal(signal.SIGKILL)
     running.process.wait()
 
-    until(lambda: not any(is_running(pid) for pid in pids), 30)
+    eventually(lambda: not any(is_running(pid) for pid in pids), 30)
 
 
 def started(running, argument: str = '["world"]') -> str:
@@ -200,19 +189,19 @@ def test_a_change_is_reloaded_and_an_error_in_it_waits_for_the_next(running):
     program = running.folder / "app.py"
     asleep = started(running)
     program.write_text(PROGRAM.replace("Hello, {name}!", "Hello, {name"))
-    until(lambda: "Waiting for the next change" in running.log.read_text(), 60)
+    eventually(lambda: "Waiting for the next change" in running.log.read_text(), 60)
     assert "SyntaxError" in running.log.read_text()
     assert running.process.poll() is None
     assert status(running, asleep) in ("running", "completed")
 
     program.write_text(PROGRAM.replace("Hello, {name}!", "Good day, {name}!"))
-    until(lambda: _greets(running, "Good day"), 90)
-    until(lambda: status(running, asleep) == "completed", 60)
+    eventually(lambda: _greets(running, "Good day"), 90)
+    eventually(lambda: status(running, asleep) == "completed", 60)
 
 
 def _greets(running, word: str) -> bool:
     run_id = started(running)
-    until(lambda: status(running, run_id) == "completed", 60)
+    eventually(lambda: status(running, run_id) == "completed", 60)
     return word in json.loads(running.durable("runs", "show", run_id, "--json"))["result"]
 
 
@@ -221,7 +210,7 @@ def test_each_event_of_a_run_has_a_line(lasting):
     """In place of Celery's two lines for each task, with their ids."""
     run_id = started(lasting)
     begins = f"run     | hello {run_id[:12]}… "
-    until(lambda: f"{begins}completed in " in lasting.log.read_text(), 60)
+    eventually(lambda: f"{begins}completed in " in lasting.log.read_text(), 60)
 
     lines = [line.removeprefix(begins) for line in lasting.log.read_text().splitlines() if line.startswith(begins)]
     assert [re.sub(r"[\d.]+ s", "_ s", line) for line in lines] == [

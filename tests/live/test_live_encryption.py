@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from eventually import eventually
 from live_flows import works
-from processes import Deployment, deployed, eventually
+from processes import Deployment, deployed
 from servers import new_broker, new_database
 
 from durable import Durable

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from eventually import eventually
 from live_flows import tallies_without_end
-from processes import Deployment, deployed, eventually, fetch
+from processes import Deployment, deployed, fetch
 from servers import new_broker, new_database
 
 pytestmark = pytest.mark.live

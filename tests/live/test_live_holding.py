@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ import pytest
 import redis
 import sqlalchemy as sa
 from celery import Celery
+from eventually import eventually
 from servers import new_broker
 from webservers import ASGI, Server, body_of, header_of, post, read_one, serve, status_of
 
@@ -99,21 +100,11 @@ class World:
             return {row.body: row.id for row in rows}
 
     def wait_for(self, count: int) -> dict[bytes, str]:
-        assert wait_until(lambda: len(self.recorded()) >= count), self.recorded()
+        eventually(lambda: len(self.recorded()) >= count)
         return self.recorded()
 
     def answer(self, request_id: str, body: bytes) -> bool:
         return self.engine.respond(request_id, Response(body).checked())
-
-
-def wait_until(condition: Callable[[], bool], secs: float = 15) -> bool:
-    """Whether *condition* came true in time; looks 50 times a second."""
-    deadline = time.monotonic() + secs
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def make_world(folder: Path, broker: str) -> World:
@@ -203,7 +194,7 @@ def test_c65_two_hundred_held_connections(world):
         assert status_of(server.send(post(PATH + "x" * 43, b""))) == 404
         socks = {name: hold(server, world, name) for name in names}
         ids = world.wait_for(200)
-        assert wait_until(lambda: health(server)["held"] == 200)
+        eventually(lambda: health(server)["held"] == 200)
 
         took = []
         for _ in range(5):
@@ -215,7 +206,7 @@ def test_c65_two_hundred_held_connections(world):
         with ThreadPoolExecutor(8) as threads:
             assert all(threads.map(lambda name: world.answer(ids[name], name), names))
         assert {name: body_of(answer_of(sock)) for name, sock in socks.items()} == {name: name for name in names}
-        assert wait_until(lambda: "durable-hold" not in health(server)["threads"])
+        eventually(lambda: "durable-hold" not in health(server)["threads"])
         assert (health(server)["held"], health(server)["connections"]) == (0, 0)
 
 
@@ -260,10 +251,10 @@ def test_c66_a_client_that_leaves_frees_its_place(world, kind):
     with world.serve(kind) as server:
         sock = hold(server, world, b"a")
         ids = world.wait_for(1)
-        assert wait_until(lambda: health(server)["held"] == 1)
+        eventually(lambda: health(server)["held"] == 1)
         sock.close()
 
-        assert wait_until(lambda: health(server)["held"] == 0, secs=2)
+        eventually(lambda: health(server)["held"] == 0, within_secs=2)
         assert world.answer(ids[b"a"], b"late")
         path = f"{world.path}/requests/{ids[b'a']}"
         polled = server.send(f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
@@ -280,7 +271,7 @@ def test_sigterm_ends_holds(world, kind, hooked):
     with world.serve(kind) as server:
         sock = hold(server, world, b"a")
         world.wait_for(1)
-        assert wait_until(lambda: health(server)["held"] == 1)
+        eventually(lambda: health(server)["held"] == 1)
         started = time.monotonic()
         server.terminate()
 
@@ -298,7 +289,7 @@ def test_an_asgi_server_that_is_stopped_ends_holds(world, kind, signum):
     with world.serve(kind) as server:
         sock = hold(server, world, b"a")
         world.wait_for(1)
-        assert wait_until(lambda: health(server)["held"] == 1)
+        eventually(lambda: health(server)["held"] == 1)
         started = time.monotonic()
         server.process.send_signal(signum)
 
@@ -316,7 +307,7 @@ def test_three_hundred_held_by_asgi_take_no_thread_each(world, kind):
     with world.serve(kind) as server:
         socks = {name: hold(server, world, name) for name in names}
         ids = world.wait_for(300)
-        assert wait_until(lambda: health(server)["held"] == 300)
+        eventually(lambda: health(server)["held"] == 300)
 
         told = health(server)
         assert told["connections"] <= 1
@@ -324,7 +315,7 @@ def test_three_hundred_held_by_asgi_take_no_thread_each(world, kind):
         for name in names:
             assert world.answer(ids[name], name)
         assert {name: body_of(answer_of(sock)) for name, sock in socks.items()} == {name: name for name in names}
-        assert wait_until(lambda: health(server)["held"] == 0)
+        eventually(lambda: health(server)["held"] == 0)
 
 
 def test_c65_each_answer_finds_its_process(world):
@@ -347,13 +338,13 @@ def test_c68_redis_killed_while_held(tmp_path):
         ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""], stdout=subprocess.DEVNULL
     )
     try:
-        assert wait_until(lambda: answers_ping(port))
+        eventually(lambda: answers_ping(port))
         world = make_world(tmp_path, f"redis://127.0.0.1:{port}/0")
         with world.serve("gthread") as server:
             sock = hold(server, world, b"a")
             ids = world.wait_for(1)
             # The start and the request have each sent a turn.
-            assert wait_until(lambda: queued(port) == 2)
+            eventually(lambda: queued(port) == 2)
             broker.send_signal(signal.SIGKILL)
             broker.wait()
             started = time.monotonic()
@@ -372,7 +363,7 @@ def test_an_access_log_holds_no_token(world, kind):
     """Access lines are there, with the token masked."""
     with world.serve(kind) as server:
         server.send(f"GET {world.path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
-        assert wait_until(lambda: "v1/webhook/..." in server.log.read_text())
+        eventually(lambda: "v1/webhook/..." in server.log.read_text())
 
         assert world.token not in server.log.read_text()
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from eventually import eventually
 from live_flows import many_keyed, many_limited, many_rated
-from processes import Deployment, deployed, eventually
+from processes import Deployment, deployed
 from servers import new_broker, new_database
 
 from durable.store import limit_faults, schema

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from eventually import eventually
 from live_flows import limited_run
-from processes import Deployment, deployed, eventually
+from processes import Deployment, deployed
 from servers import new_broker, new_database
 
 from durable.store import schema

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from eventually import eventually
 from live_flows import counts, gated_orders
-from processes import Deployment, deployed, eventually, fetch
+from processes import Deployment, deployed, fetch
 from prometheus_client.parser import text_string_to_metric_families
 from servers import new_broker, new_database
 

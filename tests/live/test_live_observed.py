@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eventually import eventually
 from pools import MANNERS, own_flows, worker_in_pool
-from processes import Deployment, eventually, fetch, free_port
+from processes import Deployment, fetch, free_port
 from task_events import events_of
 
 pytestmark = pytest.mark.live

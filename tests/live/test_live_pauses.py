@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eventually import eventually
 from live_flows import noted, pausable
-from processes import Deployment, deployed, eventually
+from processes import Deployment, deployed
 from servers import new_broker, new_database
 
 from durable import Run

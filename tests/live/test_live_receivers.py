@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from processes import Deployment, deployed, eventually, post_json
+from eventually import eventually
+from processes import Deployment, deployed, post_json
 from servers import new_broker, new_database
 
 from durable.store.schema import received, runs

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from eventually import eventually
 from live_flows import counts, looks_at_child, many_short
-from processes import Deployment, Process, deployed, eventually
+from processes import Deployment, Process, deployed
 from servers import new_broker, new_database
 
 pytestmark = pytest.mark.live

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from eventually import eventually
 from pools import own_flows
-from processes import Deployment, deployed, eventually, fetch, post_json
+from processes import Deployment, deployed, fetch, post_json
 from servers import new_broker, new_database
 
 from durable.store.schema import requests

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from processes import Deployment, deployed, eventually
+from eventually import eventually
+from processes import Deployment, deployed
 from reported_app import declined, mistaken, refused
 from servers import new_broker, new_database
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
-from processes import Deployment, deployed, eventually
+from eventually import eventually
+from processes import Deployment, deployed
 from servers import new_broker, new_database
 
 from durable import ScheduleNotFound, get_schedule

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from eventually import eventually
 from live_flows import naps
-from processes import Deployment, deployed, eventually
+from processes import Deployment, deployed
 from servers import OwnRedis, free_port, new_broker, new_database
 
 pytestmark = pytest.mark.live

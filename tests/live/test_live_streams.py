@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from eventually import eventually
 from servers import new_broker
 from webservers import Server, body_of, serve
 
@@ -133,17 +133,6 @@ def health(server: Server) -> dict[str, Any]:
     return json.loads(body_of(server.send(b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")))
 
 
-def wait_until(condition: Callable[[], bool], secs: float = 20) -> bool:
-    """Whether *condition* came true in time; looks 50 times a second."""
-    deadline = time.monotonic() + secs
-    pause = threading.Event()
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        pause.wait(0.02)
-    return True
-
-
 def kib(pid: int) -> int:
     """The memory of a process: its proportional set size."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
@@ -178,10 +167,10 @@ def test_five_hundred_readers_in_one_process_get_each_item_once(scene):
         readers = [*warm, *(Reader(server, run) for _ in range(READERS - len(warm)))]
         for reader in readers:
             reader.read_until(b"id: 0\ndata")
-        assert wait_until(lambda: health(server)["held"] == READERS)
+        eventually(lambda: health(server)["held"] == READERS)
         each = (kib(pid) - before) / (READERS - len(warm))
         assert each < MOST_KIB
-        assert wait_until(lambda: health(server)["connections"] <= 1)
+        eventually(lambda: health(server)["connections"] <= 1)
 
         began = time.monotonic()
         scene.send(run, "live-2", 1)
@@ -194,7 +183,7 @@ def test_five_hundred_readers_in_one_process_get_each_item_once(scene):
         assert {tuple(reader.ids) for reader in readers} == {(0, 1)}
         for reader in readers:
             reader.close()
-        assert wait_until(lambda: health(server)["held"] == 0)
+        eventually(lambda: health(server)["held"] == 0)
         print(f"{READERS} readers: {each:.1f} KiB each, an item reached all in {took * 1000:.0f} ms")
         # This machine may be busy.
         assert took < 5
@@ -248,6 +237,6 @@ def test_a_browser_that_leaves_frees_its_place(scene):
     with scene.serve("gthread") as server:
         reader = Reader(server, run)
         reader.read_until(b"id: 0\ndata")
-        assert wait_until(lambda: health(server)["held"] == 1)
+        eventually(lambda: health(server)["held"] == 1)
         reader.close()
-        assert wait_until(lambda: health(server)["held"] == 0, secs=5)
+        eventually(lambda: health(server)["held"] == 0, within_secs=5)

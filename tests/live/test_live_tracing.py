@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eventually import eventually
 from opentelemetry import baggage, trace
 from opentelemetry import context as contexts
 from opentelemetry.sdk.trace import TracerProvider
 from pools import MANNERS, own_flows, worker_in_pool
-from processes import Deployment, eventually, fetch
+from processes import Deployment, fetch
 
 pytestmark = pytest.mark.live
 

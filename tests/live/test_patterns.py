@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from processes import ROOT, Answer, Deployment, deployed, eventually, fetch, post_json
+from eventually import eventually
+from processes import ROOT, Answer, Deployment, deployed, fetch, post_json
 from servers import BROKERS, DATABASES, new_broker, new_database
 
 pytestmark = pytest.mark.live

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from eventually import eventually
 from live_flows import SECRET, gathers, looks
-from processes import Deployment, deployed, eventually, fetch
+from processes import Deployment, deployed, fetch
 from servers import new_broker, new_database
 
 from durable import Run, resume_hook

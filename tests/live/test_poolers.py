@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from celery import Celery
+from eventually import eventually
 from live_flows import deadline, fibonacci, many_short
-from processes import Deployment, deployed, eventually, fetch
+from processes import Deployment, deployed, fetch
 from servers import OwnPgBouncer, new_broker, new_database
 
 from durable import Durable, doctor

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from eventually import eventually
 from live_flows import answers_late, deadline, gated_orders, naps, never_answers, survives
-from processes import Answer, Deployment, deployed, eventually, fetch
+from processes import Answer, Deployment, deployed, fetch
 from servers import new_broker, new_database
 
 from durable import Run, resume_hook

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from celery import Celery
-from processes import ROOT, Deployment, deployed, eventually, fetch, post_json
+from eventually import eventually
+from processes import ROOT, Deployment, deployed, fetch, post_json
 from servers import new_broker, new_database
 
 from durable import Durable

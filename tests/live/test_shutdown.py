@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from eventually import eventually
 from live_flows import works
-from processes import Deployment, Process, deployed, eventually
+from processes import Deployment, Process, deployed
 from servers import new_broker, new_database
 
 from durable.events import StepRetrying

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import redis
 import sqlalchemy as sa
+from eventually import eventually
 from live_flows import naps
-from processes import Deployment, deployed, eventually
+from processes import Deployment, deployed
 from servers import absent, new_broker, new_database
 
 from durable import Run

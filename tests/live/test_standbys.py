@@ -12,8 +12,9 @@ from pathlib import Path
 import psycopg
 import pytest
 from celery import Celery
+from eventually import eventually
 from live_flows import many_short, naps
-from processes import Deployment, deployed, eventually
+from processes import Deployment, deployed
 from servers import absent, new_broker
 
 from chaos.servers import PostgreSQL, find_program

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from processes import eventually
+from eventually import eventually
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 import pytest
+from eventually import eventually
 from live_flows import noted
-from processes import Deployment, deployed, eventually
+from processes import Deployment, deployed
 from servers import new_broker, new_database
 
 from durable import doctor

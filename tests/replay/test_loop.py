@@ -27,8 +27,7 @@ from durable import registry, sleep
 from durable.errors import NonDeterministicCall
 from durable.registry.decorators import step
 from durable.registry.definitions import Workflow
-from durable.replay.replay import Replay
-from durable.replay.run_context import RunInfo
+from durable.replay import Replay, RunInfo
 
 
 @step(name="test_loop.s")

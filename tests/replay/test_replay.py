@@ -16,9 +16,8 @@ from simulator import START, Simulator, state
 from durable import codec, create_hook, create_webhook, events, now, race, sleep
 from durable.registry.decorators import step
 from durable.registry.definitions import Workflow
-from durable.replay import commands
+from durable.replay import RunInfo, commands
 from durable.replay.replay import Replay
-from durable.replay.run_context import RunInfo
 
 
 @step(name="test_replay.s")

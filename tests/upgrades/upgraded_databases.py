@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
+from revisions import upgrade_to
 
-from durable import Durable, migrations
+from durable import Durable
 from durable.store import VERSION_TABLE
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -25,11 +24,8 @@ def recording(revision: str) -> dict[str, Any]:
 
 def restore(engine: Durable, recorded: dict[str, Any]) -> None:
     """Make the schema of the recorded revision in an empty database, and fill it."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     with engine.store.begin() as tx:
-        config.attributes["connection"] = tx
-        command.upgrade(config, recorded["revision"])
+        upgrade_to(tx, recorded["revision"])
         metadata = sa.MetaData()
         metadata.reflect(tx, only=lambda name, _: name.startswith("durable_") and name != VERSION_TABLE)
         # A migration may have put rows there.

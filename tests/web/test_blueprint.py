@@ -9,8 +9,6 @@ from __future__ import annotations
 import io
 import logging
 import re
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ import pytest
 import sqlalchemy as sa
 from asgi_client import client_of
 from celery import Celery
+from eventually import eventually
 from servers import migrate
 from sqlalchemy.orm import scoped_session, sessionmaker
 from werkzeug.test import Client, TestResponse
@@ -150,10 +149,7 @@ class Webhook:
         return len([event for event in self.run.events() if event.kind == "hook_received"])
 
     def wait_for_one(self) -> None:
-        deadline = time.monotonic() + 10
-        while self.received() == 0:
-            assert time.monotonic() < deadline
-            threading.Event().wait(0.01)
+        eventually(self.received)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
+from eventually import eventually
 
 from durable.broker.notifier import PollingNotifier
 from durable.web import event_stream, followers
@@ -121,12 +122,7 @@ def all_of(follower: Follower, secs: float = 5) -> list[bytes]:
 
 def waits(*them: Follower) -> bool:
     """Whether they all wait for the hub, in time."""
-    deadline = time.monotonic() + 20
-    while not all(each.is_waiting for each in them):
-        if time.monotonic() > deadline:
-            return False
-        NEVER.wait(0.005)
-    return True
+    return eventually(lambda: all(each.is_waiting for each in them))
 
 
 def test_what_there_is_comes_first_page_by_page(hub, streams):

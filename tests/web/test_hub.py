@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
+from eventually import eventually
 
 from durable.broker.notifier import PollingNotifier
 from durable.http import Response
@@ -93,23 +94,13 @@ def held(threads: ThreadPoolExecutor, waiter: Waiter, secs: float = 5) -> Future
     return threads.submit(waiter.wait, secs)
 
 
-def wait_until(condition: Callable[[], bool], secs: float = 5) -> bool:
-    """Whether *condition* came true in time; checks 100 times a second."""
-    deadline = time.monotonic() + secs
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        NEVER.wait(0.01)
-    return True
-
-
 def test_a_notification_brings_the_answer_at_once(table, threads):
     """With a healthy inbox the answer is there long before the next poll."""
     inbox = Inbox()
     hub = make_hub(table, inbox)
     waiter = open_place(hub, "a")
     future = held(threads, waiter)
-    assert wait_until(lambda: len(table.asked) == 1)
+    eventually(lambda: len(table.asked) == 1)
     started = time.monotonic()
 
     table.rows["a"] = Response(b"yes")
@@ -174,13 +165,13 @@ def test_a_notification_asks_for_its_own_request_only(table):
     inbox = Inbox()
     hub = make_hub(table, inbox)
     waiters = [open_place(hub, name) for name in "abc"]
-    assert wait_until(lambda: set("abc") in table.asked)
+    eventually(lambda: set("abc") in table.asked)
     table.asked.clear()
 
     inbox.receive("b")
     inbox.receive("unknown")
 
-    assert wait_until(lambda: {"b"} in table.asked)
+    eventually(lambda: {"b"} in table.asked)
     assert all("unknown" not in asked for asked in table.asked)
     for waiter in waiters:
         hub.close(waiter)
@@ -197,7 +188,7 @@ def test_copies_wait_for_one_answer_and_count_each(table, threads, monkeypatch):
     assert len(hub) == 2
     assert hub.open("d", 2, lambda: False) is None
     futures = [held(threads, copy) for copy in copies]
-    assert wait_until(lambda: {"a"} in table.asked)
+    eventually(lambda: {"a"} in table.asked)
 
     table.rows["a"] = Response(b"yes")
 
@@ -234,7 +225,7 @@ def test_without_notifications_it_polls_fast(table, threads):
     hub = make_hub(table, PollingNotifier())
     waiter = open_place(hub, "a")
     future = held(threads, waiter)
-    assert wait_until(lambda: len(table.asked) >= 3)
+    eventually(lambda: len(table.asked) >= 3)
     started = time.monotonic()
 
     table.rows["a"] = Response(b"yes")
@@ -249,7 +240,7 @@ def test_all_waiters_share_one_select(table, threads):
     hub = make_hub(table, Inbox())
     waiters = [open_place(hub, name) for name in "abcdefgh"]
 
-    assert wait_until(lambda: set("abcdefgh") in table.asked)
+    eventually(lambda: set("abcdefgh") in table.asked)
     table.rows = {name: Response(name.encode()) for name in "abcdefgh"}
 
     answers = [future.result() for future in [held(threads, waiter) for waiter in waiters]]
@@ -325,7 +316,7 @@ def test_a_database_that_is_down_is_waited_out(table, threads, caplog):
     table.error = OSError("down")
     waiter = open_place(hub, "a")
     future = held(threads, waiter)
-    assert wait_until(lambda: len(table.asked) >= 3)
+    eventually(lambda: len(table.asked) >= 3)
 
     table.rows["a"] = Response(b"yes")
     table.error = None
@@ -344,7 +335,7 @@ def test_a_bug_in_one_watch_harms_nobody_else(table, threads, caplog):
     hub = make_hub(table, Inbox())
     bad, good = open_place(hub, "bad", broken), open_place(hub, "good")
     future = held(threads, good)
-    assert wait_until(lambda: "could not be checked" in caplog.text)
+    eventually(lambda: "could not be checked" in caplog.text)
 
     table.rows["good"] = Response(b"yes")
 
@@ -363,7 +354,7 @@ def test_nothing_runs_while_nobody_waits(table, monkeypatch):
             waiter = open_place(hub, name)
             assert threading.active_count() == before + 1
             hub.close(waiter)
-        assert wait_until(lambda: threading.active_count() == before)
+        eventually(lambda: threading.active_count() == before)
         assert len(hub) == 0
 
 
