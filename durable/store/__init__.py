@@ -18,6 +18,7 @@ Files, in import order::
     statements.py          prepared statements of the hot path
     galera.py              MariaDB Galera: what a session reads, and to which nodes a proxy leads
     engines.py             SQLAlchemy's engines: the options of their connections
+    kept_connections.py    connections that stay checked out between statements
     loop_engines.py        the engine of each event loop
     vault.py               encryption, and large values by reference
     database.py            connections, transactions, and the database's clock

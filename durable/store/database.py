@@ -27,6 +27,7 @@ from .. import failpoints, forks, greenlets
 from ..errors import ConfigurationError
 from . import poolers
 from .engines import PSYCOPG, open_engine
+from .kept_connections import KeptConnections
 from .loop_engines import LoopEngines
 from .outages import is_contention
 from .poolers import Preparing
@@ -101,7 +102,8 @@ class Store:
         self._sql_now = literal_column(self.sql_now_text, BigInteger)
         self._pool_size = pool_size
         self._engine: Engine | None = None
-        self._of_parents: list[Engine] = []
+        self._kept = KeptConnections()
+        self._of_parents: list[tuple[Engine, KeptConnections]] = []
         self._loop_engines = LoopEngines()
         self._begin_in_process()
         forks.call_in_child(self._begin_in_process)
@@ -119,8 +121,8 @@ class Store:
         self._clock: tuple[int, float] | None = None
         if self._engine is not None:
             # Kept, since a driver closes a connection that is garbage, and the parent still uses it.
-            self._of_parents.append(self._engine)
-            self._engine = None
+            self._of_parents.append((self._engine, self._kept))
+            self._engine, self._kept = None, KeptConnections()
 
     @property
     def vault(self) -> Vault:
@@ -148,6 +150,8 @@ class Store:
 
     def connect(self) -> Connection:
         """A connection for transactions that write."""
+        # A kept connection is idle: without this, the pool would open another.
+        self._kept.give_back()
         return _with(self.engine.connect(), self._writing)
 
     @contextmanager
@@ -208,9 +212,16 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection for reading; on SQLite it does not block writers."""
-        with self.quiet(), _with(self.engine.connect(), self._reading) as tx:
+        with self.quiet(), self._connect_for_statements() as tx:
             self._measure(tx)
             yield tx
+
+    def _connect_for_statements(self) -> AbstractContextManager[Connection]:
+        engine = self.engine
+        # The engine of an event loop keeps none: its connections wait in that loop.
+        if self._reading or engine is not self._engine:
+            return _with(engine.connect(), self._reading)
+        return self._kept.connect(engine)
 
     def now(self) -> int:
         """The database's time in microseconds, from this process's clock and the offset measured last."""
@@ -250,6 +261,7 @@ class Store:
         """Close the connections that are not in use."""
         if self._engine is not None:
             self._engine.dispose()
+            self._kept.close()
         self._loop_engines.close()
 
     def _open(self) -> Engine:

@@ -87,6 +87,7 @@ def _open_server(url: URL, pool_size: int, preparing: Preparing, schema: str | N
     if uses_psycopg:
         event.listen(engine, "connect", preparing.prepare)
         event.listen(engine, "handle_error", idle.drop_mixed_up_session)
+        event.listen(engine, "handle_error", idle.note_disconnect)
         engine.update_execution_options(**{statements.OPTION: idle})
     return engine
 

@@ -28,6 +28,9 @@ from .poolers import Preparing
 #: The execution option of a store's own connections with psycopg; its value is the pool's ``IdleConnections``.
 OPTION = "durable_prepared"
 
+#: When a connection was used that was kept until it went back to the pool; a key of its ``info``.
+KEPT = "durable_kept"
+
 #: PostgreSQL's SQLSTATE in a read-only session.
 READ_ONLY_STATE = "25006"
 
@@ -59,9 +62,18 @@ class IdleConnections:
         error = context.original_exception
         context.is_disconnect |= error is not None and self.preparing.note_error(error)
 
+    def is_trusted(self, used_at: float) -> bool:
+        """Whether no connection was found broken since one was used."""
+        return used_at > self._broken_at
+
+    def note_disconnect(self, context: ExceptionContext) -> None:
+        """Distrust the connections that are idle when SQLAlchemy finds one broken; a listener for "handle_error"."""
+        if context.is_disconnect:
+            self.distrust()
+
     def note_use(self, _connection: object, record: Any) -> None:
-        """Note that a connection was used until now."""
-        record.info["durable_used"] = monotonic()
+        """Note that a connection was used until now, or until it was kept."""
+        record.info["durable_used"] = record.info.pop(KEPT, None) or monotonic()
 
     def check(self, connection: Any, record: Any, _proxy: object) -> None:
         """
@@ -73,7 +85,7 @@ class IdleConnections:
         """
         used_at = record.info.get("durable_used")
         if used_at is not None:
-            if used_at <= self._broken_at:
+            if not self.is_trusted(used_at):
                 raise sa_exc.InvalidatePoolError
             if monotonic() - used_at < _IDLE_SECS or _is_quiet(connection):
                 return
@@ -82,6 +94,7 @@ class IdleConnections:
         except Exception:
             is_alive = False
         if not is_alive:
+            self.distrust()
             raise sa_exc.InvalidatePoolError
 
 

@@ -685,7 +685,7 @@ def test_files_are_written_while_no_transaction_is_open(make, tmp_path):
     write, connections_in_use = files.pipe_file, []
 
     def noted(path: str, data: bytes) -> None:
-        connections_in_use.append(engine.store.engine.pool.checkedout())
+        connections_in_use.append(engine.store.engine.pool.checkedout() - len(engine.store._kept))
         write(path, data)
 
     files.pipe_file = noted
