@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, PoolResetState, create_engine, event
 from sqlalchemy.engine import URL, ExceptionContext
 
 from ..errors import ConfigurationError
@@ -21,6 +21,9 @@ _EXTRAS = {"psycopg": "postgres", "pymysql": "mysql"}
 #: Errors of a read-only session: numbers of MySQL and MariaDB, the code of SQLite.  See also ``READ_ONLY_STATE``.
 _READ_ONLY_NUMBERS = frozenset({1290, 1792, 1836})
 _READ_ONLY_CODE = 8
+
+#: The flag of a session's status by which MySQL and MariaDB say that it is in a transaction.
+_IN_TRANSACTION = 0x0001
 
 
 def open_engine(
@@ -72,6 +75,8 @@ def _open_server(url: URL, pool_size: int, preparing: Preparing, schema: str | N
         "pool_timeout": 10,
         "connect_args": connect,
     }
+    if not is_postgresql:
+        options["pool_reset_on_return"] = None
     if waits_in_loop:
         from sqlalchemy.ext.asyncio import create_async_engine  # it needs greenlets, which are optional
 
@@ -84,12 +89,25 @@ def _open_server(url: URL, pool_size: int, preparing: Preparing, schema: str | N
     event.listen(engine, "checkout", idle.check)
     if not is_postgresql:
         event.listen(engine, "connect", galera.read_what_all_nodes_committed)
+        event.listen(engine, "reset", _roll_back)
     if uses_psycopg:
         event.listen(engine, "connect", preparing.prepare)
         event.listen(engine, "handle_error", idle.drop_mixed_up_session)
         event.listen(engine, "handle_error", idle.note_disconnect)
         engine.update_execution_options(**{statements.OPTION: idle})
     return engine
+
+
+def _roll_back(connection: Any, _record: object, state: PoolResetState) -> None:
+    """
+    Roll back what a connection of MySQL or MariaDB has open when it goes back to the pool.
+
+    SQLAlchemy would also send ROLLBACK after each commit, which costs a round trip.  PyMySQL knows from the answer to
+    the last statement whether the session is in a transaction.
+    """
+    is_open = getattr(connection, "server_status", _IN_TRANSACTION) & _IN_TRANSACTION
+    if is_open and not state.transaction_was_reset and not state.terminate_only:
+        connection.rollback()
 
 
 def _drop_read_only_session(context: ExceptionContext) -> None:

@@ -137,3 +137,39 @@ def test_the_databases_default_isolation_is_not_used(store, default):
         other.close()
         with store.begin() as tx:
             tx.execute(sa.text(f"ALTER DATABASE {name} RESET default_transaction_isolation"))
+
+
+def rollbacks_of(tx: sa.Connection) -> int:
+    """How many times the session of MariaDB was told to roll back."""
+    return int(tx.execute(sa.text("SHOW SESSION STATUS LIKE 'Com_rollback'")).one()[1])
+
+
+@pytest.mark.parametrize("database", ["mariadb"], indirect=True)
+def test_a_transaction_that_was_committed_costs_no_rollback(store):
+    """Its session goes back to the pool as it is; one that has only read ends its transaction."""
+    with store.begin() as tx:
+        before, first = rollbacks_of(tx), session_of_transaction(tx)
+        tx.execute(sa.text("INSERT INTO noted VALUES ('one')"))
+    with store.begin() as tx:
+        assert session_of_transaction(tx) == first
+        assert rollbacks_of(tx) == before
+    assert noted(store) == ["one"]
+    with store.begin() as tx:
+        assert rollbacks_of(tx) == before + 1
+
+
+@pytest.mark.parametrize("database", ["mariadb"], indirect=True)
+def test_a_transaction_of_which_sqlalchemy_knows_nothing_is_rolled_back(store):
+    """The next user of the session finds nothing of it."""
+    with store.connect() as tx, tx.connection.cursor() as cursor:
+        cursor.execute("INSERT INTO noted VALUES ('one')")
+    with store.connect() as tx, tx.connection.cursor() as cursor:
+        cursor.execute("SELECT @@in_transaction")
+        assert cursor.fetchone() == (0,)
+
+    assert noted(store) == []
+
+
+def session_of_transaction(tx: sa.Connection) -> int:
+    """The number of its session."""
+    return int(tx.execute(sa.text("SELECT connection_id()")).scalar_one())
