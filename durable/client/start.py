@@ -88,9 +88,10 @@ def start(
     options = options or Options()
     bound = codec.bind(workflow.signature, args, dict(kwargs or {}))
     prepared = prepare(engine, workflow, bound, options)
-    prepared = replace(prepared, limits=run_limits.of_start(workflow, bound))
+    limits = run_limits.of_start(workflow, bound)
     with engine.tracing.start(prepared.row.name, prepared.row.id) as trace_context:
-        prepared = replace(prepared, row=replace(prepared.row, trace_context=trace_context))
+        row = prepared.row if trace_context is None else replace(prepared.row, trace_context=trace_context)
+        prepared = replace(prepared, row=row, limits=limits)
         if options.session is not None:
             # It imports SQLAlchemy's ORM, which an application without sessions does without.
             from . import sessions
@@ -116,10 +117,12 @@ def prepare(
 
 def check_debounce(workflow: Workflow[..., Any], options: Options) -> None:
     """Raise TypeError for an option that makes no sense where several starts may become one run."""
+    limit = next((each for each in workflow.limits if each.wait is not None), None)
+    if limit is None:
+        return
     given = ("run_id", "idempotency_key", "countdown", "eta")
     name = next((name for name in given if getattr(options, name) is not None), None)
-    limit = next((each for each in workflow.limits if each.wait is not None), None)
-    if name is not None and limit is not None:
+    if name is not None:
         raise TypeError(
             f"Workflow {workflow.name} is debounced ({limit.name}), so a start may become one with others, and takes no"
             f" {name}.  Leave it out."

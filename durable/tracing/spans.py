@@ -110,8 +110,14 @@ class SpanTracing(tracing.Tracing):
     def start(self, workflow: str, run_id: str) -> Iterator[str | None]:
         """Trace the start of a run.  Yield what the run carries, for its row."""
         attributes = {"durable.run_id": run_id, "durable.workflow": workflow}
-        tracer = self._set_up.tracer
-        with tracer.start_as_current_span(f"start {workflow}", kind=SpanKind.PRODUCER, attributes=attributes):
+        set_up = self._set_up
+        # Without a provider there is no span, but the caller's context is passed on.
+        span = (
+            set_up.tracer.start_as_current_span(f"start {workflow}", kind=SpanKind.PRODUCER, attributes=attributes)
+            if set_up.is_on
+            else _NOTHING
+        )
+        with span:
             headers: dict[str, str] = {}
             propagate.inject(headers)
             yield Carried(headers, self.variables.capture()).to_text()
