@@ -32,6 +32,7 @@ from durable import (
     workflow,
 )
 from durable.recovery.housekeeping import Housekeeping
+from durable.store import runs
 from durable.tracing import Tracing, span_ids
 from durable.web import create_blueprint
 
@@ -518,6 +519,20 @@ def test_without_a_provider_runs_go_on(engine, monkeypatch, provider):
     assert not engine.tracing.is_on
 
 
+@pytest.mark.parametrize("provider", [None, NoOpTracerProvider()], ids=["none", "no-op"])
+def test_without_a_provider_a_run_belongs_to_its_callers_trace(engine, monkeypatch, provider):
+    """Another process may have one, and makes the run's spans below the span that came with the caller's request."""
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    caller = trace.SpanContext(trace_id=0xA1, span_id=0xB2, is_remote=True, trace_flags=trace.TraceFlags(1))
+    with trace.use_span(trace.NonRecordingSpan(caller)):
+        run = engine.start(order, "A-13")
+
+    with engine.store.read() as tx:
+        row = runs.find(tx, run.id)
+    assert row is not None
+    assert f"{0xA1:032x}-{0xB2:016x}" in row.trace_context
+
+
 def test_baggage_crosses_into_steps(engine, spans, own_registry):
     """The caller's baggage is there in a step, in a coroutine, and in a step of a child run."""
 
@@ -670,7 +685,6 @@ def test_with_a_cipher_the_context_is_encrypted(database, manner, monkeypatch, o
     from celery import Celery
 
     from durable.cipher import aes_gcm
-    from durable.store import runs
 
     sealed = Durable(
         Celery(f"sealed-{secrets.token_hex(4)}", broker="memory://"),
