@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, String, any_, insert, literal, select, text, update
+from sqlalchemy import ARRAY, Connection, String, any_, bindparam, insert, literal, select, text, update
 
 from ..errors import DecryptionError
 from . import pauses, vault
@@ -80,6 +80,15 @@ class Run:
 def find(tx: Connection, run_id: str) -> Run | None:
     """The run with this id."""
     return _one(tx, runs.c.id == run_id)
+
+
+_TURN = Prepared(select(runs.c.turn).where(runs.c.id == bindparam("run")))
+
+
+def find_turn(tx: Connection, run_id: str) -> int | None:
+    """The number of the run's turns that are committed."""
+    row = _TURN.one(tx, {"run": run_id})
+    return None if row is None else int(row.turn)
 
 
 def names_of(tx: Connection, ids: Collection[str]) -> dict[str, str]:

@@ -25,6 +25,9 @@ TAKE = _INSERT + (
     " expires_at = excluded.expires_at"
     " WHERE durable_turn_leases.expires_at < {now} OR durable_turn_leases.holder = excluded.holder"
 )
+#: SQL for PostgreSQL: whether the statement that takes a lease has waited for the commit that releases the lease.  Then
+#: what else it reads is older than that commit.
+HAS_WAITED = "clock_timestamp() - statement_timestamp() > interval '0.4 ms'"
 #: MySQL assigns from left to right, and says of no row whether it was changed.
 _TAKE_MYSQL = _INSERT + (
     " ON DUPLICATE KEY UPDATE holder = IF(expires_at < {now}, VALUES(holder), holder),"

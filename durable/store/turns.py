@@ -52,7 +52,6 @@ _HAS_CLAIM = (
     " AND NOT durable_steps.cancelled"
 )
 
-
 _INBOX = [column.label(f"item_{column.name}") for column in inbox.c]
 _IS_FREE = or_(
     turn_leases.c.holder.is_(None),
@@ -67,16 +66,13 @@ _TURN = Prepared(
     .order_by(inbox.c.id)
     .limit(TURN_LIMIT)
 )
-_COLUMNS = ", ".join(
-    [
-        *(f"durable_runs.{column.name}" for column in runs.c),
-        *(f"durable_inbox.{c.name} AS item_{c.name}" for c in inbox.c),
-    ]
-)
+_OF_ITEM = [f"durable_inbox.{column.name} AS item_{column.name}" for column in inbox.c]
+_COLUMNS = ", ".join([*(f"durable_runs.{column.name}" for column in runs.c), *_OF_ITEM])
 _TAKE_AND_READ = Prepared(
     text(
-        f"WITH lease AS ({leases.TAKE.format(now=NOW['postgresql'])} RETURNING 1)"
-        f" SELECT {_COLUMNS} FROM durable_runs LEFT JOIN durable_inbox ON durable_inbox.run_id = durable_runs.id"
+        f"WITH lease AS ({leases.TAKE.format(now=NOW['postgresql'])} RETURNING {leases.HAS_WAITED} AS has_waited)"
+        f" SELECT {_COLUMNS}, (SELECT has_waited FROM lease) FROM durable_runs"
+        " LEFT JOIN durable_inbox ON durable_inbox.run_id = durable_runs.id"
         " WHERE durable_runs.id = :run AND EXISTS (SELECT 1 FROM lease) ORDER BY durable_inbox.id LIMIT :limit"
     )
 )
@@ -110,6 +106,8 @@ def read_under_lease(
         parameters = {"run": run_id, "holder": holder, "worker_id": worker_id, "ttl": ttl, "limit": TURN_LIMIT}
         with store.unsynced() as tx:
             rows = _TAKE_AND_READ.rows(tx, parameters)
+            if rows and rows[0].has_waited:
+                rows = _TURN.rows(tx, {"run": run_id, "now": store.now(), "holder": holder})
             yield (tx, *_run_and_items(tx, rows)) if rows else None
         return
     if not leases.take(store, run_id, holder, worker_id=worker_id, ttl=ttl):

@@ -15,10 +15,10 @@ from sqlalchemy.exc import StatementError
 
 from .. import events, failpoints, measures, registry
 from ..client import pauses, run_limits
-from ..engine import Engine
+from ..engine import Checkout, Engine
 from ..errors import DecryptionError, WorkflowCodeError
 from ..sandbox import log_records
-from ..store import Run, RunStatus
+from ..store import Run, RunStatus, runs
 from .commit import commit
 from .continuation import Continuation
 from .decision import Decision, Overtaken
@@ -108,6 +108,8 @@ def _take_turns(
             engine.measures.count(measures.TURNS_OVERTAKEN)
             log.debug("Run %s: %s; the turn starts again.", run_id, overtaken)
             continue
+        except ReadTooEarly:
+            continue
         except DecryptionError as unreadable:
             log.error("Run %s is left for a worker that can read it: %s", run_id, unreadable)
             return Rest.STAYS
@@ -127,6 +129,10 @@ def _take_turns(
         return Rest.LEFT
     log.warning("Run %s was overtaken %d times in a row; the sweep sends its next turn.", run_id, TRIES)
     return Rest.STAYS
+
+
+class ReadTooEarly(Exception):
+    """Raised when another turn was committed after the turn had read, and before it took the lease."""
 
 
 class UnknownWorkflow(Exception):
@@ -156,7 +162,7 @@ def turn(
         if view is None or (view.cancel is None and _waits_for_other_code(engine, view.run)):
             checkout.give_back()
             return None
-        if (lease.holder or is_contended(view, checkout)) and not lease.take():
+        if not _may_go_on(engine, view, checkout, lease):
             checkout.give_back()
             return None
 
@@ -186,6 +192,28 @@ def turn(
     report(engine, decision)
     # A turn that blocks its run leaves the inbox as it is; the next one cancels the run, if a cancel came.
     return decision if decision.fault is None or view.cancel is not None else None
+
+
+def _may_go_on(engine: Engine, view: View, checkout: Checkout, lease: TurnLease) -> bool:
+    """
+    Take or renew the lease, where other processes may soon have an outcome; False while another drive has it.
+
+    Raises:
+        ReadTooEarly: Before the lease was taken, another turn was committed.
+    """
+    has_lease = lease.holder is not None
+    if not has_lease and not is_contended(view, checkout):
+        return True
+    if not lease.take():
+        return False
+    if not has_lease:
+        with engine.store.read() as tx:
+            is_late = runs.find_turn(tx, view.run.id) != view.run.turn
+        if is_late:
+            # The commit would fail, and the replay would be lost, which has been fed what is not committed.
+            checkout.give_back()
+            raise ReadTooEarly
+    return True
 
 
 def _check_limits(engine: Engine, view: View, workflow: registry.Workflow[..., object]) -> View | None:

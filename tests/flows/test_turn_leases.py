@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
@@ -22,6 +23,7 @@ from durable.engine.process import identify
 from durable.recovery import sweep
 from durable.recovery.housekeeping import Housekeeping
 from durable.store import schema, turn_leases, workers
+from durable.store import turns as turns_store
 from durable.turns.drive import drive
 from durable.turns.turn_lease import MANY, TTL, TurnLease
 
@@ -97,6 +99,13 @@ def taken(engine: Durable, run: Run[Any], ttl: int = TTL, worker_id: str = "anot
     """Take the lease for another drive."""
     assert turn_leases.take(engine.store, run.id, "its holder", worker_id=worker_id, ttl=ttl)
     return "its holder"
+
+
+def kept_replay(engine: Durable, run: Run[Any]) -> Any:
+    """The replay that the process keeps of the run; None when the next turn begins with the first event."""
+    with engine.replays.checked_out(run.id) as checkout:
+        checkout.give_back()
+        return checkout.replay
 
 
 def woken(engine: Durable, run: Run[Any]) -> int:
@@ -176,6 +185,61 @@ def test_what_comes_while_a_turn_is_decided_is_taken_in_by_its_drive(engine, oth
 
     assert ended(run) == ["r#1", "r#2"]
     assert (engine.measures.take().get(("durable_turns_overtaken", "", "")), leases(engine, run)) == (None, [])
+
+
+@pytest.mark.parametrize("manner", [{"continuation": "60s"}])
+def test_a_turn_that_was_committed_before_the_lease_is_read_first(engine, other, monkeypatch):
+    """Between the read and the lease another process takes a turn: ours is not for nothing, and keeps its replay."""
+    run = engine.start(wide, WIDTH)
+    drive(engine, run.id)
+    run_step(engine, run, 1)
+    before, take = turns(engine, run), turn_leases.take
+
+    def later(store, run_id, holder, **options):
+        if store is engine.store and turns(engine, run) == before:
+            drive(other, run.id)
+            run_step(other, run, 2)
+        return take(store, run_id, holder, **options)
+
+    monkeypatch.setattr(turn_leases, "take", later)
+    kept = kept_replay(engine, run)
+    drive(engine, run.id)
+
+    assert (ended(run), turns(engine, run)) == (["r#1", "r#2"], before + 2)
+    assert engine.measures.take().get(("durable_turns_overtaken", "", "")) is None
+    assert kept is not None
+    assert kept_replay(engine, run) is kept
+
+
+def test_a_lease_that_waits_for_the_turn_before_reads_what_that_turn_has_written(engine):
+    """On PostgreSQL it is one statement, which sees what was committed when it began."""
+    if engine.store.dialect != "postgresql":
+        pytest.skip("elsewhere the lease comes before the read")
+    run = engine.start(wide, WIDTH)
+    drive(engine, run.id)
+    holder, before = taken(engine, run), turns(engine, run)
+    found = []
+
+    def read() -> None:
+        with turns_store.read_under_lease(engine.store, run.id, "ours", worker_id="us", ttl=TTL) as read:
+            found.append(read)
+
+    waits = sa.text(
+        "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        " AND clock_timestamp() - query_start > interval '1 ms'"
+    )
+    reader = threading.Thread(target=read)
+    with engine.store.begin() as tx:
+        turn_leases.RELEASE.changed(tx, {"run": run.id, "holder": holder})
+        tx.execute(sa.update(schema.runs).where(schema.runs.c.id == run.id).values(turn=before + 1))
+        reader.start()
+        with engine.store.read() as other:
+            while other.execute(waits).first() is None:
+                assert reader.is_alive()
+    reader.join()
+
+    ((_, read_run, _),) = found
+    assert read_run.turn == before + 1
 
 
 def test_what_comes_just_before_the_release_is_sent_a_turn(engine, other):
