@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
-from .. import codec, context, events
+from .. import codec, context, events, greenlets
 from ..context import ReceiverDefinition, ResumeRoute, StartRoute, Unroutable
 from ..engine import Engine
 from ..errors import HookPayloadError, SerializationError
@@ -140,7 +140,12 @@ def _event_for(
         raise Unroutable(route.rule.label, "the token is a webhook's, which receives the request: remove payload=")
     definition = context.definitions.get(hook.name)
     try:
-        text = codec.encode(payload if definition is None else definition.validate(hook.token, payload), "payload")
+        if definition is not None and definition.validators:
+            # They are the author's code, which may block.
+            payload = greenlets.in_thread(definition.validate, hook.token, payload)
+        elif definition is not None:
+            payload = definition.fit(hook.token, payload)
+        text = codec.encode(payload, "payload")
     except (HookPayloadError, SerializationError) as error:
         raise Unroutable(route.rule.label, str(error)) from error
     return events.HookReceived(at=now, op_id=hook.op_id, payload=text)

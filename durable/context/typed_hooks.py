@@ -65,9 +65,7 @@ class TypedHook(Generic[T, Got]):
             HookPayloadError: The payload does not fit the type, or a validator refuses it.  Nothing is recorded.
             HookNotFound: No open hook has this token.
         """
-        guards.refuse_in_workflow(f"{self.name}.resume")
-        fitted = self.fit(token, payload)
-        # The engine calls the validators, by the type of the hook that has the token.
+        fitted = self._fit_to_send("resume", token, payload)
         return current.current_engine().resume_hook(token, fitted, wait, wait_taken)
 
     def validator(self, check: Check) -> Check:
@@ -82,12 +80,23 @@ class TypedHook(Generic[T, Got]):
 
     async def aresume(self, token: str, payload: Any, *, wait: Any = None, wait_taken: Any = None) -> Any:
         """Do the same as ``resume`` in an event loop."""
-        guards.refuse_in_workflow(f"{self.name}.aresume")
-        valid = self.validate(token, payload)
-        return await current.current_engine().aresume_hook(token, valid, wait, wait_taken)
+        fitted = self._fit_to_send("aresume", token, payload)
+        return await current.current_engine().aresume_hook(token, fitted, wait, wait_taken)
+
+    def _fit_to_send(self, call: str, token: str, payload: Any, **fix: str) -> T:
+        """*payload* with the type.  The engine calls the validators, by the type of the hook that has the token."""
+        guards.refuse_in_workflow(f"{self.name}.{call}", **fix)
+        return self.fit(token, payload)
 
     def validate(self, token: str, payload: Any) -> T:
-        """*payload*, converted to the type by pydantic, if no validator refuses it.  Raises HookPayloadError."""
+        """
+        *payload*, converted to the type by pydantic, if no validator refuses it.
+
+        Only the engine calls it, once for each payload that it accepts, and not in an event loop's thread.
+
+        Raises:
+            HookPayloadError: It does not fit the type, or a validator refuses it.
+        """
         fitted = self.fit(token, payload)
         for check in self.validators:
             try:
@@ -151,8 +160,7 @@ class QuestionDefinition(TypedHook[T, Question[T, R]]):
                 ``get_reply`` waits for the reply.
             SerializationError: The reply does not have the type any more.
         """
-        guards.refuse_in_workflow(f"{self.name}.ask", "call it in a step")
-        fitted = self.fit(token, payload)
+        fitted = self._fit_to_send("ask", token, payload, fix="call it in a step")
         reply = current.current_engine().ask(token, fitted, wait, timeout)
         return codec.fit(reply, self.reply_type, "reply")  # type: ignore[no-any-return]
 
@@ -180,8 +188,7 @@ class QuestionDefinition(TypedHook[T, Question[T, R]]):
 
     async def aask(self, token: str, payload: Any, *, wait: Any = None, timeout: Any = None) -> R:
         """Do the same as ``ask`` in an event loop.  It takes no thread while it waits."""
-        guards.refuse_in_workflow(f"{self.name}.aask", "call it in a step")
-        fitted = self.fit(token, payload)
+        fitted = self._fit_to_send("aask", token, payload, fix="call it in a step")
         reply = await current.current_engine().aask(token, fitted, wait, timeout)
         return codec.fit(reply, self.reply_type, "reply")  # type: ignore[no-any-return]
 

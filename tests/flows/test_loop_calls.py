@@ -13,15 +13,26 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+from asgi_client import client_of
 from driving import call_threads, settle
 from forking import in_child
 from sqlalchemy.exc import OperationalError
 
-from durable import Durable, Response, RunNotFound, create_hook, create_webhook, define_hook, greenlets, workflow
+from durable import (
+    Durable,
+    Response,
+    RunNotFound,
+    create_hook,
+    create_webhook,
+    define_hook,
+    greenlets,
+    receiver,
+    workflow,
+)
 from durable.engine import loop_calls
 from durable.store.schema import requests, runs
 from durable.web import create_asgi_app
-from durable.web.wsgi_request import PATH
+from durable.web.wsgi_request import PATH, RECEIVE
 
 pytestmark = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 
@@ -39,9 +50,15 @@ checked = define_hook(int, name="loop_calls.checked")
 @checked.validator
 def note_thread(payload: int) -> None:
     validated_in.append(threading.current_thread().name)
+    if payload < 0:
+        raise ValueError("it is negative")
 
 
 validated_in: list[str] = []
+
+
+routed = receiver("loop_calls.routed")
+routed.resume(lambda request: request.json()[0], payload=lambda request: request.json()[1])
 
 
 @workflow(name="loop_calls.checks")
@@ -149,8 +166,9 @@ def test_more_calls_wait_for_a_place_and_no_connection_more_is_opened(engine, ad
     asyncio.run(main())
 
 
-def test_what_can_only_block_runs_in_a_thread(engine, token, monkeypatch):
-    """Messages to the broker, and functions of the application such as a validator."""
+@pytest.mark.parametrize("is_typed", [False, True], ids=["aresume_hook", "aresume"])
+def test_what_can_only_block_runs_in_a_thread(engine, token, monkeypatch, is_typed):
+    """Messages to the broker, and functions of the application such as a validator, which is called once."""
     sent_in: list[str] = []
     send = engine.dispatch.broker.send
     monkeypatch.setattr(
@@ -162,11 +180,25 @@ def test_what_can_only_block_runs_in_a_thread(engine, token, monkeypatch):
         await asyncio.to_thread(settle, engine, run)
         sent_in.clear()
         validated_in.clear()
-        await engine.aresume_hook(token, 7)
+        await (checked.aresume(token, 7) if is_typed else engine.aresume_hook(token, 7))
 
     asyncio.run(main())
     assert len(sent_in) == len(validated_in) == 1
     assert all(name.startswith("durable-call") for name in sent_in + validated_in)
+
+
+def test_a_validator_of_what_a_receiver_routes_runs_in_a_thread(engine, token):
+    """It is called once, and not in the thread of the server's event loop; what it refuses is kept as unroutable."""
+    run = engine.start(checks, token)
+    settle(engine, run)
+    validated_in.clear()
+    client = client_of(create_asgi_app(engine))
+
+    answers = [client.post(RECEIVE + routed.name, json=[token, amount]).status_code for amount in (-1, 7)]
+    settle(engine, run)
+    assert (answers, run.result(timeout=0)) == ([202, 202], 7)
+    assert len(validated_in) == 2
+    assert all(name.startswith("durable-call") for name in validated_in)
 
 
 def test_what_was_begun_goes_before_what_begins(engine, admin, token):

@@ -29,6 +29,7 @@ from durable import (
     Run,
     SerializationError,
     aget_reply,
+    aresume_hook,
     context,
     continue_as_new,
     create_hook,
@@ -606,6 +607,10 @@ def test_a_validator_refuses_before_anything_is_recorded(engine, ask):
         lambda: add.resume("replying-9", Add(0)),
         lambda: resume_hook("replying-9", {"amount": 0}),
         lambda: resume_hook("replying-9", {"amount": 0}, reply=True),
+        lambda: asyncio.run(add.aask("replying-9", {"amount": 0})),
+        lambda: asyncio.run(add.aresume("replying-9", Add(0))),
+        lambda: asyncio.run(aresume_hook("replying-9", {"amount": 0})),
+        lambda: asyncio.run(aresume_hook("replying-9", {"amount": 0}, reply=True)),
     ]
     for call in calls:
         with pytest.raises(HookPayloadError, match="was refused, and was not recorded: payload: 0 is not pos") as no:
@@ -613,9 +618,12 @@ def test_a_validator_refuses_before_anything_is_recorded(engine, ask):
         assert no.value.errors == [{"type": "refused", "loc": (), "msg": "0 is not positive"}]
     assert seen == [Add(0)] * len(calls)
     assert count_payloads(engine) == before
-    asking = ask(add.ask, "replying-9", Add(6), timeout="20s")
+    asyncio.run(add.aresume("replying-9", Add(1)))
+    asyncio.run(aresume_hook("replying-9", {"amount": 2}))
+    asking = ask(add.ask, "replying-9", Add(3), timeout="20s")
     settle(engine, run)
-    assert asking.result(20) == Total(6, 1)
+    assert asking.result(20) == Total(6, 3)
+    assert seen[len(calls) :] == [Add(1), Add(2), Add(3)]
 
 
 def test_a_validator_that_is_wrong_raises_its_own_error(engine):
