@@ -93,6 +93,17 @@ def test_only_metrics_that_there_are_are_asked_for(name):
         assert set(re.findall(r"(\w+)\s*[=!]~?", selector)) <= known[metric], (metric, selector)
 
 
+def test_every_metric_is_on_the_dashboard():
+    """Also a new one: each is asked for by a panel."""
+    dashboard = json.loads((MONITORING / "durable.json").read_text())
+    queries = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ()))
+    asked = {re.sub("_(bucket|sum|count)$", "", name) for name in re.findall(r"\bdurable_\w+", queries)}
+    counted = {f"{each.name}_total" for each in measures.INSTRUMENTS if isinstance(each, measures.Counter)}
+    measured = {each.name for each in measures.INSTRUMENTS if isinstance(each, measures.Histogram)}
+
+    assert asked == counted | measured | {each.name for each in GAUGES}
+
+
 def test_the_dashboard_is_one_that_grafana_imports():
     """Panels have unique ids, stand side by side without overlap, and ask the data source that the user chooses."""
     dashboard = json.loads((MONITORING / "durable.json").read_text())
