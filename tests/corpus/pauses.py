@@ -1,4 +1,8 @@
-"""A run that is paused by itself, and by its workflow, between its steps, with a sleep that ends meanwhile."""
+"""
+Runs that are paused and resumed.
+
+One run by itself and by its workflow, between its steps, with a sleep that ends meanwhile; and one with its child runs.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import Any
 
 from corpus.cases import Case, add, echo, is_over
 from durable import Run, sleep, workflow
+from durable.store import run_page, runs
 from durable.testing import Environment
 
 
@@ -32,4 +37,41 @@ def pauses_twice(env: Environment, run: Run[Any]) -> None:
     env.finish(run)
 
 
-CASES = [Case(paused, during=pauses_twice)]
+@workflow(name="corpus.paused_child")
+async def paused_child(n: int) -> int:
+    await sleep("1h")
+    return await add(n, n)
+
+
+@workflow(name="corpus.paused_parent")
+async def paused_parent() -> list[int]:
+    return await asyncio.gather(paused_child(1), paused_child(2))
+
+
+def pauses_tree(env: Environment, run: Run[Any]) -> None:
+    """Pause the run with its child runs while they sleep, and resume them; after a crash it does both again."""
+    env.run_until_idle()
+    if not is_over(run):
+        run.pause("a strike", children=True)
+        below = open_children(env, run)
+        env.advance("2h")
+        assert run.paused, "the parent does not go on"
+        assert {each.id: each.paused for each in open_children(env, run)} == dict.fromkeys((c.id for c in below), True)
+        run.resume(children=True)
+    env.finish(run)
+
+
+def open_children(env: Environment, run: Run[Any]) -> list[Run[Any]]:
+    """The child runs that have not ended."""
+    with env.store.read() as tx:
+        return [env.engine.get_run(run_id) for run_id in runs.open_children_of(tx, [run.id])]
+
+
+def ends_of_tree(run: Run[Any]) -> Any:
+    """What the run has returned, and the statuses of its child runs, none of which is paused."""
+    with run._engine.store.read() as tx:
+        children = run_page.children(tx, run.id, 10)
+    return run.result(0), [(child.status, child.paused_at) for child in children]
+
+
+CASES = [Case(paused, during=pauses_twice), Case(paused_parent, during=pauses_tree, outcome=ends_of_tree)]
