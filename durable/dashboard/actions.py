@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import flask
@@ -61,16 +62,19 @@ def fork(dashboard: Dashboard, run_id: str) -> flask.Response:
 
 
 def pause(dashboard: Dashboard, run_id: str) -> flask.Response:
-    """Pause the run."""
-    reason = _field("reason", longest=1_000) or None
-    _act(dashboard, "pause", run_id, reason, lambda: _pause(dashboard, run_id, reason))
-    return back_to("run", run_id=run_id, done="pause")
+    """Pause the run, and its child runs if the form says so."""
+    reason, children = _field("reason", longest=1_000) or None, _wants_children()
+    detail = _with_children(reason, children=children)
+    _act(dashboard, "pause", run_id, detail, lambda: _pause(dashboard, run_id, reason, children=children))
+    return back_to("run", run_id=run_id, done="pause_children" if children else "pause")
 
 
 def unpause(dashboard: Dashboard, run_id: str) -> flask.Response:
-    """End the run's own pause."""
-    _act(dashboard, "unpause", run_id, None, lambda: _unpause(dashboard, run_id))
-    return back_to("run", run_id=run_id, done="unpause")
+    """End the run's own pause, and those of its child runs if the form says so."""
+    children = _wants_children()
+    detail = _with_children(None, children=children)
+    _act(dashboard, "unpause", run_id, detail, lambda: _unpause(dashboard, run_id, children=children))
+    return back_to("run", run_id=run_id, done="unpause_children" if children else "unpause")
 
 
 def wake(dashboard: Dashboard, run_id: str) -> flask.Response:
@@ -156,6 +160,8 @@ def bulk(dashboard: Dashboard) -> flask.Response:
         raise Refused(400, "No run is chosen", "Select runs in the list, or set a filter first.")
     ids = iter(selected) if selected else _matching(dashboard, query, action, upto, COUNTED)
     act, audited = _BULK[action]
+    children = _wants_children() and action in _WITH_CHILDREN
+    act, detail = partial(act, children=True) if children else act, _with_children("bulk", children=children)
     deadline = time.monotonic() + BULK_SECS
     done, refused, more = 0, 0, 0
     for run_id in ids:
@@ -163,7 +169,7 @@ def bulk(dashboard: Dashboard) -> flask.Response:
             more = 1
             break
         try:
-            _act(dashboard, audited, run_id, "bulk", lambda run_id=run_id: act(dashboard, run_id))  # type: ignore[misc]
+            _act(dashboard, audited, run_id, detail, partial(act, dashboard, run_id))
         except (Refused, DurableError):
             refused += 1
         else:
@@ -220,28 +226,41 @@ def _retry(dashboard: Dashboard, run_id: str) -> None:
         raise Refused(409, "The run is not blocked", "Only a blocked run can be retried.")
 
 
-def _pause(dashboard: Dashboard, run_id: str, reason: str | None = None) -> None:
-    if not pauses.pause_run(dashboard.engine, run_id, reason):
-        raise Refused(409, "The run was not paused", "It has ended, or was paused already.")
+def _pause(dashboard: Dashboard, run_id: str, reason: str | None = None, *, children: bool = False) -> None:
+    if not pauses.pause_run(dashboard.engine, run_id, reason, children=children):
+        who = "It and its child runs have ended, or were" if children else "It has ended, or was"
+        raise Refused(409, "The run was not paused", f"{who} paused already.")
 
 
-def _unpause_in_turn(dashboard: Dashboard, run_id: str) -> None:
-    if not pauses.resume_in_turn(dashboard.engine, run_id):
+def _unpause_in_turn(dashboard: Dashboard, run_id: str, *, children: bool = False) -> None:
+    if not pauses.resume_in_turn(dashboard.engine, run_id, children=children):
         raise Refused(409, "The run is not paused by itself", "It was resumed, or its workflow is paused.")
 
 
-def _unpause(dashboard: Dashboard, run_id: str) -> None:
-    if not pauses.resume_run(dashboard.engine, run_id):
+def _unpause(dashboard: Dashboard, run_id: str, *, children: bool = False) -> None:
+    if not pauses.resume_run(dashboard.engine, run_id, children=children):
         raise Refused(409, "The run is not paused by itself", "Resume its workflow or its queue instead.")
 
 
+def _wants_children() -> bool:
+    """Whether the box of the form is checked that says that the action is for child runs too."""
+    return _field("children") == "yes"
+
+
+def _with_children(detail: str | None, *, children: bool) -> str | None:
+    """The detail of an entry of the audit, which says whether the action was for child runs too."""
+    return detail if not children else "with child runs" if detail is None else f"with child runs: {detail}"
+
+
 #: By bulk action: what it does to a run, and what the audit and ``authorize`` call that.
-_BULK: Mapping[str, tuple[Callable[[Dashboard, str], None], str]] = {
+_BULK: Mapping[str, tuple[Callable[..., None], str]] = {
     "cancel": (_cancel, "cancel"),
     "retry": (_retry, "retry"),
     "pause": (_pause, "pause"),
     "resume": (_unpause_in_turn, "unpause"),
 }
+#: Those that can be for child runs too.
+_WITH_CHILDREN = ("pause", "resume")
 
 
 def _hook(dashboard: Dashboard, action: str, run_id: str, op_id: str) -> Hook:

@@ -10,7 +10,7 @@ from test_actions import asking, entries
 
 from durable import Request, receiver, workflow
 from durable.client import pauses
-from durable.store import audit, received
+from durable.store import audit, received, runs
 from durable.web import create_blueprint
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
@@ -42,6 +42,78 @@ def test_a_run_is_paused_and_resumed_on_its_page(engine, browser, run):
         ("pause", "refused"),
         ("unpause", "done"),
     ]
+
+
+@workflow(name="pauses.family")
+async def family(token: str) -> object:
+    """A child run that waits; it waits too."""
+    return await asking(token)
+
+
+@pytest.fixture
+def parent(engine):
+    started = engine.start(family, secrets.token_hex(8))
+    settle(engine, started)
+    return started
+
+
+@pytest.fixture
+def child(engine, parent):
+    with engine.store.read() as tx:
+        (run_id,) = runs.open_children_of(tx, [parent.id])
+    return engine.get_run(run_id)
+
+
+def test_a_run_is_paused_and_resumed_with_its_child_runs(engine, browser, parent, child):
+    """By a box that is not checked at first; the page shows which child runs are paused, and the audit says so."""
+    box = 'name="children" value="yes"'
+    page = browser.post(f"/run/{parent.id}/pause")
+    assert (parent.paused, child.paused) == (True, False)
+    assert "The run is paused." in page
+    assert box in page
+    browser.post(f"/run/{parent.id}/unpause")
+
+    page = browser.post(f"/run/{parent.id}/pause", children="yes", reason="a strike")
+    assert (parent.paused, child.paused) == (True, True)
+    assert "The run and its open child runs are paused." in page
+    assert "status-paused" in page[page.index('id="children"') :]
+    refused = browser.post(f"/run/{parent.id}/pause", 409, children="yes")
+    assert "It and its child runs have ended, or were paused already." in refused
+
+    page = browser.post(f"/run/{parent.id}/unpause", children="yes")
+    assert (parent.paused, child.paused) == (False, False)
+    assert "The run and its child runs are not paused by themselves any more" in page
+    assert "status-paused" not in page
+    found = [(entry[0], entry[2], entry[3].partition(":")[0]) for entry in entries(engine, parent)]
+    assert found == [
+        ("pause", None, "done"),
+        ("unpause", None, "done"),
+        ("pause", "with child runs: a strike", "done"),
+        ("pause", "with child runs", "refused"),
+        ("unpause", "with child runs", "done"),
+    ]
+
+
+def test_a_run_without_child_runs_has_no_box_for_them(browser, run, parent):
+    """Nor has a run that has ended a button at all."""
+    assert 'name="children"' not in browser.get(f"/run/{run.id}")
+    assert 'id="pause-children"' in browser.get(f"/run/{parent.id}")
+
+
+def test_many_runs_are_paused_and_resumed_with_their_child_runs(engine, browser, parent, child):
+    """By the box of the page that asks, which other actions do not have."""
+    for action in ("pause", "resume"):
+        assert 'name="children"' in browser.get(f"/runs/bulk?action={action}&run={parent.id}")
+    assert 'name="children"' not in browser.get(f"/runs/bulk?action=cancel&run={parent.id}")
+    browser.post("/runs/bulk", action="pause", run=parent.id, children="yes")
+    assert (parent.paused, child.paused) == (True, True)
+    browser.post("/runs/bulk", action="resume", run=parent.id, children="yes")
+    assert (parent.paused, child.paused) == (False, False)
+    assert [entry[2] for entry in entries(engine, parent)] == ["with child runs: bulk"] * 2
+    browser.post("/runs/bulk", action="pause", run=parent.id)
+    assert (parent.paused, child.paused) == (True, False)
+    browser.post("/runs/bulk", action="cancel", run=parent.id, children="yes")
+    assert entries(engine, parent)[-1][2] == "bulk"
 
 
 def test_the_list_shows_paused_runs(browser, run):

@@ -85,6 +85,12 @@ async def has_a_child(name: str) -> int:
     return len(await gather(greets(name), note("beside it")))
 
 
+@workflow
+async def naps_with_a_child(text: str) -> str:
+    """A child run that sleeps."""
+    return await naps(text)
+
+
 @step(queue="nobody")
 def count_on(number: int) -> int:
     return number + 1

@@ -343,6 +343,28 @@ def test_wake_a_sleep(reader, site, flows):
     assert run.result(timeout=20) == "awake"
 
 
+def test_pause_a_run_with_its_child_runs(reader, site, flows):
+    """The box stays checked when the page changes before the button is pressed; a resume has such a box too."""
+    run = site.engine.start(flows.naps_with_a_child, "paused")
+    (child_id,) = eventually(lambda: [event.run_id for event in run.events() if event.kind == "child_created"])
+    child = site.engine.get_run(child_id)
+    page = reader.open(f"/run/{run.id}")
+    page.get_by_label("child runs too").check()
+    # The bars of a run that goes on are drawn again every five seconds.
+    with page.expect_response(lambda response: response.status == 200 and run.id in response.url, timeout=30_000):
+        pass
+    expect(page.get_by_label("child runs too")).to_be_checked()
+    reader.press("Pause")
+
+    expect(page.get_by_role("status")).to_contain_text("The run and its open child runs are paused.")
+    expect(page.get_by_label("child runs too")).not_to_be_checked()
+    expect(page.locator("section[aria-labelledby=children]")).to_contain_text("paused")
+    assert (run.paused, child.paused) == (True, True)
+    page.get_by_label("child runs too").check()
+    reader.press("Resume the run")
+    assert (run.paused, child.paused) == (False, False)
+
+
 def test_resume_a_hook_with_json(reader, site, flows):
     """The payload arrives as JSON; a text that is none is refused with the reason."""
     run = site.engine.start(flows.approves, secrets.token_hex(8))

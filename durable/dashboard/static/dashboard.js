@@ -41,12 +41,16 @@
   const opened = () =>
     new Set([...main.querySelectorAll("details[id][open]")].map((each) => each.id));
 
+  /* The boxes of forms, and what tells them apart: those of the list's runs have no id. */
+  const named = () => [...main.querySelectorAll("input[type=checkbox][name]")];
+  const keyOf = (box) => box.id || box.value;
+
   const keepState = (before, checked, focused) => {
     for (const id of before) {
       const each = document.getElementById(id);
       if (each) each.open = true;
     }
-    for (const box of main.querySelectorAll("input[name=run]")) box.checked = checked.has(box.value);
+    for (const box of named()) box.checked = checked.has(keyOf(box));
     if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
     showSelection();
   };
@@ -61,7 +65,7 @@
         const page = new DOMParser().parseFromString(await response.text(), "text/html");
         const content = page.getElementById("content");
         if (content) {
-          const checked = new Set([...main.querySelectorAll("input[name=run]:checked")].map((box) => box.value));
+          const checked = new Set(named().filter((box) => box.checked).map(keyOf));
           const before = opened();
           const focused = document.activeElement && main.contains(document.activeElement) ? document.activeElement.id : "";
           main.replaceChildren(...content.childNodes);
