@@ -220,7 +220,7 @@ class SpanTracing(tracing.Tracing):
                 return self._request_span(run_id, op_id, request_id, carried, received_at)
             except Exception:
                 log.exception("Request %s of run %s has no span.", request_id, run_id)
-        return tracing.RequestTrace()
+        return super().request(run_id, op_id, request_id, carried, received_at)
 
     def _request_span(
         self, run_id: str, op_id: str, request_id: str, carried: str | None, received_at: int

@@ -16,6 +16,7 @@ Files, in import order::
     event_stream.py        Server-Sent Events of a stream, as bytes, for any transport
     followers.py           the connections of one process that read streams, and how each gets what is new
     stream_source.py       what they read: the items of streams from SQL, each as an event
+    waiters.py             held connections that wait for the answer to a request
     hub.py                 the held connections of one process, and how each gets its answer
     flow.py                how a request is handled on any server: what it waits for
     shutdown.py            releases held connections when the server is stopped by a signal
@@ -81,12 +82,13 @@ from .control_view import Controller
 from .followers import Follower, StreamName
 from .health import NAME as HEALTH
 from .health import Health
-from .hub import Answers, Waiter, drain
+from .hub import Answers, drain
 from .masking import MaskTokens
 from .openapi import NAME, Describer
 from .operations import OPERATIONS
 from .permit import Authorize, AuthorizeAction, Permit
 from .read_view import STREAMS, VALUES, MayRead, ReadView
+from .waiters import Waiter
 from .webhook_view import Receiver
 from .wsgi_request import PATH, RECEIVE, ROOT
 

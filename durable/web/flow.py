@@ -25,7 +25,8 @@ from werkzeug.wrappers import Request
 
 from .. import measures
 from ..http import Response
-from .hub import Holder, Waiter
+from .hub import Holder
+from .waiters import Waiter
 
 T = TypeVar("T")
 

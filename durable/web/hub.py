@@ -22,7 +22,6 @@ are recorded, so the runs continue, and the senders can poll the answers.
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -35,6 +34,7 @@ from ..engine import Engine
 from ..http import Response
 from ..store import PushedAnswer
 from .followers import Follower, Followers, Source, StreamName
+from .waiters import Waiter, Waiters
 
 log = logging.getLogger("durable.web")
 
@@ -54,40 +54,6 @@ IDLE_SECS = 5.0
 #: The hubs of this process.  In a child, the parent's hubs have neither their threads nor their connections.
 _hubs: WeakSet[Hub] = WeakSet()
 forks.call_in_child(_hubs.clear)
-
-
-class Waiter:
-    """One held connection."""
-
-    __slots__ = ("_call", "_released", "is_gone", "request_id")
-
-    def __init__(self, request_id: str, is_gone: Callable[[], bool]) -> None:
-        self.request_id = request_id
-        self.is_gone = is_gone
-        # Only the first item counts.  An Event would do, but takes a kilobyte.  The class is looked up in its module
-        # here, because gevent may have replaced it since the import.
-        self._released: queue.SimpleQueue[Response | None] = queue.SimpleQueue()
-        self._call: Callable[[], None] | None = None
-
-    def wait(self, timeout_secs: float) -> Response | None:
-        """Return the answer; None if none came in time, the client disconnected, or the process is being stopped."""
-        try:
-            return self._released.get(timeout=timeout_secs)
-        except queue.Empty:
-            return None
-
-    def release(self, answer: Response | None) -> None:
-        """End the wait, with an answer or without one."""
-        self._released.put(answer)
-        if self._call is not None:
-            self._call()
-
-    def when_released(self, call: Callable[[], None]) -> None:
-        """Call *call* once the waiter is released, on any thread; it may be called twice."""
-        self._call = call
-        # It may have been released before the line above, by a thread that has not seen it.
-        if not self._released.empty():
-            call()
 
 
 class Holder(Protocol):
@@ -139,8 +105,7 @@ class Hub:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._followers = Followers(source, notifier, holder, self._wake.set)
-        #: By the id of the request that they wait for; a request with copies has several.
-        self._waiters: dict[str, tuple[Waiter, ...]] = {}
+        self._waiters = Waiters()
         #: Waiters for a request of another process, which gets the notification.
         self._attached: set[Waiter] = set()
         #: Requests that a notification named since the last read.
@@ -161,7 +126,7 @@ class Hub:
         _hubs.add(self)
 
     def __len__(self) -> int:
-        return sum(map(len, self._waiters.values())) + len(self._followers)
+        return len(self._waiters) + len(self._followers)
 
     def open(self, request_id: str, limit: int, is_gone: Callable[[], bool]) -> Waiter | None:
         """Return a waiter; None if *limit* connections are held already, or the process is being stopped."""
@@ -176,7 +141,7 @@ class Hub:
                 self._read_at = now + self._read_interval(now)
                 self._check_clients_at = now + SLOW_SECS
                 self._wake.set()
-            self._waiters[request_id] = (waiter,)
+            self._waiters.add(waiter)
         self._ensure_thread()
         return waiter
 
@@ -209,15 +174,15 @@ class Hub:
     def close(self, waiter: Waiter) -> None:
         """Forget the waiter; another connection may be held in its place."""
         with self._lock:
-            self._remove(waiter)
+            self._waiters.remove(waiter)
             self._attached.discard(waiter)
 
     def attach(self, waiter: Waiter, request_id: str) -> None:
         """Let the waiter wait for the answer to an earlier request, which another process may hold."""
         with self._lock:
-            self._remove(waiter)
+            self._waiters.remove(waiter)
             waiter.request_id = request_id
-            self._waiters[request_id] = (*self._waiters.get(request_id, ()), waiter)
+            self._waiters.add(waiter)
             self._attached.add(waiter)
             self._fast_until = time.monotonic() + FAST_FOR_SECS
 
@@ -252,7 +217,7 @@ class Hub:
             return
         if answer is not None:
             with self._lock:
-                waiters = self._waiters.pop(pushed.request_id, ())
+                waiters = self._waiters.pop(pushed.request_id)
             for waiter in waiters:
                 waiter.release(answer)
 
@@ -264,14 +229,9 @@ class Hub:
         self._followers.release(lambda _: True)
         self._wake.set()
 
-    def _remove(self, waiter: Waiter) -> None:
-        others = tuple(each for each in self._waiters.pop(waiter.request_id, ()) if each is not waiter)
-        if others:
-            self._waiters[waiter.request_id] = others
-
     def _all_waiters(self) -> tuple[Waiter, ...]:
         with self._lock:
-            return tuple(waiter for same_request in self._waiters.values() for waiter in same_request)
+            return self._waiters.all()
 
     def _run(self) -> None:
         """Read answers and check clients on a thread, until nothing has waited for IDLE_SECS."""
@@ -315,7 +275,7 @@ class Hub:
             next_at = now + self._read_interval(now)
             # The next read may come earlier than planned: a waiter is new, or notifications have stopped.
             self._read_at = next_at if is_due else min(self._read_at, next_at)
-            request_ids = tuple(self._waiters) if is_due else tuple(notified)
+            request_ids = self._waiters.request_ids() if is_due else tuple(notified)
         if not request_ids:
             return
         try:
@@ -329,7 +289,7 @@ class Hub:
         self._failing = False
         for request_id, answer in answers.items():
             with self._lock:
-                waiters = self._waiters.get(request_id, ())
+                waiters = self._waiters.of(request_id)
             for waiter in waiters:
                 waiter.release(answer)
 

@@ -43,12 +43,13 @@ from . import (
 )
 from .fetch import Fetcher
 from .flow import DropBody, Flow, Hold, run_in_thread
-from .hub import Holder, Hub, Waiter
+from .hub import Holder, Hub
 from .prefer import Preference
 from .problems import Exact, RequestRefused
 from .read_request import read_and_verify
 from .record_request import Accepted, Endpoint
 from .stream_source import StreamSource
+from .waiters import Waiter
 from .wsgi_request import ReceiverTarget, Target
 
 log = logging.getLogger("durable.web")

@@ -87,7 +87,9 @@ def test_a_copy_of_a_held_request_is_attached(engine, client):
     before = waiters()
     with ThreadPoolExecutor(3) as threads:
         sent = [threads.submit(client.post, path, data=b"a", headers={"X-Id": "1"}) for _ in range(3)]
-        eventually(lambda: 3 in [len(together) for hub in holding._hubs for together in hub._waiters.values()])
+        eventually(
+            lambda: 3 in [len(hub._waiters.of(each)) for hub in holding._hubs for each in hub._waiters.request_ids()]
+        )
         settle(engine, run)
         answers = [future.result() for future in sent]
 

@@ -31,7 +31,7 @@ from werkzeug.test import Client
 from durable import Durable, Request, Response, create_webhook, step, workflow
 from durable.recovery import housekeeping
 from durable.web import asgi, asgi_request, create_asgi_app, create_blueprint, shutdown
-from durable.web.hub import Waiter
+from durable.web.waiters import Waiter
 from durable.web.wsgi_request import PATH, RECEIVE, ROOT
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -16,7 +17,8 @@ from durable.store import PushedAnswer
 from durable.web import hub as holding
 from durable.web.event_stream import EventBatch
 from durable.web.followers import StreamName, StreamNews
-from durable.web.hub import Hub, Waiter
+from durable.web.hub import Hub
+from durable.web.waiters import Waiter, Waiters
 
 NEVER = threading.Event()
 
@@ -156,7 +158,7 @@ def test_an_answer_that_nobody_waits_for_is_dropped(table):
 
     inbox.receive(message("eWVz"))
 
-    assert set(hub._waiters) == {"b"}
+    assert hub._waiters.request_ids() == ("b",)
     hub.close(waiter)
 
 
@@ -175,6 +177,49 @@ def test_a_notification_asks_for_its_own_request_only(table):
     assert all("unknown" not in asked for asked in table.asked)
     for waiter in waiters:
         hub.close(waiter)
+
+
+def test_waiters_are_counted_without_a_look_at_each():
+    """Whatever is added, moved, removed twice or popped: as many are counted as there are, per request and in all."""
+    waiters, drawn = Waiters(), random.Random(1)
+    known = [Waiter(str(number % 5), lambda: False) for number in range(20)]
+    model: set[Waiter] = set()
+    for _ in range(500):
+        waiter = drawn.choice(known)
+        act = drawn.choice(("add", "remove", "pop"))
+        if act == "pop":
+            popped = waiters.pop(waiter.request_id)
+            assert set(popped) == {each for each in model if each.request_id == waiter.request_id}
+            model -= set(popped)
+        elif act == "remove":
+            waiters.remove(waiter)
+            model.discard(waiter)
+        elif waiter not in model:
+            waiters.add(waiter)
+            model.add(waiter)
+        assert len(waiters) == len(waiters.all()) == len(model)
+        assert set(waiters.all()) == model
+        assert set(waiters.request_ids()) == {each.request_id for each in model}
+
+
+def test_a_new_waiter_does_not_cost_a_look_at_each_other(table):
+    """With thousands of held connections, one more is opened, counted and closed as with one."""
+    hub = make_hub(table, Inbox())
+
+    class NotIterated(dict[str, tuple[Waiter, ...]]):
+        def _refuse(self) -> Iterator[str]:
+            raise AssertionError("each waiter is looked at")
+
+        __iter__ = values = items = keys = _refuse  # type: ignore[assignment]
+
+    hub._polling = True  # no thread, which looks at each once a second
+    hub._waiters._of_requests = NotIterated()
+    waiters = [open_place(hub, name) for name in "ab"]
+    hub.attach(waiters[1], "a")
+    assert (len(hub), hub.open("c", 2, lambda: False)) == (2, None)
+    for waiter in waiters:
+        hub.close(waiter)
+    assert len(hub) == 0
 
 
 def test_copies_wait_for_one_answer_and_count_each(table, threads, monkeypatch):

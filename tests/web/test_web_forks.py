@@ -51,7 +51,7 @@ def hold(body):
     before = received()
     answer = ThreadPoolExecutor(1).submit(lambda: app.test_client().post(path, data=body).text)
     wait_until(lambda: received() > before and any(map(len, holding._hubs)))
-    [(hub, request_id)] = [(hub, request_id) for hub in holding._hubs for request_id in hub._waiters]
+    [(hub, request_id)] = [(hub, request_id) for hub in holding._hubs for request_id in hub._waiters.request_ids()]
     return hub, request_id, answer
 
 hub, request_id, answer = hold(b"parent")
