@@ -45,7 +45,7 @@ async def paused_child(n: int) -> int:
 
 @workflow(name="corpus.paused_parent")
 async def paused_parent() -> list[int]:
-    return await asyncio.gather(paused_child(1), paused_child(2))
+    return list(await asyncio.gather(paused_child(1), paused_child(2)))
 
 
 def pauses_tree(env: Environment, run: Run[Any]) -> None:
