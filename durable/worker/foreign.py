@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from random import Random
 from typing import Any
 
 from celery.exceptions import Reject
@@ -19,12 +20,16 @@ from ..engine import Engine
 from ..sandbox import log_records
 from ..store import installation, reason
 
-#: How long a worker keeps such a message, so that it does not get the same one again at once.
-PAUSE_SECS = 0.2
+#: How long a worker keeps such a message, so that it does not get the same one again at once: a random time between
+#: these.  Brokers serve consumers in turn, so two workers in step would each get what they gave back, again and again.
+PAUSE_SECS = (0.05, 0.35)
 #: How often a process writes down that it has got one.
 NOTE_SECS = 60.0
 
 log = log_records.get("durable.tasks")
+
+#: A generator of its own, since the application may seed the shared one.
+_draw = Random()
 
 #: When this process may write it down again, by installation and the monotonic clock.
 _next_note: dict[str, float] = {}
@@ -50,5 +55,5 @@ def give_back(engine: Engine, request: Any) -> None:
             engine.store.write(partial(installation.note_foreign, queue=queue, now=engine.now()))
         except SQLAlchemyError as error:
             log.debug("The foreign message could not be written down: %s", reason(error))
-    time.sleep(PAUSE_SECS)
+    time.sleep(_draw.uniform(*PAUSE_SECS))
     raise Reject(f"a message of installation {given}", requeue=True)
