@@ -130,6 +130,9 @@ def restored(kind: str, folder: Path, recorded: dict[str, Any]) -> Iterator[Dura
             public_url="http://upgraded.test",
             sweep_interval="50ms",
             resend_after="300ms",
+            # The processes of the recorded rows are found dead sooner.
+            beat_interval="200ms",
+            dead_after="1500ms",
         )
         try:
             restore(engine, recorded)
