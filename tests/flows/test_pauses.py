@@ -501,7 +501,8 @@ def test_a_paused_receiver_keeps_its_requests(engine, own_registry):
     sweep(engine)
     with engine.store.read() as tx:
         assert received.counts(tx)["pauses.shop", "waiting"] == 3
-        assert received.old(tx, engine.now() + 10**12, 100) == []
+        # A database of a server has rows of other tests, which are old by then.
+        assert not {row.request_id for row in held} & set(received.old(tx, engine.now() + 10**12, 1000))
 
     assert engine.resume(receiver="pauses.shop") is True
     with engine.store.read() as tx:
