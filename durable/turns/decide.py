@@ -111,13 +111,7 @@ def _replay(
             if view.past:
                 watch.run(replay.feed, view.past, requests, replaying=True)
             came_in = _unended(view.inbox, replay.ended)
-            for event in came_in:
-                new.add(event)
-                if isinstance(event, events.RunCreated):
-                    info = replay.info
-                    new.add(
-                        events.RunStarted(at=info.started_at, public_url=info.public_url, continue_at=info.continue_at)
-                    )
+            _add(new, came_in, replay)
             watch.run(replay.feed, new.events, requests)
             new.at = max(new.at, engine.now())
             asked = _take_commands(engine, run.id, replay, watch, new)
@@ -162,6 +156,15 @@ def _fail(view: View, came_in: Sequence[Event], fault: LogTooLong) -> Decision:
     """Fail the run: a log that grows without end makes each turn longer than the last."""
     failed = Outcome(status="failed", value=codec.encode_error(fault), error=fault)
     return replace(_inbox_only(view, came_in), outcome=failed)
+
+
+def _add(new: NewEvents, came_in: Sequence[Event], replay: Replay) -> None:
+    """Add what has come in to the new events, and the start of the run after its creation."""
+    for event in came_in:
+        new.add(event)
+        if isinstance(event, events.RunCreated):
+            info = replay.info
+            new.add(events.RunStarted(at=info.started_at, public_url=info.public_url, continue_at=info.continue_at))
 
 
 def _new_replay(engine: Engine, view: View, workflow: registry.Workflow[..., object]) -> Replay:
