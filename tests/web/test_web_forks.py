@@ -22,6 +22,7 @@ from durable.store.schema import requests
 from durable.turns.drive import drive
 from durable.web import create_blueprint, drain
 from durable.web import hub as holding
+from durable.web.waiters import Waiter
 
 engine = Durable(Celery("forks", broker="memory://"), database_url=sys.argv[1], public_url="https://hooks.test")
 
@@ -46,22 +47,30 @@ def received():
     with engine.store.read() as tx:
         return tx.execute(sa.select(sa.func.count()).select_from(requests)).scalar_one()
 
+# A request that is still being recorded or sent on has locks of C libraries and of Celery, which a fork copies.
+is_waiting, wait = threading.Event(), Waiter.wait
+def wait_and_tell(waiter, timeout_secs):
+    is_waiting.set()
+    return wait(waiter, timeout_secs)
+Waiter.wait = wait_and_tell
+
 def hold(body):
-    # Send a request on a thread, and wait until it is recorded and held.
+    # Send a request on a thread, and wait until it is recorded, sent on and held.
     before = received()
+    is_waiting.clear()
     answer = ThreadPoolExecutor(1).submit(lambda: app.test_client().post(path, data=body).text)
-    wait_until(lambda: received() > before and any(map(len, holding._hubs)))
+    assert is_waiting.wait(20) and received() > before
     [(hub, request_id)] = [(hub, request_id) for hub in holding._hubs for request_id in hub._waiters.request_ids()]
     return hub, request_id, answer
 
-hub, request_id, answer = hold(b"parent")
-
 # The hub's thread reads SQL only with this lock: a C library's lock that it held during the fork would stay locked.
-reading, read = threading.Lock(), hub._answers
-def read_with_lock(ids):
+reading, release_answered = threading.Lock(), holding.Hub._release_answered
+def release_with_lock(hub, now):
     with reading:
-        return read(ids)
-hub._answers = read_with_lock
+        release_answered(hub, now)
+holding.Hub._release_answered = release_with_lock
+
+hub, request_id, answer = hold(b"parent")
 
 with reading:
     # As if another thread were just changing the hub.
