@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from .. import duration
 from ..display import formats
 
 #: Characters of a value that a page shows.
@@ -20,6 +21,11 @@ def moment(micros: int | None) -> Markup | str:
         return "-"
     text = formats.exact(micros)
     return Markup(f'<time datetime="{text[:19]}Z" title="{text} UTC">{text[:10]} {text[11:19]}</time>')
+
+
+def moment_of_text(text: str) -> Markup | str:
+    """The ``<time>`` element of an ISO 8601 text with a UTC offset."""
+    return moment(duration.from_iso(text))
 
 
 def text_of(value: Any) -> str:
@@ -53,6 +59,7 @@ def workflow(name: str) -> Markup:
 
 FILTERS = {
     "moment": moment,
+    "moment_of_text": moment_of_text,
     "clock": formats.clock,
     "tick": formats.tick,
     "took": formats.took,

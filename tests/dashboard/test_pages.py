@@ -92,6 +92,13 @@ def test_the_list_says_what_runs_wait_for(shop, browser):
         assert what in row
 
 
+def test_what_a_run_waits_for_has_times_like_the_others(browser, shop):
+    """Until when a sleep lasts, and since when a step is pending, as elements of time."""
+    time = r'<time datetime="[0-9T:-]{19}Z" title="[^"]+ UTC">[0-9-]{10} [0-9:]{8}</time>'
+    assert re.search(f"until {time}", browser.get(f"/run/{shop.sleeping.id}"))
+    assert re.search(f"since {time}", browser.get(f"/run/{shop.pending.id}"))
+
+
 def test_the_list_says_that_a_blocked_run_waits_for_an_operator(engine, shop, browser):
     """Even where it also has an open hook: the hook alone would not let it go on."""
     with engine.store.begin() as tx:
