@@ -113,7 +113,7 @@ class Engine(EngineParts):
         """
         Send a turn to each of these runs, because there is something new for it.
 
-        The sweep sends later what cannot be sent now.
+        The sweep sends later what cannot be sent now: the broker or the database may be away.
 
         Args:
             runs: Their rows; or ids, and then their queues are read from the database first.
@@ -121,15 +121,24 @@ class Engine(EngineParts):
         """
         ids = [run for run in runs if isinstance(run, str)]
         for first in range(0, len(ids), run_log.TURN_LIMIT):
-            with self.store.read() as tx:
-                rows = due_turns.drives(tx, ids[first : first + run_log.TURN_LIMIT])
-            self.dispatch.send_turns(rows)
+            self._wake_by_id(ids[first : first + run_log.TURN_LIMIT])
         for run in runs:
             if isinstance(run, Run):
                 row = DriveRow(run.id, run.queue, run.priority, trace_context=run.trace_context)
                 self.dispatch.send_turn(row, not_before=not_before)
             elif isinstance(run, DriveRow):
                 self.dispatch.send_turn(run)
+
+    def _wake_by_id(self, run_ids: list[str]) -> None:
+        try:
+            with self.store.read() as tx:
+                rows = due_turns.drives(tx, run_ids)
+        except SQLAlchemyError as error:
+            # What is new for them is committed, so their callers must not fail.
+            what = f"run {run_ids[0]}" if len(run_ids) == 1 else f"{len(run_ids)} runs, {run_ids[0]} among them"
+            log.warning("No turn is sent to %s (%s): the sweep sends it.", what, reason(error))
+            return
+        self.dispatch.send_turns(rows)
 
     def notify(self, holder: str, *messages: str) -> None:
         """Notify a process that something it waits for is in the database now; an empty *holder* means no process."""

@@ -19,8 +19,7 @@ from ..store import Claim, DueWait, InboxItem, RunStatus
 from .continuation import Continuation
 from .decide import decide
 from .decision import CommitResult, Decision
-from .emit_spans import emit_spans
-from .finish import commit_with_next, keep_replay, measure, send
+from .finish import commit_with_next, end_turn
 from .report import report
 from .turn_lease import MANY, TurnLease
 from .view import NO_ROW, View, complete
@@ -35,16 +34,25 @@ def conclude(engine: Engine, continuation: Continuation, held: Claim, ended: eve
     Return False when nothing was written.  Then the outcome has to go into the inbox, and an ordinary turn follows.
     """
     with engine.replays.checked_out(held.run_id) as checkout:
-        kept = checkout.kept
-        if kept is None or not _may_conclude(held, ended) or not continuation.takes_turn(kept.run):
-            checkout.give_back()
-            return False
-        if not kept.replay.waits_only_for(held.op_id):
-            return _conclude_beside_others(engine, continuation, checkout, held, ended)
-        if kept.run.turn != held.run_turn:
-            checkout.give_back()
-            return False
-        return _take_turn(engine, continuation, checkout, View.unread(kept.run, ended, held)) is not None
+        decision = _conclude(engine, continuation, checkout, held, ended)
+    if decision is not None:
+        report(engine, decision)
+    return decision is not None
+
+
+def _conclude(
+    engine: Engine, continuation: Continuation, checkout: Checkout, held: Claim, ended: events.AttemptEnded
+) -> Decision | None:
+    kept = checkout.kept
+    if kept is None or not _may_conclude(held, ended) or not continuation.takes_turn(kept.run):
+        checkout.give_back()
+        return None
+    if not kept.replay.waits_only_for(held.op_id):
+        return _conclude_beside_others(engine, continuation, checkout, held, ended)
+    if kept.run.turn != held.run_turn:
+        checkout.give_back()
+        return None
+    return _take_turn(engine, continuation, checkout, View.unread(kept.run, ended, held))
 
 
 def _may_conclude(held: Claim, ended: events.AttemptEnded) -> bool:
@@ -60,8 +68,8 @@ def _may_conclude(held: Claim, ended: events.AttemptEnded) -> bool:
 
 def _conclude_beside_others(
     engine: Engine, continuation: Continuation, checkout: Checkout, held: Claim, ended: events.AttemptEnded
-) -> bool:
-    """Take the turn of an outcome while other steps of its run are under way.  Return whether it is written."""
+) -> Decision | None:
+    """Take the turn of an outcome while other steps of its run are under way; None when nothing is written."""
     lease = TurnLease(engine, held.run_id)
     decision: Decision | None = None
     try:
@@ -76,7 +84,7 @@ def _conclude_beside_others(
         else:
             # Where nothing is written, the caller's own turn follows.
             lease.release(wakes=decision is not None, is_over=decision is not None)
-    return decision is not None
+    return decision
 
 
 def _read_under(lease: TurnLease, checkout: Checkout, held: Claim, ended: events.AttemptEnded) -> View | None:
@@ -111,9 +119,11 @@ def conclude_wait(engine: Engine, continuation: Continuation, wait: KnownWait) -
     """
     with engine.replays.checked_out(wait.run_id) as checkout:
         view = view_of_end(engine, continuation, checkout, wait)
-        if view is None or _take_turn(engine, continuation, checkout, view) is None:
-            return False
+        decision = None if view is None else _take_turn(engine, continuation, checkout, view)
+    if view is None or decision is None:
+        return False
     note_end(engine, view, wait)
+    report(engine, decision)
     return True
 
 
@@ -151,37 +161,23 @@ def _take_turn(
         comes_more = continuation.in_batches and not decision.commands and checkout.pending_count > MANY
         if lease is not None and not comes_more:
             decision = replace(decision, releases=lease.holder)
-        write_turn(engine, continuation, checkout, view, decision, began)
+        result = write_turn(engine, continuation, decision)
     except Exception as error:
         # Whatever is wrong with the turn, the outcome is recorded.  The ordinary turn reports the error.
         log.debug("Run %s: an outcome goes through the inbox (%s).", view.run.id, error)
         return None
+    end_turn(engine, continuation, checkout, view, decision, result, began)
     return decision
 
 
-def write_turn(
-    engine: Engine, continuation: Continuation, checkout: Checkout, view: View, decision: Decision, began: int
-) -> None:
-    """Commit a turn that began then, by the monotonic clock in nanoseconds, and do what follows."""
+def write_turn(engine: Engine, continuation: Continuation, decision: Decision) -> CommitResult:
+    """
+    Commit a turn, and note that it was taken.
+
+    Raises:
+        Overtaken: Another turn or a new inbox item came first.  Nothing is written.
+    """
     failpoints.hit("turn.read")
     result = commit_with_next(engine, decision, continuation)
-    end_turn(engine, continuation, checkout, view, decision, result, began)
     continuation.has_turned = True
-
-
-def end_turn(
-    engine: Engine,
-    continuation: Continuation,
-    checkout: Checkout,
-    view: View,
-    decision: Decision,
-    result: CommitResult,
-    began: int,
-) -> None:
-    """Do what follows the commit of a turn."""
-    measure(engine, decision, began)
-    keep_replay(checkout, decision, result)
-    emit_spans(engine, view, checkout, decision, result, continuation)
-    failpoints.hit("turn.committed")
-    send(engine, result)
-    report(engine, decision)
+    return result

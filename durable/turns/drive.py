@@ -22,8 +22,7 @@ from ..store import Run, RunStatus, runs
 from .commit import commit
 from .continuation import Continuation
 from .decision import Decision, Overtaken
-from .emit_spans import emit_spans
-from .finish import commit_with_next, keep_replay, measure, send
+from .finish import commit_with_next, end_turn
 from .forward import forward_turn
 from .poison import Deferred, count_refusal, decide_counted
 from .report import report
@@ -151,7 +150,15 @@ def turn(
     continuation: Continuation | None = None,
     redelivered: bool = False,
 ) -> Decision | None:
-    """Take one turn of a run, and return what it has decided; None when there is nothing to do, or nothing more."""
+    """
+    Take one turn of a run, and return what it has decided; None when there is nothing to do, or nothing more.
+
+    Raises:
+        Overtaken, ReadTooEarly: Another turn came first; nothing is written.
+        UnknownWorkflow: This process does not know the run's workflow.
+        Deferred: The turn has killed processes before, and has to wait.
+        DecryptionError: This process cannot read the run.
+    """
     began = time.monotonic_ns()
     with engine.replays.checked_out(run_id) as checkout:
         with engine.store.read() as tx:
@@ -184,11 +191,7 @@ def turn(
         except (StatementError, ValueError, TypeError) as error:
             decision = count_refusal(engine, decision, error)
             result = commit(engine, decision)
-        measure(engine, decision, began)
-        keep_replay(checkout, decision, result)
-        failpoints.hit("turn.committed")
-        send(engine, result)
-        emit_spans(engine, view, checkout, decision, result, continuation)
+        end_turn(engine, continuation, checkout, view, decision, result, began)
     report(engine, decision)
     # A turn that blocks its run leaves the inbox as it is; the next one cancels the run, if a cancel came.
     return decision if decision.fault is None or view.cancel is not None else None

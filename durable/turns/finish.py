@@ -1,25 +1,35 @@
-"""
-Finishes a turn: commits it, with the claim of the step that this process runs next, keeps its replay, and sends.
-"""
+"""Finishes a turn: commits it, with the claim of the step that this process runs next, keeps its replay, and sends."""
 
 from __future__ import annotations
 
 import time
 from functools import partial
 
-from .. import events, measures, registry
+from sqlalchemy.exc import SQLAlchemyError
+
+from .. import events, failpoints, measures, registry
 from ..broker import BATCH_SIZE
 from ..client import route_again, run_limits
 from ..engine import Checkout, Engine, KnownWait
-from ..store import StepRow, WaitRow, steps
+from ..sandbox import log_records
+from ..store import StepRow, WaitRow, reason, steps
 from .admission import admit, admit_after_all
 from .commit import commit
 from .continuation import Continuation
 from .decision import CommitResult, Decision
+from .emit_spans import emit_spans
+from .view import View
+
+log = log_records.get("durable.drive")
 
 
 def commit_with_next(engine: Engine, decision: Decision, continuation: Continuation | None) -> CommitResult:
-    """Write a decision, with the claim of the step that this process runs next, if it goes on with the run."""
+    """
+    Write a decision, with the claim of the step that this process runs next, if it goes on with the run.
+
+    Raises:
+        Overtaken: Another turn or a new inbox item came first.  Nothing is written.
+    """
     begins = None if continuation is None else continuation.choose(decision)
     if continuation is None or begins is None:
         return commit(engine, decision)
@@ -34,13 +44,39 @@ def commit_with_next(engine: Engine, decision: Decision, continuation: Continuat
     return result
 
 
+def end_turn(
+    engine: Engine,
+    continuation: Continuation | None,
+    checkout: Checkout,
+    view: View,
+    decision: Decision,
+    result: CommitResult,
+    began: int,
+) -> None:
+    """
+    Do what follows the commit of a turn that began then, by the monotonic clock in nanoseconds; but for its report.
+
+    The turn is committed, so an error in sending is logged and not raised.  The sweep sends what was not sent.
+    """
+    measure(engine, decision, began)
+    _keep_replay(checkout, decision, result)
+    failpoints.hit("turn.committed")
+    try:
+        send(engine, result)
+    except SQLAlchemyError as error:
+        log.warning("Run %s: the sweep sends what a turn has asked for (%s).", view.run.id, reason(error))
+    except Exception:
+        log.exception("Run %s: what follows a committed turn failed; the sweep sends its messages.", view.run.id)
+    emit_spans(engine, view, checkout, decision, result, continuation)
+
+
 def measure(engine: Engine, decision: Decision, began: int) -> None:
     """Record how long a turn took that began then, by the monotonic clock in nanoseconds."""
     micros = (time.monotonic_ns() - began) // 1000
     engine.measures.observe(measures.TURN_SECONDS, micros, decision.run.name)
 
 
-def keep_replay(checkout: Checkout, decision: Decision, result: CommitResult) -> None:
+def _keep_replay(checkout: Checkout, decision: Decision, result: CommitResult) -> None:
     """Keep the replay for the next turn, if the run goes on."""
     if result.run is not None:
         checkout.keep(result.run, decision.events[-1] if decision.events else None)

@@ -12,7 +12,6 @@ from typing import Any
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Retry, TaskPredicate
 from celery.utils.serialization import get_pickleable_exception
-from sqlalchemy.exc import SQLAlchemyError
 
 from .. import codec, events
 from ..attempts import Finished
@@ -38,20 +37,12 @@ def raise_failure(engine: Engine, request: Any, run_id: str, finished: Finished)
     if finished.error is None or finished.given_up:
         return
     if celery_internals.next_in_chain(request) is not None:
-        send_turn(engine, run_id)
+        engine.wake(run_id)
     error = for_celery(finished.error)
     if isinstance(finished.ended, events.StepRetrying):
         seconds = max(0.0, (finished.ended.due_at - finished.ended.at) / 1_000_000)
         raise Retry(exc=error, when=round(seconds, 3)) from error
     raise error
-
-
-def send_turn(engine: Engine, run_id: str) -> None:
-    """Send a turn of the run, in place of the next message of a chain."""
-    try:
-        engine.wake(run_id)
-    except SQLAlchemyError as error:
-        log.warning("No turn of run %s was sent (%s); the sweep sends it later.", run_id, type(error).__name__)
 
 
 def for_celery(error: BaseException) -> Exception:

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from driving import all_databases, more_engines, settle
+from sqlalchemy.exc import OperationalError
 
 from durable import Durable, Run, registry, step, workflow
 from durable.attempts.attempt import StepBody, attempt
 from durable.attempts.claim import Address
 from durable.engine.later import Later
 from durable.store import schema, turn_leases
+from durable.turns import finish
 from durable.turns.conclude import conclude
 from durable.turns.continuation import Continuation
 from durable.turns.drive import drive
@@ -107,6 +109,29 @@ def test_the_turn_takes_in_what_others_have_left_and_releases_the_lease(engine, 
     assert turns(engine, run) == 2
     assert len(ended(run)) == 2
     assert not has_lease(engine, run)
+    settle(engine, run)
+    assert run.result(timeout=0) == sum(range(WIDTH))
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("the broker's client has a bug"), OperationalError("SELECT 1", {}, OSError("gone"))]
+)
+def test_an_outcome_is_recorded_once_though_what_follows_its_turn_fails(engine, monkeypatch, caplog, error):
+    """The turn is committed then.  An error is logged, that of a database in one line, and nothing is given up."""
+    run = engine.start(bounded)
+    drive(engine, run.id)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(finish, "_send_steps", fail)
+        assert run_step(engine, run)
+
+    assert len(ended(run)) == 1
+    assert [bool(each.exc_info) for each in caplog.records if run.id in each.message] == [
+        isinstance(error, RuntimeError)
+    ]
     settle(engine, run)
     assert run.result(timeout=0) == sum(range(WIDTH))
 

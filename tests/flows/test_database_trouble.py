@@ -338,6 +338,25 @@ def test_a_full_disk_and_a_read_only_server_are_told_and_pass_on_mariadb(small_d
         server.dispose()
 
 
+def test_what_is_committed_does_not_fail_because_its_turn_cannot_be_sent(engine, monkeypatch, caplog):
+    """The sweep sends it.  One line says which run waits, or how many do."""
+    run = engine.start(shouts, "quiet")
+
+    def fail(*_: object) -> None:
+        raise sa.exc.OperationalError("SELECT", {}, OSError("the database is gone"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("durable.store.due_turns.drives", fail)
+        engine.wake(run.id)
+        engine.wake(run.id, "another")
+
+    said = [each.message for each in caplog.records if each.name == "durable"]
+    assert [text.partition(" (")[0] for text in said] == [
+        f"No turn is sent to run {run.id}",
+        f"No turn is sent to 2 runs, {run.id} among them",
+    ]
+
+
 @contextmanager
 def running(server: Server) -> Iterator[Any]:
     """A server of the test's own."""
