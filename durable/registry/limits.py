@@ -103,13 +103,17 @@ def rate(
     name: str, n: int, per: str | float | timedelta, burst: int | None = None, key: str | KeyFunction | None = None
 ) -> FlowLimit:
     """
-    Let at most *n* attempts of a step, or runs of a workflow, begin within *per*, over all processes.
+    Let *n* attempts of a step, or runs of a workflow, begin within *per* on average, over all processes.
+
+    Within any *per*, at most *n* plus *burst* begin.
 
     Args:
         name, key: As in ``concurrency``.
+        n: How many may begin within *per*, while there are always some that wait.
         per: A duration: ``"1s"``.
         burst: How many may begin at once, when none has begun for a while.  By default few, so that attempts begin
-            evenly: the share of 250 ms, or of a twentieth of *per* if that is longer.
+            evenly: the share of 250 ms, or of a twentieth of *per* if that is longer.  1 for a service that counts
+            strictly.
 
     Raises:
         ConfigurationError: *n* or *burst* is no whole number from 1 on, or another value is not as described.

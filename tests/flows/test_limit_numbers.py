@@ -21,6 +21,7 @@ from durable.client import describe, operate
 from durable.recovery import sweep
 from durable.recovery.housekeeping import Housekeeping
 from durable.store import schema
+from durable.store.limits import Numbers
 from durable.testing import Environment
 
 all_databases = pytest.mark.parametrize("database", DATABASES, indirect=True)
@@ -116,6 +117,21 @@ def test_c77_a_rate_holds_over_a_minute():
     took = began[-1] - began[0]
     assert 59 <= took <= 61
     assert max(sum(at <= each < at + 1 for each in began) for at in began) <= 5
+
+
+@pytest.mark.parametrize(("burst", "most"), [(None, 124), (20, 119), (1, 100)])
+def test_within_any_period_of_a_rate_at_most_its_number_and_its_burst_begin(burst, most):
+    """100 a second, after a quiet time: those of the burst begin at once, and then one every 10 ms."""
+    limit = rate("x", 100, per="1s", burst=burst)
+    numbers, recovers_at, begin_at = Numbers(*limit.numbers), 0, list[int]()
+    for now in range(0, 5_000_000, 1_000):
+        room = numbers.room(0, recovers_at, now)
+        begin_at += [now] * room
+        recovers_at = max(recovers_at, now) + room * numbers.share
+
+    in_a_second = max(sum(at <= each < at + 1_000_000 for each in begin_at) for at in begin_at)
+    assert in_a_second == most < limit.n + (limit.burst or 0)
+    assert len(begin_at) == (limit.burst or 0) + 499
 
 
 def test_an_error_that_names_a_limit_pauses_its_key():
