@@ -24,11 +24,10 @@ MISSING: set[int] = set()
 
 @dataclass(frozen=True)
 class Statement:
-    """One promise.  ``out`` says why durable does not make it, ``differs`` what it does on purpose instead."""
+    """One promise.  ``differs`` says what durable does on purpose instead of what the SDK does."""
 
     number: int
     text: str
-    out: str = ""
     differs: str = ""
 
 
@@ -216,7 +215,7 @@ GROUPS: dict[str, list[Statement]] = {
         S(73, "Child runs return their results, talk back through hooks, and may recurse without using workers up."),
         S(74, "A `Run` crosses into steps and back."),
         S(75, "Attributes of a run: merged, overwritten, unset, within limits, kept when it fails."),
-        S(76, "Streams of a run's output.", out="there are none"),
+        S(76, "Streams of a run's output: in order, each item once."),
         S(77, "Limits of concurrency and rate by key: in order, keys apart, and no slot is lost by a crash."),
     ],
     "Cancelling work": [
@@ -269,7 +268,7 @@ GROUPS: dict[str, list[Statement]] = {
             "A run tells whose fault it is that it does not complete.",
             differs="by its status: `failed` is the author's, or a limit's; `blocked` the code's; storage fails no run",
         ),
-        S(107, "A trace given at the start reaches steps, payloads and children.", out="there is no tracing yet"),
+        S(107, "A trace given at the start reaches steps, payloads and children."),
     ],
 }
 
@@ -280,7 +279,7 @@ HEAD = """\
 
 What durable holds itself to, and the tests that prove it.  The statements come from the behaviour of the Workflow SDK
 of Vercel, as its documentation and its test suites show it, in our words and our names.  Where durable differs on
-purpose, or leaves something out, the statement says so.
+purpose, the statement says so.
 
 This page is made from the names of the tests: `python tests/conformance.py`.
 """
@@ -303,11 +302,6 @@ def _functions(path: Path) -> Iterator[str]:
             yield node.name
 
 
-def in_scope() -> set[int]:
-    """The statements that durable makes."""
-    return {number for number, statement in STATEMENTS.items() if not statement.out}
-
-
 def page() -> str:
     """docs/reference/conformance.md as it should be."""
     proofs = tests()
@@ -324,8 +318,6 @@ def _said(statement: Statement) -> str:
 
 
 def _proved(statement: Statement, proofs: dict[int, list[tuple[str, str]]]) -> str:
-    if statement.out:
-        return f"out of scope: {statement.out}"
     return "<br>".join(f"`{path}::{name}`" for path, name in proofs.get(statement.number, ())) or "missing"
 
 

@@ -72,7 +72,8 @@ async def flow(*numbers: int) -> int:
     return total
 
 
-def test_the_items_of_steps_and_workflows_come_in_order_each_once(engine):
+def test_c76_the_items_of_steps_and_workflows_come_in_order_each_once(engine):
+    """A reader gets them from any number on; each tells its step and attempt, and the run's streams are over."""
     run = engine.start(flow, 10, 20)
     settle(engine, run)
 

@@ -71,7 +71,7 @@ def start(site: Deployment, monkeypatch: pytest.MonkeyPatch, workflow: Any) -> t
         contexts.detach(token)
 
 
-def test_a_run_is_one_tree_over_processes(site, flows, monkeypatch):
+def test_c107_a_run_is_one_tree_over_processes(site, flows, monkeypatch):
     """Steps, retries, coroutines, an adopted task, a sleep, a child; each span once, with what libraries did below."""
     run, trace_id = start(site, monkeypatch, flows.traced)
     assert run.result(timeout=40) == [2, "c-1", "adopted", 2, "c-1"]
@@ -100,7 +100,7 @@ def test_celerys_spans_are_in_the_trace(site, flows, monkeypatch):
     assert steps == {"run/flaky": 4, "run/coroutine": 2, "run/adopted": 1}
 
 
-def test_a_webhook_request_is_in_the_trace_of_its_run(site, flows, monkeypatch):
+def test_c107_a_webhook_request_is_in_the_trace_of_its_run(site, flows, monkeypatch):
     """The web process writes the span of the request below that of the hook, which a worker writes later."""
     site.start_web()
     run, trace_id = start(site, monkeypatch, flows.received)
