@@ -73,7 +73,10 @@ attribute_option = click.option(
     help="Only runs with this attribute.  Give several, and a run must have all of them.",
 )
 since_option = click.option(
-    "--since", type=parse_duration, metavar="DURATION", help='Only runs that started at most this long ago, e.g. "1h".'
+    "--since",
+    type=parse_duration,
+    metavar="DURATION",
+    help='Only runs that were created at most this long ago, e.g. "1h".',
 )
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say how many runs it would be; change nothing.")
 

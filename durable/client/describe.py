@@ -53,7 +53,7 @@ def list_runs(
 
     Args:
         attributes: Only runs that have all of these.
-        since: Only runs that were started within this time.
+        since: Only runs that were created within this time.
         paused: Only runs that are paused.
     """
     engine.check_schema()
