@@ -109,7 +109,10 @@ def forbid(*functions: str, fix: str = IN_A_STEP) -> None:
 @contextlib.contextmanager
 def unrestricted() -> Iterator[None]:
     """
-    Let the calls in this block pass, in the task that runs it and in tasks that it creates.
+    Let the calls in this block pass, in the task that runs it and in tasks that it creates::
+
+        with unrestricted():
+            started = datetime.now()
 
     The block runs again on every replay.  Do not let its results decide what the workflow does.
     """

@@ -163,7 +163,7 @@ def create_asgi_app(
         control, read, authorize: As for ``create_blueprint``, with ``flask.request`` as in a view of Flask.
 
     Raises:
-        SchemaOutOfDate: The database has another schema.
+        SchemaOutOfDate: The schema of the database is too old.
     """
     receiver, app = Receiver(engine), flask.Flask("durable-asgi", static_folder=None)
     app.register_blueprint(blueprint(receiver, url_prefix or None, control, read, authorize))

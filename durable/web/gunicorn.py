@@ -24,7 +24,16 @@ forks.call_in_child(_found.clear)
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let SIGTERM first give all held connections their timeout answer; this is a server hook of gunicorn."""
+    """
+    Let SIGTERM first give all held connections their timeout answer; this is a server hook of gunicorn.
+
+    Import it in your ``gunicorn.conf.py``; gunicorn finds it there by its name::
+
+        from durable.web.gunicorn import post_worker_init
+
+    Args:
+        worker: The worker process, which gunicorn passes.
+    """
     _found[:] = [worker]
     drain_on(signal.SIGTERM)
 
