@@ -69,7 +69,9 @@ def purpose(room: str) -> str:
     path = test_layers.DURABLE / room / "__init__.py"
     source = path if path.exists() else test_layers.DURABLE / f"{room}.py"
     docstring = ast.get_docstring(ast.parse(source.read_text())) or ""
-    return " ".join(docstring.partition("\n\n")[0].split()).replace("``", "`").replace("|", r"\|")
+    # The colons before an example, which the page leaves out.
+    paragraph = docstring.partition("\n\n")[0].removesuffix("::").rstrip()
+    return " ".join(paragraph.split()).replace("``", "`").replace("|", r"\|")
 
 
 def _shown(room: str) -> str:
