@@ -16,7 +16,7 @@ The events of a turn have this order in the log:
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from .. import codec, events, registry
 from ..engine import Checkout, Engine, TurnWatch, Watchdog, unclosable
@@ -93,47 +93,63 @@ def _unended(inbox: Sequence[InboxItem], ended: Collection[str]) -> list[Event]:
     return kept
 
 
+@dataclass(slots=True)
+class _Replayed:
+    """What a turn has replayed so far: new events, what came in with them, and what the workflow asks for."""
+
+    new: NewEvents
+    came_in: Sequence[Event] = ()
+    asked: Sequence[Command] = ()
+    limits: KeyedLimits = field(default_factory=dict)
+    is_whole: bool = False
+
+
 def _replay(
     engine: Engine, view: View, workflow: registry.Workflow[..., object], checkout: Checkout, watchdog: Watchdog
 ) -> Decision:
     """Replay the part of the log that the replay lacks, feed it the inbox, and collect what the workflow asks for."""
-    run, requests = view.run, view.requests
-    new = NewEvents(run.seq, run.last_at)
+    run, replayed = view.run, _Replayed(NewEvents(view.run.seq, view.run.last_at))
     replay = checkout.replay = checkout.replay or _new_replay(engine, view, workflow)
-    came_in: list[Event] = []
-    asked: list[Command] = []
-    keyed: KeyedLimits = {}
     fault: DurableError | None = None
-    may_be_kept = False
     try:
         try:
-            watch = watchdog.watch(run.id)
-            if view.past:
-                watch.run(replay.feed, view.past, requests, replaying=True)
-            came_in = _unended(view.inbox, replay.ended)
-            _add(new, came_in, replay)
-            watch.run(replay.feed, new.events, requests)
-            new.at = max(new.at, engine.now())
-            asked = _take_commands(engine, run.id, replay, watch, new)
-            if calls := limited(asked):
-                watch.run(find_keys, run.id, calls, requests, keyed)
-            may_be_kept = engine.replays.keeps and replay.fault is None and replay.outcome is None
+            _feed(engine, view, replay, watchdog.watch(run.id), replayed)
         finally:
-            if not may_be_kept:
+            goes_on = replayed.is_whole and replay.fault is None and replay.outcome is None
+            if not (engine.replays.keeps and goes_on):
                 watchdog.watch(run.id).run(replay.park)
     except (TurnTooLong, WorkflowCodeError) as error:
         fault = error
     fault = fault or replay.fault or unclosable(replay)
     # A workflow that ends needs room in the log for its end only.
-    limit = engine.settings.max_events
-    if fault is None and replay.outcome is None and 0 < limit < new.seq:
-        fault = LogTooLong(run.id, new.seq, limit)
+    limit, length = engine.settings.max_events, replayed.new.seq
+    if fault is None and replay.outcome is None and 0 < limit < length:
+        fault = LogTooLong(run.id, length, limit)
     if isinstance(fault, LogTooLong):
-        return replace(_fail(view, came_in, fault), taken=replay.taken, at=new.at)
-    if fault is not None:
-        return Decision.block(run, fault)
+        return replace(_fail(view, replayed.came_in, fault), taken=replay.taken, at=replayed.new.at)
+    return Decision.block(run, fault) if fault is not None else _decision(view, replay, replayed)
+
+
+def _feed(engine: Engine, view: View, replay: Replay, watch: TurnWatch, replayed: _Replayed) -> None:
+    """Feed the replay what it lacks and what has come in, and take what the workflow asks for."""
+    new = replayed.new
+    if view.past:
+        watch.run(replay.feed, view.past, view.requests, replaying=True)
+    replayed.came_in = _unended(view.inbox, replay.ended)
+    _add(new, replayed.came_in, replay)
+    watch.run(replay.feed, new.events, view.requests)
+    new.at = max(new.at, engine.now())
+    replayed.asked = _take_commands(engine, view.run.id, replay, watch, new)
+    if calls := limited(replayed.asked):
+        watch.run(find_keys, view.run.id, calls, view.requests, replayed.limits)
+    replayed.is_whole = True
+
+
+def _decision(view: View, replay: Replay, replayed: _Replayed) -> Decision:
+    """Return the decision of a turn in which nothing was wrong."""
+    new, asked = replayed.new, replayed.asked
     return Decision(
-        run=run,
+        run=view.run,
         seq=new.seq,
         at=new.at,
         events=tuple(new.events),
@@ -145,8 +161,8 @@ def _replay(
         open_waits=() if replay.outcome is None else replay.open_waits,
         taken=replay.taken,
         refused=_refused(asked, new.events, replay),
-        requests=requests,
-        limits=keyed,
+        requests=view.requests,
+        limits=replayed.limits,
         ends=view.ends,
         is_unread=view.is_unread,
     )

@@ -9,7 +9,7 @@ generation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
@@ -50,20 +50,13 @@ def begin_next(
 
     following = _row(engine, run, outcome, run_id, now)
     sending = engine.dispatch.plan(now)
-    handed_over: list[dict[str, str | None]] = []
-    for hook in outcome.hooks:
-        row = _open(tx, run, hook, run_id, renamed[hook.op_id], now + len(handed_over))
-        if row is not None:
-            handed_over.append(
-                {"op_id": renamed[hook.op_id], "name": row.name, "token": row.token, "label": hook.label}
-            )
     created = events.RunCreated(
         at=now,
         name=run.name,
         args=str(outcome.value),
         scheduled_for=run.scheduled_for,
         continues=run.id,
-        handed_over=tuple(handed_over),
+        handed_over=_hand_over_hooks(tx, run, outcome.hooks, run_id, renamed, now),
     )
     start_run.create(tx, following, created, sending, _attributes(tx, decision, late))
     new = [*decision.events, *(item.event for item in late)]
@@ -72,17 +65,36 @@ def begin_next(
     if workflow is not None and workflow.limits:
         run_limits.hand_over(tx, run.id, run_id)
 
-    # What the workflow has not taken comes first, then what it has not even seen.
+    taken_along = [item for item in late if isinstance(item.event, events.HookReceived) and item.event.op_id in renamed]
+    received = _received(tx, run, outcome, taken_along, now)
+    run_log.post_all(tx, [(run_id, replace(event, op_id=renamed[event.op_id]), sending) for event in received])
+    requests.hand_over(tx, _request_ids(received, outcome), run_id)
+    return NextGeneration(run_id, taken_along)
+
+
+def _hand_over_hooks(
+    tx: Connection, run: Run, open_hooks: Sequence[OpenHook], run_id: str, renamed: Mapping[str, str], now: int
+) -> tuple[dict[str, str | None], ...]:
+    """Open this generation's hooks for the next one.  Return what its first event says of each."""
+    handed_over: list[dict[str, str | None]] = []
+    for hook in open_hooks:
+        op_id = renamed[hook.op_id]
+        row = _open(tx, run, hook, run_id, op_id, now + len(handed_over))
+        if row is not None:
+            handed_over.append({"op_id": op_id, "name": row.name, "token": row.token, "label": hook.label})
+    return tuple(handed_over)
+
+
+def _received(
+    tx: Connection, run: Run, outcome: Outcome, late: Sequence[InboxItem], now: int
+) -> list[events.HookReceived]:
+    """Return what the workflow has not taken, and then what it has not even seen."""
     unread = [
         events.HookReceived(at=now, op_id=each.op_id, payload=each.payload, request_id=each.request_id)
         for each in outcome.unread
     ]
-    taken_along = [item for item in late if isinstance(item.event, events.HookReceived) and item.event.op_id in renamed]
-    arrived = event_rows.load_large_values(tx, run.id, [item.event for item in taken_along])
-    received = [event for event in (*unread, *arrived) if isinstance(event, events.HookReceived)]
-    run_log.post_all(tx, [(run_id, replace(event, op_id=renamed[event.op_id]), sending) for event in received])
-    requests.hand_over(tx, _request_ids(received, outcome), run_id)
-    return NextGeneration(run_id, taken_along)
+    arrived = event_rows.load_large_values(tx, run.id, [item.event for item in late])
+    return [event for event in (*unread, *arrived) if isinstance(event, events.HookReceived)]
 
 
 def _row(engine: Engine, run: Run, outcome: Outcome, run_id: str, now: int) -> Run:
