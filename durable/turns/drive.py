@@ -64,29 +64,29 @@ def drive(
     lease = TurnLease.resume(engine, run_id) if resumes else TurnLease(engine, run_id)
     if lease.is_kept:
         return
-    rest = Rest.STAYS
+    end = DriveEnd.CANNOT_TAKE
     try:
         try:
-            rest = _take_turns(engine, run_id, lease, continuation, redelivered=redelivered, in_batches=in_batches)
+            end = _take_turns(engine, run_id, lease, continuation, redelivered=redelivered, in_batches=in_batches)
         finally:
-            if rest is Rest.COMES:
+            if end is DriveEnd.WAITS_FOR_MORE:
                 lease.keep()
             else:
-                lease.release(wakes=rest is Rest.TAKEN)
+                lease.release(wakes=end is DriveEnd.INBOX_EMPTY)
         # A message for another process comes after the release: that process would find the lease taken.
-        if rest is Rest.LEFT:
+        if end is DriveEnd.OUT_OF_TRIES:
             engine.wake(run_id)
     except UnknownWorkflow as unknown:
         forward_turn(engine, unknown.run, hops)
 
 
-class Rest(Enum):
-    """What is to become of the items that are in the inbox after a drive."""
+class DriveEnd(Enum):
+    """Why a drive takes no more turns."""
 
-    TAKEN = "none is there, but what has come meanwhile"
-    COMES = "more come soon: many steps run, and the workflow waits for all of them"
-    LEFT = "some may be there: after so many turns, other runs come first"
-    STAYS = "they stay: this process cannot take them in"
+    INBOX_EMPTY = "the inbox is empty, but for what has come in meanwhile"
+    WAITS_FOR_MORE = "many steps run, and the workflow waits for all of them: one turn takes several outcomes in"
+    OUT_OF_TRIES = "it has taken many turns, and other runs come first: the inbox may have items"
+    CANNOT_TAKE = "this process cannot take the inbox in: its items stay"
 
 
 def _take_turns(
@@ -97,7 +97,7 @@ def _take_turns(
     *,
     redelivered: bool,
     in_batches: bool,
-) -> Rest:
+) -> DriveEnd:
     """Take turns of a run, as ``drive`` does.  Raises UnknownWorkflow."""
     has_turned = False
     for _ in range(TRIES):
@@ -111,23 +111,23 @@ def _take_turns(
             continue
         except DecryptionError as unreadable:
             log.error("Run %s is left for a worker that can read it: %s", run_id, unreadable)
-            return Rest.STAYS
+            return DriveEnd.CANNOT_TAKE
         except Deferred as deferred:
             log.warning("Left for later: %s.", deferred)
-            return Rest.STAYS
+            return DriveEnd.CANNOT_TAKE
         if decision is None:
             if not has_turned:
                 engine.run_handlers.call_again(engine.store, registry.Run(run_id, engine))
-            return Rest.TAKEN
+            return DriveEnd.INBOX_EMPTY
         if continuation is not None and continuation.next is not None:
-            return Rest.TAKEN
+            return DriveEnd.INBOX_EMPTY
         if in_batches and not decision.commands and engine.replays.out(run_id) > MANY:
-            return Rest.COMES
+            return DriveEnd.WAITS_FOR_MORE
         has_turned, redelivered = True, False
     if has_turned:
-        return Rest.LEFT
+        return DriveEnd.OUT_OF_TRIES
     log.warning("Run %s was overtaken %d times in a row; the sweep sends its next turn.", run_id, TRIES)
-    return Rest.STAYS
+    return DriveEnd.CANNOT_TAKE
 
 
 class ReadTooEarly(Exception):

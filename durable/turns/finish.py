@@ -62,7 +62,7 @@ def end_turn(
     _keep_replay(checkout, decision, result)
     failpoints.hit("turn.committed")
     try:
-        send(engine, result)
+        send(engine, view.run.id, result)
     except SQLAlchemyError as error:
         log.warning("Run %s: the sweep sends what a turn has asked for (%s).", view.run.id, reason(error))
     except Exception:
@@ -82,8 +82,8 @@ def _keep_replay(checkout: Checkout, decision: Decision, result: CommitResult) -
         checkout.keep(result.run, decision.events[-1] if decision.events else None)
 
 
-def send(engine: Engine, result: CommitResult) -> None:
-    """Send what a turn has committed.  The sweep finds what cannot be sent now."""
+def send(engine: Engine, run_id: str, result: CommitResult) -> None:
+    """Send what a turn of this run has committed.  The sweep finds what cannot be sent now."""
     for holder, request_id in result.answered:
         engine.notify(holder, request_id)
     if result.awaited is not None:
@@ -95,7 +95,7 @@ def send(engine: Engine, result: CommitResult) -> None:
     run_limits.admit(engine, result.run_limit_keys)
     if result.left is not None:
         run_limits.admit_after(engine, result.left)
-    _note_waits(engine, result)
+    _note_waits(engine, run_id, result)
     if result.waits:
         _send_waits(engine, result.waits)
     engine.wake(*result.to_wake)
@@ -114,15 +114,14 @@ def _send_steps(engine: Engine, rows: list[StepRow]) -> None:
             engine.store.write(partial(steps.refresh_send_times, run_id=rows[0].run_id, now=now, delay=resend_after))
 
 
-def _note_waits(engine: Engine, result: CommitResult) -> None:
+def _note_waits(engine: Engine, run_id: str, result: CommitResult) -> None:
     """
     Note the waits of a run whose replay this process keeps, unless others may have to come before it.
 
     Those that are over are not known any more.
     """
-    run_id = result.awaited if result.run is None else result.run.id
     for event in result.log:
-        if isinstance(event, events.WaitCompleted | events.WaitCancelled) and run_id is not None:
+        if isinstance(event, events.WaitCompleted | events.WaitCancelled):
             engine.known_waits.take(run_id, event.op_id)
     if not result.waits or result.run is None or result.run.priority is not None or not engine.settings.continuation:
         return
