@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -54,7 +54,7 @@ from .wsgi_request import ReceiverTarget, Target
 
 log = logging.getLogger("durable.web")
 
-#: Added to the answer of a request that repeats an earlier one.
+#: Added to the answer of a copy whose request was answered before; a copy that was held gets the answer without it.
 _REPLAYED = (("Idempotent-Replayed", "true"),)
 
 
@@ -156,7 +156,7 @@ class Receiver:
             if answer is None and (accepted.is_duplicate or waiter is None):
                 answer = self._find_answer(accepted.request_id)
             if answer is not None:
-                return self._answer(accepted.trace, answer)
+                return self._answer(accepted.trace, answer, _REPLAYED if accepted.is_duplicate else ())
             late = self._late(incoming, webhook, accepted.request_id, preference)
             if waiter is None:
                 return self._answer(accepted.trace, late.answer())
@@ -169,10 +169,10 @@ class Receiver:
             if waiter is not None and held is None:
                 hub.close(waiter)
 
-    def _answer(self, trace: RequestTrace, answer: Response) -> Exact:
-        """Answer a recorded request, and end its span."""
+    def _answer(self, trace: RequestTrace, answer: Response, extra: Iterable[tuple[str, str]] = ()) -> Exact:
+        """Answer a recorded request, with *extra* headers, and end its span."""
         trace.answered(answer.status, self.engine.now())
-        return problems.to_flask(answer)
+        return problems.to_flask(answer, extra)
 
     def _find(self, incoming: Incoming, target: Target | ReceiverTarget) -> Endpoint:
         """Return the webhook or the receiver; raise RequestRefused, with 404, if there is none."""

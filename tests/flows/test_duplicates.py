@@ -82,7 +82,7 @@ def waiters() -> int:
 
 @all_databases()
 def test_a_copy_of_a_held_request_is_attached(engine, client):
-    """Both connections get the same answer; the step runs once."""
+    """All connections get the same answer, none as a replay, since all have waited for it; the step runs once."""
     run, path = begin(engine, "manual")
     before = waiters()
     with ThreadPoolExecutor(3) as threads:
@@ -94,6 +94,7 @@ def test_a_copy_of_a_held_request_is_attached(engine, client):
         answers = [future.result() for future in sent]
 
     assert [(a.status_code, a.data, a.headers["X-Own"]) for a in answers] == [(202, b"did a", "1")] * 3
+    assert not any("Idempotent-Replayed" in answer.headers for answer in answers)
     assert (received(run), worked) == (1, [b"a"])
     assert waiters() == before
 
@@ -119,6 +120,25 @@ def test_a_copy_gets_the_recorded_answer_also_after_the_run(engine, client):
     assert "Idempotent-Replayed" not in first.result().headers
     assert (other.status_code, unknown.status_code, keyless.status_code) == (422, 410, 410)
     assert (rows(engine, run), worked) == (1, [b"last"])
+
+
+@pytest.mark.parametrize("preference", [{}, {"Prefer": "respond-async"}, {"Prefer": "wait=1"}])
+def test_a_copy_of_an_answered_request_gets_the_answer_while_the_webhook_is_open(engine, client, preference):
+    """It gets the first answer at once with Idempotent-Replayed, whether it would wait for an answer or not."""
+    run, path = begin(engine, "manual")
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(client.post, path, data=b"a", headers={"X-Id": "1"})
+        eventually(lambda: rows(engine, run) == 1)
+        settle(engine, run)
+        first.result()
+    assert run.hooks(), "the webhook is open"
+
+    again = client.post(path, data=b"a", headers={"X-Id": "1", **preference})
+
+    assert (again.status_code, again.data, again.headers["X-Own"]) == (202, b"did a", "1")
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert "Idempotent-Replayed" not in first.result().headers
+    assert (received(run), worked) == (1, [b"a"])
 
 
 @all_databases()
@@ -183,7 +203,7 @@ def test_stripe_counts_in_what_it_sends_again(engine, client):
 
 
 def test_a_copy_after_the_time_is_over_gets_the_late_answer(engine, client):
-    """A copy gets on_timeout at first, and the answer as soon as there is one."""
+    """A copy gets on_timeout at first, and the answer as soon as there is one; only the answer is a replay."""
     run, path = begin(engine, "brief")
     first = client.post(path, data=b"a", headers={"X-Id": "1"})
     second = client.post(path, data=b"a", headers={"X-Id": "1"})
@@ -191,6 +211,7 @@ def test_a_copy_after_the_time_is_over_gets_the_late_answer(engine, client):
     third = client.post(path, data=b"a", headers={"X-Id": "1"})
 
     assert [first.data, second.data, third.data] == [b"later", b"later", b"did a"]
+    assert ["Idempotent-Replayed" in each.headers for each in (first, second, third)] == [False, False, True]
     assert worked == [b"a"]
 
 
