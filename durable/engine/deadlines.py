@@ -127,13 +127,21 @@ class Limit:
         if now < self.notify_at:
             return self.notify_at
         if now >= self.notify_at + self._grace:
-            if self._expiry is None:
-                self._expiry = threading.Thread(target=self._expire, name="durable-expiry", daemon=True)
-                self._expiry.start()
-            return None
+            return None if self._start_expiry() else now + PAUSE
         if not self.notified:
             self._interrupt()
         return self.notify_at + self._grace if self.notified else now + PAUSE
+
+    def _start_expiry(self) -> bool:
+        """Call ``expire`` in a thread; False if none can be started now."""
+        if self._expiry is None:
+            thread = threading.Thread(target=self._expire, name="durable-expiry", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return False
+            self._expiry = thread
+        return True
 
     def _interrupt(self) -> None:
         if self._is_async:
@@ -176,6 +184,7 @@ class Deadlines:
         with self._timer.changed:
             self._armed[limit] = None
             self._timer.check_by(limit.notify_at)
+        self._timer.report()
 
     def disarm(self, limit: Limit) -> None:
         """Stop checking *limit*."""

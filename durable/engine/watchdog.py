@@ -33,6 +33,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 # The functions themselves: the guards of workflow code put slower ones into the module.
 from time import clock_gettime, monotonic, process_time
@@ -258,6 +259,7 @@ class Watchdog:
             self._armed[watch] = None
             self._empty_checks = 0
             self._timer.check_by(monotonic() + self._pace)
+        self._timer.report()
 
     def disarm(self, watch: TurnWatch) -> None:
         """Stop checking *watch*, and cancel an exception that has not arrived."""
@@ -276,9 +278,13 @@ class Watchdog:
             if each <= 0:
                 watch.fire()
             if watch.hopeless and watch not in self._hopeless:
-                self._hopeless.add(watch)
                 # In a thread of its own, since it may write to a log whose lock the body holds.
-                threading.Thread(target=self._give_up, args=(watch.reason(),), daemon=True).start()
+                args = (watch.reason(),)
+                thread = threading.Thread(target=self._give_up, args=args, name="durable-give-up", daemon=True)
+                # Out of threads, the next check tries again.
+                with suppress(RuntimeError):
+                    thread.start()
+                    self._hopeless.add(watch)
         return max(PAUSE, min(left))
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from forking import in_child
+from no_threads import refuse_thread
 
 from durable.engine.deadlines import Deadlines, Limit
 from durable.engine.timer import TimerThread
@@ -102,3 +103,51 @@ def test_turns_in_a_row_do_not_wake_the_thread(timer):
         watchdog.watch("run-1").run(int)
 
     assert len(checks) <= 3
+
+
+def test_a_thread_that_could_not_be_started_is_started_by_the_next(timer, monkeypatch, caplog):
+    """Out of threads, an attempt begins all the same; the turn after it starts the thread, which checks both."""
+    watchdog, deadlines = Watchdog(timer, 0.05), Deadlines(timer)
+    refused = refuse_thread(monkeypatch, "durable-timer")
+    limit = limited(deadlines, 3_600_000_000)
+
+    def body() -> None:
+        assert refused
+        assert stops_a_turn(watchdog)
+        deadlines.move(limit, time.monotonic())
+        spin()
+
+    with pytest.raises(SoftTimeLimitExceeded):
+        limit.run(body)
+
+    assert caplog.text.count("can't start new thread") == 1
+
+
+def test_while_no_thread_can_be_started_work_goes_on(timer, monkeypatch, caplog):
+    """Turns and attempts run unchecked, which is logged once; they are checked when there are threads again."""
+    watchdog, deadlines = Watchdog(timer, 0.05), Deadlines(timer)
+    refuse_thread(monkeypatch, "durable-timer", times=4)
+    for _ in range(2):
+        watchdog.watch("run-1").run(int)
+        assert limited(deadlines, 50_000).run(lambda: 5) == 5
+    assert caplog.text.count("can't start new thread") == 1
+
+    assert stops_a_turn(watchdog)
+    assert stops_an_attempt(deadlines)
+
+
+def test_an_expiry_that_gets_no_thread_gets_one_later(timer, monkeypatch):
+    """The timer thread lives on, and ``expire`` is called at a later check."""
+    refused, expired = refuse_thread(monkeypatch, "durable-expiry"), threading.Event()
+    deadlines = Deadlines(timer)
+
+    def body() -> bool:
+        try:
+            spin()
+        except SoftTimeLimitExceeded:
+            return expired.wait(20)
+        return False
+
+    assert Limit(deadlines, 10_000, 10_000, is_async=False, expire=expired.set).run(body)
+    assert refused
+    assert stops_an_attempt(deadlines)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from no_threads import refuse_thread
 
 from durable import TurnTooLong, sleep
 from durable.engine.interrupts import Stopped
@@ -422,6 +423,23 @@ def test_what_cannot_be_interrupted_is_given_up_once(patient, monkeypatch):
     thread.join(10)
 
     assert [(reason.run_id, reason.hung) for reason in given_up] == [("run-1", True)]
+
+
+def test_what_is_given_up_without_a_thread_is_given_up_at_a_later_check(patient, monkeypatch):
+    """Out of threads, the timer thread lives on, and tries again to start the one that calls `give_up`."""
+    watchdog, _ = patient
+    monkeypatch.setattr("durable.engine.watchdog.HOPELESS_SECS", 0.1)
+    gate, told = threading.Event(), threading.Event()
+    watchdog._give_up = lambda reason: told.set()
+    refused = refuse_thread(monkeypatch, "durable-give-up")
+    thread = threading.Thread(target=_quietly, args=(lambda: watchdog.watch("run-1").run(gate.wait),))
+    thread.start()
+
+    assert told.wait(10)
+    gate.set()
+    thread.join(10)
+
+    assert refused
 
 
 def _quietly(act: Callable[[], object]) -> None:
