@@ -36,13 +36,27 @@ class Later:
         self._thread: threading.Thread | None = None
 
     def call(self, key: Hashable, secs: float, act: Callable[[], object]) -> None:
-        """Call *act* after so many seconds.  Of several calls with one key, only the last is made."""
-        with self._changed:
-            self._waiting[key] = (self._clock() + secs, act)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._call_when_due, name="durable-later", daemon=True)
-                self._thread.start()
-            self._changed.notify()
+        """
+        Call *act* after so many seconds; at once, in this thread, where the process is out of threads.
+
+        Of several calls with one key, only the last is made.
+        """
+        try:
+            with self._changed:
+                self._ensure_thread()
+                self._waiting[key] = (self._clock() + secs, act)
+                self._changed.notify()
+        except RuntimeError as error:
+            # A lease that nothing releases would stop its run; a message that is early does no harm.
+            log.warning("No thread could be started that makes calls later, so they are made now: %s", error)
+            _try(act)
+
+    def _ensure_thread(self) -> None:
+        """Start the thread, unless it runs; raise RuntimeError if the process is out of threads."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._call_when_due, name="durable-later", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def put_off(self, key: Hashable, secs: float) -> bool:
         """Make the call that waits so many seconds from now; False when none waits."""

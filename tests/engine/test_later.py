@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import queue
 
+from no_threads import refuse_thread
+
 from durable.engine.later import Later
 
 
@@ -61,3 +63,20 @@ def test_an_error_keeps_no_other_call_waiting(caplog):
     assert made.get(timeout=10) == "good"
     assert "could not be sent later" in caplog.text
     later.close()
+
+
+def test_without_a_thread_a_call_is_made_at_once(monkeypatch, caplog):
+    """Out of threads, it is made in the caller's thread, so that a lease is released; the next call gets a thread."""
+    made: queue.Queue[str] = queue.Queue()
+    later = Later()
+    refuse_thread(monkeypatch, "durable-later")
+    later.call("first", 60, lambda: made.put("first"))
+    assert made.get_nowait() == "first"
+    assert "first" not in later
+    assert "can't start new thread" in caplog.text
+
+    later.call("second", 0.01, lambda: made.put("second"))
+
+    assert made.get(timeout=10) == "second"
+    later.close()
+    assert made.empty()
