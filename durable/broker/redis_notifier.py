@@ -173,12 +173,20 @@ class _Listener:
         self._thread: threading.Thread | None = None
 
     def add(self, receive: Receive) -> None:
-        with self._lock:
-            if receive not in self._receivers:
-                self._receivers.append(receive)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="durable-inbox", daemon=True)
-                self._thread.start()
+        try:
+            with self._lock:
+                if receive not in self._receivers:
+                    self._receivers.append(receive)
+                self._ensure_thread()
+        except RuntimeError as error:
+            # Out of threads.  The next call tries again.
+            log.warning("No thread could be started that reads the inbox, this process polls instead: %s", error)
+
+    def _ensure_thread(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="durable-inbox", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def join(self) -> None:
         if self._thread is not None and self._thread is not threading.current_thread():

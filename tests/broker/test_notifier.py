@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 from eventually import eventually
+from no_threads import refuse_thread
 from servers import OwnRedis, new_broker
 
 from durable.broker import PollingNotifier, make_notifier
@@ -170,6 +171,22 @@ def test_healthy_while_the_inbox_can_be_read(make):
     eventually(lambda: notifier.healthy)
     notifier.close()
     assert not notifier.healthy
+
+
+def test_an_inbox_that_got_no_thread_is_read_after_the_next_listen(make, monkeypatch, caplog):
+    """Out of threads, the process polls; the next ``listen`` starts the thread, and each receiver gets the messages."""
+    first: queue.Queue[str] = queue.Queue()
+    second: queue.Queue[str] = queue.Queue()
+    notifier = make()
+    refuse_thread(monkeypatch, "durable-inbox")
+    notifier.listen("web-1", first.put)
+    assert not notifier.healthy
+    assert "can't start new thread" in caplog.text
+
+    notifier.listen("web-1", second.put)
+    notifier.notify("web-1", "a")
+
+    assert [first.get(timeout=20), second.get(timeout=20)] == ["a", "a"]
 
 
 def test_close_ends_the_thread(make):
