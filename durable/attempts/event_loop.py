@@ -44,7 +44,11 @@ class RunningCoroutine:
         self._outcome: Future[Any] = Future()
         self._task: asyncio.Task[Any] | None = None
         self._current = celery_internals.CurrentTask()
-        self._loop = _ensure_loop()
+        try:
+            self._loop = _ensure_loop()
+        except BaseException:
+            coroutine.close()
+            raise
         self._loop.call_soon_threadsafe(self._launch, coroutine, contextvars.copy_context())
 
     def result(self) -> Any:
@@ -93,8 +97,14 @@ def _ensure_loop() -> asyncio.AbstractEventLoop:
     global _loop
     with _lock:
         if _loop is None:
-            _loop = asyncio.new_event_loop()
-            threading.Thread(target=_run, args=(_loop,), name="durable-async-steps", daemon=True).start()
+            loop = asyncio.new_event_loop()
+            try:
+                threading.Thread(target=_run, args=(loop,), name="durable-async-steps", daemon=True).start()
+            except RuntimeError:
+                # Out of threads.  The next step tries again.
+                loop.close()
+                raise
+            _loop = loop
         return _loop
 
 

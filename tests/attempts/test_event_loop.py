@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from celery import Celery, current_task
 from forking import in_child
+from no_threads import refuse_thread
 
 from durable.attempts import event_loop
 
@@ -246,3 +248,21 @@ def test_a_fork_while_the_loop_is_being_started_locks_nothing_in_the_child():
 
     with event_loop._lock:
         assert in_child(lambda: event_loop.RunningCoroutine(one()).result() == 1)
+
+
+def test_a_loop_that_got_no_thread_is_started_for_the_next_step(monkeypatch):
+    """Out of threads, one step fails, and those after it have a loop."""
+
+    async def one() -> int:
+        return 1
+
+    def check() -> bool:
+        refuse_thread(monkeypatch, "durable-async-steps")
+        failing = one()
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            event_loop.RunningCoroutine(failing)
+        assert inspect.getcoroutinestate(failing) == inspect.CORO_CLOSED
+        return event_loop.RunningCoroutine(one()).result() == 1
+
+    # A child has no loop yet.
+    assert in_child(check)
