@@ -143,7 +143,8 @@ class Housekeeping:
             self._sweep()
         with self._errors_logged():
             self._flush()
-        self._emit_spans()
+        with self._errors_logged():
+            self._emit_spans()
 
     @contextmanager
     def _errors_logged(self) -> Iterator[None]:
@@ -215,8 +216,9 @@ class Housekeeping:
         """Emit what waits while a step runs in place, in a thread of its own: an exporter may wait for a server."""
         batch = self._engine.tracing.batch
         if batch and (self.emitting is None or not self.emitting.is_alive()):
-            self.emitting = threading.Thread(target=batch.flush, name="durable-spans", daemon=True)
-            self.emitting.start()
+            thread = threading.Thread(target=batch.flush, name="durable-spans", daemon=True)
+            thread.start()
+            self.emitting = thread
 
     def _sweep(self) -> None:
         """Sweep if this process has the lease; else send only what has just become due here."""
@@ -260,8 +262,9 @@ class Housekeeping:
             self._prune()
             self._collect_orphans()
         elif self._tidying is None or not self._tidying.is_alive():
-            self._tidying = threading.Thread(target=self._tidy_aside, name="durable-payloads", daemon=True)
-            self._tidying.start()
+            thread = threading.Thread(target=self._tidy_aside, name="durable-payloads", daemon=True)
+            thread.start()
+            self._tidying = thread
 
     def _tidy_aside(self) -> None:
         try:
