@@ -51,7 +51,11 @@ class Notifier(Protocol):
         """Send *subject* to the processes that have subscribed to it.  Never raises."""
 
     def listen(self, holder: str, receive: Receive) -> None:
-        """Call *receive*, in a thread of its own, with what is sent to *holder*, this process."""
+        """
+        Call *receive*, in a thread of its own, with what is sent to *holder*, this process.
+
+        If no thread can be started, that is logged, and the next call tries again.
+        """
 
     def close(self) -> None:
         """Stop listening, and close the connections."""

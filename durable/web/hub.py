@@ -142,7 +142,12 @@ class Hub:
                 self._check_clients_at = now + SLOW_SECS
                 self._wake.set()
             self._waiters.add(waiter)
-        self._ensure_thread()
+        try:
+            self._ensure_thread()
+        except BaseException:
+            # The caller does not get it, so nothing else would close it.
+            self.close(waiter)
+            raise
         return waiter
 
     def follow(self, stream: StreamName, number: int, limit: int, is_gone: Callable[[], bool]) -> Follower | None:
@@ -154,8 +159,12 @@ class Hub:
                 self._check_clients_at = time.monotonic() + SLOW_SECS
                 self._wake.set()
             follower = self._followers.add(stream, number, is_gone)
-        self._ensure_thread()
-        self._followers.subscribe([stream[0]])
+        try:
+            self._ensure_thread()
+            self._followers.subscribe([stream[0]])
+        except BaseException:
+            follower.close()
+            raise
         return follower
 
     def _ensure_thread(self) -> None:

@@ -224,6 +224,24 @@ def test_followers_count_as_held_connections_do(hub):
     assert hub.follow(S, 0, 2, lambda: False) is not None
 
 
+def test_a_follower_takes_no_place_when_the_inbox_cannot_be_listened_to(hub, heard, monkeypatch):
+    """The caller gets the error, and the only place is free for the next connection."""
+
+    def fail(*_: object) -> None:
+        raise OSError("no inbox")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(heard, "listen", fail)
+        with pytest.raises(OSError, match="no inbox"):
+            hub.follow(S, 0, 1, lambda: False)
+    assert len(hub) == 0
+
+    following = hub.follow(S, 0, 1, lambda: False)
+    assert following is not None
+    following.close()
+    assert heard.subscribed == ["run-1"]
+
+
 def test_a_client_that_left_is_forgotten(hub):
     gone = threading.Event()
     follower = follow(hub, is_gone=gone.is_set)

@@ -315,6 +315,29 @@ def test_a_full_house_takes_no_more(table):
     hub.close(second)
 
 
+def test_a_place_is_free_again_when_the_inbox_cannot_be_listened_to(table, threads):
+    """The caller gets the error, and the only place is not taken; the next request gets it, and its answer."""
+
+    class DeafOnce(Inbox):
+        """``listen`` raises the first time."""
+
+        def listen(self, holder: str, receive: Callable[[str], None]) -> None:
+            is_first, self.receive = self.receive is None, receive
+            if is_first:
+                raise OSError("no inbox")
+
+    hub = make_hub(table, DeafOnce())
+    with pytest.raises(OSError, match="no inbox"):
+        hub.open("a", 1, lambda: False)
+    assert len(hub) == 0
+
+    waiter = hub.open("b", 1, lambda: False)
+    assert waiter is not None
+    table.rows["b"] = Response(b"yes")
+    assert held(threads, waiter).result().data == b"yes"
+    hub.close(waiter)
+
+
 def test_a_client_that_left_frees_the_thread(table, threads):
     """The wait ends at the next check of the clients, which is once a second."""
     gone = threading.Event()
