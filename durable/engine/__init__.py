@@ -24,6 +24,7 @@ Files, in import order::
     deadlines.py        stops an attempt that takes longer than its step's timeout
     run_handlers.py     the application's functions that are called when a run has failed or is blocked
     stream_writer.py    collects what the steps of this process emit, and writes many items in one transaction
+    made_once.py        a part that is made at its first use, once
     parts.py            ``EngineParts``: what an engine is made of; each part is made at its first use
     engine.py           ``Engine``: what an engine does with them, for one application
 """

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import cached_property
 
 from celery import Celery
 
@@ -25,6 +24,7 @@ from .forwarder import Forwarder
 from .known_waits import KnownWaits
 from .later import Later
 from .loop_calls import LoopCalls
+from .made_once import made_once
 from .pauses import KnownPauses
 from .replay_cache import Replays
 from .run_handlers import RunHandlers
@@ -37,6 +37,9 @@ from .webhook_counts import WebhookCounts
 
 #: How long a first turn may take that ``start`` takes, waiting included.
 FIRST_TURN_SECS = 1.0
+
+#: The parts that a child process makes anew, and an engine that is used again after ``close``.
+_OF_PROCESS = ("notifier", "completions", "loop_calls")
 
 
 class EngineParts:
@@ -95,20 +98,24 @@ class EngineParts:
         #: A name of this process, unique among all processes.
         self.process_id = uuid.uuid4().hex
         self._flushing = threading.Lock()
-        self._notifier: Notifier | None = None
-        self._completions: Completions | None = None
-        self._loop_calls: LoopCalls | None = None
+        #: Held while a part is made; see ``made_once``.
+        self.making = threading.RLock()
+        self._forget_parts_of_process()
         #: Claims of the attempts that run in this process.
         self.running: set[str] = set()
         #: By claim, how to interrupt those of them that can be interrupted.
         self.interrupts: dict[str, Callable[[], object]] = {}
 
-    @cached_property
+    def _forget_parts_of_process(self) -> None:
+        for name in _OF_PROCESS:
+            self.__dict__.pop(name, None)
+
+    @made_once
     def settings(self) -> Settings:
         """The settings in force; the first use reads the Celery app's configuration."""
         return resolve(self._given, lambda name: self.celery.conf.get(name))
 
-    @cached_property
+    @made_once
     def store(self) -> Store:
         store = self.make_store()
         url = self.settings.payload_url
@@ -116,7 +123,7 @@ class EngineParts:
         store.quiet = lambda: quiet(lambda: self.tracing)
         return store
 
-    @cached_property
+    @made_once
     def dispatch(self) -> Dispatcher:
         self.check_messages()
         settings = self.settings
@@ -134,90 +141,84 @@ class EngineParts:
             installation=lambda: self.installation,
         )
 
-    @cached_property
+    @made_once
     def timer(self) -> TimerThread:
         timer = TimerThread()
         self.on_close(timer.close)
         return timer
 
-    @cached_property
+    @made_once
     def watchdog(self) -> Watchdog:
         settings = self.settings
         limits = (settings.turn_cpu_limit / 1_000_000, settings.turn_timeout / 1_000_000)
         return Watchdog(self.timer, *limits, self.stuck.give_up)
 
-    @cached_property
+    @made_once
     def starts_watchdog(self) -> Watchdog:
         """The watchdog of the first turns that ``start`` takes."""
         secs = self.settings.first_turn_budget / 1_000_000
         return Watchdog(self.timer, secs, max(secs, FIRST_TURN_SECS), self.stuck.give_up)
 
-    @cached_property
+    @made_once
     def tracing(self) -> Tracing:
         settings = self.settings
         tracing = make_tracing(settings.tracing, ContextVariables(settings.contextvars))
         self.on_close(tracing.batch.flush)
         return tracing
 
-    @cached_property
+    @made_once
     def replays(self) -> Replays:
         replays = Replays(self.settings.replay_cache, lambda replay: self.stuck.put_away(replay, self.watchdog))
         self.on_close(replays.close)
         return replays
 
-    @cached_property
+    @made_once
     def known_waits(self) -> KnownWaits:
         return KnownWaits()
 
-    @cached_property
+    @made_once
     def deadlines(self) -> Deadlines:
         return Deadlines(self.timer)
 
-    @cached_property
+    @made_once
     def later(self) -> Later:
         later = Later()
         self.on_close(later.close)
         return later
 
-    @cached_property
+    @made_once
     def stream_writer(self) -> StreamWriter:
         """Writes what the steps of this process emit."""
         writer = self.make_stream_writer()
         self.on_close(writer.close)
         return writer
 
-    @cached_property
+    @made_once
     def forwarder(self) -> Forwarder:
         return Forwarder()
 
-    @cached_property
+    @made_once
     def flusher(self) -> Flusher:
         """Flushes the measures of a process that has no housekeeping; the web's blueprints start it."""
         flusher = Flusher(self.flush_measures, lambda: self.settings.beat_interval / 1_000_000)
         self.on_close(flusher.close)
         return flusher
 
-    @property
+    @made_once
     def notifier(self) -> Notifier:
-        """This process's notifier."""
-        if self._notifier is None:
-            self._notifier = self.make_notifier()
-        return self._notifier
+        """This process's notifier.  With two, a message would reach only the one that takes it from the inbox."""
+        return self.make_notifier()
 
-    @property
+    @made_once
     def completions(self) -> Completions:
         """The runs that threads of this process wait for."""
-        if self._completions is None:
-            self._completions = self.make_completions()
-        return self._completions
+        return self.make_completions()
 
-    @property
+    @made_once
     def loop_calls(self) -> LoopCalls:
         """The calls that event loops wait for."""
-        if self._loop_calls is None:
-            # As many as there are connections, less some for the threads that work beside them.
-            self._loop_calls = LoopCalls(self.settings.pool_size + 3, waits_in_loop=self.store.waits_in_loop)
-        return self._loop_calls
+        # As many as there are connections, less some for the threads that work beside them.
+        return LoopCalls(self.settings.pool_size + 3, waits_in_loop=self.store.waits_in_loop)
 
     # An engine for tests replaces these five.
 
@@ -268,14 +269,14 @@ class EngineParts:
         """Close connections and stop threads.  For tests and scripts that make many engines."""
         while self._closing:
             self._closing.pop()()
-        if self._loop_calls is not None:
-            self._loop_calls.close()
+        if "loop_calls" in self.__dict__:
+            self.loop_calls.close()
         self.store.close()
         if "dispatch" in self.__dict__:
             self.dispatch.close()
-        if self._notifier is not None:
-            self._notifier.close()
-        self._notifier = self._completions = self._loop_calls = None
+        if "notifier" in self.__dict__:
+            self.notifier.close()
+        self._forget_parts_of_process()
 
     def _within_trace(self, run_id: str, trace_context: str | None) -> AbstractContextManager[None]:
         """Return the trace in which a run's message is sent, by the context as it is stored."""

@@ -535,7 +535,7 @@ class LocalNotifier(PollingNotifier):
 
 def test_a_sender_that_waits_is_notified_of_the_turn(engine, token, monkeypatch):
     """With a notifier it does not poll: here it would do so once a minute."""
-    monkeypatch.setattr(engine, "_notifier", notifier := LocalNotifier())
+    monkeypatch.setattr(engine, "notifier", notifier := LocalNotifier())
     monkeypatch.setattr(completions, "SLOW_SECS", 60.0)
     run = engine.start(conversation, token)
     settle(engine, run)

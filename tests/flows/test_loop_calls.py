@@ -495,7 +495,7 @@ def test_a_loop_of_one_request_uses_the_connections_of_the_process(engine, admin
 def test_a_greenlet_is_not_needed(engine, token, monkeypatch):
     """Without the package, calls run in threads."""
     monkeypatch.setattr(greenlets, "are_available", lambda: False)
-    engine._loop_calls = None
+    engine.__dict__.pop("loop_calls", None)
     engine.loop_calls.settled_secs = 0
 
     assert asyncio.run(engine.start(waits, token).astatus()) == "pending"

@@ -56,7 +56,7 @@ def engine(database: str, manner: dict[str, Any], cipher: Cipher | None) -> Iter
     celery = Celery(f"test-{secrets.token_hex(4)}", broker="memory://")
     made = Durable(celery, database_url=database, public_url="https://hooks.test", cipher=cipher, **manner)
     migrate(made)
-    made._notifier = Sent()
+    made.notifier = Sent()
     yield made
     made.close()
 

@@ -411,7 +411,7 @@ def test_a_reply_that_comes_later_is_picked_up(engine, database):
 
 def test_one_that_waits_later_is_notified(engine, monkeypatch):
     """The process that picks the reply up is, in place of the one that has asked, which may be gone."""
-    monkeypatch.setattr(engine, "_notifier", notifier := LocalNotifier())
+    monkeypatch.setattr(engine, "notifier", notifier := LocalNotifier())
     monkeypatch.setattr(completions, "SLOW_SECS", 60.0)
     run = engine.start(by_steps, "replying-late-notified")
     settle(engine, run)
@@ -533,7 +533,7 @@ class LocalNotifier(PollingNotifier):
 @pytest.mark.parametrize("who", ["workflow", "step", "end"])
 def test_a_caller_is_notified_of_the_reply(engine, ask, monkeypatch, who):
     """By the turn, by the step, and by the end of the run.  Here it would look by itself once a minute."""
-    monkeypatch.setattr(engine, "_notifier", notifier := LocalNotifier())
+    monkeypatch.setattr(engine, "notifier", notifier := LocalNotifier())
     monkeypatch.setattr(completions, "SLOW_SECS", 60.0)
     flow, *args = {"workflow": (counter, 9), "step": (by_steps,), "end": (never, "leaves")}[who]
     run = engine.start(flow, f"replying-22-{who}", *args)
