@@ -43,6 +43,8 @@ class Call(NamedTuple):
     #: Holds the connection of a caller who waits for a reply.
     holding: Holding
     permit: Permit
+    #: The caller's name, None if it is not known.
+    actor: str | None
 
 
 class Reply(NamedTuple):
@@ -104,6 +106,7 @@ def _start(call: Call) -> Reply:
         raise RequestRefused(problems.bad_arguments(str(error))) from None
     except RunConflict:
         raise RequestRefused(problems.idempotency_key_reused()) from None
+    call.permit.note("start", run.id, call.actor)
     location = ("Location", f"{call.base_url}runs/{quote(run.id, safe='')}")
     started = {"id": run.id, "name": workflow.name, "status": run.status}
     if run.id == new_id:

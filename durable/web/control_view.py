@@ -104,33 +104,27 @@ class Controller:
             document = _validated(operation.body, parsed)
 
         base_url = wsgi_request.base_of(settings.public_url, incoming) + wsgi_request.ROOT
-        call = Call(self._engine, base_url, path_parameters, key, document, query, self._holding, self._permit)
-        reply = yield from self._act(operation, call, actor)
+        call = Call(self._engine, base_url, path_parameters, key, document, query, self._holding, self._permit, actor)
+        reply = yield from self._act(operation, call)
         return problems.Exact(
             json.dumps(reply.document, separators=(",", ":"), default=str),
             reply.status,
             [("Content-Type", "application/json"), ("Cache-Control", "no-store"), *reply.headers],
         )
 
-    def _act(self, operation: Operation, call: Call, actor: str | None) -> Flow[Reply]:
+    def _act(self, operation: Operation, call: Call) -> Flow[Reply]:
         """Do the operation; what changes something has an entry in the audit."""
         match operation.action:
-            case "read":
+            case "read" | "start" | "resume":
+                # The run of a start, or of a payload, is known once it is committed: they write their entry then.
                 return (yield from _reply(operation, call))
             case "bulk":
                 # Each run has an entry of its own.
                 self._permit.require(f"bulk_{call.body.action}")
                 return (yield from _reply(operation, call))
-            case "start" | "resume":
-                # The run, or the question, is known afterwards.
-                reply = yield from _reply(operation, call)
-                reached = reply.document.get("run_id") or reply.document.get("id")
-                subject = str(reached or f"request:{reply.document['request_id']}")[:64]
-                self._permit.audited(operation.action, subject, None, lambda: None, actor)
-                return reply
         subject, detail = _subject(call)
         self._engine.check_schema()
-        acted = self._permit.audited(operation.action, subject, detail, lambda: _do(operation, call), actor)
+        acted = self._permit.audited(operation.action, subject, detail, lambda: _do(operation, call), call.actor)
         assert isinstance(acted, Reply), f"{operation.path} holds its connection, and is audited as if it did not"
         return acted
 

@@ -24,7 +24,9 @@ ASK = "hooks/ask"
 def _resume(call: Call) -> Reply:
     body: hook_schemas.Resume = call.body
     with _refusing():
-        return Reply(202, {"run_id": hooks.resume_hook(call.engine, body.token, body.payload)})
+        run_id = hooks.resume_hook(call.engine, body.token, body.payload)
+    call.permit.note("resume", run_id, call.actor)
+    return Reply(202, {"run_id": run_id})
 
 
 def _ask(call: Call) -> Flow[Reply]:
@@ -38,7 +40,8 @@ def _ask(call: Call) -> Flow[Reply]:
     try:
         question = hooks.NewQuestion(request_id, None if waiter is None else engine.process_id)
         with _refusing():
-            hooks.deliver(engine, body.token, body.payload, question=question)
+            delivered = hooks.deliver(engine, body.token, body.payload, question=question)
+        call.permit.note("resume", delivered.run.run_id, call.actor)
         if waiter is None:
             return _reply(call, request_id, replies.find_answer(engine, request_id))
         hub.recorded(waiter)

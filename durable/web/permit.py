@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import flask
+from sqlalchemy import Connection
 from werkzeug.exceptions import HTTPException
 
 from ..engine import Engine
@@ -52,8 +54,15 @@ class Permit:
         """
         Do something that changes something, with an entry in the audit that is committed before.
 
+        What came of it is written afterwards.  If that fails, it is logged, and the entry stays without an outcome.
+
         Args:
             subject: The id of a run, or what ``audit.subject`` returns.
+
+        Raises:
+            SQLAlchemyError: The entry could not be committed, so nothing was done.
+
+        What *do* raises is raised again.
         """
         store = self._engine.store
         entry = store.write(
@@ -61,7 +70,8 @@ class Permit:
         )
 
         def finish(outcome: str) -> None:
-            store.write(lambda tx: audit.finish(tx, entry, outcome[:2_000]))
+            with _logged(action, subject, actor, outcome):
+                store.write(lambda tx: audit.finish(tx, entry, outcome[:2_000]))
 
         try:
             result = do()
@@ -73,6 +83,37 @@ class Permit:
             raise
         finish("done")
         return result
+
+    def note(self, action: str, run_id: str, actor: str | None) -> None:
+        """
+        Write the entry of something that is committed already: before, its run was not known.
+
+        If that fails, it is logged.
+        """
+        store = self._engine.store
+
+        def write(tx: Connection) -> None:
+            entry = audit.begin(tx, run_id, at=store.now(), action=action, actor=actor, detail=None)
+            audit.finish(tx, entry, "done")
+
+        with _logged(action, run_id, actor, "done"):
+            store.write(write)
+
+
+@contextmanager
+def _logged(action: str, subject: str, actor: str | None, outcome: str) -> Iterator[None]:
+    """Log with an error what the audit lacks then.  An error answer would make the caller do it again."""
+    try:
+        yield
+    except Exception as error:
+        log.error(
+            "The audit lacks what came of an action, since it could not be written: %s of %s by %s: %s (%s)",
+            action,
+            subject,
+            actor or "an unknown caller",
+            outcome,
+            type(error).__name__,
+        )
 
 
 _NOT_TRUE = {
