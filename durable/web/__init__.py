@@ -14,6 +14,7 @@ Files, in import order::
 
     fetch.py               fetches a sender's certificate over HTTPS
     event_stream.py        Server-Sent Events of a stream, as bytes, for any transport
+    pace.py                how often the thread of held connections reads SQL
     followers.py           the connections of one process that read streams, and how each gets what is new
     stream_source.py       what they read: the items of streams from SQL, each as an event
     waiters.py             held connections that wait for the answer to a request

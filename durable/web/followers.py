@@ -19,18 +19,12 @@ from typing import Protocol
 
 from ..broker import SUBSCRIPTION_SECS, Notifier
 from .event_stream import EventBatch
+from .pace import Pace
 
 log = logging.getLogger("durable.web")
 
 #: A stream: the run that it belongs to, and its name.
 StreamName = tuple[str, str]
-
-#: How often SQL is read while notifications arrive.
-SLOW_SECS = 1.0
-#: How often it is read while none arrive: for ``FAST_FOR_SECS`` after something new, and after that.
-FAST_SECS = 0.05
-FAST_FOR_SECS = 2.0
-STEADY_SECS = 0.25
 
 #: Tells a follower that it is behind, and has to read by itself.
 BEHIND = EventBatch()
@@ -157,8 +151,8 @@ class Followers:
         self._notified: set[str] = set()
         #: Whether the last read failed, so that an outage is logged once.
         self._failing = False
-        # Times of the monotonic clock.
-        self._fast_until = 0.0
+        self._pace = Pace()
+        #: When to read next, by the monotonic clock.
         self._read_at = 0.0
 
     def __len__(self) -> int:
@@ -228,7 +222,8 @@ class Followers:
         with self._lock:
             notified, self._notified = self._notified, set()
             is_due = now >= self._read_at
-            self._read_at = now + self._interval(now) if is_due else min(self._read_at, now + self._interval(now))
+            next_at = now + self._pace.secs(now, has_notifications=self._notifier.healthy)
+            self._read_at = next_at if is_due else min(self._read_at, next_at)
             waiting = [each for each in self._followers if each.is_waiting and (is_due or each.stream[0] in notified)]
             versions = dict(self._versions)
         if is_due:
@@ -248,7 +243,7 @@ class Followers:
             return
         self._failing = False
         if news:
-            self._fast_until = now + FAST_FOR_SECS
+            self._pace.quicken(now)
         for each in waiting:
             if each.stream in news:
                 self._give(each, news[each.stream], versions.get(each.stream[0], 0))
@@ -273,8 +268,3 @@ class Followers:
             follower.is_waiting = False
             follower.version = version
             follower.put(batch)
-
-    def _interval(self, now: float) -> float:
-        if self._notifier.healthy:
-            return SLOW_SECS
-        return FAST_SECS if now < self._fast_until else STEADY_SECS

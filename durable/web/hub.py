@@ -33,6 +33,7 @@ from ..broker import Notifier
 from ..engine import Engine
 from ..http import Response
 from ..store import PushedAnswer
+from . import pace
 from .followers import Follower, Followers, Source, StreamName
 from .waiters import Waiter, Waiters
 
@@ -42,12 +43,6 @@ Answers = Callable[[Collection[str]], Mapping[str, Response]]
 #: Reads the answer in a notification.
 Pushed = Callable[[PushedAnswer], Response]
 
-#: How often SQL is read while notifications arrive, and how often the clients are checked.
-SLOW_SECS = 1.0
-#: How often SQL is read while none arrive: for the first FAST_FOR_SECS of a waiter, and after that.
-FAST_SECS = 0.05
-FAST_FOR_SECS = 2.0
-STEADY_SECS = 0.25
 #: How long the thread stays when nothing waits: to start one for each request would cost more than its answer.
 IDLE_SECS = 5.0
 
@@ -114,9 +109,8 @@ class Hub:
         self._draining = False
         #: Whether the last read failed, so that an outage is logged once.
         self._failing = False
+        self._pace = pace.Pace()
         # Times of the monotonic clock.
-        #: Until when SQL is read every FAST_SECS.
-        self._fast_until = 0.0
         #: When the answers to all requests are read next.
         self._read_at = 0.0
         #: When the clients are checked next.
@@ -135,11 +129,11 @@ class Hub:
             if self._draining or len(self) >= limit:
                 return None
             now = time.monotonic()
-            self._fast_until = now + FAST_FOR_SECS
+            self._pace.quicken(now)
             if not len(self):
                 # The first waiter: an idle thread's times are long past, and no answer can be there yet.
                 self._read_at = now + self._read_interval(now)
-                self._check_clients_at = now + SLOW_SECS
+                self._check_clients_at = now + pace.SLOW_SECS
                 self._wake.set()
             self._waiters.add(waiter)
         try:
@@ -156,7 +150,7 @@ class Hub:
             if self._draining or len(self) >= limit:
                 return None
             if not len(self):
-                self._check_clients_at = time.monotonic() + SLOW_SECS
+                self._check_clients_at = time.monotonic() + pace.SLOW_SECS
                 self._wake.set()
             follower = self._followers.add(stream, number, is_gone)
         try:
@@ -193,7 +187,7 @@ class Hub:
             waiter.request_id = request_id
             self._waiters.add(waiter)
             self._attached.add(waiter)
-            self._fast_until = time.monotonic() + FAST_FOR_SECS
+            self._pace.quicken(time.monotonic())
 
     def recorded(self, waiter: Waiter) -> None:
         """Read the answer at once if no notification will arrive for it."""
@@ -259,7 +253,7 @@ class Hub:
                 if self._followers:
                     self._followers.deliver(now)
                 if now >= self._check_clients_at:
-                    self._check_clients_at = now + SLOW_SECS
+                    self._check_clients_at = now + pace.SLOW_SECS
                     for waiter in self._all_waiters():
                         if waiter.is_gone():
                             waiter.release(None)
@@ -303,9 +297,7 @@ class Hub:
                 waiter.release(answer)
 
     def _read_interval(self, now: float) -> float:
-        if self._notifier.healthy and not self._attached:
-            return SLOW_SECS
-        return FAST_SECS if now < self._fast_until else STEADY_SECS
+        return self._pace.secs(now, has_notifications=self._notifier.healthy and not self._attached)
 
 
 def drain(engine: Engine | None = None) -> None:

@@ -11,8 +11,7 @@ import pytest
 from eventually import eventually
 
 from durable.broker.notifier import PollingNotifier
-from durable.web import event_stream, followers
-from durable.web import hub as holding
+from durable.web import event_stream, pace
 from durable.web.event_stream import EventBatch
 from durable.web.followers import Follower, StreamName, StreamNews
 from durable.web.hub import Hub
@@ -88,8 +87,7 @@ def heard() -> Heard:
 @pytest.fixture
 def hub(streams: Streams, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A hub whose intervals are shorter, so that the tests are faster."""
-    monkeypatch.setattr(holding, "SLOW_SECS", 0.25)
-    monkeypatch.setattr(followers, "SLOW_SECS", 0.25)
+    monkeypatch.setattr(pace, "SLOW_SECS", 0.25)
     made = Hub(lambda ids: {}, heard, "web-1", streams)
     yield made
     made.drain()

@@ -15,6 +15,7 @@ from durable.broker.notifier import PollingNotifier
 from durable.http import Response
 from durable.store import PushedAnswer
 from durable.web import hub as holding
+from durable.web import pace
 from durable.web.event_stream import EventBatch
 from durable.web.followers import StreamName, StreamNews
 from durable.web.hub import Hub
@@ -53,7 +54,7 @@ class Table:
 @pytest.fixture(autouse=True)
 def slow_is_a_quarter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the interval of a second to a quarter, so that the tests are faster."""
-    monkeypatch.setattr(holding, "SLOW_SECS", 0.25)
+    monkeypatch.setattr(pace, "SLOW_SECS", 0.25)
 
 
 @pytest.fixture
@@ -109,13 +110,13 @@ def test_a_notification_brings_the_answer_at_once(table, threads):
     inbox.receive("a")
 
     assert future.result().data == b"yes"
-    assert time.monotonic() - started < holding.SLOW_SECS / 2
+    assert time.monotonic() - started < pace.SLOW_SECS / 2
     hub.close(waiter)
 
 
 def test_an_answer_that_comes_with_its_notification_needs_no_read(table, monkeypatch):
     """The id that follows finds nobody; SQL is not asked."""
-    monkeypatch.setattr(holding, "SLOW_SECS", 30)
+    monkeypatch.setattr(pace, "SLOW_SECS", 30)
     inbox = Inbox()
     hub = make_hub(table, inbox)
     waiter = open_place(hub, "a")
@@ -224,7 +225,7 @@ def test_a_new_waiter_does_not_cost_a_look_at_each_other(table):
 
 def test_copies_wait_for_one_answer_and_count_each(table, threads, monkeypatch):
     """Copies of a request that another process holds are polled often: its notification does not arrive here."""
-    monkeypatch.setattr(holding, "SLOW_SECS", 30)
+    monkeypatch.setattr(pace, "SLOW_SECS", 30)
     hub = make_hub(table, Inbox())
     copies = [open_place(hub, name) for name in "bc"]
     for copy in copies:
@@ -249,13 +250,13 @@ def test_a_lost_notification_costs_one_poll(table, threads):
     waiter = open_place(hub, "a")
     table.rows["a"] = Response(b"yes")
 
-    assert held(threads, waiter, 2 * holding.SLOW_SECS).result().data == b"yes"
+    assert held(threads, waiter, 2 * pace.SLOW_SECS).result().data == b"yes"
     hub.close(waiter)
 
 
 def test_without_notifications_it_looks_when_the_request_is_recorded(table, threads, monkeypatch):
     """An answer that exists by then, for example of an eager step, does not wait for the first poll."""
-    monkeypatch.setattr(holding, "FAST_SECS", 30)
+    monkeypatch.setattr(pace, "FAST_SECS", 30)
     hub = make_hub(table, PollingNotifier())
     waiter = open_place(hub, "a")
     table.rows["a"] = Response(b"yes")
@@ -276,7 +277,7 @@ def test_without_notifications_it_polls_fast(table, threads):
     table.rows["a"] = Response(b"yes")
 
     assert future.result().data == b"yes"
-    assert time.monotonic() - started < 2 * holding.STEADY_SECS
+    assert time.monotonic() - started < 2 * pace.STEADY_SECS
     hub.close(waiter)
 
 
@@ -434,6 +435,6 @@ def test_a_thread_that_rests_looks_in_time_for_the_next(table, threads, monkeypa
     waiter = open_place(hub, "b")
     table.rows["b"] = Response(b"yes")
 
-    assert held(threads, waiter, 2 * holding.SLOW_SECS).result().data == b"yes"
+    assert held(threads, waiter, 2 * pace.SLOW_SECS).result().data == b"yes"
     hub.close(waiter)
     hub.drain()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from durable.broker.notifier import PollingNotifier
-from durable.web import gunicorn, servers
+from durable.web import gunicorn, pace, servers
 from durable.web import hub as holding
 
 Pair = tuple[socket.socket, socket.socket]
@@ -154,7 +154,7 @@ def test_the_worker_is_found_among_the_callers(monkeypatch):
 
 def test_sigterm_drains_at_once(worker, monkeypatch):
     """With the server hook SIGTERM releases held connections at once, then calls the handler before."""
-    monkeypatch.setattr(holding, "SLOW_SECS", 60.0)
+    monkeypatch.setattr(pace, "SLOW_SECS", 60.0)
     stopped = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     try:
