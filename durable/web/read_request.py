@@ -33,6 +33,11 @@ def read_and_verify(
 
     Returns:
         The request; and the answer, if the request is a handshake, which is not recorded.
+
+    Raises:
+        NotVerified: The signature is missing or wrong, or the handshake is refused.
+        RequestRefused: The method is not enabled, the headers or the body are too large, the body cannot be read as it
+            was sent, or the signature cannot be checked now.
     """
     delivers = incoming.method in webhook.config.methods and incoming.method not in _NEVER_DELIVER
     if not delivers and not verification.takes_handshakes_by(webhook, incoming.method):

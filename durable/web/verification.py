@@ -31,7 +31,12 @@ Fetch = Callable[[str], bytes]
 
 
 def takes_handshakes_by(webhook: Endpoint, method: str) -> bool:
-    """Return whether the webhook's preset answers handshakes of this method, even if the method does not deliver."""
+    """
+    Return whether the webhook's preset answers handshakes of this method, even if the method does not deliver.
+
+    Raises:
+        RequestRefused: This process has not imported the verifier.
+    """
     verification = webhook.config.verification
     if verification is None:
         return False
@@ -40,7 +45,13 @@ def takes_handshakes_by(webhook: Endpoint, method: str) -> bool:
 
 
 def answer_unsigned_handshake(webhook: Endpoint, request: Request, fetch: Fetch) -> Response | None:
-    """Return the answer to a handshake that its sender does not sign; None for any other request."""
+    """
+    Return the answer to a handshake that its sender does not sign; None for any other request.
+
+    Raises:
+        NotVerified: The handshake is refused.
+        RequestRefused: It cannot be checked now: a secret is missing, or this process has not imported the verifier.
+    """
     verification = webhook.config.verification
     if verification is None:
         return None
@@ -60,7 +71,8 @@ def verify(webhook: Endpoint, request: Request, fetch: Fetch) -> Response | None
         The answer to a signed handshake; None for a request to be recorded.
 
     Raises:
-        RequestRefused: The signature is missing or wrong, or it cannot be checked now.
+        NotVerified: The signature is missing or wrong.
+        RequestRefused: It cannot be checked now.
     """
     verification = webhook.config.verification
     if verification is None:
