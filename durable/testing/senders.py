@@ -23,7 +23,8 @@ class SentRequest:
     One request that was sent, and its response.
 
     Attributes:
-        request_id: The id under which it is recorded, if it is; None when it was refused before its body was read.
+        request_id: The id under which it is recorded, if it is; of a held copy, that of the request which it repeats.
+            None when it was refused before its body was read.
         answer: The response; None when the process crashed while it handled the request.
         is_unanswered: Whether its connection was held, and no work was left that could answer it.
     """
@@ -96,7 +97,7 @@ class InlineHub:
 
     def attach(self, waiter: Waiter, request_id: str) -> None:
         """Wait for the response to an earlier request."""
-        waiter.request_id = request_id
+        waiter.request_id = self._sent.request_id = request_id
 
     def recorded(self, waiter: Waiter) -> None:
         """Do all work that is due.  Afterwards the response exists, or there is none."""

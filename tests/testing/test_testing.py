@@ -39,6 +39,7 @@ from durable import (
 from durable.store.schema import requests
 from durable.testing import Environment, crash_everywhere, export, replay
 from durable.testing.faults import Fault, Trace, why_missed
+from durable.testing.invariants import check
 
 pytest_plugins = ["durable.testing.plugin"]
 
@@ -105,6 +106,21 @@ async def ignores() -> str:
     return "over"
 
 
+@step(name="testing.answer_late")
+def answer_late(request: Request) -> None:
+    request.respond_with(request.data)
+
+
+@workflow(name="testing.answers_late")
+async def answers_late() -> str:
+    webhook = create_webhook(respond_with="manual", dedupe="X-Id")
+    first = await webhook
+    await sleep("1h")
+    await answer_late(first)
+    await sleep("1h")
+    return "over"
+
+
 def test_a_sleep_of_a_month_is_over_at_once(durable_env):
     """The clock jumps; the workflow sees the time that has passed."""
     doubled, secs = durable_env.run(naps, 4)
@@ -155,6 +171,21 @@ def test_a_request_that_nobody_answers_gets_its_timeout_answer_at_once(durable_e
     assert {answer.status_code for answer in answers} == {202}
     assert time.monotonic() - began < 10
     assert durable_env.post(answers[0].headers["Location"], method="GET").json["status"] == "pending"
+
+
+def test_a_copy_of_a_request_is_recorded_as_that_request(durable_env):
+    """Before the answer and after it, a copy has the first one's URL or answer, and nothing is wrong with the run."""
+    run = durable_env.start(answers_late)
+    url = run.hooks()[0]["url"]
+    first, copy = (durable_env.post(url, data=b"a", headers={"X-Id": "1"}) for _ in range(2))
+    assert (first.status_code, copy.status_code) == (202, 202)
+    assert first.headers["Location"] == copy.headers["Location"]
+    durable_env.advance("1h")
+    late = durable_env.post(url, data=b"a", headers={"X-Id": "1"})
+    assert (late.status_code, late.data) == (200, b"a")
+    durable_env.finish(run)
+
+    assert list(check(durable_env, run)) == []
 
 
 def test_a_step_sees_nothing_of_the_request_that_is_held_meanwhile(durable_env):
