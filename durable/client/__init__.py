@@ -6,6 +6,7 @@ The Python functions, the command line and the control routes all call this room
 Files, in import order::
 
     hooks.py           payloads for hooks, and answers to webhook requests
+    audited.py         entries of the audit: begun before an action, finished with what came of it
     limits.py          limits of steps: who waits, and their numbers at run time
     pending.py         what a run waits for now
     timeline.py        the rows and bars of a run's timeline

@@ -15,13 +15,13 @@ from typing import Any
 
 import flask
 
-from ..client import OPEN, Client, Options, matching_ids, operate, pauses
+from ..client import OPEN, Client, Options, audited, matching_ids, operate, pauses
 from ..client import fork as client_fork
 from ..client import hooks as client_hooks
 from ..client import start as client_start
 from ..context import recorded_url
 from ..errors import DurableError
-from ..store import Hook, RunStatus, audit, hooks
+from ..store import Hook, RunStatus, hooks
 from . import filters
 from .filters import ListQuery
 from .pages import Dashboard, back_to
@@ -178,15 +178,6 @@ def bulk(dashboard: Dashboard) -> flask.Response:
     return back_to("runs", **query.parameters, done=f"bulk_{action}", count=done, refused=refused, more=more)
 
 
-def record(
-    dashboard: Dashboard, run_id: str, action: str, actor: str | None, detail: str | None
-) -> Callable[[str], None]:
-    """Begin an entry of the audit; return a function that records what came of it."""
-    store = dashboard.engine.store
-    entry = store.write(lambda tx: audit.begin(tx, run_id, at=store.now(), action=action, actor=actor, detail=detail))
-    return lambda outcome: store.write(lambda tx: audit.finish(tx, entry, outcome))
-
-
 def _act(dashboard: Dashboard, action: str, run_id: str, detail: str | None, do: Callable[[], Any]) -> Any:
     """
     Do one thing to one run, if the caller may, with an entry in the audit.
@@ -197,12 +188,12 @@ def _act(dashboard: Dashboard, action: str, run_id: str, detail: str | None, do:
     dashboard.engine.check_schema()
     with dashboard.engine.store.read() as tx:
         find(tx, run_id)
-    finish = record(dashboard, run_id, action, actor, detail)
+    finish = audited.begin(dashboard.engine, run_id, action, actor, detail)
     try:
         result = do()
     except (Refused, DurableError, TypeError, ValueError) as error:
         detail = error.detail if isinstance(error, Refused) else str(error)
-        finish(f"refused: {detail}"[:2_000])
+        finish(f"refused: {detail}")
         if isinstance(error, Refused):
             raise
         raise Refused(409, "Nothing was done", detail) from error

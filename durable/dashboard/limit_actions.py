@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import flask
 
-from ..client import limits
+from ..client import audited, limits
 from ..errors import ConfigurationError
 from ..store import audit
-from .actions import record
 from .pages import Dashboard, back_to
 from .security import Refused
 
@@ -35,10 +34,10 @@ def _act(dashboard: Dashboard, action: str, name: str, detail: str, do: Callable
     """Do one thing to one limit, if the caller may, with an entry in the audit that is committed first."""
     actor = dashboard.guard.require(action)
     dashboard.engine.check_schema()
-    finish = record(dashboard, audit.subject("limit", name), action, actor, f"{name}: {detail}")
+    finish = audited.begin(dashboard.engine, audit.subject("limit", name), action, actor, f"{name}: {detail}")
     try:
         do()
     except ConfigurationError as error:
-        finish(f"refused: {error}"[:2_000])
+        finish(f"refused: {error}")
         raise Refused(409, "Nothing was done", str(error)) from error
     finish("done")

@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import flask
 
-from ..client import pauses
+from ..client import audited, pauses
 from ..errors import ConfigurationError
 from ..store import audit
-from .actions import record
 from .pages import Dashboard, back_to
 from .security import Refused
 
@@ -33,11 +32,11 @@ def _act(dashboard: Dashboard, verb: str, kind: str, name: str, do: Callable[[],
         raise Refused(404, "Page not found", "The dashboard has no page at this address.")
     actor = dashboard.guard.require(f"{verb}_{kind}")
     dashboard.engine.check_schema()
-    finish = record(dashboard, audit.subject(kind, name), f"{verb}_{kind}", actor, name)
+    finish = audited.begin(dashboard.engine, audit.subject(kind, name), f"{verb}_{kind}", actor, name)
     try:
         done = do()
     except ConfigurationError as error:
-        finish(f"refused: {error}"[:2_000])
+        finish(f"refused: {error}")
         raise Refused(409, "Nothing was done", str(error)) from error
     finish("done" if done else "refused: it was so already")
     return back_to(_PAGES[kind], done=f"{verb}_{kind}")

@@ -7,9 +7,10 @@ from typing import Any
 import flask
 
 from .. import registry
+from ..client import audited
 from ..errors import ConfigurationError
 from ..schedules import CATCH_UPS, OVERLAPS, define, handle
-from .actions import parse_json, record
+from .actions import parse_json
 from .pages import Dashboard, back_to
 from .security import Refused
 from .views_schedules import moment, subject
@@ -48,11 +49,11 @@ def create(dashboard: Dashboard) -> flask.Response:
         raise Refused(404, "Workflow not found", "This web process has not imported a workflow of this name.") from None
     except ConfigurationError as error:
         raise Refused(422, "The schedule was not made", f"{error}  Go back and correct it.") from error
-    finish = record(dashboard, subject(name), "create_schedule", actor, name)
+    finish = audited.begin(dashboard.engine, subject(name), "create_schedule", actor, name)
     try:
         handle.create(dashboard.engine, definition)
     except ConfigurationError as error:
-        finish(f"refused: {error}"[:2_000])
+        finish(f"refused: {error}")
         raise Refused(409, "The schedule was not made", f"{error}") from error
     finish("done")
     return back_to("schedule", name=name, done="create_schedule")

@@ -10,12 +10,12 @@ from typing import Any
 import flask
 
 from .. import registry
-from ..client import Options
+from ..client import Options, audited
 from ..client import start as client_start
 from ..errors import DurableError
 from ..registry import Workflow, definitions
 from ..store import start_run
-from .actions import parse_json, record
+from .actions import parse_json
 from .pages import Dashboard, back_to
 from .security import Refused
 
@@ -65,7 +65,7 @@ def start(dashboard: Dashboard) -> flask.Response:
         run = client_start.start(engine, workflow, args, kwargs, options)
     except (DurableError, TypeError, ValueError) as error:
         raise Refused(422, "The run was not started", f"{error}  Go back and correct it.") from error
-    record(dashboard, run.id, "start", actor, None)("done")
+    audited.note(dashboard.engine, run.id, "start", actor)
     return back_to("run", run_id=run.id, done="start")
 
 

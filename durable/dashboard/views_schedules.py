@@ -9,11 +9,11 @@ from typing import Any
 import flask
 
 from .. import duration
+from ..client import audited
 from ..errors import ConfigurationError, ScheduleNotFound
 from ..schedules import Schedule, describe, handle
 from ..store import audit
 from . import notices
-from .actions import record
 from .pages import Dashboard, back_to
 from .security import Refused
 
@@ -98,11 +98,11 @@ def _act(dashboard: Dashboard, action: str, name: str, do: Callable[[Schedule], 
     """Do one thing to one schedule, if the caller may, with an entry in the audit that is committed first."""
     actor = dashboard.guard.require(action)
     found = _find(dashboard, name)
-    finish = record(dashboard, subject(name), action, actor, name)
+    finish = audited.begin(dashboard.engine, subject(name), action, actor, name)
     try:
         result = do(found)
     except (ConfigurationError, ValueError) as error:
-        finish(f"refused: {error}"[:2_000])
+        finish(f"refused: {error}")
         raise Refused(409, "Nothing was done", str(error)) from error
     finish("refused: it was so already" if result is False else "done")
     return result

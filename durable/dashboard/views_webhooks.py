@@ -8,14 +8,13 @@ import flask
 from sqlalchemy import Connection
 
 from .. import context
-from ..client import TooManyPending
+from ..client import TooManyPending, audited
 from ..client import route_again as routing
 from ..display import mask
 from ..errors import ConfigurationError, DecryptionError, PayloadMissing
 from ..http import Request, Response
 from ..store import Pause, RequestRow, hooks, pauses, received, run_page, runs
 from . import filters, notices
-from .actions import record
 from .pages import Dashboard, back_to
 from .security import Refused
 from .views_runs import place
@@ -33,11 +32,11 @@ def route_again(dashboard: Dashboard, request_id: str) -> flask.Response:
     """Route a request to a receiver again that has reached no run, by the rules that this process has."""
     actor = dashboard.guard.require("retry_request")
     dashboard.import_workflows()
-    finish = record(dashboard, f"request:{request_id}"[:64], "retry_request", actor, request_id)
+    finish = audited.begin(dashboard.engine, f"request:{request_id}"[:64], "retry_request", actor, request_id)
     try:
         routed = routing.route_again(dashboard.engine, request_id)
     except (ConfigurationError, TooManyPending) as error:
-        finish(f"refused: {error}"[:2_000])
+        finish(f"refused: {error}")
         raise Refused(409, "Nothing was done", str(error)) from error
     if routed is None:
         finish("refused: it has reached a run, waits, or is unknown")

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeVar
 
 import flask
-from sqlalchemy import Connection
 from werkzeug.exceptions import HTTPException
 
+from ..client import audited
 from ..engine import Engine
 from ..errors import DurableError
-from ..store import audit
 from . import problems
 from .problems import RequestRefused
 
@@ -64,15 +62,7 @@ class Permit:
 
         What *do* raises is raised again.
         """
-        store = self._engine.store
-        entry = store.write(
-            lambda tx: audit.begin(tx, subject, at=store.now(), action=action, actor=actor, detail=detail)
-        )
-
-        def finish(outcome: str) -> None:
-            with _logged(action, subject, actor, outcome):
-                store.write(lambda tx: audit.finish(tx, entry, outcome[:2_000]))
-
+        finish = audited.begin(self._engine, subject, action, actor, detail)
         try:
             result = do()
         except RequestRefused as refused:
@@ -85,35 +75,8 @@ class Permit:
         return result
 
     def note(self, action: str, run_id: str, actor: str | None) -> None:
-        """
-        Write the entry of something that is committed already: before, its run was not known.
-
-        If that fails, it is logged.
-        """
-        store = self._engine.store
-
-        def write(tx: Connection) -> None:
-            entry = audit.begin(tx, run_id, at=store.now(), action=action, actor=actor, detail=None)
-            audit.finish(tx, entry, "done")
-
-        with _logged(action, run_id, actor, "done"):
-            store.write(write)
-
-
-@contextmanager
-def _logged(action: str, subject: str, actor: str | None, outcome: str) -> Iterator[None]:
-    """Log with an error what the audit lacks then.  An error answer would make the caller do it again."""
-    try:
-        yield
-    except Exception as error:
-        log.error(
-            "The audit lacks what came of an action, since it could not be written: %s of %s by %s: %s (%s)",
-            action,
-            subject,
-            actor or "an unknown caller",
-            outcome,
-            type(error).__name__,
-        )
+        """Write the entry of something that is committed already.  If that fails, it is logged."""
+        audited.note(self._engine, run_id, action, actor)
 
 
 _NOT_TRUE = {

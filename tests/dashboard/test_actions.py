@@ -239,6 +239,23 @@ def test_bulk_retry_takes_blocked_runs(engine, browser):
     assert ids(browser.get("/runs?error=asked")) == []
 
 
+def test_an_action_whose_outcome_cannot_be_written_is_shown_as_done(engine, browser, monkeypatch, caplog):
+    """Nobody is led to do it again.  The log says what the audit lacks."""
+    run = engine.start(napping, "a")
+    settle(engine, run)
+
+    def fail(*_: object) -> None:
+        raise sa.exc.OperationalError("UPDATE", {}, OSError("gone"))
+
+    monkeypatch.setattr(audit, "finish", fail)
+    page = browser.post(f"/run/{run.id}/cancel")
+
+    assert "asked to stop" in page
+    settle(engine, run)
+    assert run.status == "cancelled"
+    assert "The audit lacks what came of an action" in caplog.text
+
+
 def test_the_audit_goes_with_its_run(engine):
     """Pruning a run deletes its entries."""
     run = engine.start(scene.approval, json.dumps("x"))
