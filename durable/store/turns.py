@@ -38,7 +38,8 @@ _ADVANCE = (
 _CONTINUE = (
     "UPDATE durable_steps SET op_id = :next_op, name = :next_name, attempt = 1, claim = :next_claim,"
     " claimed_at = :now, started_at = :now, queue = :queue, semantics = :semantics, message_id = NULL,"
-    " deadline_at = NULL, heartbeat = NULL, heartbeat_at = NULL, not_before = 0, sends = 0, sent_at = NULL"
+    " interruptions = NULL, deadline_at = NULL, heartbeat = NULL, heartbeat_at = NULL, not_before = 0, sends = 0,"
+    " sent_at = NULL"
 )
 _BEGIN = (
     "INSERT INTO durable_steps (run_id, op_id, name, attempt, status, claim, claimed_at, started_at, worker_id,"

@@ -18,7 +18,8 @@ from trouble import cut_off, refused, unacknowledged
 
 from durable import RunFailed, create_hook, get_workflow_metadata, registry, resume_hook, sleep, step, workflow
 from durable.attempts.attempt import StepBody, attempt, run_claimed
-from durable.attempts.claim import Address
+from durable.attempts.claim import Address, claim
+from durable.attempts.outcome import MOST_INTERRUPTIONS, release
 from durable.client.run import post_cancel
 from durable.duration import to_datetime
 from durable.engine.process import identify
@@ -131,6 +132,12 @@ def turns_of(engine, run):
         return tx.execute(sa.select(runs.c.turn).where(runs.c.id == run.id)).scalar_one()
 
 
+def row_of_step(engine, run):
+    """The row of the run's only step that has not ended."""
+    with engine.store.read() as tx:
+        return dict(tx.execute(sa.select(steps).where(steps.c.run_id == run.id)).mappings().one())
+
+
 def walk(engine, continuation, most=1000):
     """Run the claimed attempts one after the other; returns their number."""
     for number in range(most):
@@ -200,6 +207,51 @@ def test_a_turn_that_asks_for_a_few_steps_is_one_transaction(engine, goes_on):
         query = sa.select(steps.c.status).where(steps.c.run_id == run.id).order_by(steps.c.op_id)
         assert list(tx.execute(query).scalars()) == ["claimed" if goes_on else "pending", "pending"]
     assert kinds(run) == ["run_created", "run_started", "step_created", "step_created"]
+
+
+@all_databases()
+def test_a_step_that_begins_in_the_row_of_another_takes_nothing_of_it_over(engine):
+    """Its row has in each column what the row of a step has that begins in a row of its own."""
+    run = engine.start(counts, 3)
+    continuation = begun(engine, run)
+    fresh = row_of_step(engine, run)
+    left = {"attempt": 1, "not_before": 1, "started_at": 1, "claimed_at": 1, "message_id": "one", "interruptions": 4}
+    left |= {"semantics": "transactional", "deadline_at": 1, "heartbeat": "1", "heartbeat_at": 1, "queue": "other"}
+    left |= {"sent_at": 1, "sends": 1}
+    # Of a claimed attempt that the workflow has not cancelled and no pause holds, these are always the same.
+    same = {"run_id", "status", "worker_id", "cancelled", "doubt", "next_send_at", "offered_seq", "paused_at"}
+    assert set(fresh) == {*left, *same, "op_id", "name", "claim"}
+    with engine.store.begin() as tx:
+        tx.execute(sa.update(steps).where(steps.c.run_id == run.id).values(left))
+
+    walk(engine, continuation, most=1)
+
+    begins = continuation.next
+    own = {"op_id": "r#2", "claim": begins.claim, "started_at": begins.started_at, "claimed_at": begins.claimed_at}
+    assert row_of_step(engine, run) == fresh | own
+
+
+@all_databases()
+def test_interruptions_of_a_step_do_not_count_for_the_next(engine):
+    """A step that was interrupted ends in place: the next one has as many interruptions left as any."""
+    run = engine.start(counts, 2)
+    drive(engine, run.id)
+    continuation = Continuation(engine, "celery", clock=Time())
+    concluded = partial(conclude, engine, continuation)
+    held = claim(engine, adds, Address(run.id, "r#1", 1), None)
+    release(engine, held, has_begun=True)
+    assert row_of_step(engine, run)["interruptions"] == 1
+
+    attempt(engine, adds, Address(run.id, "r#1", 1), None, conclude=concluded)
+
+    assert continuation.has_turned
+    assert row_of_step(engine, run)["op_id"] == "r#2"
+    assert row_of_step(engine, run)["interruptions"] is None
+    for _ in range(MOST_INTERRUPTIONS - 1):
+        held = continuation.begin() or claim(engine, adds, Address(run.id, "r#2", 1), None)
+        release(engine, held, has_begun=True)
+    settle(engine, run)
+    assert run.result(timeout=0) == 2
 
 
 def test_a_process_that_dies_before_the_step_runs_leaves_a_claim_that_is_found(engine):
