@@ -15,7 +15,7 @@ from ..engine import Engine
 from ..errors import DecryptionError
 from ..registry import SEMANTICS, definitions
 from ..sandbox import log_records
-from ..store import Claim, claims, end_operation, event_rows, offers
+from ..store import Claim, claims, end_operation, event_rows, offers, reason, retry_until_available
 from ..turns import BATCH_DELAY_SECS, Continuation, conclude, drive, put_off
 from .outcome import release
 
@@ -56,7 +56,7 @@ def _record_and_take_next(engine: Engine, continuation: Continuation, held: Clai
     Not the outcome of an attempt that may be in doubt, or one that refers to requests or large values.
     """
     is_end = ended.phase == "ended" and held.semantics != definitions.AT_MOST_ONCE
-    if not (is_end and continuation.has_offers) or continuation.is_over:
+    if not is_end or continuation.is_over:
         return False
     if event_rows.has_large([ended]) or end_operation.request_ids(ended):
         return False
@@ -73,8 +73,10 @@ def _record_and_take_next(engine: Engine, continuation: Continuation, held: Clai
     try:
         continuation.next = _claim_next(engine, claim)
     except Exception as error:
-        log.debug("Run %s: an outcome is recorded by itself (%s).", held.run_id, error)
-        return False
+        if not is_recorded:
+            log.debug("Run %s: an outcome is recorded by itself (%s).", held.run_id, error)
+            return False
+        log.warning("Run %s: an offered step was claimed and does not run here: %s", held.run_id, reason(error))
     if is_recorded:
         continuation.has_offers = continuation.next is not None
         failpoints.hit("step.recorded")
@@ -107,16 +109,22 @@ def _claim_next(engine: Engine, claim: Callable[[str], Claim | None]) -> Claim |
     engine.running.add(by)
     held: Claim | None = None
     try:
-        held = claim(by)
-        return None if held is None else claims.decrypted(engine.store.vault, held)
-    except DecryptionError:
-        assert held is not None
-        release(engine, held, has_begun=False, delay=engine.settings.resend_after)
-        held = None
-        return None
+        claimed = claim(by)
+        held = None if claimed is None else _decrypted(engine, claimed)
+        return held
     finally:
         if held is None:
             engine.running.discard(by)
+
+
+def _decrypted(engine: Engine, claimed: Claim) -> Claim | None:
+    """The claim with its values decrypted; None, and it is released, when this process lacks a key."""
+    try:
+        return claims.decrypted(engine.store.vault, claimed)
+    except DecryptionError:
+        delay = engine.settings.resend_after
+        retry_until_available(lambda: release(engine, claimed, has_begun=False, delay=delay))
+        return None
 
 
 def _send_next(engine: Engine, continuation: Continuation, run_id: str) -> None:

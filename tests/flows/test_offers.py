@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from driving import all_databases, more_engines, settle
+from trouble import cut_off, refused
 
-from durable import Durable, Run, registry, step, workflow
+from durable import DecryptionError, Durable, Run, registry, step, workflow
 from durable.attempts.attempt import StepBody, attempt, run_claimed
 from durable.attempts.claim import Address
 from durable.attempts.go_on import go_on, record_in_place
@@ -209,6 +210,65 @@ def test_a_failed_transaction_leaves_the_outcome_to_one_of_its_own(engine, monke
 
     assert continuation.next.op_id == f"r#{LEAST + 2}"
     assert [event.op_id for event in run.events() if event.kind == "step_completed"] == ["r#1", held.op_id]
+
+
+@pytest.fixture
+def unreadable(engine: Durable, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An offered step, the first that is taken after the next, whose arguments the engine lacks the key to."""
+    op_id, unseal = f"r#{LEAST + 2}", engine.store.vault.unseal
+
+    def without_key(run_id: str, place: str, text: str | None) -> str | None:
+        if place == op_id:
+            raise DecryptionError("new", ("old",), run_id)
+        return unseal(run_id, place, text)
+
+    monkeypatch.setattr(engine.store.vault, "unseal", without_key)
+    return op_id
+
+
+def status_of(engine: Durable, run: Run[Any], op_id: str) -> str:
+    """The status of a step that has not ended."""
+    mine = (schema.steps.c.run_id == run.id, schema.steps.c.op_id == op_id)
+    with engine.store.read() as tx:
+        return str(tx.execute(sa.select(schema.steps.c.status).where(*mine)).scalar_one())
+
+
+def test_an_offered_step_that_cannot_be_read_is_released_when_the_database_is_back(engine, unreadable, caplog):
+    """The connection breaks while it is left to another process: it is left there all the same."""
+    run = begin(engine, wide, WIDTH)
+    continuation = take_message(engine, run, most=0)
+    held = continuation.begin()
+    engine.store.now()
+
+    # On SQLite, the transaction after the one of the outcome.
+    with cut_off(engine, "UPDATE durable_steps SET attempt", transaction=2) as cut:
+        run_claimed(engine, held, StepBody(noop), partial(record_in_place, engine, continuation))
+
+    assert len(cut) == 1
+    assert continuation.next is None
+    assert status_of(engine, run, unreadable) == "pending"
+    assert not engine.running
+    assert "its outcome is not recorded" not in caplog.text
+
+
+def test_an_outcome_is_recorded_once_when_the_next_step_cannot_be_released(engine, unreadable, caplog):
+    """The process does not run that step, so its housekeeping gives it up; the outcome counts as recorded."""
+    if engine.store.dialect == "sqlite":
+        pytest.skip("it refuses no such statement")
+    run = begin(engine, wide, WIDTH)
+    continuation = take_message(engine, run, most=0)
+    held = continuation.begin()
+
+    with refused(engine, "UPDATE durable_steps SET attempt", "too long") as hit:
+        run_claimed(engine, held, StepBody(noop), partial(record_in_place, engine, continuation))
+
+    assert len(hit) == 1
+    assert "its outcome is not recorded" not in caplog.text
+    assert continuation.next is None
+    assert not engine.running
+    later(engine, 10**6)
+    sweep.release_forgotten(engine)
+    assert status_of(engine, run, unreadable) == "pending"
 
 
 def test_when_its_time_is_over_the_process_sends_the_next_step(engine):
