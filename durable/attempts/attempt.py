@@ -116,7 +116,7 @@ def run_claimed(engine: Engine, held: Claim, body: StepBody, conclude: Conclude 
     waited = 0 if held.scheduled_at is None else held.claimed_at - held.scheduled_at
     engine.measures.observe(measures.START_DELAY_SECONDS, waited, held.name)
     try:
-        running = describe(engine, body.step, held)
+        running = _describe(engine, body.step, held)
         failpoints.hit("step.claimed")
         token = current.running_step.set(running)
         try:
@@ -125,12 +125,10 @@ def run_claimed(engine: Engine, held: Claim, body: StepBody, conclude: Conclude 
                 if running.error is not None:
                     span.fail(running.error)
         except BaseException as error:
-            # The process is being stopped, or lacks a key: another process takes the attempt, which does not count.
             running.roll_back()
             with suppress(Exception):
                 running.finish_streams()
-            delay = engine.settings.resend_after if isinstance(error, DecryptionError) else 0
-            retry_until_available(lambda: release(engine, held, has_begun=running.has_begun, delay=delay))
+            _leave(engine, held, error, has_begun=running.has_begun)
             raise
         finally:
             current.running_step.reset(token)
@@ -156,6 +154,24 @@ def run_claimed(engine: Engine, held: Claim, body: StepBody, conclude: Conclude 
         return Finished(ended, running.error, running.cancellation.given_up)
     finally:
         engine.running.discard(held.claim)
+
+
+def _describe(engine: Engine, step: Step[..., Any], held: Claim) -> RunningAttempt:
+    try:
+        return describe(engine, step, held)
+    except BaseException as error:
+        _leave(engine, held, error, has_begun=False)
+        raise
+
+
+def _leave(engine: Engine, held: Claim, error: BaseException, *, has_begun: bool) -> None:
+    """
+    Leave the attempt to another process, which does not count: this one is being stopped, or lacks a key, say.
+
+    Unless *error* ends this process, it could take the attempt again at once: so it waits.
+    """
+    delay = 0 if ends_process(error) else engine.settings.resend_after
+    retry_until_available(lambda: release(engine, held, has_begun=has_begun, delay=delay))
 
 
 def _call(engine: Engine, body: StepBody, running: RunningAttempt) -> events.AttemptEnded:

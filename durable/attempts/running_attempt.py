@@ -278,7 +278,12 @@ class RunningAttempt:
 
 
 def describe(engine: Engine, step: Step[..., Any], held: Claim) -> RunningAttempt:
-    """Return the running attempt of a claim."""
+    """
+    Return the running attempt of a claim.
+
+    Raises:
+        DecryptionError: This process lacks a key.
+    """
     check, deadline = CancellationCheck(engine, held), limit(engine, step, held)
 
     def is_given_up() -> bool:
@@ -325,13 +330,17 @@ def _first_caller(engine: Engine, held: Claim) -> str:
 
 
 def _last_heartbeat(engine: Engine, held: Claim) -> Any:
-    """Return the details of the last heartbeat; None when this process cannot read them, so that the step runs."""
-    if held.heartbeat is None:
+    """Return the details of the last heartbeat; None when they are gone or cannot be decoded, so that the step runs."""
+    stored = held.heartbeat
+    if stored is None:
         return None
+
+    def fetch() -> str | None:
+        with engine.store.read() as tx:
+            return engine.store.vault.fetch(tx, held.run_id, stored)
+
     try:
-        with engine.store.read() if held.heartbeat.startswith(REFERENCE) else nullcontext() as tx:
-            text = held.heartbeat if tx is None else engine.store.vault.fetch(tx, held.run_id, held.heartbeat)
-        return codec.decode(text or "null")
+        return codec.decode((retry_until_available(fetch) if stored.startswith(REFERENCE) else stored) or "null")
     except (PayloadMissing, SerializationError) as error:
         log.warning("Step %s of run %s: its last heartbeat cannot be read here: %s", held.name, held.run_id, error)
         return None

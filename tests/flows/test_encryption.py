@@ -339,6 +339,29 @@ def test_a_worker_without_the_key_leaves_the_run(make, caplog):
         assert [e.attempt for e in run.events() if e.kind == "step_completed"] == [1]
 
 
+@all_databases()
+def test_an_attempt_of_a_fork_is_left_to_a_worker_that_can_read_its_origin(make):
+    """Its first call was made under an older key, and its own is readable: the attempt is released for later."""
+    before, both = make(aes_gcm({"old": KEYS["old"]}), continuation=0), make(aes_gcm(KEYS), continuation=0)
+    new = make(aes_gcm({"new": KEYS["new"]}), continuation=0)
+    run = before.start(child, MARKED)
+    settle(before, run)
+    fork = run_of(both, run).fork(from_step="r#1")
+    drive(both, fork.id)
+
+    with pytest.raises(DecryptionError, match="'old'"):
+        attempt(new, echo, Address(fork.id, "r#1", 1), None)
+
+    assert not new.running
+    with both.store.begin() as tx:
+        row = tx.execute(sa.select(steps).where(steps.c.run_id == fork.id)).one()
+        assert (row.status, row.claim, row.attempt) == ("pending", None, 1)
+        assert row.not_before > both.now()
+        tx.execute(sa.update(steps).where(steps.c.run_id == fork.id).values(not_before=0))
+    settle(both, fork)
+    assert fork.result(timeout=0) == MARKED
+
+
 def test_who_lacks_the_key_is_told(make):
     """``result``, ``describe`` and the events raise; the list of what happened is there for anybody."""
     able, unable = make(aes_gcm(KEYS)), make(None)

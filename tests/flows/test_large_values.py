@@ -20,6 +20,7 @@ from driving import all_databases, kinds, restart, settle, settle_family
 from eventually import eventually
 from servers import migrate
 from sqlalchemy.exc import OperationalError
+from trouble import cut_off
 
 from durable import (
     BodyNotLoaded,
@@ -36,6 +37,8 @@ from durable import (
     testing,
     workflow,
 )
+from durable.attempts.attempt import attempt
+from durable.attempts.claim import Address
 from durable.cipher import aes_gcm
 from durable.client.describe import describe
 from durable.client.operate import retry
@@ -44,7 +47,7 @@ from durable.recovery.housekeeping import Housekeeping
 from durable.recovery.prune import prune, prune_batch
 from durable.store import schema
 from durable.store.payloads import CHUNK, UrlPayloads
-from durable.store.schema import events, inbox, payloads, requests, runs, workers
+from durable.store.schema import events, inbox, payloads, requests, runs, steps, workers
 from durable.store.vault import LIMIT
 from durable.turns.drive import drive
 from durable.web import create_blueprint
@@ -251,6 +254,70 @@ def test_heartbeats_and_errors_may_be_large(make):
     settle(engine, run)
 
     assert run.result(timeout=1) is True
+
+
+def test_a_heartbeat_is_read_once_the_payload_store_is_back(make, tmp_path, monkeypatch, caplog):
+    """An attempt begins while the payload store is away: it waits for the details, and has them."""
+    engine = make(payload_url=f"file://{tmp_path}/payloads", continuation=0)
+    run = engine.start(beaten)
+    drive(engine, run.id)
+    attempt(engine, beats, Address(run.id, "r#1", 1), None)
+    get, folder, away = engine.store.vault.payloads.get, tmp_path / "payloads", tmp_path / "away"
+
+    def get_from_a_store_that_was_away(*args: Any) -> bytes | None:
+        if not away.exists():
+            return get(*args)
+        try:
+            return get(*args)
+        finally:
+            folder.unlink()
+            away.rename(folder)
+
+    folder.rename(away)
+    folder.symlink_to(folder)  # which no system call can follow
+    monkeypatch.setattr(engine.store.vault.payloads, "get", get_from_a_store_that_was_away)
+    attempt(engine, beats, Address(run.id, "r#1", 2), None)
+    settle(engine, run)
+
+    assert run.result(timeout=0) is True
+    assert "payload store" in caplog.text
+    assert kinds(run).count("step_retrying") == 1
+
+
+@pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
+def test_a_connection_that_is_cut_while_a_heartbeat_is_read_costs_no_attempt(make):
+    """It is read on another one, and the attempt goes on from its details."""
+    engine = make(continuation=0)
+    run = engine.start(beaten)
+    drive(engine, run.id)
+    attempt(engine, beats, Address(run.id, "r#1", 1), None)
+
+    with cut_off(engine, "SELECT durable_payloads.") as cut:
+        attempt(engine, beats, Address(run.id, "r#1", 2), None)
+    settle(engine, run)
+
+    assert len(cut) == 1
+    assert run.result(timeout=0) is True
+    assert kinds(run).count("step_retrying") == 1
+
+
+@all_databases()
+def test_an_attempt_is_released_when_nothing_is_known_of_it(make, monkeypatch):
+    """Its description fails for an unknown reason: another process takes it, some seconds later."""
+    engine = make(continuation=0)
+    run = engine.start(beaten)
+    drive(engine, run.id)
+    attempt(engine, beats, Address(run.id, "r#1", 1), None)
+
+    monkeypatch.setattr(engine.store.vault.payloads, "get", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        attempt(engine, beats, Address(run.id, "r#1", 2), None)
+
+    assert not engine.running
+    with engine.store.read() as tx:
+        row = tx.execute(sa.select(steps).where(steps.c.run_id == run.id)).one()
+    assert (row.status, row.claim, row.attempt, row.interruptions) == ("pending", None, 2, 0)
+    assert row.not_before > engine.now()
 
 
 @all_databases()
