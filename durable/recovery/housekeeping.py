@@ -133,6 +133,8 @@ class Housekeeping:
 
     def tick(self) -> None:
         """Make one round: send a heartbeat if it is time, check this process's attempts, sweep if it has the lease."""
+        # First: what a time is for that is set later in this round may not be found any more.  The next round finds it.
+        is_due = self._take_due()
         with self._errors_logged():
             if self._has_to_beat():
                 self._beat()
@@ -140,7 +142,7 @@ class Housekeeping:
                     release_forgotten(self._engine)
             poison.block_stuck(self._engine)
             cancellation.interrupt(self._engine)
-            self._sweep()
+            self._sweep(is_due=is_due)
         with self._errors_logged():
             self._flush()
         with self._errors_logged():
@@ -220,12 +222,11 @@ class Housekeeping:
             thread.start()
             self.emitting = thread
 
-    def _sweep(self) -> None:
-        """Sweep if this process has the lease; else send only what has just become due here."""
+    def _sweep(self, *, is_due: bool) -> None:
+        """Sweep if this process has the lease; else send only what has just become due here, if *is_due*."""
         engine = self._engine
         has_lease = self._lease.take()
         due = find_due(engine) if has_lease else None
-        is_due = self._take_due()
         has_more_schedules = False
         with self._errors_logged():
             # An error with a schedule must not keep the sweep from its work.

@@ -412,7 +412,37 @@ def test_an_alarm_that_has_rung_is_put_away_also_where_the_sweep_is(engine, work
     """The process that sweeps does not go round without a pause because an alarm of long ago is still there."""
     worker.on_due(engine.now() - 1)
 
-    worker._sweep()
+    worker.tick()
+
+    assert not worker._due_times
+
+
+def test_an_alarm_that_is_set_while_the_database_is_asked_is_not_lost(engine, worker, monkeypatch):
+    """What it is for became due after the query, so the round has not sent it: the next round does, at once."""
+    find_due = housekeeping.find_due
+
+    def find_and_then_set(asked):
+        found = find_due(asked)
+        worker.on_due(engine.now() - 1)
+        return found
+
+    monkeypatch.setattr(housekeeping, "find_due", find_and_then_set)
+    worker.tick()
+
+    assert len(worker._due_times) == 1
+
+
+def test_an_alarm_that_rings_in_an_outage_does_not_make_rounds_without_a_pause(engine, worker, monkeypatch):
+    """It is put away: what it is for is found by a sweep, once the database is back."""
+
+    def is_away(*_):
+        raise sa.exc.OperationalError("", {}, OSError("the server is away"))
+
+    monkeypatch.setattr(housekeeping.workers, "commit_beat", is_away)
+    worker._beating_since = None  # as after a heartbeat that has failed
+    worker.on_due(engine.now() - 1)
+
+    worker.tick()
 
     assert not worker._due_times
 
