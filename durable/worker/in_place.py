@@ -166,13 +166,16 @@ def _release_ready(engine: Engine, continuation: Continuation) -> None:
 
 
 def _release(engine: Engine, held: Claim) -> None:
-    """Release an attempt that was claimed and has not begun."""
+    """Release an attempt that was claimed and has not begun, and have housekeeping send its message now."""
     engine.running.discard(held.claim)
     try:
         release(engine, held, has_begun=False)
     except SQLAlchemyError as error:
         # Housekeeping gives up what is claimed here and not run.
         log.warning("Step %s of run %s could not be released: %s", held.name, held.run_id, reason(error))
+        return
+    if engine.on_due is not None:
+        engine.on_due(engine.now())
 
 
 def _send_event(engine: Engine, message: Mapping[str, Any], kind: str, **fields: Any) -> None:
