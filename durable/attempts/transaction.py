@@ -58,13 +58,22 @@ class StepTransaction:
         self.session()
 
     def session(self) -> Session:
-        """Return the session of the step's code, the same each time."""
+        """
+        Return the session of the step's code, the same each time.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: The transaction could not begin.
+        """
         if self._session is None:
             self._engine.store.now()  # reads the database's clock on another connection, if it is due
-            self._tx = self._engine.store.connect()
-            self._tx.begin()
-            event.listen(self._tx, "commit", self._guard)
-            self._session = StepSession(bind=self._tx, join_transaction_mode="create_savepoint")
+            tx = self._engine.store.connect()
+            try:
+                tx.begin()
+            except BaseException:
+                tx.close()
+                raise
+            event.listen(tx, "commit", self._guard)
+            self._tx, self._session = tx, StepSession(bind=tx, join_transaction_mode="create_savepoint")
         return self._session
 
     def after_commit(self, act: Callable[[], object]) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import secrets
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from driving import all_databases, settle
 from giving_up import found, here, rows, seen
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from trouble import refused, unacknowledged
 
@@ -236,6 +238,53 @@ def test_a_commit_that_fails_is_a_failed_attempt(engine):
 
     assert run.result() == "done by 2"
     assert ledger(engine, run) == ["row of attempt 2"]
+
+
+#: By run, makes it impossible to begin a transaction.
+refusing: dict[str, Callable[[], AbstractContextManager[None]]] = {}
+
+
+@step(semantics="transactional", max_retries=0)
+def asks_again(how: str) -> str:
+    """Get no session at first."""
+    with refusing[get_step_metadata().run_id](), pytest.raises(OperationalError, match="database is locked"):
+        step_session()
+    if how == "asks again":
+        heartbeat({"asks": "again"})
+        write("row")
+    return how
+
+
+@workflow
+async def asks_twice(how: str) -> str:
+    return await asks_again(how)
+
+
+@pytest.mark.parametrize("how", ["asks again", "goes without"])
+def test_a_transaction_that_could_not_begin_leaves_no_connection(engine, how):
+    """It is closed at once: what the step does then uses another one, which its own transaction has."""
+
+    def refuse(_connection: Any) -> None:
+        raise OperationalError("BEGIN", {}, OSError("database is locked"))
+
+    @contextmanager
+    def refused_begin() -> Iterator[None]:
+        sa.event.listen(engine.store.engine, "begin", refuse)
+        yield
+        sa.event.remove(engine.store.engine, "begin", refuse)
+
+    run = engine.start(asks_twice, how)
+    drive(engine, run.id)
+    refusing[run.id] = refused_begin
+    pool = engine.store.engine.pool
+    before = pool.checkedout()
+    attempt(engine, *found(engine, run, "asks_again"), None)
+
+    # The store itself may have kept one before.
+    assert pool.checkedout() <= before
+    settle(engine, run)
+    assert run.result(timeout=0) == how
+    assert ledger(engine, run) == (["row"] if how == "asks again" else [])
 
 
 @pytest.mark.parametrize("how", ["deadlock", "serialization"])
