@@ -23,10 +23,8 @@ def start_housekeeping(engine: Engine) -> None:
     """Start the housekeeping of this process, unless another engine of the app does it."""
     if served_by(engine.celery) not in (None, engine):
         return  # another engine of this app does it
-    try:
-        housekeeping.ensure(engine)
-    except SQLAlchemyError as error:
-        log.warning("The database cannot be used yet (%s); housekeeping begins with the first task.", error)
+    # In an outage too: its rounds log what fails, and go on.
+    housekeeping.ensure(engine)
 
 
 def begin(engine: Engine) -> None:
