@@ -233,8 +233,10 @@ def _drive_in_place(engine: Engine, request: Any, run_id: str) -> None:
 
 
 def _log_failed_turn(run_id: str, error: Exception) -> None:
-    """Log why a turn failed in place: an outage of the database in one line, anything else with its traceback."""
-    if is_unavailable(error) or is_contention(error):
+    """Log why a turn failed in place: trouble of the database in one line, anything else with its traceback."""
+    if is_contention(error):
+        log.warning("The database has undone a turn of run %s (%s): a message drives it.", run_id, reason(error))
+    elif is_unavailable(error):
         log.warning("The database cannot be used now (%s): run %s is driven by a message.", reason(error), run_id)
     else:
         log.error("A turn of run %s failed in place; its message is sent.", run_id, exc_info=error)

@@ -34,15 +34,16 @@ def request_of_chain():
 
 
 @pytest.mark.parametrize(
-    ("error", "level"),
+    ("error", "level", "said"),
     [
-        (sa.exc.OperationalError("SELECT 1", None, Cut("terminating connection")), logging.WARNING),
-        (sa.exc.DBAPIError("SELECT 1", None, Undone("could not serialize access")), logging.WARNING),
-        (ZeroDivisionError("a mistake"), logging.ERROR),
+        (sa.exc.OperationalError("SELECT 1", None, Cut("terminating connection")), logging.WARNING, "cannot be used"),
+        (sa.exc.DBAPIError("SELECT 1", None, Undone("could not serialize access")), logging.WARNING, "has undone"),
+        (sa.exc.OperationalError("SELECT 1", None, Undone("deadlock detected")), logging.WARNING, "has undone"),
+        (ZeroDivisionError("a mistake"), logging.ERROR, "failed in place"),
     ],
 )
-def test_only_a_mistake_is_an_error(request_of_chain, monkeypatch, caplog, error, level):
-    """Each leaves the chain as it is, so that Celery sends its next message."""
+def test_only_a_mistake_is_an_error(request_of_chain, monkeypatch, caplog, error, level, said):
+    """Each leaves the chain as it is, so that Celery sends its next message; the log says what has happened."""
 
     def fail(*_args, **_options):
         raise error
@@ -53,4 +54,5 @@ def test_only_a_mistake_is_an_error(request_of_chain, monkeypatch, caplog, error
     (record,) = caplog.records
     assert (record.levelno, record.exc_info is None) == (level, level == logging.WARNING)
     assert "run-1" in record.getMessage()
+    assert said in record.getMessage()
     assert request_of_chain.chain
