@@ -58,9 +58,9 @@ def admit(tx: Connection, key: LimitKey, now: int, sending: SendTimes) -> RunAdm
     admitted: list[str] = []
     moved_on = 0
     for run_id, found in line.items():
-        # No more go on to a later line than have room here: of many, it would be held up by those of one key.
         if run_id in cancelled:
             continue
+        # No more go on to a later line than have room here: of many, it would be held up by those of one key.
         if moved_on >= rooms.of(key):
             break
         if not locked.keys() >= {each for each, _ in found}:

@@ -1,4 +1,4 @@
-"""Connections, transactions and the database's clock, on SQLite, PostgreSQL and MariaDB."""
+"""Connections, transactions and the database's clock, on SQLite, PostgreSQL, MySQL and MariaDB."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ Files, in import order::
     adopted_tasks.py   an application's own Celery task that runs the attempts of a step
     in_place.py        runs the tasks of steps that were claimed here, after the task of a message
     versions.py        which versions this process and other workers run
-    tasks.py           the tasks ``durable.drive`` and ``durable.wake``, and one task for each step
+    tasks.py           the tasks ``durable.drive``, ``durable.wake`` and ``durable.forward``, and one for each step
     registration.py    which engine the tasks of an app run for, and when they are made
     deaf_worker.py     finds out that this worker's consumer is dead
     lifecycle.py       checks a worker at its start, starts and stops housekeeping
