@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
+from eventually import eventually
 from servers import DATABASES
 
 from durable import RunFailed, events, sleep, start, step, workflow
@@ -445,6 +447,30 @@ def test_an_alarm_that_rings_in_an_outage_does_not_make_rounds_without_a_pause(e
     worker.tick()
 
     assert not worker._due_times
+
+
+def test_housekeeping_starts_while_the_database_is_away(engine, monkeypatch, caplog):
+    """Its first heartbeat fails, which it logs; the process is registered once the database is back."""
+    commit_beat, is_back = workers.commit_beat, threading.Event()
+
+    def beat(*args):
+        if not is_back.is_set():
+            raise sa.exc.OperationalError("", {}, OSError("the server is away"))
+        return commit_beat(*args)
+
+    monkeypatch.setattr(housekeeping.workers, "commit_beat", beat)
+    housekeeping.ensure(engine)
+    try:
+        assert "Housekeeping cannot use the database now (OSError: the server is away)" in caplog.text
+        is_back.set()
+        eventually(lambda: engine.process_id in registered_processes(engine))
+    finally:
+        housekeeping.end(engine)
+
+
+def registered_processes(engine):
+    with engine.store.read() as tx:
+        return [each.id for each in workers.last_beats(tx)]
 
 
 def test_an_alarm_elsewhere_does_not_send_the_backlog_again(engine, worker, monkeypatch):
