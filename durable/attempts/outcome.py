@@ -195,7 +195,7 @@ def give_up_and_send(engine: Engine, held: ClaimedAttempt, error: StepFailed | N
     next_attempt = give_up(engine, held, error)
     failpoints.hit("sweep.given_up")
     if next_attempt is None:
-        engine.wake(held.run_id)
+        engine.send_turns(held.run_id)
     else:
         engine.dispatch.send_step(next_attempt)
     admit_after(engine, held)
@@ -249,7 +249,7 @@ def fail_unsendable(engine: Engine, row: StepRow, error: Exception) -> None:
         log.warning("The failure of %s in run %s is recorded later (%s).", row.op_id, row.run_id, reason(trouble))
         return
     count(engine, held, ended)
-    engine.wake(DriveRow(row.run_id, row.queue, row.priority, trace_context=row.trace_context))
+    engine.send_turns(DriveRow(row.run_id, row.queue, row.priority, trace_context=row.trace_context))
 
 
 def is_held(engine: Engine, held: Claim) -> bool:

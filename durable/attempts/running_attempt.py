@@ -164,7 +164,7 @@ class RunningAttempt:
         def wake() -> None:
             failpoints.hit("attributes.recorded")
             if run is not None:
-                self.engine.wake(run)
+                self.engine.send_turns(run)
 
         self._after_commit(wake)
 

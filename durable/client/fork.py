@@ -319,7 +319,7 @@ def _send(engine: Engine, written: _Written, limits: Sequence[RunLimit]) -> None
     if limits:
         run_limits.admit(engine, [each.key for each in limits])
     else:
-        engine.wake(written.row)
+        engine.send_turns(written.row)
     to_send = [row for row in written.waits if not row.is_deferred]
     unsent = [*to_send[engine.dispatch.send_wakes(to_send) :], *(row for row in written.waits if row.is_deferred)]
     if engine.on_due is not None:

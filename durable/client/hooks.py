@@ -165,7 +165,7 @@ def delivering(
         yield min(left, _POLL_SECS)
     failpoints.hit("hook.recorded")
     run = delivered.run
-    engine.wake(run)
+    engine.send_turns(run)
     if engine.tracing.is_on:
         carried = runs.trace_context(engine.store.vault, run.run_id, run.trace_context)
         engine.tracing.resumed(run.run_id, delivered.hook.op_id, carried, began_at, engine.now())

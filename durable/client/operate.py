@@ -38,7 +38,7 @@ def wake_up(engine: Engine, run_id: str) -> int:
                 ended += 1
     if run is not None and ended:
         failpoints.hit("wake_up.recorded")
-        engine.wake(run)
+        engine.send_turns(run)
     return ended
 
 
@@ -72,7 +72,7 @@ def resolve(engine: Engine, run_id: str, step_id: str | None, *, result: Any = N
         return run, doubt
 
     run, doubt = engine.store.write(act)
-    engine.wake(run)
+    engine.send_turns(run)
     return doubt.op_id
 
 
@@ -99,7 +99,7 @@ def retry(engine: Engine, run_id: str) -> bool:
             raise RunNotFound(run_id)
         unblocked = runs.unblock(tx, row.id)
     if unblocked:
-        engine.wake(row)
+        engine.send_turns(row)
     return unblocked
 
 

@@ -181,7 +181,7 @@ class Client:
         if row.ended:
             return False
         failpoints.hit("cancel.recorded")
-        self._engine.wake(row)
+        self._engine.send_turns(row)
         return True
 
     def resolve(self, run_id: str, step: str | None, *, result: object, fail: str | None) -> str:

@@ -222,7 +222,7 @@ def _send(engine: Engine, new: PreparedRun, sending: SendTimes) -> None:
     if new.limits:
         run_limits.admit(engine, [each.key for each in new.limits])
     elif not sending.is_deferred:
-        engine.wake(new.row, not_before=new.row.not_before or 0)
+        engine.send_turns(new.row, not_before=new.row.not_before or 0)
 
 
 # An id or key that was used before

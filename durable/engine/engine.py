@@ -75,7 +75,7 @@ class Engine(EngineParts):
         time.sleep(max(0, due_at - self.now()) / 1_000_000 + 0.002)
         return True
 
-    def wake_if_waiting(self, run_id: str) -> None:
+    def send_turn_if_waiting(self, run_id: str) -> None:
         """Send a turn to a run that has something in its inbox, unless a process has the lease of its turns."""
         try:
             now = self.now()
@@ -85,7 +85,7 @@ class Engine(EngineParts):
             log.warning("The inbox of run %s cannot be read (%s): the sweep sends its turn.", run_id, reason(error))
             return
         if run is not None:
-            self.wake(run)
+            self.send_turns(run)
 
     def is_embedded(self) -> bool:
         """Whether the database is SQLite, which is migrated without being asked."""
@@ -109,7 +109,7 @@ class Engine(EngineParts):
             raise SchemaOutOfDate(found, REVISION)
         self._schema_checked = True
 
-    def wake(self, *runs: str | Run | DriveRow, not_before: int = 0) -> None:
+    def send_turns(self, *runs: str | Run | DriveRow, not_before: int = 0) -> None:
         """
         Send a turn to each of these runs, because there is something new for it.
 
@@ -121,7 +121,7 @@ class Engine(EngineParts):
         """
         ids = [run for run in runs if isinstance(run, str)]
         for first in range(0, len(ids), run_log.TURN_LIMIT):
-            self._wake_by_id(ids[first : first + run_log.TURN_LIMIT])
+            self._send_turns_by_id(ids[first : first + run_log.TURN_LIMIT])
         for run in runs:
             if isinstance(run, Run):
                 row = DriveRow(run.id, run.queue, run.priority, trace_context=run.trace_context)
@@ -129,7 +129,7 @@ class Engine(EngineParts):
             elif isinstance(run, DriveRow):
                 self.dispatch.send_turn(run)
 
-    def _wake_by_id(self, run_ids: list[str]) -> None:
+    def _send_turns_by_id(self, run_ids: list[str]) -> None:
         try:
             with self.store.read() as tx:
                 rows = due_turns.drives(tx, run_ids)

@@ -188,7 +188,7 @@ def _send_calls(engine: Engine, now: int) -> int:
     with engine.store.read() as tx:
         due = run_calls.due(tx, now, BATCH)
     if due:
-        engine.wake(*due)
+        engine.send_turns(*due)
         engine.store.write(lambda tx: run_calls.sent(tx, due, engine.now(), engine.settings.resend_after))
     return len(due)
 
@@ -199,7 +199,7 @@ def _drop_leases(engine: Engine, now: int) -> int:
         if not turn_leases.has_expired(tx, now):
             return 0
     run_ids = engine.store.write(lambda tx: turn_leases.drop_expired(tx, now))
-    engine.wake(*run_ids)
+    engine.send_turns(*run_ids)
     return len(run_ids)
 
 
@@ -258,7 +258,7 @@ def _reap(engine: Engine, worker: workers.LastBeat, *, spared_since: int | None)
     with engine.store.begin() as tx:
         workers.remove(tx, worker.id)
         leased = turn_leases.drop_of(tx, worker.id)
-    engine.wake(*leased)
+    engine.send_turns(*leased)
 
 
 def release_forgotten(engine: Engine) -> None:

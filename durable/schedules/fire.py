@@ -175,7 +175,7 @@ def send(engine: Engine, started: StartedRuns) -> None:
         engine.dispatch.send_turns(rows)
         run_limits.admit(engine, {each for keys in started.limit_keys.values() for each in keys})
     if started.cancelled:
-        engine.wake(*started.cancelled)
+        engine.send_turns(*started.cancelled)
 
 
 def key(name: str, planned: int) -> str:

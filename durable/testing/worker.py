@@ -40,7 +40,7 @@ def _run_message(engine: Engine, message: Message) -> None:
         if message.task == DRIVE:
             drive(engine, message.run_id)
         else:
-            engine.wake(message.run_id)  # the second task of the chain
+            engine.send_turns(message.run_id)  # the second task of the chain
         return
     while True:
         # The turn may have been taken together with the attempt's outcome.

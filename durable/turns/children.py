@@ -34,7 +34,7 @@ def create(
         # Those that may wait are a microsecond apart, so that they begin in the order of their calls.
         child_id = _create(engine, tx, decision.run, command, now + place if limits else now, limits)
         result.run_limit_keys.update(each.key for each in limits)
-        result.to_wake += [] if limits else [child_id]
+        result.to_drive += [] if limits else [child_id]
 
 
 def _create(

@@ -190,12 +190,12 @@ def _write(engine: Engine, tx: Connection, decision: Decision, begins: Claim | N
     run_log.delete_inbox_items(tx, run.id, drained)
 
     _create(engine, tx, decision, begins, result, now)
-    result.to_wake += children.cancel(engine, tx, decision, now)
+    result.to_drive += children.cancel(engine, tx, decision, now)
     run_end.refuse(tx, decision.refused, now, result)
     if decision.releases is not None:
         turn_leases.RELEASE.changed(tx, {"run": run.id, "holder": decision.releases})
     for event in decision.forwarded:
-        result.to_wake += generations.forward(engine, tx, run, event, now)
+        result.to_drive += generations.forward(engine, tx, run, event, now)
     if decision.outcome is None and not run.ended:
         result.run = run_row.row_after(decision, new.seq, new.at)
 

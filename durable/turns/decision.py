@@ -130,7 +130,7 @@ class CommitResult:
     withdrawn_from: str | None = None
     waits: list[WaitRow] = field(default_factory=list)
     #: Ids of other runs, children or the parent, whose inbox has a new item.
-    to_wake: list[str] = field(default_factory=list)
+    to_drive: list[str] = field(default_factory=list)
     #: Answered webhook requests, each with the process that holds the sender's connection: (process, request id).
     answered: list[tuple[str, str]] = field(default_factory=list)
     #: Tokens that the workflow has chosen, of hooks that are open now: requests to receivers may wait for them.

@@ -75,7 +75,7 @@ def drive(
                 lease.release(wakes=end is DriveEnd.INBOX_EMPTY)
         # A message for another process comes after the release: that process would find the lease taken.
         if end is DriveEnd.OUT_OF_TRIES:
-            engine.wake(run_id)
+            engine.send_turns(run_id)
     except UnknownWorkflow as unknown:
         forward_turn(engine, unknown.run, hops)
 

@@ -98,7 +98,7 @@ def send(engine: Engine, run_id: str, result: CommitResult) -> None:
     _note_waits(engine, run_id, result)
     if result.waits:
         _send_waits(engine, result.waits)
-    engine.wake(*result.to_wake)
+    engine.send_turns(*result.to_drive)
     if result.opened:
         route_again.hooks_opened(engine, result.opened)
 

@@ -51,7 +51,7 @@ def end(
     following = None
     if decision.is_continued:
         following = generations.begin_next(engine, tx, decision, late, start_run.new_run_id(now), max(now, new.at))
-        result.to_wake.append(following.run_id)
+        result.to_drive.append(following.run_id)
     moved = {item.id for item in following.taken_along} if following else set()
     taken_in = [item for item in late if isinstance(item.event, _KEPT) and item.id not in moved]
     for item in taken_in:
@@ -66,7 +66,7 @@ def end(
         children.record_cancelled(tx, decision, new)
     last = new.add(end_event(decision, max(now, new.at), None if following is None else following.run_id))
     if following is None:
-        result.to_wake += children.report_end(engine, tx, run, last)
+        result.to_drive += children.report_end(engine, tx, run, last)
         if run_limits.has_limits(run):
             limits_of_runs.leave(tx, run.id)
             result.left = run.id

@@ -106,7 +106,7 @@ class TurnLease:
             log.debug("The lease of run %s expires by itself (%s).", self._run_id, reason(error))
         failpoints.hit("lease.released")
         if wakes:
-            self._engine.wake_if_waiting(self._run_id)
+            self._engine.send_turn_if_waiting(self._run_id)
 
     def keep(self) -> None:
         """Release the lease a moment later: what comes until then is taken in by one turn."""
@@ -124,7 +124,7 @@ def put_off(engine: Engine, run_id: str) -> None:
         return
     key = ("drive", run_id)
     if key not in engine.later:
-        engine.later.call(key, BATCH_DELAY_SECS, partial(engine.wake_if_waiting, run_id))
+        engine.later.call(key, BATCH_DELAY_SECS, partial(engine.send_turn_if_waiting, run_id))
 
 
 def _key(run_id: str) -> tuple[str, str]:

@@ -179,7 +179,7 @@ def accept_request(engine: Engine, webhook: WebhookRow, request: Request, *, hol
         engine.webhook_counts.duplicate(earlier)
         return Accepted(request_id=earlier, is_duplicate=True)
     run_id, carried = webhook.run_id, arrived.trace_context
-    engine.wake(DriveRow(run_id, arrived.queue, arrived.priority, trace_context=carried))
+    engine.send_turns(DriveRow(run_id, arrived.queue, arrived.priority, trace_context=carried))
     carried = runs.trace_context(engine.store.vault, run_id, carried)
     received_at = duration.from_datetime(request.received_at) if request.received_at else engine.now()
     trace = engine.tracing.request(run_id, webhook.op_id, request.id, carried, received_at)

@@ -98,10 +98,10 @@ class AdoptedRun:
         finished = attempt(engine, self._step, address, request.id, body)
         if finished is not None and body.error is None:
             if celery_internals.next_in_chain(request) is None:  # in eager mode
-                engine.wake(address.run)
+                engine.send_turns(address.run)
             return body.result
         # Celery sends the next message of a chain after a success only.
-        engine.wake(address.run)
+        engine.send_turns(address.run)
         if body.error is not None:
             # By Celery's own rules: the task may retry, or ask for its message to be dropped.
             raise body.error if isinstance(body.error, TaskPredicate) else for_celery(body.error)

@@ -37,7 +37,7 @@ def raise_failure(engine: Engine, request: Any, run_id: str, finished: Finished)
     if finished.error is None or finished.given_up:
         return
     if celery_internals.next_in_chain(request) is not None:
-        engine.wake(run_id)
+        engine.send_turns(run_id)
     error = for_celery(finished.error)
     if isinstance(finished.ended, events.StepRetrying):
         seconds = max(0.0, (finished.ended.due_at - finished.ended.at) / 1_000_000)

@@ -133,7 +133,7 @@ def register_step(engine: Engine, defined: Defined) -> None:
                     go_on(engine, continuation, run_id)
                 except Exception as error:
                     _log_failed_turn(run_id, error)
-                    engine.wake(run_id)
+                    engine.send_turns(run_id)
         else:
             address = Address.of(request)
             if address is None:

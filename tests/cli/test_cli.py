@@ -385,7 +385,7 @@ def test_a_retry_says_whether_the_run_continues_or_is_blocked_again(durable, eng
 
     # A worker takes the turn at once.
     with monkeypatch.context() as patched:
-        patched.setattr(engine, "wake", lambda *rows: [drive(engine, row.id) for row in rows])
+        patched.setattr(engine, "send_turns", lambda *rows: [drive(engine, row.id) for row in rows])
         assert durable("runs", "retry", continues).stdout == f"Run {continues} continues: it is running.\n"
 
     def block_again(row):
@@ -394,7 +394,7 @@ def test_a_retry_says_whether_the_run_continues_or_is_blocked_again(durable, eng
             tx.execute(in_database.values(blocked="(as before)", blocked_version="new"))
 
     with monkeypatch.context() as patched:
-        patched.setattr(engine, "wake", block_again)
+        patched.setattr(engine, "send_turns", block_again)
         assert durable("runs", "retry", again).stdout == f"Run {again} is blocked again.  (as before)\n"
         result = durable("runs", "retry", other, "nobody", "--json")
     told = json.loads(result.stdout)

@@ -347,8 +347,8 @@ def test_what_is_committed_does_not_fail_because_its_turn_cannot_be_sent(engine,
 
     with monkeypatch.context() as patched:
         patched.setattr("durable.store.due_turns.drives", fail)
-        engine.wake(run.id)
-        engine.wake(run.id, "another")
+        engine.send_turns(run.id)
+        engine.send_turns(run.id, "another")
 
     said = [each.message for each in caplog.records if each.name == "durable"]
     assert [text.partition(" (")[0] for text in said] == [

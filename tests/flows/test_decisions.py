@@ -99,14 +99,14 @@ def test_a_run_is_woken_by_whatever_names_it(engine, sent, by):
     row = engine.client.find(run.id)
     sent.clear()
 
-    engine.wake({"id": run.id, "row": row, "route": DriveRow(run.id, row.queue, row.priority)}[by])
+    engine.send_turns({"id": run.id, "row": row, "route": DriveRow(run.id, row.queue, row.priority)}[by])
 
     assert sent == [("durable.drive", run.id)]
 
 
 def test_an_unknown_run_is_not_woken(engine, sent):
     """It was pruned, say."""
-    engine.wake("unknown")
+    engine.send_turns("unknown")
 
     assert sent == []
 

@@ -833,7 +833,7 @@ def statements_of(engine: Durable, act: Callable[[], object]) -> list[str]:
     sa.event.listen(engine.store.engine, "before_cursor_execute", note)
     try:
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(engine, "wake", lambda *runs: None)
+            patched.setattr(engine, "send_turns", lambda *runs: None)
             suppress_timeout(act)
     finally:
         sa.event.remove(engine.store.engine, "before_cursor_execute", note)

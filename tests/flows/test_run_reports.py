@@ -222,7 +222,7 @@ def test_a_crash_before_the_handlers_are_called_loses_no_call(engine, other, def
 
     sent: list[str] = []
     later(survivor)
-    survivor.wake = lambda *ids, **_: sent.extend(ids)
+    survivor.send_turns = lambda *ids, **_: sent.extend(ids)
     sweep(survivor)
     assert sent == [run.id]
     drive(survivor, run.id)

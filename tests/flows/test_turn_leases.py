@@ -322,7 +322,9 @@ def test_a_drive_that_leaves_the_run_to_others_releases_the_lease_first(engine, 
     drive(engine, run.id)
     run_step(engine, run, 1)
     when_woken = []
-    monkeypatch.setattr(engine, "wake", lambda *runs: when_woken.extend((each, leases(engine, run)) for each in runs))
+    monkeypatch.setattr(
+        engine, "send_turns", lambda *runs: when_woken.extend((each, leases(engine, run)) for each in runs)
+    )
     drive(engine, run.id)
 
     assert when_woken == [(run.id, [])]
