@@ -43,6 +43,7 @@ def sign(keys: Sequence[str] | None, grant: Grant) -> str:
 
     Raises:
         ConfigurationError: The setting ``signing_key`` is missing.
+        ValueError: The token would have more than ``MOST_CHARACTERS``, which ``verify`` refuses.
     """
     if not keys:
         raise ConfigurationError(
@@ -51,8 +52,14 @@ def sign(keys: Sequence[str] | None, grant: Grant) -> str:
         )
     content = {"r": grant.run_id, "s": sorted(grant.streams), "v": sorted(grant.values)}
     document = content | {"e": grant.expires_at // 1_000_000}
-    payload = _encoded(json.dumps(document, separators=(",", ":")).encode())
-    return f"{payload}.{_encoded(_signature(keys[0], payload))}"
+    payload = _encoded(json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode())
+    token = f"{payload}.{_encoded(_signature(keys[0], payload))}"
+    if len(token) > MOST_CHARACTERS:
+        raise ValueError(
+            f"A read token for {len(grant.streams)} streams and {len(grant.values)} values has {len(token)} characters,"
+            f" and {MOST_CHARACTERS} are allowed.  Name fewer of them in each token."
+        )
+    return token
 
 
 def verify(keys: Sequence[str] | None, token: str, now: int) -> Grant | None:

@@ -28,7 +28,7 @@ Files, in import order::
 
 from .arguments import bind, decode_arguments, decode_call, digest, encode_arguments
 from .decoder import decode, request_ids
-from .display import EXAMINED_LENGTH, plain, shown_arguments
+from .display import EXAMINED_LENGTH, plain, shown_arguments, shown_in_error
 from .encoder import encode
 from .failures import (
     ErrorSummary,
@@ -70,4 +70,5 @@ __all__ = [
     "remote_traceback",
     "request_ids",
     "shown_arguments",
+    "shown_in_error",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,8 @@ def plain(text: str, requests: Mapping[str, Request] = NO_REQUESTS) -> Any:
 
 #: How many characters of a call are shown, as many as Celery shows; longer encoded calls are not examined.
 SHOWN_LENGTH, EXAMINED_LENGTH = 1024, 65_536
+#: How many characters of a value are shown in the text of an error, which is logged.
+_IN_ERROR_LENGTH = 300
 
 
 def shown_arguments(text: str) -> str:
@@ -52,3 +55,20 @@ def shown_arguments(text: str) -> str:
     except Exception:  # a reference to a large value, or the text of another version
         return "{...}"
     return shown if len(shown) <= SHOWN_LENGTH else shown[: SHOWN_LENGTH - 4] + "...}"
+
+
+def shown_in_error(text: str) -> str:
+    """
+    An encoded value for the text of an error: compact JSON, shortened.
+
+    The values of pydantic's secrets are masked.
+    """
+    shown = ""
+    if len(text) <= EXAMINED_LENGTH:
+        try:
+            shown = json.dumps(plain(text), ensure_ascii=False, separators=(",", ":"))
+        except Exception:  # a reference to a large value, or the text of another version
+            shown = ""
+    if shown and len(shown) <= _IN_ERROR_LENGTH:
+        return shown
+    return f"{shown[:_IN_ERROR_LENGTH]}… ({len(text)} characters)"

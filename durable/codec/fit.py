@@ -116,8 +116,9 @@ def is_checked(annotation: Any) -> bool:
 
 def _adapter_of(annotation: Any) -> TypeAdapter[Any] | None:
     try:
-        return _cached_adapter(annotation)
-    except TypeError:  # not hashable
+        # The members of a union are tried in their order, and ``int | float`` equals ``float | int``.
+        return _cached_adapter(annotation, "" if isinstance(annotation, type) else repr(annotation))
+    except Exception:  # not hashable, or its author's ``__repr__`` raises
         return _adapter(annotation)
 
 
@@ -165,4 +166,7 @@ def _key(annotation: Any, name: str, hint: Any) -> Any:
     return typing.Required[new] if name in annotation.__required_keys__ else typing.NotRequired[new]
 
 
-_cached_adapter = lru_cache(maxsize=1024)(_adapter)
+@lru_cache(maxsize=1024)
+def _cached_adapter(annotation: Any, written: str) -> TypeAdapter[Any] | None:
+    """The adapter of an annotation that is *written* so."""
+    return _adapter(annotation)

@@ -228,7 +228,8 @@ def key_of(limit: FlowLimit, call: inspect.BoundArguments) -> str:
         call.apply_defaults()
         key, source = call.arguments[limit.key], f"the parameter {limit.key!r}"
     else:
-        key, source = limit.key(*call.args, **call.kwargs), "its key function"
+        given = _with_defaults(limit.key, call)
+        key, source = limit.key(*given.args, **given.kwargs), "its key function"
     if not isinstance(key, str):
         raise TypeError(
             f"{source} gives {type(key).__name__} for the limit {limit.name!r}, and a key has to be text.  Return a"
@@ -240,6 +241,17 @@ def key_of(limit: FlowLimit, call: inspect.BoundArguments) -> str:
             f" {LONGEST_KEY}, none of them NUL."
         )
     return key
+
+
+def _with_defaults(key: KeyFunction, call: inspect.BoundArguments) -> inspect.BoundArguments:
+    """The arguments of a call with the defaults, unless its key function cannot take them."""
+    whole = inspect.BoundArguments(call.signature, dict(call.arguments))
+    whole.apply_defaults()
+    try:
+        inspect.signature(key).bind(*whole.args, **whole.kwargs)
+    except (TypeError, ValueError):
+        return call
+    return whole
 
 
 def _name(name: object) -> str:

@@ -166,6 +166,7 @@ class Run(AsyncRun[R]):
 
         Raises:
             ConfigurationError: The setting ``signing_key`` is missing.
+            ValueError: The names are too many for one token of 4,096 characters.
         """
         if isinstance(streams, str) or isinstance(values, str):
             raise TypeError("Run.read_token takes lists of names: streams=[…], values=[…].")

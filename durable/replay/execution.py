@@ -128,7 +128,7 @@ class Execution:
 
     def _diverge_in_arguments(self, error: BaseException) -> None:
         takes = f"{self.workflow.name}{self.workflow.signature}: {error}"
-        self.loop.diverge(events.ROOT, f"arguments {self.args}", takes, self.workflow.place)
+        self.loop.diverge(events.ROOT, f"arguments {codec.shown_in_error(self.args)}", takes, self.workflow.place)
 
     def cancel(self, event: events.RunCancelRequested) -> None:
         """Cancel the main task, once; a run that has not started ends as cancelled."""
@@ -165,7 +165,9 @@ class Execution:
         except SerializationError as error:
             # Other code wrote the value.  That is a divergence, and no failure of the run.
             name = self.operations.issued[event.op_id].name
-            self._diverge(event.op_id, f"{event.kind} of {name}: {event.result}", f"nothing, for {error}")
+            self._diverge(
+                event.op_id, f"{event.kind} of {name}: {codec.shown_in_error(event.result)}", f"nothing, for {error}"
+            )
             return
         self.loop.resolve(event.op_id, event.at, value)
 

@@ -19,6 +19,7 @@ import contextvars
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from ..duration import LATEST
 from ..sandbox import log_records, waiting_line
 from .commands import Command, CreateWait
 from .futures import CallTask, OpFuture, OrdinalTask, Parked, Timer
@@ -196,6 +197,8 @@ class DurableLoop(TaskLoop):
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         due_at = self.started_at + _micros(when)
+        if due_at > LATEST:
+            raise ValueError(f"A delay of {when - self.time():g} seconds ends after the year 9999.")
         if due_at <= self.now:
             return self.call_soon(callback, *args, context=context)
         # Tell asyncio.sleep from a timeout: wake_up() ends sleeps and leaves timeouts.

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .. import events
+from .. import codec, events
 from ..errors import DurableError, LogTooLong, NonDeterminismError
 from ..sandbox import calling_line
 from . import commands
@@ -37,9 +37,6 @@ _KINDS: dict[type, str] = {
     commands.CreateChild: "child",
     events.ChildCreated: "child",
 }
-
-#: How many characters of an operation's arguments a diff shows.
-MAX_ARGS_SHOWN = 300
 
 
 class OperationSpec(NamedTuple):
@@ -70,10 +67,7 @@ def describe(item: Create | Created | OperationSpec) -> str:
         return f"wait ({wait_name}) until {int(micros) / 1e6:g} s after the start" if is_moment else f"wait [{digest}]"
     if isinstance(item, commands.CreateHook | events.HookCreated | events.HookConflicted):
         return f"{name if name == 'webhook' else f'hook {name!r}'} [{digest}]"
-    args = item.args
-    if len(args) > MAX_ARGS_SHOWN:
-        args = f"{args[:MAX_ARGS_SHOWN]}… ({len(args)} characters)"
-    return f"{kind} {name} {args} [{digest[:8]}]"
+    return f"{kind} {name} {codec.shown_in_error(item.args)} [{digest[:8]}]"
 
 
 class Operations:

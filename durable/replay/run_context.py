@@ -297,8 +297,8 @@ class RunContext:
             return deliver(codec.decode(received.payload or "null", received.requests), request)
         except SerializationError as error:
             # The sender checked it, so the type has changed since.  That is a divergence, and no failure of the run.
-            sent = codec.plain(received.payload or "null")  # without its secrets
-            self.loop.diverge(str(op_id), f"payload {sent!r}", f"nothing, for {error}", calling_line())
+            sent = codec.shown_in_error(received.payload or "null")
+            self.loop.diverge(str(op_id), f"payload {sent}", f"nothing, for {error}", calling_line())
             raise Parked from error
 
 

@@ -188,7 +188,7 @@ def turn(
         failpoints.hit("turn.read")
         try:
             result = commit_with_next(engine, decision, continuation)
-        except (StatementError, ValueError, TypeError) as error:
+        except (StatementError, ValueError, TypeError, OverflowError) as error:
             decision = count_refusal(engine, decision, error)
             result = commit(engine, decision)
         end_turn(engine, continuation, checkout, view, decision, result, began)

@@ -141,3 +141,12 @@ def test_whether_an_annotation_is_checked():
     """Who needs a check can ask whether there will be one."""
     assert codec.is_checked(Whole)
     assert not codec.is_checked("Undefined")
+
+
+def test_the_members_of_a_union_are_tried_in_their_order():
+    """Whatever was checked before: two unions that differ in their order only are equal to Python."""
+    assert int | float == float | int
+    orders = [int | float, float | int, list[int | float], list[float | int]]  # type: ignore[operator]
+    for _ in range(2):
+        found = [codec.fit("1" if order in orders[:2] else ["1"], order, "value") for order in orders]
+        assert [repr(each) for each in found] == ["1", "1.0", "[1]", "[1.0]"]

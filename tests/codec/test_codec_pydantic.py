@@ -246,3 +246,12 @@ def test_a_call_is_shown_shortened_and_with_its_secrets_masked():
 
     assert shown == "{'password': '**********', 'n': 1}"
     assert (len(long), long[-4:]) == (1_024, "...}")
+
+
+def test_a_value_in_an_error_is_shortened_and_has_its_secrets_masked():
+    """The error is logged, and shown on the page of the run."""
+    call = codec.encode_arguments({"password": SecretStr("hunter2"), "n": 1})
+    assert codec.shown_in_error(call) == '{"password":"**********","n":1}'
+    assert codec.shown_in_error(codec.encode("x" * 5_000, "value")) == '"' + "x" * 299 + "… (5002 characters)"
+    assert codec.shown_in_error(codec.encode("x" * 1_000_000, "value")) == "… (1000002 characters)"
+    assert codec.shown_in_error("no JSON") == "… (7 characters)"

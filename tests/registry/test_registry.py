@@ -13,6 +13,7 @@ from durable import current, registry
 from durable.errors import ConfigurationError
 from durable.registry.decorators import step, workflow
 from durable.registry.definitions import AsyncStep, Step, Workflow
+from durable.registry.limits import concurrency, key_of
 
 
 @pytest.fixture(autouse=True)
@@ -447,3 +448,22 @@ def test_a_misspelt_option_of_a_start_is_refused_with_the_nearest():
 
     with pytest.raises(TypeError, match=r"'idempotence_key'.*  Did you mean idempotency_key\?"):
         body.with_options(idempotence_key="a")
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("shop", "all"),
+        (lambda region, shop: f"{region}:{shop}", "eu:all"),
+        (lambda region: region, "eu"),
+        (lambda *given: str(len(given)), "2"),
+    ],
+)
+def test_a_key_is_made_from_the_arguments_and_their_defaults(key, expected):
+    """A function that takes fewer parameters than the step gets only what the call gives."""
+
+    def fetch(region: str, shop: str = "all") -> None:
+        pass
+
+    call = inspect.signature(fetch).bind("eu")
+    assert key_of(concurrency("registry.api", 1, key=key), call) == expected

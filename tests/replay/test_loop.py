@@ -583,6 +583,20 @@ def test_a_sleep_without_end_is_refused(delay):
     assert play(flow).outcome.status == "completed"
 
 
+@pytest.mark.parametrize("delay", [300_000_000_000, 10**13])
+def test_a_sleep_beyond_the_calendar_is_refused(delay):
+    """Its end would have no date, or be larger than what a column holds."""
+
+    async def flow():
+        with pytest.raises(ValueError, match="ends after the year 9999"):
+            await asyncio.sleep(delay)
+        with pytest.raises(ValueError, match="ends after the year 9999"):
+            async with asyncio.timeout(delay):
+                await sleep(5)
+
+    assert play(flow).outcome.status == "completed"
+
+
 def test_sleeps_are_told_from_timeouts():
     """wake_up() ends the one and leaves the other: the digest says which it is."""
 

@@ -11,6 +11,7 @@ from dataclasses import replace as changed
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from simulator import START, Simulator, state
 
 from durable import codec, create_hook, create_webhook, events, now, race, sleep
@@ -306,7 +307,7 @@ def test_a_class_that_is_gone_blocks_the_run():
     replay = sim.cold()
     replay.feed([events.StepCompleted(at=START, seq=4, op_id="r#1", attempt=1, result=gone)])
 
-    assert "test_replay:Gone" in replay.fault.recorded
+    assert replay.fault.recorded == "step_completed of test_replay.s: {}"
     assert "Gone" in replay.fault.asked
     assert replay.outcome is None
 
@@ -607,6 +608,28 @@ def test_the_diff_reads_well():
     assert text.startswith("Run 'run-1' no longer matches its log at r#1 (")
     assert 'recorded  step test_replay.s {"n":1}' in text
     assert 'asked     step test_replay.s {"n":2}' in text
+
+
+def test_the_diff_shows_no_secret_and_no_large_value():
+    """The reason of a blocked run is logged: neither arguments nor results are shown as they are stored."""
+
+    async def flow(key):
+        return await s(key)
+
+    async def other_flow(key):
+        return await s([key])
+
+    async def without_key():
+        pass
+
+    sim = play(flow, SecretStr("hunter2"))
+    texts = [str(sim.cold(workflow=workflow(changed_code)).fault) for changed_code in (other_flow, without_key)]
+    result = json.dumps({"$": "unknown", "v": "x" * 1_000_000})
+    sim.kept.feed([events.StepCompleted(at=START, seq=10, op_id="r#1", attempt=1, result=result)])
+
+    assert all("no longer matches" in text and "**********" in text for text in texts)
+    assert "hunter2" not in "".join(texts)
+    assert len(str(sim.kept.fault)) < 2_000
 
 
 @pytest.mark.parametrize("reordered", [lambda: s(n=1), lambda: s(1)])

@@ -302,3 +302,13 @@ def test_the_testing_kit_serves_what_a_stream_has():
 def test_a_token_is_masked_in_access_logs():
     line = f'"GET {ROOT}streams/01a2/rows?start=1&token=eyJyIjoi.c2ln HTTP/1.1" 200'
     assert mask(line) == f'"GET {ROOT}streams/01a2/rows?start=1&token=... HTTP/1.1" 200'
+
+
+def test_a_token_that_no_route_would_take_is_not_signed():
+    """It would be too long for a header.  Names in any script take no more room than their letters need."""
+    many = frozenset(f"a-stream-of-numbers-with-a-long-name-{number}" for number in range(80))
+    with pytest.raises(ValueError, match=r"80 streams and 1 values has [0-9]+ characters, and 4096 are allowed"):
+        read_tokens.sign([KEY], read_tokens.Grant("run-1", many, frozenset(["rows"]), 2**60))
+
+    long = read_tokens.Grant("run-1", frozenset(["ä" * 255, "ö" * 255]), frozenset(), 2**60 // 1_000_000 * 1_000_000)
+    assert read_tokens.verify([KEY], read_tokens.sign([KEY], long), 0) == long
