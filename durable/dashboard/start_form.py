@@ -56,8 +56,9 @@ def start(dashboard: Dashboard) -> flask.Response:
     dashboard.import_workflows()
     engine, form = dashboard.engine, flask.request.form
     workflow = _workflow(form.get("workflow", ""))
-    args, kwargs = _arguments(workflow, {name: form.get(f"arg:{name}", "") for name in workflow.signature.parameters})
+    texts = {name: form.get(f"arg:{name}", "") for name in workflow.signature.parameters}
     try:
+        args, kwargs = _arguments(workflow, texts)
         # Arguments that would fail the run at its first turn are refused here.
         definitions.fit_arguments(workflow, workflow.signature.bind(*args, **kwargs))
         key = form.get("idempotency_key", "").strip() or None
@@ -98,32 +99,53 @@ def _named(annotation: Any) -> str:
 
 
 def _arguments(workflow: Workflow[..., Any], texts: dict[str, str]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of the form; an empty field is left out, so that the parameter's default counts."""
-    positional: list[Any] = []
-    keywords: dict[str, Any] = {}
-    by_name = False
-    for field, parameter in zip(fields_of(workflow), workflow.signature.parameters.values(), strict=True):
+    """
+    The arguments of the form; an empty field is left out, so that the parameter's default counts.
+
+    Raises:
+        Refused: A field is malformed.
+        TypeError: An argument is missing, or is given twice.
+    """
+    values = _values(workflow, texts)
+    parameters = list(workflow.signature.parameters.values())
+    rest: list[Any] = next((values.get(each.name, []) for each in parameters if each.kind is each.VAR_POSITIONAL), [])
+    others: dict[str, Any] = next(
+        (values.get(each.name, {}) for each in parameters if each.kind is each.VAR_KEYWORD), {}
+    )
+    placed = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    # Each parameter before a value that has a place and no name needs a value too, or the later one gets its place.
+    nameless = [at for at, each in enumerate(placed, 1) if each.kind is each.POSITIONAL_ONLY and each.name in values]
+    positional = placed if rest else placed[: max(nameless, default=0)]
+    by_name = [*placed[len(positional) :], *(each for each in parameters if each.kind is each.KEYWORD_ONLY)]
+    keywords = {each.name: values[each.name] for each in by_name if each.name in values}
+    if twice := sorted(keywords.keys() & others.keys()):
+        raise TypeError(f"multiple values for argument {twice[0]!r}")
+    return (*(_value_or_default(each, values) for each in positional), *rest), keywords | others
+
+
+def _value_or_default(parameter: inspect.Parameter, values: dict[str, Any]) -> Any:
+    """What the field has, else the default as the code has it, which need not be JSON."""
+    value = values.get(parameter.name, parameter.default)
+    if value is _MISSING:
+        raise TypeError(f"missing a required argument: {parameter.name!r}")
+    return value
+
+
+def _values(workflow: Workflow[..., Any], texts: dict[str, str]) -> dict[str, Any]:
+    """By name, the values of the fields that are filled in; a text that is required may be empty."""
+    values: dict[str, Any] = {}
+    for field in fields_of(workflow):
         text = texts[field.name]
         if not text.strip() and not (field.is_required and field.kind == "text"):
-            by_name = by_name or parameter.kind is not parameter.VAR_POSITIONAL
             continue
         value = text if field.kind == "text" else parse_json(field.name, text)
-        match parameter.kind:
-            case parameter.VAR_POSITIONAL:
-                if not isinstance(value, list):
-                    raise Refused(400, f"The field {field.name!r} is malformed", "It is a JSON list.")
-                positional += value
-            case parameter.VAR_KEYWORD:
-                if not isinstance(value, dict):
-                    raise Refused(400, f"The field {field.name!r} is malformed", "It is a JSON object.")
-                keywords |= value
-            case parameter.POSITIONAL_ONLY:
-                positional.append(value)
-            case parameter.POSITIONAL_OR_KEYWORD if not by_name:
-                positional.append(value)
-            case _:
-                keywords[field.name] = value
-    return tuple(positional), keywords
+        kind = workflow.signature.parameters[field.name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL and not isinstance(value, list):
+            raise Refused(400, f"The field {field.name!r} is malformed", "It is a JSON list.")
+        if kind is inspect.Parameter.VAR_KEYWORD and not isinstance(value, dict):
+            raise Refused(400, f"The field {field.name!r} is malformed", "It is a JSON object.")
+        values[field.name] = value
+    return values
 
 
 def _workflow(name: str) -> Workflow[..., Any]:

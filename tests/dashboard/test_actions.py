@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import date
 
 import pytest
 import scene
@@ -45,6 +46,21 @@ async def doubting() -> int:
 @workflow(name="actions.typed")
 async def typed(name: str, count: int, *rest: int, fast: bool = False, **others: str) -> list[object]:
     return [name, count, list(rest), fast, others]
+
+
+@workflow(name="actions.first_and_rest")
+async def first_and_rest(a: int = 1, *rest: int) -> list[object]:
+    return [a, list(rest)]
+
+
+@workflow(name="actions.by_place")
+async def by_place(a: date = date(2026, 1, 31), b: int = 2, /) -> list[object]:
+    return [a.isoformat(), b]
+
+
+@workflow(name="actions.needs_first")
+async def needs_first(a: int, *rest: int) -> list[object]:
+    return [a, list(rest)]
 
 
 def entries(engine, run):
@@ -189,7 +205,34 @@ def test_the_form_is_made_from_the_signature(engine, browser):
     wrong = browser.post("/start", 422, workflow="actions.typed", **(arguments | {"arg:count": '"many"'}))
     assert "The run was not started" in wrong
     assert "not started" in browser.post("/start", 422, workflow="actions.typed", **{"arg:name": "x"})
+    twice = arguments | {"arg:others": '{"fast": "b"}'}
+    assert "multiple values" in browser.post("/start", 422, workflow="actions.typed", **twice)
     browser.post("/start", 404, workflow="actions.nothing")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "result"),
+    [
+        ("first_and_rest", {"arg:rest": "[5, 6]"}, [1, [5, 6]]),
+        ("first_and_rest", {"arg:a": "4", "arg:rest": ""}, [4, []]),
+        ("by_place", {"arg:b": "7"}, ["2026-01-31", 7]),
+        ("by_place", {"arg:a": '"2026-02-01"'}, ["2026-02-01", 2]),
+    ],
+)
+def test_an_empty_field_shifts_no_argument(engine, browser, name, arguments, result):
+    """A parameter whose field is empty has its default, also before arguments that are passed by their place."""
+    page = browser.post("/start", workflow=f"actions.{name}", **arguments)
+    run = engine.get_run(re.search(r'<dd class="id">([0-9a-f]+)</dd>', page)[1])
+    settle(engine, run)
+
+    assert run.result(timeout=1) == result
+
+
+def test_an_empty_field_without_a_default_is_refused_before_the_rest(browser):
+    """The first of the rest does not take the place of the argument that is missing."""
+    page = browser.post("/start", 422, workflow="actions.needs_first", **{"arg:rest": "[5, 6]"})
+
+    assert "missing a required argument" in page
 
 
 def test_bulk_actions_ask_first_and_act_on_what_matches(engine, browser, permissions):
