@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import flask
+from werkzeug.exceptions import HTTPException
 
 from ..client import OPEN, Client, Options, audited, matching_ids, operate, pauses
 from ..client import fork as client_fork
@@ -170,7 +171,8 @@ def bulk(dashboard: Dashboard) -> flask.Response:
             break
         try:
             _act(dashboard, audited, run_id, detail, partial(act, dashboard, run_id))
-        except (Refused, DurableError):
+        except (Refused, DurableError, HTTPException):
+            # The application's ``authorize`` may answer with ``flask.abort`` for one run.
             refused += 1
         else:
             done += 1

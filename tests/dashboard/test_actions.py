@@ -6,6 +6,7 @@ import json
 import re
 from datetime import date
 
+import flask
 import pytest
 import scene
 import sqlalchemy as sa
@@ -280,6 +281,23 @@ def test_bulk_retry_takes_blocked_runs(engine, browser):
     assert "1 runs are being retried" in page
     assert blocked.status == "running"
     assert ids(browser.get("/runs?error=asked")) == []
+
+
+def test_a_bulk_goes_on_when_authorize_aborts_for_a_run(engine, browser, permissions, monkeypatch):
+    """The application answers with ``flask.abort`` for one run: it counts as refused, and the next one is done."""
+    first, second = engine.start(napping, "f"), engine.start(napping, "g")
+    settle(engine, first, second)
+
+    def abort_for_first(_self: object, _action: str, run_id: str | None) -> str:
+        return flask.abort(403) if run_id == first.id else "ada"
+
+    monkeypatch.setattr(type(permissions), "__call__", abort_for_first)
+    page = browser.post("/runs/bulk", action="cancel", run=[first.id, second.id])
+    settle(engine, first, second)
+
+    assert "1 runs are asked to stop.  1 were left" in page
+    assert (first.status, second.status) == ("running", "cancelled")
+    assert entries(engine, first) == []
 
 
 def test_an_action_whose_outcome_cannot_be_written_is_shown_as_done(engine, browser, monkeypatch, caplog):
