@@ -154,9 +154,10 @@ def bulk(dashboard: Dashboard) -> flask.Response:
     dashboard.guard.require(f"bulk_{action}")
     dashboard.engine.check_schema()
     now = dashboard.engine.now()
-    upto = filters.whole_number(form, "upto", now, 2**62)
+    upto = filters.whole_number(form, "upto", now, now)
     selected = _selected(form.getlist("run"))
-    query = filters.parse(form, now)
+    # A time like ``10m`` counts from the question, so that the form is for the runs that were counted there.
+    query = filters.parse(form, upto)
     if not selected and not query.is_filtered:
         raise Refused(400, "No run is chosen", "Select runs in the list, or set a filter first.")
     ids = iter(selected) if selected else _matching(dashboard, query, action, upto, COUNTED)

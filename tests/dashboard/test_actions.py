@@ -300,6 +300,40 @@ def test_a_bulk_goes_on_when_authorize_aborts_for_a_run(engine, browser, permiss
     assert entries(engine, first) == []
 
 
+def test_a_bulk_takes_the_runs_that_its_question_was_about(engine, browser, monkeypatch):
+    """A time like ``10m`` means 10 minutes before the question, however late the form is sent."""
+    older, newer = engine.start(napping, "h"), engine.start(napping, "i")
+    settle(engine, older, newer)
+    minute, now = 60_000_000, engine.now()
+    with engine.store.begin() as tx:
+        tx.execute(sa.update(runs).values(status="completed").where(runs.c.id.not_in([older.id, newer.id])))
+        for run, minutes in ((older, 15), (newer, 5)):
+            tx.execute(sa.update(runs).where(runs.c.id == run.id).values(created_at=now - minutes * minute))
+
+    question = browser.get("/runs/bulk?action=cancel&name=actions.napping&until=10m")
+    upto = re.search(r'name="upto" value="(\d+)"', question)[1]
+    with monkeypatch.context() as later:
+        later.setattr(engine, "now", lambda: now + 30 * minute)
+        page = browser.post("/runs/bulk", action="cancel", name="actions.napping", until="10m", upto=upto)
+    settle(engine, older, newer)
+
+    assert "Cancel 1 run?" in question
+    assert "1 runs are asked to stop" in page
+    assert (older.status, newer.status) == ("cancelled", "running")
+
+
+def test_a_bulk_does_not_reach_into_the_future(engine, browser):
+    """A form that says that its question is of tomorrow is taken as one of now."""
+    run = engine.start(napping, "j")
+    settle(engine, run)
+    tomorrow = engine.now() + 86_400_000_000
+    page = browser.post(
+        "/runs/bulk", action="cancel", name="actions.napping", id=run.id, until="1h", upto=str(tomorrow)
+    )
+
+    assert "0 runs are asked to stop" in page
+
+
 def test_an_action_whose_outcome_cannot_be_written_is_shown_as_done(engine, browser, monkeypatch, caplog):
     """Nobody is led to do it again.  The log says what the audit lacks."""
     run = engine.start(napping, "a")
