@@ -19,6 +19,9 @@ OPEN = (RunStatus.PENDING, RunStatus.RUNNING, RunStatus.BLOCKED)
 #: ``count`` counts no further.
 COUNTED = 10_000
 
+#: Why a run is refused whose action has returned False.
+NOTHING_TO_DO = "There was nothing to do: the run has changed meanwhile, or was so already."
+
 _PLACE = re.compile(r"([0-9])\.([0-9]{1,18})\.([0-9]{1,18})\.([!-~]{0,64})")
 
 
@@ -209,7 +212,7 @@ def act_on_batch(
             batch.refused.append((run_id, str(error)))
             continue
         if outcome is False:
-            batch.refused.append((run_id, "There was nothing to do: the run has changed meanwhile, or was so already."))
+            batch.refused.append((run_id, NOTHING_TO_DO))
         else:
             batch.done.append((run_id, outcome))
     go_on = ACTIONS[action].go_on

@@ -10,7 +10,7 @@ from typing import TypeVar
 import flask
 from werkzeug.exceptions import HTTPException
 
-from ..client import audited
+from ..client import audited, bulk
 from ..engine import Engine
 from ..errors import DurableError
 from . import problems
@@ -52,7 +52,8 @@ class Permit:
         """
         Do something that changes something, with an entry in the audit that is committed before.
 
-        What came of it is written afterwards.  If that fails, it is logged, and the entry stays without an outcome.
+        What came of it is written afterwards: False of *do* means that there was nothing to do.  If that fails, it is
+        logged, and the entry stays without an outcome.
 
         Args:
             subject: The id of a run, or what ``audit.subject`` returns.
@@ -71,7 +72,7 @@ class Permit:
         except DurableError as error:
             finish(f"refused: {error}")
             raise
-        finish("done")
+        finish(f"refused: {bulk.NOTHING_TO_DO}" if result is False else "done")
         return result
 
     def note(self, action: str, run_id: str, actor: str | None) -> None:

@@ -287,6 +287,18 @@ def test_a_bulk_passes_over_a_run_that_authorize_refuses(engine):
     assert [each["id"] for each in batch["refused"]] == [second.id]
 
 
+def test_the_audit_of_a_bulk_says_of_which_runs_nothing_was_done(engine, client):
+    """A run that was paused already is refused in the answer, and in its entry."""
+    run = engine.start(waiting)
+    post(client, f"runs/{run.id}/pause")
+    batch = post(client, "bulk", action="pause", name=waiting.name)
+    (refused,) = batch["refused"]
+
+    assert batch["runs"] == []
+    assert refused["id"] == run.id
+    assert entries(engine, run.id)[1:] == [("pause", None, "bulk", f"refused: {refused['detail']}")]
+
+
 def test_every_operation_says_what_it_asks_for():
     """What changes something has an action of its own."""
     assert {each.action for each in OPERATIONS if each.method == "GET"} == {"read"}
