@@ -105,9 +105,11 @@ def receivers_retry(
     if takes_all == bool(ids):
         raise click.UsageError("Name the requests, or give --all.  `durable receivers list --requests` lists them.")
     if takes_all:
-        found = receiver_lists.list_received(context.engine, receiver=name, outcomes=received.LOST, limit=_MOST)
         # The oldest first: their order may mean something to the runs.
-        ids = tuple(each["id"] for each in reversed(found))
+        found = receiver_lists.list_received(
+            context.engine, receiver=name, outcomes=received.LOST, limit=_MOST, oldest_first=True
+        )
+        ids = tuple(each["id"] for each in found)
         if ids and not yes:
             click.confirm(f"Route {len(ids)} requests again?", abort=True, err=True)
     results = [_retried(context, each) for each in ids]

@@ -43,12 +43,22 @@ def _receiver(engine: Engine, name: str, counted: dict[tuple[str, str], int]) ->
 
 
 def list_received(
-    engine: Engine, *, receiver: str | None = None, outcomes: Collection[str] = (), limit: int = 50
+    engine: Engine,
+    *,
+    receiver: str | None = None,
+    outcomes: Collection[str] = (),
+    limit: int = 50,
+    oldest_first: bool = False,
 ) -> list[dict[str, Any]]:
-    """Return the newest requests, of one receiver or of all, with one of these outcomes or with any."""
+    """
+    Return the newest requests, of one receiver or of all, with one of these outcomes or with any.
+
+    Args:
+        oldest_first: Return the oldest ones instead, the oldest first.
+    """
     engine.check_schema()
     with engine.store.read() as tx:
-        rows = received.newest(tx, receiver=receiver, outcomes=outcomes, limit=limit)
+        rows = received.newest(tx, receiver=receiver, outcomes=outcomes, limit=limit, oldest_first=oldest_first)
         details = [detail_of(tx, row) for row in rows]
     return [_request(row, detail) for row, detail in zip(rows, details, strict=True)]
 

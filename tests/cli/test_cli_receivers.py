@@ -85,6 +85,24 @@ def test_retry_takes_what_a_corrected_rule_routes(engine: Durable, rules: dict[s
     durable("retry", code=2)
 
 
+def test_retry_of_all_takes_the_oldest(
+    engine: Durable, rules: dict[str, Any], durable: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there are more requests than one call takes, it takes the oldest, so that their order is kept."""
+    monkeypatch.setattr("durable.cli.receivers._MOST", 2)
+    post(engine, {"id": 1}, {"id": 2}, {"id": 3})
+    rules["when"] = lambda request: True
+
+    results = []
+    for expected in (2, 1):
+        results.append(json.loads(durable("retry", "--all", "--yes", "--json").stdout))
+        assert len(results[-1]) == expected
+    runs = [engine.get_run(each["requests"][0]["run_id"]) for batch in results for each in batch]
+    settle(engine, *runs)
+
+    assert [run.result(timeout=0) for run in runs] == ["1", "2", "3"]
+
+
 def test_retry_without_the_receiver_says_what_to_import(engine: Durable, rules: dict[str, Any], durable: Any) -> None:
     """The request stays as it is."""
     post(engine, {"id": 7})
