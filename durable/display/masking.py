@@ -1,4 +1,4 @@
-"""Masks the tokens of webhooks in text that people read and paste: such a token works like a password."""
+"""Masks tokens of webhooks and credentials in queries, in text that people read and paste: they work like passwords."""
 
 from __future__ import annotations
 
@@ -13,14 +13,25 @@ _QUERY = re.compile(
     r"\b((?:hub\.verify_token|access_token|validationToken|crc_token|clientState|(?<=[?&])token)=)[^&\s\"'#]+"
 )
 #: A text without any of these has neither.
-_PLACES = ("webhook", "v1/streams/", "v1/values/")
+_PLACES = ("webhook", "v1/receive/", "v1/streams/", "v1/values/")
 
 
 def mask(text: str) -> str:
     """Return *text* with ``...`` for each token in a webhook's path and each credential in a query."""
-    if not any(place in text for place in _PLACES):
+    if not has_route(text):
         return text
     return _QUERY.sub(r"\1...", _TOKEN.sub(r"\1...", text))
+
+
+def mask_query(query: str) -> str:
+    """Return *query*, which belongs to a route of durable, with ``...`` for each credential."""
+    # The first parameter follows a "?" in a URL, and nothing in a query alone.
+    return _QUERY.sub(r"\1...", f"?{query}")[1:]
+
+
+def has_route(text: str) -> bool:
+    """Whether *text* can have the URL of a route whose path or query has secrets."""
+    return any(place in text for place in _PLACES)
 
 
 def masked_deeply(value: Any) -> Any:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from ..display import mask
+from ..display import has_route, mask, mask_query
 from ..http import is_secret
 
 #: Loggers that log the request line.  A filter works only on its own logger, so each gets one.
@@ -31,6 +31,8 @@ LOGGERS = (
 
 #: How gunicorn's access log format names a header of the request or the answer.
 _HEADER_ATOM = re.compile(r"\{(.+)\}[io]")
+#: The atoms of gunicorn, hypercorn and granian that are the query without the path.
+_QUERY_ATOMS = ("q", "{query_string}e", "query_string")
 
 
 class MaskTokens(logging.Filter):
@@ -39,12 +41,7 @@ class MaskTokens(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg = _masked(record.msg)
         if isinstance(record.args, dict):
-            # gunicorn's atoms: a dict subclass that finds missing names, so it must stay the same object.
-            for key, value in record.args.items():
-                header = _HEADER_ATOM.fullmatch(key) if isinstance(key, str) else None
-                # gunicorn writes "-" for a header that was not sent.
-                is_hidden = header is not None and is_secret(header[1]) and value != "-"
-                record.args[key] = "..." if is_hidden else _masked(value)
+            _mask_atoms(record.args)
         elif record.args:
             record.args = tuple(_masked(value) for value in record.args)
         return True
@@ -57,6 +54,20 @@ def install(names: Iterable[str]) -> None:
     """Mask tokens in the records of these loggers.  Calling it twice changes nothing."""
     for name in names:
         logging.getLogger(name).addFilter(_filter)
+
+
+def _mask_atoms(atoms: dict[Any, Any]) -> None:
+    """Mask gunicorn's atoms: a dict subclass that finds missing names, so it must stay the same object."""
+    # Only the path, which is another atom, tells whose query it is.
+    is_ours = any(isinstance(value, str) and has_route(value) for value in atoms.values())
+    for key, value in atoms.items():
+        header = _HEADER_ATOM.fullmatch(key) if isinstance(key, str) else None
+        # gunicorn writes "-" for a header that was not sent.
+        is_hidden = header is not None and is_secret(header[1]) and value != "-"
+        masked = _masked(value)
+        if is_ours and key in _QUERY_ATOMS and isinstance(masked, str):
+            masked = mask_query(masked)
+        atoms[key] = "..." if is_hidden else masked
 
 
 def _masked(value: Any) -> Any:

@@ -30,6 +30,7 @@ from werkzeug.test import Client, TestResponse
 
 from durable import Durable, Request, Response, Run, create_hook, create_webhook, step, workflow
 from durable.client import new_request_id
+from durable.display import mask
 from durable.errors import SchemaOutOfDate
 from durable.recovery import housekeeping
 from durable.web import MaskTokens, body, create_asgi_app, create_blueprint, drain, webhook_view
@@ -720,6 +721,43 @@ def test_what_proves_a_sender_is_masked():
 
     assert "s3cret" not in record.getMessage()
     assert record.getMessage().endswith("hub.mode=subscribe ... ... - agent")
+
+
+@pytest.mark.parametrize(
+    "credential",
+    ["access_token", "hub.verify_token", "validationToken", "crc_token", "clientState", "token"],
+)
+def test_credentials_in_the_query_of_a_receiver_are_masked(credential):
+    """The name of a receiver is no secret and stays; a credential in its query is masked in a line and in atoms."""
+    line = f"GET {ROOT}receive/events?{credential}=s3cret&start=1 HTTP/1.1"
+    masked = f"GET {ROOT}receive/events?{credential}=...&start=1 HTTP/1.1"
+    record = logging.LogRecord("gunicorn.access", logging.INFO, __file__, 1, "%(r)s", (Atoms(r=line),), None)
+    MaskTokens().filter(record)
+
+    assert record.getMessage() == masked
+    assert mask(line) == masked
+
+
+@pytest.mark.parametrize("atom", ["q", "{query_string}e", "query_string"])
+@pytest.mark.parametrize("credential", ["token", "access_token"])
+@pytest.mark.parametrize("route", ["receive/events", "streams/01a2/rows", "values/01a2"])
+def test_credentials_in_an_atom_of_the_query_alone_are_masked(atom, credential, route):
+    """A log format may show path and query apart: the path tells whose query it is."""
+    atoms = Atoms({"U": f"{ROOT}{route}", atom: f"{credential}=s3cret&start=1"})
+    form = f"%(U)s %({atom})s"
+    record = logging.LogRecord("gunicorn.access", logging.INFO, __file__, 1, form, (atoms,), None)
+    MaskTokens().filter(record)
+
+    assert record.getMessage() == f"{ROOT}{route} {credential}=...&start=1"
+
+
+def test_the_query_of_another_route_is_not_masked():
+    """A parameter named token of the application's own route is the application's to log."""
+    atoms = Atoms(U="/search", q="token=noun&start=1")
+    record = logging.LogRecord("gunicorn.access", logging.INFO, __file__, 1, "%(U)s %(q)s", (atoms,), None)
+    MaskTokens().filter(record)
+
+    assert record.getMessage() == "/search token=noun&start=1"
 
 
 def test_headers_are_shown_without_what_proves_a_sender():
