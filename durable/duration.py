@@ -31,7 +31,9 @@ _TAKES = 'use a str with the units ms, s, m, h, d, w, such as "1h30m"; a number 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-#: The last time that a datetime can hold.  No duration is longer than this either.
+#: The first time that a datetime in UTC can hold.
+_EARLIEST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+#: The last one.  No duration is longer than this either.
 LATEST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
@@ -61,10 +63,10 @@ def due_at(value: str | int | float | timedelta | datetime, now: int) -> int:
     An aware datetime is that time itself; it may be in the past.
 
     Raises:
-        ValueError: As ``to_micros``; also for a naive datetime, and for a time after the year 9999.
+        ValueError: As ``to_micros``; also for a naive datetime, and for a time after the year 9999 in UTC.
     """
     if isinstance(value, datetime):
-        return from_datetime(value)
+        return in_calendar(value)
     due = now + to_micros(value)
     if due > LATEST:
         raise ValueError(f"duration {_shown(value)} ends after the year 9999.")
@@ -82,8 +84,13 @@ def iso(micros: int | None) -> str | None:
 
 
 def from_iso(text: str) -> int:
-    """The time of ISO 8601 text with a UTC offset: what ``iso`` returns."""
-    return from_datetime(datetime.fromisoformat(text))
+    """
+    The time of ISO 8601 text with a UTC offset: what ``iso`` returns.
+
+    Raises:
+        ValueError: For other text, and as ``in_calendar``.
+    """
+    return in_calendar(datetime.fromisoformat(text))
 
 
 def to_text(micros: int) -> str:
@@ -103,6 +110,19 @@ def from_datetime(value: datetime) -> int:
             f"{value!r} has no time zone.  Use an aware datetime: now() + timedelta(...), or datetime(..., tzinfo=UTC)."
         )
     return (value - _EPOCH) // _MICROSECOND
+
+
+def in_calendar(value: datetime) -> int:
+    """
+    The time of an aware datetime, as ``from_datetime``, that ``to_datetime`` can return.
+
+    Raises:
+        ValueError: For a naive one, and for one whose offset puts it outside the years 1 to 9999 in UTC.
+    """
+    micros = from_datetime(value)
+    if not _EARLIEST <= micros <= LATEST:
+        raise ValueError(f"{value.isoformat()} is not in the years 1 to 9999 in UTC.")
+    return micros
 
 
 def _micros(value: object, what: str) -> int:

@@ -181,7 +181,7 @@ def _until(what: str, given: Any, timing: Timing) -> int | None:
     if not isinstance(given, datetime):
         raise ConfigurationError(f"{what}: until={given!r} is no datetime.")
     try:
-        until = duration.from_datetime(given)
+        until = duration.in_calendar(given)
     except ValueError as error:
         raise ConfigurationError(f"{what}: until: {error}") from None
     first = timing.next_after(0)

@@ -104,13 +104,16 @@ class Schedule(AsyncSchedule):
             The runs that were started, in the order of their planned times.
 
         Raises:
-            ValueError: A time is naive or in the future, *end* is before *start*, or there are more than 1,000 times.
+            ValueError: A time is naive, before 1970 or in the future, *end* is before *start*, or there are more than
+                1,000 times.
         """
         engine, row = self._engine, self.row()
         if duration.from_datetime(end) > engine.now():
             raise ValueError(
                 f"backfill ends at {end.isoformat()}, which is in the future: those times fire themselves."
             )
+        if duration.from_datetime(start) < 0:
+            raise ValueError(f"backfill starts at {start.isoformat()}, before 1970: no time is planned there.")
         if duration.from_datetime(start) > duration.from_datetime(end):
             raise ValueError(f"backfill ends at {end.isoformat()}, before it starts at {start.isoformat()}.")
         times: list[int] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
@@ -210,7 +210,7 @@ def last_until(timing: Timing, moment: int, since: int) -> int:
 def between(timing: Timing, start: datetime, end: datetime) -> Iterator[int]:
     """The planned times from *start* to *end*, both included."""
     until = duration.from_datetime(end)
-    moment = duration.from_datetime(start - timedelta(microseconds=1))
+    moment = duration.from_datetime(start) - 1
     while (following := timing.next_after(moment)) is not None and following <= until:
         yield following
         moment = following

@@ -51,6 +51,13 @@ def test_a_schedule_is_made_watched_steered_and_deleted(run, yard):
     assert "no schedule 'naps'" in run("show", "naps", fails=True)
 
 
+def test_a_time_that_utc_has_not_is_a_usage_error():
+    """Exit code 2 and a message, for a time that its offset puts after the year 9999."""
+    args = ["--app", "yard", "schedules", "create", "naps", "yard.nap", "--every", "1h"]
+    result = CliRunner().invoke(cli.main, [*args, "--until", "9999-12-31T23:59:59-05:00"])
+    assert (result.exit_code, "1 to 9999 in UTC" in result.output) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -91,6 +91,8 @@ def test_a_range_is_backfilled_once(browser, found):
     assert "0 runs are started" in browser.post(f"/schedule/{found.name}/backfill", **day)
     assert len(found.runs()) == 2
     assert "not a time" in browser.post(f"/schedule/{found.name}/backfill", status=400, **{**day, "end": "soon"})
+    after = {**day, "end": "9999-12-31T23:59:59-05:00"}
+    assert "1 to 9999 in UTC" in browser.post(f"/schedule/{found.name}/backfill", status=400, **after)
     late = {**day, "end": "2099-01-01T00:00+00:00"}
     assert "in the future" in browser.post(f"/schedule/{found.name}/backfill", status=409, **late)
     assert "missing" in browser.post(f"/schedule/{found.name}/backfill", status=400, start=day["start"])

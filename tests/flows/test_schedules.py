@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -275,6 +275,14 @@ def test_a_backfill_that_cannot_be_meant_is_refused(at, name, start, end, says):
     now = to_datetime(at.now)
     with pytest.raises(ValueError, match=says):
         found.backfill(now + timedelta(minutes=start), now + timedelta(minutes=end))
+
+
+@pytest.mark.parametrize("timing", [{"every": "1h"}, {"cron": "0 0 1 1 *", "tz": "America/New_York"}])
+def test_a_backfill_from_before_1970_is_refused(at, name, timing):
+    """Some libraries send the first day of the year 1 for a time that is not set; no schedule plans a time there."""
+    found = create_schedule(name, short, **timing)
+    with pytest.raises(ValueError, match="before 1970"):
+        found.backfill(datetime(1, 1, 1, tzinfo=UTC), to_datetime(at.now))
 
 
 def test_nothing_fires_after_until(at, name):

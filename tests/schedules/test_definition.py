@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -46,6 +46,7 @@ def _own_definitions(own_registry):
         ({"until": datetime(2020, 1, 1)}, "no time zone"),
         ({"until": "2030"}, "no datetime"),
         ({"until": datetime(1970, 1, 1, tzinfo=UTC)}, "never fires"),
+        ({"until": datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-5)))}, "until: .* 1 to 9999 in UTC"),
         ({"every": "1h", "cron": "* * * * *"}, "either cron"),
         ({"tz": "Europe/Atlantis"}, "no time zone"),
         ({"every": None, "cron": "0 0 30 2 *"}, "never fires"),

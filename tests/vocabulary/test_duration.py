@@ -111,6 +111,19 @@ def test_a_moment_after_the_last_one_is_refused():
         due_at(1, LATEST)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone(timedelta(hours=-5))),
+        datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5))),
+    ],
+)
+def test_a_datetime_that_utc_has_not_is_refused(value):
+    """Its offset puts it outside the years 1 to 9999 in UTC, where nothing could show it."""
+    with pytest.raises(ValueError, match="is not in the years 1 to 9999 in UTC"):
+        due_at(value, NOON)
+
+
 @given(MOMENTS)
 def test_moments_and_datetimes_are_exact_opposites(moment):
     """An aware datetime survives as microseconds; a fold is another moment."""

@@ -900,6 +900,7 @@ def test_a_schedule_is_made_changed_and_deleted(engine, client):
         ({"tz": "Europe/Wien"}, (422, "bad-arguments")),
         ({"until": "2099-01-01"}, (422, "bad-arguments")),
         ({"until": 4070908800}, (422, "bad-arguments")),
+        ({"until": "9999-12-31T23:59:59-05:00"}, (422, "bad-arguments")),
         ({"overlap": "both"}, (422, "bad-arguments")),
         ({"often": True}, (422, "bad-arguments")),
     ],
@@ -910,6 +911,7 @@ def test_a_schedule_that_cannot_be_is_refused(engine, client, change, wanted):
 
     assert problem_of(client.put(ROOT + "schedules/wrong", json=body)) == wanted
     assert problem_of(client.get(ROOT + "schedules/wrong")) == (404, "schedule-not-found")
+    assert client.get(ROOT + "schedules").status_code == 200
 
 
 def test_a_declared_schedule_is_neither_changed_nor_deleted(engine, client, declared):
@@ -933,7 +935,8 @@ def test_a_range_of_a_schedule_is_backfilled(engine, client):
     assert len(first.json["run_ids"]) == 3
     assert second.json == {"name": "hourly", "run_ids": []}
     assert {run.id for run in get_schedule("hourly").runs()} == set(first.json["run_ids"])
-    for wrong in ({**day, "end": "2099-01-01T00:00:00Z"}, {**day, "start": "2026-05-01T00:00:00"}, {}):
+    wrong_starts = [{**day, "start": start} for start in ("2026-05-01T00:00:00", "0001-01-01T00:00:00Z")]
+    for wrong in ({**day, "end": "2099-01-01T00:00:00Z"}, *wrong_starts, {}):
         assert problem_of(client.post(url, json=wrong)) == (422, "bad-arguments")
 
 
