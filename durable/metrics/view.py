@@ -32,6 +32,7 @@ def create_metrics(
 
     Raises:
         ConfigurationError: prometheus_client is not installed.
+        ValueError: *registry* has these metrics already.
     """
     try:
         from prometheus_client import CollectorRegistry, exposition

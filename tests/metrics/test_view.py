@@ -8,9 +8,11 @@ import sys
 import flask
 import pytest
 from celery import Celery
+from prometheus_client import CollectorRegistry
 
 from durable import ConfigurationError, Durable
-from durable.metrics import create_metrics
+from durable.metrics import create_metrics, snapshot
+from durable.metrics.prometheus import DurableCollector
 
 
 @pytest.fixture
@@ -29,6 +31,28 @@ def test_without_a_database_the_answer_is_503(unreachable):
 
     assert response.status_code == 503
     assert response.text == "The metrics are in the database, which cannot be read now.\n"
+
+
+def test_a_registry_that_asks_for_names_does_not_read_the_database(unreachable):
+    """The global registry of prometheus_client is such a one.  It still refuses a second collector of these names."""
+    registry = CollectorRegistry(auto_describe=True)
+    create_metrics(unreachable, registry=registry)
+
+    with pytest.raises(ValueError, match="durable_runs"):
+        create_metrics(unreachable, registry=registry)
+
+
+def test_the_described_metrics_are_those_that_are_collected(engine):
+    """The same names, types and labels, without values; and the lag of the sweep, which is not collected before one."""
+    collector = DurableCollector(engine)
+
+    def shapes(families):
+        return {(type(each), each.name, each.documentation, each._labelnames) for each in families}
+
+    described = list(collector.describe())
+    missing = shapes(described) ^ shapes(collector.collect())
+    assert {name for _, name, _, _ in missing} <= {snapshot.SWEEP_LAG.name}
+    assert not any(family.samples for family in described)
 
 
 def test_a_schema_that_is_out_of_date_is_503_too(unreachable, monkeypatch):
