@@ -8,7 +8,8 @@ import click
 
 from ..client import bulk, pauses
 from .bulk import Action, Chosen, act_on_matching, act_on_named, chooses_runs
-from .common import CommandRefused, Context, as_json_option, parse_message
+from .common import CommandRefused, Context, as_json_option
+from .pauses import parse_reason
 
 #: The statuses in which a run can be paused.
 OPEN = ("pending", "running", "blocked")
@@ -24,7 +25,7 @@ _status_option = click.option("--status", type=click.Choice(OPEN), help="Only ru
 @click.command("pause")
 @chooses_runs(_status_option, asks=True)
 @_children_option
-@click.option("--reason", type=parse_message, metavar="TEXT", help="The reason, for those who find the run paused.")
+@click.option("--reason", type=parse_reason, metavar="TEXT", help="The reason, for those who find the run paused.")
 @as_json_option
 @click.pass_obj
 def pause_command(

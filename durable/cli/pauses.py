@@ -8,8 +8,13 @@ from .. import duration
 from ..client import pauses as operations
 from ..display import formats
 from ..errors import ConfigurationError
-from .common import CommandRefused, Context, as_json_option, parse_message, parse_text
+from .common import CommandRefused, Context, as_json_option, parse_text
 from .printing import print_json, print_table, report
+
+
+def parse_reason(value: str) -> str:
+    """The reason of a pause, no longer than a pause takes."""
+    return parse_text(value, operations.LONGEST_REASON)
 
 
 @click.command("pauses")
@@ -41,7 +46,7 @@ def _commands(kind: str) -> list[click.Command]:
 
     @click.command("pause", help=f"Pause the {kind} NAME: nothing of it begins until it is resumed.")
     @click.argument("name", type=parse_text)
-    @click.option("--reason", type=parse_message, metavar="TEXT", help="The reason, for those who find it paused.")
+    @click.option("--reason", type=parse_reason, metavar="TEXT", help="The reason, for those who find it paused.")
     @as_json_option
     @click.pass_obj
     def pause(context: Context, name: str, reason: str | None, as_json: bool) -> None:

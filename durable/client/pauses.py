@@ -31,7 +31,7 @@ COUNTED = 10_000
 _OPEN = (RunStatus.PENDING, RunStatus.RUNNING, RunStatus.BLOCKED)
 _SECOND = 1_000_000
 #: The longest reason, in characters.
-_LONGEST_REASON = 1_000
+LONGEST_REASON = 1_000
 
 
 # One run
@@ -141,8 +141,8 @@ def _send(engine: Engine, drives: Sequence[DriveRow]) -> None:
 
 
 def _check_reason(reason: str | None) -> None:
-    if reason is not None and len(reason) > _LONGEST_REASON:
-        raise ValueError(f"The reason has {len(reason):,} characters: write at most {_LONGEST_REASON:,}.")
+    if reason is not None and len(reason) > LONGEST_REASON:
+        raise ValueError(f"The reason has {len(reason):,} characters: write at most {LONGEST_REASON:,}.")
 
 
 # A workflow, a queue or a receiver

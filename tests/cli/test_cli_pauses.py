@@ -98,6 +98,22 @@ def test_runs_are_named_or_chosen(yard, verb, args):
     assert (refused.exit_code, "Name the runs" in refused.stderr) == (2, True)
 
 
+@pytest.mark.parametrize(
+    "what",
+    [
+        ("runs", "pause", "0" * 32),
+        ("runs", "pause", "--name", "yard.loading", "--yes"),
+        ("workflows", "pause", "yard.loading"),
+        ("queues", "pause", "cranes"),
+        ("receivers", "pause", "cranes"),
+    ],
+)
+def test_a_reason_that_is_too_long_is_a_usage_error(yard, what):
+    """1,000 characters are the most that a pause takes: exit code 2, and the message says so."""
+    refused = command(*what, "--reason", "x" * 1_001)
+    assert (refused.exit_code, "1 to 1000 characters" in refused.stderr) == (2, True)
+
+
 def test_a_workflow_and_a_queue_are_paused_by_name(loading):
     """`durable pauses` lists them; an unknown workflow is refused with what is near."""
     assert command("workflows", "pause", "yard.loading", "--reason", "a bad deploy").exit_code == 0
