@@ -29,8 +29,8 @@ LOGGERS = (
     "_granian.access",
 )
 
-#: How gunicorn's access log format names a header of the request or the answer.
-_HEADER_ATOM = re.compile(r"\{(.+)\}[io]")
+#: How gunicorn's access log format names a header of the request or the answer, or a header in the WSGI environment.
+_HEADER_ATOM = re.compile(r"\{(.+)\}[io]|\{http_(.+)\}e")
 #: The atoms of gunicorn, hypercorn and granian that are the query without the path.
 _QUERY_ATOMS = ("q", "{query_string}e", "query_string")
 
@@ -63,7 +63,8 @@ def _mask_atoms(atoms: dict[Any, Any]) -> None:
     for key, value in atoms.items():
         header = _HEADER_ATOM.fullmatch(key) if isinstance(key, str) else None
         # gunicorn writes "-" for a header that was not sent.
-        is_hidden = header is not None and is_secret(header[1]) and value != "-"
+        name = "" if header is None else header[1] or header[2].replace("_", "-")
+        is_hidden = is_secret(name) and value != "-"
         masked = _masked(value)
         if is_ours and key in _QUERY_ATOMS and isinstance(masked, str):
             masked = mask_query(masked)

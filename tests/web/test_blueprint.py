@@ -713,14 +713,16 @@ def test_what_proves_a_sender_is_masked():
     atoms = Atoms(
         {"r": f"GET {PATH}x?hub.verify_token=s3cret&access_token=s3cret&hub.mode=subscribe"}
         | {"{authorization}i": "Bearer s3cret", "{stripe-signature}i": "t=1,v1=s3cret", "{cookie}i": "-"}
+        | {"{http_authorization}e": "Bearer s3cret", "{http_x_hub_signature_256}e": "s3cret"}
         | {"{user-agent}i": "agent"}
     )
     form = "%(r)s %({authorization}i)s %({stripe-signature}i)s %({cookie}i)s %({user-agent}i)s"
+    form += " %({http_authorization}e)s %({http_x_hub_signature_256}e)s"
     record = logging.LogRecord("gunicorn.access", logging.INFO, __file__, 1, form, (atoms,), None)
     MaskTokens().filter(record)
 
     assert "s3cret" not in record.getMessage()
-    assert record.getMessage().endswith("hub.mode=subscribe ... ... - agent")
+    assert record.getMessage().endswith("hub.mode=subscribe ... ... - agent ... ...")
 
 
 @pytest.mark.parametrize(
