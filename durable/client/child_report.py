@@ -20,6 +20,7 @@ def of(ended: events.Event, op_id: str) -> events.Event:
         case events.RunFailedEvent(error=error):
             return events.ChildFailed(at=at, op_id=op_id, error=error)
         case events.RunCancelledEvent(reason=reason):
-            return events.ChildCancelled(at=at, op_id=op_id, reason=reason)
+            # Only the workflow's own event, for a call that it gave up, has no reason: a fork tells them apart by it.
+            return events.ChildCancelled(at=at, op_id=op_id, reason=reason or "")
         case _:
             raise AssertionError(f"{ended.kind} does not end a run")

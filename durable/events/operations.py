@@ -140,6 +140,12 @@ class ChildFailed(Event):
 
 @define_event(EventKind.CHILD_CANCELLED, Phase.ENDED)
 class ChildCancelled(Event):
-    """The child run was cancelled: by a caller, or because the workflow no longer waits for it."""
+    """
+    The child run was cancelled: by a caller, or because the workflow no longer waits for it.
+
+    Attributes:
+        reason: The caller's, ``""`` if it gave none; None where the workflow no longer waits.  Logs of older versions
+            also have None for a caller who gave none.
+    """
 
     reason: str | None = None

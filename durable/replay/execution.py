@@ -183,7 +183,7 @@ class Execution:
         elif isinstance(event, events.ChildFailed):
             error = failures.child_error(event, self._child_run_id(event.op_id), self.requests)
         else:
-            error = RunCancelled(self._child_run_id(event.op_id), event.reason)
+            error = RunCancelled(self._child_run_id(event.op_id), event.reason or None)
         self.loop.resolve(event.op_id, event.at, error=error)
 
     def note_replies(self, event: Event) -> None:

@@ -10,6 +10,7 @@ import pytest
 from simulator import Simulator
 
 from durable import ForkRefused, events
+from durable.client import child_report
 from durable.replay import ForkPlan, ForkPoint, Replay, commands, plan_fork
 
 PATHS = sorted(programs.HISTORIES.glob("*.json"))
@@ -82,3 +83,19 @@ def test_a_step_that_may_not_run_twice_refuses_the_fork(history):
     for name, plan in plans(history, "at_most_once"):
         omitted = {event.op_id for event in plan.log if isinstance(event, events.EventOmitted)}
         assert omitted <= {plan.step}, name
+
+
+@pytest.mark.parametrize("reason", [None, "obsolete"])
+def test_a_fork_keeps_the_end_of_a_child_that_was_cancelled_from_outside(reason):
+    """With or without a reason: where the run then failed, its fork does not call the child again."""
+    cancelled = child_report.of(events.RunCancelledEvent(at=3, reason=reason), "r#1")
+    log: list[events.Event] = [
+        events.RunCreated(seq=1, at=1, name="parent", args="{}"),
+        events.RunStarted(seq=2, at=1),
+        events.ChildCreated(seq=3, at=1, op_id="r#1", name="child", digest="d", args="{}", run_id="c"),
+        replace(cancelled, seq=4),
+        events.RunFailedEvent(seq=5, at=3, error="{}"),
+    ]
+    plan = plan_fork("r", log, [], ForkPoint(None, None, None, lambda _name: "at_least_once"))
+    assert (plan.log, plan.before) == (log[:3], log[3:4])
+    assert plan.until == 4
