@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -11,7 +11,11 @@ from ..errors import SerializationError
 from ..http import Request
 from .decoder import decode
 from .encoder import Encoder, canonical_text, text_of, written
+from .kinds import TAG
 from .objects import without_defaults
+
+#: The tags of values whose items are sorted for a digest: sets, and dicts as pairs.
+_SORTED = ("set", "frozenset", "dict")
 
 
 def bind(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +86,31 @@ def digest(bound: Mapping[str, Any], signature: inspect.Signature, renamed: Mapp
     parameters = signature.parameters
     defaults = {name: each for name in bound if (each := parameters[name].default) is not inspect.Parameter.empty}
     kept = without_defaults(writer, plain, defaults.__getitem__) if defaults else plain
-    text = canonical_text(kept)
-    for own, original in (renamed or {}).items():
-        text = text.replace(canonical_text(own)[1:-1], canonical_text(original)[1:-1])
+    text = _renamed_text(kept, renamed) if renamed else canonical_text(kept)
     return sha256(text.encode()).hexdigest()[:32]
+
+
+def _renamed_text(plain: Any, renamed: Mapping[str, str]) -> str:
+    """Plain JSON for a digest as ``canonical_text`` has it, renamed first: the order is that of the original texts."""
+    if isinstance(plain, str):
+        return canonical_text(_renamed(plain, renamed))
+    if isinstance(plain, list):
+        return _list_of(_renamed_text(item, renamed) for item in plain)
+    if not isinstance(plain, dict):
+        return canonical_text(plain)
+    if plain.get(TAG) in _SORTED:
+        items = _list_of(sorted(_renamed_text(item, renamed) for item in plain["v"]))
+        return f'{{"{TAG}":"{plain[TAG]}","v":{items}}}'
+    # Two keys may get the same name, so this cannot be a dict.  Keys are sorted as they are, not as they are escaped.
+    pairs = [(_renamed(key, renamed), _renamed_text(item, renamed)) for key, item in plain.items()]
+    return "{" + ",".join(f"{canonical_text(key)}:{item}" for key, item in sorted(pairs)) + "}"
+
+
+def _list_of(texts: Iterable[str]) -> str:
+    return f"[{','.join(texts)}]"
+
+
+def _renamed(text: str, renamed: Mapping[str, str]) -> str:
+    for own, original in renamed.items():
+        text = text.replace(own, original)
+    return text

@@ -211,6 +211,36 @@ def test_a_deep_tree_takes_no_exponential_time():
     assert digest("a", tree) != digest("a", Node())
 
 
+@pytest.mark.parametrize(
+    ("own", "original"),
+    [
+        ({"zzz": 1, "bbb": 2}, {"aaa": 1, "mmm": 2}),
+        ({"deep": [{"zzz/é": {"zzz"}, "bbb": "bbb"}]}, {"deep": [{"aaa/é": {"aaa"}, "mmm": "mmm"}]}),
+        ({"zzz", "bbb", "\u00e9", "~"}, {"aaa", "mmm", "\u00e9", "~"}),
+        (frozenset({("zzz", 1), ("bbb", 2)}), frozenset({("aaa", 1), ("mmm", 2)})),
+        ({("zzz", 1): 1, ("bbb", 1): 2}, {("aaa", 1): 1, ("mmm", 1): 2}),
+        ({"$": "zzz", "é": 1, "\ud800": 2.5, "zzz": None}, {"$": "aaa", "é": 1, "\ud800": 2.5, "aaa": None}),
+        (types.Crate({"zzz": 1, "bbb": 2}), types.Crate({"aaa": 1, "mmm": 2})),
+        (["zzz", "bbb", True, 10**400], ["aaa", "mmm", True, 10**400]),
+    ],
+)
+def test_a_digest_of_a_fork_is_that_of_its_origin(own, original):
+    """With the fork's id and tokens anywhere, as keys and in sets too, whose order they change."""
+    known = signature("value")
+    renamed = {"zzz": "aaa", "bbb": "mmm"}
+    assert codec.digest({"value": own}, known, renamed) == codec.digest({"value": original}, known)
+    # Where nothing is renamed, nothing changes.
+    assert codec.digest({"value": original}, known, renamed) == codec.digest({"value": original}, known)
+    assert codec.digest({"value": own}, known, {"no": "matter"}) == codec.digest({"value": own}, known)
+
+
+def test_a_digest_of_a_fork_sees_both_of_two_keys_that_become_one():
+    """A fork may have its own id and that of its origin in one dict."""
+    known = signature("value")
+    digests = {codec.digest({"value": {"own": one, "old": 2}}, known, {"own": "old"}) for one in (1, 3)}
+    assert len(digests) == 2
+
+
 def test_an_argument_that_cannot_be_compared():
     """A digest refuses what cannot cross, by its path, and needs no class to be found again."""
     with pytest.raises(SerializationError, match=r"args\.a\.x: a codec_types\.Holder"):
