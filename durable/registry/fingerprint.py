@@ -33,19 +33,35 @@ def of_module(name: str) -> str:
 def _hash_of(name: str, members: dict[str, Any]) -> str:
     digest = hashlib.sha256()
     for key in sorted(members):
-        member = members[key]
-        if getattr(member, "__module__", None) != name:
+        module = _attribute(members[key], "__module__", None)
+        if not isinstance(module, str) or module != name:
             continue
-        function = getattr(member, "function", member)  # the function of a step or a workflow
-        found = [function]
-        if isinstance(member, type) and not hasattr(function, "__code__"):
-            methods = [vars(member)[each] for each in sorted(vars(member))]
-            found = [getattr(each, "__func__", each) for each in methods]  # of a static or class method
-        for each in found:
-            code = getattr(each, "__code__", None)
-            if isinstance(code, CodeType):
+        for code in map(_code, _functions(members[key])):
+            if code is not None:
                 digest.update(f"{key}\n{_text(code)}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def _functions(member: Any) -> list[Any]:
+    """What may have code: a function, the function of a step or a workflow, or all that a class has."""
+    function = _attribute(member, "function", member)
+    if not isinstance(member, type) or _attribute(function, "__code__", None) is not None:
+        return [function]
+    methods = [vars(member)[each] for each in sorted(vars(member))]
+    return [_attribute(each, "__func__", each) for each in methods]  # of a static or class method
+
+
+def _code(function: Any) -> CodeType | None:
+    code = _attribute(function, "__code__", None)
+    return code if type(code) is CodeType else None
+
+
+def _attribute(value: Any, name: str, default: Any) -> Any:
+    """An attribute of an object of the author's, *default* if it has none: its ``__getattr__`` may raise anything."""
+    try:
+        return getattr(value, name, default)
+    except Exception:
+        return default
 
 
 def of_function(function: Any) -> str:

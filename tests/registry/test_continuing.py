@@ -47,6 +47,29 @@ def test_a_call_that_does_not_fit_is_refused(function, text):
         workflow(name=f"test_continuing.{function.__name__}")(function)
 
 
+class CallsByName:
+    """Looks its attributes up; any other name is a KeyError."""
+
+    def __call__(self) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return {}[name]
+
+
+calls_by_name = CallsByName()
+
+
+async def calling_an_object(left: int) -> None:
+    calls_by_name()
+    continue_as_new(left)
+
+
+def test_an_object_that_raises_when_asked_is_no_call_of_it():
+    """A workflow may call any object; the check of its calls does not ask it for attributes."""
+    workflow(name="test_continuing.calling_an_object")(calling_an_object)
+
+
 def test_what_only_a_run_knows_is_left_to_it():
     """Arguments with stars are checked at the call."""
     assert workflow(name="test_continuing.fitting")(fitting).name == "test_continuing.fitting"

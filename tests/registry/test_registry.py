@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
+import types
 from dataclasses import dataclass
 from typing import Any
 
@@ -404,6 +406,44 @@ def test_the_code_version_covers_the_module():
     """A helper or a step that changes may change what the workflow does."""
     assert registry.code_version(ship) == registry.code_version(ship)
     assert len(registry.code_version(ship)) == 16
+
+
+class Registered:
+    """Looks its attributes up, like many registries and settings; any other name is a KeyError."""
+
+    def __init__(self, **known: Any) -> None:
+        vars(self)["known"] = known
+
+    def __getattr__(self, name: str) -> Any:
+        return self.known[name]
+
+
+def test_the_code_version_does_not_depend_on_objects_that_raise_when_asked(monkeypatch):
+    """They may be in a workflow's module, be a class, or be in a class: what has code there still counts."""
+
+    class Meta(type):
+        def __getattr__(cls, name: str) -> Any:
+            return {}[name]
+
+    def version(source: str) -> str:
+        module = types.ModuleType("with_registered")
+        vars(module).update(Registered=Registered, Meta=Meta)
+        exec(source, vars(module))
+        monkeypatch.setitem(sys.modules, "with_registered", module)
+        return registry.code_version(Workflow(vars(module)["f"]))
+
+    module = (
+        "async def f(): pass\n"
+        "settings = Registered()\n"
+        "mine = Registered(__module__=__name__)\n"
+        "class Holder(metaclass=Meta):\n"
+        "    settings = Registered()\n"
+        "    def method(self): return 1\n"
+    )
+
+    assert version(module) == version(module)
+    assert version(module) != version(module.replace("return 1", "return 2"))
+    assert version(module) != version(module + "def helper(): pass\n")
 
 
 def test_definitions_are_told_apart_in_a_list():
