@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from .. import codec, context, events, greenlets
 from ..context import ReceiverDefinition, ResumeRoute, StartRoute, Unroutable
@@ -148,6 +149,11 @@ def _event_for(
         text = codec.encode(payload, "payload")
     except (HookPayloadError, SerializationError) as error:
         raise Unroutable(route.rule.label, str(error)) from error
+    except SQLAlchemyError:  # a validator may ask a database, which answers when the request comes again
+        raise
+    except Exception as error:
+        described = f"the validation of the payload raised {type(error).__name__}: {error}"
+        raise Unroutable(route.rule.label, described) from error
     return events.HookReceived(at=now, op_id=hook.op_id, payload=text)
 
 

@@ -100,6 +100,9 @@ receiver("receivers.orders", dedupe="/id").resume(order_token)
 receiver("receivers.typed", dedupe="/id").resume(
     lambda request: f"amount:{request.json()['order']}", payload=lambda request: {"cents": request.json()["cents"]}
 )
+receiver("receivers.typed_batch", dedupe="/id", each=lambda request: request.json()["events"]).resume(
+    lambda request: f"amount:{request.json()['order']}", payload=lambda request: {"cents": request.json()["cents"]}
+)
 receiver("receivers.late", respond_with="manual").resume(order_token, wait="1h")
 receiver("receivers.lenient", dedupe="/id").resume(order_token, missing="accept")
 receiver("receivers.strict", dedupe="/id").resume(order_token, missing="reject")
@@ -321,6 +324,33 @@ def test_a_validator_of_a_hook_refuses_what_a_receiver_routes_to_it(engine: Dura
         amounts.validators.clear()
     settle(engine, run)
     assert (refused.json["status"], taken.status_code, run.result(timeout=0)) == ("unroutable", 202, 5)
+
+
+@all_databases()
+def test_a_request_is_kept_whatever_a_validator_raises(engine: Durable, client: FlaskClient) -> None:
+    """A mistake in a validator leaves its request unroutable, with the error; the rest of a batch arrives."""
+    runs = [engine.start(expecting, number) for number in ("9", "10")]
+    settle(engine, *runs)
+
+    @amounts.validator
+    def known(amount: Amount) -> None:
+        {5: "five"}[amount.cents]
+
+    try:
+        alone = send(client, "receivers.typed", {"id": 21, "cents": 3, "order": "9"})
+        events = [{"id": 22, "cents": 4, "order": "9"}, {"id": 23, "cents": 5, "order": "10"}]
+        together = send(client, "receivers.typed_batch", {"events": events})
+    finally:
+        amounts.validators.clear()
+    settle(engine, *runs)
+
+    assert (alone.status_code, alone.json["status"], together.status_code) == (202, "unroutable", 202)
+    assert sorted((str(row.outcome), row.detail) for row in rows(engine)) == [
+        ("resumed", None),
+        ("unroutable", "the validation of the payload raised KeyError: 3"),
+        ("unroutable", "the validation of the payload raised KeyError: 4"),
+    ]
+    assert [run.status for run in runs] == ["running", "completed"]
 
 
 @all_databases()
