@@ -161,7 +161,7 @@ def bulk(dashboard: Dashboard) -> flask.Response:
     if not selected and not query.is_filtered:
         raise Refused(400, "No run is chosen", "Select runs in the list, or set a filter first.")
     ids = iter(selected) if selected else _matching(dashboard, query, action, upto, COUNTED)
-    act, audited = _BULK[action]
+    act, recorded_as = _BULK[action]
     children = _wants_children() and action in _WITH_CHILDREN
     act, detail = partial(act, children=True) if children else act, _with_children("bulk", children=children)
     deadline = time.monotonic() + BULK_SECS
@@ -171,7 +171,7 @@ def bulk(dashboard: Dashboard) -> flask.Response:
             more = 1
             break
         try:
-            _act(dashboard, audited, run_id, detail, partial(act, dashboard, run_id))
+            _act(dashboard, recorded_as, run_id, detail, partial(act, dashboard, run_id))
         except (Refused, DurableError, HTTPException):
             # The application's ``authorize`` may answer with ``flask.abort`` for one run.
             refused += 1

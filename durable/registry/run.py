@@ -160,9 +160,7 @@ class Run(AsyncRun[R]):
         """
         Return a signed text that permits a browser to read some streams and published values of the run.
 
-        Args:
-            streams, values: The names.
-            expires: For how long it may be used to connect, as ``sleep`` takes it.
+        *streams* and *values* are names; *expires* is for how long it may be used to connect, as ``sleep`` takes it.
 
         Raises:
             ConfigurationError: The setting ``signing_key`` is missing.

@@ -18,12 +18,10 @@ from ..attempts import Finished
 from ..broker import celery_internals
 from ..engine import Engine
 from ..errors import StepFailed
-from ..sandbox import ends_process, log_records
+from ..sandbox import ends_process
 
 #: What a worker's main process acts on: it drops, requeues or acknowledges the message, or ends itself.
 _COMMANDS = (TaskPredicate, WorkerLostError, TimeLimitExceeded, Terminated, MemoryError)
-
-log = log_records.get("durable.tasks")
 
 
 def raise_failure(engine: Engine, request: Any, run_id: str, finished: Finished) -> None:
