@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 
 import flask
 from sqlalchemy import Connection
+from werkzeug.datastructures import MultiDict
 
 from .. import events, http
 from ..client import pending, receiver_lists, timeline
@@ -47,6 +48,8 @@ LOG_PAGE = 100
 LISTED = 50
 _OPERATION_EVENTS = 500
 _FAR = 2**62
+#: Parts of the page that change without a turn of the run.
+_CHANGING = ("paused_by", "audit", "requests", "refusing", "values", "streams")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,55 +79,49 @@ def show(dashboard: Dashboard, run_id: str) -> flask.Response:
     now = engine.now()
     with engine.store.read() as tx:
         run = find(tx, run_id)
-        payloads = Payloads(dashboard, tx, run_id)
-        created = run_page.stored(tx, run_id, ROOT, "created") or run_log.oldest_inbox_item(tx, run_id)
-        ended = run_page.stored(tx, run_id, ROOT, "ended") if run.ended else None
-        page: dict[str, Any] = {
-            "run": run,
-            "now": now,
-            "arguments": payloads.value(created if isinstance(created, events.RunCreated) else None, "arguments"),
-            "result": payloads.value(ended, "result") if isinstance(ended, events.RunCompleted) else None,
-            "error": _error(payloads, ended),
-            "reason": ended.reason if isinstance(ended, events.RunCancelledEvent) else None,
-            "blocked": payloads.text("blocked", run.blocked) if run.blocked is not None else None,
-            "generations": generations.neighbours(tx, run),
-            "family": family(tx, run),
-            "paused_by": pauses.causes_of(tx, [run_id]).get(run_id, []),
-            "attributes": attributes.read(tx, run_id),
-            "values": [(each, payloads.published(each)) for each in published.read(tx, run).values()],
-            "streams": _streams(payloads, tx, run),
-            "waiting": _waiting(engine, tx, run),
-            "doubts": in_doubt.of_run(tx, run_id) if not run.ended else [],
-            "section": timeline_section.read(tx, run, given, now),
-            "children": run_page.children(tx, run_id, LISTED),
-            "hooks": _hooks(tx, run_id),
-            "refusing": hooks.refusing(tx, 0, LISTED, run_id),
-            "requests": _listed(payloads, tx, run_page.requests_of_run(tx, run_id, LISTED)),
-            "audit": audit.of_run(tx, run_id, LISTED),
-            "log": _log(tx, run, whole_number(given, "log", 0, _FAR)),
-        }
+        page = _read(dashboard, tx, run, given, now)
     # The bars of what goes on grow: they are drawn again every five seconds.
     growing = None if run.ended else now // 5_000_000
     return dashboard.live_page(
         "run.html",
-        seen=[
-            run.turn,
-            run.status,
-            repr(page["paused_by"]),
-            len(page["waiting"]),
-            repr(page["audit"]),
-            repr(page["requests"]),
-            repr(page["refusing"]),
-            repr(page["values"]),
-            repr(page["streams"]),
-            growing,
-        ],
+        seen=[run.turn, run.status, len(page["waiting"]), growing, *(repr(page[part]) for part in _CHANGING)],
         refresh=None if run.ended else 3,
         notice=notices.of(given),
         given={name: value for name, value in given.items() if name in ("first", "last", "rows", "from", "to", "log")},
+        run=run,
+        now=now,
         mask=mask,
         **page,
     )
+
+
+def _read(dashboard: Dashboard, tx: Connection, run: Run, given: MultiDict[str, str], now: int) -> dict[str, Any]:
+    """Read what the page of a run shows."""
+    payloads = Payloads(dashboard, tx, run.id)
+    created = run_page.stored(tx, run.id, ROOT, "created") or run_log.oldest_inbox_item(tx, run.id)
+    ended = run_page.stored(tx, run.id, ROOT, "ended") if run.ended else None
+    return {
+        "arguments": payloads.value(created if isinstance(created, events.RunCreated) else None, "arguments"),
+        "result": payloads.value(ended, "result") if isinstance(ended, events.RunCompleted) else None,
+        "error": _error(payloads, ended),
+        "reason": ended.reason if isinstance(ended, events.RunCancelledEvent) else None,
+        "blocked": payloads.text("blocked", run.blocked) if run.blocked is not None else None,
+        "generations": generations.neighbours(tx, run),
+        "family": family(tx, run),
+        "paused_by": pauses.causes_of(tx, [run.id]).get(run.id, []),
+        "attributes": attributes.read(tx, run.id),
+        "values": [(each, payloads.published(each)) for each in published.read(tx, run).values()],
+        "streams": _streams(payloads, tx, run),
+        "waiting": _waiting(dashboard.engine, tx, run),
+        "doubts": in_doubt.of_run(tx, run.id) if not run.ended else [],
+        "section": timeline_section.read(tx, run, given, now),
+        "children": run_page.children(tx, run.id, LISTED),
+        "hooks": _hooks(tx, run.id),
+        "refusing": hooks.refusing(tx, 0, LISTED, run.id),
+        "requests": _listed(payloads, tx, run_page.requests_of_run(tx, run.id, LISTED)),
+        "audit": audit.of_run(tx, run.id, LISTED),
+        "log": _log(tx, run, whole_number(given, "log", 0, _FAR)),
+    }
 
 
 def show_operation(dashboard: Dashboard, run_id: str, op_id: str) -> flask.Response:

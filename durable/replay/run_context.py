@@ -124,15 +124,8 @@ class RunContext:
 
         A hook of the generation before with this token or *label* is opened again.
         """
-        # Cc: control characters; Cs: halves of surrogate pairs, which databases refuse.
-        if token is not None and (
-            not isinstance(token, str)
-            or not 1 <= len(token) <= MAX_TOKEN
-            or any(category(character) in ("Cc", "Cs") for character in token)
-        ):
-            raise ValueError(
-                f"token {token!r} must be a str of 1 to {MAX_TOKEN} characters without control characters."
-            )
+        if token is not None:
+            _check_token(token)
         self._check_label(name, label)
         encoded_metadata = None if metadata is None else codec.encode(metadata, "metadata")
         digest = hook_digest(name, self._as_recorded(token))
@@ -300,6 +293,17 @@ class RunContext:
             sent = codec.shown_in_error(received.payload or "null")
             self.loop.diverge(str(op_id), f"payload {sent}", f"nothing, for {error}", calling_line())
             raise Parked from error
+
+
+def _check_token(token: object) -> None:
+    """Raise ValueError for what cannot be a token."""
+    # Cc: control characters; Cs: halves of surrogate pairs, which databases refuse.
+    if (
+        not isinstance(token, str)
+        or not 1 <= len(token) <= MAX_TOKEN
+        or any(category(character) in ("Cc", "Cs") for character in token)
+    ):
+        raise ValueError(f"token {token!r} must be a str of 1 to {MAX_TOKEN} characters without control characters.")
 
 
 def child_run_id(run_id: str, op_id: str) -> str:
