@@ -22,6 +22,12 @@ from sqlalchemy import Connection, inspect, text
 from ..errors import ConfigurationError
 from ..store import REVISION, VERSION_TABLE
 
+#: A migration may take longer than the role's statements, and imports modules between two of them.  One statement: the
+#: session could be cut between two.
+_WITHOUT_TIMEOUTS = text(
+    "SELECT set_config('idle_in_transaction_session_timeout', '0', true), set_config('statement_timeout', '0', true)"
+)
+
 #: How to replace a PostgreSQL database with another encoding.
 ENCODING_FIX = (
     "Create a database with CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0, copy your data into it, and point"
@@ -43,9 +49,7 @@ def upgrade(tx: Connection) -> bool:
         ConfigurationError: The encoding of the database is not UTF8.
     """
     if tx.dialect.name == "postgresql":
-        # A migration may take longer than the role's statements, and imports modules between two of them.
-        for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
-            tx.execute(text("SELECT set_config(:name, '0', true)"), {"name": name})
+        tx.execute(_WITHOUT_TIMEOUTS)
         tx.execute(text("SELECT pg_advisory_xact_lock(hashtext('durable_migrate'))"))
     encoding = unfit_encoding(tx)
     if encoding is not None:

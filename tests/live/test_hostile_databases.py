@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from live_flows import counts, fibonacci, many_short, naps
 from processes import Deployment, Process, deployed
 from servers import OwnMariaDB, new_broker, new_database
 
-from durable import Durable, Run, doctor
+from durable import Durable, Run, doctor, migrations
 from durable.store import Store, session_settings
 
 pytestmark = pytest.mark.live
@@ -148,16 +149,32 @@ def test_runs_end_on_mariadb_with_short_timeouts_and_ansi_quotes(tmp_path: Path)
         ({}, ""),
         ({"idle_in_transaction_session_timeout": "1s", "statement_timeout": "1s", "lock_timeout": "1ms"}, ""),
         ({"statement_timeout": "100ms"}, "statement_timeout is 100 ms"),
-        ({"idle_in_transaction_session_timeout": "10ms"}, "idle_in_transaction_session_timeout is 10 ms"),
+        ({"idle_in_transaction_session_timeout": "200ms"}, "idle_in_transaction_session_timeout is 200 ms"),
     ],
 )
 def test_the_doctor_names_a_setting_that_cannot_work(tmp_path: Path, settings: dict[str, str], named: str) -> None:
-    """The migration itself is not cut by these timeouts."""
     with hostile_role(tmp_path, **settings) as (url, _):
         found = examine(url, "settings")
 
     assert found.ok == (not named)
     assert named in found.detail
+
+
+def test_a_migration_is_not_cut_by_the_timeouts_of_its_role(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here it does nothing for three times as long as the role's sessions may be idle."""
+    find_encoding = migrations.unfit_encoding
+
+    def find_it_late(tx: sa.Connection) -> str | None:
+        time.sleep(0.3)
+        return find_encoding(tx)
+
+    monkeypatch.setattr(migrations, "unfit_encoding", find_it_late)
+    with (
+        hostile_role(tmp_path, idle_in_transaction_session_timeout="100ms") as (url, _),
+        closing(Store(url, 1)) as store,
+        store.begin() as tx,
+    ):
+        assert not migrations.upgrade(tx)
 
 
 def test_a_connection_limit_has_to_fit_the_worker_processes(tmp_path: Path) -> None:
