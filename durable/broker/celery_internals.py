@@ -109,6 +109,11 @@ def next_in_chain(request: Any) -> Mapping[str, Any] | None:
     return headers
 
 
+def chained_args(request: Any) -> list[tuple[Any, ...]]:
+    """The arguments of the tasks that follow in the chain, the next one first."""
+    return [tuple(each.get("args", ())) for each in reversed(request.chain or ())]
+
+
 def drop_chain(request: Any) -> None:
     """Have Celery send nothing when this task succeeds."""
     request.chain = None

@@ -1,5 +1,5 @@
 """
-Chains of two tasks: the one that ends an operation, and the turn that then drives its run.
+Chains: the task that ends an operation, and the turn that then drives its run; or the first turns of several runs.
 
 They are Celery's own messages, made without its canvas.
 """
@@ -27,10 +27,10 @@ FORMAT: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Chain:
-    """``chain(first, drive)``: the same message without Celery's canvas, which costs more than the rest of sending."""
+    """``chain(first, *others)``: the same message without Celery's canvas, which costs more than all else."""
 
     first: Any
-    drive: Any
+    others: tuple[Any, ...]
 
     @property
     def name(self) -> str:
@@ -38,12 +38,17 @@ class Chain:
         return str(self.first.task)
 
     @property
-    def tasks(self) -> tuple[Any, Any]:
-        """The two tasks, as ``celery.chain`` has them."""
-        return self.first, self.drive
+    def tasks(self) -> tuple[Any, ...]:
+        """The tasks in their order, as ``celery.chain`` has them."""
+        return self.first, *self.others
+
+    @property
+    def to_come(self) -> list[Any]:
+        """The others as Celery's messages have them: the next one last."""
+        return list(reversed(self.others))
 
     def apply_async(self, **options: Any) -> None:
-        self.first.apply_async(chain=[self.drive], **options)
+        self.first.apply_async(chain=self.to_come, **options)
 
 
 @dataclass(frozen=True)

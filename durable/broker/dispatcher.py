@@ -8,7 +8,7 @@ sends later what could not be sent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property, partial
@@ -110,6 +110,22 @@ class Dispatcher:
         turns = (self._due(row, self._turn(DRIVE, row.run_id, row.queue, row.priority), not_before) for row in rows)
         return self._publish("publish.drive", turns)
 
+    def send_first_turns(self, rows: Sequence[DriveRow], together: int) -> None:
+        """
+        Send the first turns of runs, those of up to *together* runs of one queue in one message.
+
+        The message is a chain: a worker takes all of it at once, and one of an earlier release one after the other.
+        """
+        by_queue: dict[str | None, list[DriveRow]] = {}
+        for row in rows:
+            by_queue.setdefault(row.queue, []).append(row)
+        groups = [some[at : at + together] for some in by_queue.values() for at in range(0, len(some), together)]
+        self._publish("publish.drive", (self._first_turns(group) for group in groups))
+
+    def _first_turns(self, rows: Sequence[DriveRow]) -> Outgoing:
+        first, *others = [self._turn(DRIVE, row.run_id, row.queue, row.priority) for row in rows]
+        return self._due(rows[0], Chain(first, tuple(others)) if others else first, 0)
+
     def send_step(self, row: StepRow, *, hops: int = 0) -> bool:
         """Send one attempt, unless it is deferred.  Returns whether the broker took it."""
         return self.send_steps([row], hops=hops) == 1
@@ -130,7 +146,7 @@ class Dispatcher:
                 self._celery, row, drive, self._header_of(row, hops), self.shown_arguments(row.name, row.args)
             )
         else:
-            what = Chain(self._attempt(row, hops), drive)
+            what = Chain(self._attempt(row, hops), (drive,))
         return replace(self._due(row, what, row.not_before), impossible=partial(self._impossible, row))
 
     def _attempt(self, row: StepRow, hops: int) -> Any:
@@ -156,7 +172,8 @@ class Dispatcher:
         wake = self._celery.signature(WAKE, args=(row.run_id, row.op_id), immutable=True)
         shown = {"argsrepr": f"({row.run_id!r}, {row.op_id!r})"}
         wake.set(headers=self._sent(WAKE, row.queue), **FORMAT | shown, **_options(row.queue, row.priority))
-        return self._due(row, Chain(wake, self._turn(DRIVE, row.run_id, row.queue, row.priority)), row.due_at)
+        turn = self._turn(DRIVE, row.run_id, row.queue, row.priority)
+        return self._due(row, Chain(wake, (turn,)), row.due_at)
 
     def _due(self, row: DriveRow | StepRow | WaitRow, what: Any, at: int) -> Outgoing:
         delay = at and at - self._now()

@@ -58,7 +58,7 @@ class TaskSender:
         Args:
             countdown: Deliver it so many seconds from now; None: at once.
         """
-        first, chain = (what.first, [what.drive]) if isinstance(what, Chain) else (what, None)
+        first, chain = (what.first, what.to_come) if isinstance(what, Chain) else (what, None)
         task = self._plain_task(first) if countdown is None or self._has_etas_only else None
         if task is not None:
             self._send(task, first, chain, producer, countdown)

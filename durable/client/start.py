@@ -18,6 +18,7 @@ from ..registry import Run, Workflow
 from ..sandbox import log_records, refuse_in_workflow
 from ..store import (
     OPTION,
+    DriveRow,
     SendTimes,
     is_large,
     is_unavailable,
@@ -222,7 +223,11 @@ def _send(engine: Engine, new: PreparedRun, sending: SendTimes) -> None:
     if new.limits:
         run_limits.admit(engine, [each.key for each in new.limits])
     elif not sending.is_deferred:
-        engine.send_turns(new.row, not_before=new.row.not_before or 0)
+        row = new.row
+        if row.not_before is not None:
+            engine.send_turns(row, not_before=row.not_before)
+        else:
+            engine.first_turns.add(DriveRow(row.id, row.queue, row.priority, trace_context=row.trace_context))
 
 
 # An id or key that was used before

@@ -213,8 +213,11 @@ def _send(engine: Engine, planned: Sequence[start_run.OneOfMany]) -> None:
         for each in planned
         if not each.sending.is_deferred and not each.limits
     ]
-    if rows:
-        engine.dispatch.send_turns(rows, not_before=planned[0].run.not_before or 0)
+    not_before = planned[0].run.not_before if planned else None
+    if rows and not_before is not None:
+        engine.dispatch.send_turns(rows, not_before=not_before)
+    elif rows:
+        engine.first_turns.add_all(rows)
     run_limits.admit(engine, {limit.key for each in planned for limit in each.limits})
 
 

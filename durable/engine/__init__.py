@@ -18,6 +18,8 @@ Files, in import order::
     replay_cache.py     replays that a process keeps, so that a turn feeds only new events
     pauses.py            what is paused by name, as this process knows it
     settings.py         the settings: names, defaults, and where a value comes from
+    quick_steps.py      which steps are quick
+    first_turns.py      sends the first turns of new runs, those of several in one message
     timer.py            the thread that checks turns and attempts which may be over their time
     watchdog.py         stops a workflow body that takes too long in one turn
     stuck_runs.py       the runs whose code this process can neither stop nor close
@@ -33,6 +35,7 @@ from .celery_defaults import transport_defaults
 from .completions import Completion, Completions, NextCheck, Waiting, wait_in_loop, wait_in_thread
 from .deadlines import Limit, grace
 from .engine import Engine
+from .first_turns import FirstTurns
 from .interrupts import has_threads
 from .known_waits import KnownWait
 from .loop_calls import LoopCalls, Returned, advance
@@ -51,6 +54,7 @@ __all__ = [
     "Completion",
     "Completions",
     "Engine",
+    "FirstTurns",
     "Kept",
     "KnownWait",
     "Limit",

@@ -19,6 +19,7 @@ from ..tracing import ContextVariables, Tracing, make_tracing, quiet
 from . import celery_defaults
 from .completions import Completions
 from .deadlines import Deadlines
+from .first_turns import FirstTurns
 from .flusher import Flusher, write_measured
 from .forwarder import Forwarder
 from .known_waits import KnownWaits
@@ -26,6 +27,7 @@ from .later import Later
 from .loop_calls import LoopCalls
 from .made_once import made_once
 from .pauses import KnownPauses
+from .quick_steps import QuickSteps
 from .replay_cache import Replays
 from .run_handlers import RunHandlers
 from .settings import Settings, check_names, check_variables, resolve
@@ -75,6 +77,8 @@ class EngineParts:
         self.progress = Progress()
         #: What is paused by name.
         self.pauses = KnownPauses()
+        #: The steps that are quick.
+        self.quick_steps = QuickSteps()
         #: The workflows whose first turns ``start`` leaves to workers, by name.
         self.left_first_turns: set[str] = set()
         #: The runs whose code this process can neither stop nor close.
@@ -187,6 +191,13 @@ class EngineParts:
         return later
 
     @made_once
+    def first_turns(self) -> FirstTurns:
+        """Sends the first turns of the runs that this process starts."""
+        first_turns = self.make_first_turns()
+        self.on_close(first_turns.close)
+        return first_turns
+
+    @made_once
     def stream_writer(self) -> StreamWriter:
         """Writes what the steps of this process emit."""
         writer = self.make_stream_writer()
@@ -220,7 +231,7 @@ class EngineParts:
         # As many as there are connections, less some for the threads that work beside them.
         return LoopCalls(self.settings.pool_size + 3, waits_in_loop=self.store.waits_in_loop)
 
-    # An engine for tests replaces these five.
+    # An engine for tests replaces these six.
 
     def make_store(self) -> Store:
         """The database; called once."""
@@ -245,6 +256,11 @@ class EngineParts:
     def make_stream_writer(self) -> StreamWriter:
         """What writes the items of streams; called once."""
         return StreamWriter(self.store, self.measures, lambda key: self.notifier.notify_subscribers(key))
+
+    def make_first_turns(self) -> FirstTurns:
+        """What sends the first turns of new runs; called once."""
+        holds = bool(self.settings.continuation) and not self.celery.conf.task_always_eager
+        return FirstTurns(self.dispatch.send_first_turns, lambda: self.later, holds=holds)
 
     def broker_url(self) -> str:
         """The broker in use."""

@@ -9,7 +9,7 @@ from celery import Celery
 
 from ..app import Durable
 from ..broker import Broker, Notifier, PollingNotifier
-from ..engine import Completion, Completions, StreamWriter
+from ..engine import Completion, Completions, FirstTurns, StreamWriter
 from ..store import Store
 
 
@@ -59,6 +59,10 @@ class EnclosedEngine(Durable):
     def make_stream_writer(self) -> StreamWriter:
         """Without a thread: items are written at the end of the attempt, and where a buffer is full."""
         return StreamWriter(self.store, self.measures, lambda key: None, interval_secs=None)
+
+    def make_first_turns(self) -> FirstTurns:
+        """Each by itself, at once."""
+        return FirstTurns(self.dispatch.send_first_turns, lambda: self.later, holds=False)
 
     def make_notifier(self) -> Notifier:
         """A notifier that sends nothing: all waiting is by polling."""

@@ -54,7 +54,8 @@ class MemoryBroker:
         for message in messages:
             self.sent += 1
             due_at = self._clock.now + int((message.countdown or 0) * 1_000_000)
-            self._messages += self.deliver(_read(message.what, self.sent, due_at))
+            for what in _apart(message.what):
+                self._messages += self.deliver(_read(what, self.sent, due_at))
         return True
 
     def length(self, queue: str) -> int | None:
@@ -84,6 +85,12 @@ class MemoryBroker:
     def next_due_at(self) -> int | None:
         """When the next message is due."""
         return min((message.due_at for message in self._messages), default=None)
+
+
+def _apart(message: Any) -> Sequence[Any]:
+    """The first turns of several runs, which a worker may also take one by one; or the one message."""
+    tasks = getattr(message, "tasks", ())
+    return tasks if all(each.task == DRIVE for each in tasks) and tasks else (message,)
 
 
 def _read(message: Any, number: int, due_at: int) -> Message:

@@ -29,12 +29,15 @@ Files, in import order::
     finish.py        commits a turn, keeps its replay, and sends its messages
     first_turn.py    starts a run together with its first turn
     conclude.py      records an outcome in the turn that it asks for
-    end_waits.py     ends several waits in one transaction
+    together.py      commits the turns of several runs in one transaction
+    begin_runs.py    takes the first turns of several runs together
+    end_waits.py     ends several waits together
     drive.py         takes turns of a run until its inbox is empty
     wake.py          ends waits that are due
 """
 
 from .admission import KEYS, admit_after, admit_due
+from .begin_runs import begin_runs
 from .conclude import conclude
 from .continuation import Continuation
 from .drive import drive
@@ -49,6 +52,7 @@ __all__ = [
     "Continuation",
     "admit_after",
     "admit_due",
+    "begin_runs",
     "conclude",
     "conclude_waits",
     "drive",

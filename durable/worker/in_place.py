@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+
+# The function itself: the guards of workflow code put a slower one into the module.
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
@@ -63,6 +66,7 @@ def _run_message(
     continuation = Continuation(engine, queue, has_offers=bool(header.get(OFFERS)), in_batches=True)
     try:
         result = tracer(uuid, args, kwargs, {**request, _CONTINUATION: continuation})
+        _release_later(engine, continuation)
         while True:
             if (held := continuation.next or continuation.take_ready()) is not None:
                 _run_attempt(engine, held, continuation, request)
@@ -94,7 +98,9 @@ def _run_attempt(engine: Engine, held: Claim, continuation: Continuation, messag
         # Where Celery's instrumentation finds the parent of its span of the task.
         **engine.tracing.headers(held.run_id, held.trace_context),
     }
+    began = monotonic()
     _run_task(engine, held.name, uuid, (), fields, continuation, message)
+    engine.quick_steps.note(held.name, monotonic() - began)
 
 
 def _end_waits(engine: Engine, first: KnownWait, continuation: Continuation, message: Mapping[str, Any]) -> None:
@@ -102,10 +108,7 @@ def _end_waits(engine: Engine, first: KnownWait, continuation: Continuation, mes
     args = (first.run_id, first.op_id)
     shown = {"argsrepr": repr(args), "kwargsrepr": "{}"}
     _run_task(engine, WAKE, uuid4().hex, args, {**shown, "retries": 0}, continuation, message)
-    if continuation.ready:
-        # One of the attempts may take long.
-        release = partial(_release_ready, engine, continuation)
-        engine.later.call((_release_ready, id(continuation)), READY_SECS, release)
+    _release_later(engine, continuation)
 
 
 def _run_task(
@@ -152,6 +155,13 @@ def _run_task(
     if engine.sends_task_events and event is not None:
         kind, own = event
         _send_event(engine, message, kind, uuid=uuid, **own)
+
+
+def _release_later(engine: Engine, continuation: Continuation) -> None:
+    """Have the attempts that were claimed together released in a moment, since one of them may take long."""
+    if continuation.ready:
+        release = partial(_release_ready, engine, continuation)
+        engine.later.call((_release_ready, id(continuation)), READY_SECS, release)
 
 
 def _release_ready(engine: Engine, continuation: Continuation) -> None:

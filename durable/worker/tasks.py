@@ -32,7 +32,7 @@ from ..recovery import housekeeping
 from ..registry import AdoptedStep, Defined, Step
 from ..sandbox import log_records
 from ..store import is_contention, is_unavailable, reason
-from ..turns import conclude_waits, drive, forward_attempt, wake
+from ..turns import begin_runs, conclude_waits, drive, forward_attempt, wake
 from . import adopted_tasks, foreign, sentry
 from .celery_outcome import raise_failure
 from .in_place import base_task, continuation_of, engine_of
@@ -64,6 +64,8 @@ def register_turns(engine: Engine) -> None:
         _note_message(engine, request)
         sentry.tag(run_id)
         with _left_to_the_sweep(run_id):
+            if _begin_in_place(engine, request, run_id):
+                return
             if _is_redelivered(request):
                 # The process that had the message may have died in a step that it ran after the turn.
                 take_over_run(engine, run_id)
@@ -206,6 +208,21 @@ def _left_to_the_sweep(run_id: str) -> Iterator[None]:
         if not is_unavailable(error):
             raise
         log.warning("The database cannot be used now (%s): run %s is driven later.", reason(error), run_id)
+
+
+def _begin_in_place(engine: Engine, request: Any, run_id: str) -> bool:
+    """
+    Take the first turns of all runs whose message this is; False where it is that of one run.
+
+    One that was delivered again may have a run whose code kills the process: those come one after the other.
+    """
+    others = celery_internals.chained_args(request)
+    continuation = continuation_of(request)
+    if not others or continuation is None or _is_redelivered(request):
+        return False
+    begin_runs(engine, continuation, [run_id, *(other for (other,) in others)])
+    celery_internals.drop_chain(request)
+    return True
 
 
 def _drive_in_place(engine: Engine, request: Any, run_id: str) -> None:

@@ -45,7 +45,7 @@ def signature(app, name="sending.turn", **options):
 
 def chain(app, **options):
     """A chain as the dispatcher makes it."""
-    return Chain(signature(app, **options), signature(app, task_id="task-2"))
+    return Chain(signature(app, **options), (signature(app, task_id="task-2"),))
 
 
 def _named(queue):

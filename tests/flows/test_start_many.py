@@ -146,7 +146,7 @@ def test_in_the_callers_session(engine, monkeypatch, commits):
     """The runs exist if and only if the caller's transaction is committed; then their messages are sent."""
     monkeypatch.setattr(many, "BATCH", 2)
     sent: list[str] = []
-    monkeypatch.setattr(engine.dispatch, "send_turns", lambda rows, **_: sent.extend(row.run_id for row in rows))
+    monkeypatch.setattr(engine.dispatch, "send_first_turns", lambda rows, _: sent.extend(row.run_id for row in rows))
     name = f"session-{commits}"
     theirs = sa.create_engine(engine.store.url)
     with Session(theirs) as session:

@@ -1,0 +1,73 @@
+"""
+Commits the turns of several runs in one transaction.
+
+Each turn has a fence of its own: one that is overtaken writes nothing.  The process has then claimed a step of each
+run that asks for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .. import failpoints
+from ..engine import Checkout, Engine
+from ..sandbox import log_records
+from ..store import Claim
+from .commit import commit_together
+from .continuation import Continuation
+from .decision import CommitResult, Decision
+from .finish import end_turn
+from .view import View
+
+log = log_records.get("durable.drive")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedTurn:
+    """
+    A plain turn that is not written yet: what it has read and decided, and the attempt that this process runs then.
+
+    ``began`` is when it began, by the monotonic clock in nanoseconds.
+    """
+
+    checkout: Checkout
+    view: View
+    decision: Decision
+    begins: Claim | None
+    began: int
+
+
+def write_together(engine: Engine, continuation: Continuation, turns: Sequence[PreparedTurn]) -> list[PreparedTurn]:
+    """
+    Commit these turns, in the order of their runs' ids, and do for each what follows; but for its report.
+
+    The attempts to run then are added to ``continuation.ready``.  Return the turns that are written.
+    """
+    if not turns:
+        return []
+    failpoints.hit("turn.read")
+    claims = [turn.begins.claim for turn in turns if turn.begins is not None]
+    # Before the commit, which may fail and still be applied: housekeeping gives up what is claimed and not running.
+    for claim in claims:
+        engine.running.add(claim)
+    results: list[CommitResult | None]
+    try:
+        results = commit_together(engine, [(turn.decision, turn.begins) for turn in turns])
+    except Exception as error:
+        log.debug("%d turns are not taken together (%s).", len(turns), error)
+        results = [None] * len(turns)
+    except BaseException:
+        for claim in claims:
+            engine.running.discard(claim)
+        raise
+    # All of them first: what fails after that must leave no claim that nobody runs or releases.
+    for turn, result in zip(turns, results, strict=True):
+        if turn.begins is not None and result is not None:
+            continuation.ready.append(turn.begins)
+        elif turn.begins is not None:
+            engine.running.discard(turn.begins.claim)
+    written = [(turn, result) for turn, result in zip(turns, results, strict=True) if result is not None]
+    for turn, result in written:
+        end_turn(engine, continuation, turn.checkout, turn.view, turn.decision, result, turn.began)
+    return [turn for turn, _ in written]
