@@ -22,7 +22,7 @@ Files, in import order::
 from .attempt import Conclude, Finished, StepBody, attempt, run_claimed
 from .attempt_end import AttemptEnd
 from .claim import Address, take_over_run
-from .go_on import go_on, record_in_place
+from .go_on import go_on, record_gathered, record_in_place
 from .outcome import release
 from .running_attempt import RunningAttempt
 
@@ -35,6 +35,7 @@ __all__ = [
     "StepBody",
     "attempt",
     "go_on",
+    "record_gathered",
     "record_in_place",
     "release",
     "run_claimed",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from .. import events, failpoints
 from ..engine import Engine
@@ -16,8 +17,8 @@ from ..errors import DecryptionError
 from ..registry import SEMANTICS, definitions
 from ..sandbox import log_records
 from ..store import Claim, claims, end_operation, event_rows, offers, reason, retry_until_available
-from ..turns import BATCH_DELAY_SECS, Continuation, conclude, drive, put_off
-from .outcome import release
+from ..turns import BATCH_DELAY_SECS, Continuation, conclude, drive, gather, put_off, write_gathered
+from .outcome import record, release
 
 log = log_records.get("durable.steps")
 
@@ -46,7 +47,24 @@ def record_in_place(engine: Engine, continuation: Continuation, held: Claim, end
     """
     if continuation.has_offers:
         return _record_and_take_next(engine, continuation, held, ended)
+    if continuation.has_others:
+        return gather(engine, continuation, held, ended)
     return conclude(engine, continuation, held, ended)
+
+
+def record_gathered(engine: Engine, continuation: Continuation) -> None:
+    """
+    Record the outcomes that were gathered of several runs; those that cannot be recorded together, each by itself.
+
+    This never raises an error of the database: it waits until the database can be used again.
+    """
+    for each in write_gathered(engine, continuation):
+        try:
+            retry_until_available(partial(record, engine, each.held, each.ended))
+        except Exception:
+            log.exception("Run %s: the outcome of %s is lost, and it runs again.", each.held.run_id, each.held.op_id)
+            continue
+        engine.send_turns(each.held.run_id)
 
 
 def _record_and_take_next(engine: Engine, continuation: Continuation, held: Claim, ended: events.AttemptEnded) -> bool:

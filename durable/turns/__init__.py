@@ -32,6 +32,7 @@ Files, in import order::
     together.py      commits the turns of several runs in one transaction
     begin_runs.py    takes the first turns of several runs together
     end_waits.py     ends several waits together
+    gather.py        records outcomes of several runs together
     drive.py         takes turns of a run until its inbox is empty
     wake.py          ends waits that are due
 """
@@ -44,6 +45,7 @@ from .drive import drive
 from .end_waits import conclude_waits
 from .first_turn import start_with_first_turn
 from .forward import forward_attempt
+from .gather import gather, write_gathered
 from .turn_lease import BATCH_DELAY_SECS, drop_lease_of_gone_process, put_off
 
 __all__ = [
@@ -58,6 +60,8 @@ __all__ = [
     "drive",
     "drop_lease_of_gone_process",
     "forward_attempt",
+    "gather",
     "put_off",
     "start_with_first_turn",
+    "write_gathered",
 ]

@@ -44,18 +44,28 @@ def _conclude(
     engine: Engine, continuation: Continuation, checkout: Checkout, held: Claim, ended: events.AttemptEnded
 ) -> Decision | None:
     kept = checkout.kept
-    if kept is None or not _may_conclude(held, ended) or not continuation.takes_turn(kept.run):
+    if kept is None or not may_conclude(held, ended) or not continuation.takes_turn(kept.run):
         checkout.give_back()
         return None
     if not kept.replay.waits_only_for(held.op_id):
         return _conclude_beside_others(engine, continuation, checkout, held, ended)
-    if kept.run.turn != held.run_turn:
+    view = view_of_outcome(continuation, checkout, held, ended)
+    return None if view is None else _take_turn(engine, continuation, checkout, view)
+
+
+def view_of_outcome(
+    continuation: Continuation, checkout: Checkout, held: Claim, ended: events.AttemptEnded
+) -> View | None:
+    """Return what the turn has read that records an outcome; None, and the replay is given back, where it can't be."""
+    kept = checkout.kept
+    is_alone = kept is not None and kept.replay.waits_only_for(held.op_id)
+    if kept is None or not is_alone or kept.run.turn != held.run_turn or not continuation.takes_turn(kept.run):
         checkout.give_back()
         return None
-    return _take_turn(engine, continuation, checkout, View.unread(kept.run, ended, held))
+    return View.unread(kept.run, ended, held)
 
 
-def _may_conclude(held: Claim, ended: events.AttemptEnded) -> bool:
+def may_conclude(held: Claim, ended: events.AttemptEnded) -> bool:
     """
     Return whether an outcome may be recorded in the turn that it asks for.
 

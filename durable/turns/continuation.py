@@ -13,6 +13,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from .. import codec, registry
 from ..engine import Engine, KnownWait
@@ -24,6 +25,11 @@ from .decision import Decision
 from .offers import may_run_in_place
 from .run_row import started_at
 
+if TYPE_CHECKING:
+    from .gather import Gathered
+
+#: How long outcomes are gathered before they are recorded, in seconds.
+GATHER_SECS = 0.005
 #: The most waits that are ended in one transaction: each may leave this process with an attempt to run.
 MOST_TOGETHER = 8
 
@@ -38,6 +44,7 @@ class Continuation:
         has_offers: Whether steps of the run may be offered, for this process to take.
         ready: The attempts that it has claimed as well, which come after that one.
         waits: The waits that this process ends next.
+        gathered: The outcomes of other runs' attempts that are recorded next; another thread may record them.
         in_batches: Whether a turn takes in several outcomes: those that let the workflow begin nothing wait for others.
     """
 
@@ -61,7 +68,9 @@ class Continuation:
         self.next: Claim | None = None
         self.ready: deque[Claim] = deque()
         self.waits: list[KnownWait] = []
+        self.gathered: deque[Gathered] = deque()
         self.has_turned = False
+        self._gathers_until = 0.0
         self._engine = engine
         self._clock = clock
         self._until = clock() + max(engine.settings.continuation, engine.least_continuation) / 1_000_000
@@ -81,6 +90,33 @@ class Continuation:
         except IndexError:
             return None
         return self.next
+
+    @property
+    def has_others(self) -> bool:
+        """Whether this process has attempts of other runs in hand, to run or to record."""
+        return bool(self.ready or self.gathered)
+
+    def gather(self, outcome: Gathered) -> None:
+        """Keep the outcome of the attempt that runs now, to be recorded with those of others."""
+        if not self.gathered:
+            self._gathers_until = self._clock() + GATHER_SECS
+        self.gathered.append(outcome)
+        self.has_turned = True
+
+    def records_before(self, held: Claim) -> bool:
+        """Return whether what was gathered is to be recorded before this attempt runs, which may take long."""
+        if not self.gathered:
+            return False
+        return self._clock() >= self._gathers_until or not self._engine.quick_steps.has(held.name)
+
+    def take_gathered(self) -> list[Gathered]:
+        """Take the outcomes to record now; two threads never take the same one."""
+        taken: list[Gathered] = []
+        while True:
+            try:
+                taken.append(self.gathered.popleft())
+            except IndexError:
+                return taken
 
     def take_due_waits(self) -> list[KnownWait]:
         """Take waits of other runs that this process knows and that are due; none when other messages come first."""

@@ -19,7 +19,7 @@ from uuid import uuid4
 from celery import Task
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..attempts import release
+from ..attempts import record_gathered, release
 from ..broker import HEADER, OFFERS, QUEUE, WAKE, celery_internals
 from ..engine import Engine, KnownWait
 from ..sandbox import log_records
@@ -28,6 +28,8 @@ from ..turns import Continuation
 
 #: How long attempts that were claimed together wait for each other.
 READY_SECS = 0.05
+#: How long a finished attempt may wait for another one that takes long, until its outcome is recorded.
+GATHERED_SECS = 0.02
 
 #: The key of a Celery request that holds its ``Continuation``.
 _CONTINUATION = "durable_continuation"
@@ -69,14 +71,20 @@ def _run_message(
         _release_later(engine, continuation)
         while True:
             if (held := continuation.next or continuation.take_ready()) is not None:
+                if continuation.records_before(held):
+                    _record_gathered(engine, continuation)
                 _run_attempt(engine, held, continuation, request)
                 if continuation.next is held:
                     break  # its task did not begin it
+            elif continuation.gathered:
+                _record_gathered(engine, continuation)
             elif due := continuation.take_due_waits():
                 _end_waits(engine, due[0], continuation, request)
             else:
                 break
     finally:
+        record_gathered(engine, continuation)
+        engine.later.cancel((_record_gathered, id(continuation)))
         if continuation.next is not None:
             held, continuation.next = continuation.next, None
             log.warning("Step %s of run %s did not begin here; its message is sent.", held.name, held.run_id)
@@ -101,6 +109,10 @@ def _run_attempt(engine: Engine, held: Claim, continuation: Continuation, messag
     began = monotonic()
     _run_task(engine, held.name, uuid, (), fields, continuation, message)
     engine.quick_steps.note(held.name, monotonic() - began)
+    if len(continuation.gathered) == 1:
+        # The next attempt may take long, though such steps were quick before.
+        record = partial(_record_gathered, engine, continuation)
+        engine.later.call((_record_gathered, id(continuation)), GATHERED_SECS, record)
 
 
 def _end_waits(engine: Engine, first: KnownWait, continuation: Continuation, message: Mapping[str, Any]) -> None:
@@ -155,6 +167,12 @@ def _run_task(
     if engine.sends_task_events and event is not None:
         kind, own = event
         _send_event(engine, message, kind, uuid=uuid, **own)
+
+
+def _record_gathered(engine: Engine, continuation: Continuation) -> None:
+    """Record what was gathered, and have what was claimed with it released in a moment."""
+    record_gathered(engine, continuation)
+    _release_later(engine, continuation)
 
 
 def _release_later(engine: Engine, continuation: Continuation) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from celery import Celery, signals
+from eventually import eventually
 from servers import migrate
 from worker_thread import worker_in_thread
 
-from durable import Durable, step, workflow
+from durable import Durable, get_step_metadata, step, workflow
 from durable.broker import DRIVE
 from durable.recovery import housekeeping
 from durable.worker import tasks
@@ -29,6 +31,21 @@ def adds(n: int) -> int:
 @workflow(name="begin_in_place.counts")
 async def counts(n: int) -> int:
     return await adds(n)
+
+
+#: The run whose step takes long, and what ends that.
+long_run: list[str] = []
+told = threading.Event()
+
+
+@step(name="begin_in_place.waits_for_others")
+def waits_for_others(n: int) -> bool:
+    return told.wait(WITHIN_SECS) if get_step_metadata().run_id in long_run else True
+
+
+@workflow(name="begin_in_place.waits")
+async def waits(n: int) -> bool:
+    return await waits_for_others(n)
 
 
 @pytest.fixture
@@ -137,3 +154,20 @@ def test_a_database_that_is_away_leaves_the_chain_as_it_is(starter, worker, turn
         assert runs[0].result(timeout=WITHIN_SECS) == 1
 
     assert refused == [run.id for run in runs[:4]]
+
+
+def test_a_quick_step_that_takes_long_this_time_keeps_no_outcome_of_another_run(starter, worker):
+    """What was gathered before it is recorded by another thread."""
+    told.clear()
+    worker.quick_steps.note("begin_in_place.waits_for_others", 0.001)
+    runs = starter.start_many(waits, [(number,) for number in range(64)])
+    # A worker takes the runs of one message in the order of their ids.
+    *others, last = sorted(runs[:4], key=lambda run: run.id)
+    long_run[:] = [last.id]
+    with worker_in_thread(worker.celery):
+        try:
+            eventually(lambda: {run.status for run in others} == {"completed"}, 30, "the runs before it have ended")
+            assert last.status == "running"
+        finally:
+            told.set()
+        assert [run.result(timeout=WITHIN_SECS) for run in runs] == [True] * 64
