@@ -17,7 +17,7 @@ from ..errors import DecryptionError
 from ..registry import SEMANTICS, definitions
 from ..sandbox import log_records
 from ..store import Claim, claims, end_operation, event_rows, offers, reason, retry_until_available
-from ..turns import BATCH_DELAY_SECS, Continuation, conclude, drive, gather, put_off, write_gathered
+from ..turns import BATCH_DELAY_SECS, Continuation, Gathered, conclude, drive, gather, put_off, write_gathered
 from .outcome import record, release
 
 log = log_records.get("durable.steps")
@@ -56,15 +56,29 @@ def record_gathered(engine: Engine, continuation: Continuation) -> None:
     """
     Record the outcomes that were gathered of several runs; those that cannot be recorded together, each by itself.
 
-    This never raises an error of the database: it waits until the database can be used again.
+    While the database is away, this waits.  Other errors are logged: no task is there that could fail with them.
     """
-    for each in write_gathered(engine, continuation):
-        try:
-            retry_until_available(partial(record, engine, each.held, each.ended))
-        except Exception:
-            log.exception("Run %s: the outcome of %s is lost, and it runs again.", each.held.run_id, each.held.op_id)
-            continue
-        engine.send_turns(each.held.run_id)
+    gathered = continuation.take_gathered()
+    claims_held = {each.held.claim for each in gathered}
+    # Housekeeping gives up what is claimed and not running.
+    engine.running |= claims_held
+    try:
+        for each in write_gathered(engine, continuation, gathered):
+            _record_alone(engine, each)
+    except Exception:
+        log.exception("What follows the outcomes of %d attempts failed.", len(gathered))
+    finally:
+        engine.running -= claims_held
+
+
+def _record_alone(engine: Engine, gathered: Gathered) -> None:
+    held = gathered.held
+    try:
+        retry_until_available(partial(record, engine, held, gathered.ended))
+    except Exception:
+        log.exception("Run %s: the outcome of %s is lost, and it runs again.", held.run_id, held.op_id)
+    else:
+        engine.send_turns(held.run_id)
 
 
 def _record_and_take_next(engine: Engine, continuation: Continuation, held: Claim, ended: events.AttemptEnded) -> bool:

@@ -35,14 +35,14 @@ class FirstTurns:
         send: Callable[[Sequence[DriveRow], int], object],
         later: Callable[[], Later],
         *,
-        holds: bool = True,
+        holds: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """
         Args:
             send: Sends first turns, those of so many runs in one message.
             later: Returns what makes calls a moment later.
-            holds: Whether a message may wait for those of other runs, and carry them.
+            holds: Returns whether a message may wait for those of other runs, and carry them.
             clock: Returns the time in seconds.
         """
         self._holds = holds
@@ -87,7 +87,7 @@ class FirstTurns:
 
     def _may_wait(self, row: DriveRow) -> bool:
         # Celery applies priorities to messages, and its instrumentation makes a span of each in the run's trace.
-        return self._holds and row.priority is None and row.trace_context is None
+        return row.priority is None and row.trace_context is None and self._holds()
 
     def flush(self) -> None:
         """Send what waits."""

@@ -259,7 +259,11 @@ class EngineParts:
 
     def make_first_turns(self) -> FirstTurns:
         """What sends the first turns of new runs; called once."""
-        holds = bool(self.settings.continuation) and not self.celery.conf.task_always_eager
+        is_on, conf = bool(self.settings.continuation), self.celery.conf
+
+        def holds() -> bool:
+            return is_on and not conf.task_always_eager
+
         return FirstTurns(self.dispatch.send_first_turns, lambda: self.later, holds=holds)
 
     def broker_url(self) -> str:

@@ -62,7 +62,7 @@ class EnclosedEngine(Durable):
 
     def make_first_turns(self) -> FirstTurns:
         """Each by itself, at once."""
-        return FirstTurns(self.dispatch.send_first_turns, lambda: self.later, holds=False)
+        return FirstTurns(self.dispatch.send_first_turns, lambda: self.later, holds=lambda: False)
 
     def make_notifier(self) -> Notifier:
         """A notifier that sends nothing: all waiting is by polling."""

@@ -18,8 +18,9 @@ Files, in import order::
     new_waits.py     the waits that a turn creates and withdraws
     plain_turn.py    turns that are one statement on PostgreSQL
     commit.py        writes a decision in one transaction
-    continuation.py  goes on with a run in place, instead of sending a message
     view.py          what a turn reads
+    prepared_turn.py a turn that is decided and not written yet
+    continuation.py  goes on with a run in place, instead of sending a message
     turn_lease.py    one process takes the turns of a run while several record outcomes
     decide.py        replays the workflow, and decides what the turn writes
     emit_spans.py    emits the spans of what has ended with a turn
@@ -46,12 +47,14 @@ from .end_waits import conclude_waits
 from .first_turn import start_with_first_turn
 from .forward import forward_attempt
 from .gather import gather, write_gathered
+from .prepared_turn import Gathered
 from .turn_lease import BATCH_DELAY_SECS, drop_lease_of_gone_process, put_off
 
 __all__ = [
     "BATCH_DELAY_SECS",
     "KEYS",
     "Continuation",
+    "Gathered",
     "admit_after",
     "admit_due",
     "begin_runs",

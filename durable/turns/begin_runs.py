@@ -19,8 +19,9 @@ from ..sandbox import log_records
 from .continuation import Continuation
 from .decide import decide
 from .plain_turn import is_plain
+from .prepared_turn import PreparedTurn
 from .report import report
-from .together import PreparedTurn, write_together
+from .together import write_together
 from .view import View, read
 
 #: When the turns have taken so long, in seconds, the other runs are left to other processes.

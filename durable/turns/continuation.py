@@ -13,7 +13,6 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from .. import codec, registry
 from ..engine import Engine, KnownWait
@@ -23,10 +22,8 @@ from ..replay import commands
 from ..store import Claim, Run, pauses, runs
 from .decision import Decision
 from .offers import may_run_in_place
+from .prepared_turn import Gathered
 from .run_row import started_at
-
-if TYPE_CHECKING:
-    from .gather import Gathered
 
 #: How long outcomes are gathered before they are recorded, in seconds.
 GATHER_SECS = 0.005

@@ -20,8 +20,9 @@ from .decide import decide
 from .decision import Decision
 from .finish import end_turn
 from .plain_turn import is_plain
+from .prepared_turn import PreparedTurn
 from .report import report
-from .together import PreparedTurn, write_together
+from .together import write_together
 
 log = log_records.get("durable.drive")
 

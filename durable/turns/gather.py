@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from .. import events, registry
 from ..engine import Checkout, Engine
@@ -23,21 +22,16 @@ from .decide import decide
 from .decision import Decision
 from .finish import end_turn
 from .plain_turn import is_plain
+from .prepared_turn import Gathered, PreparedTurn
 from .report import report
-from .together import PreparedTurn, write_together
+from .together import write_together
 from .view import View
 
+#: An attempt that has taken longer since its claim is not gathered, in microseconds: housekeeping gives up what was
+#: claimed long ago and does not run.
+MOST_MICROS = 1_000_000
+
 log = log_records.get("durable.drive")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Gathered:
-    """An outcome that is not recorded yet, the turn that records it, and what puts the turn's replay away."""
-
-    held: Claim
-    ended: events.AttemptEnded
-    turn: PreparedTurn
-    checkouts: ExitStack
 
 
 def gather(engine: Engine, continuation: Continuation, held: Claim, ended: events.AttemptEnded) -> bool:
@@ -46,8 +40,8 @@ def gather(engine: Engine, continuation: Continuation, held: Claim, ended: event
 
     Return False when the outcome has to go into the inbox, as ``conclude`` does.
     """
-    is_quick = isinstance(ended, events.StepCompleted) and engine.quick_steps.has(held.name)
-    if not is_quick or not may_conclude(held, ended):
+    is_quick = engine.quick_steps.has(held.name) and ended.at - held.claimed_at <= MOST_MICROS
+    if not is_quick or not isinstance(ended, events.StepCompleted) or not may_conclude(held, ended):
         return conclude(engine, continuation, held, ended)
     decision: Decision | None = None
     with ExitStack() as checkouts:
@@ -100,20 +94,20 @@ def _write(engine: Engine, continuation: Continuation, turn: PreparedTurn) -> De
     return turn.decision
 
 
-def write_gathered(engine: Engine, continuation: Continuation) -> Sequence[Gathered]:
+def write_gathered(engine: Engine, continuation: Continuation, gathered: Sequence[Gathered]) -> list[Gathered]:
     """
     Commit what was gathered.  The attempts to run then are added to ``continuation.ready``.
 
     Return the outcomes that are not recorded: another turn came first, or the database is away.
     """
     # In the order in which the transaction locks the runs.
-    gathered = sorted(continuation.take_gathered(), key=lambda each: each.held.run_id)
+    in_order = sorted(gathered, key=lambda each: each.held.run_id)
     try:
-        written = write_together(engine, continuation, [each.turn for each in gathered])
+        written = write_together(engine, continuation, [each.turn for each in in_order])
     finally:
-        for each in gathered:
+        for each in in_order:
             each.checkouts.close()
     for turn in written:
         report(engine, turn.decision)
     runs = {turn.view.run.id for turn in written}
-    return [each for each in gathered if each.held.run_id not in runs]
+    return [each for each in in_order if each.held.run_id not in runs]

@@ -8,34 +8,17 @@ run that asks for one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from .. import failpoints
-from ..engine import Checkout, Engine
+from ..engine import Engine
 from ..sandbox import log_records
-from ..store import Claim
 from .commit import commit_together
 from .continuation import Continuation
-from .decision import CommitResult, Decision
+from .decision import CommitResult
 from .finish import end_turn
-from .view import View
+from .prepared_turn import PreparedTurn
 
 log = log_records.get("durable.drive")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PreparedTurn:
-    """
-    A plain turn that is not written yet: what it has read and decided, and the attempt that this process runs then.
-
-    ``began`` is when it began, by the monotonic clock in nanoseconds.
-    """
-
-    checkout: Checkout
-    view: View
-    decision: Decision
-    begins: Claim | None
-    began: int
 
 
 def write_together(engine: Engine, continuation: Continuation, turns: Sequence[PreparedTurn]) -> list[PreparedTurn]:

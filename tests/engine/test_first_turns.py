@@ -119,7 +119,7 @@ def test_runs_that_are_started_by_one_call_have_sixteen_messages_or_more(first_t
 
 def test_nothing_waits_where_continuation_is_off(send, sent, later, clock):
     """Then each run has a message of its own, as each step has."""
-    first_turns = FirstTurns(send, lambda: later, holds=False, clock=clock)
+    first_turns = FirstTurns(send, lambda: later, holds=lambda: False, clock=clock)
     for number in range(2 * MANY):
         first_turns.add(row(number))
     first_turns.add_all([row(number) for number in range(2 * MANY)])

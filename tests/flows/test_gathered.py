@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections import deque
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -167,6 +170,18 @@ def test_a_step_that_was_slow_is_recorded_at_once(engine, sent):
 
 
 @pytest.mark.usefixtures("quick")
+def test_an_attempt_that_took_long_this_time_is_recorded_at_once(engine, sent):
+    """Housekeeping gives up what was claimed long ago and does not run any more."""
+    started = [engine.start(counts, n) for n in range(2)]
+    continuation = begun(engine, *started)
+    continuation.ready = deque(replace(held, claimed_at=held.claimed_at - 1_000_001) for held in continuation.ready)
+    run_ready(engine, continuation)
+
+    assert not continuation.gathered
+    assert [kinds(run)[-2:] for run in started] == [["step_completed", "step_created"]] * 2
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_turn_that_is_not_plain_is_committed_by_itself(engine, sent):
     """It creates a hook."""
     started = [engine.start(counts, 1), engine.start(hears, 1)]
@@ -213,7 +228,10 @@ def test_where_the_transaction_fails_each_outcome_is_recorded_by_itself(engine, 
     continuation = begun(engine, *started)
     run_ready(engine, continuation)
 
+    claims = {each.held.claim for each in continuation.gathered}
+
     def fail(*_: object) -> list[bool]:
+        assert claims <= engine.running, "housekeeping would give up what does not run"
         raise sa.exc.OperationalError("COMMIT", None, Exception("away"))
 
     with monkeypatch.context() as away:
@@ -221,6 +239,7 @@ def test_where_the_transaction_fails_each_outcome_is_recorded_by_itself(engine, 
         record_gathered(engine, continuation)
 
     assert sent == sorted(run.id for run in started)
+    assert not engine.running & claims
     assert [items(engine, run) for run in started] == [["step_completed"]] * 3
     settle(engine, *started)
     assert [run.result(timeout=0) for run in started] == [2, 3, 4]
@@ -247,3 +266,30 @@ def test_outcomes_wait_some_milliseconds_for_others(engine):
     engine.quick_steps.note("gathered.adds", 1.0)
     assert continuation.records_before(after)
     record_gathered(engine, continuation)
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_outcome_that_cannot_be_recorded_keeps_no_other(engine, sent, monkeypatch, caplog):
+    """It is lost, and the log says so; housekeeping has the attempt run again."""
+    started = [engine.start(counts, n) for n in range(3)]
+    continuation = begun(engine, *started)
+    run_ready(engine, continuation)
+    bad = min(run.id for run in started)
+
+    def fail(*_: object) -> list[bool]:
+        raise sa.exc.OperationalError("COMMIT", None, Exception("away"))
+
+    recorded = sys.modules["durable.attempts.go_on"].record
+
+    def record(engine, held, ended):
+        if held.run_id == bad:
+            raise LookupError("a bug")
+        return recorded(engine, held, ended)
+
+    with monkeypatch.context() as away:
+        away.setattr(turns, "commit_all", fail)
+        away.setattr(sys.modules["durable.attempts.go_on"], "record", record)
+        record_gathered(engine, continuation)
+
+    assert sent == sorted(run.id for run in started if run.id != bad)
+    assert f"Run {bad}: the outcome of r#1 is lost" in caplog.text
