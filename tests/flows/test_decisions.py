@@ -59,7 +59,7 @@ def sent(engine, monkeypatch) -> list[tuple[str, str]]:
 
     def keep(copies: list[Any]) -> bool:
         for each in copies:
-            drives = each.what.drive if hasattr(each.what, "drive") else each.what
+            drives = each.what.tasks[-1] if hasattr(each.what, "tasks") else each.what
             messages.append((each.what.name, drives.args[0]))
         return True
 
