@@ -136,6 +136,8 @@ def open(environment: Mapping[str, str]) -> Iterator[Peer]:
     with tempfile.TemporaryDirectory(prefix="durable-bench-") as folder:
         settings = {
             "RESTATE_BASE_DIR": folder,
+            # It leaves a folder for each of its threads there.
+            "TMPDIR": folder,
             "RESTATE_LISTEN_MODE": "tcp",
             "RESTATE_BIND_ADDRESS": f"127.0.0.1:{node}",
             "RESTATE_ADVERTISED_ADDRESS": f"http://127.0.0.1:{node}",
