@@ -27,7 +27,7 @@ FORMAT: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Chain:
-    """``chain(first, *others)``: the same message without Celery's canvas, which costs more than all else."""
+    """``chain(first, *others)`` without Celery's canvas, which costs more than the rest of sending."""
 
     first: Any
     others: tuple[Any, ...]

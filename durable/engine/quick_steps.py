@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: A step that takes less is quick, in seconds, with the recording of its outcome.
+#: A step that takes less is quick, in seconds, with all that its Celery task does.
 QUICK_SECS = 0.006
 
 
@@ -13,7 +13,7 @@ class QuickSteps:
         self._quick: set[str] = set()
 
     def note(self, name: str, secs: float) -> None:
-        """Note how long an attempt took, with the recording of its outcome."""
+        """Note how long the task of an attempt took."""
         if secs < QUICK_SECS:
             self._quick.add(name)
         else:

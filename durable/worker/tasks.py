@@ -7,7 +7,7 @@ The message of a step has the attempt's address in a header, and no arguments.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -64,11 +64,10 @@ def register_turns(engine: Engine) -> None:
         _note_message(engine, request)
         sentry.tag(run_id)
         with _left_to_the_sweep(run_id):
-            if _begin_in_place(engine, request, run_id):
+            others = [other for (other,) in celery_internals.chained_args(request)]
+            if _begin_in_place(engine, request, [run_id, *others]):
                 return
-            if _is_redelivered(request):
-                # The process that had the message may have died in a step that it ran after the turn.
-                take_over_run(engine, run_id)
+            _take_over(engine, request, [run_id, *others])
             drive(
                 engine,
                 run_id,
@@ -89,8 +88,7 @@ def register_turns(engine: Engine) -> None:
             return
         _note_message(engine, request)
         with _left_to_the_sweep(run_id):
-            if _is_redelivered(request):
-                take_over_run(engine, run_id)
+            _take_over(engine, request, [run_id])
             if wake.fire(engine, run_id, op_id, continuation) or _is_redelivered(request):
                 _drive_in_place(engine, request, run_id)
             else:
@@ -210,17 +208,23 @@ def _left_to_the_sweep(run_id: str) -> Iterator[None]:
         log.warning("The database cannot be used now (%s): run %s is driven later.", reason(error), run_id)
 
 
-def _begin_in_place(engine: Engine, request: Any, run_id: str) -> bool:
+def _take_over(engine: Engine, request: Any, run_ids: Sequence[str]) -> None:
+    """Give up what a process that had the message may have died in: steps that it ran after the turns of these runs."""
+    if _is_redelivered(request):
+        for run_id in run_ids:
+            take_over_run(engine, run_id)
+
+
+def _begin_in_place(engine: Engine, request: Any, run_ids: Sequence[str]) -> bool:
     """
     Take the first turns of all runs whose message this is; False where it is that of one run.
 
     One that was delivered again may have a run whose code kills the process: those come one after the other.
     """
-    others = celery_internals.chained_args(request)
     continuation = continuation_of(request)
-    if not others or continuation is None or _is_redelivered(request):
+    if len(run_ids) == 1 or continuation is None or _is_redelivered(request):
         return False
-    begin_runs(engine, continuation, [run_id, *(other for (other,) in others)])
+    begin_runs(engine, continuation, run_ids)
     celery_internals.drop_chain(request)
     return True
 

@@ -133,11 +133,15 @@ def test_a_worker_without_continuation_takes_one_after_the_other(starter, worker
 
 def test_a_message_that_is_delivered_again_is_taken_one_run_after_the_other(starter, worker, turns, monkeypatch):
     """One of the runs may have killed the process, and would kill it again with the others."""
+    taken_over: list[str] = []
     monkeypatch.setattr(tasks, "_is_redelivered", lambda _: True)
+    monkeypatch.setattr(tasks, "take_over_run", lambda _, run_id: taken_over.append(run_id))
     ids, found = results(starter, worker)
 
     assert found == list(range(1, 65))
     assert set(ids) <= set(turns)
+    # The process may have claimed a step of each.
+    assert taken_over[:4] == ids[:4]
 
 
 def test_a_database_that_is_away_leaves_the_chain_as_it_is(starter, worker, turns, monkeypatch):
