@@ -216,6 +216,12 @@ def own_registry() -> Iterator[None]:
 
 
 @pytest.fixture
+def patient_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All runs of a message begin together, however slow the machine is."""
+    monkeypatch.setattr(sys.modules["durable.turns.begin_runs"], "MOST_SECS", 60)
+
+
+@pytest.fixture
 def unmeasured() -> None:
     """Skip in `make coverage`: Python 3.11 may hang when an exception is thrown into a thread that is traced."""
     if sys.gettrace() is not None:

@@ -7,24 +7,17 @@ overtaken writes nothing, and its wait's message ends it.  The process has then 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from .. import registry
-from ..engine import Checkout, Engine, KnownWait
-from ..sandbox import log_records
-from .conclude import conclude_wait, note_end, view_of_end, write_turn
+from ..engine import Engine, KnownWait
+from .conclude import conclude_wait, note_end, view_of_end
 from .continuation import Continuation
-from .decide import decide
 from .decision import Decision
-from .finish import end_turn
 from .plain_turn import is_plain
 from .prepared_turn import PreparedTurn
 from .report import report
-from .together import write_together
-
-log = log_records.get("durable.drive")
+from .together import prepare, write_alone, write_together
 
 
 def conclude_waits(engine: Engine, continuation: Continuation, due: Sequence[KnownWait]) -> None:
@@ -42,7 +35,8 @@ def conclude_waits(engine: Engine, continuation: Continuation, due: Sequence[Kno
         # In the order in which the transaction locks the runs.
         for wait in sorted(due, key=lambda each: each.run_id):
             checkout = replays.enter_context(engine.replays.checked_out(wait.run_id))
-            turn = _prepare(engine, continuation, wait, checkout)
+            view = view_of_end(engine, continuation, checkout, wait)
+            turn = None if view is None else prepare(engine, continuation, checkout, view)
             if turn is not None and is_plain(engine, turn.decision):
                 plain[wait.run_id] = (wait, turn)
             elif turn is not None and _write_other(engine, continuation, wait, turn):
@@ -54,38 +48,12 @@ def conclude_waits(engine: Engine, continuation: Continuation, due: Sequence[Kno
         report(engine, decision)
 
 
-def _prepare(engine: Engine, continuation: Continuation, wait: KnownWait, checkout: Checkout) -> PreparedTurn | None:
-    """Return the turn that ends a wait; None where its message has to."""
-    began = time.monotonic_ns()
-    view = view_of_end(engine, continuation, checkout, wait)
-    if view is None:
-        return None
-    try:
-        decision = decide(engine, view, registry.workflows.get(view.run.name), checkout)
-        if decision is None or decision.fault is not None:
-            return None
-        begins = continuation.choose(decision)
-    except Exception as error:
-        _leave(wait, error)
-        return None
-    return PreparedTurn(checkout=checkout, view=view, decision=decision, begins=begins, began=began)
-
-
 def _write_other(engine: Engine, continuation: Continuation, wait: KnownWait, turn: PreparedTurn) -> bool:
     """Commit a turn that is not plain, in a transaction of its own.  Return whether it is written."""
-    try:
-        result = write_turn(engine, continuation, turn.decision)
-    except Exception as error:
-        _leave(wait, error)
+    if not write_alone(engine, continuation, turn):
         return False
     if continuation.next is not None:
         continuation.ready.append(continuation.next)
         continuation.next = None
-    end_turn(engine, continuation, turn.checkout, turn.view, turn.decision, result, turn.began)
     note_end(engine, turn.view, wait)
     return True
-
-
-def _leave(wait: KnownWait, error: Exception) -> None:
-    """Leave a wait to its message.  Whatever is wrong with the turn, the ordinary one reports it."""
-    log.debug("Run %s: the end of a wait goes through the inbox (%s).", wait.run_id, error)

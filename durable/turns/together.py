@@ -7,18 +7,56 @@ run that asks for one.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
-from .. import failpoints
-from ..engine import Engine
+from .. import failpoints, registry
+from ..engine import Checkout, Engine
 from ..sandbox import log_records
 from .commit import commit_together
+from .conclude import write_turn
 from .continuation import Continuation
+from .decide import decide
 from .decision import CommitResult
 from .finish import end_turn
 from .prepared_turn import PreparedTurn
+from .view import View
 
 log = log_records.get("durable.drive")
+
+
+def prepare(engine: Engine, continuation: Continuation, checkout: Checkout, view: View) -> PreparedTurn | None:
+    """Return the turn that ends what its view says; None where the ordinary turn takes it in, and reports an error."""
+    began = time.monotonic_ns()
+    try:
+        decision = decide(engine, view, registry.workflows.get(view.run.name), checkout)
+        if decision is None or decision.fault is not None:
+            return None
+        begins = continuation.choose(decision)
+    except Exception as error:
+        _leave(view, error)
+        return None
+    return PreparedTurn(checkout=checkout, view=view, decision=decision, begins=begins, began=began)
+
+
+def write_alone(engine: Engine, continuation: Continuation, turn: PreparedTurn) -> bool:
+    """
+    Commit a turn in a transaction of its own, and do what follows; but for its report.  False: nothing is written.
+
+    The attempt to run then is ``continuation.next``.
+    """
+    try:
+        result = write_turn(engine, continuation, turn.decision)
+    except Exception as error:
+        _leave(turn.view, error)
+        return False
+    end_turn(engine, continuation, turn.checkout, turn.view, turn.decision, result, turn.began)
+    return True
+
+
+def _leave(view: View, error: Exception) -> None:
+    """Leave what has come to an ordinary turn.  Whatever is wrong, that one reports it."""
+    log.debug("Run %s: what it has waited for goes through the inbox (%s).", view.run.id, error)
 
 
 def write_together(engine: Engine, continuation: Continuation, turns: Sequence[PreparedTurn]) -> list[PreparedTurn]:

@@ -18,7 +18,7 @@ from durable.turns.begin_runs import begin_runs
 from durable.turns.conclude import conclude
 from durable.turns.continuation import Continuation
 
-pytestmark = all_databases()
+pytestmark = [all_databases(), pytest.mark.usefixtures("patient_begin")]
 
 
 @step(name="begun_together.adds")
@@ -50,12 +50,6 @@ async def hears() -> str:
 @workflow(name="begun_together.fails")
 async def fails() -> None:
     raise LookupError("not there")
-
-
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch) -> None:
-    """However slow the machine is, all runs that can begin together do."""
-    monkeypatch.setattr(sys.modules["durable.turns.begin_runs"], "MOST_SECS", 60)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from durable.store.schema import inbox
 from durable.turns.begin_runs import begin_runs
 from durable.turns.continuation import Continuation
 
-pytestmark = all_databases()
+pytestmark = [all_databases(), pytest.mark.usefixtures("patient_begin")]
 
 
 @step(name="gathered.adds")
@@ -59,12 +59,6 @@ async def naps(n: int) -> int:
     await adds(n)
     await sleep(60)
     return n
-
-
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch) -> None:
-    """However slow the machine is, all runs that can begin together do."""
-    monkeypatch.setattr(sys.modules["durable.turns.begin_runs"], "MOST_SECS", 60)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,6 +19,8 @@ from durable import Durable, get_step_metadata, step, workflow
 from durable.broker import DRIVE
 from durable.recovery import housekeeping
 from durable.worker import tasks
+
+pytestmark = pytest.mark.usefixtures("patient_begin")
 
 WITHIN_SECS = 60
 
@@ -47,12 +48,6 @@ def waits_for_others(n: int) -> bool:
 @workflow(name="begin_in_place.waits")
 async def waits(n: int) -> bool:
     return await waits_for_others(n)
-
-
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow the machine is, all runs of a message begin together."""
-    monkeypatch.setattr(sys.modules["durable.turns.begin_runs"], "MOST_SECS", 60)
 
 
 @pytest.fixture
