@@ -118,3 +118,29 @@ def test_a_worker_crashes_after_it_has_recorded_a_failure(site, settings, tmp_pa
         assert recorded["run_completed"] == 0
         # As often as without a crash: what was recorded is not run again.
         assert (kinds["step_retrying"], kinds["step_failed"], kinds["step_completed"]) == (3, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("point", "most_again"),
+    [
+        pytest.param("turn.read=crash@1", 0, id="before-runs-begin-together"),
+        pytest.param("turn.committed=crash@1", 4, id="after-the-first-has-begun"),
+        pytest.param("turn.committed=crash@4", 4, id="after-all-have-begun"),
+        pytest.param("step.finished=crash@30", 8, id="while-outcomes-are-gathered"),
+    ],
+)
+def test_a_worker_crashes_while_it_has_several_runs_in_hand(site, settings, point, most_again):
+    """Every run ends, and no more steps run again than the worker had claimed, or had ended and not recorded."""
+    settings["DURABLE_FAILPOINTS"] = point
+    worker = site.start_worker()
+    runs = site.engine.start_many(noted, [(f"run {number}",) for number in range(64)])
+
+    eventually(lambda: not worker.running, 40, "the worker has crashed")
+    assert worker.popen.returncode == -signal.SIGKILL
+    del settings["DURABLE_FAILPOINTS"]
+    site.start_worker("second")
+
+    assert [run.result(timeout=60) for run in runs] == [f"run {number}" for number in range(64)]
+    kinds = Counter(event.kind.value for run in runs for event in run.events())
+    assert kinds["step_retrying"] <= most_again
+    assert kinds["step_completed"] == kinds["step_created"] == 64
